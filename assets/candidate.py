@@ -8,8 +8,8 @@ import dagster as dg
 from assets.metadata import owners_of, stage_metadata
 from assets.stage import RunStep, explain_errors
 from assets.views import training_view
-from forecache.pipeline import Pipeline, TorchModel
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import Pipeline, TorchModel
 from resources.settings import SettingsResource
 
 
@@ -32,7 +32,7 @@ def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
     def train_candidate(
         context: dg.AssetExecutionContext, training_set: StageResult, settings: SettingsResource
     ) -> Iterator[Any]:
-        from forecache.training.launch import train
+        from forecache.models.training.launch import train
 
         step = RunStep(context, settings.load())
         (night,) = training_set.nights

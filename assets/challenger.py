@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.metadata import owners_of, prediction_schema
 from assets.partitions import pipeline_partitions
-from forecache.pipeline import Pipeline
+from forecache.declare import Pipeline
 
 
 def build_challenger(pipeline: Pipeline) -> dg.AssetSpec:

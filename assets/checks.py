@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from assets.views import report_view
-from forecache.errors import CheckError
-from forecache.quality.report import CheckReport
+from forecache.base.errors import CheckError
+from forecache.lake.quality.report import CheckReport
 from resources.dagster_internals import AssetCheckEvaluationTargetMaterializationData as Target
 from resources.session import current_session
 

@@ -8,12 +8,12 @@ import dagster as dg
 
 from assets.metadata import stage_metadata
 from assets.views import monitoring_figures
-from forecache.results import StageResult
-from forecache.settings import Settings
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
 from resources.instance import runner_instance
 
 if TYPE_CHECKING:
-    from forecache.monitoring.measurements import Measurement
+    from forecache.plugins.drift.measurements import Measurement
 
 
 def record_asset_event(

@@ -16,7 +16,7 @@ from assets.stage import RunStep, explain_errors
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
-    from forecache.operations.cost.cost_report import CostReport
+    from forecache.plugins.cost.cost_report import CostReport
 
 DAYS = 7
 
@@ -27,7 +27,7 @@ def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
     @dg.asset(name="cost", description=__doc__, group_name="monitoring", kinds={"python"}, owners=list(owners))
     @explain_errors
     def report_cost(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.cost.cost_report import cost_report
+        from forecache.plugins.cost.cost_report import cost_report
 
         step = RunStep(context, settings.load())
         report = cost_report(step.settings, days=DAYS, cores=os.cpu_count() or 1)
@@ -38,8 +38,8 @@ def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
 
 def cost_metadata(report: "CostReport") -> dict[str, Any]:
     """A table, a picture, and the prices that are known as numbers."""
-    from forecache.operations.cost.cost_line import PARTS
-    from forecache.operations.cost.cost_report import plot_costs
+    from forecache.plugins.cost.cost_line import PARTS
+    from forecache.plugins.cost.cost_report import plot_costs
 
     picture = StringIO()
     plot_costs(report, picture, kind="svg")

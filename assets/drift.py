@@ -8,11 +8,11 @@ import dagster as dg
 
 from assets import checks
 from assets.metadata import markdown_table
-from forecache.pipeline import Drift, Pipeline
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import Drift, Pipeline
 
 if TYPE_CHECKING:
-    from forecache.monitoring.drift.drift_report import DriftReport
+    from forecache.plugins.drift.distributions.drift_report import DriftReport
 
 DRIFT = "has_not_drifted"
 CHALLENGER = "agrees_with_challenger"

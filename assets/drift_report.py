@@ -12,7 +12,7 @@ import dagster as dg
 from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import RunStep, explain_errors
-from forecache.pipeline import Pipeline
+from forecache.declare import Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -42,7 +42,7 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
     def write_report(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.monitoring.drift.sampled_report import write_drift_report
+        from forecache.plugins.drift.distributions.sampled_report import write_drift_report
 
         step = RunStep(context, settings.load(), spark)
         night = step.nights[-1]

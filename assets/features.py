@@ -15,9 +15,9 @@ from assets.metadata import details_json, feature_columns, key_columns, owners_o
 from assets.partitions import as_of_freshness, as_of_partitions, source_dependencies
 from assets.pending_files import ingest_pending_files
 from assets.stage import RunStep, explain_errors
-from forecache.pipeline import AS_OF, FeatureView, Pipeline, Schedule
-from forecache.quality.report import CheckReport
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import AS_OF, FeatureView, Pipeline, Schedule
+from forecache.lake.quality.report import CheckReport
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -101,8 +101,8 @@ def check_features(
 ) -> Mapping[date, CheckReport]:
     """Check as-of dates of a feature table against its expectations; only dates that pass are published."""
     from forecache.lake.feature_tables.features import feature_versions
-    from forecache.quality.expectations import feature_expectations
-    from forecache.quality.verdicts import check_nights
+    from forecache.lake.quality.expectations import feature_expectations
+    from forecache.lake.quality.verdicts import check_nights
 
     table = declared.feature_table
     step.report_progress(f"checking {table}")

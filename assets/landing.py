@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.metadata import owners_of, source_schema
-from forecache.pipeline import Source, StreamDay
-from forecache.pipeline.names import STREAM
+from forecache.base.table_names import STREAM
+from forecache.declare import Source, StreamDay
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from forecache.errors import ForecacheError
-from forecache.settings import Settings
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -42,8 +42,8 @@ def send_lineage(
     if not (settings.openlineage_url or settings.openlineage_file):
         yield
         return
-    from forecache.lineage.emit import emit_failure, emit_new
-    from forecache.lineage.fact import Fact
+    from forecache.plugins.lineage.emit import emit_failure, emit_new
+    from forecache.plugins.lineage.fact import Fact
 
     started, names = datetime.now(timezone.utc), {context.run_id: context.job_name}
     try:

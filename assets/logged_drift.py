@@ -13,7 +13,7 @@ from assets.metadata import owners_of, stage_metadata
 from assets.released import released_name
 from assets.stage import RunStep, explain_errors
 from assets.views import monitoring_figures, monitoring_view
-from forecache.pipeline import Realtime
+from forecache.declare import Realtime
 from resources.settings import SettingsResource
 
 CHECK = "close_to_training"
@@ -53,9 +53,9 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
     def measure_logged_drift(
         context: dg.AssetExecutionContext, config: LoggedDriftConfig, settings: SettingsResource
     ) -> Iterator[Any]:
-        from forecache.monitoring.log_monitoring import monitor_log
-        from forecache.monitoring.measurements import measurements
-        from forecache.monitoring.parity.replay import configured_day
+        from forecache.plugins.drift.log_monitoring import monitor_log
+        from forecache.plugins.drift.measurements import measurements
+        from forecache.plugins.parity.replay import configured_day
 
         step, day = RunStep(context, settings.load()), configured_day(config.day)
         result = step.run_stage(monitor_log, step.settings, realtime, day)

@@ -15,7 +15,7 @@ from assets.pending_files import ingest_pending_files
 from assets.published import published_name
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
-from forecache.pipeline import Mailing
+from forecache.declare import Mailing
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -39,7 +39,7 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
     def send_messages(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.mail.stage import mail
+        from forecache.plugins.mail.stage import mail
 
         step = RunStep(context, settings.load(), spark)
         for source in mailing.all_sources:

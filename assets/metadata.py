@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from forecache.output_kinds import spark_name
-from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
-from forecache.pipeline.checks.keys import key_types
-from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors
-from forecache.results import StageResult
-from forecache.settings import Settings
+from forecache.base.output_kinds import spark_name
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
+from forecache.declare.checks.keys import key_types
+from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
 
 
 class _HasOwner(Protocol):

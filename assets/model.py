@@ -13,8 +13,8 @@ from assets.candidate import candidate_name
 from assets.metadata import embed_plots, owners_of, stage_metadata
 from assets.stage import RunStep, explain_errors
 from assets.views import evaluation_plots, metrics_view, verdict_view
-from forecache.pipeline import Pipeline, RegisteredModel, TorchModel
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import Pipeline, RegisteredModel, TorchModel
 from resources.settings import SettingsResource
 
 GATE = "passes_gate"
@@ -67,11 +67,11 @@ def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
     def register_and_judge(
         context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource
     ) -> Iterator[Any]:
+        from forecache.models.registry.gate.gate import run_gate
+        from forecache.models.registry.gate.verdicts import load_gate_plots
+        from forecache.models.registry.versions.model_versions import model_version
+        from forecache.models.registry.versions.register import load_evaluation, register_trained_model
         from forecache.operations.rollback import recover_interrupted
-        from forecache.registry.gate.gate import run_gate
-        from forecache.registry.gate.verdicts import load_gate_plots
-        from forecache.registry.versions.model_versions import model_version
-        from forecache.registry.versions.register import load_evaluation, register_trained_model
 
         step = RunStep(context, settings.load())
         current = step.settings

@@ -15,12 +15,12 @@ from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import RunStep, explain_errors
 from assets.views import monitoring_figures, monitoring_view
-from forecache.pipeline import Pipeline, Retraining
+from forecache.declare import Pipeline, Retraining
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
-    from forecache.monitoring.measurements import Measurement
+    from forecache.plugins.drift.measurements import Measurement
 
 EXPECTED = "expected_performance"
 
@@ -83,9 +83,9 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
     def measure_nights(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.monitoring.measurements import measurements
-        from forecache.monitoring.monitor import monitor
-        from forecache.monitoring.retraining import retraining_decision
+        from forecache.plugins.drift.measurements import measurements
+        from forecache.plugins.drift.monitor import monitor
+        from forecache.plugins.drift.retraining import retraining_decision
 
         step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights

@@ -14,8 +14,8 @@ from assets import checks
 from assets.metadata import markdown_table, owners_of, stage_metadata
 from assets.released import released_name
 from assets.stage import RunStep, explain_errors
-from forecache.pipeline import Realtime
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import Realtime
 from resources.settings import SettingsResource
 
 EQUAL = "answers_are_equal_to_the_bit"
@@ -56,7 +56,7 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
     def compare_answers(
         context: dg.AssetExecutionContext, config: ParityConfig, settings: SettingsResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        from forecache.monitoring.parity.replay import check_parity, configured_day
+        from forecache.plugins.parity.replay import check_parity, configured_day
 
         step = RunStep(context, settings.load())
         result = step.run_stage(

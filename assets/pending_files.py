@@ -9,7 +9,7 @@ import dagster as dg
 from assets import checks
 from assets.raw import BLOCKING, day_verdicts, extract_days, ingest_days, record_days
 from assets.stage import RunStep
-from forecache.pipeline import AnySource, Source, TableSource
+from forecache.declare import AnySource, Source, TableSource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
@@ -26,12 +26,12 @@ def ingest_pending_files(step: RunStep, source: AnySource, *, last: date) -> Non
     Raises:
         CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
     """
-    from forecache.errors import CheckError
+    from forecache.base.errors import CheckError
     from forecache.lake.ingest.ingested_files import ingested_files
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.ingest.pending import files_to_ingest, pending_days
+    from forecache.lake.quality.raw_days import raw_verdicts
     from forecache.lake.sources.days_to_extract import days_to_extract
-    from forecache.quality.raw_days import raw_verdicts
 
     if isinstance(source, TableSource):
         return

@@ -12,7 +12,7 @@ from assets.model import model_name
 from assets.partitions import nightly_freshness, pipeline_partitions
 from assets.stage import RunStep, explain_errors
 from assets.views import scoring_view
-from forecache.pipeline import AS_OF, Expectation, Pipeline, RegisteredModel, TorchModel
+from forecache.declare import AS_OF, Expectation, Pipeline, RegisteredModel, TorchModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -46,9 +46,9 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def score_and_check(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.monitoring.drift.drift import check_drift
+        from forecache.lake.quality.expectations import prediction_expectations
         from forecache.operations.rollback import recover_interrupted
-        from forecache.quality.expectations import prediction_expectations
+        from forecache.plugins.drift.distributions.drift import check_drift
         from forecache.scoring.nightly import score_nights
 
         step = RunStep(context, settings.load(), spark)
@@ -94,9 +94,9 @@ def check_predictions(
     Args:
         nights: As-of dates to check; None: those of the step.
     """
-    from forecache.lake.delta.comparison.partition import partition_digests
-    from forecache.lake.delta.tables import open_table
-    from forecache.quality.verdicts import check_nights
+    from forecache.kit.delta.comparison.partition import partition_digests
+    from forecache.kit.delta.tables import open_table
+    from forecache.lake.quality.verdicts import check_nights
 
     step.report_progress(f"checking {table}")
     checked = open_table(step.settings, table)

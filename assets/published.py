@@ -13,8 +13,8 @@ from assets.metadata import details_json, owners_of, stage_metadata
 from assets.partitions import nightly_freshness
 from assets.recommendations import require_none_refused
 from assets.stage import RunStep, explain_errors
-from forecache.pipeline import FeatureView, Recommender, Served
-from forecache.pipeline.recommenders.second_tables import SecondTable
+from forecache.declare import FeatureView, Recommender, Served
+from forecache.declare.recommenders.second_tables import SecondTable
 from resources.settings import SettingsResource
 
 

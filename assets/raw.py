@@ -14,14 +14,14 @@ from assets import checks
 from assets.metadata import details_json, owners_of, source_schema, stage_metadata
 from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
-from forecache.pipeline import Source
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import Source
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
-    from forecache.quality.reconcile import DayCounts
+    from forecache.lake.quality.reconcile import DayCounts
 
 RECONCILES = "adds_up_to_what_landed"
 READ = "files_are_read"
@@ -77,7 +77,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, require_days
-        from forecache.quality.raw_days import raw_verdicts
+        from forecache.lake.quality.raw_days import raw_verdicts
 
         step = RunStep(context, settings.load(), spark)
         current, days = step.settings, step.nights
@@ -139,7 +139,7 @@ def record_days(
         exclude: Days to leave out.
     """
     from forecache.lake.ingest.ingested_files import delivered_days
-    from forecache.quality.reconcile import day_counts
+    from forecache.lake.quality.reconcile import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     if of is None:
@@ -162,7 +162,7 @@ def _quarantine_metadata(count: "DayCounts") -> dict[str, Any]:
 def _materialize_days(
     step: RunStep, source: Source, result: StageResult, files: Sequence["IngestedFile"]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    from forecache.quality.reconcile import day_counts
+    from forecache.lake.quality.reconcile import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     for day, count in day_counts(files, step.nights).items():
@@ -177,10 +177,10 @@ def day_verdicts(
 ) -> dict[str, dict[date, checks.CheckVerdict]]:
     """Verdicts by check and day, for days that have a file; expectations cover only days with a file that was read."""
     from forecache.lake.ingest.ingested_files import delivered_days
-    from forecache.quality.expectations import raw_expectations
-    from forecache.quality.raw_days import reconcile_days, row_states
-    from forecache.quality.reconcile import day_counts
-    from forecache.quality.verdicts import check_nights
+    from forecache.lake.quality.expectations import raw_expectations
+    from forecache.lake.quality.raw_days import reconcile_days, row_states
+    from forecache.lake.quality.reconcile import day_counts
+    from forecache.lake.quality.verdicts import check_nights
 
     raw, done = source.raw_table, delivered_days(files)
     counts = {day: count for day, count in day_counts(files, days).items() if count.files}

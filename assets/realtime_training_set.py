@@ -12,9 +12,9 @@ from assets import checks
 from assets.stage import RunStep
 from assets.table import source_asset
 from assets.training_set import build_training_set_asset, check_result_splits
-from forecache.pipeline import AS_OF, Realtime
-from forecache.pipeline.names import POSITION, REQUEST_ID
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.base.table_names import POSITION, REQUEST_ID
+from forecache.declare import AS_OF, Realtime
 
 
 def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:

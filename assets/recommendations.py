@@ -16,8 +16,8 @@ from assets.pending_files import ingest_pending_files
 from assets.predictions import check_predictions
 from assets.stage import RunStep, explain_errors
 from assets.views import ranking_view
-from forecache.pipeline import Recommender
-from forecache.pipeline.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare import Recommender
+from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -49,8 +49,8 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
     def rank_and_check(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.quality.expectations import recommendation_expectations
-        from forecache.recommend.stage import recommend, refused_dates
+        from forecache.lake.quality.expectations import recommendation_expectations
+        from forecache.plugins.recommend.stage import recommend, refused_dates
 
         step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
@@ -79,7 +79,7 @@ def require_none_refused(context: dg.AssetExecutionContext, recommender: Recomme
     Raises:
         CheckError: Dates were refused; the message has each date and its reason.
     """
-    from forecache.errors import CheckError
+    from forecache.base.errors import CheckError
 
     key = dg.AssetCheckKey(dg.AssetKey(recommender.prediction_table), NONE_REFUSED)
     found = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
@@ -114,9 +114,9 @@ def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
     def check_second_table(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.delta.tables import table_version
+        from forecache.kit.delta.tables import table_version
         from forecache.lake.ledger import last_records
-        from forecache.quality.expectations import recommendation_expectations
+        from forecache.lake.quality.expectations import recommendation_expectations
 
         step = RunStep(context, settings.load(), spark)
         yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})

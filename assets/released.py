@@ -16,7 +16,7 @@ from assets.partitions import as_of_partitions, choose_training_night
 from assets.pending_files import ingest_pending_files
 from assets.published import published_name
 from assets.stage import RunStep, explain_errors
-from forecache.pipeline import FeatureView, Realtime, RegisteredModel
+from forecache.declare import FeatureView, Realtime, RegisteredModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 

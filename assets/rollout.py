@@ -13,7 +13,7 @@ import dagster as dg
 from assets.metadata import markdown_table, owners_of
 from assets.released import released_name
 from assets.stage import explain_errors
-from forecache.pipeline import Realtime
+from forecache.declare import Realtime
 from forecache.realtime.rollout.rollout_state import RolloutState
 from resources.settings import SettingsResource
 
@@ -35,7 +35,7 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
     )
     @explain_errors
     def report_rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.rollout.controller import advance_rollout
+        from forecache.plugins.rollouts.controller import advance_rollout
 
         found = advance_rollout(settings.load(), realtime.name)
         if found is None:

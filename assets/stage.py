@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.lineage import send_lineage
-from forecache.errors import ConflictError, ForecacheError, UnavailableError
-from forecache.explain_errors import explain_error
-from forecache.results import StageResult
-from forecache.settings import Settings
+from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
+from forecache.kit.explain_errors import explain_error
 from resources.session import current_session
 from resources.spark import SparkResource
 

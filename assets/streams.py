@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from assets.metadata import declared_columns, markdown_table, owners_of
-from forecache.monitoring.streams.stream_checks import CHECKS, Check, StreamCheckResult, evaluate_checks
-from forecache.monitoring.streams.stream_status import StreamStatus, describe_stream, read_stream_status
-from forecache.pipeline import Stream
-from forecache.pipeline.streams.check_stream import FEATURES
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Stream
+from forecache.declare.streams.check_stream import FEATURES
+from forecache.stream.status.stream_checks import CHECKS, Check, StreamCheckResult, evaluate_checks
+from forecache.stream.status.stream_status import StreamStatus, describe_stream, read_stream_status
 from resources.settings import SettingsResource
 
 _ERRORS = ("runs", "verified")

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.metadata import declared_columns, owners_of
-from forecache.pipeline import AnySource, TableSource
+from forecache.declare import AnySource, TableSource
 
 
 def build_table(source: TableSource) -> dg.AssetSpec:

@@ -13,13 +13,13 @@ from assets.pending_files import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
 from assets.views import splits_view
-from forecache.pipeline import Pipeline, Realtime
-from forecache.results import StageResult
+from forecache.base.results import StageResult
+from forecache.declare import Pipeline, Realtime
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
-    from forecache.quality.splits import Separation
+    from forecache.lake.quality.splits import Separation
 
 SEPARATE = "splits_are_apart"
 
@@ -106,7 +106,7 @@ def build_training_set_asset(
 
 def check_result_splits(result: StageResult, horizon_days: int) -> "Separation":
     """Check that the splits of a training set are apart, by the details of its stage."""
-    from forecache.quality.splits import check_splits
+    from forecache.lake.quality.splits import check_splits
 
     as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
     return check_splits(as_of, result.details["splits"], horizon_days=horizon_days)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import bar_chart, embed_plots, markdown_table
-from forecache.pipeline import Pipeline
-from forecache.quality.report import CheckReport
-from forecache.results import StageResult
-from forecache.settings import Settings
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.lake.quality.report import CheckReport
 
 if TYPE_CHECKING:
     from datetime import date
 
-    from forecache.monitoring.measurements import Measurement
-    from forecache.registry.gate.gate_checks import Check
+    from forecache.models.registry.gate.gate_checks import Check
+    from forecache.plugins.drift.measurements import Measurement
 
 _PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
 _MOST_EPOCHS = 50
@@ -105,7 +105,7 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The most important plots; the report has all of them."""
-    from forecache.registry.report.evaluation_plots import draw_evaluation
+    from forecache.models.registry.report.evaluation_plots import draw_evaluation
 
     return embed_plots(
         {name: svg for name, svg in draw_evaluation(evaluation, standalone=True).items() if name in _PLOTS}
@@ -123,7 +123,7 @@ def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
 
 def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
     """Model, speed and plan of a scoring run, and the distribution of the outputs of its last as-of date."""
-    from forecache.quality.distribution import output_bins, segment_rows
+    from forecache.lake.quality.distribution import output_bins, segment_rows
 
     last = result.nights[-1]
     bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in output_bins(settings, pipeline, last)}

@@ -12,9 +12,9 @@ from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
-from forecache.lake.delta.tables import write_partitions
-from forecache.lake.spark.session import spark_session
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.kit.delta.tables import write_partitions
+from forecache.kit.spark.session import spark_session
 
 ROWS, COLUMNS, NIGHTS, WARM_UP = 23_570, 12, 7, 4
 

@@ -72,9 +72,9 @@ def serve_ours(port: int) -> None:
     """Answer with the reader's own connections."""
     import uvloop
 
-    from forecache.reader.connections.call import HttpCall
-    from forecache.reader.connections.connections import Connections
-    from forecache.reader.http.limits import BodyMemory
+    from forecache.kit.http.connections.call import HttpCall
+    from forecache.kit.http.connections.connections import Connections
+    from forecache.kit.http.limits import BodyMemory
 
     memory = BodyMemory(1 << 26)
 

@@ -63,7 +63,7 @@ def _job(module: str, events: int, *arguments: object) -> dict[str, Any]:
     if not landed.exists():
         from _features.ways import land
 
-        from forecache.settings import load_settings
+        from forecache.base.settings import load_settings
 
         land(load_settings(home=landed), events=events, days=DAYS)
     shutil.rmtree(home, ignore_errors=True)

@@ -21,7 +21,7 @@ from _common.command import exit_code
 from _common.rows import Asked, Row, Value
 from _history.write import described, write_history
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {"history": "Three years of nightly history of 30 pipelines against one week of it, CPU seconds"}
@@ -29,7 +29,7 @@ NIGHTS = {"tiny": (7, 60, 1), "hour": (7, 1095, 2), "full": (7, 1095, 3)}
 """Nights of the short and the long history, and how often each command is measured."""
 PIPELINES = 30
 _LOAD = (
-    "from forecache.settings import load_settings; from jobs.definitions import build_definitions; "
+    "from forecache.base.settings import load_settings; from jobs.definitions import build_definitions; "
     "build_definitions(load_settings()).get_repository_def().load_all_definitions()"
 )
 _BIN = ROOT / ".venv" / "bin"

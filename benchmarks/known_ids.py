@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.stream_tables import hour_of
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.declare import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.stream_tables import hour_of
+from forecache.kit.delta.tables import open_table
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.rebuild_state import load_ids
 from forecache.stream.table_schema import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT

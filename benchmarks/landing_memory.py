@@ -35,7 +35,7 @@ from pathlib import Path
 from datetime import date
 import pyarrow as pa
 from forecache.lake.ingest.parsing import parse_files
-from forecache.pipeline import Column, Source
+from forecache.declare import Column, Source
 types = {"customer": "string", "day": "date", "amount": "double", "note": "string"}
 source = Source("big", tuple(Column(*column) for column in types.items()), "day", date(2026, 1, 1))
 names = pa.record_batch([pa.array([sys.argv[2]])], names=["source_file"])

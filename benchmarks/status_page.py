@@ -19,7 +19,7 @@ from open_loop import OpenLoop
 from reader_support import RunningReader, running_reader
 from status_sample import ask_some, write_sample
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 QUANTILES = (0.5, 0.99, 0.999)
 EVERY_S = 2.0

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from forecache.lake.delta.stream_tables import hour_of
-from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
+from forecache.kit.delta.stream_tables import hour_of
 from forecache.stream.rebuild_state import rebuild_state
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table_schema import EVENT_DAY, HOUR, KAFKA_AT, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT

@@ -12,7 +12,7 @@ from pydantic import Field
 from assets.model import model_name
 from assets.stage import explain_errors
 from assets.views import verdict_view
-from forecache.pipeline import Pipeline
+from forecache.declare import Pipeline
 from resources.settings import SettingsResource
 
 

@@ -17,7 +17,8 @@ from assets.raw import build_raw
 from assets.recommendations import build_recommendations, build_second_table
 from assets.table import build_table
 from assets.training_set import build_training_set
-from forecache.pipeline import (
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import (
     AnySource,
     FeatureView,
     Mailing,
@@ -31,11 +32,10 @@ from forecache.pipeline import (
     TableSource,
     TorchModel,
 )
-from forecache.pipeline.loading import read_project
-from forecache.pipeline.project import Project
-from forecache.pipeline.recommenders.second_tables import second_tables_of
-from forecache.pipeline.schedules.schedule import NEVER
-from forecache.settings import Settings, load_settings
+from forecache.declare.loading import read_project
+from forecache.declare.project import Project
+from forecache.declare.recommenders.second_tables import second_tables_of
+from forecache.declare.schedules.schedule import NEVER
 from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from assets.stage import REBUILD_TAG
-from forecache.errors import CheckError, ForecacheError, NotFoundError
-from forecache.settings import Settings
+from forecache.base.errors import CheckError, ForecacheError, NotFoundError
+from forecache.base.settings import Settings
 from jobs.definitions import build_definitions
 from jobs.schedules import partition_tags
 from resources.dagster_internals import (

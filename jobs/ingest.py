@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets.landing import landing_events
 from assets.partitions import source_partitions
-from forecache.pipeline import Source
+from forecache.declare import Source
 from jobs.schedules import AssetJob, partition_tags
 from resources.settings import SettingsResource
 

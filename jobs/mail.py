@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.mailed import mailed_name
-from forecache.pipeline import Mailing
+from forecache.declare import Mailing
 from jobs.schedules import AssetJob
 
 CRON = "0 8 * * *"

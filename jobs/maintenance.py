@@ -61,7 +61,7 @@ def build_verification_job() -> dg.JobDefinition:
     @dg.op(name="verify_stores_on_disk", description="Read every byte of every retained version.")
     @explain_errors
     def verify_stores_on_disk(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.store.checkup import verify_stores
+        from forecache.serve.store.checkup import verify_stores
 
         found = verify_stores(settings.load())
         yield dg.Output(None, metadata={"read_bytes": sum(item.read_bytes for item in found), "found": len(found)})

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.monitoring import monitoring_name
-from forecache.pipeline import Pipeline
+from forecache.declare import Pipeline
 from jobs.schedules import AssetJob, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
-    from forecache.monitoring.retraining import RetrainingDecision
+    from forecache.plugins.drift.retraining import RetrainingDecision
 
 
 REASON_TAG = "forecache/reason"
@@ -50,7 +50,7 @@ def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefin
     def request_training(
         context: dg.SensorEvaluationContext, settings: SettingsResource
     ) -> dg.RunRequest | dg.SkipReason:
-        from forecache.monitoring.retraining import retraining_decision
+        from forecache.plugins.drift.retraining import retraining_decision
 
         decision = retraining_decision(settings.load(), pipeline)
         if not decision.retrain:

@@ -11,8 +11,8 @@ import dagster as dg
 from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
-from forecache.pipeline import FeatureView, Pipeline, Recommender, Served
-from forecache.pipeline.recommenders.second_tables import second_tables_of
+from forecache.declare import FeatureView, Pipeline, Recommender, Served
+from forecache.declare.recommenders.second_tables import second_tables_of
 from jobs.schedules import AssetJob, build_newest_night_schedule
 
 

@@ -9,8 +9,8 @@ from assets.parity import build_parity, parity_name
 from assets.published import published_name
 from assets.realtime_training_set import build_realtime_training_set
 from assets.released import build_released, released_name, views_of_one_range
-from forecache.pipeline import Realtime, RegisteredModel, TorchModel
-from forecache.pipeline.schedules.schedule import NEVER
+from forecache.declare import Realtime, RegisteredModel, TorchModel
+from forecache.declare.schedules.schedule import NEVER
 from jobs.approval import build_approval_job
 from jobs.nightly import nightly_job_name
 from jobs.rollout import rollout_definitions

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.rollout import build_rollout, rollout_name
-from forecache.pipeline import Realtime
+from forecache.declare import Realtime
 from jobs.schedules import AssetJob
 from resources.dagster_internals import NOT_FINISHED_STATUSES
 from resources.settings import SettingsResource
@@ -40,7 +40,7 @@ def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefiniti
         description=f"Looks at the rollout of {realtime.name} once a minute while one is under way.",
     )
     def request_look(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
-        from forecache.operations.rollout.controller import running_rollouts
+        from forecache.plugins.rollouts.controller import running_rollouts
 
         if not running_rollouts(settings.load(), [realtime.name]):
             return dg.SkipReason("No rollout is under way.")

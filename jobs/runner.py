@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Literal
 
-from forecache.errors import InputError, PipelinesFailedError
-from forecache.pipeline import Pipeline, Realtime, Source
-from forecache.pipeline.loading import load_nightly, read_project
-from forecache.pipeline.project import Nightly
-from forecache.pipeline.schedules.as_of import ScheduledDeclaration, as_of_range, newest_as_of
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
+from forecache.base.errors import InputError, PipelinesFailedError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline, Realtime, Source
+from forecache.declare.loading import load_nightly, read_project
+from forecache.declare.project import Nightly
+from forecache.declare.schedules.as_of import ScheduledDeclaration, as_of_range, newest_as_of
 from resources.instance import runner_instance
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
         return "nightly"
     if job != "nightly" or isinstance(declared, Pipeline):
         return job
-    from forecache.registry.versions.model_versions import find_champion
+    from forecache.models.registry.versions.model_versions import find_champion
 
     return "nightly" if find_champion(settings, declared.training_pipeline) else "full"
 

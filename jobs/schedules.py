@@ -4,9 +4,9 @@ from datetime import date, datetime, timezone
 
 import dagster as dg
 
-from forecache.errors import ForecacheError
-from forecache.pipeline.schedules.as_of import ScheduledDeclaration, due_as_of_dates
-from forecache.settings import Settings
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
+from forecache.declare.schedules.as_of import ScheduledDeclaration, due_as_of_dates
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,

@@ -19,10 +19,10 @@ from assets.streams import (
     stream_evaluations,
     stream_materialization,
 )
-from forecache.monitoring.streams.stream_status import StreamStatus, read_stream_status
-from forecache.pipeline import Stream
-from forecache.pipeline.project import Project
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Stream
+from forecache.declare.project import Project
+from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 from resources.settings import SettingsResource
 
 CRON = "10 * * * *"
@@ -122,7 +122,7 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
     @dg.op(name="maintain_stream_tables", description="Merge the small files of hours that are over.")
     @explain_errors
     def maintain_stream_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.lake.delta.listing import table_names
+        from forecache.kit.delta.listing import table_names
         from forecache.operations.lake_maintenance import maintain_lake
 
         step = RunStep(context, settings.load())

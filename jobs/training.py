@@ -11,7 +11,7 @@ from assets.candidate import candidate_name
 from assets.model import model_name
 from assets.stage import RunStep, explain_errors
 from assets.views import tuning_view
-from forecache.pipeline import Pipeline, Realtime
+from forecache.declare import Pipeline, Realtime
 from jobs.nightly import nightly_selection
 from jobs.schedules import AssetJob
 from resources.settings import SettingsResource
@@ -79,7 +79,7 @@ def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
     def tune_pipeline(
         context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource
     ) -> Iterator[dg.Output[Any]]:
-        from forecache.training.tuning.search import tune
+        from forecache.plugins.tune.search import tune
 
         step = RunStep(context, settings.load())
         result = step.run_stage(tune, step.settings, pipeline, date.today(), trials=config.trials)

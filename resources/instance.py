@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.errors import SettingsError
-from forecache.files import lock, write_durably
-from forecache.pipeline.project_modules import import_from_project
-from forecache.settings import Settings
+from forecache.base.errors import SettingsError
+from forecache.base.files import lock, write_durably
+from forecache.base.settings import Settings
+from forecache.declare.project_modules import import_from_project
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

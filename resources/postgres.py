@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster_postgres import DagsterPostgresStorage
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 from resources.dagster_internals import ConfigurableClassData
 from resources.event_log import enable_batches
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from forecache.results import Progress, StageResult
-from forecache.settings import Settings
+from forecache.base.results import Progress, StageResult
+from forecache.base.settings import Settings
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 from resources.session import current_session
 
 

@@ -23,7 +23,7 @@ class SparkResource(dg.ConfigurableResource):
         Raises:
             UnavailableError: Java or a jar is missing, or the JVM did not start.
         """
-        from forecache.lake.spark.session import spark_session
+        from forecache.kit.spark.session import spark_session
 
         _preload_expectations()
         return spark_session(self.settings.load())
@@ -36,6 +36,6 @@ def _preload_expectations() -> None:
     import pandas  # noqa: F401
     import pyspark.sql  # noqa: F401
 
-    from forecache.quality.validate import load_expectations
+    from forecache.lake.quality.validate import load_expectations
 
     threading.Thread(target=load_expectations, name="great-expectations", daemon=True).start()

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.lake.spark.configuration import class_archive
-from forecache.lake.spark.session import spark_session, stop_spark
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.kit.spark.configuration import class_archive
+from forecache.kit.spark.session import spark_session, stop_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -51,8 +51,8 @@ def _commands(group: click.Group, path: str, context: click.Context) -> list[str
 
 def http_page() -> str:
     """The reader's routes and errors, from its OpenAPI document."""
-    from forecache.reader.http.openapi import document
-    from forecache.settings import load_settings
+    from forecache.base.settings import load_settings
+    from forecache.serve.reader.http.openapi import document
 
     found = document(load_settings())
     lines = ["# HTTP", "", "The reader serves this as an OpenAPI document at `/openapi.json`;"]

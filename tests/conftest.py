@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -71,7 +71,7 @@ def patient_requests() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def plots_once() -> Iterator[None]:
     """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
-    from forecache.registry.report import evaluation_plots as plots
+    from forecache.models.registry.report import evaluation_plots as plots
 
     draw, drawn = plots._render_svg, dict[bytes, str]()
 
@@ -94,8 +94,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
-    from forecache.lake.spark.kafka import kafka_jars
-    from forecache.lake.spark.session import spark_session, stop_spark
+    from forecache.kit.spark.kafka import kafka_jars
+    from forecache.kit.spark.session import spark_session, stop_spark
 
     home = tmp_path_factory.mktemp("spark") / "home"
     # Many tests in one session are worth the second compiler: without it they cost half as much CPU again.

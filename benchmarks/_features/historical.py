@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from _features.ways import NAMES, START, TILES
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import load_settings
+from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.feature_tables.historical import historical_features
-from forecache.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FEAST = ROOT / ".tools" / "feast" / "bin" / "python"
@@ -28,7 +28,7 @@ ROUNDS = 3
 
 def main() -> None:
     home, (num_nights, days, rows) = Path(sys.argv[1]), map(int, sys.argv[2:])
-    from forecache.lake.spark.session import spark_session
+    from forecache.kit.spark.session import spark_session
 
     settings = load_settings(home=home, spark_master="local[2]")
     spark = spark_session(settings)

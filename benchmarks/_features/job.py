@@ -10,14 +10,14 @@ import psutil
 from _common.memory import proportional_bytes, watching
 
 from _features.ways import START, WAYS
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
 
 
 def main() -> None:
     home, num_nights, days, way, how = sys.argv[1:]
-    from forecache.lake.spark.session import spark_session
+    from forecache.kit.spark.session import spark_session
 
     settings = load_settings(home=Path(home), spark_master="local[2]")
     build, table = WAYS[way]

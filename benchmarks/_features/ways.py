@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.lake.delta.tables import append_rows, read_table, write_partitions
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Column, Feature, Features, FeatureView, Source, Window
+from forecache.kit.delta.tables import append_rows, read_table, write_partitions
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
-from forecache.pipeline import AS_OF, Column, Feature, Features, FeatureView, Source, Window
-from forecache.settings import Settings
 
 START = date(2026, 1, 1)
 LENGTHS = (1, 7, 30)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.lake.delta.commit import Change, commit
-from forecache.lake.delta.files import place_of, write_file
-from forecache.lake.delta.small_tables import SORTED_BY, append_to_small_table, read_small_table, small_table_target
-from forecache.lake.delta.tables import append_rows as append_partitions
-from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.delta.writers import new_folder, new_path
-from forecache.monitoring.measurements import MONITORING_TABLE, Measurement, append_measurements
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.kit.delta.commit import Change, commit
+from forecache.kit.delta.files import place_of, write_file
+from forecache.kit.delta.small_tables import SORTED_BY, append_to_small_table, read_small_table, small_table_target
+from forecache.kit.delta.tables import append_rows as append_partitions
+from forecache.kit.delta.tables import open_table, table_exists
+from forecache.kit.delta.writers import new_folder, new_path
+from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
 
 OWN = ("churn", "spend")
 LAST = date(1998, 6, 29)

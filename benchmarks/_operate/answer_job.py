@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from _realtime import case
 
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.base.settings import Settings, load_settings
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
 from forecache.realtime.answer.request_answer import StageTimes
@@ -23,8 +23,8 @@ from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.load import load_release
 from forecache.realtime.served_release import serve_release
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store
 
 LOGGED = "logged"
 _BODIES = 20_000

@@ -9,10 +9,10 @@ from _realtime import case, home
 from _store.processes import OTHER_CORE, PYTHON, running
 from bench_ranking.pipelines import rank
 
+from forecache.base.settings import Settings
 from forecache.operations.release import release_model
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import open_releases
-from forecache.settings import Settings
 
 WITHOUT, WITH = case.NETWORK, "logged"
 """The model without and with a request log."""

@@ -14,11 +14,11 @@ from _store.progress import say
 
 from _operate import home
 from _operate.sizes import Sizes
-from forecache.errors import NotFoundError
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
 from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.spool.spool_files import spooled_bytes
-from forecache.settings import Settings
 
 _REQUESTS = 5_000
 _PATIENCE_S = 60.0

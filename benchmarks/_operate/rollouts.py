@@ -13,9 +13,9 @@ HARM = 0.02
 
 def measure(sizes: Sizes) -> dict[str, Any]:
     """Simulated by the code that judges real rollouts: a worse release with a margin and without, and equal ones."""
-    from forecache.operations.rollout.simulate_equal import simulate_equal_release
-    from forecache.operations.rollout.simulate_worse import SimulatedTraffic, simulate_worse_release
-    from forecache.pipeline import Outcome, Rollout
+    from forecache.declare import Outcome, Rollout
+    from forecache.plugins.rollouts.simulate_equal import simulate_equal_release
+    from forecache.plugins.rollouts.simulate_worse import SimulatedTraffic, simulate_worse_release
 
     traffic = SimulatedTraffic()
     began = time.perf_counter()

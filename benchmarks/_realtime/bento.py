@@ -22,7 +22,7 @@ from _realtime import case, home, load, peer_data, throughput
 from _realtime.bento_rows import SERVICE
 from _realtime.best_rate import LIMITS, OURS, Limits
 from _realtime.sizes import Sizes
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 ENVIRONMENT = "bento_service"
 LOW_RATE = 100.0

@@ -28,8 +28,8 @@ if str(PROJECT) not in sys.path:
 
 from bench_ranking.pipelines import rank  # noqa: E402
 
-from forecache.settings import Settings, load_settings  # noqa: E402
-from forecache.store.publishing.publish import publish  # noqa: E402
+from forecache.base.settings import Settings, load_settings  # noqa: E402
+from forecache.serve.store.publishing.publish import publish  # noqa: E402
 
 VIEWS = {
     "household": (case.HOUSEHOLD, case.HOUSEHOLD_FEATURES),
@@ -99,8 +99,8 @@ def released(settings: Settings, models: Path, name: str, seed: int = 0) -> dict
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
+    from forecache.models.tracking.client import connect_mlflow
     from forecache.operations.release import release_model
-    from forecache.tracking.client import connect_mlflow
 
     client = connect_mlflow(settings)
     inputs = Schema([ColSpec(DataType.float, feature) for feature in case.FEATURES])

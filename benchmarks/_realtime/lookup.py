@@ -38,8 +38,8 @@ def in_turns(folder: Path, socket: str, sizes: Sizes) -> dict[str, list[int]]:
     from bench_ranking.pipelines import rank
 
     from _realtime import home
-    from forecache.store import Store
-    from forecache.store.keys import encode_columns
+    from forecache.serve.store import Store
+    from forecache.serve.store.keys import encode_columns
 
     settings = home.published(folder, {"wide": sizes.lookup_keys})
     say("look-ups: our store and Redis")

@@ -16,11 +16,11 @@ from _store.swap_job import step_back
 
 from _realtime import case, home
 from _realtime.swaps import seed_of
+from forecache.base.settings import Settings, load_settings
 from forecache.realtime.release.folder import open_releases, read_current, read_files, read_release
 from forecache.realtime.release.format import MODEL_FILE, WARMUP_FILE
 from forecache.realtime.release.write import write_release
-from forecache.settings import Settings, load_settings
-from forecache.store.publishing.publish import publish
+from forecache.serve.store.publishing.publish import publish
 
 
 def main(folder: Path, models: Path, first_hidden: int, publishes: int, swaps: int, within_s: float) -> list[Any]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from _recommend.peers import Peer
 from _recommend.ratings import example, movielens
-from forecache.recommend.evaluation import metrics
-from forecache.recommend.evaluation.evaluate import best_items
-from forecache.recommend.evaluation.split import split_by_user
-from forecache.recommend.filters import Filters
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, TwoTowers
-from forecache.statistics import mean_difference_interval
+from forecache.base.statistics import mean_difference_interval
+from forecache.plugins.recommend.evaluation import metrics
+from forecache.plugins.recommend.evaluation.evaluate import best_items
+from forecache.plugins.recommend.evaluation.split import split_by_user
+from forecache.plugins.recommend.filters import Filters
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.models import Als, Ease, Popularity, RecommenderModel, TwoTowers
 
 K, TEST_SHARE, SEEDS = 10, 0.25, (0, 1, 2, 3, 4)
 

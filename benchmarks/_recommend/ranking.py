@@ -20,16 +20,16 @@ import pyarrow as pa
 from _common.memory import high_water_bytes
 from scipy.sparse import csr_matrix
 
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.partitions import take_snapshot
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline import AS_OF, Column, Recommender, Source
-from forecache.recommend.lists import Lists
-from forecache.recommend.models import Popularity
-from forecache.recommend.models.popularity import FittedPopularity
-from forecache.recommend.top_k import top_k_of_factors
-from forecache.recommend.write import write_lists
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.declare import AS_OF, Column, Recommender, Source
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.partitions import take_snapshot
+from forecache.kit.delta.tables import open_table
+from forecache.plugins.recommend.lists import Lists
+from forecache.plugins.recommend.models import Popularity
+from forecache.plugins.recommend.models.popularity import FittedPopularity
+from forecache.plugins.recommend.top_k import top_k_of_factors
+from forecache.plugins.recommend.write import write_lists
 
 ITEMS, FACTORS, K, CORES, ROUNDS = 20_000, 64, 50, 2, 3
 NIGHT = date(2026, 1, 1)

@@ -4,8 +4,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from forecache.pipeline import Recommender
-from forecache.recommend.interactions import Interactions
+from forecache.declare import Recommender
+from forecache.plugins.recommend.interactions import Interactions
 
 _ROOT = Path(__file__).resolve().parents[2]
 PLACES = (_ROOT / ".tools" / "movielens", _ROOT / "examples" / "movielens")

@@ -22,7 +22,7 @@ from scoring_support import (  # noqa: E402
     write_features,
 )
 
-from forecache.settings import Settings, load_settings  # noqa: E402
+from forecache.base.settings import Settings, load_settings  # noqa: E402
 
 FILES = 16
 PIPELINE = make_pipeline(20)

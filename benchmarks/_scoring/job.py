@@ -19,8 +19,8 @@ from deltalake import DeltaTable
 
 from _scoring.data import NAMES, NIGHT, PIPELINE, network, network_model, prepare, settings_of, tree_model
 from _scoring.tuning import Setting, try_settings
-from forecache.lake.delta.tables import open_table
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.kit.delta.tables import open_table
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -42,7 +42,7 @@ class Contenders:
     """The same features through each contender into a Delta table (key, prediction)."""
 
     def __init__(self, settings: Settings, model: str, *, peer: Setting | None = None) -> None:
-        from forecache.lake.spark.session import spark_session
+        from forecache.kit.spark.session import spark_session
 
         self.settings, self.model = settings, model
         self.peer = peer
@@ -289,7 +289,7 @@ def make(home: str, rows: int) -> dict[str, Any]:
 
 def one_run(home: str, number: int) -> dict[str, Any]:
     """A run that may be killed: says when the session is ready and how far it is."""
-    from forecache.lake.spark.session import spark_session
+    from forecache.kit.spark.session import spark_session
     from forecache.scoring.run import score
 
     settings = settings_of(Path(home))
@@ -309,7 +309,7 @@ def kept(home: str, number: int) -> dict[str, Any]:
     part under way.
     """
     from forecache.lake.ledger import last_records
-    from forecache.registry.versions.model_versions import champion
+    from forecache.models.registry.versions.model_versions import champion
     from forecache.scoring.night_inputs import STAGE, describe_nights
     from forecache.scoring.partitions.staged_files import list_staged
 

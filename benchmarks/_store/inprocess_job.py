@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from _store import rows
-from forecache.settings import load_settings
-from forecache.store import Store, open_store
+from forecache.base.settings import load_settings
+from forecache.serve.store import Store, open_store
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 _CURVE = np.concatenate([np.linspace(0.0, 0.99, 100), [0.995, 0.999, 0.9999]])

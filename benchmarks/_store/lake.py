@@ -9,8 +9,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from _store import rows
-from forecache.lake.delta.dataset import open_dataset
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.dataset import open_dataset
 
 TABLE = rows.pipeline().prediction_table
 

@@ -25,11 +25,11 @@ from _store.load import Target, run_load
 from _store.processes import ROOT, SERVER_CORE, BenchmarkError, free_port
 from _store.progress import say
 from _store.sizes import SIZES, Sizes
-from forecache.pipeline import Pipeline, Publish, Segment
-from forecache.settings import load_settings
-from forecache.store import open_store
-from forecache.store.encoding.json_texts import json_texts
-from forecache.store.publishing.publish import publish
+from forecache.base.settings import load_settings
+from forecache.declare import Pipeline, Publish, Segment
+from forecache.serve.store import open_store
+from forecache.serve.store.encoding.json_texts import json_texts
+from forecache.serve.store.publishing.publish import publish
 
 FLOOR = 0.8
 """Of the text's requests per second."""

@@ -12,7 +12,7 @@ from _store import backends, rows
 from _store.lake import Lake
 from _store.processes import BenchmarkError, run_checked
 from _store.progress import say
-from forecache.lake.delta.dataset import open_dataset
+from forecache.kit.delta.dataset import open_dataset
 
 
 def measure(work: Path, num_rows: int) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from _store.inprocess_job import quantiles
 from _store.processes import PYTHON, run_checked
 from _store.progress import say
 from _store.sizes import Sizes
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, publish
-from forecache.store.keys import encode_columns
+from forecache.serve.store import open_store, publish
+from forecache.serve.store.keys import encode_columns
 
 KEYS, FEATURES = 50, 32
 NAMES = tuple(f"f{number:02d}" for number in range(FEATURES))

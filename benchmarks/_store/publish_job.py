@@ -25,8 +25,8 @@ _BENCHMARKS = Path(__file__).resolve().parents[1]
 
 
 def publish_once(home: Path, *, full: bool) -> dict[str, Any]:
-    from forecache.settings import load_settings
-    from forecache.store.publishing.publish import publish
+    from forecache.base.settings import load_settings
+    from forecache.serve.store.publishing.publish import publish
 
     settings, pipeline = load_settings(home=home), rows.pipeline()
     started = time.perf_counter()

@@ -14,7 +14,7 @@ from _store.processes import BenchmarkError, watch_memory
 from _store.progress import say
 from _store.publish_job import publish_in_child
 from _store.sizes import Sizes
-from forecache.store import open_store
+from forecache.serve.store import open_store
 
 FEAST_VARIANTS = {
     "default": {"batch_rows": None, "dedup": True},

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Column,
     Feature,

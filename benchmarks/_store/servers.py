@@ -162,7 +162,7 @@ def drop_published_home(work: Path, num_keys: int) -> None:
 
 def _token(home: Path) -> tuple[Path, str]:
     """A file of tokens and a token in it."""
-    from forecache.reader.tokens import create_token
+    from forecache.serve.reader.tokens import create_token
 
     file, kept = home / "tokens.json", home / "token"
     if not kept.exists():

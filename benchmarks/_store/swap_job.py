@@ -13,8 +13,8 @@ from typing import Any
 
 from _store import rows
 from _store.lake import TABLE, Curtain
-from forecache.settings import load_settings
-from forecache.store.publishing.publish import publish
+from forecache.base.settings import load_settings
+from forecache.serve.store.publishing.publish import publish
 
 
 def main(home: Path, first_hidden: int, count: int, every_s: float) -> list[dict[str, Any]]:

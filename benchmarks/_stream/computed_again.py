@@ -10,7 +10,7 @@ from pyarrow import csv
 from _stream.plain_windows import FEATURES, Payments, features
 from _stream.same_features import compared, matrix_of
 from _stream.traffic import Traffic
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 COLUMNS = ["transaction_id", "position", "place", "score", "features"]
 

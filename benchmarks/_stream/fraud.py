@@ -15,7 +15,7 @@ from _common.rows import Asked, Row, Value
 from _stream.sizes import Sizes
 
 if TYPE_CHECKING:
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
 
 CARDS = Path(__file__).resolve().parents[2] / "examples" / "cards"
 _CUSTOMERS = {"tiny": 1_000, "hour": 5_000, "full": 5_000}

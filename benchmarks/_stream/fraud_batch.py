@@ -8,14 +8,14 @@ from datetime import date
 
 from cards.pipelines.card_fraud import card_fraud
 
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import load_settings
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
+from forecache.kit.spark.session import spark_session, stop_spark
 from forecache.lake.examples.build import build_examples
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.spark.session import spark_session, stop_spark
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.load import load_release
-from forecache.settings import load_settings
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from _stream.services import Reader
 from _stream.sizes import Sizes
 from _stream.supervised import Service
 from _stream.traffic import Traffic
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 SECTIONS = {"event": ("arrow", "event"), "commit": ("arrow", "commit"), "spark": ("spark", "commit")}
 """By section, the engine and when an answer is visible."""

@@ -17,9 +17,9 @@ from deltalake.exceptions import TableNotFoundError
 
 from _stream.services import environment_of
 from _stream.supervised import Service
-from forecache.lake.delta.dataset import open_dataset
-from forecache.settings import Settings, load_settings
-from forecache.stream_state import read_state
+from forecache.base.settings import Settings, load_settings
+from forecache.base.stream_state import read_state
+from forecache.kit.delta.dataset import open_dataset
 
 SCORED, FOLLOWED = "scored", "followed"
 """The stream of every payment's score, and of every customer's row."""

@@ -15,7 +15,7 @@ from _store.lake import Curtain
 from deltalake import DeltaTable, write_deltalake
 
 from _stream.services import PROJECTS
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 if str(PROJECTS) not in sys.path:
     sys.path.insert(0, str(PROJECTS))
@@ -65,7 +65,7 @@ def write_view(settings: Settings, customers: int, night: date) -> None:
     """A night of the view with one customer who pays nothing: all that the others have spent is in the stream."""
     from bench_spending.pipelines.spending import customer
 
-    from forecache.pipeline.streams.merge_plan import build_merge_plan
+    from forecache.declare.streams.merge_plan import build_merge_plan
 
     states = {
         column.name: pa.array([0], pa.float64() if column.is_float else pa.int64())

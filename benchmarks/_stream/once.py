@@ -23,7 +23,7 @@ from _stream.services import Reader
 from _stream.sizes import Sizes
 from _stream.traffic import Traffic
 from _stream.visible import Asked
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 TABLE, QUARANTINE = f"stream_{home.SCORED}", f"stream_quarantine_{home.SCORED}"
 _START_S, _CATCH_UP_S = 180.0, 600.0

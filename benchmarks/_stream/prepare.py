@@ -20,7 +20,7 @@ if str(PROJECTS) not in sys.path:
 
 from bench_scored.pipelines import scored
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -66,7 +66,7 @@ def prepare(
     from forecache.lake.feature_tables.features import build_view
     from forecache.lake.ingest.ingest import ingest
     from forecache.operations.release import release_model
-    from forecache.store import publish
+    from forecache.serve.store import publish
 
     night = last_night()
     for place in range(days):
@@ -88,7 +88,7 @@ def register(settings: Settings) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    from forecache.tracking.client import connect_mlflow
+    from forecache.models.tracking.client import connect_mlflow
 
     client = connect_mlflow(settings)
     inputs = Schema([ColSpec(DataType.float, feature) for feature in scored.FEATURES])
@@ -102,7 +102,7 @@ def register(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    from forecache.lake.spark.session import spark_session, stop_spark
+    from forecache.kit.spark.session import spark_session, stop_spark
 
     home = load_settings(home=Path(sys.argv[1]), project="bench_scored", spark_master="local[2]")
     try:

@@ -15,8 +15,8 @@ from _store.lake import Curtain
 from _store.swap_job import step_back
 
 from _stream import nights
-from forecache.settings import Settings, load_settings
-from forecache.store import publish
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.store import publish
 
 
 def done_file(settings: Settings) -> Path:

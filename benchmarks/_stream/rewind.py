@@ -22,7 +22,7 @@ from _stream.sizes import Sizes
 from _stream.supervised import Service
 from _stream.swaps import figures, read_swaps
 from _stream.traffic import Traffic
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 PIPELINE = "spending"
 NICENESS = 10
@@ -64,7 +64,7 @@ def publish_first(settings: Settings) -> None:
     code = (
         "import sys; from pathlib import Path; from _stream import nights\n"
         "from bench_spending.pipelines.spending import customer, spending\n"
-        "from forecache.settings import load_settings; from forecache.store import publish\n"
+        "from forecache.base.settings import load_settings; from forecache.serve.store import publish\n"
         "settings = load_settings(home=Path(sys.argv[1]), project='bench_spending')\n"
         "publish(settings, customer)\n"
         "publish(settings, spending, full=True)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from _store.processes import PYTHON, ROOT, free_port, http_ready
 
 from _stream.supervised import Service
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 PROJECTS = Path(__file__).parent / "project"
 COMMAND = (PYTHON, "-m", "forecache.cli.main")

@@ -8,9 +8,9 @@ from deltalake import DeltaTable
 from _stream import home, nights
 from _stream.traffic import Traffic, Truth
 from _stream.visible import Asked
-from forecache.settings import Settings
-from forecache.store import open_store
-from forecache.store.live.reader import LiveReader
+from forecache.base.settings import Settings
+from forecache.serve.store import open_store
+from forecache.serve.store.live.reader import LiveReader
 
 _CATCH_UP_S, _VERIFIED_S = 300.0, 180.0
 _ASKED_AT_ONCE = 1_000

@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 import psutil
 
-from forecache.settings import Settings
-from forecache.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, worker_environment
+from forecache.base.settings import Settings
+from forecache.models.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.models.training.torchrun import command, worker_environment
 
 Kind = Literal["worker", "all", "terminate"]
 KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
 _EARLY_SHARE, _EARLY_S = 0.15, 3.0
 _MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
-_LAYOUT = struct.Struct("<qd")  # of forecache.training.worker.reporting.events, which would load torch
+_LAYOUT = struct.Struct("<qd")  # of forecache.plugins.torch.worker.reporting.events, which would load torch
 
 
 @dataclass(frozen=True)

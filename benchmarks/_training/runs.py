@@ -17,10 +17,10 @@ from _training.progress import say
 from _training.project.pipelines.bench import PIPELINES
 from _training.sizes import Sizes
 from _training.tables import write_table
-from forecache.pipeline import Training
-from forecache.settings import Settings, load_settings
-from forecache.training.spec import TrainingSpec
-from forecache.training.torchrun import run_torchrun
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Training
+from forecache.models.training.spec import TrainingSpec
+from forecache.models.training.torchrun import run_torchrun
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 _CHAOS_STEPS = 25

@@ -26,16 +26,16 @@ from deltalake import DeltaTable
 from _training.peers import FrameRows, LitDataReader, LoaderReader, MatrixRows, MemoryReader, write_litdata
 from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
-from forecache.folders import LocalFolder
-from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed.group import WorkerGroup
-from forecache.training.worker.loop.loop import TrainingLoop
-from forecache.training.worker.loop.session import TrainingSession
-from forecache.training.worker.model.model import Prepare, fit_statistics, log_mask
-from forecache.training.worker.model.objective import Objective
-from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import BatchReader, TrainingBatch
-from forecache.training.worker.reading.split import TableSplit
+from forecache.base.folders import LocalFolder
+from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
+from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.loop.loop import TrainingLoop
+from forecache.plugins.torch.worker.loop.session import TrainingSession
+from forecache.plugins.torch.worker.model.model import Prepare, fit_statistics, log_mask
+from forecache.plugins.torch.worker.model.objective import Objective
+from forecache.plugins.torch.worker.reading.order import EpochOrder
+from forecache.plugins.torch.worker.reading.reader import BatchReader, TrainingBatch
+from forecache.plugins.torch.worker.reading.split import TableSplit
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50

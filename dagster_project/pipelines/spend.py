@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dagster_project.purchases import CUSTOMER
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Gate,
     Label,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Pipeline
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
+    from forecache.declare import Pipeline
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -150,7 +150,7 @@ def resolve_range(night: date | None, nights: tuple[date, date] | None) -> tuple
 
 def settings() -> "Settings":
     """The settings of this invocation; warns on standard error of variables that look like settings but are not."""
-    from forecache.settings import load_settings, unknown_variables
+    from forecache.base.settings import load_settings, unknown_variables
 
     for name, close in unknown_variables().items():
         if name not in _WARNED:
@@ -162,7 +162,7 @@ def settings() -> "Settings":
 
 def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     """The settings of this invocation, and the pipeline of that name, which trains its model."""
-    from forecache.pipeline.loading import load_trained
+    from forecache.declare.loading import load_trained
 
     current = settings()
     return current, load_trained(current, name)
@@ -170,7 +170,7 @@ def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
 
 def load_declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     """The settings of this invocation, and the pipeline of that name."""
-    from forecache.pipeline import load_pipeline
+    from forecache.declare import load_pipeline
 
     current = settings()
     return current, load_pipeline(current, name)

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from forecache.base.errors import NotEverywhereError
+from forecache.base.settings import Settings
 from forecache.cli.runner import has_orchestrator_run, import_orchestrator
-from forecache.errors import NotEverywhereError
-from forecache.settings import Settings
 
 
 def actor() -> str:
@@ -26,7 +26,7 @@ def show_despite_replica_failure(settings: Settings, pipeline: str, reason: str)
     try:
         yield
     except NotEverywhereError as error:
-        from forecache.store import open_store
+        from forecache.serve.store import open_store
 
         served = open_store(settings, pipeline).pointer().current
         show_in_dagster(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from forecache.cli.commands.store import open_pipeline_store
 
 if TYPE_CHECKING:
-    from forecache.reader.versions.answers import VersionAnswers
-    from forecache.store import Manifest, Store
+    from forecache.serve.reader.versions.answers import VersionAnswers
+    from forecache.serve.store import Manifest, Store
 
 
 @contextmanager
@@ -23,9 +23,9 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnsw
     """
     import time
 
-    from forecache.reader.versions.answers import VersionAnswers
-    from forecache.reader.versions.live_answers import NoVersion, answers_of
-    from forecache.reader.versions.live_layers import LiveLayers
+    from forecache.serve.reader.versions.answers import VersionAnswers
+    from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
+    from forecache.serve.reader.versions.live_layers import LiveLayers
 
     store = open_pipeline_store(name)
     layers = LiveLayers()
@@ -50,8 +50,8 @@ def live_layer_dict(store: "Store", *versions: "Manifest") -> dict[str, Any] | N
     Args:
         versions: `above` has, for each of their numbers, the number of keys whose streamed row wins over it.
     """
-    from forecache.store.live.layer import read_layer
-    from forecache.store.live.reader import LiveReader
+    from forecache.serve.store.live.layer import read_layer
+    from forecache.serve.store.live.reader import LiveReader
 
     declared = read_layer(store.layout)
     if declared is None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import PROJECT_ROOT
 from forecache.cli.reader_process import find_free_port
-from forecache.errors import UnavailableError
-from forecache.settings import PROJECT_ROOT
 
 MINIO = PROJECT_ROOT / ".tools" / "bin" / "minio"
 BUCKET = "forecache"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import click
 
+from forecache.base.errors import ForecacheError
 from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
-from forecache.errors import ForecacheError
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForecacheError as error:
         return _print_error(error, error)
     except Exception as error:  # noqa: BLE001  (the last resort of the command line: one sentence, not a traceback)
-        from forecache.explain_errors import explain_error
+        from forecache.kit.explain_errors import explain_error
 
         return _print_error(
             explain_error(error, hint="" if FLAGS.debug else "Run again with --debug to see where."), error

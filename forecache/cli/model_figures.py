@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.settings import Settings
 from forecache.cli.output import show_table
-from forecache.pipeline import Pipeline
-from forecache.settings import Settings
+from forecache.declare import Pipeline
 
 if TYPE_CHECKING:
-    from forecache.registry.versions.model_versions import ModelVersion
+    from forecache.models.registry.versions.model_versions import ModelVersion
 
 
 def collect_verdicts(
@@ -21,8 +21,8 @@ def collect_verdicts(
     Args:
         versions: Model version by pipeline; otherwise the champion, or the newest version if there is no champion.
     """
-    from forecache.registry.gate.verdicts import load_verdict
-    from forecache.registry.versions.model_versions import find_champion, list_models, model_version
+    from forecache.models.registry.gate.verdicts import load_verdict
+    from forecache.models.registry.versions.model_versions import find_champion, list_models, model_version
 
     found = []
     for pipeline in pipelines:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.results import StageResult
 from forecache.cli.base import FLAGS
-from forecache.reader.status.format_text import size as size
-from forecache.results import StageResult
+from forecache.plugins.status.reader.format_text import size as size
 
 if TYPE_CHECKING:
     from rich.console import Console

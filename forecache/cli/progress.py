@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from forecache.base.results import StageResult
 from forecache.cli.output import describe_outcome, format_cell, format_dates, wants_json
-from forecache.results import StageResult
 
 PLAIN_INTERVAL_S = 5.0
 """Least time between two plain lines of the same stage."""

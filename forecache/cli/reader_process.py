@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings
 from forecache.cli.checks.machine import is_port_free
-from forecache.errors import UnavailableError
-from forecache.settings import Settings
 
 START_S = 30.0
 STOP_S = 10.0

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.errors import UnavailableError
+from forecache.base.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from forecache.base.settings import Settings
     from forecache.realtime.release.claim import Claim
-    from forecache.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Owner:
 
 def owner_of(current: "Settings", name: str) -> Owner:
     """Read the owner of a model's releases from the lake."""
-    from forecache.operations.rollout.ownership import claim_of
+    from forecache.plugins.rollouts.ownership import claim_of
     from forecache.realtime.release.claim import installation_of
     from forecache.realtime.release.folder import open_releases
 

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from forecache.errors import NotFoundError
+from forecache.base.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from forecache.pipeline.project import Published
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
+    from forecache.declare.project import Published
 
 
 def find_published(current: "Settings", name: str, *, or_model: bool = False) -> "Published":
@@ -19,7 +19,7 @@ def find_published(current: "Settings", name: str, *, or_model: bool = False) ->
         NotFoundError: Nothing has that name; the message has the kinds that were searched, and the known names.
         InputError: It is a real-time model, declared or only released here, or a stream.
     """
-    from forecache.pipeline.loading import load_served, read_project, realtime_name_error
+    from forecache.declare.loading import load_served, read_project, realtime_name_error
 
     if not or_model:
         if is_released(current, name):
@@ -32,7 +32,7 @@ def find_published(current: "Settings", name: str, *, or_model: bool = False) ->
 
 def require_model(current: "Settings", name: str) -> None:
     """Refuse a name that is no real-time model's, neither declared nor released here; raises `NotFoundError`."""
-    from forecache.pipeline import load_realtime
+    from forecache.declare import load_realtime
 
     if not is_released(current, name):
         load_realtime(current, name, released=released_models(current))
@@ -40,7 +40,7 @@ def require_model(current: "Settings", name: str) -> None:
 
 def require_log(current: "Settings", name: str) -> None:
     """Refuse a name that is no real-time model's and has no request log either; raises `NotFoundError`."""
-    from forecache.lake.delta.tables import table_exists
+    from forecache.kit.delta.tables import table_exists
     from forecache.realtime.log.record import table_of
 
     if not table_exists(current, table_of(name)):
@@ -74,7 +74,7 @@ def is_released(current: "Settings", name: str) -> bool:
 
 def is_stream_only(current: "Settings", name: str) -> bool:
     """True if a store has a live layer and no version."""
-    from forecache.store import open_store
+    from forecache.serve.store import open_store
 
     store = open_store(current, name)
     return store.layout.live.exists() and store.pointer().serving is None

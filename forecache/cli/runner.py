@@ -7,8 +7,11 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Literal
 
-from forecache.errors import NotFoundError
-from forecache.pipeline.loading import (
+from forecache.base.errors import NotFoundError
+from forecache.base.results import Progress, StageResult
+from forecache.base.settings import Settings
+from forecache.base.table_names import unknown_name_error
+from forecache.declare.loading import (
     load_nightly,
     load_pipeline,
     load_pipelines,
@@ -16,9 +19,6 @@ from forecache.pipeline.loading import (
     load_trained,
     read_project,
 )
-from forecache.pipeline.names import unknown_name_error
-from forecache.results import Progress, StageResult
-from forecache.settings import Settings
 
 Job = Literal["nightly", "training", "ingest", "full"]
 

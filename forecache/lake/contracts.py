@@ -4,8 +4,8 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError
-from forecache.pipeline import AS_OF, Features, FeatureView, Pipeline
+from forecache.base.errors import InputError
+from forecache.declare import AS_OF, Features, FeatureView, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa

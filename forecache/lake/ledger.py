@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
-from forecache.lake.code_version import code_version
-from forecache.settings import Settings
+from forecache.base.code_version import code_version
+from forecache.base.settings import Settings
 
 LEDGER_TABLE = "stage_ledger"
 
@@ -48,7 +48,7 @@ def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""
     if not records:
         return
-    from forecache.lake.delta.small_tables import append_to_small_table, row_schema
+    from forecache.kit.delta.small_tables import append_to_small_table, row_schema
 
     now, version = datetime.now(timezone.utc), code_version(settings)
     rows = [
@@ -111,7 +111,7 @@ def last_record(settings: Settings, stage: str, subject: str, night: date | None
 
 def _read_records(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[StageRecord]:
     """The rows that meet the filters, the latest last."""
-    from forecache.lake.delta.small_tables import read_small_table
+    from forecache.kit.delta.small_tables import read_small_table
 
     rows = read_small_table(settings, LEDGER_TABLE, filters)
     records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]

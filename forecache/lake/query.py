@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.errors import InputError
-from forecache.files import process_folder
-from forecache.lake.delta.damage import as_damaged_error
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.listing import table_names
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline.names import known_names_remedy
-from forecache.settings import Settings
+from forecache.base.errors import InputError
+from forecache.base.files import process_folder
+from forecache.base.settings import Settings
+from forecache.base.table_names import known_names_remedy
+from forecache.kit.delta.damage import as_damaged_error
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.listing import table_names
+from forecache.kit.delta.tables import open_table
 
 if TYPE_CHECKING:
     import duckdb

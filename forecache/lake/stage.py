@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
 
-from forecache.files import lock
+from forecache.base.files import lock
+from forecache.base.results import Progress
+from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
-from forecache.results import Progress
-from forecache.settings import Settings
 
 _Night = TypeVar("_Night", date, date | None)
 
@@ -178,7 +178,7 @@ def hold_table_lock(settings: Settings, table: str, run_id: str, progress: Progr
     """Hold an exclusive lock on the table for this machine; the kernel releases it when the process dies.
 
     A second run waits, and then usually finds nothing left to do. Runs on other machines do not wait: between these the
-    commit decides, see `forecache.lake.delta.partitions`.
+    commit decides, see `forecache.kit.delta.partitions`.
     """
 
     def report_waiting(holder: str) -> None:

@@ -1,14 +1,14 @@
 """Approval: a person approves or rejects a model that passed the gate and waits, or has the gate judge it again."""
 
-from forecache.errors import CheckError, NotFoundError
+from forecache.base.errors import CheckError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.registry.alias_moves import promote_version, reject_version
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.gate.verdicts import GateVerdict
+from forecache.models.registry.promotions import Promotion
+from forecache.models.registry.versions.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.operations.rollback import recover_interrupted
-from forecache.pipeline import Pipeline
-from forecache.registry.alias_moves import promote_version, reject_version
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.gate.verdicts import GateVerdict
-from forecache.registry.promotions import Promotion
-from forecache.registry.versions.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
-from forecache.settings import Settings
 
 
 def approve(

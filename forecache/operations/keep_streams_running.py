@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from forecache.files import try_lock
-from forecache.monitoring.streams.starts import write_starts
-from forecache.monitoring.streams.stream_status import read_stream_status
-from forecache.pipeline import Stream
-from forecache.settings import Settings
-from forecache.stream_state import stream_folder
+from forecache.base.files import try_lock
+from forecache.base.settings import Settings
+from forecache.base.stream_state import stream_folder
+from forecache.declare import Stream
+from forecache.stream.status.starts import write_starts
+from forecache.stream.status.stream_status import read_stream_status
 
 _log = logging.getLogger(__name__)
 _START = "START"

@@ -10,25 +10,25 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.listing import table_names
-from forecache.lake.delta.small_tables import SORTED_BY
-from forecache.lake.delta.stream_tables import is_stream_table, nights_in_base, read_stream_bases
-from forecache.lake.delta.tables import open_table, resolve_place, table_exists
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.base.table_names import REQUEST_LOG, TRAINING_SET
+from forecache.declare import Pipeline, Realtime, Served, Source, Stream, TableSource
+from forecache.declare.loading import read_project
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.listing import table_names
+from forecache.kit.delta.small_tables import SORTED_BY
+from forecache.kit.delta.stream_tables import is_stream_table, nights_in_base, read_stream_bases
+from forecache.kit.delta.tables import open_table, resolve_place, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, MaintenanceResult, maintain_table
 from forecache.lake.maintenance.remove import Pin
-from forecache.pipeline import Pipeline, Realtime, Served, Source, Stream, TableSource
-from forecache.pipeline.loading import read_project
-from forecache.pipeline.names import REQUEST_LOG, TRAINING_SET
-from forecache.registry.promotions import PROMOTION_TABLE
-from forecache.registry.versions.model_versions import training_tables
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
-from forecache.store.checkup import list_local_stores
-from forecache.training.spec import SPEC_FILE
+from forecache.models.registry.promotions import PROMOTION_TABLE
+from forecache.models.registry.versions.model_versions import training_tables
+from forecache.models.training.spec import SPEC_FILE
+from forecache.serve.store.checkup import list_local_stores
 
 Named = Iterator[tuple[str, Pin]]
 

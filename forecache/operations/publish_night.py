@@ -7,20 +7,20 @@ another scoring run can come between the check and the publish.
 import logging
 from datetime import date
 
-from forecache.errors import CheckError, ConflictError
+from forecache.base.errors import CheckError, ConflictError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import FeatureView, Pipeline, Served
+from forecache.declare.loading import read_project
+from forecache.declare.models.check_training import require_published
 from forecache.lake.feature_tables.feature_rows import code_of
 from forecache.lake.feature_tables.features import STAGE as BUILT
 from forecache.lake.ledger import StageRecord, append_records, last_record
+from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
+from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions
 from forecache.operations.rollback import recover_interrupted
-from forecache.pipeline import FeatureView, Pipeline, Served
-from forecache.pipeline.loading import read_project
-from forecache.pipeline.models.check_training import require_published
-from forecache.quality.verdicts import refuse_failed_date, require_passed
-from forecache.registry.promotions import find_unfinished, promotions, rolled_back_versions
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
-from forecache.store.encoding.prediction_source import NightSource
-from forecache.store.publishing.publish import publish
+from forecache.serve.store.encoding.prediction_source import NightSource
+from forecache.serve.store.publishing.publish import publish
 from forecache.stream.live_layers import write_layers
 
 STAGE = "publish"
@@ -43,7 +43,7 @@ def publish_night(
     Args:
         night: As-of date to publish; None: the newest that was scored.
         unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
-        replace_remote: See `forecache.store.publish`.
+        replace_remote: See `forecache.serve.store.publish`.
 
     Raises:
         InputError: The pipeline is not published.

@@ -5,20 +5,25 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from forecache.errors import CheckError, InputError
-from forecache.lake.code_version import code_version
+from forecache.base.code_version import code_version
+from forecache.base.errors import CheckError, InputError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare.code.fingerprint import fingerprint
+from forecache.declare.models.applied import FunctionModel
+from forecache.declare.realtime.realtime import Realtime
 from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.operations.live_reference import live_bins
+from forecache.models.registry.applied.pipeline_models import scoring_model
+from forecache.models.registry.applied.scoring_plan import plan_model
+from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
 from forecache.operations.replica_errors import report_replica_failure
-from forecache.operations.rollout import ownership
-from forecache.operations.rollout import start_rollout as rollouts
-from forecache.operations.rollout.controller import apply_manual_action
-from forecache.operations.rollout.distribute import push_if_owner, write_to_claim
-from forecache.operations.rollout.reconcile import reconcile_rollout
-from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.pipeline.models.applied import FunctionModel
-from forecache.pipeline.realtime.realtime import Realtime
+from forecache.plugins.drift.live_reference import live_bins
+from forecache.plugins.rollouts import ownership
+from forecache.plugins.rollouts import start_rollout as rollouts
+from forecache.plugins.rollouts.controller import apply_manual_action
+from forecache.plugins.rollouts.distribute import push_if_owner, write_to_claim
+from forecache.plugins.rollouts.reconcile import reconcile_rollout
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -34,13 +39,8 @@ from forecache.realtime.release.load import RUNTIMES
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.prove import example_requests, prove_release
 from forecache.realtime.release.write import move_pointer, write_release
-from forecache.registry.applied.pipeline_models import scoring_model
-from forecache.registry.applied.scoring_plan import plan_model
-from forecache.registry.versions.model_versions import FEATURES_TAG, ModelVersion
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
-from forecache.store.manifest import current_timestamp
-from forecache.store.replicas.sync import open_remote
+from forecache.serve.store.manifest import current_timestamp
+from forecache.serve.store.replicas.sync import open_remote
 
 STAGE = "release"
 _REQUESTS = 50

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from forecache.errors import ForecacheError, NotEverywhereError
+from forecache.base.errors import ForecacheError, NotEverywhereError
 
 
 @contextmanager

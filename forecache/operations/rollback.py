@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from forecache.errors import DamagedError, NotFoundError
+from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.base.steps import rollback_step
+from forecache.declare import Pipeline
+from forecache.models.registry.alias_moves import close_operation, make_closing_row
+from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
+from forecache.models.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
+from forecache.models.registry.versions.model_versions import champion, model_version, registry_lock
 from forecache.operations.replica_errors import report_replica_failure
 from forecache.operations.rollback_target import (
     find_previous_champion,
@@ -21,18 +29,10 @@ from forecache.operations.rollback_target import (
     plan_move,
     versions_to_quarantine,
 )
-from forecache.pipeline import Pipeline
-from forecache.registry.alias_moves import close_operation, make_closing_row
-from forecache.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
-from forecache.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
-from forecache.registry.versions.model_versions import champion, model_version, registry_lock
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
-from forecache.steps import rollback_step
-from forecache.store.locks import publisher_lock
-from forecache.store.manifest import Manifest, timestamp
-from forecache.store.replicas.sync import sync_targets
-from forecache.store.store import Store, open_store
+from forecache.serve.store.locks import publisher_lock
+from forecache.serve.store.manifest import Manifest, timestamp
+from forecache.serve.store.replicas.sync import sync_targets
+from forecache.serve.store.store import Store, open_store
 
 
 def undo_operation(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, *, reason: str) -> Promotion:

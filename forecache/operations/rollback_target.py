@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from forecache.errors import CheckError, ConflictError, NotFoundError
-from forecache.pipeline import Pipeline
-from forecache.registry.alias_moves import describe_move, make_opening_row
-from forecache.registry.promotions import Promotion, earlier_champions, promotions, rolled_back_versions
-from forecache.registry.versions.model_versions import champion, list_models, model_version, verified_folder
-from forecache.settings import Settings
-from forecache.store.manifest import Manifest
-from forecache.store.store import Store
+from forecache.base.errors import CheckError, ConflictError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.registry.alias_moves import describe_move, make_opening_row
+from forecache.models.registry.promotions import Promotion, earlier_champions, promotions, rolled_back_versions
+from forecache.models.registry.versions.model_versions import champion, list_models, model_version, verified_folder
+from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.store import Store
 
 
 def plan_move(

@@ -5,13 +5,13 @@ Each model has a named block of 64-bit cells; the Prometheus page adds up the bl
 
 from collections.abc import Iterator
 
-from forecache.reader.processes.worker_metrics import EXTENSION_BYTES
 from forecache.realtime.answer.request_answer import RequestAnswer
 from forecache.realtime.log.row_counters import CELLS as LOG_CELLS
 from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
 from forecache.realtime.workers.path_counters import GAUGES as WORKER_GAUGES
 from forecache.realtime.workers.path_counters import PathCounters
+from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
@@ -106,7 +106,7 @@ class RealtimeMetrics:
     """The blocks in one worker's slot.
 
     Attributes:
-        drift: The rest of the memory, for `forecache.realtime.drift.cells`.
+        drift: The rest of the memory, for `forecache.plugins.drift.live.cells`.
     """
 
     def __init__(self, memory: memoryview) -> None:

@@ -8,14 +8,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from forecache.reader.http.extension import ExtensionContext, Handler
-from forecache.reader.status.attention import Attention
-from forecache.reader.versions.watcher import RunOnLoop
+from forecache.plugins.status.reader.attention import Attention
 from forecache.realtime.http.not_ready import NotReadyHandlers
 from forecache.realtime.release.released_models import list_released_models
+from forecache.serve.reader.http.extension import ExtensionContext, Handler
+from forecache.serve.reader.versions.watcher import RunOnLoop
 
 if TYPE_CHECKING:
-    from forecache.reader.status.history import History, ModelCounts
+    from forecache.plugins.status.reader.history import History, ModelCounts
     from forecache.realtime.served_models import ServedModels
 
 logger = logging.getLogger("forecache.realtime")
@@ -133,5 +133,5 @@ def make_inference_only_extension(context: ExtensionContext) -> RealtimeExtensio
 
 
 def make_extension(context: ExtensionContext) -> RealtimeExtension:
-    """Make the extension of a worker; an argument of `forecache.reader.serve`."""
+    """Make the extension of a worker; an argument of `forecache.serve.reader.serve`."""
     return RealtimeExtension(context)

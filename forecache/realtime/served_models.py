@@ -12,14 +12,12 @@ from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
-from forecache.errors import DamagedError, ForecacheError, NotFoundError
-from forecache.reader.http.extension import ExtensionContext
-from forecache.reader.versions.watcher import RunOnLoop, classify_failure
+from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
+from forecache.plugins.drift.live.watch import open_watch
 from forecache.realtime.answer.cpu_guard import CpuGuard
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.warm import warm_and_measure_s
-from forecache.realtime.drift.watch import open_watch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
@@ -37,6 +35,8 @@ from forecache.realtime.rollout.follow_rollouts import RolloutFollower
 from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.score_cache import CachedPath, uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
+from forecache.serve.reader.http.extension import ExtensionContext
+from forecache.serve.reader.versions.watcher import RunOnLoop, classify_failure
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 

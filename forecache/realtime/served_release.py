@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.plugins.drift.live.watch import DriftWatch
 from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.cost import CostEstimate
-from forecache.realtime.drift.watch import DriftWatch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.request.request_parser import RequestParser
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 if TYPE_CHECKING:
     from forecache.realtime.rollout.traffic_split import TrafficSplit

@@ -10,7 +10,7 @@ __all__ = ["score", "scoring_udf"]
 
 
 def __getattr__(name: str) -> object:
-    # Workers import `forecache.inference.kernel` through this package and must not pay for the driver's modules.
+    # Workers import `forecache.models.inference.kernel` through this package and must not pay for the driver's modules.
     if name == "scoring_udf":
         from forecache.scoring.udf import scoring_udf
 

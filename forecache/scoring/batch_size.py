@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.choose_runtime import ScoringPlan
-from forecache.inference.kernel_spec import KERNEL_VERSION
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.read_errors import open_data_file
+from forecache.base.output_kinds import OutputSpec
+from forecache.base.settings import Settings
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.read_errors import open_data_file
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.output_kinds import OutputSpec
+from forecache.models.inference.choose_runtime import ScoringPlan
+from forecache.models.inference.kernel_spec import KERNEL_VERSION
 from forecache.scoring.night_inputs import ScoringNight
 from forecache.scoring.run_context import ScoringWork
 from forecache.scoring.tasks.job import job_spec, local_scorer, model_features
 from forecache.scoring.tasks.prediction_rows import file_schema
-from forecache.settings import Settings
 
 SIZES = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 SAMPLE_ROWS = 131_072

@@ -9,10 +9,10 @@ from datetime import date
 from statistics import median
 from typing import Any
 
-from forecache.lake.costs import core_cost
+from forecache.base.prices import core_cost
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord
-from forecache.results import StageResult
-from forecache.settings import Settings
 
 _NIGHTS = 7
 # Nights of another order of magnitude do not compare: a small one consists of the job's start only.

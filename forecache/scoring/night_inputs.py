@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError, NotFoundError
-from forecache.inference.kernel_spec import KERNEL_VERSION
-from forecache.lake.code_version import code_version
-from forecache.lake.delta.log import active_files, group_by_partition
-from forecache.lake.delta.tables import open_table
+from forecache.base.code_version import code_version
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord
-from forecache.pipeline import AS_OF, Pipeline
-from forecache.settings import Settings
+from forecache.models.inference.kernel_spec import KERNEL_VERSION
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

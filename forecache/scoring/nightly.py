@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.pipeline import Pipeline
-from forecache.registry.challenger import find_challenger
-from forecache.results import Progress, StageResult, no_progress
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.registry.challenger import find_challenger
 from forecache.scoring.challenger.shadow import score_shadow
 from forecache.scoring.cost_estimate import combine_plans
 from forecache.scoring.run import score
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,16 +11,17 @@ from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import SettingsError
-from forecache.lake.delta.partitions import find_committed_partitions, take_snapshot
-from forecache.lake.delta.tables import table_version
+from forecache.base.errors import SettingsError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
+from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import find_stale, format_nights, hold_table_lock
-from forecache.pipeline import AS_OF, Pipeline
-from forecache.registry.applied.pipeline_models import scoring_model
-from forecache.registry.applied.scoring_plan import plan_model
-from forecache.registry.versions.model_versions import ModelVersion
-from forecache.results import Progress, StageResult, no_progress
+from forecache.models.registry.applied.pipeline_models import scoring_model
+from forecache.models.registry.applied.scoring_plan import plan_model
+from forecache.models.registry.versions.model_versions import ModelVersion
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
@@ -29,7 +30,6 @@ from forecache.scoring.partitions.commit import commit, record_committed
 from forecache.scoring.partitions.shards import stage_changes, stage_nights
 from forecache.scoring.run_context import Engine, ScoringRun, ScoringWork, num_cores
 from forecache.scoring.tasks.prediction_rows import Stamp
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -8,15 +8,15 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forecache.files import process_folder
-from forecache.inference.choose_runtime import ScoringPlan
-from forecache.lake.delta.partitions import TableSnapshot
+from forecache.base.files import process_folder
+from forecache.base.results import Progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.partitions import TableSnapshot
 from forecache.lake.stage import Stage
-from forecache.pipeline import Pipeline
-from forecache.registry.versions.model_versions import ModelVersion
-from forecache.results import Progress
+from forecache.models.inference.choose_runtime import ScoringPlan
+from forecache.models.registry.versions.model_versions import ModelVersion
 from forecache.scoring.tasks.prediction_rows import Stamp
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

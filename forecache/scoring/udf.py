@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from forecache.errors import SettingsError
-from forecache.inference.choose_runtime import ScoringPlan, plan_scoring
-from forecache.inference.kernel import score_stream
-from forecache.inference.kernel_spec import KernelSpec
-from forecache.lake.spark.python_worker import unpack_folder
+from forecache.base.errors import SettingsError
+from forecache.kit.spark.python_worker import unpack_folder
+from forecache.models.inference.choose_runtime import ScoringPlan, plan_scoring
+from forecache.models.inference.kernel import score_stream
+from forecache.models.inference.kernel_spec import KernelSpec
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -77,7 +77,7 @@ def scoring_udf(
         model_uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/NAME` or a model's folder.
         result_type: Spark type of the predictions, if it is to differ from the signature's.
         model_config: As for `mlflow.pyfunc.load_model`; reaches the model on every kind of master.
-        runtime: "auto" chooses by the rule in `forecache.inference.choose_runtime`; a name requires that runtime.
+        runtime: "auto" chooses by the rule in `forecache.models.inference.choose_runtime`; a name requires that runtime.
 
     Raises:
         NotFoundError: There is no such model.

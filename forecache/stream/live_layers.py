@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.settings import Settings
-from forecache.store.encoding.json_texts import served_type
-from forecache.store.fields import Field
-from forecache.store.live.layer import LiveLayer, write_layer
-from forecache.store.store import open_store
+from forecache.base.settings import Settings
+from forecache.serve.store.encoding.json_texts import served_type
+from forecache.serve.store.fields import Field
+from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.store import open_store
 from forecache.stream.step.event_keys import key_schema
 
 if TYPE_CHECKING:
-    from forecache.pipeline import FeatureView, Stream
+    from forecache.declare import FeatureView, Stream
 
 
 def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
     """Return the live layers of a stream by the names of their stores."""
-    from forecache.pipeline import Realtime
-    from forecache.pipeline.streams.results import KEEP_H
+    from forecache.declare import Realtime
+    from forecache.declare.streams.results import KEEP_H
 
     found = {view.name: _view_layer(stream, view) for view in stream.views}
     answers, rows = stream.answers, stream.live_rows
@@ -42,7 +42,7 @@ def write_layers(settings: Settings, stream: "Stream", *, only: str | None = Non
 
 
 def _view_layer(stream: "Stream", view: "FeatureView") -> LiveLayer:
-    from forecache.pipeline.streams.merge_plan import build_merge_plan
+    from forecache.declare.streams.merge_plan import build_merge_plan
 
     return LiveLayer(
         stream=stream.name,
@@ -71,7 +71,7 @@ def _answer_layer(stream: "Stream", keep_h: float | None) -> LiveLayer:
 
 def _served_answer_fields(stream: "Stream") -> tuple[Field, ...]:
     """The fields of an answer; for a pipeline, the ones that it publishes."""
-    from forecache.pipeline import Pipeline
+    from forecache.declare import Pipeline
     from forecache.stream.table_schema import output_fields
 
     there: Sequence[pa.Field] = output_fields(stream.answers)

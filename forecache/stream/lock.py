@@ -3,10 +3,10 @@
 import os
 from contextlib import AbstractContextManager
 
-from forecache.errors import ConflictError
-from forecache.files import lock
-from forecache.settings import Settings
-from forecache.stream_state import LOCK, stream_folder
+from forecache.base.errors import ConflictError
+from forecache.base.files import lock
+from forecache.base.settings import Settings
+from forecache.base.stream_state import LOCK, stream_folder
 
 
 def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:

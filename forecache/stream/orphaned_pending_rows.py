@@ -3,10 +3,10 @@
 from contextlib import ExitStack
 from threading import Lock
 
-from forecache.pipeline import Stream
-from forecache.settings import Settings
-from forecache.store import open_store
-from forecache.store.live.pending import PendingWriter, open_pending_writer
+from forecache.base.settings import Settings
+from forecache.declare import Stream
+from forecache.serve.store import open_store
+from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
 from forecache.stream.table.writer import StreamWriter
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.lake.delta.log import open_if_exists
-from forecache.lake.delta.stream_tables import hour_of
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.base.stream_state import stream_folder
+from forecache.declare import Stream
+from forecache.kit.delta.log import open_if_exists
+from forecache.kit.delta.stream_tables import hour_of
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table.table_rows import TableRows
@@ -30,7 +31,6 @@ from forecache.stream.table_schema import (
 )
 from forecache.stream.tiles.restore_tiles import restore_tiles
 from forecache.stream.tiles.saver import TileSaver
-from forecache.stream_state import stream_folder
 
 _PART_ROWS = 1 << 16
 _EPOCH = date(1970, 1, 1)

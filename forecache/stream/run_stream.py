@@ -3,8 +3,8 @@
 import threading
 from typing import TYPE_CHECKING
 
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Stream
 
 if TYPE_CHECKING:
     from forecache.stream.engine.engine import StreamEngine
@@ -29,7 +29,7 @@ def run_stream(
 
 def _engine_of(stream: Stream) -> "type[StreamEngine]":
     if stream.engine == "spark":
-        from forecache.stream.spark.engine import SparkEngine
+        from forecache.plugins.spark_stream.engine import SparkEngine
 
         return SparkEngine
     from forecache.stream.arrow.engine import ArrowEngine

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.store.encoding.streamed_rows import moments_of
+from forecache.serve.store.encoding.streamed_rows import moments_of
 from forecache.stream.table_schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.pipeline.streams.check_stream import FEATURES
+from forecache.declare.streams.check_stream import FEATURES
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"
@@ -101,7 +101,7 @@ def schema_of(stream: Any) -> pa.Schema:
 
 def output_fields(answers: Any) -> list[pa.Field]:
     """The columns of an answer: the outputs of a pipeline, or a real-time model's output and its rung (fallback)."""
-    from forecache.pipeline import Pipeline, Realtime
+    from forecache.declare import Pipeline, Realtime
 
     if isinstance(answers, Realtime):
         return [pa.field(answers.output, pa.float64()), pa.field(RUNG, pa.string())]

@@ -8,8 +8,8 @@ import shelf_project
 from letters import accepted, contacts, smtp_server
 from shelf_lake import landing_of
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.settings import load_settings
 from jobs.definitions import build_definitions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

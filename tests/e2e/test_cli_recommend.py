@@ -9,8 +9,8 @@ import shelf_project
 from reader_support import running_reader
 from shelf_lake import landing_of, lists_by_hand, similar_by_hand
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.settings import load_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

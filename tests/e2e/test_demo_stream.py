@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from free_ports import free_port
 
+from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.lake.query import query
-from forecache.settings import PROJECT_ROOT, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
 

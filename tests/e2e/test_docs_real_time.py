@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from free_ports import free_port
 
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from free_ports import free_port
 
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
 
 PAGE = PROJECT_ROOT / "docs" / "registered-model.md"
 

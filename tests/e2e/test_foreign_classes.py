@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from foreign_project.pipelines.plans import END, REGIONS, START, plans
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
 from forecache.lake.training_sets.training_set import build_training_set
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, parse_key
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store, parse_key
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -49,8 +49,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object) -> 
 
 
 def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Settings) -> None:
-    from forecache.lake.spark.session import spark_session
-    from forecache.monitoring.monitor import monitor
+    from forecache.kit.spark.session import spark_session
+    from forecache.plugins.drift.monitor import monitor
     from jobs.runner import run as run_job
 
     nights = (DAYS[-2], DAYS[-1])

@@ -14,9 +14,9 @@ import pytest
 from departures_project.views import DEPARTURES
 from reader_support import running_reader
 
-from forecache.errors import InputError
-from forecache.reader import Client
-from forecache.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.base.errors import InputError
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.serve.reader import Client
 from jobs.runner import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from flights_project.pipelines.flights import END, FLIGHTS, PLANES, START, WEATHER, flights
 
-from forecache.inference.choose_runtime import plan_scoring
-from forecache.inference.encoding import ENCODING, read_encoding
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.declare import Source
 from forecache.lake.query import query
-from forecache.pipeline import Source
-from forecache.registry.versions.model_versions import champion
-from forecache.settings import PROJECT_ROOT, Settings, load_settings
-from forecache.store import open_store
-from forecache.tracking.artifacts import download_artifact
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.inference.encoding import ENCODING, read_encoding
+from forecache.models.registry.versions.model_versions import champion
+from forecache.models.tracking.artifacts import download_artifact
+from forecache.serve.store import open_store
 from jobs.runner import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -11,12 +11,12 @@ import pytest
 from applied_sample import register
 from deltalake import DeltaTable, write_deltalake
 
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
-from forecache.results import StageResult
-from forecache.settings import Settings, load_settings
-from forecache.tracking.client import connect_mlflow
+from forecache.models.tracking.client import connect_mlflow
 from jobs.runner import run
 
 SUPPORT = Path(__file__).parent.parent / "support"

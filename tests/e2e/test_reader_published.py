@@ -6,9 +6,9 @@ import httpx
 from reader_support import eventually, running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, write_night
 
-from forecache.reader import Client
-from forecache.settings import Settings
-from forecache.store import open_store, publish
+from forecache.base.settings import Settings
+from forecache.serve.reader import Client
+from forecache.serve.store import open_store, publish
 
 
 def test_what_is_published_is_answered_and_what_left_is_gone(settings: Settings) -> None:

@@ -15,11 +15,11 @@ import monitoring_sample as sample
 import pytest
 from monitored_project.pipelines.returns import monitored
 
+from forecache.base.settings import Settings
 from forecache.lake.ledger import last_record
-from forecache.monitoring.monitor import monitor
-from forecache.registry.promotions import promotions
-from forecache.registry.versions import model_versions as models
-from forecache.settings import Settings
+from forecache.models.registry.promotions import promotions
+from forecache.models.registry.versions import model_versions as models
+from forecache.plugins.drift.monitor import monitor
 from jobs.monitoring import REASON_TAG
 from resources.instance import ensure_instance
 

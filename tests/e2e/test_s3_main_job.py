@@ -12,11 +12,11 @@ from cloud_project.pipelines.trips import DAYS, NUM_RIDERS, landing_file
 from secrets_found import command_lines, files_with
 from store_services import minio_server
 
-from forecache.buckets import open_bucket
+from forecache.base.buckets import open_bucket
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.reader_process import ReaderProcess
 from forecache.lake.query import query
-from forecache.settings import Settings, load_settings
-from forecache.store import Store, open_remote, pull, split_entry
+from forecache.serve.store import Store, open_remote, pull, split_entry
 from jobs.runner import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -96,7 +96,7 @@ def test_the_main_job_on_s3_publishes_the_same_bytes_as_on_a_folder_and_shows_no
         assert published(replica) == expected
 
     assert any("org.apache.spark.deploy.SparkSubmit" in line for line in lines)
-    assert any("forecache.training.agent" in line for line in lines)
+    assert any("forecache.plugins.torch.agent" in line for line in lines)
     secret = options["AWS_SECRET_ACCESS_KEY"]
     assert [line for line in lines if secret in line] == []
     assert files_with(secret, remote.home_path, tmp_path / "minio" / "data", without=(".minio.sys",)) == []

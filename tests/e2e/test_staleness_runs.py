@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.query import query
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -15,8 +15,8 @@ from deltalake import write_deltalake
 from scoring_support import features_table, predictions, write_features
 from warm import start
 
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import all_records
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -11,15 +11,15 @@ from rollout_support import NAME, answered, begin, looked, state_of, two_release
 from store_services import minio_server
 from warm import processes, start
 
-from forecache.errors import ConflictError, DamagedError, NotEverywhereError
-from forecache.folders import open_folder
-from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.operations.rollout.ownership import claim_of, claim_ownership
+from forecache.base.errors import ConflictError, DamagedError, NotEverywhereError
+from forecache.base.folders import open_folder
+from forecache.base.settings import Settings, load_settings
+from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.plugins.rollouts.ownership import claim_of, claim_ownership
 from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases, pointer_from_json, read_current
 from forecache.realtime.release.replicas import push_releases
-from forecache.settings import Settings, load_settings
-from forecache.store.replicas.sync import open_remote
+from forecache.serve.store.replicas.sync import open_remote
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 _HOMES = 4

@@ -15,11 +15,11 @@ from offered_project.views import VISITS
 from offered_sample import NIGHT, brief, land_offers, shown, visits
 from warm import assert_valid_log
 
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.kit.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
 from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.ingest.ingest import ingest
-from forecache.settings import PROJECT_ROOT, Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from lake_race import write_at_once
 from warm import assert_valid_log, processes, start
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

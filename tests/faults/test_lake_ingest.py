@@ -10,10 +10,10 @@ import pytest
 from ingest_job import ORDERS, STEPS, settings_of
 from spark_worker import SparkWorker
 
-from forecache.lake.delta.tables import open_table, table_exists
+from forecache.base.settings import Settings
+from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import FILES_TABLE
-from forecache.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

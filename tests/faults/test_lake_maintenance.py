@@ -20,11 +20,11 @@ from maintenance_lake import (
 )
 from warm import assert_valid_log, die, processes, start
 
-from forecache.lake.delta.listing import table_names
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.listing import table_names
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.operations.lake_maintenance import maintain_lake
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -10,8 +10,8 @@ from fault_proxy import Faults, fault_proxy
 from s3_proof import prove
 from store_services import minio_server
 
-from forecache.lake.delta.tables import append_rows, open_table
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.tables import append_rows, open_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

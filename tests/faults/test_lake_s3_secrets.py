@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 OWN_SECRET = "a-secret-of-the-spark-configuration"
 _SCRIPT = """
 import json, sys
-from forecache.lake.spark.session import spark_session, stop_spark
-from forecache.settings import load_settings
+from forecache.kit.spark.session import spark_session, stop_spark
+from forecache.base.settings import load_settings
 
 spark = spark_session(load_settings(**json.loads(sys.argv[1])))
 spark.range(100, numPartitions=2).write.parquet("s3a://cloud/lake/numbers")

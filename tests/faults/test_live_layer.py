@@ -13,10 +13,10 @@ from small_disks import within_small_disk
 from tailing import environment_of
 from warm import die, processes, start
 
-from forecache.store.layout import StoreLayout
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import LiveRow, row_of
-from forecache.store.live.writer import live_content_sum, open_live_writer
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import LiveRow, row_of
+from forecache.serve.store.live.writer import live_content_sum, open_live_writer
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 
@@ -86,7 +86,7 @@ def test_the_slots_of_killed_readers_are_freed_and_their_pages_used_again(tmp_pa
 def _killed_while_reading(path: Path) -> None:
     """Kill a process within a read transaction."""
     process = _start(
-        "import time\nfrom pathlib import Path\nfrom forecache.store.live.environment import acquire\n"
+        "import time\nfrom pathlib import Path\nfrom forecache.serve.store.live.environment import acquire\n"
         f"environment = acquire(Path({str(path)!r}), is_durable=True)\n"
         "environment.read(lambda transaction: (print('reading', flush=True), time.sleep(60)))\n"
     )
@@ -103,9 +103,9 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {SUPPORT!r})
 from live_support import live_row
-from forecache.store import Store
-from forecache.store.live.environment import acquire
-from forecache.store.live.reader import LiveReader
+from forecache.serve.store import Store
+from forecache.serve.store.live.environment import acquire
+from forecache.serve.store.live.reader import LiveReader
 layout = Store(Path({str(layout.root)!r})).layout
 with LiveReader(layout) as reader:
     assert reader.get(b"a").position == 0
@@ -140,10 +140,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {SUPPORT!r})
 from live_support import live_row, live_store
-from forecache.errors import UnavailableError
-from forecache.store.live.pending import open_pending_writer
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.writer import open_live_writer
+from forecache.base.errors import UnavailableError
+from forecache.serve.store.live.pending import open_pending_writer
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.writer import open_live_writer
 layout = live_store(Path({str(tmp_path)!r}))
 rows = lambda n: [(b"%d-%d" % (n, i), live_row(n, {{"x": "y" * 400}})) for i in range(100)]
 def main():

@@ -21,7 +21,7 @@ from reader_support import churn_rows, eventually, write_version
 from realtime_support import write_views
 from release_support import a_request, make_release
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 pytestmark = pytest.mark.faults
 RATE = 300

@@ -12,9 +12,9 @@ from logged_answers import DAY, Answering, publish_views, release, requests, wri
 from parity_jobs import compare_until
 from warm import processes, start
 
-from forecache.errors import ConflictError
-from forecache.monitoring.parity.replay import check_parity
-from forecache.settings import Settings
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings
+from forecache.plugins.parity.replay import check_parity
 
 NOW = datetime.now(timezone.utc)
 

@@ -11,11 +11,11 @@ from pointer_moves import MOVES, move_until
 from store_tables import churn, predictions, scores, write_night
 from warm import start
 
-from forecache.errors import CheckError
-from forecache.reader.versions.damage import DamagedVersions, open_newest_undamaged
-from forecache.settings import Settings, load_settings
-from forecache.store import Store, open_store, publish
-from forecache.store.checkup import verify_store
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
+from forecache.serve.store import Store, open_store, publish
+from forecache.serve.store.checkup import verify_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ import pytest
 from faulty_reader import begin_post, connected, eventually, metric, read_to_end, status
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 from faulty_reader import eventually, metric, status
 from reader_support import churn_rows, running_reader, write_version
 
-from forecache.settings import Settings
-from forecache.store import Store
-from forecache.store.pointer import read_pointer, write_pointer
+from forecache.base.settings import Settings
+from forecache.serve.store import Store
+from forecache.serve.store.pointer import read_pointer, write_pointer
 
 
 @pytest.fixture

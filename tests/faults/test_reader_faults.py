@@ -17,10 +17,10 @@ from free_ports import free_port
 from reader_support import RunningReader, churn_rows, running_reader, start_reader, write_version
 from small_disks import within_small_disk
 
-from forecache.errors import ConflictError, SettingsError
-from forecache.reader.processes.server import serve
-from forecache.settings import Settings
-from forecache.store import Store
+from forecache.base.errors import ConflictError, SettingsError
+from forecache.base.settings import Settings
+from forecache.serve.reader.processes.server import serve
+from forecache.serve.store import Store
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_signal_to_the_whole_process_group_drains_too(store: Settings) -> None
     """Ctrl-C in a terminal."""
     port = free_port()
     code = (
-        "import sys; from forecache.settings import load_settings; from forecache.reader import serve;"
+        "import sys; from forecache.base.settings import load_settings; from forecache.serve.reader import serve;"
         "serve(load_settings(home=sys.argv[1]), port=int(sys.argv[2]), drain_s=float(sys.argv[3]))"
     )
     process = subprocess.Popen(
@@ -191,8 +191,8 @@ def test_workers_that_end_again_and_again_stop_the_reader_with_an_error(
 def test_of_readers_started_at_one_instant_one_takes_the_port(store: Settings, tmp_path: Path) -> None:
     port, go = free_port(), tmp_path / "go"
     code = (
-        "import sys, time; from pathlib import Path; from forecache.settings import load_settings;"
-        "from forecache.reader.processes.server import serve;"
+        "import sys, time; from pathlib import Path; from forecache.base.settings import load_settings;"
+        "from forecache.serve.reader.processes.server import serve;"
         "s = load_settings(home=sys.argv[1], reader_port=int(sys.argv[2]))\n"
         "print(flush=True)\n"
         "while not Path(sys.argv[3]).exists(): pass\n"

@@ -14,7 +14,7 @@ from reader_support import RunningReader, eventually, running_reader
 from realtime_support import write_views
 from release_support import a_request, make_release
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 DEADLINE_MS = 1000.0
 

@@ -19,8 +19,8 @@ from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import CANDIDATES, REQUEST, make_release
 
-from forecache.pipeline.realtime.request import RequestField
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.request import RequestField
 
 pytestmark = pytest.mark.faults
 DEADLINE_MS = 50

@@ -15,10 +15,10 @@ from realtime_support import write_views
 from release_support import a_request, make_release
 from store_services import redis_cluster, redis_server
 
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store
-from forecache.store.redis.client import connect
-from forecache.store.redis.versions import RedisStore
+from forecache.base.settings import Settings, load_settings
+from forecache.plugins.redis.client import connect
+from forecache.plugins.redis.versions import RedisStore
+from forecache.serve.store import open_store
 
 pytestmark = pytest.mark.faults
 DEADLINE_MS = 60

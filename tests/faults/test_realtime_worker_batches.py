@@ -16,8 +16,8 @@ from pool_support import (
     running_path,
 )
 
+from forecache.base.settings import PROJECT_ROOT
 from forecache.realtime.answer.model_path import ModelCallError, WorkerLost
-from forecache.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.faults
 EXPECTED = faulty_scorer.found().views["view"].sum(axis=1)

@@ -26,10 +26,10 @@ from pool_support import (
     running_path,
 )
 
-from forecache.errors import UnavailableError
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import PROJECT_ROOT
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.workers import template
-from forecache.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.faults
 EXPECTED = faulty_scorer.found().views["view"].sum(axis=1)

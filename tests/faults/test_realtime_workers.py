@@ -20,8 +20,8 @@ from pool_support import (
     slowness,
 )
 
+from forecache.base.settings import PROJECT_ROOT
 from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
-from forecache.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.faults
 EXPECTED = faulty_scorer.found().views["view"].sum(axis=1)

@@ -8,9 +8,9 @@ from shelf_lake import LAST, copy_of, ingested, lists_by_hand, recommend_until, 
 from shelf_project.pipelines.shelf import offers
 from warm import assert_valid_log, processes, start
 
+from forecache.base.settings import Settings
 from forecache.lake.ledger import last_record
-from forecache.recommend.evaluation.report import write_report
-from forecache.settings import Settings
+from forecache.plugins.recommend.evaluation.report import write_report
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

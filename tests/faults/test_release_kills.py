@@ -13,8 +13,10 @@ from release_support import make_release
 from rollout_support import begin, two_releases
 from warm import start
 
-from forecache.errors import ForecacheError
-from forecache.folders import LocalFolder
+from forecache.base.errors import ForecacheError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import RELEASE_STEPS
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     open_releases,
@@ -26,8 +28,6 @@ from forecache.realtime.release.folder import (
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout, write_rollout
-from forecache.settings import Settings, load_settings
-from forecache.steps import RELEASE_STEPS
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 STEPS = RELEASE_STEPS
@@ -185,7 +185,7 @@ def damage(file: Path) -> None:
 
 
 def test_a_pointer_that_was_changed_is_noticed(settings: Settings) -> None:
-    from forecache.errors import DamagedError
+    from forecache.base.errors import DamagedError
 
     make_release(settings)
     folder = open_releases(settings, "ranking")

@@ -12,10 +12,10 @@ from store_tables import churn, predictions, scores, write_night
 from waiting import wait_for
 from warm import start
 
-from forecache.settings import Settings
-from forecache.steps import push_step
-from forecache.store import Store, open_remote, open_store, publish, pull
-from forecache.store.pointer import pointer_from_json
+from forecache.base.settings import Settings
+from forecache.base.steps import push_step
+from forecache.serve.store import Store, open_remote, open_store, publish, pull
+from forecache.serve.store.pointer import pointer_from_json
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

@@ -23,9 +23,9 @@ from realtime_support import write_views
 from release_support import a_request, make_release
 from small_disks import within_small_disk
 
-from forecache.pipeline import Log
-from forecache.pipeline.realtime.log_records import scores_of
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log
+from forecache.declare.realtime.log_records import scores_of
 
 pytestmark = pytest.mark.faults
 NAME = "ranking"

@@ -9,7 +9,7 @@ import pytest
 from log_support import commit_all, committer, killed, logged, spool
 from store_services import minio_server
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 pytestmark = pytest.mark.faults
 

@@ -10,13 +10,13 @@ from rollback_sample import promote_and_die, roll_back_until, two_champions
 from sample_project.pipelines.visits import returns
 from warm import start
 
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import rollback_step
 from forecache.cli.checks.state import check_rollbacks
+from forecache.models.registry.promotions import find_unfinished, promotions
+from forecache.models.registry.versions import model_versions as models
 from forecache.operations.rollback import recover_interrupted
-from forecache.registry.promotions import find_unfinished, promotions
-from forecache.registry.versions import model_versions as models
-from forecache.settings import Settings, load_settings
-from forecache.steps import rollback_step
-from forecache.store import open_store
+from forecache.serve.store import open_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

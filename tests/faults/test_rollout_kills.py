@@ -11,13 +11,13 @@ from rollout_jobs import look_often, look_until
 from rollout_support import BEGAN, NAME, QUICK, begin, log_rows, state_of, two_releases
 from warm import start
 
-from forecache.operations.rollout.controller import advance_rollout, running_rollouts
-from forecache.operations.rollout.count_requests import count_new_requests, step_id
-from forecache.operations.rollout.step_counts import StepCounts, read_counts
-from forecache.pipeline import Guards
+from forecache.base.settings import Settings
+from forecache.declare import Guards
+from forecache.plugins.rollouts.controller import advance_rollout, running_rollouts
+from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
+from forecache.plugins.rollouts.step_counts import StepCounts, read_counts
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.rollout.rollout_state import RolloutState
-from forecache.settings import Settings
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 AT = BEGAN + timedelta(minutes=1)

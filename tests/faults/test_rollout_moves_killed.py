@@ -15,16 +15,16 @@ from claim_homes import files_of
 from rollout_moves import MOVES, begin_third, held, homes_in, move_until
 from warm import start
 
+from forecache.base.errors import ConflictError, ForecacheError, NotFoundError
+from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.errors import ConflictError, ForecacheError, NotFoundError
-from forecache.operations.rollout.controller import advance_rollout, running_rollouts
-from forecache.operations.rollout.ownership import claim_of
+from forecache.plugins.rollouts.controller import advance_rollout, running_rollouts
+from forecache.plugins.rollouts.ownership import claim_of
 from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.rollout.rollout_state import is_reconciled, read_rollout
-from forecache.settings import Settings
-from forecache.store.replicas.sync import open_remote
+from forecache.serve.store.replicas.sync import open_remote
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 OURS, OTHER = 0, 1

@@ -21,15 +21,15 @@ from realtime_support import write_views
 from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
 
-from forecache.operations.rollout.controller import AdvanceResult, advance_rollout, apply_manual_action
-from forecache.pipeline import Guards
-from forecache.pipeline.realtime.request import RequestField
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Guards
+from forecache.declare.realtime.request import RequestField
+from forecache.plugins.rollouts.controller import AdvanceResult, advance_rollout, apply_manual_action
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.rollout.rollout_state import RolloutState, write_rollout
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 DEADLINE_MS = 150.0

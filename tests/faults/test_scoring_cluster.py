@@ -29,9 +29,9 @@ from scoring_support import (
 )
 from spark_cluster import SHORT_JVM, Cluster, kill_group
 
-from forecache.inference.kernel_spec import OUTPUTS
+from forecache.base.settings import Settings
+from forecache.models.inference.kernel_spec import OUTPUTS
 from forecache.scoring.run import score
-from forecache.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -42,8 +42,8 @@ NAMES = [f"f{i}" for i in range(20)]
 HEAD = """
 import sys
 sys.path.insert(0, "tests/support")
-from forecache.lake.spark.session import spark_session
-from forecache.settings import load_settings
+from forecache.kit.spark.session import spark_session
+from forecache.base.settings import load_settings
 settings = load_settings()
 spark = spark_session(settings)
 """

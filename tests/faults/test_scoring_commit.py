@@ -14,11 +14,11 @@ from scoring_race import PIPELINE, ROWS, Model, a_model, prepare_nights, race, r
 from scoring_support import predictions
 from warm import assert_valid_log, die, log_of, processes, start
 
-from forecache.lake.delta.comparison.partition import to_plain_types
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import COMMIT_STEPS
+from forecache.kit.delta.comparison.partition import to_plain_types
 from forecache.lake.ledger import last_records
 from forecache.scoring.night_inputs import STAGE
-from forecache.settings import Settings, load_settings
-from forecache.steps import COMMIT_STEPS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

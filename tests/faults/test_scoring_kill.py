@@ -15,12 +15,12 @@ from scoring_job import score_in_parts
 from scoring_support import NIGHT, features_table, make_pipeline, predictions, register_model, write_features
 from warm import processes, start
 
-from forecache.pipeline import Pipeline
-from forecache.registry.versions.model_versions import champion
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Pipeline
+from forecache.models.registry.versions.model_versions import champion
 from forecache.scoring.night_inputs import describe_nights
 from forecache.scoring.partitions.staged_files import list_staged
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -9,9 +9,9 @@ from publish_jobs import killed_publish
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 from view_tables import Row, features, household, require_rows, write_features
 
-from forecache.settings import Settings
-from forecache.steps import MERGE_STEPS, publish_step
-from forecache.store import Store, open_store, publish
+from forecache.base.settings import Settings
+from forecache.base.steps import MERGE_STEPS, publish_step
+from forecache.serve.store import Store, open_store, publish
 
 pytestmark = pytest.mark.faults
 
@@ -52,7 +52,7 @@ def referenced(store: Store) -> set[str]:
 def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_clean(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str, kind: str
 ) -> None:
-    from forecache.store.segment import writer as build
+    from forecache.serve.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 200)
     before = scores(1500)
@@ -95,7 +95,7 @@ def test_a_publish_killed_at_any_step_leaves_one_whole_version_and_the_next_is_c
 def test_a_publish_of_features_killed_at_any_step_leaves_one_whole_version_and_the_next_is_clean(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str, kind: str
 ) -> None:
-    from forecache.store.segment import writer as build
+    from forecache.serve.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 200)
     before: dict[tuple[str, int], Row] = {("s", number): (number / 3, number, None) for number in range(1500)}
@@ -136,7 +136,7 @@ def test_a_publish_killed_while_workers_build_leaves_the_old_version(settings: S
 
 
 def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) -> None:
-    from forecache.errors import UnavailableError
+    from forecache.base.errors import UnavailableError
 
     write_night(settings, predictions(scores(10)))
     publish(settings, churn())
@@ -151,8 +151,8 @@ def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) ->
 
 
 def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecache.errors import CheckError
-    from forecache.store.publishing import full_jobs as work
+    from forecache.base.errors import CheckError
+    from forecache.serve.store.publishing import full_jobs as work
 
     write_night(settings, predictions(scores(10)))
     publish(settings, churn())
@@ -170,8 +170,8 @@ def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, mo
 def test_a_corrupted_small_segment_does_not_pass_the_verification(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.errors import CheckError
-    from forecache.store.publishing import incremental
+    from forecache.base.errors import CheckError
+    from forecache.serve.store.publishing import incremental
 
     write_night(settings, predictions(scores(50)))
     publish(settings, churn())

@@ -14,9 +14,9 @@ from stream_truth import assert_recomputes, assert_tables_hold
 from waiting import wait_for
 from warm import die, start
 
-from forecache.errors import ConflictError, DamagedError
-from forecache.settings import Settings
-from forecache.steps import STREAM_STEPS, stream_step
+from forecache.base.errors import ConflictError, DamagedError
+from forecache.base.settings import Settings
+from forecache.base.steps import STREAM_STEPS, stream_step
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 EVENT = {"freshness": "event"}

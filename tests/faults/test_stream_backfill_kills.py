@@ -10,10 +10,10 @@ from landed_payments import land_payments, make_night
 from stream_sample import DAY, a_stream, payment, release, table_rows
 from warm import assert_valid_log, start
 
-from forecache.settings import Settings, load_settings
-from forecache.steps import stream_step
-from forecache.stream.backfill.backfill import backfill
-from forecache.stream.recompute.recompute import recompute
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import stream_step
+from forecache.plugins.backfill.backfill import backfill
+from forecache.plugins.backfill.recompute.recompute import recompute
 
 pytestmark = pytest.mark.faults
 

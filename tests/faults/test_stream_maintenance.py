@@ -11,8 +11,8 @@ from waiting import wait_for
 from warm import assert_valid_log, processes, start
 from watched_streams import StreamTable, write_often
 
+from forecache.base.settings import load_settings
 from forecache.lake.maintenance.maintain import maintain_table
-from forecache.settings import load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 TABLE = "stream_cards"

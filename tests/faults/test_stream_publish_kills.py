@@ -18,11 +18,11 @@ from tailing import checked_layer, clicks, follow, tail_process, truth
 from waiting import wait_for
 from warm import die
 
-from forecache.errors import ConflictError, NotFoundError
-from forecache.settings import Settings
-from forecache.steps import publish_step
-from forecache.store import Store, publish, split_entry
-from forecache.store.live.tail_state import read_tail_state
+from forecache.base.errors import ConflictError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.base.steps import publish_step
+from forecache.serve.store import Store, publish, split_entry
+from forecache.serve.store.live.tail_state import read_tail_state
 from forecache.stream.tail.tailer import Tailer
 
 pytestmark = pytest.mark.faults

@@ -11,10 +11,10 @@ import pytest
 from stream_sample import EmptyNight, a_stream, messages, payment, table_rows
 from warm import start
 
-from forecache.lake.delta.log import open_if_exists
-from forecache.pipeline import Stream, Table
-from forecache.settings import Settings, load_settings
-from forecache.steps import ids_step, stream_step
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import ids_step, stream_step
+from forecache.declare import Stream, Table
+from forecache.kit.delta.log import open_if_exists
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.rebuild_state import load_ids, rebuild_state
 from forecache.stream.step.step import StreamStep

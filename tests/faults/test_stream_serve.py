@@ -12,10 +12,10 @@ from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
 from stream_rows import StreamTable, click, live_churn, moment
 from waiting import wait_for
 
-from forecache.settings import Settings
-from forecache.store import publish
-from forecache.store.live.reader import has_writer
-from forecache.store.live.tail_state import read_tail_state
+from forecache.base.settings import Settings
+from forecache.serve.store import publish
+from forecache.serve.store.live.reader import has_writer
+from forecache.serve.store.live.tail_state import read_tail_state
 
 pytestmark = pytest.mark.faults
 

@@ -14,8 +14,8 @@ from stream_truth import assert_tables_hold
 from waiting import wait_for
 from warm import start
 
-from forecache.settings import Settings
-from forecache.stream.spark.engine import checkpoints_of
+from forecache.base.settings import Settings
+from forecache.plugins.spark_stream.engine import checkpoints_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.usefixtures("spark")]
 

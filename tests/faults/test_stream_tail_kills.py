@@ -10,11 +10,11 @@ from tailing import checked_layer, clicks, environment_of, follow, tail_process,
 from waiting import wait_for
 from warm import die
 
-from forecache.settings import Settings
-from forecache.store import Store, publish
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import LiveRow, record_of
-from forecache.store.live.tail_state import read_tail_state
+from forecache.base.settings import Settings
+from forecache.serve.store import Store, publish
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import LiveRow, record_of
+from forecache.serve.store.live.tail_state import read_tail_state
 from forecache.stream.tail.tailer import Tailer
 
 pytestmark = pytest.mark.faults

@@ -11,8 +11,8 @@ from stream_sample import DAY
 from tile_machine import Machine, from_rows, payments_stream, random_payments
 from warm import start
 
-from forecache.settings import Settings, load_settings
-from forecache.steps import stream_step, tiles_step
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import stream_step, tiles_step
 from forecache.stream.tiles import saver
 from forecache.stream.tiles.restore_tiles import FILE
 

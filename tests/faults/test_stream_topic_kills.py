@@ -8,8 +8,8 @@ import pytest
 from topic_job import KEY, commit_answers, send_answers
 from warm import start
 
-from forecache.errors import ConflictError
-from forecache.settings import Settings
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings
 from forecache.stream.topic.producer import AnswersProducer, last_version
 
 pytestmark = pytest.mark.faults

@@ -20,15 +20,15 @@ from store_services import minio_server
 from training_sample import sample_spec
 from waiting import wait_for
 
-from forecache.errors import ConflictError
-from forecache.folders import BucketFolder
-from forecache.pipeline import Training
-from forecache.settings import Settings, load_settings
-from forecache.training.exclusive import lease
-from forecache.training.exclusive.lease import LEASE_FILE, Lease, hold_lease, this_process
-from forecache.training.exclusive.run_lock import lock_folder, lock_run
-from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import run_torchrun
+from forecache.base.errors import ConflictError
+from forecache.base.folders import BucketFolder
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Training
+from forecache.models.training.exclusive import lease
+from forecache.models.training.exclusive.lease import LEASE_FILE, Lease, hold_lease, this_process
+from forecache.models.training.exclusive.run_lock import lock_folder, lock_run
+from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.models.training.torchrun import run_torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -38,8 +38,8 @@ RENEW_S, EXPIRES_S, SOON_S = 0.3, 60.0, 3.0
 _HOLDER = """
 import json, sys, time
 from dataclasses import replace
-from forecache.folders import BucketFolder
-from forecache.training.exclusive import lease
+from forecache.base.folders import BucketFolder
+from forecache.models.training.exclusive import lease
 
 lease.RENEW_S = float(sys.argv[3])
 found = lease.this_process
@@ -285,7 +285,7 @@ def test_checkpoints_in_a_folder_that_two_homes_share_are_locked_there(
 ) -> None:
     settings, spec = prepared(tmp_path, options)
     shared = replace(spec, checkpoints=str(tmp_path / "shared" / "run"))
-    monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.5)
+    monkeypatch.setattr("forecache.models.training.exclusive.run_lock.GRACE_S", 0.5)
     with (
         lock_run(settings, shared, report=lambda message: None),
         pytest.raises(ConflictError, match="is writing checkpoints in .*shared/run"),

@@ -19,15 +19,15 @@ from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 from warm_agents import WarmAgent, warm_agents
 
-from forecache.pipeline import Training
-from forecache.settings import Settings, load_settings
-from forecache.training import launch
-from forecache.training.launch import train
-from forecache.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, worker_environment
-from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import BatchReader
-from forecache.training.worker.reading.split import TableSplit
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Training
+from forecache.models.training import launch
+from forecache.models.training.launch import train
+from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.models.training.torchrun import command, worker_environment
+from forecache.plugins.torch.worker.reading.order import EpochOrder
+from forecache.plugins.torch.worker.reading.reader import BatchReader
+from forecache.plugins.torch.worker.reading.split import TableSplit
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -42,7 +42,7 @@ def lend(settings: Settings) -> WarmAgent:
         "FORECACHE_TRAINING_RENDEZVOUS": settings.training_rendezvous,
         "FORECACHE_TRAINING_WORKERS": "1",
     }
-    arguments = [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"]
+    arguments = [sys.executable, "-m", "forecache.plugins.torch.join", "returns", "--wait-s", "120"]
     return WarmAgent(arguments, env={**worker_environment(settings), **variables}, start_new_session=True)
 
 
@@ -76,7 +76,7 @@ def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_
     saboteur = threading.Thread(target=lose_it, daemon=True)
     saboteur.start()
     try:
-        with warm_agents("forecache.training.torchrun"):
+        with warm_agents("forecache.models.training.torchrun"):
             result = train(several, PIPELINE, NIGHT)
         saboteur.join(120)
         assert nodes[0].returncode == -signal.SIGKILL

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from forecache.pipeline import Training
-from forecache.training.spec import SPEC_FILE, TrainingSpec, load_spec
+from forecache.declare import Training
+from forecache.models.training.spec import SPEC_FILE, TrainingSpec, load_spec
 
 pytestmark = pytest.mark.faults
 
@@ -21,7 +21,7 @@ _SAVES_KILLED = """
 import resource, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from forecache.training.spec import load_spec
+from forecache.models.training.spec import load_spec
 
 spec = replace(load_spec(Path(sys.argv[1])), inputs="another")
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and would get an error instead

@@ -17,21 +17,28 @@ from training_sample import sample_spec
 from waiting import wait_for
 from warm_agents import WarmAgent, warm_agents
 
-from forecache.pipeline import Pipeline
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
-from forecache.settings import Settings, load_settings
-from forecache.training.launch import train
-from forecache.training.spec import CHECKPOINTS, ERROR_FILE, HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.training.torchrun import command, run_torchrun, worker_environment
-from forecache.training.worker.checkpoint.checkpoint import MARKER
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Pipeline
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.training.launch import train
+from forecache.models.training.spec import (
+    CHECKPOINTS,
+    ERROR_FILE,
+    HEARTBEAT_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    TrainingSpec,
+)
+from forecache.models.training.torchrun import command, run_torchrun, worker_environment
+from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture(autouse=True)
 def warm() -> Iterator[None]:
-    with warm_agents("forecache.training.torchrun"):
+    with warm_agents("forecache.models.training.torchrun"):
         yield
 
 

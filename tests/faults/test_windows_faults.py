@@ -12,10 +12,10 @@ from spark_worker import SparkWorker
 from windows_job import NIGHTS
 from windows_sample import SALES, VIEW, days_after, land, random_rows
 
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

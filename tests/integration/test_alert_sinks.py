@@ -16,15 +16,15 @@ from monitoring_services import program, started
 from slack_sdk.models.blocks import Block
 from slack_sdk.webhook import WebhookClient
 
-from forecache.alerts.alert import Alert
-from forecache.alerts.message import Message, Notice
-from forecache.alerts.notify import notify
-from forecache.alerts.receivers.alertmanager import alertmanager_content
-from forecache.alerts.receivers.configured import configured_alert_receivers
-from forecache.alerts.receivers.email import email_content
-from forecache.alerts.receivers.slack import slack_content
-from forecache.errors import SettingsError
-from forecache.settings import load_settings
+from forecache.base.errors import SettingsError
+from forecache.base.settings import load_settings
+from forecache.plugins.alerts.alert import Alert
+from forecache.plugins.alerts.message import Message, Notice
+from forecache.plugins.alerts.notify import notify
+from forecache.plugins.alerts.receivers.alertmanager import alertmanager_content
+from forecache.plugins.alerts.receivers.configured import configured_alert_receivers
+from forecache.plugins.alerts.receivers.email import email_content
+from forecache.plugins.alerts.receivers.slack import slack_content
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
 NOW = datetime.now(timezone.utc)

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from alert_receivers import Receiver, receiver
 
-from forecache.alerts.alert import Alert, Subject
-from forecache.alerts.database import transaction
-from forecache.alerts.journal import list_open_alerts
-from forecache.alerts.notify import NotifyResult, notify
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.plugins.alerts.alert import Alert, Subject
+from forecache.plugins.alerts.database import transaction
+from forecache.plugins.alerts.journal import list_open_alerts
+from forecache.plugins.alerts.notify import NotifyResult, notify
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
 STALE = Alert("version_stale", "churn", "warning", "Version 3 of churn is 30 hours old.", {"version": 3}, AT)
@@ -220,9 +220,9 @@ def test_an_unusable_home_or_setting_fails_nothing(tmp_path: Path, there: Receiv
 JOB = """
 import os, signal, sys
 from datetime import datetime, timezone
-from forecache.alerts.alert import Alert
-from forecache.alerts import notify as telling
-from forecache.settings import load_settings
+from forecache.plugins.alerts.alert import Alert
+from forecache.plugins.alerts import notify as telling
+from forecache.base.settings import load_settings
 
 kill_at = sys.argv[3]
 if kill_at != "never":

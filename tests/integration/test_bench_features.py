@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from forecache.lake.delta.tables import open_table
-from forecache.settings import PROJECT_ROOT, Settings
+from forecache.base.settings import PROJECT_ROOT, Settings
+from forecache.kit.delta.tables import open_table
 
 
 def test_day_tiles_a_free_function_and_window_functions_make_the_same_rows(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.lake.delta.tables import append_rows
-from forecache.settings import load_settings
+from forecache.kit.delta.tables import append_rows
 
 
 @pytest.fixture(autouse=True)

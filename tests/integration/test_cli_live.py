@@ -12,12 +12,12 @@ from store_services import redis_server
 from store_tables import predictions, write_night
 from stream_rows import STREAM, StreamTable
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.settings import load_settings
-from forecache.store import Field, KeyColumn, KeySchema, Store, open_store
-from forecache.store.live.layer import LiveLayer, write_layer
-from forecache.store.live.pending import open_pending_writer
-from forecache.store.live.writer import LiveWriter, open_live_writer
+from forecache.serve.store import Field, KeyColumn, KeySchema, Store, open_store
+from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.live.pending import open_pending_writer
+from forecache.serve.store.live.writer import LiveWriter, open_live_writer
 
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
@@ -145,8 +145,8 @@ def test_a_store_of_a_stream_alone_is_read_listed_and_explained(
 def test_redis_refuses_a_store_with_a_live_layer_in_one_sentence(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from forecache.errors import SettingsError
-    from forecache.store import open_redis_store
+    from forecache.base.errors import SettingsError
+    from forecache.serve.store import open_redis_store
 
     with redis_server(tmp_path / "redis") as port:
         remote = open_redis_store(load_settings(redis_url=f"redis://127.0.0.1:{port}"), "churn")

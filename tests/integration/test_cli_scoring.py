@@ -12,16 +12,16 @@ from scoring_support import NIGHT, features_table, write_features
 from training_sample import sample_rows, write_training_set
 
 from assets.drift import drift_view
+from forecache.base.settings import Settings
 from forecache.cli import main as cli
-from forecache.monitoring.drift.drift import check_drift
-from forecache.monitoring.measurements import measurements
-from forecache.monitoring.monitor import monitor
-from forecache.registry.challenger import find_challenger
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.model_versions import list_models
-from forecache.registry.versions.register import register_trained_model
+from forecache.models.registry.challenger import find_challenger
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.model_versions import list_models
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.plugins.drift.distributions.drift import check_drift
+from forecache.plugins.drift.measurements import measurements
+from forecache.plugins.drift.monitor import monitor
 from forecache.scoring.run import score
-from forecache.settings import Settings
 
 SUPPORT = Path(__file__).parent.parent / "support"
 

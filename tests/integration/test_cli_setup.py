@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake.spark.configuration import JARS
-from forecache.lake.spark.kafka import FOLDER, kafka_jars
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.kit.spark.configuration import JARS
+from forecache.kit.spark.kafka import FOLDER, kafka_jars
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
@@ -39,8 +39,8 @@ def bare_project(tmp_path: Path) -> Path:
     """A folder in which set-up runs as ever, but finds stand-ins for uv, the environment and the jars there."""
     for folder in (
         "scripts",
-        "forecache/lake/spark",
-        "forecache/tracking",
+        "forecache/kit/spark",
+        "forecache/models/tracking",
         f".tools/jars/{FOLDER}",
         ".tools/uv/bin",
         ".venv/bin",
@@ -48,7 +48,7 @@ def bare_project(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     pyspark_jars = tmp_path / ".venv/lib/python3.11/site-packages/pyspark/jars"
     pyspark_jars.mkdir(parents=True)
-    for file in ("scripts/setup.sh", "forecache/lake/spark/configuration.py", "uv.lock", "pyproject.toml"):
+    for file in ("scripts/setup.sh", "forecache/kit/spark/configuration.py", "uv.lock", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path / file)
     of_streams = kafka_jars(load_settings())
     names = [*JARS, *(f"{FOLDER}/{jar.name}" for jar in of_streams)]

@@ -17,11 +17,11 @@ from reader_support import write_version
 from store_services import redis_server
 from waiting import wait_for
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.lake.delta.tables import append_rows
-from forecache.pipeline import load_pipeline
-from forecache.settings import load_settings
-from forecache.store import Field, open_redis_store
+from forecache.declare import load_pipeline
+from forecache.kit.delta.tables import append_rows
+from forecache.serve.store import Field, open_redis_store
 
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
@@ -266,9 +266,9 @@ def test_what_is_not_there_is_one_sentence(
 def test_locked_store_says_so_and_a_later_publish_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
     holder = (
         "import sys\n"
-        "from forecache.settings import load_settings\n"
-        "from forecache.store import open_store\n"
-        "from forecache.store.locks import publisher_lock\n"
+        "from forecache.base.settings import load_settings\n"
+        "from forecache.serve.store import open_store\n"
+        "from forecache.serve.store.locks import publisher_lock\n"
         "with publisher_lock(open_store(load_settings(), 'churn').layout, action='publish'):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -10,8 +10,8 @@ import pytest
 from joined_sample import START
 from view_tables import write_features
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.settings import load_settings
 
 NIGHTS = (START + timedelta(days=1), START + timedelta(days=2))
 

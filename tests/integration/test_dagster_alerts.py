@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 from alert_receivers import Receiver, receiver
 
-from forecache.alerts.journal import list_open_alerts
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.settings import Settings, load_settings
+from forecache.plugins.alerts.journal import list_open_alerts
 from jobs.alerts import build_alerts_sensor
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance

@@ -12,10 +12,10 @@ import pytest
 from applied_sample import register
 from deltalake import write_deltalake
 
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import CheckError
 from forecache.lake.query import query
-from forecache.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from jobs.runner import run
 from resources.instance import runner_instance

@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 import rollback_sample as sample
 
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.settings import Settings, load_settings
 from resources.instance import ensure_instance, runner_instance
 
 BY = f"cli:{getpass.getuser()}"

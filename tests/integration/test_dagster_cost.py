@@ -5,8 +5,8 @@ from datetime import date
 import dagster as dg
 
 from assets.cost import build_cost
+from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.settings import Settings
 from resources.settings import SettingsResource
 
 

@@ -17,9 +17,9 @@ from assets.drift import CHALLENGER, DRIFT
 from assets.drift_report import build_drift_report
 from assets.predictions import build_predictions
 from assets.published import build_published
-from forecache.pipeline import Drift, Pipeline, Publish
-from forecache.registry.challenger import name_challenger
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Drift, Pipeline, Publish
+from forecache.models.registry.challenger import name_challenger
 from jobs.schedules import partition_tags
 from resources.settings import SettingsResource
 from resources.spark import SparkResource

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 from jobs.schedules import partition_tags
 from resources.instance import ensure_instance
 

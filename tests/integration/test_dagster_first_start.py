@@ -11,7 +11,7 @@ _OPEN_AT_ONCE = """
 import os, sys
 from pathlib import Path
 import dagster
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 from resources.instance import runner_instance
 
 def opens(home, waits, other_end):

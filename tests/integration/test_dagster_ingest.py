@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 from shop_project.pipelines.orders import ORDERS
 
+from forecache.base.errors import CheckError, InputError, NotFoundError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands import run as run_commands
 from forecache.cli.main import main
-from forecache.errors import CheckError, InputError, NotFoundError
-from forecache.lake.delta.tables import open_table
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, record_files
-from forecache.settings import Settings, load_settings
 from jobs.execution import JobRunner
 from jobs.runner import run
 from resources.instance import runner_instance

@@ -15,7 +15,7 @@ from dagster._core.storage.dagster_run import RunRecord
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from reader_support import eventually
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 from resources import own_runs
 from resources.instance import ensure_instance, prepare_tables
 from resources.own_runs import HEARTBEAT_TAG, PROCESS_TAG, SILENT_S, close_abandoned_runs, process_tags

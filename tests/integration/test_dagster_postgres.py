@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from store_services import postgres_server
 
-from forecache.errors import SettingsError
-from forecache.settings import load_settings
+from forecache.base.errors import SettingsError
+from forecache.base.settings import load_settings
 from jobs.schedules import partition_tags
 from resources.instance import ensure_instance, runner_instance
 

@@ -7,9 +7,9 @@ import pytest
 
 from assets import stage as asset_stage
 from assets.stage import RunStep
-from forecache.results import Progress, StageResult
+from forecache.base.results import Progress, StageResult
+from forecache.base.settings import load_settings
 from forecache.scoring.tasks.job import progress_of
-from forecache.settings import load_settings
 from resources.session import RunSession, use_session
 
 

@@ -10,13 +10,13 @@ import pytest
 from offered_project.pipelines.offers import offers
 from offered_sample import NIGHT, land_offers, shown, visits
 
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.pipeline import load_pipeline
+from forecache.declare import load_pipeline
+from forecache.models.registry.gate.verdicts import load_verdict
+from forecache.models.registry.versions.model_versions import champion
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.load import load_release
-from forecache.registry.gate.verdicts import load_verdict
-from forecache.registry.versions.model_versions import champion
-from forecache.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
 

@@ -8,10 +8,10 @@ import shelf_project
 from shelf_lake import LAST, landing_of, rows_of
 from shelf_project.pipelines.shelf import PURCHASES
 
-from forecache.errors import CheckError
-from forecache.results import StageResult
-from forecache.settings import load_settings
-from forecache.store import open_store
+from forecache.base.errors import CheckError
+from forecache.base.results import StageResult
+from forecache.base.settings import load_settings
+from forecache.serve.store import open_store
 from jobs.runner import run
 
 

@@ -14,11 +14,11 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from forecache.errors import CheckError, InputError, NotFoundError, PipelinesFailedError
+from forecache.base.errors import CheckError, InputError, NotFoundError, PipelinesFailedError
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.quality.report import CheckReport, CheckResult
-from forecache.results import StageResult
-from forecache.settings import Settings, load_settings
+from forecache.lake.quality.report import CheckReport, CheckResult
 from jobs.runner import run
 from resources.instance import runner_instance
 from resources.settings import SettingsResource
@@ -201,8 +201,8 @@ def test_a_night_outside_the_data_is_refused_before_anything_runs(new_shop: Sett
 
 def test_a_night_that_failed_its_check_is_not_published(shop: Settings) -> None:
     from assets.published import build_published
-    from forecache.lake.delta.tables import append_rows
-    from forecache.pipeline import load_pipeline
+    from forecache.declare import load_pipeline
+    from forecache.kit.delta.tables import append_rows
 
     orders = load_pipeline(shop, "orders")
     rows = pa.table({"as_of": pa.array([DAYS[5]], pa.date32()), "next_spend": pa.array([None], pa.float64())})
@@ -222,7 +222,7 @@ def test_a_killed_run_is_closed_by_the_next_and_an_interrupt_ends_with_a_failed_
     new_shop: Settings, new_instance: dg.DagsterInstance
 ) -> None:
     code = (
-        "from forecache.settings import load_settings; from jobs.runner import run;"
+        "from forecache.base.settings import load_settings; from jobs.runner import run;"
         "run(load_settings(spark_master='local[1]', spark_driver_memory='1g'), pipelines=['orders'], job='ingest',"
         "    progress=lambda m, s=None: print(m, flush=True))"
     )

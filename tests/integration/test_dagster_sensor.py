@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from resources.instance import ensure_instance
 from resources.settings import SettingsResource

@@ -13,10 +13,10 @@ from reader_support import eventually
 from watched_streams import D, StreamTable, cards, moment
 
 from assets.streams import build_stream_checks
-from forecache.monitoring.streams.starts import read_starts
-from forecache.monitoring.streams.stream_checks import CHECKS
-from forecache.settings import Settings, load_settings
-from forecache.stream_state import StreamState, stream_folder, write_state
+from forecache.base.settings import Settings, load_settings
+from forecache.base.stream_state import StreamState, stream_folder, write_state
+from forecache.stream.status.starts import read_starts
+from forecache.stream.status.stream_checks import CHECKS
 from jobs.alerts import read_event_log_alerts
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance

@@ -7,9 +7,9 @@ import pytest
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
+from forecache.base.settings import load_settings
 from forecache.lake.ledger import last_record
-from forecache.settings import load_settings
-from forecache.tracking.client import connect_mlflow
+from forecache.models.tracking.client import connect_mlflow
 from jobs.training import build_tuning_job, tuning_job_name
 from resources.settings import SettingsResource
 

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 from joined_sample import START, land_all
 
-from forecache.results import StageResult
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.store import open_store
 from jobs.definitions import build_definitions
 from jobs.runner import run
 

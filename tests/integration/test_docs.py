@@ -14,11 +14,11 @@ import click
 import duckdb
 import pytest
 
-import forecache.pipeline
-import forecache.recommend.models
+import forecache.declare
+import forecache.plugins.recommend.models
+from forecache.base.settings import PROJECT_ROOT
 from forecache.cli.base import DefaultGroup
 from forecache.cli.main import cli
-from forecache.settings import PROJECT_ROOT
 
 PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 IDS = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
@@ -75,7 +75,7 @@ def test_python_blocks_are_python_and_what_they_import_exists(page: Path) -> Non
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_declarations_in_blocks_and_in_the_text_have_the_fields_that_they_are_given(page: Path) -> None:
-    known = {**vars(forecache.pipeline), **vars(forecache.recommend.models)}
+    known = {**vars(forecache.declare), **vars(forecache.plugins.recommend.models)}
     for code in [*blocks(page, "python", "py"), *inline_declarations(page)]:
         for node in ast.walk(ast.parse(code)):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
@@ -140,9 +140,9 @@ def require_command(words: list[str], line: str) -> None:
             assert word.partition("=")[0] in {*known, "--help"}, f"{command.name} has no option {word}: {line}"
 
 
-@pytest.mark.parametrize("name", forecache.pipeline.__all__)
+@pytest.mark.parametrize("name", forecache.declare.__all__)
 def test_attributes_of_declarations_have_a_line_each_so_that_the_reference_names_them(name: str) -> None:
-    text = inspect.getdoc(getattr(forecache.pipeline, name)) or ""
+    text = inspect.getdoc(getattr(forecache.declare, name)) or ""
     attributes = text.partition("Attributes:\n")[2]
     assert re.findall(r"^    \w+(?:, \w+)+: ", attributes, re.MULTILINE) == []
 
@@ -152,11 +152,11 @@ def test_the_readme_stays_short_and_its_declarations_load(tmp_path: Path, monkey
     assert len(readme.read_text().splitlines()) <= 185
     nightly, realtime = blocks(readme, "python")
     names: dict[str, object] = {}
-    exec("from forecache.pipeline import *\nfrom dagster_project.purchases import PURCHASES\n" + nightly, names)
+    exec("from forecache.declare import *\nfrom dagster_project.purchases import PURCHASES\n" + nightly, names)
     assert getattr(names["spend"], "prediction_table", None) == "predictions_spend"
     in_the_shop = """
 import numpy as np
-from forecache.pipeline import *
+from forecache.declare import *
 from shop.pipelines.recommended import PURCHASES
 from shop.pipelines.search import ranker
 from shop.pipelines.search import searches as past_searches

@@ -15,21 +15,21 @@ from estimator_project.pipelines.trees import basket_trees, churn_logistic, chur
 from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
 
-from forecache.errors import CheckError, SettingsError
-from forecache.inference.choose_runtime import plan_scoring
-from forecache.lake.delta.tables import table_version
+from forecache.base.errors import CheckError, SettingsError
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, append_records, last_record
-from forecache.pipeline import Pipeline
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.report.model_report import write_report
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import load_evaluation, register_trained_model
-from forecache.results import StageResult
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.report.model_report import write_report
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import load_evaluation, register_trained_model
+from forecache.models.training.launch import train
+from forecache.plugins.tune.search import tune
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, publish
-from forecache.training.launch import train
-from forecache.training.tuning.search import tune
+from forecache.serve.store import open_store, publish
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -153,8 +153,8 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
 def answer_of(snapshot: object, key: str) -> bytes:
     import time
 
-    from forecache.reader.versions.answers import VersionAnswers
-    from forecache.store import parse_key
+    from forecache.serve.reader.versions.answers import VersionAnswers
+    from forecache.serve.store import parse_key
 
     answers = VersionAnswers(snapshot)
     answers.refresh(time.time())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyspark import cloudpickle
 
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
 
 FIRST, LAST = date(2017, 9, 1), date(2017, 9, 5)
 Bought = tuple[int, int, int, str, str, str, int, datetime, date]

@@ -18,22 +18,22 @@ from offered_project.transforms import FEATURES
 from offered_project.views import VISITS
 from offered_sample import NIGHT, Shown, Visit, brief, expected, land_offers, shown, visits
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.lake.examples.build import build_examples
 from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.examples.request_days import request_days
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
-from forecache.monitoring.log_monitoring import expected_log_performance
-from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.model_versions import list_models
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.training.launch import train
+from forecache.plugins.drift.log_monitoring import expected_log_performance
 from forecache.realtime.lookups.lookups import keys_of
 from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.model_versions import list_models
-from forecache.registry.versions.register import register_trained_model
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, publish
-from forecache.training.launch import train
+from forecache.serve.store import open_store, publish
 
 pytestmark = pytest.mark.slow
 BOUGHT, ASKED = visits(), shown()

@@ -15,14 +15,14 @@ from offered_project.pipelines.offers import SHOWN, offers
 from offered_project.views import VISITS
 from offered_sample import NIGHT, START, Shown, land_offers, shown, visits
 
-from forecache.errors import InputError, NotFoundError, SettingsError
-from forecache.lake.delta.tables import append_rows
+from forecache.base.errors import InputError, NotFoundError, SettingsError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log
+from forecache.kit.delta.tables import append_rows
 from forecache.lake.examples.build import build_examples
 from forecache.lake.examples.logged_answers import logged_answer_rows, logged_state
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline import Log
 from forecache.realtime.log.record import schema, table_of
-from forecache.settings import Settings, load_settings
 
 pytestmark = pytest.mark.slow
 ASKED = shown()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forecache.monitoring.explain import contributions
+from forecache.plugins.explain import contributions
 
 
 def test_those_of_xgboost_sum_to_the_raw_score_with_unknown_features() -> None:
@@ -28,7 +28,7 @@ def test_those_of_a_linear_estimator_are_products() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from forecache.inference.runtimes.sklearn import skops_io
+    from forecache.models.inference.runtimes.sklearn import skops_io
 
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(50, 3))

@@ -14,14 +14,15 @@ from logged_answers import ARRIVED, DAY, LOOKUPS, Answering, publish_views, rele
 from ranking_code import faults, transforms
 from rich.console import Console
 
-from forecache.cli import explained_answer, output
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.cli import output
 from forecache.cli.main import main
-from forecache.errors import InputError, NotFoundError
-from forecache.monitoring.explain.explain import explain_answer
-from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
-from forecache.pipeline.realtime.request import RequestField
+from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.declare.realtime.request import RequestField
+from forecache.plugins.explain import explained_answer
+from forecache.plugins.explain.explain import explain_answer
 from forecache.realtime.release.folder import open_releases
-from forecache.settings import Settings
 
 
 @pytest.fixture
@@ -226,7 +227,7 @@ def test_an_unknown_request_says_what_cannot_be_told_apart(settings: Settings, r
 def said(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    monkeypatch.setattr("forecache.cli.commands.explain.settings", lambda: settings)
+    monkeypatch.setattr("forecache.plugins.explain.command.settings", lambda: settings)
     for module in (explained_answer, output):
         monkeypatch.setattr(module, "make_console", lambda **_: Console(width=80, highlight=False, emoji=False))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from forecache.explain_errors import EXTRA_OF
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
+from forecache.kit.explain_errors import EXTRA_OF
 
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")
 EXTRAS = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -33,21 +33,22 @@ def every(*packages: str, besides: tuple[str, ...] = ()) -> str:
 
 SURFACES = {
     "": every(
-        "forecache.pipeline",
-        "forecache.settings",
+        "forecache.declare",
+        "forecache.base.settings",
         "forecache.cli.main",
         besides=("realtime.request_rows", "realtime.log_records", "realtime.try_transform"),
     ),
-    "reader": every("forecache.reader", "forecache.store.read", besides=("client", "calls")),
-    "realtime": every("forecache.realtime", "forecache.pipeline", besides=("redis_reads",)),
-    "client": "from forecache.reader import Answer, AsyncClient, Client",
-    "lake": every("forecache.lake", "forecache.store", "forecache.operations", "forecache.monitoring"),
-    "score": every("forecache.inference", "forecache.scoring", "forecache.tracking")
+    "reader": every("forecache.reader", "forecache.serve.store.read", besides=("client", "calls")),
+    "realtime": every("forecache.realtime", "forecache.declare", besides=("redis_reads",)),
+    "client": "from forecache.serve.reader import Answer, AsyncClient, Client",
+    "lake": every("forecache.lake", "forecache.serve.store", "forecache.operations", "forecache.plugins.drift"),
+    "score": every("forecache.models.inference", "forecache.scoring", "forecache.models.tracking")
     + "import mlflow, onnxruntime\nfrom forecache.scoring import score",
-    "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.quality"),
-    "train": every("forecache.training", "forecache.registry"),
+    "spark": "import delta, pyspark\nfrom forecache.scoring import scoring_udf\n" + every("forecache.lake.quality"),
+    "train": every("forecache.models.training", "forecache.models.registry"),
     "dagster": "import dagster_project.definitions",
-    "recommend": "import implicit, scipy, threadpoolctl\n" + every("forecache.recommend", "forecache.mail"),
+    "recommend": "import implicit, scipy, threadpoolctl\n"
+    + every("forecache.plugins.recommend", "forecache.plugins.mail"),
     "redis": "import redis",
     "cluster": "import dagster_k8s, dagster_project.definitions, resources.postgres",
     "s3": "import boto3, obstore",

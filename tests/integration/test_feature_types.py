@@ -10,27 +10,27 @@ import numpy as np
 import pytest
 from typed_project.pipelines.typed import LARGE, VIEW, VISITS, network_typed, trees_typed
 
-from forecache.errors import InputError
-from forecache.inference.choose_runtime import plan_scoring
-from forecache.inference.encoding import ENCODING, read_encoding
-from forecache.inference.kernel import load_kernel
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import FeatureView, Pipeline
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.training_sets.training_set import build_training_set
-from forecache.monitoring.measurements import measurements
-from forecache.monitoring.monitor import monitor
-from forecache.pipeline import FeatureView, Pipeline
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.model_versions import champion
-from forecache.registry.versions.register import register_trained_model
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.inference.encoding import ENCODING, read_encoding
+from forecache.models.inference.kernel import load_kernel
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.tracking.artifacts import download_artifact
+from forecache.models.training.launch import train
+from forecache.models.training.vocabulary import learn_vocabularies
+from forecache.plugins.drift.measurements import measurements
+from forecache.plugins.drift.monitor import monitor
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.tracking.artifacts import download_artifact
-from forecache.training.launch import train
-from forecache.training.vocabulary import learn_vocabularies
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

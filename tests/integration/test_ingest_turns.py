@@ -8,9 +8,9 @@ from typing import Any
 
 from second_process import running
 
+from forecache.base.settings import load_settings
+from forecache.declare import Column, Source
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline import Column, Source
-from forecache.settings import load_settings
 
 SOURCE = Source("orders", (Column("customer_id", "string"), Column("at", "date")), "at", start=date(2026, 1, 1))
 
@@ -22,8 +22,8 @@ from test_ingest_turns import SOURCE
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ingest.landing import list_landing, read_checksum
 from forecache.lake.stage import hold_table_lock
-from forecache.results import no_progress
-from forecache.settings import load_settings
+from forecache.base.results import no_progress
+from forecache.base.settings import load_settings
 settings, file, waits = load_settings(home=sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 
 def enter():

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from dagster_project.purchases import PURCHASES
-from forecache.errors import InputError
-from forecache.lake.delta.log import open_if_exists
-from forecache.lake.delta.tables import table_exists
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.declare import Feature, Features, Label, Pipeline, Training, load_pipeline
+from forecache.kit.delta.log import open_if_exists
+from forecache.kit.delta.tables import table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
 from forecache.lake.training_sets.training_set import build_training_set, feature_frame
-from forecache.pipeline import Feature, Features, Label, Pipeline, Training, load_pipeline
-from forecache.settings import Settings
 
 START = PURCHASES.start
 NIGHT = START + timedelta(days=11)
@@ -63,7 +63,7 @@ def declared(settings: Settings, how: str) -> Pipeline:
 @pytest.fixture(scope="module")
 def lake(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Ann buys every day, Bob on the first only."""
-    from forecache.settings import load_settings
+    from forecache.base.settings import load_settings
 
     settings = load_settings(home=tmp_path_factory.mktemp("contracts"), spark_master="local[2]")
     folder = Path(settings.landing_uri) / PURCHASES.name

@@ -10,14 +10,14 @@ import pytest
 from deltalake import DeltaTable
 from store_tables import NEXT_NIGHT, churn, predictions, scores, write_night
 
+from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.lake.delta import small_tables
-from forecache.lake.delta.damage import as_damaged_error, find_damaged_files
-from forecache.lake.delta.tables import read_table
+from forecache.kit.delta import small_tables
+from forecache.kit.delta.damage import as_damaged_error, find_damaged_files
+from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.registry.promotions import Promotion, last_promotion, record_promotion
-from forecache.settings import Settings
-from forecache.store import publish
+from forecache.models.registry.promotions import Promotion, last_promotion, record_promotion
+from forecache.serve.store import publish
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

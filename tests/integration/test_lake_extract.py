@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from store_services import minio_server, postgres_server
 
-from forecache.errors import InputError, SettingsError, UnavailableError
-from forecache.lake.delta.tables import open_table
+from forecache.base.errors import InputError, SettingsError, UnavailableError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Column, Query, Snapshot, Source, Static
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
@@ -28,8 +30,6 @@ from forecache.lake.query import query
 from forecache.lake.sources.days_to_extract import days_to_extract
 from forecache.lake.sources.extract import extract
 from forecache.lake.sources.source_states import require_delivered, source_state
-from forecache.pipeline import Column, Query, Snapshot, Source, Static
-from forecache.settings import Settings, load_settings
 
 PASSWORD = "not-to-be-seen"
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]

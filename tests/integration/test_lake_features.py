@@ -12,15 +12,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
-from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.tables import open_table, table_version
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import EntitySplit, Pipeline, Training, load_pipeline
+from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
 from forecache.lake.training_sets.training_set import build_training_set
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.pipeline import EntitySplit, Pipeline, Training, load_pipeline
-from forecache.settings import Settings
 
 START = PURCHASES.start
 Purchase = tuple[str, int, float]  # customer, days after the start, dollars

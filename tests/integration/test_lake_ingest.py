@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from landed_orders import D1, HEADER, ORDERS, Land, landing, rows
 
-from forecache.lake.delta.tables import open_table, table_version
+from forecache.base.settings import Settings
+from forecache.declare import Column
+from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ingest.ingest import _count_rows, ingest
 from forecache.lake.ledger import all_records
-from forecache.pipeline import Column
-from forecache.settings import Settings
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_rows_are_counted_apart_from_judging_them(
     settings: Settings, spark: Any, land: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parser that lost a row would be found: the check compares the tables with the file's bytes."""
-    from forecache.quality.reconcile import reconcile
+    from forecache.lake.quality.reconcile import reconcile
 
     def one_more(judged: Any) -> dict[str, dict[str, Any]]:
         return {name: {**count, "counted": count["counted"] + 1} for name, count in _count_rows(judged).items()}

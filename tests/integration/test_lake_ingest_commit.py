@@ -13,16 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forecache.lake.delta import tables
-from forecache.lake.delta.partitions import take_snapshot
-from forecache.lake.delta.tables import open_table, table_exists
-from forecache.lake.delta.writers import write_rows
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Column, Source
+from forecache.kit.delta import tables
+from forecache.kit.delta.partitions import take_snapshot
+from forecache.kit.delta.tables import open_table, table_exists
+from forecache.kit.delta.writers import write_rows
 from forecache.lake.ingest import table_commits as ingest_commit
 from forecache.lake.ingest.ingested_files import FILES_TABLE, IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.landing import LandingFile
 from forecache.lake.ingest.table_commits import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
-from forecache.pipeline import Column, Source
-from forecache.settings import Settings, load_settings
 
 ORDERS = Source(
     "orders",

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from landed_orders import D1, D2, D3, HEADER, ORDERS, Land, landing, rows
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version, require_days
-from forecache.settings import Settings
 
 
 @pytest.fixture

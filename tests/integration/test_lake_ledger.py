@@ -7,11 +7,11 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
+from forecache.base.settings import Settings
+from forecache.kit.delta import small_tables
+from forecache.kit.delta.tables import open_table
 from forecache.lake import ledger
-from forecache.lake.delta import small_tables
-from forecache.lake.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
-from forecache.settings import Settings
 
 NIGHT = date(2026, 1, 1)
 
@@ -63,7 +63,7 @@ def test_a_stage_without_nights_is_told_from_its_nights(settings: Settings) -> N
 def test_a_look_up_sees_what_another_process_has_committed(settings: Settings) -> None:
     script = (
         "import sys\nfrom datetime import date\nfrom forecache.lake.ledger import StageRecord, append_records\n"
-        "from forecache.settings import load_settings\nsettings = load_settings(home=sys.argv[1])\n"
+        "from forecache.base.settings import load_settings\nsettings = load_settings(home=sys.argv[1])\n"
         "for line in sys.stdin:\n"
         "    night = date(2026, 1, 1)\n"
         "    append_records(settings, [StageRecord('score', 'orders', night, line.strip(), 't', 1, 10, 0.1)])\n"

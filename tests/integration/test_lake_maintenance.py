@@ -12,16 +12,16 @@ from click.testing import CliRunner
 from deltalake import Schema
 from maintenance_lake import DAY, TRAINING, age, contents, data_files, write_lake
 
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
 from forecache.cli.main import cli
-from forecache.errors import NotFoundError
-from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import replace_partitions, take_snapshot
-from forecache.lake.delta.tables import open_table
-from forecache.lake.delta.writers import write_rows
+from forecache.kit.delta.commit import Target
+from forecache.kit.delta.partitions import replace_partitions, take_snapshot
+from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.maintenance.maintain import MaintenanceResult
 from forecache.operations.lake_maintenance import maintain_lake
-from forecache.settings import Settings
 
 FEATURES = "features_orders"
 

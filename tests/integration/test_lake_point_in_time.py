@@ -12,13 +12,8 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from forecache.lake.delta.tables import open_table
-from forecache.lake.feature_tables.feature_rows import feature_frame
-from forecache.lake.feature_tables.features import build_features
-from forecache.lake.ingest.ingest import ingest
-from forecache.lake.training_sets.training_set import build_training_set, labelled_frame
-from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.pipeline import (
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import (
     Baseline,
     Column,
     Feature,
@@ -31,7 +26,12 @@ from forecache.pipeline import (
     TorchModel,
     Training,
 )
-from forecache.settings import Settings, load_settings
+from forecache.kit.delta.tables import open_table
+from forecache.lake.feature_tables.feature_rows import feature_frame
+from forecache.lake.feature_tables.features import build_features
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.training_sets.training_set import build_training_set, labelled_frame
+from forecache.lake.training_sets.training_splits import as_of_dates
 
 START = date(2026, 1, 1)
 DAYS, HORIZON = 30, 3

@@ -6,12 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forecache.lake.delta import partitioned_files as spread
-from forecache.lake.delta.files import DataFile
-from forecache.lake.delta.partitioned_files import write_partitioned
-from forecache.lake.delta.writers import write_frame
-from forecache.lake.spark.session import spark_path
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.kit.delta import partitioned_files as spread
+from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.partitioned_files import write_partitioned
+from forecache.kit.delta.writers import write_frame
+from forecache.kit.spark.session import spark_path
 
 EVERY_TYPE = (
     "cast(id % 40 = 0 as boolean) as yes",

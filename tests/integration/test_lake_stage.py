@@ -5,9 +5,9 @@ from datetime import date
 
 import pytest
 
+from forecache.base.settings import Settings
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.settings import Settings
 
 NIGHTS = [date(2026, 1, day) for day in (1, 2, 3)]
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from forecache.errors import InputError, NotYetError
+from forecache.base.errors import InputError, NotYetError
+from forecache.base.settings import Settings
+from forecache.declare import Column, Snapshot, Source, Static
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files
+from forecache.lake.quality.reconcile import reconcile
 from forecache.lake.query import query
 from forecache.lake.sources.point_in_time import horizon_rows, known_rows
 from forecache.lake.sources.source_states import require_delivered, source_state
-from forecache.pipeline import Column, Snapshot, Source, Static
-from forecache.quality.reconcile import reconcile
-from forecache.settings import Settings
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 PRODUCTS = Source(
@@ -78,7 +78,7 @@ def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
     from table_project import spending
 
     from forecache.lake.ledger import StageRecord
-    from forecache.monitoring import monitor as stage
+    from forecache.plugins.drift import monitor as stage
 
     label = dataclasses.replace(spending.label, horizon_days=2)
     pipeline = dataclasses.replace(spending, sources=(PRODUCTS,), label=label)

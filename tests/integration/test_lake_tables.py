@@ -8,10 +8,11 @@ import pytest
 from deltalake import DeltaTable, Schema
 from warm import assert_valid_log
 
-from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.listing import list_tables
-from forecache.lake.delta.tables import (
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.listing import list_tables
+from forecache.kit.delta.tables import (
     append_rows,
     open_table,
     read_table,
@@ -20,10 +21,9 @@ from forecache.lake.delta.tables import (
     table_version,
     write_partitions,
 )
-from forecache.lake.delta.writers import write_frame, write_rows
+from forecache.kit.delta.writers import write_frame, write_rows
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 from forecache.lake.query import query
-from forecache.settings import Settings
 
 N1, N2 = date(2026, 1, 1), date(2026, 1, 2)
 SCHEMA = "customer_id string, as_of date, score double"
@@ -181,7 +181,7 @@ def test_spark_reads_the_change_feed_of_a_partition_that_was_replaced(settings: 
 def test_a_commit_that_loses_its_first_attempts_tries_again_however_long_they_took(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecache.lake.delta.commit._PATIENCE_S", 0.0)  # each attempt took longer than all patience
+    monkeypatch.setattr("forecache.kit.delta.commit._PATIENCE_S", 0.0)  # each attempt took longer than all patience
     rows, schema = pa.table({"key": [1]}), Schema.from_arrow(pa.schema([("key", pa.int64())]))
 
     def append() -> None:

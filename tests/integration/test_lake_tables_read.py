@@ -17,14 +17,14 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from store_services import minio_server
 
-from forecache.errors import InputError, NotYetError, UnavailableError
-from forecache.lake.delta.writers import write_frame
+from forecache.base.errors import InputError, NotYetError, UnavailableError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Column, Snapshot, Source, Static, TableSource
+from forecache.kit.delta.writers import write_frame
 from forecache.lake.sources.point_in_time import horizon_rows, known_rows
 from forecache.lake.sources.source_states import require_delivered, source_state
 from forecache.lake.sources.tables import delta_source
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import Column, Snapshot, Source, Static, TableSource
-from forecache.settings import Settings, load_settings
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 PRICES = (Column("product_id", "int"), Column("price", "double"))
@@ -394,7 +394,7 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
 def test_chain_of_an_answer_names_the_state_of_an_existing_table_that_was_read(
     settings: Settings, by_version: TableSource
 ) -> None:
-    from forecache.cli.trace import _source_link
+    from forecache.plugins.explain.trace import _source_link
 
     made = {"inputs": "", "pinned": {"products": {"uri": by_version.uri, "version": 2}}}
     assert _source_link(settings, by_version, made, {"product_id": 1}, D[4]) == {

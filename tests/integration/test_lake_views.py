@@ -10,13 +10,13 @@ import pytest
 from joined_sample import FLOWS, OPENED, SALES, SHOP, WITH_REGION, land, land_all
 
 from dagster_project.purchases import PURCHASES
-from forecache.errors import InputError
-from forecache.lake.delta.tables import open_table, table_exists, table_version
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Entities, Feature, Features, FeatureView, load_pipelines
+from forecache.kit.delta.tables import open_table, table_exists, table_version
 from forecache.lake.feature_tables.feature_rows import feature_frame
 from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline import Entities, Feature, Features, FeatureView, load_pipelines
-from forecache.settings import Settings, load_settings
 
 NIGHT = date(2026, 1, 2)
 

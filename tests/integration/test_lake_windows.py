@@ -15,8 +15,10 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from windows_sample import SALES, VIEW, days_after, free_form, land, random_rows
 
-from forecache.errors import InputError
-from forecache.lake.delta.tables import open_table, table_exists
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import FeatureView, Where, Window
+from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.feature_tables import night_features as known
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, stale_nights
@@ -25,8 +27,6 @@ from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame
-from forecache.pipeline import FeatureView, Where, Window
-from forecache.settings import Settings, load_settings
 
 NIGHTS = [days_after(number) for number in (2, 5, 6, 8)]
 LAST = 8

@@ -10,12 +10,12 @@ from lineage_sample import JOBS, NIGHTS, RUN, ends, events_in, plain, versions, 
 from openlineage_valid import as_client_has_it, facets_of, require_valid
 
 from assets.stage import RunStep, explain_errors
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.results import Progress, StageResult
+from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lineage.emit import EmitResult, emit_new
-from forecache.lineage.naming import namespace_and_name
-from forecache.results import Progress, StageResult
-from forecache.settings import Settings
+from forecache.plugins.lineage.emit import EmitResult, emit_new
+from forecache.plugins.lineage.naming import namespace_and_name
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, H
 from openlineage_valid import client_event
 from reader_support import churn_rows, write_version
 
+from forecache.base.settings import Settings
 from forecache.cli.main import main
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lineage.emit import EmitResult, emit_again, emit_new, recorded_facts
-from forecache.settings import Settings
+from forecache.plugins.lineage.emit import EmitResult, emit_again, emit_new, recorded_facts
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_an_event_after_a_line_that_was_cut_short_has_a_line_of_its_own(home: Se
 SMALL_DISK = """
 import resource, sys
 from pathlib import Path
-from forecache.lineage.receivers import EventFile
+from forecache.plugins.lineage.receivers import EventFile
 
 path = Path(sys.argv[1])
 path.write_text('{"number": 0}\\n')
@@ -167,8 +167,8 @@ def test_a_file_that_is_full_in_the_middle_of_an_event_has_nothing_of_it(tmp_pat
 
 JOB = """
 import os, signal, sys
-from forecache.lineage import emit
-from forecache.settings import load_settings
+from forecache.plugins.lineage import emit
+from forecache.base.settings import load_settings
 
 seen = 0
 def on_step(step):

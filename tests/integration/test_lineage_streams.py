@@ -18,11 +18,11 @@ from stream_jobs import settings_of
 from stream_sample import CUSTOMER, a_stream, payment, release
 from waiting import wait_for
 
-from forecache.pipeline import LiveRows, Table, ToTopic
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.base.stream_state import StreamState
+from forecache.declare import LiveRows, Table, ToTopic
 from forecache.stream.arrow.engine import ArrowEngine
 from forecache.stream.engine.lineage import report_run
-from forecache.stream_state import StreamState
 
 STREAM = a_stream("card-payments", to=(Table(), LiveRows(), ToTopic("answers")))
 ENDS = ("COMPLETE", "FAIL", "ABORT")
@@ -111,7 +111,7 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
     told_in_file: Settings, there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A busy machine must not have the first run give the server up, and tell its end, before the second begins.
-    monkeypatch.setattr("forecache.lineage.receivers._TIMEOUT_S", 300.0)
+    monkeypatch.setattr("forecache.plugins.lineage.receivers._TIMEOUT_S", 300.0)
     settings = told_in_file.model_copy(update={"openlineage_url": there.url, "openlineage_file": ""})
     answers, hangs = threading.Event(), threading.Event()
 
@@ -164,9 +164,9 @@ def _runs(there: Receiver) -> dict[str, list[str]]:
 _STREAMING = """
 import sys, time
 from stream_sample import a_stream
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 from forecache.stream.engine.lineage import report_run
-from forecache.stream_state import StreamState
+from forecache.base.stream_state import StreamState
 
 settings = load_settings(home=sys.argv[1], openlineage_file=sys.argv[2])
 with report_run(settings, a_stream("card-payments"), StreamState(started_at=time.time(), engine="arrow")):
@@ -214,7 +214,7 @@ def _environment() -> dict[str, str]:
 
 
 def _python_path() -> str:
-    from forecache.settings import PROJECT_ROOT
+    from forecache.base.settings import PROJECT_ROOT
 
     return str(PROJECT_ROOT)
 

@@ -11,27 +11,27 @@ import pytest
 from live_view_sample import CHECK, PAYMENTS, START, VIEW, features_at, land, us
 from published_live_view import ALL, AS_OF, AT, CARDS, DAYS, PLAN, TODAY, commit, keys, looked_up, streamed, truth
 
+from forecache.base.errors import InputError, UnavailableError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands.get import provenance_text
-from forecache.errors import InputError, UnavailableError
-from forecache.lake.delta.tables import open_table
+from forecache.kit.delta.tables import open_table
+from forecache.kit.http.problems import Problem
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.feature_tables.live_features import live_features
 from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.ingest.ingest import ingest
-from forecache.reader.answer import answer_from, answers_from
-from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.reader.versions.live_answers import answers_of
-from forecache.reader.versions.live_layers import LiveLayers
 from forecache.realtime.lookups.lookups import ViewUnavailable
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.score_cache import score_cache_key
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, publish
-from forecache.store.live.layer import LiveLayer, read_layer, write_layer
-from forecache.store.read.live_view import LiveViewMerger
+from forecache.serve.reader.answer import answer_from, answers_from
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.versions.live_answers import answers_of
+from forecache.serve.reader.versions.live_layers import LiveLayers
+from forecache.serve.store import open_store, publish
+from forecache.serve.store.live.layer import LiveLayer, read_layer, write_layer
+from forecache.serve.store.read.live_view import LiveViewMerger
 
 pytestmark = pytest.mark.slow
 
@@ -222,7 +222,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(published, layered, TODAY, AT)
-    monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
+    monkeypatch.setattr("forecache.serve.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
     layers, store = LiveLayers(), open_store(published, VIEW.name)
     asked = [*keys(published), b"99"]
     with store.snapshot() as snapshot:
@@ -244,7 +244,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
             shown = [np.nan if value is None else value for value in one["value"].values()]
             assert np.array_equal(np.array(shown, np.float32), np.array(wanted, np.float32), equal_nan=True)
         later = us(AS_OF + timedelta(days=1 + VIEW.live.nights))
-        monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: later * 1000)
+        monkeypatch.setattr("forecache.serve.reader.versions.live_views.time.time_ns", lambda: later * 1000)
         with pytest.raises(Problem, match="publish a newer as-of date"):
             answers.one(asked[0])
     layers.close()
@@ -253,7 +253,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
 def test_an_answer_without_an_event_since_the_night_says_that_it_is_of_now(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecache.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
+    monkeypatch.setattr("forecache.serve.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
     layers, store = LiveLayers(), open_store(published, VIEW.name)
     card = keys(published)[1]
     with store.snapshot() as snapshot:

@@ -9,8 +9,8 @@ import httpx
 from live_support import live_row, live_store
 from reader_support import RunningReader, eventually, running_reader, write_version
 
-from forecache.settings import Settings
-from forecache.store.live.writer import open_live_writer
+from forecache.base.settings import Settings
+from forecache.serve.store.live.writer import open_live_writer
 
 ROWS = {f"c{i}": {"churn_probability": 0.5, "risk_segment": "batch"} for i in range(3)}
 

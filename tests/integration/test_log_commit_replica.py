@@ -8,7 +8,7 @@ from pathlib import Path
 
 from log_support import logged, spool
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 
 def test_a_committer_that_starts_before_the_first_pull_waits_for_the_rows_of_its_model(tmp_path: Path) -> None:

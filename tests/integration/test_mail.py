@@ -29,14 +29,14 @@ from shelf_project.pipelines.letters import CONTACTS
 from shelf_project.pipelines.letters import letters as declared
 from shelf_project.pipelines.shelf import offers
 
-from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
-from forecache.lake.delta.tables import open_table
-from forecache.mail.choose import sending_order
-from forecache.mail.journal import mail_step
-from forecache.mail.ledger import MAIL_TABLE
-from forecache.mail.stage import mail, write_messages
-from forecache.pipeline import Snapshot, TableSource
-from forecache.settings import Settings
+from forecache.base.errors import InputError, NotFoundError, SettingsError, UnavailableError
+from forecache.base.settings import Settings
+from forecache.declare import Snapshot, TableSource
+from forecache.kit.delta.tables import open_table
+from forecache.plugins.mail.choose import sending_order
+from forecache.plugins.mail.journal import mail_step
+from forecache.plugins.mail.ledger import MAIL_TABLE
+from forecache.plugins.mail.stage import mail, write_messages
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -367,8 +367,8 @@ def test_what_is_open_of_a_date_is_not_sent_once_another_is_published_and_is_aft
     lake: Settings, tmp_path: Path
 ) -> None:
     from forecache.operations.publish_night import publish_night
-    from forecache.recommend.stage import recommend
-    from forecache.store import open_store
+    from forecache.plugins.recommend.stage import recommend
+    from forecache.serve.store import open_store
 
     with smtp_server(tmp_path / "record") as port:
         settings = home_with(lake, tmp_path, contacts(12, {"c001": {"address": "later@example.com"}}), port)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import ConflictError
-from forecache.mail.ledger import MailLedger, MailRecord
-from forecache.settings import Settings, load_settings
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings, load_settings
+from forecache.plugins.mail.ledger import MailLedger, MailRecord
 
 DAYS = [date(2026, 1, 1), date(2026, 1, 2)]
 

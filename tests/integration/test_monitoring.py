@@ -17,17 +17,17 @@ from monitored_project.pipelines.returns import monitored
 from monitoring_sample import CALM, DRIFTED, ROWS
 
 from assets.monitoring import build_monitoring
+from forecache.base.errors import NotFoundError, SettingsError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import NotFoundError, SettingsError
-from forecache.lake.delta.tables import table_version
+from forecache.kit.delta.tables import table_version
 from forecache.lake.query import query
-from forecache.monitoring.feature_drift import feature_drift
-from forecache.monitoring.measurements import Measurement, measurements
-from forecache.monitoring.monitor import monitor
-from forecache.monitoring.performance import labelled_predictions
-from forecache.monitoring.retraining import last_training, retraining_decision
-from forecache.registry.versions.model_versions import champion
-from forecache.settings import Settings, load_settings
+from forecache.models.registry.versions.model_versions import champion
+from forecache.plugins.drift.feature_drift import feature_drift
+from forecache.plugins.drift.measurements import Measurement, measurements
+from forecache.plugins.drift.monitor import monitor
+from forecache.plugins.drift.performance import labelled_predictions
+from forecache.plugins.drift.retraining import last_training, retraining_decision
 from jobs.definitions import build_definitions
 from jobs.monitoring import REASON_TAG
 from resources.instance import ensure_instance, runner_instance

@@ -14,7 +14,7 @@ from monitoring_services import (
     rules,
 )
 
-from forecache.metrics.glossary import all_metrics
+from forecache.kit.metrics.glossary import all_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -33,9 +33,9 @@ from realtime_support import write_views
 from release_support import FEATURES, make_release
 from watched_reader import ask, bins, make_batch, make_stream
 
-from forecache.metrics.glossary import all_metrics
-from forecache.pipeline import Log
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log
+from forecache.kit.metrics.glossary import all_metrics
 
 pytestmark = pytest.mark.slow
 

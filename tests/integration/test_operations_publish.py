@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import pytest
 from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, record_check, scores, upsert, write_night
 
-from forecache.errors import CheckError, ConflictError
-from forecache.lake.delta.comparison.partition import partition_digests
-from forecache.lake.delta.tables import open_table
+from forecache.base.errors import CheckError, ConflictError
+from forecache.base.settings import Settings
+from forecache.base.steps import publish_step
+from forecache.declare import AS_OF, Drift, expect
+from forecache.kit.delta.comparison.partition import partition_digests
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import all_records, records_since
-from forecache.lineage.stage_facts import stage_facts
-from forecache.operations.cost.stage_costs import describe_unrecorded
+from forecache.lake.quality.verdicts import check_nights
 from forecache.operations.publish_night import publish_night
-from forecache.operations.status.last_nights import last_nights
-from forecache.pipeline import AS_OF, Drift, expect
-from forecache.quality.verdicts import check_nights
-from forecache.settings import Settings
-from forecache.steps import publish_step
-from forecache.store import open_store, publish
-from forecache.store.encoding.prediction_source import NightSource
+from forecache.plugins.cost.stage_costs import describe_unrecorded
+from forecache.plugins.lineage.stage_facts import stage_facts
+from forecache.plugins.status.last_nights import last_nights
+from forecache.serve.store import open_store, publish
+from forecache.serve.store.encoding.prediction_source import NightSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

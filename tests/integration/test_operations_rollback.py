@@ -13,20 +13,20 @@ from registry_sample import NIGHT
 from rollback_sample import score_night, two_champions
 from sample_project.pipelines.visits import returns
 
+from forecache.base.errors import CheckError, ConflictError, NotFoundError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import CheckError, ConflictError, NotFoundError
-from forecache.inference.choose_runtime import plan_scoring
 from forecache.lake.ledger import StageRecord, append_records
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.promotions import promotions, record_promotion
+from forecache.models.registry.report.model_report import write_report
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import register_trained_model
 from forecache.operations import rollback as operation
 from forecache.operations.publish_night import publish_night
 from forecache.operations.rollback import recover_interrupted, roll_back, roll_back_model
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.promotions import promotions, record_promotion
-from forecache.registry.report.model_report import write_report
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import register_trained_model
-from forecache.settings import Settings, load_settings
-from forecache.store import Store, open_store, publish
+from forecache.serve.store import Store, open_store, publish
 
 RULES = replace(returns.publish, max_psi=None)
 PIPELINE = replace(returns, publish=RULES)

@@ -15,21 +15,21 @@ from outputs_project.pipelines import kinds
 from registry_sample import NIGHT
 from training_sample import sample_rows, write_training_set
 
-from forecache.inference.choose_runtime import plan_scoring
-from forecache.lake.delta.tables import table_version
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.monitoring.drift.drift import prediction_drift
-from forecache.pipeline import Pipeline
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.gate.verdicts import GateVerdict
-from forecache.registry.report.model_report import write_report
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import register_trained_model
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.gate.verdicts import GateVerdict
+from forecache.models.registry.report.model_report import write_report
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.training.launch import train
+from forecache.plugins.drift.distributions.drift import prediction_drift
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, parse_key, publish
-from forecache.training.launch import train
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store, parse_key, publish
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

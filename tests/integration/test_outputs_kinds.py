@@ -15,17 +15,17 @@ from outputs_project.pipelines.kinds import by_entity
 from outputs_project.pipelines.rules import WIDTH, every
 from scoring_support import NIGHT, predictions, write_features
 
-from forecache.errors import CheckError
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Classes, FunctionModel, Output, Pipeline, Vector
 from forecache.lake.query import query
 from forecache.lake.training_sets.training_splits import as_of_dates, split_column
-from forecache.monitoring.drift.drift import prediction_drift
-from forecache.pipeline import Classes, FunctionModel, Output, Pipeline, Vector
-from forecache.reader.http.feast import answer_request as feast
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.plugins.drift.distributions.drift import prediction_drift
+from forecache.plugins.protocols.feast import answer_request as feast
 from forecache.scoring.challenger.compare import compare
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, parse_key, publish
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store, parse_key, publish
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -23,10 +23,10 @@ from logged_answers import (
 )
 from ranking_code import impure, transforms
 
-from forecache.errors import NotFoundError
-from forecache.monitoring.parity.replay import check_parity, replay_day
-from forecache.pipeline.realtime.request import RequestField
-from forecache.settings import Settings
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare.realtime.request import RequestField
+from forecache.plugins.parity.replay import check_parity, replay_day
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -211,7 +211,7 @@ def test_worker_processes_and_a_sample_find_the_same(settings: Settings, answeri
     for start in range(0, 40, 10):
         write_log(settings, rows[start : start + 10])
     alone = replayed(settings)
-    import forecache.monitoring.parity.replay as run
+    import forecache.plugins.parity.replay as run
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "_INLINE_ROWS", 0)

@@ -17,9 +17,9 @@ from reader_support import eventually, running_reader
 from release_support import FEATURES
 
 from assets.parity import EQUAL, build_parity
+from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.monitoring.parity.replay import replay_day
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Candidates,
     EstimatorModel,
@@ -32,9 +32,9 @@ from forecache.pipeline import (
     Realtime,
     RequestField,
 )
-from forecache.pipeline.realtime.ladder import LastNight, Stored
-from forecache.settings import Settings
-from forecache.store import open_store
+from forecache.declare.realtime.ladder import LastNight, Stored
+from forecache.plugins.parity.replay import replay_day
+from forecache.serve.store import open_store
 from jobs.realtime import build_parity_job, build_parity_schedule
 from resources.settings import SettingsResource
 

@@ -10,14 +10,14 @@ import pytest
 from live_answers import CARDS, Streaming, live_stream, night_of, payments, rows_in_table
 from live_view_sample import EPOCH, VIEW, random_payments, table_of
 
-from forecache.monitoring.parity.live.live_lookups import PLACES_OF_A_COMMIT, NeededRows
-from forecache.monitoring.parity.live.stream_replay import StreamReplay, index_views
-from forecache.monitoring.parity.live.tile_index import combine_running
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import Settings
-from forecache.store.publishing.worker_pool import ProcessPool
-from forecache.windows.fold import event_states, fold
-from forecache.windows.layout import TileLayout
+from forecache.base.settings import Settings
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.fold import event_states, fold
+from forecache.kit.windows.layout import TileLayout
+from forecache.plugins.parity.live.live_lookups import PLACES_OF_A_COMMIT, NeededRows
+from forecache.plugins.parity.live.stream_replay import StreamReplay, index_views
+from forecache.plugins.parity.live.tile_index import combine_running
+from forecache.serve.store.publishing.worker_pool import ProcessPool
 
 NOW = datetime.now(timezone.utc)
 PLAN = build_merge_plan(VIEW)

@@ -30,12 +30,12 @@ from logged_answers import (
 from second_process import running
 from waiting import wait_for
 
-from forecache.monitoring.parity import check_stores as stores
-from forecache.monitoring.parity.store_versions import StoreVersion
-from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.base.settings import Settings
+from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.plugins.parity import check_stores as stores
+from forecache.plugins.parity.store_versions import StoreVersion
 from forecache.realtime.release.folder import open_releases
-from forecache.settings import Settings
-from forecache.store import open_store, publish
+from forecache.serve.store import open_store, publish
 
 
 @pytest.fixture
@@ -176,9 +176,9 @@ def test_lower_rungs_are_computed_again_from_their_stores(settings: Settings) ->
 _RETIRES = """
 import sys, time
 from pathlib import Path
-from forecache.store import Store
-from forecache.store.locks import publisher_lock
-from forecache.store.retention import retire_versions
+from forecache.serve.store import Store
+from forecache.serve.store.locks import publisher_lock
+from forecache.serve.store.retention import retire_versions
 store, go, done = (Path(each) for each in sys.argv[1:])
 print(flush=True)
 while not go.exists():

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forecache.errors import CheckError, SettingsError
-from forecache.pipeline import expect
-from forecache.quality.validate import validate
+from forecache.base.errors import CheckError, SettingsError
+from forecache.declare import expect
+from forecache.lake.quality.validate import validate
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from forecache.errors import CheckError
-from forecache.lake.delta.tables import append_rows
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings
+from forecache.declare import Column, Source, expect
+from forecache.kit.delta.tables import append_rows
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.pipeline import Column, Source, expect
-from forecache.quality import verdicts
-from forecache.quality.expectations import raw_expectations
-from forecache.quality.raw_days import raw_verdicts, row_states
-from forecache.quality.reconcile import day_counts, reconcile
-from forecache.quality.report import CheckReport, CheckResult
-from forecache.settings import Settings
+from forecache.lake.quality import verdicts
+from forecache.lake.quality.expectations import raw_expectations
+from forecache.lake.quality.raw_days import raw_verdicts, row_states
+from forecache.lake.quality.reconcile import day_counts, reconcile
+from forecache.lake.quality.report import CheckReport, CheckResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -12,7 +12,7 @@ import pytest
 from deltalake import write_deltalake
 from store_services import minio_server
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 _RUNS = 8
 _FILES, _ROWS = 8, 200_000

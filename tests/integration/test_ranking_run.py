@@ -17,18 +17,18 @@ from ranked_project.pipelines.offers import (
 )
 from ranking_sample import DAYS, write_requests
 
-from forecache.inference.encoding import encoding_of
-from forecache.pipeline import EstimatorModel, Pipeline
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.report.model_report import write_report
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import load_evaluation, register_trained_model
-from forecache.results import StageResult
-from forecache.settings import Settings, load_settings
-from forecache.training.estimator.libraries import fit, set_seed
-from forecache.training.estimator.matrix import read_matrix
-from forecache.training.launch import train
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import EstimatorModel, Pipeline
+from forecache.models.inference.encoding import encoding_of
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.gate.verdicts import load_gate_plots
+from forecache.models.registry.report.model_report import write_report
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import load_evaluation, register_trained_model
+from forecache.models.training.estimator.libraries import fit, set_seed
+from forecache.models.training.estimator.matrix import read_matrix
+from forecache.models.training.launch import train
 
 pytestmark = pytest.mark.slow
 NIGHT = DAYS["test"]

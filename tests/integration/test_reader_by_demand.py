@@ -15,11 +15,11 @@ from monitoring_services import program, started
 from open_loop import OpenLoop, get, post
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
 
+from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.cli.main import main
-from forecache.operations.autoscale.queueing import queue_without_fallback
-from forecache.operations.cost import reader_costs as replicas
-from forecache.operations.sizing_advice import reader_advice
-from forecache.settings import PROJECT_ROOT, Settings
+from forecache.plugins.cost import reader_costs as replicas
+from forecache.plugins.cost.autoscale.queueing import queue_without_fallback
+from forecache.plugins.cost.sizing_advice import reader_advice
 
 ROWS = churn_rows(1000)
 BODY = orjson.dumps({"keys": list(ROWS)})
@@ -130,7 +130,7 @@ def test_replicas_answers_and_the_autoscalers_metric_come_from_a_real_prometheus
 
 
 def test_a_prometheus_that_does_not_answer_is_named(settings: Settings) -> None:
-    from forecache.errors import UnavailableError
+    from forecache.base.errors import UnavailableError
 
     asking = settings.model_copy(update={"prometheus_url": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(UnavailableError, match="FORECACHE_PROMETHEUS_URL"):

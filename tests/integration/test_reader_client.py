@@ -14,11 +14,11 @@ import pytest
 from free_ports import free_port
 from reader_support import RunningReader, churn_rows, running_reader, write_version, yesterday
 
-from forecache.errors import InputError, NotFoundError, UnavailableError
-from forecache.reader import Answer, AsyncClient, Client, create_token
-from forecache.settings import load_settings
-from forecache.store import Field, KeyColumn, KeySchema, Provenance
-from forecache.store.manifest import StalePolicy
+from forecache.base.errors import InputError, NotFoundError, UnavailableError
+from forecache.base.settings import load_settings
+from forecache.serve.reader import Answer, AsyncClient, Client, create_token
+from forecache.serve.store import Field, KeyColumn, KeySchema, Provenance
+from forecache.serve.store.manifest import StalePolicy
 
 ROWS = churn_rows(2500) | {
     key: {"churn_probability": 0.5, "risk_segment": key} for key in ("versions", ".", "..", "a/?b")

@@ -13,11 +13,11 @@ import pytest
 from reader_support import churn_rows, eventually, running_reader, served, write_version
 from store_tables import churn, predictions, scores, upsert, write_night
 
-from forecache.reader.processes.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.reader.versions.catalog import Catalog
-from forecache.settings import Settings
-from forecache.store import Snapshot, Store, open_remote, open_store, publish, pull, push
+from forecache.base.settings import Settings
+from forecache.serve.reader.processes.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.versions.catalog import Catalog
+from forecache.serve.store import Snapshot, Store, open_remote, open_store, publish, pull, push
 
 CHANGED = {"00001": 0.125, "00400": 0.375, "new": 0.5}
 TRUTH: dict[int, dict[str, float]] = {1: scores(2000), 2: {**scores(2000), **CHANGED}}
@@ -237,7 +237,7 @@ def test_files_that_are_fetched_anew_take_the_place_of_the_rotten_ones_that_are_
 def test_one_file_of_several_that_is_replaced_is_opened_anew_beside_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.store.segment import writer as build
+    from forecache.serve.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 500)
     write_night(settings, predictions(TRUTH[1]))

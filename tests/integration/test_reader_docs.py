@@ -13,11 +13,11 @@ import yaml
 from list_tables import SERVED
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
-from forecache.metrics.glossary import all_metrics
-from forecache.reader import create_token
-from forecache.reader.http.problems import KINDS
-from forecache.settings import PROJECT_ROOT, load_settings
-from forecache.store import Field, KeyColumn, KeySchema
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.kit.http.problems import KINDS
+from forecache.kit.metrics.glossary import all_metrics
+from forecache.serve.reader import create_token
+from forecache.serve.store import Field, KeyColumn, KeySchema
 
 TEXT = (PROJECT_ROOT / "docs" / "reader.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

@@ -14,11 +14,11 @@ from reader_support import RunningReader, churn_rows, write_version
 from realtime_support import write_views
 from release_support import a_request, make_release
 
+from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.replicas import push_releases
-from forecache.settings import PROJECT_ROOT, load_settings
-from forecache.store import open_store, push
-from forecache.store.replicas.sync import open_remote
+from forecache.serve.store import open_store, push
+from forecache.serve.store.replicas.sync import open_remote
 
 REQUIREMENTS = PROJECT_ROOT / "deploy" / "reader-requirements.txt"
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")

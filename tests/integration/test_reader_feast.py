@@ -11,8 +11,8 @@ from list_tables import SERVED, top
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 from view_tables import features, household, write_features
 
-from forecache.settings import PROJECT_ROOT, load_settings
-from forecache.store import Field, KeyColumn, KeySchema, publish
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.serve.store import Field, KeyColumn, KeySchema, publish
 
 ROWS = churn_rows(300) | {"nulls": {"churn_probability": None, "risk_segment": "low"}}
 LISTS = {"items": top(3), "vector": [0.5, -0.25], "tags": ["a", "sjö"]}

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from list_tables import SERVED, top
 from reader_support import RunningReader, churn_rows, running_reader, write_version
 
-from forecache.reader import create_token
-from forecache.settings import load_settings
-from forecache.store import Field, KeyColumn, KeySchema
+from forecache.base.settings import load_settings
+from forecache.serve.reader import create_token
+from forecache.serve.store import Field, KeyColumn, KeySchema
 
 PIPELINES = ("churn", "visits", "numbers", "lists", "nope", "Churn", "../churn", "", "versions")
 LIST_FIELDS = (Field("items", SERVED["items"]), Field("score", "double"))

@@ -10,9 +10,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from reader_support import RunningReader, churn_rows, running_reader, write_version, yesterday
 
-from forecache.settings import load_settings
-from forecache.store import Field, KeyColumn, KeySchema, Store
-from forecache.store.manifest import StalePolicy
+from forecache.base.settings import load_settings
+from forecache.serve.store import Field, KeyColumn, KeySchema, Store
+from forecache.serve.store.manifest import StalePolicy
 
 ROWS = churn_rows(2000) | {"a b/ü?#%": {"churn_probability": None, "risk_segment": "odd"}, "versions": {
     "churn_probability": 0.5, "risk_segment": "named like a path"}}  # fmt: skip

@@ -11,10 +11,10 @@ import pytest
 from list_tables import SERVED, top
 from reader_support import MODEL, RunningReader, churn_rows, running_reader, value_json, write_version
 
-from forecache.errors import InputError
-from forecache.reader import AsyncClient, Client, create_token
-from forecache.settings import load_settings
-from forecache.store import Field, Provenance
+from forecache.base.errors import InputError
+from forecache.base.settings import load_settings
+from forecache.serve.reader import AsyncClient, Client, create_token
+from forecache.serve.store import Field, Provenance
 
 FIELDS = (
     Field("items", SERVED["items"]), Field("viewed", SERVED["tags"]), Field("vector", SERVED["vector"]),

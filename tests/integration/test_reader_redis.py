@@ -10,9 +10,9 @@ from reader_support import RunningReader, churn_rows, eventually, running_reader
 from store_services import redis_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.settings import Settings, load_settings
-from forecache.store import open_redis_store, open_store, publish
-from forecache.store.redis.client import connect
+from forecache.base.settings import Settings, load_settings
+from forecache.plugins.redis.client import connect
+from forecache.serve.store import open_redis_store, open_store, publish
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from reader_support import churn_rows, eventually, running_reader, write_version
 
-from forecache.reader import create_token, revoke_token
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.serve.reader import create_token, revoke_token
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from reader_support import RunningReader, churn_rows, eventually, running_reader
 from status_sample import NIGHTS, ask_some, write_sample
 from ui_support import browser_page, find_browser
 
-from forecache.reader import create_token
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.reader import create_token
 
 needs_browser = pytest.mark.skipif(
     find_browser() is None, reason="needs a browser: scripts/install_test_services.sh chromium"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 from reader_support import RunningReader, churn_rows, eventually, running_reader, served, write_version
 
-from forecache.settings import Settings
-from forecache.store import Store
+from forecache.base.settings import Settings
+from forecache.serve.store import Store
 
 
 class Load:

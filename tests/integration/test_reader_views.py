@@ -8,9 +8,9 @@ from reader_support import RunningReader, running_reader
 from store_services import redis_server
 from view_tables import COLUMNS, OPEN, features, household, write_features
 
-from forecache.reader.client import Client
-from forecache.settings import load_settings
-from forecache.store import publish
+from forecache.base.settings import load_settings
+from forecache.serve.reader.client import Client
+from forecache.serve.store import publish
 
 ROWS = {
     ("a|b", 7): (0.1, 3, [1.5, None, -0.0]),

@@ -7,10 +7,10 @@ import pytest
 from realtime_support import write_views
 from release_support import a_request, make_release
 
+from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.realtime.advice.measure import SCORE_BYTES, CacheSimulation
+from forecache.plugins.cost.advice.measure import SCORE_BYTES, CacheSimulation
 from forecache.realtime.score_cache import ENTRY_BYTES
-from forecache.settings import Settings
 
 
 def asked(settings: Settings, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:

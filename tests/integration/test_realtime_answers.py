@@ -16,16 +16,16 @@ from reader_support import RunningReader, eventually, running_reader
 from realtime_support import HOUSEHOLD_KEY, write_packed, write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
-from forecache.errors import InputError, NotFoundError, UnavailableError
-from forecache.folders import LocalFolder
-from forecache.pipeline.realtime.ladder import Default, LastNight, OrderGiven, Stored
-from forecache.pipeline.realtime.request import RequestField
-from forecache.reader import AsyncClient, Client, RealtimeAnswer, create_token
+from forecache.base.errors import InputError, NotFoundError, UnavailableError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.ladder import Default, LastNight, OrderGiven, Stored
+from forecache.declare.realtime.request import RequestField
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.settings import Settings, load_settings
-from forecache.store.fields import Field
+from forecache.serve.reader import AsyncClient, Client, RealtimeAnswer, create_token
+from forecache.serve.store.fields import Field
 
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 FRAUD = {

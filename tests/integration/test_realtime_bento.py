@@ -14,17 +14,17 @@ from reader_support import eventually, running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
+from forecache.base.errors import InputError, NotFoundError, SettingsError, UnavailableError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import InputError, NotFoundError, SettingsError, UnavailableError
-from forecache.pipeline.realtime.request import RequestField
-from forecache.realtime.bento.model import BentoModel
-from forecache.realtime.bento.write import missing_views, write_bento
+from forecache.declare.realtime.request import RequestField
+from forecache.plugins.protocols.bento.model import BentoModel
+from forecache.plugins.protocols.bento.write import missing_views, write_bento
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.replicas import push_releases
-from forecache.settings import Settings, load_settings
-from forecache.store import Store, open_store
-from forecache.store.replicas.push_pull import push
-from forecache.store.replicas.sync import open_remote
+from forecache.serve.store import Store, open_store
+from forecache.serve.store.replicas.push_pull import push
+from forecache.serve.store.replicas.sync import open_remote
 
 
 @pytest.mark.slow

@@ -17,21 +17,21 @@ from asked_project.pipelines.search import search
 from ranking_sample import write_requests
 
 from assets.logged_drift import build_logged_drift
+from forecache.base.errors import CheckError, NotFoundError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import CheckError, NotFoundError
-from forecache.lake.delta.tables import append_rows
+from forecache.declare import Feature, Log
+from forecache.kit.delta.tables import append_rows
 from forecache.lake.training_sets.split_rows import split_batches
-from forecache.monitoring.log_monitoring import monitor_log
-from forecache.monitoring.measurements import measurements
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.versions.register import register_trained_model
 from forecache.operations.release import release_model
-from forecache.pipeline import Feature, Log
+from forecache.plugins.drift.log_monitoring import monitor_log
+from forecache.plugins.drift.measurements import measurements
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.model_versions import champion
-from forecache.registry.versions.register import register_trained_model
-from forecache.settings import Settings, load_settings
 from jobs.realtime import realtime_definitions
 from resources.settings import SettingsResource
 

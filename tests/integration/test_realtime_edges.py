@@ -18,12 +18,12 @@ from reader_support import RunningReader, eventually, running_reader, start_read
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
-from forecache.pipeline.realtime.request import Candidates, RequestField
-from forecache.reader import create_token
-from forecache.reader.http.access import Access
-from forecache.realtime.http.mlflow import MlflowProtocol
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.plugins.protocols.mlflow import MlflowProtocol
 from forecache.realtime.serve import RealtimeExtension
-from forecache.settings import Settings, load_settings
+from forecache.serve.reader import create_token
+from forecache.serve.reader.http.access import Access
 
 FRAUD: dict[str, Any] = {
     "transform": transforms.fraud, "features": ("amount", "spend"), "candidates": None, "lookups": (HOUSEHOLD,),

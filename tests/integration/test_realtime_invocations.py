@@ -13,9 +13,9 @@ from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
-from forecache.pipeline.realtime.request import RequestField
-from forecache.reader.tokens import create_token
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.request import RequestField
+from forecache.serve.reader.tokens import create_token
 
 
 def add_fraud(settings: Settings) -> None:

@@ -23,14 +23,14 @@ from reader_support import running_reader
 from realtime_support import HOUSEHOLD_KEY, PRODUCT_KEY, write_packed
 from release_support import HOUSEHOLD, PRODUCT, make_release
 
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.examples.lookups import matrix_column
 from forecache.lake.examples.transform import transform_requests
-from forecache.realtime.bento.model import BentoModel
-from forecache.realtime.bento.write import write_bento
-from forecache.settings import Settings, load_settings
-from forecache.store import Store
-from forecache.store.fields import Field
-from forecache.store.keys import encode_columns
+from forecache.plugins.protocols.bento.model import BentoModel
+from forecache.plugins.protocols.bento.write import write_bento
+from forecache.serve.store import Store
+from forecache.serve.store.fields import Field
+from forecache.serve.store.keys import encode_columns
 
 ARROW = {
     "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),

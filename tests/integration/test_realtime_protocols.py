@@ -15,8 +15,8 @@ from reader_support import RunningReader, churn_rows, eventually, running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
-from forecache.pipeline.realtime.request import RequestField
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.declare.realtime.request import RequestField
 
 PRODUCTS = ["a", "b", "c"]
 HTTP = httpx.Client(timeout=30)

@@ -15,15 +15,15 @@ from asked_project import transforms
 from asked_project.pipelines.payments import payments
 from released_payments import changed, scores
 
-from forecache.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
+from forecache.base.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
+from forecache.base.settings import PROJECT_ROOT, Settings
+from forecache.declare import Feature, Realtime, RegisteredModel, Rows
 from forecache.lake.examples.recorded_requests import recorded_requests_file
+from forecache.models.registry.versions.model_versions import FEATURES_TAG
 from forecache.operations import release as module
 from forecache.operations.release import release_model, roll_back_release
-from forecache.pipeline import Feature, Realtime, RegisteredModel, Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import load_release
-from forecache.registry.versions.model_versions import FEATURES_TAG
-from forecache.settings import PROJECT_ROOT, Settings
 
 
 def padded(rows: Rows) -> np.ndarray:
@@ -112,7 +112,7 @@ _RELEASES = """
 import sys
 from released_payments import changed
 from forecache.operations.release import release_model
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 assert release_model(load_settings(home=sys.argv[1]), changed(deadline_ms=30.0)).details["release"] == 3
 """
 
@@ -141,7 +141,7 @@ def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
 _ROLLS_BACK = """
 import sys
 from forecache.operations.release import roll_back_release
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 assert roll_back_release(load_settings(home=sys.argv[1]), "payments", 1).bad == (2, 3)
 """
 

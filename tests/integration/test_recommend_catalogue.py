@@ -12,11 +12,11 @@ from deltalake import write_deltalake
 from shelf_lake import LAST, copy_of, ingested, landing_of, purchases, rows_of
 from shelf_project.pipelines.shelf import offers
 
-from forecache.errors import InputError, NotYetError
+from forecache.base.errors import InputError, NotYetError
+from forecache.base.settings import Settings
+from forecache.declare import Catalogue, Column, Recommender, Snapshot, Source, Static, TableSource
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline import Catalogue, Column, Recommender, Snapshot, Source, Static, TableSource
-from forecache.recommend.stage import recommend
-from forecache.settings import Settings
+from forecache.plugins.recommend.stage import recommend
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

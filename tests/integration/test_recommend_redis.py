@@ -10,11 +10,11 @@ from shelf_lake import LAST, ingested, lists_by_hand, similar_by_hand
 from shelf_project.pipelines.shelf import offers
 from store_services import redis_server
 
+from forecache.base.settings import load_settings
+from forecache.declare import Publish
+from forecache.declare.recommenders.second_tables import similar_items_of
 from forecache.operations.publish_night import publish_night
-from forecache.pipeline import Publish
-from forecache.pipeline.recommenders.second_tables import similar_items_of
-from forecache.recommend.stage import recommend
-from forecache.settings import load_settings
+from forecache.plugins.recommend.stage import recommend
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

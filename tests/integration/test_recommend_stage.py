@@ -10,13 +10,13 @@ import pytest
 from shelf_lake import LAST, copy_of, ingested, landing_of, lists_by_hand, rows_of
 from shelf_project.pipelines.shelf import PURCHASES, offers
 
-from forecache.errors import CheckError, InputError, NotFoundError
-from forecache.lake.delta.tables import table_exists
-from forecache.pipeline import RankingGate
-from forecache.recommend.evaluation.report import write_report
-from forecache.recommend.models import Popularity
-from forecache.recommend.stage import recommend, refused_dates
-from forecache.settings import Settings
+from forecache.base.errors import CheckError, InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import RankingGate
+from forecache.kit.delta.tables import table_exists
+from forecache.plugins.recommend.evaluation.report import write_report
+from forecache.plugins.recommend.models import Popularity
+from forecache.plugins.recommend.stage import recommend, refused_dates
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -127,9 +127,9 @@ def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
     from shelf_lake import purchases
 
     from forecache.cli.main import main
+    from forecache.declare.recommenders.second_tables import similar_items_of
     from forecache.operations.lake_maintenance import pinned_versions
     from forecache.operations.publish_night import publish_night
-    from forecache.pipeline.recommenders.second_tables import similar_items_of
 
     recommend(home, offers, [LAST])
     assert PURCHASES.raw_table not in pinned_versions(home)

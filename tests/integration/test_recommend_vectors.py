@@ -9,14 +9,14 @@ import pytest
 from shelf_lake import LAST, copy_of, ingested, rows_of
 from shelf_project.pipelines.shelf import offers
 
-from forecache.errors import SettingsError
+from forecache.base.errors import SettingsError
+from forecache.base.settings import Settings
+from forecache.declare import RankingGate
+from forecache.declare.recommenders.second_tables import vectors_of
 from forecache.operations.publish_night import publish_night
-from forecache.pipeline import RankingGate
-from forecache.pipeline.recommenders.second_tables import vectors_of
-from forecache.recommend.models import Als, Ease
-from forecache.recommend.stage import recommend
-from forecache.settings import Settings
-from forecache.store import open_store
+from forecache.plugins.recommend.models import Als, Ease
+from forecache.plugins.recommend.stage import recommend
+from forecache.serve.store import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

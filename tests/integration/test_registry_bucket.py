@@ -12,7 +12,7 @@ from sample_project.pipelines.visits import returns
 from store_services import minio_server, postgres_server
 from training_sample import write_training_set
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +20,9 @@ _PASSWORD = "orchard-7"
 _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
-from forecache.settings import load_settings
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.base.settings import load_settings
 
 settings = load_settings()
 for number, weights in enumerate((sample.SLIGHTLY_WORSE, sample.GOOD), 1):
@@ -32,9 +32,9 @@ for number, weights in enumerate((sample.SLIGHTLY_WORSE, sample.GOOD), 1):
 """
 _LOADS = """
 from sample_project.pipelines.visits import returns
-from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.versions import model_versions as models
-from forecache.settings import load_settings
+from forecache.models.registry.gate.verdicts import load_gate_plots
+from forecache.models.registry.versions import model_versions as models
+from forecache.base.settings import load_settings
 
 settings = load_settings()
 champion = models.champion(settings, returns)
@@ -45,8 +45,8 @@ print(*sorted(path.name for path in models.verified_folder(settings, champion).i
 _OPENS = """
 import sys
 import mlflow
-from forecache.settings import load_settings
-from forecache.tracking.client import connect_mlflow
+from forecache.base.settings import load_settings
+from forecache.models.tracking.client import connect_mlflow
 
 print("ready", flush=True)
 sys.stdin.readline()

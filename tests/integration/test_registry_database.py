@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from forecache.tracking import database
-from forecache.tracking.database import prepare_database
+from forecache.models.tracking import database
+from forecache.models.tracking.database import prepare_database
 
 pytestmark = pytest.mark.slow
 
 PREPARE = "import sys; from pathlib import Path\n"
-PREPARE += "from forecache.tracking.database import prepare_database as prepare\n"
+PREPARE += "from forecache.models.tracking.database import prepare_database as prepare\n"
 PREPARE += "prepare(Path(sys.argv[1]), f'sqlite:///{sys.argv[1]}', sys.argv[2])"
 
 
@@ -75,9 +75,9 @@ def test_two_processes_that_prepare_a_home_at_once_leave_one_database(tmp_path: 
 EXPERIMENTS = """
 import os, sys
 from types import SimpleNamespace
-from forecache.settings import load_settings
-from forecache.tracking.client import connect_mlflow
-from forecache.tracking.runs import experiment_of
+from forecache.base.settings import load_settings
+from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.runs import experiment_of
 settings = load_settings(home=sys.argv[1])
 connect_mlflow(settings)
 waits, starts = os.pipe()

@@ -20,24 +20,24 @@ from sample_project.pipelines.visits import basket, returns
 from second_process import running
 from training_sample import write_training_set
 
+from forecache.base.errors import CheckError, ConflictError, NotFoundError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import CheckError, ConflictError, NotFoundError
+from forecache.declare import Pipeline
 from forecache.lake.ledger import last_record
+from forecache.models.registry import alias_moves as moves
+from forecache.models.registry.challenger import find_challenger, name_challenger
+from forecache.models.registry.gate import gate as gate_module
+from forecache.models.registry.gate.examples import read_examples
+from forecache.models.registry.gate.gate import GateVerdict, run_gate
+from forecache.models.registry.gate.loaded_model import open_model, score_features
+from forecache.models.registry.gate.verdicts import load_gate_plots
+from forecache.models.registry.promotions import promotions
+from forecache.models.registry.report.model_report import write_report
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import load_evaluation, register_trained_model
 from forecache.operations.approval import judge_version
 from forecache.operations.rollback import roll_back_model
-from forecache.pipeline import Pipeline
-from forecache.registry import alias_moves as moves
-from forecache.registry.challenger import find_challenger, name_challenger
-from forecache.registry.gate import gate as gate_module
-from forecache.registry.gate.examples import read_examples
-from forecache.registry.gate.gate import GateVerdict, run_gate
-from forecache.registry.gate.loaded_model import open_model, score_features
-from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.promotions import promotions
-from forecache.registry.report.model_report import write_report
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import load_evaluation, register_trained_model
-from forecache.settings import Settings, load_settings
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +179,8 @@ _REGISTERS_SLOWLY = """
 import pickle, sys, time
 from pathlib import Path
 from sample_project.pipelines.visits import returns
-from forecache.registry.versions import register as module
-from forecache.settings import load_settings
+from forecache.models.registry.versions import register as module
+from forecache.base.settings import load_settings
 home, training, go = (Path(each) for each in sys.argv[1:])
 honest = module._log_and_register
 
@@ -343,7 +343,7 @@ def test_the_command_line_refuses_an_outdated_verdict_and_judges_again(
 ) -> None:
     lake = after(first_promoted, better_waits_since_before_the_champion)
     monkeypatch.setenv("FORECACHE_HOME", str(lake.home_path))
-    monkeypatch.setattr("forecache.pipeline.loading.load_trained", lambda *_: CAREFUL)
+    monkeypatch.setattr("forecache.declare.loading.load_trained", lambda *_: CAREFUL)
     assert main(["promote", "returns", "2"]) == 6
     assert "judged against champion 1, and the champion is 3 now" in capsys.readouterr().err
     assert main(["models", "judge", "returns", "2"]) == 0
@@ -546,12 +546,12 @@ _READS = """
 import sys
 from pathlib import Path
 from sample_project.pipelines.visits import returns
-from forecache.inference.choose_runtime import plan_scoring
-from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import load_evaluation
-from forecache.settings import load_settings
-from forecache.tracking.artifacts import download_artifact
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.registry.gate.verdicts import load_gate_plots
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import load_evaluation
+from forecache.base.settings import load_settings
+from forecache.models.tracking.artifacts import download_artifact
 
 settings = load_settings(home=sys.argv[1])
 champion = models.champion(settings, returns)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scoring_support as sample
 
-from forecache.registry.gate.loaded_model import open_model, score_features
+from forecache.base.settings import Settings
+from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.scoring.run import score as score_night
-from forecache.settings import Settings
 
 WIDTH, ROWS = 6, 3000
 PIPELINE = sample.make_pipeline(WIDTH)
@@ -73,7 +73,7 @@ def perceptron(folder: Path) -> None:
 def save_estimator(estimator: Any, folder: Path) -> None:
     import mlflow.sklearn
 
-    from forecache.inference.runtimes.sklearn import SAFE_TYPES
+    from forecache.models.inference.runtimes.sklearn import SAFE_TYPES
 
     binary = hasattr(estimator, "predict_proba")
     mlflow.sklearn.save_model(

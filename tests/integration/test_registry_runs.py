@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sample_project.pipelines.visits import returns
 
-from forecache.errors import CheckError
-from forecache.settings import Settings, load_settings
-from forecache.tracking.client import connect_mlflow
-from forecache.tracking.runs import RUN_FILE, open_training_run, public_tracking_uri
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings, load_settings
+from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.runs import RUN_FILE, open_training_run, public_tracking_uri
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_file_of_the_run_holds_no_password(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect_mlflow(settings)  # the database is the test's; the URI is what a server's would be
-    monkeypatch.setattr("forecache.tracking.runs.connect_mlflow", lambda _: client)
+    monkeypatch.setattr("forecache.models.tracking.runs.connect_mlflow", lambda _: client)
     server = settings.model_copy(update={"mlflow_uri": "http://me:secret@host:5000"})
     folder = tmp_path / "run"
     first = interrupted_run(server, folder, KeyboardInterrupt())
@@ -130,9 +130,9 @@ def interrupted_run(settings: Settings, folder: Path, error: BaseException) -> s
 def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
     settings: Settings, tmp_path: Path
 ) -> None:
-    from forecache.registry.alias_moves import describe_move
-    from forecache.registry.gate.gate import run_gate
-    from forecache.registry.versions.model_versions import model_version
+    from forecache.models.registry.alias_moves import describe_move
+    from forecache.models.registry.gate.gate import run_gate
+    from forecache.models.registry.versions.model_versions import model_version
 
     client = connect_mlflow(settings)
     client.create_registered_model("returns")

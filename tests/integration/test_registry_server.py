@@ -13,18 +13,18 @@ from free_ports import free_port
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 pytestmark = pytest.mark.slow
 
 _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
-from forecache.registry.versions import model_versions as models
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
-from forecache.registry.gate.verdicts import load_gate_plots
-from forecache.settings import load_settings
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.gate.verdicts import load_gate_plots
+from forecache.base.settings import load_settings
 
 settings = load_settings()
 for number, weights in enumerate((sample.SLIGHTLY_WORSE, sample.GOOD), 1):

@@ -18,16 +18,16 @@ import registry_sample as sample
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from forecache.errors import CheckError, ConflictError
+from forecache.base.errors import CheckError, ConflictError
+from forecache.base.settings import Settings, load_settings
+from forecache.models.registry import alias_moves as moves
+from forecache.models.registry.aliases import finish_move
+from forecache.models.registry.challenger import name_challenger
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.promotions import promotions, record_promotion
+from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry.versions.register import register_trained_model
 from forecache.operations.rollback import recover_interrupted, roll_back_model
-from forecache.registry import alias_moves as moves
-from forecache.registry.aliases import finish_move
-from forecache.registry.challenger import name_challenger
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.promotions import promotions, record_promotion
-from forecache.registry.versions import model_versions as models
-from forecache.registry.versions.register import register_trained_model
-from forecache.settings import Settings, load_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -37,13 +37,13 @@ _MACHINE = """
 import json, sys
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
-from forecache.errors import ForecacheError
+from forecache.base.errors import ForecacheError
 from forecache.operations.rollback import roll_back_model
-from forecache.registry import alias_moves as moves
-from forecache.registry.gate import gate
-from forecache.registry.versions import register as registration
-from forecache.settings import load_settings
-from forecache.steps import rollback_step
+from forecache.models.registry import alias_moves as moves
+from forecache.models.registry.gate import gate
+from forecache.models.registry.versions import register as registration
+from forecache.base.settings import load_settings
+from forecache.base.steps import rollback_step
 
 settings, todo = load_settings(), json.loads(sys.argv[1])
 
@@ -309,7 +309,7 @@ def test_a_rollback_skips_a_twin_of_the_champion_that_was_promoted_once(shared: 
         settings = _settings(shared, home)
         training = sample.made_up_training(settings, returns, BETTER, training_version=2)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("forecache.registry.versions.register.find_registered", lambda *_: None)
+            patch.setattr("forecache.models.registry.versions.register.find_registered", lambda *_: None)
             numbers.append(int(register_trained_model(settings, returns, training).details["model_version"]))
     assert numbers == [2, 3]
     for number in numbers:  # as two machines promoted both before the ledger decided between them

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from claim_homes import FIRST, SECOND, begin_rollout, claim_file, files_of, folder_of, state_of, two_homes
 
+from forecache.base.errors import ConflictError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.errors import ConflictError
-from forecache.folders import LocalFolder
 from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.operations.rollout.ownership import claim_of
+from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.plugins.rollouts.ownership import claim_of
 from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import read_current, read_files, read_release
 from forecache.realtime.release.replicas import pull_releases
@@ -20,7 +21,6 @@ from forecache.realtime.rollout.rollout_state import (
     rollout_from_json,
     rollout_to_json,
 )
-from forecache.settings import Settings
 
 
 @pytest.fixture

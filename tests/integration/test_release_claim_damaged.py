@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from claim_homes import FIRST, SECOND, begin_rollout, claim_file, files_of, folder_of, state_of, two_homes
 
+from forecache.base.errors import DamagedError, NotEverywhereError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.errors import DamagedError, NotEverywhereError
-from forecache.folders import LocalFolder
 from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.rollout.controller import advance_rollout, apply_manual_action
-from forecache.operations.rollout.ownership import claim_of
+from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action
+from forecache.plugins.rollouts.ownership import claim_of
 from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import pointer_from_json, read_current
 from forecache.realtime.release.replicas import pull_releases
-from forecache.settings import Settings
 
 
 @pytest.fixture

@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 from claim_homes import SECOND, begin_rollout, claim_file, files_of, folder_of, state_of, two_homes
 
-from forecache.cli.commands import rollouts as commands
+from forecache.base.errors import ConflictError, DamagedError, NotEverywhereError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import ConflictError, DamagedError, NotEverywhereError
-from forecache.folders import LocalFolder
 from forecache.operations.release import release_model
-from forecache.operations.rollout import ownership
-from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.operations.rollout.ownership import OwnerUnknownError, claim_of
+from forecache.plugins.rollouts import command as commands
+from forecache.plugins.rollouts import ownership
+from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.plugins.rollouts.ownership import OwnerUnknownError, claim_of
 from forecache.realtime.release.claim import move_claim, new_claim, read_claim, record_rollout
 from forecache.realtime.release.folder import read_current
 from forecache.realtime.rollout.rollout_state import (
     rollout_file,
 )
-from forecache.settings import Settings, load_settings
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from claim_homes import FIRST, SECOND, claim_file, files_of, folder_of, two_homes
 
+from forecache.base.errors import NotEverywhereError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import NotEverywhereError
-from forecache.folders import LocalFolder
 from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.rollout.controller import apply_manual_action
-from forecache.operations.rollout.distribute import pull_unless_ahead
-from forecache.operations.rollout.ownership import take_over
+from forecache.plugins.rollouts.controller import apply_manual_action
+from forecache.plugins.rollouts.distribute import pull_unless_ahead
+from forecache.plugins.rollouts.ownership import take_over
 from forecache.realtime.release.folder import read_current
 from forecache.realtime.release.remote_conflict import UnpushedChangesError
 from forecache.realtime.rollout.rollout_state import read_rollout
-from forecache.settings import Settings, load_settings
 
 Use = Callable[[Settings], None]
 

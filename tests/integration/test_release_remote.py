@@ -8,12 +8,12 @@ import pytest
 from asked_project.pipelines.payments import payments
 from released_payments import changed, scores
 
-from forecache.errors import CheckError, ConflictError, DamagedError, NotEverywhereError
-from forecache.folders import LocalFolder
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotEverywhereError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
-from forecache.settings import Settings, load_settings
 
 
 def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, tmp_path: Path) -> None:

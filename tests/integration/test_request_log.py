@@ -14,18 +14,18 @@ from reader_support import RunningReader, eventually, running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 
-from forecache.monitoring.explain.explain import explain_answer
-from forecache.pipeline import Log
-from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
-from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
-from forecache.pipeline.realtime.request import RequestField
-from forecache.pipeline.realtime.request_rows import RequestArrays
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log
+from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.declare.realtime.request import RequestField
+from forecache.declare.realtime.request_rows import RequestArrays
+from forecache.plugins.explain.explain import explain_answer
 from forecache.realtime.log.logged_request import parse_logged
 from forecache.realtime.log.record import schema
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.request.request_parser import RequestParser
-from forecache.settings import Settings, load_settings
 
 HOUSEHOLDS = {1: (10.0, 2.0), 2: (20.0, 4.0)}
 PRODUCTS = {"a": 0.1, "b": 0.9, "c": 0.5}

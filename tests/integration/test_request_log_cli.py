@@ -11,9 +11,9 @@ import pytest
 from log_support import commit_all, logged, spool
 from second_process import running
 
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.realtime.log.spool.spool_files import segments_of
-from forecache.settings import Settings, load_settings
 
 
 @pytest.fixture

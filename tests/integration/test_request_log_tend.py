@@ -15,16 +15,16 @@ from maintenance_lake import age
 from reader_support import today
 from waiting import beside, wait_for
 
-from forecache.lake.delta.log import active_files
-from forecache.lake.delta.tables import append_rows, open_table
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import lake_step
+from forecache.kit.delta.log import active_files
+from forecache.kit.delta.tables import append_rows, open_table
 from forecache.lake.maintenance.remove import data_files
 from forecache.realtime.log.commit import log_retention as keep
 from forecache.realtime.log.commit.committer import run_committer
 from forecache.realtime.log.commit.log_retention import MergeStopError, merge_small, remove_merged
 from forecache.realtime.log.commit.maintenance_thread import maintain_logs
 from forecache.realtime.log.record import schema, table_of
-from forecache.settings import Settings, load_settings
-from forecache.steps import lake_step
 
 YESTERDAY = today() - timedelta(days=1)
 SMALL = 3

@@ -21,18 +21,18 @@ from rollout_support import (
     until,
 )
 
-from forecache.errors import InputError, NotFoundError
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Guards
 from forecache.operations.release import roll_back_release
-from forecache.operations.rollout import notify as tell
-from forecache.operations.rollout.controller import apply_manual_action, running_rollouts
-from forecache.pipeline import Guards
+from forecache.plugins.rollouts import notify as tell
+from forecache.plugins.rollouts.controller import apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, write_current
 from forecache.realtime.release.remote_conflict import is_behind
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.release.write import move_pointer
 from forecache.realtime.rollout.rollout_state import rollout_file
-from forecache.settings import Settings
-from forecache.store.replicas.sync import open_remote
+from forecache.serve.store.replicas.sync import open_remote
 
 
 def test_a_good_release_goes_through_all_steps_and_answers_all(settings: Settings) -> None:

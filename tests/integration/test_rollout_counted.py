@@ -21,13 +21,13 @@ from rollout_support import (
     two_releases,
 )
 
-from forecache.lake.delta.tables import append_rows
-from forecache.operations.rollout.count_requests import count_new_requests, read_outcomes, step_id
-from forecache.operations.rollout.step_counts import GUARD, StepCounts, read_counts
-from forecache.pipeline import Guards, Outcome
+from forecache.base.settings import Settings
+from forecache.declare import Guards, Outcome
+from forecache.kit.delta.tables import append_rows
+from forecache.plugins.rollouts.count_requests import count_new_requests, read_outcomes, step_id
+from forecache.plugins.rollouts.step_counts import GUARD, StepCounts, read_counts
 from forecache.realtime.log.commit.log_retention import merge_small
 from forecache.realtime.release.folder import open_releases
-from forecache.settings import Settings
 
 LOOSE = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99, 0.99)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forecache.operations.rollout.evidence import (
+from forecache.declare import Outcome, Rollout
+from forecache.plugins.rollouts.evidence import (
     LEAST_KEYS,
     KeySums,
     has_split_mismatch,
@@ -15,9 +16,8 @@ from forecache.operations.rollout.evidence import (
     sums_of,
     unpaired_difference,
 )
-from forecache.operations.rollout.simulate_equal import simulate_equal_release
-from forecache.operations.rollout.simulate_worse import SimulatedTraffic, simulate_worse_release
-from forecache.pipeline import Outcome, Rollout
+from forecache.plugins.rollouts.simulate_equal import simulate_equal_release
+from forecache.plugins.rollouts.simulate_worse import SimulatedTraffic, simulate_worse_release
 
 RUNS = 1_000
 CONVERSIONS = SimulatedTraffic(rate=0.05, requests_per_key=4.0, alike=0.05)

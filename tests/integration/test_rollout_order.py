@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from rollout_support import answered, begin, looked, two_releases, until
 
-from forecache.operations.rollout.evidence import paired_difference
-from forecache.operations.rollout.judge_step import judge_step
-from forecache.operations.rollout.score_order import disorder
-from forecache.operations.rollout.simulate_worse import BEGAN, simulated_state
-from forecache.operations.rollout.step_counts import GUARD, GUARDS, StepCounts
-from forecache.pipeline import Rollout
+from forecache.base.settings import Settings
+from forecache.declare import Rollout
+from forecache.plugins.rollouts.evidence import paired_difference
+from forecache.plugins.rollouts.judge_step import judge_step
+from forecache.plugins.rollouts.score_order import disorder
+from forecache.plugins.rollouts.simulate_worse import BEGAN, simulated_state
+from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, StepCounts
 from forecache.realtime.release.folder import open_releases, read_current
-from forecache.settings import Settings
 
 RUNS, KEYS, MOST_LOOKS, REQUESTS = 200, 250, 60, 150
 EDGES = tuple(float(edge) for edge in np.quantile(np.random.default_rng(0).normal(size=100_000), np.arange(1, 10) / 10))

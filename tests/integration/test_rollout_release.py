@@ -11,21 +11,21 @@ import pytest
 from asked_project.pipelines.payments import payments
 
 from assets.rollout import build_rollout
-from forecache import pipeline
+from forecache import declare as pipeline
+from forecache.base.errors import ConflictError, NotEverywhereError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.checks.releases import check_rollouts
 from forecache.cli.main import main
-from forecache.errors import ConflictError, NotEverywhereError
-from forecache.folders import LocalFolder
+from forecache.declare import Log, Outcome, Realtime, Rollout, loading
+from forecache.declare.project import Project
 from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.rollout.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.operations.rollout.start_rollout import start_or_make_current
-from forecache.pipeline import Log, Outcome, Realtime, Rollout, loading
-from forecache.pipeline.project import Project
+from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.plugins.rollouts.start_rollout import start_or_make_current
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.remote_rollout import push_rollout
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
-from forecache.settings import Settings, load_settings
 from jobs.rollout import build_rollout_job, build_rollout_sensor
 from resources.settings import SettingsResource
 

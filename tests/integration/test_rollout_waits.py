@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rollout_support import NAME, QUICK, answered, begin, looked, two_releases
 
-from forecache.operations.rollout import notify as tell
-from forecache.operations.rollout.controller import apply_manual_action
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.plugins.rollouts import notify as tell
+from forecache.plugins.rollouts.controller import apply_manual_action
 
 
 def test_a_step_that_waits_longer_than_declared_is_told_with_what_it_waits_for(

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import InputError
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
+from forecache.declare import load_pipeline
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features
 from forecache.lake.ledger import last_records
-from forecache.monitoring.measurements import measurements
-from forecache.monitoring.monitor import monitor
-from forecache.pipeline import load_pipeline
+from forecache.plugins.drift.measurements import measurements
+from forecache.plugins.drift.monitor import monitor
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.store.store import open_store
+from forecache.serve.store.store import open_store
 from jobs.runner import run
 from resources.instance import runner_instance
 

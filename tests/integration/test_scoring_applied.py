@@ -18,18 +18,18 @@ from deltalake import DeltaTable, write_deltalake
 from rules_project.pipelines import rules as functions
 from scoring_support import NIGHT, features_table, predictions, quiet, write_features
 
+from forecache.base.errors import CheckError, InputError, NotFoundError, UnavailableError
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
 from forecache.cli.checks.services import check_registered_models
-from forecache.errors import CheckError, InputError, NotFoundError, UnavailableError
-from forecache.lake.delta.tables import table_exists
+from forecache.declare import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
+from forecache.kit.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
-from forecache.pipeline import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
-from forecache.registry.applied.pipeline_models import models_of
-from forecache.registry.applied.resolve import number_model, recorded_models
-from forecache.results import StageResult
+from forecache.models.registry.applied.pipeline_models import models_of
+from forecache.models.registry.applied.resolve import number_model, recorded_models
+from forecache.models.tracking.artifacts import download_artifact
+from forecache.models.tracking.client import connect_mlflow
 from forecache.scoring.run import score
-from forecache.settings import Settings
-from forecache.tracking.artifacts import download_artifact
-from forecache.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -82,7 +82,7 @@ def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_ma
     connect_mlflow(lake).set_registered_model_alias("churn_model", "production", "1")
     pipeline = applied(RegisteredModel(URI))
     project = type("Project", (), {"pipelines": {"demo": pipeline}})
-    monkeypatch.setattr("forecache.pipeline.loading.read_project", lambda _: project)
+    monkeypatch.setattr("forecache.declare.loading.read_project", lambda _: project)
     assert check_registered_models(lake).state == "ok"
     run(lake, pipeline)
     missing = np.isnan(np.stack(list(feature_columns(lake).values()))).any(axis=0)

@@ -13,19 +13,19 @@ from sample_project.pipelines.visits import returns
 from scoring_support import NIGHT, features_table, make_pipeline, register_model, write_features
 from training_sample import write_training_set
 
-from forecache.errors import CheckError, NotFoundError
-from forecache.lake.delta.comparison.partition import partition_digests
-from forecache.lake.delta.tables import open_table
+from forecache.base.errors import CheckError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Drift, Pipeline
+from forecache.kit.delta.comparison.partition import partition_digests
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.monitoring.drift import drift
-from forecache.monitoring.drift.drift import check_drift, prediction_drift
-from forecache.pipeline import Drift, Pipeline
-from forecache.quality.report import CheckReport
-from forecache.quality.verdicts import STAGE, refuse_failed_date, require_passed
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
+from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.verdicts import STAGE, refuse_failed_date, require_passed
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.plugins.drift.distributions import drift
+from forecache.plugins.drift.distributions.drift import check_drift, prediction_drift
 from forecache.scoring.run import score
-from forecache.settings import Settings
 
 PIPELINE = make_pipeline(num_features=4)
 NIGHTS = [NIGHT + timedelta(days=i) for i in range(5)]

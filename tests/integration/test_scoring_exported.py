@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from forecache.errors import CheckError
-from forecache.inference.runtimes.exported import load_exported
+from forecache.base.errors import CheckError
+from forecache.models.inference.runtimes.exported import load_exported
 
 pytestmark = pytest.mark.slow
 SAMPLE, PROGRAM = "data/sample_inputs/model.pt", "models/model.json"

@@ -24,15 +24,15 @@ from scoring_support import (
     write_features,
 )
 
-from forecache.errors import CheckError
-from forecache.lake.delta.tables import open_table
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.tables import open_table
 from forecache.scoring import run
 from forecache.scoring.incremental import changes as changes_module
 from forecache.scoring.incremental.changes import PartitionVersion, feed_share, find_changes
 from forecache.scoring.night_inputs import partition_files
 from forecache.scoring.partitions import commit as committing
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
 
 WIDTH = 4
 PIPELINE = make_pipeline(num_features=WIDTH)

@@ -22,16 +22,16 @@ from scoring_support import (
     write_features,
 )
 
-from forecache.errors import CheckError, InputError, NotFoundError, SettingsError
+from forecache.base.errors import CheckError, InputError, NotFoundError, SettingsError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Pipeline
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
-from forecache.pipeline import Pipeline
 from forecache.scoring.partitions import commit as committing
 from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 from forecache.scoring.run_context import Engine
 from forecache.scoring.tasks import job
-from forecache.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -188,7 +188,7 @@ def test_a_prediction_that_is_not_a_number_never_becomes_visible(
 
 
 def predictions_of(settings: Settings, pipeline: Pipeline) -> pa.Table:
-    from forecache.lake.delta.tables import open_table
+    from forecache.kit.delta.tables import open_table
 
     return open_table(settings, pipeline.prediction_table).to_pyarrow_table()
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.inference.kernel import load_kernel, score_arrays
-from forecache.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.models.inference.kernel import load_kernel, score_arrays
+from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 
 WIDTH = 20
 ROWS = np.random.default_rng(1).standard_normal((6_000, WIDTH), dtype=np.float32)

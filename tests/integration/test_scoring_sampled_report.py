@@ -13,12 +13,12 @@ from sample_project.pipelines.visits import returns
 from scoring_support import NIGHT, features_table, make_pipeline, register_model, write_features
 from training_sample import sample_rows, write_training_set
 
-from forecache.monitoring.drift.sampled_report import write_drift_report
-from forecache.pipeline import Drift
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
+from forecache.base.settings import Settings
+from forecache.declare import Drift
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
+from forecache.plugins.drift.distributions.sampled_report import write_drift_report
 from forecache.scoring.run import score
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -20,21 +20,21 @@ from scoring_support import (
     write_features,
 )
 
-from forecache.errors import CheckError
-from forecache.lake.delta.tables import open_table, table_version
+from forecache.base.errors import CheckError
+from forecache.base.results import no_progress
+from forecache.base.settings import Settings
+from forecache.base.steps import lake_step
+from forecache.declare import Pipeline
+from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import hold_table_lock
-from forecache.monitoring.drift.binned_counts import binned_counts
-from forecache.pipeline import Pipeline
-from forecache.registry.challenger import dismiss_challenger, name_challenger
-from forecache.results import no_progress
+from forecache.models.registry.challenger import dismiss_challenger, name_challenger
+from forecache.plugins.drift.distributions.binned_counts import binned_counts
 from forecache.scoring import nightly
 from forecache.scoring.challenger.shadow import SHADOW_STAGE, score_shadow
 from forecache.scoring.night_inputs import STAGE
 from forecache.scoring.nightly import score_nights
 from forecache.scoring.run import score
-from forecache.settings import Settings
-from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

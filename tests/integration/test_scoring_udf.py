@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from scoring_support import column_signature, make_pipeline, network, quiet, register_model, save_onnx
 
-from forecache.errors import InputError, NotFoundError, SettingsError
+from forecache.base.errors import InputError, NotFoundError, SettingsError
 from forecache.scoring import scoring_udf
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
 
 WIDTH = 5
 NAMES = [f"f{i}" for i in range(WIDTH)]
@@ -166,7 +166,7 @@ def test_an_xgboost_booster_is_given_the_columns_that_it_was_trained_on(
     import mlflow.xgboost
     import xgboost
 
-    from forecache.inference.choose_runtime import plan_scoring
+    from forecache.models.inference.choose_runtime import plan_scoring
 
     quiet()
     data = xgboost.DMatrix(ROWS, label=(ROWS[:, 0] > 0).astype(int), feature_names=trained_on)
@@ -377,7 +377,7 @@ def test_a_worker_with_another_version_of_the_runtime_than_the_driver_does_not_s
 ) -> None:
     from pyspark.errors import PySparkException
 
-    from forecache.inference import choose_runtime as choice
+    from forecache.models.inference import choose_runtime as choice
 
     monkeypatch.setattr(choice, "deciding_versions", lambda path, runtime: {"onnxruntime": "0.1"})
     model = scoring_udf(spark, onnx_model)

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_support import make_pipeline
 
-from forecache.hashes import row_hashes
-from forecache.lake.delta.files import place_of
-from forecache.pipeline import Pipeline
+from forecache.base.hashes import row_hashes
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.files import place_of
 from forecache.scoring.partitions import unique_keys as uniqueness
 from forecache.scoring.partitions.staged_files import StagedFile
-from forecache.settings import Settings
 
 PIPELINE = make_pipeline(num_features=2)
 

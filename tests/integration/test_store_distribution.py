@@ -17,13 +17,13 @@ from second_process import running
 from store_services import minio_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError
-from forecache.folders import BucketFolder, Folder, LocalFolder
-from forecache.reader.versions.damage import DamagedVersions, open_newest_undamaged
-from forecache.settings import Settings, load_settings
-from forecache.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.store.pointer import write_pointer
-from forecache.store.replicas.sync import remote_pipelines
+from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
+from forecache.base.folders import BucketFolder, Folder, LocalFolder
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
+from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, sync_targets
+from forecache.serve.store.pointer import write_pointer
+from forecache.serve.store.replicas.sync import remote_pipelines
 
 _FOLDERS = itertools.count()
 
@@ -163,8 +163,8 @@ def test_two_publishers_to_one_remote_one_wins(
 _PUSHES_SLOWLY = """
 import sys, time
 from pathlib import Path
-from forecache.folders import LocalFolder
-from forecache.store import Store, push
+from forecache.base.folders import LocalFolder
+from forecache.serve.store import Store, push
 store, remote, go, moment = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 honest = getattr(LocalFolder, moment)
 def waits(self, *arguments):
@@ -338,7 +338,7 @@ def test_a_replica_that_has_pinned_goes_on_serving_that(
 
 _KILLED_PULL = (
     "import os, signal, sys\nfrom pathlib import Path\n"
-    "from forecache.store import Store, open_remote, pull\nfrom forecache.store.replicas import push_pull, transfer\n"
+    "from forecache.serve.store import Store, open_remote, pull\nfrom forecache.serve.store.replicas import push_pull, transfer\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
     "setattr(push_pull if hasattr(push_pull, sys.argv[3]) else transfer, sys.argv[3], kill)\n"
     "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"

@@ -14,17 +14,17 @@ import redis
 from store_services import redis_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
+from forecache.base.settings import Settings
+from forecache.base.steps import publish_step
 from forecache.cli.checks.state import check_bytes, check_stores
 from forecache.cli.main import main
-from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
-from forecache.settings import Settings
-from forecache.steps import publish_step
-from forecache.store import Store, checkup, open_remote, open_store, publish, pull, push
-from forecache.store.checkup import DamagedStoresError, verify_store, verify_stores
-from forecache.store.locks import publisher_lock
-from forecache.store.manifest import Manifest
-from forecache.store.redis.versions import RedisStore
-from forecache.store.retention import retire_versions
+from forecache.plugins.redis.versions import RedisStore
+from forecache.serve.store import Store, checkup, open_remote, open_store, publish, pull, push
+from forecache.serve.store.checkup import DamagedStoresError, verify_store, verify_stores
+from forecache.serve.store.locks import publisher_lock
+from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.retention import retire_versions
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}

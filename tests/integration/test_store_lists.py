@@ -13,13 +13,13 @@ from reader_support import value_json
 from store_services import redis_server
 from store_tables import NEXT_NIGHT, OPEN_RULES, SCORED_AT, upsert, write_night
 
-from forecache.errors import CheckError
-from forecache.pipeline import Publish
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.settings import Settings
-from forecache.store import Store, diff_versions, open_redis_store, open_remote, open_store, publish, pull
-from forecache.store.publishing import full_jobs, incremental
-from forecache.store.segment import writer
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings
+from forecache.declare import Publish
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import Store, diff_versions, open_redis_store, open_remote, open_store, publish, pull
+from forecache.serve.store.publishing import full_jobs, incremental
+from forecache.serve.store.segment import writer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -96,7 +96,7 @@ def test_every_type_is_read_as_the_table_has_it(settings: Settings) -> None:
 
 
 def test_a_table_written_by_spark_is_read_the_same(settings: Settings, spark: "SparkSession") -> None:
-    from forecache.lake.delta.tables import open_table
+    from forecache.kit.delta.tables import open_table
 
     table = list_table(SHOPPERS)
     rows = [tuple(row.values()) for row in table.to_pylist()]
@@ -205,7 +205,7 @@ def test_long_lists_are_spread_over_more_shards_and_still_travel_in_small_segmen
 
 
 def test_batches_hold_few_rows_where_lists_are_long(settings: Settings) -> None:
-    from forecache.store.encoding.prediction_source import open_night
+    from forecache.serve.store.encoding.prediction_source import open_night
 
     write_night(settings, list_table(SHOPPERS))
     source = open_night(settings, recommended(), None)
@@ -216,7 +216,7 @@ def test_batches_hold_few_rows_where_lists_are_long(settings: Settings) -> None:
 
 
 def test_a_row_group_with_lists_is_decoded_batch_by_batch(settings: Settings) -> None:
-    from forecache.store.encoding.prediction_source import open_night
+    from forecache.serve.store.encoding.prediction_source import open_night
 
     lists = pa.array([top(50)], TYPES["items"]).take(pa.array([0] * 40_000))
     table = list_table({f"{number:05d}": {} for number in range(40_000)})

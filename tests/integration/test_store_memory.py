@@ -11,8 +11,8 @@ import pytest
 from deltalake import WriterProperties, write_deltalake
 from store_tables import NEXT_NIGHT, NIGHT, churn
 
-from forecache.settings import Settings, load_settings
-from forecache.store import publish
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.store import publish
 
 _SUPPORT = Path(__file__).parents[1] / "support"
 _ROW_GROUP_ROWS = 1 << 16
@@ -25,10 +25,11 @@ _SCRIPT = """
 import sys, threading
 sys.path.insert(0, sys.argv[2])
 from store_tables import churn
-from forecache.settings import load_settings
-from forecache.store import publish
-from forecache.lake.delta.comparison import anti_join, compare
-from forecache.store.publishing.changes import compare_partitions
+from forecache.base.settings import load_settings
+from forecache.serve.store import publish
+from forecache.kit.delta.comparison import anti_join
+from forecache.kit.delta.comparison import compare
+from forecache.serve.store.publishing.changes import compare_partitions
 
 compare.KEPT_BYTES = anti_join.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
 compare_partitions.num_cores = lambda: 1

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from store_tables import NEXT_NIGHT, append, churn, predictions, scores, upsert, write_night
 
-from forecache.errors import ForecacheError, InputError
-from forecache.settings import Settings
-from forecache.store import open_store, publish
-from forecache.store.publishing import worker_pool as pool
-from forecache.store.publishing.full_jobs import shards_of
-from forecache.store.segment import writer as build
+from forecache.base.errors import ForecacheError, InputError
+from forecache.base.settings import Settings
+from forecache.serve.store import open_store, publish
+from forecache.serve.store.publishing import worker_pool as pool
+from forecache.serve.store.publishing.full_jobs import shards_of
+from forecache.serve.store.segment import writer as build
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_worker_that_dies_stops_the_publish_in_words(settings: Settings) -> No
 
 def test_workers_die_with_the_publisher(tmp_path: Path) -> None:
     script = (
-        "import os, signal\nfrom forecache.store.publishing.worker_pool import ProcessPool\n"
+        "import os, signal\nfrom forecache.serve.store.publishing.worker_pool import ProcessPool\n"
         "pool = ProcessPool(2)\nprint(*[process.pid for process in pool.processes.values()], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

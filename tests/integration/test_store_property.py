@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from store_tables import NIGHT, OPEN_RULES, SCORED_AT, append, churn, prediction_table, predictions, upsert, write_night
 from view_tables import OPEN, features, household, require_rows, write_features
 
-from forecache.settings import load_settings
-from forecache.store import open_store, publish
+from forecache.base.settings import load_settings
+from forecache.serve.store import open_store, publish
 
 KEYS = st.sampled_from([f"k{number}" for number in range(12)])
 SCORES = st.sampled_from([0.0, 0.125, 0.5, 0.75, 1.0, None])

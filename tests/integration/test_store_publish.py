@@ -23,10 +23,10 @@ from store_tables import (
     write_night,
 )
 
-from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
-from forecache.settings import Settings
-from forecache.store import Store, decode_key, encode_key, open_store, publish, split_entry
-from forecache.store.locks import publisher_lock
+from forecache.base.errors import CheckError, ConflictError, InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.serve.store import Store, decode_key, encode_key, open_store, publish, split_entry
+from forecache.serve.store.locks import publisher_lock
 
 
 def served(store: Store) -> dict[str, float | None]:
@@ -214,7 +214,7 @@ def test_more_segments_than_allowed_are_merged_into_a_new_base(settings: Setting
 def test_segments_that_are_together_large_are_merged_into_a_new_base(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.store.segment import writer as build
+    from forecache.serve.store.segment import writer as build
 
     monkeypatch.setattr(build, "SHARD_ROWS", 500)
     expected = scores(3000)
@@ -239,7 +239,7 @@ def test_segments_that_are_together_large_are_merged_into_a_new_base(
 
 
 def test_a_base_that_has_outgrown_its_shards_is_built_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecache.store.segment import writer as build
+    from forecache.serve.store.segment import writer as build
 
     write_night(settings, predictions(scores(3000)))
     publish(settings, churn())
@@ -251,7 +251,7 @@ def test_a_base_that_has_outgrown_its_shards_is_built_anew(settings: Settings, m
 def test_a_merged_base_that_lost_a_row_does_not_pass_the_verification(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.store.publishing import compaction
+    from forecache.serve.store.publishing import compaction
 
     write_night(settings, predictions(scores(30)))
     rules = replace(OPEN_RULES, max_segments=1)

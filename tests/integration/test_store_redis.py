@@ -12,13 +12,13 @@ from store_services import redis_cluster, redis_server
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, prediction_table, predictions, scores, upsert, write_night
 from view_tables import OPEN, features, household, write_features
 
+from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.base.settings import Settings
 from forecache.cli.commands.distribution import _load_redis
-from forecache.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
-from forecache.reader.versions.redis import RedisSource
-from forecache.settings import Settings
-from forecache.store import open_redis_store, open_store, publish, sync_targets
-from forecache.store.redis.client import connect
-from forecache.store.redis.versions import RedisStore
+from forecache.plugins.redis.client import connect
+from forecache.plugins.redis.reader import RedisSource
+from forecache.plugins.redis.versions import RedisStore
+from forecache.serve.store import open_redis_store, open_store, publish, sync_targets
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 
@@ -192,9 +192,9 @@ def test_two_publishers_to_redis_one_wins(redis_settings: Settings, monkeypatch:
 _LOADS_SLOWLY = """
 import sys, time
 from pathlib import Path
-from forecache.settings import load_settings
-from forecache.store import Store, open_redis_store
-from forecache.store.redis.versions import RedisStore
+from forecache.base.settings import load_settings
+from forecache.serve.store import Store, open_redis_store
+from forecache.plugins.redis.versions import RedisStore
 store, url, go, moment = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 honest = getattr(RedisStore, moment)
 def waits(self, *arguments):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.errors import CheckError, NotFoundError
-from forecache.settings import Settings
-from forecache.store import Store, diff_versions, open_store, publish
+from forecache.base.errors import CheckError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.serve.store import Store, diff_versions, open_store, publish
 
 
 def score(store: Store, key: str, version: int | None = None) -> bytes | None:
@@ -105,7 +105,7 @@ def test_retention_keeps_current_pinned_and_open_versions(settings: Settings, st
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from forecache.store import Store\n"
+            "import sys; from pathlib import Path; from forecache.serve.store import Store\n"
             "snapshot = Store(Path(sys.argv[1])).snapshot(2); print('open', flush=True); sys.stdin.read()\n"
             "print(snapshot.get(b'00001'), flush=True)",
             str(store.layout.root),

@@ -9,11 +9,11 @@ import pytest
 from store_tables import NEXT_NIGHT, NIGHT
 from view_tables import COLUMNS, FEATURES, OPEN, features, household, require_rows, write_features
 
-from forecache.errors import CheckError, ConflictError, InputError, NotFoundError
+from forecache.base.errors import CheckError, ConflictError, InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Feature, Publish
 from forecache.operations.publish_night import publish_night
-from forecache.pipeline import Feature, Publish
-from forecache.settings import Settings
-from forecache.store import Store, diff_versions, open_remote, open_store, publish, pull, push
+from forecache.serve.store import Store, diff_versions, open_remote, open_store, publish, pull, push
 
 
 def rows(count: int, *, start: int = 0) -> dict:
@@ -211,7 +211,7 @@ def test_two_publishers_at_once_leave_one_whole_version_each(settings: Settings)
 
 
 def test_a_category_is_refused_at_load() -> None:
-    from forecache.errors import SettingsError
+    from forecache.base.errors import SettingsError
 
     with pytest.raises(SettingsError, match=r"category 'band'.*fields=\('spend',\)"):
         household(features=(Feature("spend"), Feature("band", type="category")))

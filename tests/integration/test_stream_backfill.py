@@ -16,17 +16,17 @@ from maintenance_lake import age
 from stream_sample import DAY, START, a_stream, messages, payment, release, table_rows
 from stream_truth import plain
 
+from forecache.base.errors import ConflictError, InputError
+from forecache.base.settings import Settings
 from forecache.cli.output import FLAGS
-from forecache.cli.stream_tables import recompute_table
-from forecache.errors import ConflictError, InputError
+from forecache.declare.project import Project
 from forecache.lake.maintenance import compaction as merging
 from forecache.operations import lake_maintenance as maintaining
-from forecache.pipeline.project import Project
-from forecache.settings import Settings
-from forecache.stream.backfill.backfill import backfill
+from forecache.plugins.backfill.backfill import backfill
+from forecache.plugins.backfill.recompute.lake_states import LakeStates
+from forecache.plugins.backfill.recompute.recompute import recompute
+from forecache.plugins.backfill.stream_tables import recompute_table
 from forecache.stream.lock import lock_stream
-from forecache.stream.recompute.lake_states import LakeStates
-from forecache.stream.recompute.recompute import recompute
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table import writer
 from forecache.stream.table.writer import CommitBatch, StreamWriter

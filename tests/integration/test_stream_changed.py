@@ -10,15 +10,15 @@ import pytest
 from live_support import live_row
 from stream_sample import CUSTOMER, DAY, PACE, PAYMENTS, EmptyNight, a_stream, messages, payment, table_rows
 
-from forecache.errors import UnavailableError
-from forecache.pipeline import Table, Topic
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store
-from forecache.store.live.layer import read_layer
-from forecache.store.live.pending import open_pending_writer
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.writer import open_live_writer
-from forecache.store.publishing.streamed.overlay import open_overlay
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Table, Topic
+from forecache.serve.store import open_store
+from forecache.serve.store.live.layer import read_layer
+from forecache.serve.store.live.pending import open_pending_writer
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.writer import open_live_writer
+from forecache.serve.store.publishing.streamed.overlay import open_overlay
 from forecache.stream.arrow.pending_rows import _answer_rows_function
 from forecache.stream.live_layers import write_layers
 from forecache.stream.orphaned_pending_rows import OrphanedPendingRows

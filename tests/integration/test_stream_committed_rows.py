@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 from topic_job import commit_answers
 
-from forecache.lake.delta.log import open_if_exists
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.kit.delta.log import open_if_exists
 from forecache.stream.topic.committed_rows import CommittedRows
 from forecache.stream.topic.producer import row_messages
 

@@ -11,17 +11,17 @@ import pytest
 from warm import start
 from watched_streams import D, StreamTable, extract_until, moment, payments
 
-from forecache.errors import InputError, NotYetError
+from forecache.base.errors import InputError, NotYetError
+from forecache.base.settings import Settings
+from forecache.base.stream_state import StreamState, write_state
+from forecache.declare import Column, Source, StreamDay
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.query import query
 from forecache.lake.sources.days_to_extract import days_to_extract, extraction_delay_reason
 from forecache.lake.sources.extract import extract
 from forecache.lake.sources.source_states import find_awaited_sources, require_delivered
-from forecache.lineage.stage_facts import stage_facts
-from forecache.pipeline import Column, Source, StreamDay
-from forecache.settings import Settings
-from forecache.stream_state import StreamState, write_state
+from forecache.plugins.lineage.stage_facts import stage_facts
 
 SOURCE = payments()
 NOW = moment(D[3], 0.5)

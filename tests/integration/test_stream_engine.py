@@ -15,13 +15,13 @@ from stream_sample import payment, release, table_rows
 from waiting import wait_for
 from warm import start
 
-from forecache.settings import PROJECT_ROOT, Settings
-from forecache.store import open_store
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import LiveRow
+from forecache.base.settings import PROJECT_ROOT, Settings
+from forecache.base.stream_state import StreamState, is_running, read_state
+from forecache.serve.store import open_store
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import LiveRow
 from forecache.stream.arrow import engine as arrow
 from forecache.stream.tiles.restore_tiles import tile_saver
-from forecache.stream_state import StreamState, is_running, read_state
 
 pytestmark = pytest.mark.slow
 NEVER = {"freshness": "event", "commit_s": 3600.0}
@@ -159,7 +159,7 @@ def test_a_broker_that_is_not_there_is_one_sentence(ready: Settings, monkeypatch
     from forecache.stream.kafka import consumer
 
     monkeypatch.setattr(consumer, "_TIMEOUT_S", 1.0)
-    from forecache.errors import UnavailableError
+    from forecache.base.errors import UnavailableError
 
     with pytest.raises(UnavailableError, match="brokers: 127.0.0.1:9") as caught:
         run_stream(ready.home_path, "127.0.0.1:9", "payments", {})

@@ -15,8 +15,8 @@ from stream_night import KNOWN, write_customers
 from stream_sample import PACE, POISON, START, EmptyNight, a_stream, payment, release
 from stream_truth import plain
 
-from forecache.settings import Settings
-from forecache.stream.spark.source import judge_frame, split_judged
+from forecache.base.settings import Settings
+from forecache.plugins.spark_stream.source import judge_frame, split_judged
 from forecache.stream.step.step import StepResult, StreamStep
 from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 

@@ -12,8 +12,8 @@ from stream_night import write_customers
 from stream_sample import PACE, POISON, a_stream, payment, release, table_rows
 from stream_truth import plain
 
+from forecache.plugins.spark_stream.engine import SparkEngine
 from forecache.stream.arrow.engine import ArrowEngine
-from forecache.stream.spark.engine import SparkEngine
 from forecache.stream.table_schema import KAFKA_AT
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pytest
 from stream_sample import messages
 
+from forecache.base.settings import Settings
+from forecache.declare import Avro, Column, Json, Source
 from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.parsing import parse_file, parsed_columns
-from forecache.pipeline import Avro, Column, Json, Source
-from forecache.settings import Settings
 from forecache.stream.events.event_judge import EventJudge
 from forecache.stream.table_schema import OFFSET
 

@@ -12,13 +12,13 @@ from maintenance_lake import age
 from warm import assert_valid_log, log_of
 from watched_streams import StreamTable
 
-from forecache.lake.delta.log import active_files, removed_files
-from forecache.lake.delta.stream_tables import KEPT, hour_of, read_stream_bases
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import Settings
+from forecache.kit.delta.log import active_files, removed_files
+from forecache.kit.delta.stream_tables import KEPT, hour_of, read_stream_bases
+from forecache.kit.delta.tables import open_table
 from forecache.lake.maintenance import remove
 from forecache.lake.maintenance.maintain import maintain_table
 from forecache.operations.lake_maintenance import pinned_versions
-from forecache.settings import Settings
 
 TABLE = "stream_cards"
 

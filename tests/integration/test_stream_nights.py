@@ -14,15 +14,15 @@ from release_support import make_release
 from stream_code import seen_views
 from stream_sample import messages
 
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Stream, Topic
+from forecache.kit.delta.tables import open_table
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
-from forecache.pipeline import Stream, Topic
+from forecache.plugins.backfill.recompute.lake_states import LakeStates
 from forecache.realtime.release.format import LookupContract
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store, publish
-from forecache.stream.recompute.lake_states import LakeStates
+from forecache.serve.store import open_store, publish
 from forecache.stream.step.answerer import switch_to_newest
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table_schema import BASE

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from store_tables import NEXT_NIGHT, NIGHT, OPEN_RULES, churn, predictions, scores, upsert, write_night
 from stream_rows import StreamTable, click, live_churn, moment
 
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.settings import Settings, load_settings
-from forecache.store import Store, open_store, publish, split_entry
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import Store, open_store, publish, split_entry
 
 DAY = timedelta(days=1)
 
@@ -141,7 +141,7 @@ def test_gates_judge_the_batch_and_not_what_the_stream_has_put_over_it(settings:
 
 
 def test_workers_hide_the_same_rows(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecache.store.publishing import worker_pool
+    from forecache.serve.store.publishing import worker_pool
 
     monkeypatch.setattr(worker_pool, "INLINE_ROWS", 0)
     batch = scores(5000)

@@ -13,13 +13,13 @@ import pytest
 from reader_support import eventually
 from watched_streams import cards
 
-from forecache.monitoring.streams.starts import Starts, read_starts, write_starts
+from forecache.base.settings import Settings
+from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder, write_state
+from forecache.declare.project import Project
 from forecache.operations.keep_streams_running import StartResult, keep_running
-from forecache.operations.watch.collect_alerts import collect_alerts
-from forecache.operations.watch.find_alerts import stream_alerts
-from forecache.pipeline.project import Project
-from forecache.settings import Settings
-from forecache.stream_state import StreamState, is_running, read_state, stream_folder, write_state
+from forecache.plugins.alerts.watch.collect_alerts import collect_alerts
+from forecache.plugins.alerts.watch.find_alerts import stream_alerts
+from forecache.stream.status.starts import Starts, read_starts, write_starts
 
 SUPPORT = Path(__file__).parent.parent / "support"
 STREAM = cards()
@@ -60,7 +60,7 @@ def end(settings: Settings) -> None:
 def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: Settings) -> None:
     home = settings.home_path
     script = (
-        "import sys; from pathlib import Path; from forecache.settings import load_settings; "
+        "import sys; from pathlib import Path; from forecache.base.settings import load_settings; "
         "from watched_streams import cards; from forecache.operations.keep_streams_running import keep_running; "
         f"print(keep_running(load_settings(home={str(settings.home)!r}), [cards()], command={engine(60)!r}))"
     )
@@ -86,7 +86,7 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
 @pytest.mark.faults
 def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from forecache.settings import load_settings; "
+        "import sys, time; from pathlib import Path; from forecache.base.settings import load_settings; "
         "from watched_streams import cards; from forecache.operations.keep_streams_running import keep_running; "
         f"settings, stream = load_settings(home={str(settings.home)!r}), cards(); print('ready', flush=True); "
         "sys.stdin.read(1); "

@@ -8,9 +8,9 @@ import pytest
 from deltalake import DeltaTable
 from stream_rows import StreamTable, click, moment
 
-from forecache.settings import Settings
-from forecache.store.encoding import stream_source
-from forecache.store.encoding.stream_source import open_stream_table
+from forecache.base.settings import Settings
+from forecache.serve.store.encoding import stream_source
+from forecache.serve.store.encoding.stream_source import open_stream_table
 
 HOURS = (8, 9, 10, 11, 12)
 COLUMNS = ["customer_id", "position"]

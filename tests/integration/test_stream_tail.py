@@ -8,14 +8,14 @@ from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_ni
 from stream_rows import StreamTable, click, live_churn, moment
 from tailing import clicks, follow, layer, truth
 
-from forecache.errors import ConflictError
-from forecache.files import lock
-from forecache.settings import Settings, load_settings
-from forecache.steps import publish_step
-from forecache.store import open_remote, open_store, publish, pull, push
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.tail_state import read_tail_state
-from forecache.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
+from forecache.base.errors import ConflictError
+from forecache.base.files import lock
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import publish_step
+from forecache.serve.store import open_remote, open_store, publish, pull, push
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.tail_state import read_tail_state
+from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
 from forecache.stream.tail.tailer import Tailer
 
 LATER = NIGHT.replace(year=1998, month=7, day=2)
@@ -142,7 +142,7 @@ def test_rows_that_no_version_needs_are_removed_and_one_with_a_lower_cut_brings_
         push(store, remote)
         with pytest.MonkeyPatch.context() as patched:
             # The tailer is this process, which waits: it turns while the pull does.
-            patched.setattr("forecache.store.live.reader.time.sleep", lambda _: _turn_at_once(there))
+            patched.setattr("forecache.serve.store.live.reader.time.sleep", lambda _: _turn_at_once(there))
             pull(replica, remote, keep=0)
         assert layer(replica) == truth(stream, above=1)
 
@@ -207,7 +207,7 @@ def test_a_commit_whose_rows_claim_another_position_is_refused_in_words(settings
 
 
 def test_only_one_writer_has_a_layer(settings: Settings) -> None:
-    from forecache.store.live.writer import open_live_writer
+    from forecache.serve.store.live.writer import open_live_writer
 
     store = live_churn(settings)
     with open_live_writer(store.layout), pytest.raises(ConflictError, match="being written by process"):

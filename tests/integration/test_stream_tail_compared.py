@@ -9,17 +9,17 @@ from stream_rows import StreamTable, live_churn
 from tailing import clicks, compare_now, environment_of, follow, layer, truth
 from watched_streams import cards
 
-from forecache.monitoring.streams.layer_status import read_layer_status
-from forecache.monitoring.streams.starts import Starts
-from forecache.monitoring.streams.stream_checks import StreamCheckResult, evaluate_checks
-from forecache.monitoring.streams.stream_status import StreamStatus
-from forecache.settings import Settings
-from forecache.store import Store
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import LiveRow, record_of
-from forecache.store.live.tail_state import read_tail_state
+from forecache.base.settings import Settings
+from forecache.base.stream_state import StreamState
+from forecache.serve.store import Store
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import LiveRow, record_of
+from forecache.serve.store.live.tail_state import read_tail_state
+from forecache.stream.status.layer_status import read_layer_status
+from forecache.stream.status.starts import Starts
+from forecache.stream.status.stream_checks import StreamCheckResult, evaluate_checks
+from forecache.stream.status.stream_status import StreamStatus
 from forecache.stream.tail.tailer import Tailer
-from forecache.stream_state import StreamState
 
 
 def test_an_equal_layer_is_verified_through_the_version_that_was_applied(settings: Settings) -> None:

@@ -9,14 +9,14 @@ from stream_rows import StreamTable
 from tailed_view import CARDS, PAYMENTS, PLAN, folded, rows, tiles, view_store, view_stream
 from tailing import follow
 
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import Settings
-from forecache.store import Store
-from forecache.store.live.layer import write_layer
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.tail_state import read_tail_state
+from forecache.base.settings import Settings
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.fold import event_states, fold
+from forecache.serve.store import Store
+from forecache.serve.store.live.layer import write_layer
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.tail_state import read_tail_state
 from forecache.stream.tail.tailer import Tailer
-from forecache.windows.fold import event_states, fold
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_keys_without_an_event_since_the_smallest_night_leave_the_layer(store: S
 def test_a_layer_whose_declaration_changes_is_made_anew(store: Store, stream: StreamTable) -> None:
     from dataclasses import replace
 
-    from forecache.store.live.layer import read_layer
+    from forecache.serve.store.live.layer import read_layer
 
     stream.commit(rows(PAYMENTS[:200]))
     with Tailer(stream.settings) as tailer:

@@ -12,11 +12,11 @@ from stream_rows import StreamTable
 from tailed_view import CARDS, PAYMENTS, folded, rows, tiles, view_store, view_stream
 from tailing import compare_now, environment_of, follow
 
-from forecache.settings import Settings
-from forecache.store import Store
-from forecache.store.encoding.stream_source import StreamTable as StreamRows
-from forecache.store.live.rows import row_of
-from forecache.store.live.tail_state import read_tail_state
+from forecache.base.settings import Settings
+from forecache.serve.store import Store
+from forecache.serve.store.encoding.stream_source import StreamTable as StreamRows
+from forecache.serve.store.live.rows import row_of
+from forecache.serve.store.live.tail_state import read_tail_state
 from forecache.stream.tail.tailer import Tailer
 
 

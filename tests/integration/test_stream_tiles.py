@@ -14,10 +14,10 @@ from stream_sample import messages
 from tile_machine import NIGHT, STREAM, VALUES, Machine, from_rows, random_payments, took_in
 from waiting import wait_for
 
-from forecache.errors import ConflictError
-from forecache.lake.delta.log import open_if_exists
-from forecache.settings import Settings, load_settings
-from forecache.stream.spark import sink
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.log import open_if_exists
+from forecache.plugins.spark_stream import sink
 from forecache.stream.tiles import saver
 from forecache.stream.tiles.restore_tiles import tile_saver
 from forecache.stream.tiles.tile_file import TileWriter

@@ -13,9 +13,9 @@ import pytest
 from stream_sample import CUSTOMER
 from tile_machine import NIGHT, SHOP, STREAM, VALUES, Machine, from_rows, payments_stream, took_in
 
-from forecache.lake.delta.log import open_if_exists
-from forecache.pipeline import Live
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Live
+from forecache.kit.delta.log import open_if_exists
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from forecache.errors import ConflictError, SettingsError, UnavailableError
-from forecache.settings import Settings, load_settings
-from forecache.training import launch
-from forecache.training.join import join
-from forecache.training.launch import train
-from forecache.training.spec import TrainingSpec
-from forecache.training.torchrun import worker_environment
+from forecache.base.errors import ConflictError, SettingsError, UnavailableError
+from forecache.base.settings import Settings, load_settings
+from forecache.models.training import launch
+from forecache.models.training.launch import train
+from forecache.models.training.spec import TrainingSpec
+from forecache.models.training.torchrun import worker_environment
+from forecache.plugins.torch.join import join
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_a_second_node_lends_its_worker_to_the_run_and_ends_with_it(tmp_path: Pa
     write_training_set(settings, returns, rows_per_date=200)
     variables = {"FORECACHE_TRAINING_NODES": "2", "FORECACHE_TRAINING_RENDEZVOUS": rendezvous}
     second = subprocess.Popen(
-        [sys.executable, "-m", "forecache.training.join", "returns", "--wait-s", "120"],
+        [sys.executable, "-m", "forecache.plugins.torch.join", "returns", "--wait-s", "120"],
         env={**worker_environment(settings), **variables, "FORECACHE_TRAINING_WORKERS": "1"},
     )
     try:

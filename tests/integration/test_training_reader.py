@@ -10,10 +10,10 @@ import pytest
 import torch
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.errors import InputError
-from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.reader import BatchReader
-from forecache.training.worker.reading.split import TableSplit
+from forecache.base.errors import InputError
+from forecache.plugins.torch.worker.reading.order import EpochOrder
+from forecache.plugins.torch.worker.reading.reader import BatchReader
+from forecache.plugins.torch.worker.reading.split import TableSplit
 
 ROWS = 1003
 

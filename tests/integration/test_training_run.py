@@ -13,18 +13,18 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import basket, returns
 from training_sample import write_training_set
 
-from forecache.errors import ConflictError, ForecacheError, NotFoundError
+from forecache.base.errors import ConflictError, ForecacheError, NotFoundError
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Training, load_pipeline
 from forecache.lake.ledger import last_record
-from forecache.pipeline import Training, load_pipeline
-from forecache.registry.gate.examples import read_examples
-from forecache.registry.gate.score_metrics import log_loss
-from forecache.results import StageResult
-from forecache.settings import Settings, load_settings
-from forecache.tracking.client import connect_mlflow
-from forecache.tracking.runs import open_training_run
-from forecache.training import torchrun
-from forecache.training.exclusive.run_lock import lock_folder
-from forecache.training.launch import run_folder, train, training_inputs
+from forecache.models.registry.gate.examples import read_examples
+from forecache.models.registry.gate.score_metrics import log_loss
+from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.runs import open_training_run
+from forecache.models.training import torchrun
+from forecache.models.training.exclusive.run_lock import lock_folder
+from forecache.models.training.launch import run_folder, train, training_inputs
 
 pytestmark = pytest.mark.slow
 
@@ -172,10 +172,10 @@ def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path
 def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.1)
+    monkeypatch.setattr("forecache.models.training.exclusive.run_lock.GRACE_S", 0.1)
     settings = settings_in(tmp_path)
     write_training_set(settings, returns, rows_per_date=10)
-    from forecache.training.launch import pinned_version, run_folder, training_inputs
+    from forecache.models.training.launch import pinned_version, run_folder, training_inputs
 
     folder = run_folder(settings, returns, training_inputs(returns, pinned_version(settings, returns)))
     folder.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, mon
 
 
 def test_other_hyperparameters_are_another_run(trained: tuple[Settings, StageResult, list[str]]) -> None:
-    from forecache.training.launch import training_inputs
+    from forecache.models.training.launch import training_inputs
 
     changed = replace(returns, training=replace(returns.training, learning_rate=0.02))
     assert training_inputs(changed, 2) != training_inputs(returns, 2)
@@ -199,7 +199,7 @@ def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first
     settings = load_settings(home=tmp_path / "home", project="sample_project")
     version = write_training_set(settings, returns, rows_per_date=10)
     folder = run_folder(settings, returns, training_inputs(returns, version))
-    monkeypatch.setattr("forecache.training.exclusive.run_lock.GRACE_S", 0.0)
+    monkeypatch.setattr("forecache.models.training.exclusive.run_lock.GRACE_S", 0.0)
     folder.mkdir(parents=True)
     with (
         lock_folder(folder, "training"),

@@ -9,16 +9,16 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from forecache.errors import ConflictError, NotFoundError
+from forecache.base.errors import ConflictError, NotFoundError
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import last_record
-from forecache.settings import Settings, load_settings
-from forecache.tracking.client import connect_mlflow
-from forecache.training.exclusive.run_lock import lock_folder
-from forecache.training.spec import TrainingSpec
-from forecache.training.torchrun import OnEvent
-from forecache.training.tuning import search as tuning
-from forecache.training.tuning.search import tune
-from forecache.training.tuning.study import finished_trials, open_study, requeue_interrupted, suggest
+from forecache.models.tracking.client import connect_mlflow
+from forecache.models.training.exclusive.run_lock import lock_folder
+from forecache.models.training.spec import TrainingSpec
+from forecache.models.training.torchrun import OnEvent
+from forecache.plugins.tune import search as tuning
+from forecache.plugins.tune.search import tune
+from forecache.plugins.tune.study import finished_trials, open_study, requeue_interrupted, suggest
 
 
 def settings_in(folder: Path) -> Settings:

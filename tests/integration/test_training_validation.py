@@ -12,10 +12,10 @@ import torch
 from deltalake import DeltaTable, write_deltalake
 from torch import nn
 
-from forecache.pipeline import Training
-from forecache.training.worker.loop.session import TrainingSession
-from forecache.training.worker.reading.order import EpochOrder
-from forecache.training.worker.reading.split import TableSplit
+from forecache.declare import Training
+from forecache.plugins.torch.worker.loop.session import TrainingSession
+from forecache.plugins.torch.worker.reading.order import EpochOrder
+from forecache.plugins.torch.worker.reading.split import TableSplit
 
 ROWS = 500
 X = np.linspace(-9, 9, ROWS, dtype=np.float32)

@@ -12,12 +12,16 @@ from alert_receivers import Receiver, receiver
 from reader_support import StalePolicy, churn_rows, write_version, yesterday
 from store_tables import churn
 
-from forecache.alerts.alert import LASTING, Alert
-from forecache.alerts.notify import notify
-from forecache.lake.delta.tables import append_rows
-from forecache.operations.watch import collect_alerts as looking
-from forecache.operations.watch.collect_alerts import collect_and_notify
-from forecache.operations.watch.find_alerts import (
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log, load_pipeline, load_realtime
+from forecache.declare.project import Project
+from forecache.kit.delta.tables import append_rows
+from forecache.models.registry.promotions import Promotion, last_promotion, record_promotion
+from forecache.plugins.alerts.alert import LASTING, Alert
+from forecache.plugins.alerts.notify import notify
+from forecache.plugins.alerts.watch import collect_alerts as looking
+from forecache.plugins.alerts.watch.collect_alerts import collect_and_notify
+from forecache.plugins.alerts.watch.find_alerts import (
     gate_alerts,
     lost_row_alerts,
     stale_version_alerts,
@@ -25,12 +29,8 @@ from forecache.operations.watch.find_alerts import (
     unasked_model_alerts,
     waiting_date_alerts,
 )
-from forecache.pipeline import Log, load_pipeline, load_realtime
-from forecache.pipeline.project import Project
 from forecache.realtime.log.commit.committer_state import CommitterState, write_state
 from forecache.realtime.log.record import schema
-from forecache.registry.promotions import Promotion, last_promotion, record_promotion
-from forecache.settings import Settings, load_settings
 
 SUPPORT = Path(__file__).parent.parent / "support"
 

@@ -8,7 +8,7 @@ from applied_sample import applied
 from rules_project.pipelines.rules import rules
 from scoring_support import NIGHT
 
-from forecache.pipeline import FunctionModel, Labelled, Pipeline, RegisteredModel
+from forecache.declare import FunctionModel, Labelled, Pipeline, RegisteredModel
 
 
 def pipeline_of(kind: str) -> Pipeline:
@@ -24,9 +24,9 @@ def pipeline_of(kind: str) -> Pipeline:
 
 def score_night(home: str, kind: str, when: str) -> None:
     """Score, and die `before` or `after` the record of the model's number or verdict is written, or `never`."""
-    from forecache.registry.applied import floors, resolve
+    from forecache.base.settings import load_settings
+    from forecache.models.registry.applied import floors, resolve
     from forecache.scoring.run import score
-    from forecache.settings import load_settings
 
     module: Any = {"function": resolve, "registered": floors}[kind]
     record = module.append_records

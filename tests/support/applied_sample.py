@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scoring_support import _new_database, column_signature, make_pipeline, network, quiet, save_onnx
 
-from forecache.pipeline import Pipeline
-from forecache.settings import Settings
-from forecache.tracking.client import connect_mlflow
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.tracking.client import connect_mlflow
 
 NAMES = ["f0", "f1", "f2", "f3"]
 

@@ -16,7 +16,7 @@ import pytest
 from free_ports import free_port
 from reader_support import RunningReader, start_reader
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PORT, READERS = 8080, (8081, 8082, 8083)

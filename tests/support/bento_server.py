@@ -12,7 +12,7 @@ import httpx
 import pytest
 from free_ports import free_port
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BENTOML = ROOT / ".tools" / "bentoml" / "bin" / "bentoml"

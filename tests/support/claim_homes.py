@@ -5,11 +5,11 @@ from pathlib import Path
 
 from asked_project.pipelines.payments import payments
 
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log, Rollout
 from forecache.operations.release import release_model
-from forecache.pipeline import Log, Rollout
 from forecache.realtime.release.folder import ReleaseFolder, open_releases
 from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout
-from forecache.settings import Settings, load_settings
 
 FIRST = replace(
     payments,

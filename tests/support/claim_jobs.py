@@ -5,11 +5,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import ConflictError
-from forecache.operations.rollout.ownership import claim_ownership, take_over
+from forecache.base.errors import ConflictError
+from forecache.base.settings import load_settings
+from forecache.base.steps import claim_step
+from forecache.plugins.rollouts.ownership import claim_ownership, take_over
 from forecache.realtime.release.folder import open_releases
-from forecache.settings import load_settings
-from forecache.steps import claim_step
 
 
 def own_together(home: Path, lake: dict[str, Any], barrier: Any) -> None:

@@ -3,8 +3,8 @@
 from datetime import date
 from typing import Any
 
+from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.settings import Settings
 
 NIGHT = date(2026, 1, 1)
 PRICES = {"cpu": (0.04, 0.01), "H100": (3.0, 1.0), "replica": (0.05, 0.02), "storage": (0.08, 0.02)}

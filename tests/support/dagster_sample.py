@@ -28,10 +28,10 @@ from assets.cost import build_cost
 from assets.parity import build_parity, parity_name
 from assets.rollout import rollout_metadata, rollout_name
 from assets.streams import layer_materializations, stream_evaluations, stream_materialization
+from forecache.base.settings import Settings, load_settings
+from forecache.base.stream_state import read_state, write_state
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.monitoring.streams.stream_status import read_stream_status
-from forecache.settings import Settings, load_settings
-from forecache.stream_state import read_state, write_state
+from forecache.stream.status.stream_status import read_stream_status
 from resources.instance import ensure_instance, runner_instance
 from resources.settings import SettingsResource
 

@@ -26,14 +26,14 @@ from ui_support import save_picture
 from waiting import beside
 from watched_reader import bins, make_batch, make_stream
 
+from forecache.base.settings import Settings, load_settings
+from forecache.base.stream_state import StreamState, read_state, write_state
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.realtime.log.commit.sidecar import run_committer_sidecar
-from forecache.settings import Settings, load_settings
-from forecache.store.layout import StoreLayout
-from forecache.store.live.rows import LiveRow
-from forecache.store.live.tail_state import read_tail_state, write_tail_state
-from forecache.store.live.writer import open_live_writer
-from forecache.stream_state import StreamState, read_state, write_state
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.tail_state import read_tail_state, write_tail_state
+from forecache.serve.store.live.writer import open_live_writer
 
 SUPPORT = Path(__file__).parent
 EVERY_S, SHOWN_S = 5, 300.0

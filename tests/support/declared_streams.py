@@ -4,7 +4,7 @@ from typing import Any
 
 from live_view_sample import PAYMENTS, VIEW
 
-from forecache.pipeline import (
+from forecache.declare import (
     Default,
     Feature,
     FeatureView,

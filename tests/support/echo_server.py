@@ -9,10 +9,10 @@ from typing import Any
 
 import uvloop
 
-from forecache.reader.connections.call import ClientGone, HttpCall
-from forecache.reader.connections.connections import Connections
-from forecache.reader.http.limits import BodyMemory
-from forecache.reader.http.problems import Problem
+from forecache.kit.http.connections.call import ClientGone, HttpCall
+from forecache.kit.http.connections.connections import Connections
+from forecache.kit.http.limits import BodyMemory
+from forecache.kit.http.problems import Problem
 
 LIMIT = 100_000
 

@@ -8,9 +8,9 @@ from typing import Any
 from estimator_project.pipelines.trees import churn_trees
 from registry_sample import NIGHT
 
-from forecache.errors import ForecacheError
-from forecache.settings import load_settings
-from forecache.training.launch import train
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import load_settings
+from forecache.models.training.launch import train
 
 
 def train_trees(home: Path, told: Any) -> None:

@@ -7,10 +7,10 @@ import signal
 import sys
 from datetime import date, datetime, timezone
 
+from forecache.base.settings import load_settings
+from forecache.base.steps import extract_step
+from forecache.declare import Column, Query, Source
 from forecache.lake.sources.extract import extract
-from forecache.pipeline import Column, Query, Source
-from forecache.settings import load_settings
-from forecache.steps import extract_step
 
 NOW = datetime(2026, 1, 3, 3, tzinfo=timezone.utc)
 

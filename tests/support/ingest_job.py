@@ -8,10 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import ForecacheError
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Column, Source
 from forecache.lake.ingest import ingest as module
-from forecache.pipeline import Column, Source
-from forecache.settings import Settings, load_settings
 
 ORDERS = Source(
     "orders",

@@ -5,7 +5,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from forecache.pipeline import (
+from forecache.base.settings import Settings
+from forecache.declare import (
     Column,
     Entities,
     Feature,
@@ -17,7 +18,6 @@ from forecache.pipeline import (
     Source,
     Window,
 )
-from forecache.settings import Settings
 
 START = date(2026, 1, 1)
 SALES = Source(

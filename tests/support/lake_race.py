@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.errors import ConflictError
-from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import replace_partitions, take_snapshot
-from forecache.lake.delta.tables import append_rows
-from forecache.lake.delta.writers import cast_to_delta_types, write_rows
-from forecache.settings import Settings, load_settings
-from forecache.steps import lake_step
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import lake_step
+from forecache.kit.delta.commit import Target
+from forecache.kit.delta.partitions import replace_partitions, take_snapshot
+from forecache.kit.delta.tables import append_rows
+from forecache.kit.delta.writers import cast_to_delta_types, write_rows
 
 DAY = date(2026, 1, 1)
 

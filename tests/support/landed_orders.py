@@ -5,9 +5,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from forecache.base.settings import Settings
+from forecache.declare import Column, Source
 from forecache.lake.query import query
-from forecache.pipeline import Column, Source
-from forecache.settings import Settings
 
 D1, D2, D3 = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
 HEADER = "order_id,customer_id,at,amount\n"

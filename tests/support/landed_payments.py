@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from stream_sample import CUSTOMER, PAYMENTS, a_stream
 
-from forecache.pipeline import AS_OF
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF
+from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.stream.table_schema import EVENT_DAY, event_fields
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from forecache.pipeline import Column, Source
+from forecache.declare import Column, Source
 
 SOURCE = Source(
     "orders",

@@ -10,11 +10,11 @@ import pyarrow as pa
 from deltalake import write_deltalake
 from reader_support import churn_rows, write_version
 
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.mail.ledger import MailLedger, MailRecord
-from forecache.registry.promotions import Promotion, record_promotion
-from forecache.settings import Settings, load_settings
+from forecache.models.registry.promotions import Promotion, record_promotion
+from forecache.plugins.mail.ledger import MailLedger, MailRecord
 
 RUN = "8f1f0a8e-64a5-4a57-9a4f-2f35d1d8f001"
 NIGHTS = [date(2026, 1, day) for day in (1, 2, 3)]

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from store_tables import NIGHT, OPEN_RULES, churn, predictions
 
-from forecache.pipeline import Pipeline, Publish, Segment
+from forecache.declare import Pipeline, Publish, Segment
 
 ITEM = pa.struct([("item", pa.string()), ("score", pa.float64()), ("reason", pa.string())])
 NUMBERED = pa.struct([("item", pa.int64()), ("score", pa.float32()), ("reason", pa.string())])

@@ -20,12 +20,11 @@ from release_support import make_release
 from tailing import follow
 from view_tables import write_features
 
-from forecache.lake.delta.log import open_if_exists
-from forecache.pipeline import Candidates, RequestField, Stream, Topic
-from forecache.pipeline.realtime.log import Log
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.reader.versions.live_answers import answers_of
-from forecache.reader.versions.live_layers import LiveLayers
+from forecache.base.settings import Settings
+from forecache.declare import Candidates, RequestField, Stream, Topic
+from forecache.declare.realtime.log import Log
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.delta.log import open_if_exists
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.deadline.clock import RequestClock
@@ -36,8 +35,9 @@ from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import load_release
 from forecache.realtime.served_release import serve_release
-from forecache.settings import Settings
-from forecache.store import open_store, publish
+from forecache.serve.reader.versions.live_answers import answers_of
+from forecache.serve.reader.versions.live_layers import LiveLayers
+from forecache.serve.store import open_store, publish
 from forecache.stream.arrow.pending_rows import PendingRows
 from forecache.stream.live_layers import write_layers
 from forecache.stream.step.step import StepResult, StreamStep

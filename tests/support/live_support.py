@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 from reader_support import FIELDS, STRING_KEY
 
-from forecache.store import Store
-from forecache.store.layout import StoreLayout
-from forecache.store.live.layer import LiveLayer, write_layer
-from forecache.store.live.rows import LiveRow
-from forecache.store.live.writer import open_live_writer
+from forecache.serve.store import Store
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.writer import open_live_writer
 
 LAYER = LiveLayer("cards", "stream_cards", "rows", STRING_KEY, FIELDS)
 NOON_US = 898_603_200_000_000

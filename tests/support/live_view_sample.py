@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.pipeline import (
+from forecache.base.settings import Settings
+from forecache.declare import (
     Baseline,
     Column,
     Default,
@@ -31,7 +32,6 @@ from forecache.pipeline import (
     Where,
     Window,
 )
-from forecache.settings import Settings
 
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 EPOCH = date(1970, 1, 1)

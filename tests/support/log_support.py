@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import NotFoundError
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
 from forecache.realtime.log.commit.commit_ready import commit_ready
 from forecache.realtime.log.packing import pack_answer
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.spool.frames import encode_frame
 from forecache.realtime.log.spool.spool_stream import SpoolStream
-from forecache.settings import Settings
 
 
 def an_answer(request_id: str, *, arrived_us: int, features: bytes = b"") -> bytes:
@@ -61,9 +61,9 @@ def _rows(settings: Settings, name: str, **asked: Any) -> Iterator[dict[str, Any
 
 _COMMITTER = """
 import os, signal, sys
-from forecache import steps
+from forecache.base import steps
 from forecache.realtime.log.commit.commit_ready import commit_ready
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 def at(step):
     if step == sys.argv[3]:
@@ -82,8 +82,8 @@ def committer(home: Path, *, lake: str = "", kill_at: str = "") -> "subprocess.P
 
 _WRITER = """
 import os, signal, sys
-from forecache import steps
-from forecache.settings import load_settings
+from forecache.base import steps
+from forecache.base.settings import load_settings
 from log_support import spool
 
 def at(step):

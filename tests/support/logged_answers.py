@@ -12,11 +12,11 @@ from ranking_code import transforms
 from release_support import make_release
 from view_tables import write_features
 
-from forecache.lake.delta.tables import append_rows
-from forecache.monitoring.parity.replay import replay_day
-from forecache.monitoring.parity.report import ParityReport
-from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.base.settings import Settings
+from forecache.declare import Column, Feature, Features, FeatureView, Publish, Source
+from forecache.kit.delta.tables import append_rows
+from forecache.plugins.parity.replay import replay_day
+from forecache.plugins.parity.report import ParityReport
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
 from forecache.realtime.answer.model_path import ModelCallError
@@ -31,8 +31,8 @@ from forecache.realtime.release.format import LookupContract, Release
 from forecache.realtime.release.load import load_release
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.served_release import ServedRelease, serve_release
-from forecache.settings import Settings
-from forecache.store import open_store, publish
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store, publish
 
 DAY = date(2026, 3, 2)
 NIGHT = date(2026, 3, 1)

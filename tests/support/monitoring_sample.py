@@ -10,12 +10,12 @@ from monitored_project.pipelines.returns import monitored
 from scoring_support import write_features
 from training_sample import sample_rows, write_training_set
 
+from forecache.base.settings import Settings
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
-from forecache.settings import Settings
 
 CALM = [date(2024, 8, day) for day in (2, 3, 4)]
 DRIFTED = [date(2024, 8, day) for day in (5, 6, 7)]

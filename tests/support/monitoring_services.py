@@ -17,7 +17,7 @@ import yaml
 from free_ports import free_port
 from store_services import INSTALL
 
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
 
 MONITORING = PROJECT_ROOT / "deploy" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "forecache.json").read_text())

@@ -11,8 +11,8 @@ from offered_project.transforms import popular
 from offered_project.views import START, VISITS
 from offered_project.views import product as product_view
 
-from forecache.pipeline import Feature, Lookup
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Feature, Lookup
 
 DAYS = 16
 NIGHT = START + timedelta(days=DAYS - 1)

@@ -10,7 +10,7 @@ from asked_project.views import SALES, household, product
 from hypothesis import strategies as st
 from parity_code.transforms import FEATURES, mixed
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Candidates,
     EstimatorModel,

@@ -6,10 +6,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import ForecacheError
-from forecache.monitoring.parity.replay import check_parity
-from forecache.settings import load_settings
-from forecache.steps import lake_step
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import load_settings
+from forecache.base.steps import lake_step
+from forecache.plugins.parity.replay import check_parity
 
 
 def compare_until(home: Path, day: date, step: str, told: Any = None) -> None:

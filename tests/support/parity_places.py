@@ -11,9 +11,9 @@ import numpy as np
 from parity_asked import Asked, declared
 from reader_support import RunningReader
 
-from forecache.realtime.bento.model import BentoModel
-from forecache.realtime.http.open_inference.tensors import Tensor, render_response
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.plugins.protocols.bento.model import BentoModel
+from forecache.plugins.protocols.open_inference.tensors import Tensor, render_response
 
 
 @dataclass(frozen=True)

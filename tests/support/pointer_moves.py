@@ -7,8 +7,8 @@ from typing import Any
 
 from store_tables import churn
 
-from forecache.settings import load_settings
-from forecache.store import open_store, publish
+from forecache.base.settings import load_settings
+from forecache.serve.store import open_store, publish
 
 MOVES = ("publish", "rollback", "pin", "unpin")
 

@@ -10,11 +10,11 @@ from store_tables import OPEN_RULES, churn
 from view_tables import household
 from warm import start
 
-from forecache.settings import Settings, load_settings
-from forecache.steps import publish_step
-from forecache.store import publish
-from forecache.store.publishing import worker_pool
-from forecache.store.segment import writer
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import publish_step
+from forecache.serve.store import publish
+from forecache.serve.store.publishing import worker_pool
+from forecache.serve.store.segment import writer
 
 
 def start_publish(settings: Settings, step: str, **how: Any) -> Any:

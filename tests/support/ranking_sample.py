@@ -7,10 +7,10 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from ranked_project.pipelines.offers import offers
 
-from forecache.inference.encoding import encoding_of
-from forecache.pipeline import Pipeline
-from forecache.registry.gate.examples import SplitExamples
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.inference.encoding import encoding_of
+from forecache.models.registry.gate.examples import SplitExamples
 
 DAYS = {"train": date(2024, 4, 1), "validation": date(2024, 4, 20), "test": date(2024, 4, 30)}
 

@@ -3,10 +3,10 @@
 import json
 from datetime import date
 
+from forecache.base.settings import load_settings
+from forecache.declare import Column, Snapshot, TableSource
+from forecache.kit.spark.session import spark_session
 from forecache.lake.sources.point_in_time import known_rows
-from forecache.lake.spark.session import spark_session
-from forecache.pipeline import Column, Snapshot, TableSource
-from forecache.settings import load_settings
 
 source = TableSource(
     "products",

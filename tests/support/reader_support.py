@@ -17,13 +17,13 @@ import orjson
 import pyarrow as pa
 from free_ports import free_port
 
-from forecache.files import write_durably
-from forecache.settings import Settings
-from forecache.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
-from forecache.store.layout import shard_file
-from forecache.store.manifest import Manifest, StalePolicy, TableSource, current_timestamp
-from forecache.store.pointer import Pointer, new_store_id, write_pointer
-from forecache.store.segment.writer import write_shard
+from forecache.base.files import write_durably
+from forecache.base.settings import Settings
+from forecache.serve.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
+from forecache.serve.store.layout import shard_file
+from forecache.serve.store.manifest import Manifest, StalePolicy, TableSource, current_timestamp
+from forecache.serve.store.pointer import Pointer, new_store_id, write_pointer
+from forecache.serve.store.segment.writer import write_shard
 
 STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))
 FIELDS = (Field("churn_probability", "double"), Field("risk_segment", "string"))
@@ -160,15 +160,15 @@ class RunningReader:
 _SCRIPT = """
 import os, sys, orjson
 from contextlib import nullcontext
-from forecache.settings import load_settings
-from forecache.reader import serve
+from forecache.base.settings import load_settings
+from forecache.serve.reader import serve
 from forecache.realtime.serve import make_extension
 arguments = orjson.loads(sys.argv[1])
 drain_s, project_part = arguments.pop("drain_s"), arguments.pop("project_part", False)
 settings = load_settings(**arguments)
 beside = nullcontext(None)
 if project_part:
-    from forecache.operations.status.sidecar import run_status_sidecar
+    from forecache.plugins.status.sidecar import run_status_sidecar
     os.environ["FORECACHE_HOME"] = arguments["home"]
     beside = run_status_sidecar()
 with beside as part:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from reader_support import write_version
 
-from forecache.settings import Settings
-from forecache.store import KeyColumn, KeySchema
-from forecache.store.fields import Field
+from forecache.base.settings import Settings
+from forecache.serve.store import KeyColumn, KeySchema
+from forecache.serve.store.fields import Field
 
 HOUSEHOLD_KEY = KeySchema((KeyColumn("household_id", "int"),))
 PRODUCT_KEY = KeySchema((KeyColumn("product_id", "string"),))

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from forecache.pipeline import Pipeline
-from forecache.results import StageResult
-from forecache.settings import Settings
-from forecache.tracking.runs import open_training_run
-from forecache.training import spec as files
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.tracking.runs import open_training_run
+from forecache.models.training import spec as files
 
 NIGHT = date(2024, 8, 1)
 GOOD = (-0.03, 0.0, 0.8, 0.7, 0.0)

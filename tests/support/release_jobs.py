@@ -6,12 +6,12 @@ from pathlib import Path
 
 from release_support import make_release
 
-from forecache.folders import LocalFolder
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import load_settings
+from forecache.base.steps import release_step
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.replicas import pull_releases
 from forecache.realtime.release.write import move_pointer
-from forecache.settings import load_settings
-from forecache.steps import release_step
 
 
 def release_until(home: Path, step: str) -> None:

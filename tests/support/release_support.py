@@ -9,15 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from ranking_code import transforms
 
-from forecache.inference.declared import function
-from forecache.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.pipeline.realtime.ladder import Default, OrderGiven, Rung
-from forecache.pipeline.realtime.request import Candidates, RequestField
+from forecache.base.settings import Settings
+from forecache.declare.realtime.ladder import Default, OrderGiven, Rung
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.models.inference.declared import function
+from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract, Release, ReleasedModel
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.write import write_release
-from forecache.settings import Settings
 
 FEATURES = ("spend", "popularity", "log_price", "known")
 REQUEST = (RequestField("household_id", "bigint"), RequestField("store_id", "bigint", default=0))

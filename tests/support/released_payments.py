@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from asked_project.pipelines.payments import payments
 
-from forecache.pipeline import Realtime
+from forecache.base.settings import Settings
+from forecache.declare import Realtime
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
-from forecache.settings import Settings
 
 
 def changed(**changes: Any) -> Realtime:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from store_tables import OPEN_RULES, churn
 
-from forecache.errors import ForecacheError
-from forecache.settings import Settings, load_settings
-from forecache.steps import push_step
-from forecache.store import publish
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import push_step
+from forecache.serve.store import publish
 
 RULES = replace(OPEN_RULES, keep=0)
 """Each publish retires every version before it, so that a wrong deletion shows at once."""

@@ -13,17 +13,17 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import sample_rows, write_training_set
 
-from forecache.lake.delta.tables import table_version
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import rollback_step
+from forecache.declare import Pipeline
+from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, append_records
+from forecache.models.registry import alias_moves as moves
+from forecache.models.registry.gate.gate import run_gate
+from forecache.models.registry.versions.register import register_trained_model
 from forecache.operations.rollback import roll_back
-from forecache.pipeline import Pipeline
-from forecache.registry import alias_moves as moves
-from forecache.registry.gate.gate import run_gate
-from forecache.registry.versions.register import register_trained_model
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.steps import rollback_step
-from forecache.store import publish
+from forecache.serve.store import publish
 
 FIRST, SECOND = sample.SLIGHTLY_WORSE, sample.GOOD
 

@@ -5,10 +5,10 @@ import signal
 from datetime import datetime
 from pathlib import Path
 
-from forecache.errors import ConflictError
-from forecache.operations.rollout.controller import advance_rollout
-from forecache.settings import load_settings
-from forecache.steps import rollout_step
+from forecache.base.errors import ConflictError
+from forecache.base.settings import load_settings
+from forecache.base.steps import rollout_step
+from forecache.plugins.rollouts.controller import advance_rollout
 
 
 def look_until(home: Path, step: str, at: str) -> None:

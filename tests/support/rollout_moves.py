@@ -11,10 +11,10 @@ from typing import Any
 
 from claim_homes import FIRST, SECOND
 
-from forecache.alerts.journal import list_open_alerts
+from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.rollout.controller import apply_manual_action
-from forecache.settings import Settings, load_settings
+from forecache.plugins.alerts.journal import list_open_alerts
+from forecache.plugins.rollouts.controller import apply_manual_action
 
 CANDIDATE = replace(FIRST, deadline_ms=30.0)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?")

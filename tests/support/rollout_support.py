@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 from release_support import make_release
 
-from forecache.lake.delta.tables import append_rows
-from forecache.operations.rollout.controller import advance_rollout
-from forecache.operations.rollout.ownership import claim_ownership
-from forecache.pipeline import Guards, Log, Rollout
+from forecache.base.settings import Settings
+from forecache.declare import Guards, Log, Rollout
+from forecache.kit.delta.tables import append_rows
+from forecache.plugins.rollouts.controller import advance_rollout
+from forecache.plugins.rollouts.ownership import claim_ownership
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
@@ -20,7 +21,6 @@ from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, write_rollout
 from forecache.realtime.rollout.traffic_split import control_share
-from forecache.settings import Settings
 
 LOG = Log("household_id")
 NAME = "ranking"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
 
 TABLE = "commits"
 ROWS = 3
@@ -92,11 +92,11 @@ def append(settings: Settings, writer: Writer, number: int) -> int:
     import pyarrow as pa
     from deltalake import Schema
 
-    from forecache.lake.delta.commit import Change, Target, commit
-    from forecache.lake.delta.writers import write_frame, write_rows
+    from forecache.kit.delta.commit import Change, Target, commit
+    from forecache.kit.delta.writers import write_frame, write_rows
 
     if writer.kind == "spark":
-        from forecache.lake.spark.session import spark_session
+        from forecache.kit.spark.session import spark_session
 
         rows = [(writer.name, number, row) for row in range(ROWS)]
         frame = spark_session(settings).createDataFrame(rows, "writer string, number bigint, row bigint")
@@ -117,7 +117,7 @@ def find(settings: Settings, intent: str) -> int | None:
 
 def history(settings: Settings) -> list[tuple[int, str]]:
     """Every version of the table that an intent made, and the intent."""
-    from forecache.lake.delta.tables import open_table, table_exists
+    from forecache.kit.delta.tables import open_table, table_exists
 
     if not table_exists(settings, TABLE):
         return []
@@ -130,7 +130,7 @@ def check(settings: Settings, writers: list[Writer]) -> dict[str, Any]:
     Raises:
         AssertionError: A commit is lost, is there twice, or is another than its writer was told.
     """
-    from forecache.lake.delta.tables import open_table
+    from forecache.kit.delta.tables import open_table
 
     expected = {f"{writer.name}-{number}" for writer in writers for number in range(writer.count)}
     told = {f"{writer.name}-{number}": version for writer in writers for number, version in writer.said()[1].items()}
@@ -153,8 +153,8 @@ def rows_expected(writers: list[Writer]) -> Counter[tuple[Any, ...]]:
 
 
 def _read_with_spark(settings: Settings, go: Path) -> None:
-    from forecache.lake.delta.tables import read_table
-    from forecache.lake.spark.session import spark_session
+    from forecache.kit.delta.tables import read_table
+    from forecache.kit.spark.session import spark_session
 
     _wait_for(go)
     rows = read_table(spark_session(settings), settings, TABLE).groupBy("writer", "number").count().collect()

@@ -15,7 +15,7 @@ from fault_proxy import Faults, fault_proxy
 from s3_commits import KILLED, Writer, check, rows_expected
 from store_services import minio_server
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 Say = Callable[[str], None]
 

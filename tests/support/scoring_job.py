@@ -7,10 +7,10 @@ from typing import Any
 
 from scoring_support import NIGHT, make_pipeline
 
+from forecache.base.settings import load_settings
 from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 from forecache.scoring.tasks import job, spark_engine
-from forecache.settings import load_settings
 
 
 def score_in_parts(home: Path, engine: str, told: Any) -> None:
@@ -22,7 +22,7 @@ def score_in_parts(home: Path, engine: str, told: Any) -> None:
     settings = load_settings(home=home, code_version="fixed", **given)
     spark = None
     if engine == "spark":
-        from forecache.lake.spark.session import spark_session
+        from forecache.kit.spark.session import spark_session
 
         spark = spark_session(settings)
     told.send("ready")

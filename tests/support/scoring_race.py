@@ -13,15 +13,15 @@ import pytest
 from deltalake import write_deltalake
 from scoring_support import NIGHT, features_table, make_pipeline, register_model
 
-from forecache.errors import ConflictError
+from forecache.base.errors import ConflictError
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import lake_step
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.registry.applied import scoring_plan as plan
-from forecache.registry.versions.model_versions import ModelVersion
-from forecache.results import StageResult
+from forecache.models.registry.applied import scoring_plan as plan
+from forecache.models.registry.versions.model_versions import ModelVersion
 from forecache.scoring import run
 from forecache.scoring.partitions import shards
-from forecache.settings import Settings, load_settings
-from forecache.steps import lake_step
 
 PIPELINE = make_pipeline()
 ROWS = 60

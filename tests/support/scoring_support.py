@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.lake.ledger import StageRecord, append_records
-from forecache.pipeline import (
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import (
     Baseline,
     Column,
     Feature,
@@ -29,10 +29,10 @@ from forecache.pipeline import (
     Source,
     TorchModel,
 )
-from forecache.registry.versions.model_versions import CHAMPION, ModelVersion, model_version
-from forecache.settings import Settings, load_settings
-from forecache.tracking.artifacts import CHECKSUMS_TAG, file_checksums
-from forecache.tracking.client import connect_mlflow
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.models.registry.versions.model_versions import CHAMPION, ModelVersion, model_version
+from forecache.models.tracking.artifacts import CHECKSUMS_TAG, file_checksums
+from forecache.models.tracking.client import connect_mlflow
 
 NIGHT = date(2024, 6, 30)
 

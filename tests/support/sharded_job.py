@@ -15,9 +15,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from forecache.folders import LocalFolder
-from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed.group import WorkerGroup
+from forecache.base.folders import LocalFolder
+from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
+from forecache.plugins.torch.worker.distributed.group import WorkerGroup
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -14,8 +14,8 @@ import shelf_project
 from deltalake import DeltaTable
 from shelf_project.pipelines.shelf import PURCHASES, offers
 
-from forecache.settings import Settings, load_settings
-from forecache.steps import lake_step
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import lake_step
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,7 +101,7 @@ def recommend_until(home: Path, step: str, number: int, told: Any) -> None:
 
     "" goes to the end and tells what was built.
     """
-    from forecache.recommend.stage import recommend
+    from forecache.plugins.recommend.stage import recommend
 
     times = 0
 

@@ -9,10 +9,10 @@ from dying import dies_at
 from stream_jobs import stand_on_an_empty_night
 from stream_sample import a_stream
 
-from forecache.settings import Settings, load_settings
-from forecache.steps import stream_step
-from forecache.stream.spark import source
-from forecache.stream.spark.engine import SparkEngine
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import stream_step
+from forecache.plugins.spark_stream import source
+from forecache.plugins.spark_stream.engine import SparkEngine
 
 SPARK = {"engine": "spark", "commit_s": 0.2}
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from forecache.settings import PROJECT_ROOT, load_settings
+from forecache.base.settings import PROJECT_ROOT, load_settings
 
 
 class SparkWorker:
@@ -53,7 +53,7 @@ class SparkWorker:
 
 
 def main(home: str, cores: str) -> None:
-    from forecache.lake.spark.session import spark_session
+    from forecache.kit.spark.session import spark_session
 
     spark = spark_session(load_settings(home=home, spark_master=f"local[{cores}]", spark_driver_memory="1g"))
     for line in sys.stdin:

@@ -24,17 +24,17 @@ from store_tables import churn
 from ui_support import browser_page, save_picture
 from waiting import beside
 
-from forecache.monitoring.drift.drift import check_drift
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Log
+from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.request import RequestField
 from forecache.operations.publish_night import publish_night
-from forecache.pipeline import Log
-from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
-from forecache.pipeline.realtime.request import RequestField
-from forecache.realtime.drift.reference import ColumnBins, DriftReference
+from forecache.plugins.drift.distributions.drift import check_drift
+from forecache.plugins.drift.live.reference import ColumnBins, DriftReference
 from forecache.realtime.log.commit.sidecar import run_committer_sidecar
 from forecache.scoring.run import score
-from forecache.settings import Settings, load_settings
-from forecache.store import Provenance
-from forecache.store.manifest import StalePolicy
+from forecache.serve.store import Provenance
+from forecache.serve.store.manifest import StalePolicy
 
 CUSTOMERS = 2357
 _DEMO = make_pipeline(num_features=4)

@@ -9,16 +9,16 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from forecache.folders import LocalFolder
-from forecache.pipeline import Training
-from forecache.training.worker.checkpoint.checkpoint import Checkpoints
-from forecache.training.worker.distributed import group as group_module
-from forecache.training.worker.distributed.group import WorkerGroup
-from forecache.training.worker.distributed.parallel import Kind, ParallelNetwork, Precision, gather_weights
-from forecache.training.worker.loop.step import Stepper
-from forecache.training.worker.model.model import Prepare, Statistics
-from forecache.training.worker.model.objective import Objective
-from forecache.training.worker.reading.reader import TrainingBatch
+from forecache.base.folders import LocalFolder
+from forecache.declare import Training
+from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
+from forecache.plugins.torch.worker.distributed import group as group_module
+from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.distributed.parallel import Kind, ParallelNetwork, Precision, gather_weights
+from forecache.plugins.torch.worker.loop.step import Stepper
+from forecache.plugins.torch.worker.model.model import Prepare, Statistics
+from forecache.plugins.torch.worker.model.objective import Objective
+from forecache.plugins.torch.worker.reading.reader import TrainingBatch
 
 FEATURES = 5
 

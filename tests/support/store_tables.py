@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.lake.delta.comparison.partition import partition_digests
-from forecache.lake.ledger import StageRecord, append_records
-from forecache.pipeline import (
+from forecache.base.settings import Settings
+from forecache.declare import (
     Baseline,
     Column,
     Feature,
@@ -24,9 +23,10 @@ from forecache.pipeline import (
     Source,
     TorchModel,
 )
-from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.verdicts import STAGE
-from forecache.settings import Settings
+from forecache.kit.delta.comparison.partition import partition_digests
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.verdicts import STAGE
 
 NIGHT = date(1998, 6, 30)
 NEXT_NIGHT = date(1998, 7, 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from stream_sample import PAYMENTS, payment
 
-from forecache.pipeline import Avro, Topic
+from forecache.declare import Avro, Topic
 
 SCHEMA = {
     "type": "record", "name": "payment", "fields": [

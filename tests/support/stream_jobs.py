@@ -10,12 +10,12 @@ from dying import dies_at
 from stream_sample import EmptyNight, a_stream
 from waiting import beside
 
-from forecache.settings import Settings, load_settings
-from forecache.steps import stream_step
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import stream_step
+from forecache.base.stream_state import StreamState, read_state
 from forecache.stream.arrow.engine import ArrowEngine
 from forecache.stream.step import step as steps
 from forecache.stream.step.view_tiles import Bases
-from forecache.stream_state import StreamState, read_state
 
 _ON_AN_EMPTY_NIGHT: set[Path] = set()
 _ServedBases = steps.ServedStates

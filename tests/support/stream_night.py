@@ -8,9 +8,9 @@ import pyarrow as pa
 from stream_sample import CUSTOMER, EmptyNight
 from view_tables import write_features
 
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import Settings
-from forecache.store import publish
+from forecache.base.settings import Settings
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.serve.store import publish
 
 KNOWN = 3
 """Customers 0, 1 and 2; payments are of 0 to 4."""

@@ -11,8 +11,8 @@ import pyarrow as pa
 from release_support import make_release
 from stream_code import models, transforms
 
-from forecache.lake.delta.log import open_if_exists
-from forecache.pipeline import (
+from forecache.base.settings import Settings
+from forecache.declare import (
     Column,
     Default,
     Feature,
@@ -33,8 +33,8 @@ from forecache.pipeline import (
     Topic,
     Window,
 )
+from forecache.kit.delta.log import open_if_exists
 from forecache.realtime.release.format import LookupContract
-from forecache.settings import Settings
 from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 
 DAY = date(2026, 3, 2)

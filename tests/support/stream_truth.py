@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from stream_sample import EmptyNight, a_stream, messages, table_rows
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table_schema import OFFSET, PARTITION
 

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from forecache.settings import load_settings
-from forecache.steps import tail_step
+from forecache.base.settings import load_settings
+from forecache.base.steps import tail_step
 from forecache.stream.tail import follower
 from forecache.stream.tail.tailer import run_tailer
 

@@ -8,13 +8,13 @@ import numpy as np
 from live_view_sample import START, VIEW, Payment, random_payments, table_of
 from stream_rows import MOMENT, StreamTable
 
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import Settings
-from forecache.store import Store, open_store
-from forecache.store.keys import KeyColumn, KeySchema
-from forecache.store.live.layer import LiveLayer, write_layer
-from forecache.store.live.reader import LiveReader
-from forecache.windows.fold import event_states, fold
+from forecache.base.settings import Settings
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.fold import event_states, fold
+from forecache.serve.store import Store, open_store
+from forecache.serve.store.keys import KeyColumn, KeySchema
+from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.live.reader import LiveReader
 
 PLAN = build_merge_plan(VIEW)
 CARDS = 5

@@ -10,12 +10,12 @@ from stream_rows import StreamTable, click, moment
 from tail_job import tail_until
 from warm import processes, start
 
-from forecache.settings import Settings
-from forecache.store import Store
-from forecache.store.layout import StoreLayout
-from forecache.store.live.environment import Environment, acquire, release
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.writer import open_live_writer
+from forecache.base.settings import Settings
+from forecache.serve.store import Store
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.environment import Environment, acquire, release
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.writer import open_live_writer
 from forecache.stream.tail.tailer import Tailer
 
 

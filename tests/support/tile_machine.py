@@ -9,15 +9,15 @@ from datetime import date, datetime, timedelta, timezone
 import pyarrow as pa
 from stream_sample import CUSTOMER, DAY, EmptyNight, a_stream, messages, payment
 
-from forecache.pipeline import FeatureView, Live, Publish, Stream, Table, Window
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import FeatureView, Live, Publish, Stream, Table, Window
+from forecache.kit.windows.tiles import TileCodec
 from forecache.stream.rebuild_state import rebuild_state
 from forecache.stream.step.step import StepResult, StreamStep
 from forecache.stream.step.view_tiles import ViewTiles
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 from forecache.stream.table_schema import QUARANTINE
 from forecache.stream.tiles.restore_tiles import tile_saver
-from forecache.windows.tiles import TileCodec
 
 SHOP = FeatureView(
     "shop",

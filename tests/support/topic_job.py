@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache import steps
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.writers import write_rows
-from forecache.settings import Settings, load_settings
+from forecache.base import steps
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.writers import write_rows
 from forecache.stream.table_schema import HOUR, PLACE, POSITION
 from forecache.stream.topic.send_answers import send_until
 

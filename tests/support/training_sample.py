@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.pipeline import Pipeline
-from forecache.settings import Settings
-from forecache.training.spec import TrainingSpec
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.training.spec import TrainingSpec
 
 SPLIT_DATES = {
     "train": (date(2024, 4, 1), date(2024, 5, 1)),

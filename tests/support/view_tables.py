@@ -9,12 +9,12 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from store_tables import NIGHT
 
+from forecache.base.settings import Settings
+from forecache.declare import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source
-from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.verdicts import STAGE
-from forecache.settings import Settings
-from forecache.store import KeyColumn, KeySchema, Snapshot, encode_key
+from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.verdicts import STAGE
+from forecache.serve.store import KeyColumn, KeySchema, Snapshot, encode_key
 
 OPEN = Publish(max_row_change=None, max_psi=None)
 KEY = KeySchema((KeyColumn("store", "string"), KeyColumn("household_id", "int")))

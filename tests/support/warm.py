@@ -10,8 +10,8 @@ from typing import Any
 _MODULES = [
     "deltalake",
     "duckdb",
-    "forecache.lake.delta.tables",
-    "forecache.registry.versions.model_versions",
+    "forecache.kit.delta.tables",
+    "forecache.models.registry.versions.model_versions",
     "forecache.scoring.run",
     "forecache.stream.arrow.engine",
     "mlflow.onnx",
@@ -22,8 +22,8 @@ _MODULES = [
     "onnxruntime",
     "pyarrow.dataset",
     "skops.io",
-    # What a rank of a training needs, as forecache.training.agent has it.
-    "forecache.training.worker.run",
+    # What a rank of a training needs, as forecache.plugins.torch.agent has it.
+    "forecache.plugins.torch.worker.run",
     "torch._dynamo",
 ]
 

@@ -19,9 +19,9 @@ import pytest
 from warm import processes
 
 _MAIN = {
-    "forecache.training.agent": "forecache.training.agent",
-    "forecache.training.estimator": "forecache.training.estimator.__main__",
-    "forecache.training.join": "forecache.training.join",
+    "forecache.plugins.torch.agent": "forecache.plugins.torch.agent",
+    "forecache.models.training.estimator": "forecache.models.training.estimator.__main__",
+    "forecache.plugins.torch.join": "forecache.plugins.torch.join",
 }
 
 
@@ -113,7 +113,7 @@ def _be(
     os.dup2(output, 2)
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it has workers
     found = import_module(module)
-    if module == "forecache.training.join":
+    if module == "forecache.plugins.torch.join":
         found.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": _Fork})  # type: ignore[attr-defined]
     sys.exit(_run(found, options, environment))
 

@@ -13,16 +13,16 @@ from typing import Any
 import pyarrow as pa
 from deltalake import Schema
 
-from forecache.files import lock
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.files import new_path, place_of, write_file
-from forecache.lake.delta.stream_tables import HOUR, STREAM_PROPERTIES, hour_of
-from forecache.lake.delta.writers import new_folder
+from forecache.base.files import lock
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import extract_step
+from forecache.base.stream_state import LOCK, StreamState, stream_folder, write_state
+from forecache.declare import Column, FeatureView, Live, Publish, Source, Stream, StreamDay, Topic, Window
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.files import new_path, place_of, write_file
+from forecache.kit.delta.stream_tables import HOUR, STREAM_PROPERTIES, hour_of
+from forecache.kit.delta.writers import new_folder
 from forecache.lake.sources.extract import extract
-from forecache.pipeline import Column, FeatureView, Live, Publish, Source, Stream, StreamDay, Topic, Window
-from forecache.settings import Settings, load_settings
-from forecache.steps import extract_step
-from forecache.stream_state import LOCK, StreamState, stream_folder, write_state
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 TOPIC = "WATCHED_TOPIC"

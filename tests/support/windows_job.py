@@ -6,9 +6,9 @@ from typing import Any
 
 from windows_sample import VIEW, days_after
 
+from forecache.base.settings import load_settings
+from forecache.base.steps import lake_step
 from forecache.lake.feature_tables.features import build_view
-from forecache.settings import load_settings
-from forecache.steps import lake_step
 
 NIGHTS = [days_after(number) for number in (2, 4, 5)]
 

@@ -6,9 +6,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from forecache.lake.delta.tables import read_table
-from forecache.pipeline import Column, FeatureView, Source, Where, Window
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Column, FeatureView, Source, Where, Window
+from forecache.kit.delta.tables import read_table
 
 START = date(2026, 1, 1)
 SALES = Source(

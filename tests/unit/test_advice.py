@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from reader_support import churn_rows, write_version
 
-from forecache.errors import NotFoundError
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Log
 from forecache.lake.ledger import StageRecord
-from forecache.operations import sizing_advice
-from forecache.operations.cost.reader_costs import ReaderUse
-from forecache.operations.sizing_advice import (
+from forecache.plugins.cost import sizing_advice
+from forecache.plugins.cost.reader_costs import ReaderUse
+from forecache.plugins.cost.sizing_advice import (
     TrafficStats,
     batch_advice,
     reader_advice,
     scoring_advice,
     training_advice,
 )
-from forecache.pipeline import Log
-from forecache.settings import Settings
 
 NIGHT = date(2026, 1, 1)
 MB = 2**20
@@ -129,8 +129,8 @@ def test_a_night_for_all_keys_is_advised_where_that_is_less_than_what_is_asked(
 def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
     import pyarrow as pa
 
-    from forecache.lake.delta.tables import append_rows
-    from forecache.operations.autoscale.demand import demand_from_log, measure_service_s
+    from forecache.kit.delta.tables import append_rows
+    from forecache.plugins.cost.autoscale.demand import demand_from_log, measure_service_s
     from forecache.realtime.log.record import schema, table_of
 
     now = datetime.now(timezone.utc).replace(hour=0, minute=0, second=5, microsecond=0)

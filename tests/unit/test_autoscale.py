@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forecache.base.errors import InputError
 from forecache.cli.main import main
-from forecache.errors import InputError
-from forecache.operations.autoscale.autoscalers import Hpa, Kpa, RayServe, ScalingLimit
-from forecache.operations.autoscale.demand import DAY_S, Demand, built_in_demand, constant_demand, demand_from_csv
-from forecache.operations.autoscale.scaling_policy import FixedReplicas, FleetSnapshot
-from forecache.operations.autoscale.simulate_day import Replica, simulate_day
+from forecache.plugins.cost.autoscale.autoscalers import Hpa, Kpa, RayServe, ScalingLimit
+from forecache.plugins.cost.autoscale.demand import DAY_S, Demand, built_in_demand, constant_demand, demand_from_csv
+from forecache.plugins.cost.autoscale.scaling_policy import FixedReplicas, FleetSnapshot
+from forecache.plugins.cost.autoscale.simulate_day import Replica, simulate_day
 
 FREE = Hpa(
     least=1,

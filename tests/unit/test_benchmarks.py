@@ -14,10 +14,10 @@ import orjson
 import pytest
 from reader_support import write_version
 
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.store import Field, Store
-from forecache.store.encoding.json_texts import json_texts, served_type
-from forecache.store.json_lists import cut_lists
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import Field, Store
+from forecache.serve.store.encoding.json_texts import json_texts, served_type
+from forecache.serve.store.json_lists import cut_lists
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from shelf_project.pipelines.shelf import offers
 
+from forecache.base.settings import load_settings
 from forecache.cli.commands.demo import _print_next_steps
-from forecache.settings import load_settings
 
 
 def test_an_answer_of_a_recommender_is_read_and_not_explained(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.pipeline.loading import read_project
-from forecache.settings import load_settings
+from forecache.declare.loading import read_project
 
 
 def test_a_project_has_a_pipeline_that_loads_under_its_name(

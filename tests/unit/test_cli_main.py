@@ -14,14 +14,14 @@ from typing import NoReturn
 import pyarrow as pa
 import pytest
 
-from forecache import errors
+from forecache.base import errors
+from forecache.base.settings import load_settings
 from forecache.cli import main as cli
 from forecache.cli.base import DateParam
 from forecache.cli.commands import run as run_commands
-from forecache.explain_errors import explain_error
-from forecache.lake.delta import writers
-from forecache.lake.delta.tables import append_rows
-from forecache.settings import load_settings
+from forecache.kit.delta import writers
+from forecache.kit.delta.tables import append_rows
+from forecache.kit.explain_errors import explain_error
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from release_support import make_release
 
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.errors import InputError, NotFoundError
-from forecache.folders import LocalFolder
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.replicas import push_releases
-from forecache.settings import Settings, load_settings
 
 PUBLISHED = "There is no pipeline, recommender or feature view"
 ALL = "There is no pipeline, recommender, feature view or real-time model"

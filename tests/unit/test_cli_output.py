@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from forecache.base.results import StageResult
 from forecache.cli.base import FLAGS
 from forecache.cli.output import (
     describe_outcome,
@@ -17,7 +18,6 @@ from forecache.cli.output import (
     stage_dict,
 )
 from forecache.cli.progress import StageProgress
-from forecache.results import StageResult
 
 
 @pytest.mark.parametrize(

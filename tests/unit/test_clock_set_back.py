@@ -14,22 +14,22 @@ from reader_support import churn_rows, write_version
 from realtime_support import write_views
 from release_support import make_release
 
-from forecache.pipeline.realtime.ladder import Default, LastNight, Stored
-from forecache.reader.connections import heads
-from forecache.reader.http import app as app_module
-from forecache.reader.http.app import ReaderApp
-from forecache.reader.processes import shared_memory, worker_metrics
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
-from forecache.reader.status.history import HISTORY_BYTES, History, ReaderTraffic
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.ladder import Default, LastNight, Stored
+from forecache.kit.http.connections import heads
+from forecache.plugins.status.reader.history import HISTORY_BYTES, History, ReaderTraffic
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
 from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.settings import Settings, load_settings
-from forecache.store import open_store
-from forecache.store.manifest import StalePolicy
+from forecache.serve.reader.http import app as app_module
+from forecache.serve.reader.http.app import ReaderApp
+from forecache.serve.reader.processes import shared_memory, worker_metrics
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store
+from forecache.serve.store.manifest import StalePolicy
 from forecache.stream.engine import figures as figures_module
 from forecache.stream.engine.figures import StreamFigures
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from cost_support import NIGHT, PRICES, row, trained, written
 
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import append_records
-from forecache.operations.cost.cost_line import DAYS_OF_A_MONTH
-from forecache.operations.cost.cost_report import cost_report, plot_costs, report_to_dict
-from forecache.operations.cost.reader_costs import ReaderUse
-from forecache.operations.cost.stage_costs import describe_unrecorded, predictions_a_day, stage_lines, training_lines
-from forecache.settings import Settings, load_settings
+from forecache.plugins.cost.cost_line import DAYS_OF_A_MONTH
+from forecache.plugins.cost.cost_report import cost_report, plot_costs, report_to_dict
+from forecache.plugins.cost.reader_costs import ReaderUse
+from forecache.plugins.cost.stage_costs import describe_unrecorded, predictions_a_day, stage_lines, training_lines
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_missing_price_is_said_and_makes_no_sum(priced: Settings) -> None:
 
 
 def test_answers_and_replicas_come_from_prometheus(priced: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forecache.operations.cost import cost_report as module
+    from forecache.plugins.cost import cost_report as module
 
     written(priced)
     monkeypatch.setattr(module, "use_of_readers", lambda settings, days: ReaderUse(2.0, 4_000_000.0, "Prometheus"))

@@ -12,8 +12,8 @@ import yaml
 
 from assets.partitions import daily_partitions, raw_freshness
 from assets.predictions import build_predictions
-from forecache.pipeline.loading import load_pipeline
-from forecache.settings import PROJECT_ROOT, load_settings
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.declare.loading import load_pipeline
 from jobs.definitions import build_definitions
 from jobs.schedules import partition_tags
 from resources.instance import LOCATION
@@ -130,7 +130,7 @@ def test_the_checkouts_workspace_names_the_shipped_project_as_forecache_dev_does
 def test_loading_the_definitions_imports_no_heavy_library() -> None:
     code = (
         "import sys; from dagster_project.definitions import defs; from jobs import runner;"
-        "from jobs.definitions import build_definitions; from forecache.settings import load_settings;"
+        "from jobs.definitions import build_definitions; from forecache.base.settings import load_settings;"
         "build_definitions(load_settings()).get_repository_def().load_all_definitions();"
         "heavy = {'pyspark', 'torch', 'mlflow', 'great_expectations', 'pandas', 'matplotlib'};"
         "heavy |= {'deltalake'};"

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from forecache.errors import UnavailableError
-from forecache.pipeline import Schedule, load_pipeline
-from forecache.settings import Settings, load_settings
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Schedule, load_pipeline
 from jobs.definitions import pipeline_definitions, source_definitions
 from resources.dagster_internals import PARTITION_NAME_TAG
 from resources.settings import SettingsResource

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sample_project.pipelines.visits import VISITS, basket, returns
 
-from forecache.errors import SettingsError
-from forecache.pipeline import (
+from forecache.base.errors import SettingsError
+from forecache.declare import (
     Baseline,
     Column,
     Drift,
@@ -117,8 +117,8 @@ def test_a_wrong_value_is_refused_where_it_is_declared(declare: Callable[[], obj
 def test_every_key_type_that_is_accepted_can_be_published_and_read(kind: str) -> None:
     import pyarrow as pa
 
-    from forecache.key_types import KEY_TYPES
-    from forecache.store.encoding.entries import key_schema
+    from forecache.base.key_types import KEY_TYPES
+    from forecache.serve.store.encoding.entries import key_schema
 
     with_key(kind)
     arrow = {"string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "date": pa.date32()}[kind]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from monitoring_services import program
 
-from forecache.metrics import reader as metrics
-from forecache.operations.autoscale.autoscalers import Hpa, ScalingLimit
+from forecache.kit.metrics import reader as metrics
+from forecache.plugins.cost.autoscale.autoscalers import Hpa, ScalingLimit
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -10,9 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from forecache.base.errors import CheckError, InputError, NotFoundError, SettingsError
+from forecache.base.settings import Settings
 from forecache.cli.main import COMMANDS
-from forecache.errors import CheckError, InputError, NotFoundError, SettingsError
-from forecache.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"

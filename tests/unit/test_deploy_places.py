@@ -9,8 +9,8 @@ import pytest
 import yaml
 from deploy_patches import build, containers_of, load, pod_templates
 
-from forecache.errors import SettingsError
-from forecache.settings import load_settings
+from forecache.base.errors import SettingsError
+from forecache.base.settings import load_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 APPLIED = ("kubernetes", "kubernetes-spark", "kubernetes-streams", "kubernetes-training")

@@ -11,7 +11,7 @@ import pyspark
 import pytest
 from deploy_patches import build, load
 
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 SPARK = FOLDER.with_name("kubernetes-spark")

@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 from deploy_patches import build, load
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 from jobs.streams import CRON
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.pipeline.loading import read_project
-from forecache.pipeline.realtime.rows import Rows
-from forecache.settings import PROJECT_ROOT, load_settings
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.declare.loading import read_project
+from forecache.declare.realtime.rows import Rows
 
 DAYS = 45
 

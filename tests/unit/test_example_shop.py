@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.pipeline.loading import read_project
-from forecache.pipeline.realtime.rows import Rows
-from forecache.settings import PROJECT_ROOT, load_settings
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.declare.loading import read_project
+from forecache.declare.realtime.rows import Rows
 
 FIRST, LAST = date(2017, 9, 1), date(2017, 9, 4)
 

@@ -9,11 +9,11 @@ from offered_project.pipelines.offers import offers
 from offered_project.views import VISITS
 from offered_sample import NIGHT
 
+from forecache.base.settings import Settings
+from forecache.declare import Candidates, Gate, Lookup, Realtime, RequestField, Window
 from forecache.lake.examples.build import examples_inputs
 from forecache.lake.examples.request_days import request_days
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import Candidates, Gate, Lookup, Realtime, RequestField, Window
-from forecache.settings import Settings
 
 EXAMPLES = offers.trained_examples
 FIRST = offers.lookups[0]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from offered_project.pipelines.offers import offers
 from offered_project.transforms import FEATURES
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.kit.delta.engine_errors import as_refusal
 from forecache.lake.contracts import require_labels
-from forecache.lake.engine_errors import as_refusal
 from forecache.lake.examples.lookups import matrix_column
 from forecache.lake.examples.request_days import request_days
 from forecache.lake.examples.transform import request_starts, request_transformer, whole_requests

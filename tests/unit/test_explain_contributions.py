@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from release_support import lightgbm_trees, onnx_network
 
-from forecache.monitoring.explain import contributions, shapley
-from forecache.monitoring.explain.logged_answers import candidate_labels
+from forecache.plugins.explain import contributions, shapley
+from forecache.plugins.explain.logged_answers import candidate_labels
 
 
 def by_all_orders(value: Any, count: int) -> np.ndarray:

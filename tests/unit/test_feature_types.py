@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.errors import InputError, SettingsError
-from forecache.inference.encoding import FeatureEncoding, MatrixEncoding, encoding_of, read_encoding
-from forecache.inference.onnx_preprocessing import add_preprocessing, remove_preprocessing
+from forecache.base.errors import InputError, SettingsError
+from forecache.base.settings import Settings
+from forecache.declare import Feature, FeatureView, load_pipeline
 from forecache.lake.feature_tables.feature_columns import hashed_words
-from forecache.monitoring.bins import count_batches
-from forecache.pipeline import Feature, FeatureView, load_pipeline
-from forecache.registry.gate.examples import SplitExamples, slices_of
-from forecache.settings import Settings
+from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding, encoding_of, read_encoding
+from forecache.models.inference.onnx_preprocessing import add_preprocessing, remove_preprocessing
+from forecache.models.registry.gate.examples import SplitExamples, slices_of
+from forecache.plugins.drift.bins import count_batches
 
 
 @pytest.mark.parametrize(

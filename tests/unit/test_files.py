@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import ConflictError, SettingsError
-from forecache.files import lock, replace_file, write_durably
-from forecache.folders import BucketFolder, LocalFolder, open_folder
+from forecache.base.errors import ConflictError, SettingsError
+from forecache.base.files import lock, replace_file, write_durably
+from forecache.base.folders import BucketFolder, LocalFolder, open_folder
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from sample_project.pipelines.visits import returns
 
-from forecache.errors import SettingsError
-from forecache.pipeline import EstimatorModel, Features, Output, Segment
-from forecache.pipeline.code import fingerprint
+from forecache.base.errors import SettingsError
+from forecache.declare import EstimatorModel, Features, Output, Segment
+from forecache.declare.code import fingerprint
 
 FACTOR = 3
 

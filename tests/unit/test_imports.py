@@ -32,14 +32,16 @@ def test_help_takes_three_tenths_of_a_second_of_cpu_time() -> None:
 
 
 def test_reader_loads_no_heavy_library() -> None:
-    loaded = modules_after("from forecache.reader import AsyncClient, Client, serve\nimport forecache.reader.http.app")
+    loaded = modules_after(
+        "from forecache.serve.reader import AsyncClient, Client, serve\nimport forecache.serve.reader.http.app"
+    )
     assert not loaded & set(HEAVY)
 
 
 def test_engine_loads_no_heavy_library_with_its_declarations() -> None:
     loaded = modules_after(
-        "from forecache.settings import load_settings\n"
-        "from forecache.pipeline import load_pipelines\n"
+        "from forecache.base.settings import load_settings\n"
+        "from forecache.declare import load_pipelines\n"
         "assert load_pipelines(load_settings())"
     )
     assert not loaded & set(HEAVY)
@@ -48,7 +50,7 @@ def test_engine_loads_no_heavy_library_with_its_declarations() -> None:
 def test_a_saved_scikit_learn_estimator_is_loaded_without_torch() -> None:
     loaded = modules_after(
         "from sklearn.linear_model import Ridge\n"
-        "from forecache.inference.runtimes.sklearn import load_skops, skops_io\n"
+        "from forecache.models.inference.runtimes.sklearn import load_skops, skops_io\n"
         "estimator = load_skops(skops_io().dumps(Ridge().fit([[0.0], [1.0]], [0.0, 1.0])))\n"
         "assert estimator.coef_[0] > 0\n"
         "import sklearn.externals.array_api_compat\n"

@@ -8,12 +8,12 @@ import pytest
 from ranking_code import transforms
 from release_support import lightgbm_trees, onnx_network, released_model
 
-from forecache.errors import InputError
-from forecache.inference.arrays import from_numpy
-from forecache.inference.declared import function
-from forecache.inference.kernel import new_kernel
-from forecache.inference.kernel_spec import OUTPUTS
-from forecache.output_kinds import OutputSpec
+from forecache.base.errors import InputError
+from forecache.base.output_kinds import OutputSpec
+from forecache.models.inference.arrays import from_numpy
+from forecache.models.inference.declared import function
+from forecache.models.inference.kernel import new_kernel
+from forecache.models.inference.kernel_spec import OUTPUTS
 
 NAMES = tuple("abcde")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecache.lake.delta.comparison import anti_join
-from forecache.lake.delta.comparison.anti_join import AntiJoin, UnmatchedRows
+from forecache.kit.delta.comparison import anti_join
+from forecache.kit.delta.comparison.anti_join import AntiJoin, UnmatchedRows
 
 NO_LIMIT = 1 << 62
 

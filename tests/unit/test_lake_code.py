@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake import code_version as code
-from forecache.settings import load_settings
+from forecache.base import code_version as code
+from forecache.base.settings import load_settings
 
 
 @pytest.fixture

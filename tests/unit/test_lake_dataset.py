@@ -8,8 +8,8 @@ import pyarrow.fs
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from forecache.lake.delta.dataset import open_dataset, open_native
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
+from forecache.kit.delta.dataset import open_dataset, open_native
 
 _VALUES = ["a b", "x%y", "100%25", "c:d", "ü", "s/t", "p?q#r", "a+b=c", "plain", None]
 _HELPER = PROJECT_ROOT / "forecache" / "lake" / "delta" / "dataset.py"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import SettingsError
+from forecache.base.errors import SettingsError
+from forecache.base.settings import Settings, load_settings
 from forecache.lake.ingest.demo_data import land_demo_data
-from forecache.settings import Settings, load_settings
 
 LANDING = """
 from datetime import date

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.fs as fs
 from second_process import running
 
-from forecache.lake.delta.files import Place, list_entries
+from forecache.kit.delta.files import Place, list_entries
 from forecache.lake.sources.tables.commit_history import read_commits
 
 _COMES_AND_GOES = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from forecache.lake.delta.files import DataFile
+from forecache.kit.delta.files import DataFile
 from forecache.lake.maintenance.compaction import SMALL_BYTES, files_of_similar_size
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import UnavailableError
-from forecache.lake.spark.object_store import hadoop_options, s3_jars
-from forecache.lake.spark.session import _escape_property
-from forecache.settings import Settings, load_settings
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings, load_settings
+from forecache.kit.spark.object_store import hadoop_options, s3_jars
+from forecache.kit.spark.session import _escape_property
 
 
 def on_s3(tmp_path: Path, **options: str) -> Settings:

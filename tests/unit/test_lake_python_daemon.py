@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from forecache.lake.spark.python_daemon import remove_archives
+from forecache.kit.spark.python_daemon import remove_archives
 
 
 def test_leaves_out_what_lies_inside_the_installed_pyspark(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_leaves_a_path_without_an_installed_pyspark_as_it_is(tmp_path: Path) -> 
 def test_what_is_imported_before_workers_are_forked_is_there_and_frozen() -> None:
     """In a process of its own, whose garbage collection it changes. A name that is none would be passed over."""
     program = (
-        "import gc, sys; from forecache.lake.spark import python_daemon as daemon; daemon.preload();"
+        "import gc, sys; from forecache.kit.spark import python_daemon as daemon; daemon.preload();"
         "print(sorted(set(daemon._PRELOADED) - set(sys.modules)), gc.get_freeze_count() > 0, 'pyspark' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -15,7 +15,7 @@ import one
 reads = []
 real = zipimport.zipimporter.invalidate_caches
 zipimport.zipimporter.invalidate_caches = lambda finder: (reads.append(finder.archive), real(finder))
-from forecache.lake.spark.python_worker import freeze_loaded
+from forecache.kit.spark.python_worker import freeze_loaded
 importlib.invalidate_caches()
 print(len(reads))
 freeze_loaded()

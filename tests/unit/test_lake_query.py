@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
 from forecache.lake.query import query
-from forecache.settings import Settings
 
 
 def test_a_statement_spills_into_a_folder_of_its_own_that_is_gone_afterwards(settings: Settings) -> None:

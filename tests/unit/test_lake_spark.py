@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from forecache.lake.spark import configuration as spark
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.kit.spark import configuration as spark
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT
 
 MODULES = sorted((PROJECT_ROOT / "forecache").rglob("*.py"))
 FOLDERS = sorted({path.parent for path in MODULES if "template" not in path.parts})

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from live_machine import KEYS, LiveMachine, play
 from live_support import live_row, live_store
 
-from forecache.reader.versions.live_answers import LiveAnswers
-from forecache.store.live.pending import PendingWriter
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import Found, LiveRow, found_of
-from forecache.store.live.writer import LiveWriter, live_content_sum, open_live_writer
+from forecache.serve.reader.versions.live_answers import LiveAnswers
+from forecache.serve.store.live.pending import PendingWriter
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import Found, LiveRow, found_of
+from forecache.serve.store.live.writer import LiveWriter, live_content_sum, open_live_writer
 
 EXAMPLES = int(os.environ.get("LIVE_MODEL_EXAMPLES", "10"))
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]

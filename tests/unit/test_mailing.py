@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from letters import letters
 
-from forecache.errors import SettingsError
-from forecache.mail.message import Recipient, message_id, message_of, usable_address
-from forecache.pipeline import Column, Source
-from forecache.pipeline.mailings.mailing import is_address
+from forecache.base.errors import SettingsError
+from forecache.declare import Column, Source
+from forecache.declare.mailings.mailing import is_address
+from forecache.plugins.mail.message import Recipient, message_id, message_of, usable_address
 
 DAY, NOW = date(2026, 2, 28), datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
 ADDRESSES = Source(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from forecache.base.errors import InputError
 from forecache.cli.main import main
-from forecache.errors import InputError
-from forecache.metrics.glossary import PARTS, all_metrics, metrics_of
-from forecache.metrics.metric import Metric, counter, gauge, histogram
-from forecache.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.kit.metrics.glossary import PARTS, all_metrics, metrics_of
+from forecache.kit.metrics.metric import Metric, counter, gauge, histogram
+from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
 
 ROOT = Path(__file__).parents[2]
 

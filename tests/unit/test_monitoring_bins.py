@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forecache.monitoring.bins import BINS, count_batches, every_nth_row
-from forecache.statistics import distance, equal_mass_edges
+from forecache.base.statistics import distance, equal_mass_edges
+from forecache.plugins.drift.bins import BINS, count_batches, every_nth_row
 
 
 def batch(values: np.ndarray) -> pa.RecordBatch:

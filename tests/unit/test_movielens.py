@@ -8,8 +8,8 @@ import pytest
 from _recommend import ratings
 from _recommend.movielens import TEST_SHARE, K, lists_of_ours
 
-from forecache.recommend.evaluation import metrics
-from forecache.recommend.evaluation.split import split_by_user
+from forecache.plugins.recommend.evaluation import metrics
+from forecache.plugins.recommend.evaluation.split import split_by_user
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,19 +14,9 @@ from outputs_project.pipelines import kinds
 from outputs_project.pipelines.rules import every
 from sample_project.pipelines import visits
 
-from forecache.errors import CheckError, InputError, SettingsError
-from forecache.inference.choose_runtime import ScoringPlan
-from forecache.inference.declared.plans import pick_outputs
-from forecache.inference.kernel import bound_output, load_kernel
-from forecache.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, returned_type
-from forecache.inference.outputs import known_outputs, score_values, source_of
-from forecache.inference.runtimes.registry import LOADERS
-from forecache.inference.signature import read_signature
-from forecache.lake.contracts import class_order, require_classes, require_labels
-from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.monitoring.performance import _to_arrays
-from forecache.output_kinds import OutputSpec, spark_name
-from forecache.pipeline import (
+from forecache.base.errors import CheckError, InputError, SettingsError
+from forecache.base.output_kinds import OutputSpec, spark_name
+from forecache.declare import (
     Baseline,
     Classes,
     EntitySplit,
@@ -41,6 +31,16 @@ from forecache.pipeline import (
     Text,
     Vector,
 )
+from forecache.lake.contracts import class_order, require_classes, require_labels
+from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.models.inference.choose_runtime import ScoringPlan
+from forecache.models.inference.declared.plans import pick_outputs
+from forecache.models.inference.kernel import bound_output, load_kernel
+from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, returned_type
+from forecache.models.inference.outputs import known_outputs, score_values, source_of
+from forecache.models.inference.runtimes.registry import LOADERS
+from forecache.models.inference.signature import read_signature
+from forecache.plugins.drift.performance import _to_arrays
 from forecache.scoring.tasks.output_arrays import number_columns, output_arrays
 
 WRONG: list[tuple[Callable[[], Any], str]] = [
@@ -315,7 +315,7 @@ def test_splits_by_entity_share_the_latest_dates_whose_labels_are_known() -> Non
 
 def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predicts() -> None:
     lightgbm = pytest.importorskip("lightgbm")
-    from forecache.training.estimator.quantiles import merge_boosters
+    from forecache.models.training.estimator.quantiles import merge_boosters
 
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((400, 4)).astype(np.float32)
@@ -332,7 +332,7 @@ def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predic
 
 
 def test_what_an_estimator_builds_for_quantiles_is_one_for_each_level_or_one() -> None:
-    from forecache.training.estimator.fit import _build_estimators
+    from forecache.models.training.estimator.fit import _build_estimators
 
     pipeline = replace(kinds.spend_lightgbm, model=EstimatorModel(build=lambda levels: kinds.spend_trees(levels)[:2]))
     with pytest.raises(SettingsError, match="builds 2 estimators for 3 values a row"):

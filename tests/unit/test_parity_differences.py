@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.monitoring.parity import lake_rows
-from forecache.monitoring.parity.differences import Differences, format_number
-from forecache.monitoring.parity.lake_rows import LakeRows
-from forecache.monitoring.parity.replay_result import KEPT, AnswerDifference, ReplayResult, first_difference_of
-from forecache.store import KeyColumn, KeySchema
+from forecache.plugins.parity import lake_rows
+from forecache.plugins.parity.differences import Differences, format_number
+from forecache.plugins.parity.lake_rows import LakeRows
+from forecache.plugins.parity.replay_result import KEPT, AnswerDifference, ReplayResult, first_difference_of
+from forecache.serve.store import KeyColumn, KeySchema
 
 NUMBERS = st.one_of(
     st.floats(width=32, allow_infinity=True, allow_nan=True),

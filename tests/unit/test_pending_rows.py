@@ -6,13 +6,13 @@ import pytest
 from live_support import live_row
 from second_process import running
 
-from forecache.errors import UnavailableError
-from forecache.store import Store
-from forecache.store.layout import StoreLayout
-from forecache.store.live.pending import open_pending_writer
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import PENDING
-from forecache.store.live.writer import open_live_writer
+from forecache.base.errors import UnavailableError
+from forecache.serve.store import Store
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.pending import open_pending_writer
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import PENDING
+from forecache.serve.store.live.writer import open_live_writer
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_row_is_visible_at_once_and_until_the_live_layer_has_its_commit(layout
 def test_many_rows_go_in_steps_also_when_the_process_comes_again_in_between(
     layout: StoreLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecache.store.live.pending._SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr("forecache.serve.store.live.pending._SWEPT_AT_ONCE", 2)
     keys = [b"%d" % number for number in range(9)]
     with open_live_writer(layout) as writer, LiveReader(layout) as reader:
         with open_pending_writer(layout, committed={}, version=0) as pending:
@@ -129,7 +129,7 @@ def test_a_failed_write_changes_nothing_and_the_writer_has_to_be_opened_again(
     with open_pending_writer(layout, committed={}, version=0) as pending, LiveReader(layout) as reader:
         pending.put(1, [(b"a", live_row(0, 1))], {0: 1})
         with monkeypatch.context() as patch:
-            patch.setattr("forecache.store.live.pending.record_of", lambda row, number: 1 / 0)
+            patch.setattr("forecache.serve.store.live.pending.record_of", lambda row, number: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 pending.put(1, [(b"a", live_row(0, 2))], {0: 2})
         with pytest.raises(UnavailableError, match="again"):
@@ -140,8 +140,8 @@ def test_a_failed_write_changes_nothing_and_the_writer_has_to_be_opened_again(
 _STARTS_STREAMS = """
 import sys
 from pathlib import Path
-from forecache.store.layout import StoreLayout
-from forecache.store.live.pending import open_pending_writer
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.pending import open_pending_writer
 print(flush=True)
 for number in range(int(sys.argv[2])):
     open_pending_writer(StoreLayout(Path(sys.argv[1], str(number))), committed={}, version=0).close()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from forecache import pipeline as package
-from forecache.errors import NotFoundError, SettingsError
-from forecache.pipeline import Baseline, Column, Retraining, Segment, Source, load_pipeline, load_pipelines, loading
-from forecache.pipeline.loading import read_project
-from forecache.settings import Settings, load_settings
+from forecache import declare as package
+from forecache.base.errors import NotFoundError, SettingsError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Baseline, Column, Retraining, Segment, Source, load_pipeline, load_pipelines, loading
+from forecache.declare.loading import read_project
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def forget(package: str) -> None:
         ("def broken(:\n", "SyntaxError: invalid syntax"),
         ("raise SystemExit(3)\n", "SystemExit: 3"),
         (
-            "from forecache.pipeline import Publish\nPublish(on_stale='refused')\n",
+            "from forecache.declare import Publish\nPublish(on_stale='refused')\n",
             "has on_stale='refused'. It is one of",
         ),
     ],

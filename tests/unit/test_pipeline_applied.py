@@ -9,9 +9,9 @@ from rules_project.pipelines.rules import rules, two_outputs
 from sample_project.pipelines.visits import returns
 from scoring_support import make_pipeline
 
-from forecache.errors import InputError, SettingsError
-from forecache.pipeline import FunctionModel, Labelled, Output, Pipeline, RegisteredModel, SqlModel, Training
-from forecache.pipeline.models.check_training import require_published
+from forecache.base.errors import InputError, SettingsError
+from forecache.declare import FunctionModel, Labelled, Output, Pipeline, RegisteredModel, SqlModel, Training
+from forecache.declare.models.check_training import require_published
 
 URI = "models:/churn_model@production"
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import joined_sample
 import pytest
 
-from forecache.errors import InputError, SettingsError
-from forecache.pipeline import Publish, Schedule
-from forecache.pipeline.loading import load_nightly, load_pipeline, read_project
-from forecache.settings import Settings, load_settings
+from forecache.base.errors import InputError, SettingsError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Publish, Schedule
+from forecache.declare.loading import load_nightly, load_pipeline, read_project
 
 HEAD = """
 import dataclasses
 import joined_sample
-from forecache.pipeline import Publish, Schedule
+from forecache.declare import Publish, Schedule
 shop = dataclasses.replace(joined_sample.SHOP, publish=Publish(){view})
 takings = dataclasses.replace(joined_sample.WITH_REGION, features=(shop, joined_sample.REGION){pipeline})
 """

@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from joined_sample import FLOWS, OPENED, REGION, SALES, SHOP, WITH_REGION, people, shops
 
-from forecache.errors import SettingsError
-from forecache.lake.windows.tasks import BUCKET, DAY
-from forecache.pipeline import (
+from forecache.base.errors import SettingsError
+from forecache.base.settings import load_settings
+from forecache.declare import (
     Baseline,
     Column,
     Entities,
@@ -25,10 +25,10 @@ from forecache.pipeline import (
     Where,
     Window,
 )
-from forecache.pipeline.features.check_view import TILE_COLUMNS
-from forecache.pipeline.project import Project
-from forecache.settings import load_settings
-from forecache.windows.states import EVENTS
+from forecache.declare.features.check_view import TILE_COLUMNS
+from forecache.declare.project import Project
+from forecache.kit.windows.states import EVENTS
+from forecache.lake.windows.tasks import BUCKET, DAY
 from jobs.definitions import build_definitions, features_of
 
 TIMES = Source("times", (Column("shop", "string"), Column("at", "timestamp")), "at", start=date(2026, 1, 1))

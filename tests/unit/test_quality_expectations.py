@@ -4,12 +4,12 @@ from datetime import date
 
 import pytest
 
-from forecache.pipeline import Column, Source, expect, load_pipeline
-from forecache.quality.descriptions import describe_outcome
-from forecache.quality.expectations import feature_expectations, prediction_expectations, raw_expectations
-from forecache.quality.report import CheckReport, CheckResult
-from forecache.quality.splits import check_splits
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
+from forecache.declare import Column, Source, expect, load_pipeline
+from forecache.lake.quality.descriptions import describe_outcome
+from forecache.lake.quality.expectations import feature_expectations, prediction_expectations, raw_expectations
+from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.splits import check_splits
 
 SOURCE = Source(
     name="visits",

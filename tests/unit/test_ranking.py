@@ -13,14 +13,14 @@ from ranked_project.pipelines.offers import nothing, offers
 from ranking_sample import requests
 from sample_project.pipelines.visits import returns
 
-from forecache.errors import SettingsError
-from forecache.pipeline import Baseline, Gate, Label, Metric, TorchModel
-from forecache.ranking import mean_of_requests, ndcg, recall, reciprocal_rank, sizes_of, weight_of_requests
-from forecache.registry.gate import gate_checks as checks
-from forecache.registry.gate.baselines import RANDOM, score_baselines
-from forecache.registry.gate.bootstrap import gain_interval, weighted_metric
-from forecache.registry.gate.examples import slices
-from forecache.registry.gate.metric_judge import judge_of
+from forecache.base.errors import SettingsError
+from forecache.base.ranking import mean_of_requests, ndcg, recall, reciprocal_rank, sizes_of, weight_of_requests
+from forecache.declare import Baseline, Gate, Label, Metric, TorchModel
+from forecache.models.registry.gate import gate_checks as checks
+from forecache.models.registry.gate.baselines import RANDOM, score_baselines
+from forecache.models.registry.gate.bootstrap import gain_interval, weighted_metric
+from forecache.models.registry.gate.examples import slices
+from forecache.models.registry.gate.metric_judge import judge_of
 
 EXAMPLES = requests(600)
 SIZES = EXAMPLES.sizes

@@ -9,11 +9,11 @@ import orjson
 import pytest
 from reader_support import FIELDS, MODEL, write_version
 
-from forecache.errors import InputError
-from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.store import Field, KeyColumn, KeySchema, Provenance, Store
-from forecache.store.manifest import StalePolicy
+from forecache.base.errors import InputError
+from forecache.kit.http.problems import Problem
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import Field, KeyColumn, KeySchema, Provenance, Store
+from forecache.serve.store.manifest import StalePolicy
 
 AS_OF = "1998-06-30"
 MIDNIGHT = datetime(1998, 7, 1, tzinfo=timezone.utc).timestamp()

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import forecache.reader
+import forecache.serve.reader
 
 HEAVY = (
     "pyspark", "torch", "mlflow", "dagster", "pandas", "pyarrow", "numpy", "deltalake", "duckdb", "matplotlib",
@@ -18,20 +18,20 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_server_loads_nothing_heavy_nor_the_client_library() -> None:
-    loaded = loaded_by("from forecache.reader import serve, create_token\nimport forecache.reader.http.app")
+    loaded = loaded_by("from forecache.serve.reader import serve, create_token\nimport forecache.serve.reader.http.app")
     assert "httptools" in loaded
     assert loaded.isdisjoint({*HEAVY, "httpx"})
 
 
 def test_the_client_loads_nothing_heavy_nor_the_server() -> None:
-    loaded = loaded_by("from forecache.reader import Client, AsyncClient, Answer")
+    loaded = loaded_by("from forecache.serve.reader import Client, AsyncClient, Answer")
     assert "httpx" in loaded
     assert loaded.isdisjoint({*HEAVY, "httptools"})
 
 
 def test_the_public_names_are_these_and_all_resolve() -> None:
-    assert forecache.reader.__all__ == [
+    assert forecache.serve.reader.__all__ == [
         "Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve",
     ]  # fmt: skip
-    for name in forecache.reader.__all__:
+    for name in forecache.serve.reader.__all__:
         assert getattr(forecache.reader, name).__name__ == name

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forecache.reader.processes.prometheus import render
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import IN_FLIGHT, ROUTE, SLOT_BYTES, InFlightTime, WorkerMetrics
+from forecache.serve.reader.processes.prometheus import render
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import IN_FLIGHT, ROUTE, SLOT_BYTES, InFlightTime, WorkerMetrics
 
 BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
 

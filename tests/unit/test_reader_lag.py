@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from forecache.reader.versions.lag import LayerLag
-from forecache.store import KeyColumn, KeySchema, Store
-from forecache.store.live.layer import LiveLayer, write_layer
-from forecache.store.live.writer import open_live_writer
+from forecache.serve.reader.versions.lag import LayerLag
+from forecache.serve.store import KeyColumn, KeySchema, Store
+from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.live.writer import open_live_writer
 
 KEY = KeySchema((KeyColumn("customer_id", "string"),))
 

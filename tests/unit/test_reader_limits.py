@@ -2,7 +2,7 @@
 
 import pytest
 
-from forecache.reader.http.app import _accepts_gzip
+from forecache.serve.reader.http.app import _accepts_gzip
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,17 @@ import pytest
 from monitoring_services import program
 from prometheus_client.parser import text_string_to_metric_families
 
-from forecache.reader.processes.prometheus import render
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import HITS, LIVE, ROUTE, SLOT_BYTES, STALE_HITS, VERSION, WorkerMetrics
+from forecache.serve.reader.processes.prometheus import render
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import (
+    HITS,
+    LIVE,
+    ROUTE,
+    SLOT_BYTES,
+    STALE_HITS,
+    VERSION,
+    WorkerMetrics,
+)
 
 BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
 

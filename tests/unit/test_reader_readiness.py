@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from forecache.reader.http.readiness import Readiness
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.http.readiness import Readiness
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
 
 
 class Worker:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import InputError, NotFoundError, SettingsError
-from forecache.reader.http.access import Access
-from forecache.reader.http.problems import Problem
-from forecache.reader.tokens import create_token, list_tokens, load_tokens, revoke_token
+from forecache.base.errors import InputError, NotFoundError, SettingsError
+from forecache.kit.http.problems import Problem
+from forecache.serve.reader.http.access import Access
+from forecache.serve.reader.tokens import create_token, list_tokens, load_tokens, revoke_token
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_link_laid_in_the_way_of_the_temporary_file_is_not_followed(
     path.parent.mkdir()
     victim = path.with_name("victim")
     victim.write_text("untouched")
-    monkeypatch.setattr("forecache.files.secrets.token_hex", lambda _: "0" * 12)
+    monkeypatch.setattr("forecache.base.files.secrets.token_hex", lambda _: "0" * 12)
     path.with_name(f".tokens.{'0' * 12}.tmp.json").symlink_to(victim)
     with pytest.raises(FileExistsError):
         create_token(path, "web", ["churn"])

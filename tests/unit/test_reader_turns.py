@@ -6,8 +6,8 @@ import time
 import pytest
 import uvloop
 
-from forecache.reader.connections import socket_wait as module
-from forecache.reader.connections.socket_wait import SocketWaitEstimator
+from forecache.kit.http.connections import socket_wait as module
+from forecache.kit.http.connections.socket_wait import SocketWaitEstimator
 
 
 def test_what_waited_while_the_loop_was_at_work_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from reader_support import eventually
 
-from forecache.errors import DamagedError
-from forecache.reader.versions import watcher as watcher_module
-from forecache.reader.versions.watcher import RunOnLoop, Watcher
+from forecache.base.errors import DamagedError
+from forecache.serve.reader.versions import watcher as watcher_module
+from forecache.serve.reader.versions.watcher import RunOnLoop, Watcher
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.errors import InputError
-from forecache.reader.wire import request_body
+from forecache.base.errors import InputError
+from forecache.serve.reader.wire import request_body
 
 
 def test_moments_and_numbers_of_numpy_are_sent_as_json_has_them() -> None:

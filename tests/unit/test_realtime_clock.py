@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forecache.reader.http.problems import Problem
+from forecache.kit.http.problems import Problem
 from forecache.realtime.deadline.clock import RequestClock, clock_of, shorten_deadline
 
 MS = 1_000_000

@@ -9,10 +9,11 @@ import pytest
 from asked_project import transforms
 from asked_project.views import SALES, household, product
 
+from forecache.base.errors import InputError, NotFoundError, SettingsError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.checks.state import check_project
 from forecache.cli.commands.scoring import newest_scored
-from forecache.errors import InputError, NotFoundError, SettingsError
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Candidates,
     Default,
@@ -33,9 +34,8 @@ from forecache.pipeline import (
     load_pipeline,
     load_realtime,
 )
-from forecache.pipeline.loading import load_nightly, load_served, read_project
-from forecache.registry.versions.model_versions import champion
-from forecache.settings import Settings, load_settings
+from forecache.declare.loading import load_nightly, load_served, read_project
+from forecache.models.registry.versions.model_versions import champion
 
 
 def examples_of(sources: Any, first: object, last: object) -> Any:
@@ -240,7 +240,7 @@ def write_project(folder: Path, **modules: str) -> None:
         ({"one": "a = replace(declared, deadline_ms=9.0)", "two": "a = declared"}, "Two pipelines are named 'paym"),
         ({"one": "a = replace(declared, name='household')"}, "Two pipelines or published views are named 'household'"),
         *[
-            ({"one": f"from forecache.pipeline import *; a = replace(declared, ladder=({rung}, Default(1.0)))"}, told)
+            ({"one": f"from forecache.declare import *; a = replace(declared, ladder=({rung}, Default(1.0)))"}, told)
             for rung, told in [
                 ("LastNight(Stored('none', ('amount',)))", "reads the store 'none', which nothing publishes"),
                 ("LastNight(Stored('household', ('household_id',)))", "reads 2 numbers of 'household' as one score"),
@@ -295,7 +295,7 @@ def test_errors_of_label_and_gate_name_what_was_declared(changed: dict[str, Any]
 
 
 def test_later_errors_name_what_was_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.registry.versions.model_versions.list_models", lambda *_: [])
+    monkeypatch.setattr("forecache.models.registry.versions.model_versions.list_models", lambda *_: [])
     applied = search(model=FunctionModel(transforms.suspicion), examples=None, gate=None).training_pipeline
     with pytest.raises(InputError, match="The model of real-time model 'search' is a `FunctionModel`"):
         _ = applied.trained_label

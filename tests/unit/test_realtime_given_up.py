@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from forecache.pipeline.realtime.ladder import Default, OrderGiven
+from forecache.declare.realtime.ladder import Default, OrderGiven
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.fallbacks import open_fallbacks
 from forecache.realtime.answer.request_answer import StageTimes

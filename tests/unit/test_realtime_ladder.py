@@ -12,17 +12,17 @@ from reader_support import write_version
 from realtime_support import PRODUCT_KEY, write_packed
 from release_support import make_release
 
-from forecache.pipeline.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.base.settings import load_settings
+from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
 from forecache.realtime.answer.engine import _features_of
 from forecache.realtime.answer.fallbacks import fallback_answer, model_answer, open_fallbacks
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.request_answer import RequestAnswer
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.settings import load_settings
-from forecache.store import KeyColumn, KeySchema, open_store
-from forecache.store.fields import Field
-from forecache.store.manifest import StalePolicy
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import KeyColumn, KeySchema, open_store
+from forecache.serve.store.fields import Field
+from forecache.serve.store.manifest import StalePolicy
 
 NOW = 0.0
 USERS = Stored("users", ("household_id",))

@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 import pytest
 from release_support import make_release
 
-from forecache.errors import UnavailableError
-from forecache.reader.processes.worker_metrics import EXTENSION_BYTES
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings, load_settings
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.metrics import CELL
 from forecache.realtime.release.folder import open_releases, read_current, write_current
 from forecache.realtime.served_models import ServedModels
-from forecache.settings import Settings, load_settings
+from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES
 
 
 def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the_loop_nor_leave_it(

@@ -11,14 +11,14 @@ import ranking_code.scales
 from ranking_code import transforms
 from release_support import FEATURES, a_request, make_release
 
-from forecache.errors import DamagedError, InputError, NotFoundError
-from forecache.pipeline.realtime.log import Log
-from forecache.pipeline.realtime.rows import Rows
+from forecache.base.errors import DamagedError, InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare.realtime.log import Log
+from forecache.declare.realtime.rows import Rows
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.write import write_release
-from forecache.settings import Settings
 
 
 def modules_of_releases() -> set[str]:

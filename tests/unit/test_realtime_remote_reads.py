@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from forecache.plugins.redis import realtime_reads as redis
+from forecache.plugins.redis.realtime_reads import RemoteReads, RemoteUnavailable
 from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.lookups import redis_reads as redis
-from forecache.realtime.lookups.redis_reads import RemoteReads, RemoteUnavailable
 from forecache.realtime.workers.path_counters import PathCounters
 
 

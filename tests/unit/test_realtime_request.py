@@ -7,11 +7,11 @@ import orjson
 import pytest
 from release_support import CANDIDATES, a_request, make_release
 
-from forecache.pipeline.realtime.request import Candidates, RequestField
-from forecache.reader.http.problems import Problem
+from forecache.base.settings import Settings, load_settings
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.kit.http.problems import Problem
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import RequestParser
-from forecache.settings import Settings, load_settings
 
 ONE = Candidates((RequestField("product_id", "bigint"),), most=5)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from release_support import CANDIDATES, HOUSEHOLD, PRODUCT
 
-from forecache.errors import InputError, SettingsError
-from forecache.pipeline.realtime.request import Candidates, RequestField
-from forecache.pipeline.realtime.request_rows import DTYPES, RowsBuilder, apply_transform, column_of
-from forecache.pipeline.realtime.rows import Rows
+from forecache.base.errors import InputError, SettingsError
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.declare.realtime.request_rows import DTYPES, RowsBuilder, apply_transform, column_of
+from forecache.declare.realtime.rows import Rows
 
 EAST = timezone(timedelta(hours=5, minutes=30))
 

@@ -11,13 +11,13 @@ from offered_project.pipelines.offers import offers
 from offered_project.views import VISITS, household, product
 
 from assets.released import build_released, views_of_one_range
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands.features import find_views
 from forecache.cli.runner import resolve_nightly_names, resolve_pipeline_names, resolve_trained_names
+from forecache.declare import Lookup
+from forecache.declare.loading import load_nightly, load_trained, read_project
+from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
 from forecache.operations.lake_maintenance import own_tables
-from forecache.pipeline import Lookup
-from forecache.pipeline.loading import load_nightly, load_trained, read_project
-from forecache.registry.gate.loaded_model import CandidateModel, score_features
-from forecache.settings import Settings, load_settings
 from jobs.realtime import realtime_nightly_selection
 
 
@@ -46,7 +46,7 @@ def test_real_time_models_are_trained_and_run_by_name(home: Settings) -> None:
 def test_real_time_models_run_after_what_they_may_fall_back_on() -> None:
     from sample_project.pipelines.visits import returns
 
-    from forecache.pipeline.project import Project
+    from forecache.declare.project import Project
 
     project = Project({"returns": returns}, {}, realtime={"offers": offers})
     assert list(project.nightly) == ["returns", "offers"]

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from status_documents import model_row
 
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import SLOT_BYTES, WorkerMetrics
-from forecache.reader.status.history import HISTORY_BYTES, MORE_CELLS, History, ModelCounts, ReaderTraffic
+from forecache.base.settings import load_settings
+from forecache.plugins.status.reader.history import HISTORY_BYTES, MORE_CELLS, History, ModelCounts, ReaderTraffic
 from forecache.realtime.http.status import _NAMES, attention_of, request_counts_of, status_part
 from forecache.realtime.metrics import CELL, RealtimeMetrics
-from forecache.settings import load_settings
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import SLOT_BYTES, WorkerMetrics
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from asked_project.pipelines.payments import payments
 from asked_project.pipelines.search import search
 
+from forecache.base.errors import SettingsError
+from forecache.base.settings import load_settings
 from forecache.cli.checks.state import check_project
-from forecache.errors import SettingsError
-from forecache.pipeline import Feature, RequestField, Rows
-from forecache.settings import load_settings
+from forecache.declare import Feature, RequestField, Rows
 
 _calls: list[int] = []
 

@@ -7,12 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.errors import InputError
-from forecache.recommend.evaluation.evaluate import MODEL, Evaluation, best_items, evaluate
-from forecache.recommend.evaluation.split import TrainTestSplit, split_by_day, split_by_user
-from forecache.recommend.filters import Filters
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.models import Als, Ease, Factors, Popularity, RecommenderModel, RepeatPurchase, WithFallback
+from forecache.base.errors import InputError
+from forecache.plugins.recommend.evaluation.evaluate import MODEL, Evaluation, best_items, evaluate
+from forecache.plugins.recommend.evaluation.split import TrainTestSplit, split_by_day, split_by_user
+from forecache.plugins.recommend.filters import Filters
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.models import (
+    Als,
+    Ease,
+    Factors,
+    Popularity,
+    RecommenderModel,
+    RepeatPurchase,
+    WithFallback,
+)
 
 DAY = date(2024, 6, 1)
 

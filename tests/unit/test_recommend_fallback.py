@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.recommend import lists
-from forecache.recommend.filters import Filters
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.models import Als, Popularity, WithFallback
-from forecache.recommend.top_k import top_k
+from forecache.plugins.recommend import lists
+from forecache.plugins.recommend.filters import Filters
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.models import Als, Popularity, WithFallback
+from forecache.plugins.recommend.top_k import top_k
 
 rng = np.random.default_rng(5)
 NUM_USERS, NUM_ITEMS = 300, 120

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from forecache.errors import CheckError, InputError
-from forecache.pipeline import Column, RankingGate, Recommender, Source
-from forecache.recommend.evaluation.gate import judge
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import lists_of
-from forecache.recommend.models import Als, Ease, Popularity, RecommenderModel, WithFallback
-from forecache.recommend.read_interactions import read_interactions
-from forecache.settings import load_settings
+from forecache.base.errors import CheckError, InputError
+from forecache.base.settings import load_settings
+from forecache.declare import Column, RankingGate, Recommender, Source
+from forecache.plugins.recommend.evaluation.gate import judge
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.lists import lists_of
+from forecache.plugins.recommend.models import Als, Ease, Popularity, RecommenderModel, WithFallback
+from forecache.plugins.recommend.read_interactions import read_interactions
 
 NIGHT = date(2026, 3, 31)
 SOURCE = Source(

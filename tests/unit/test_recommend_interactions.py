@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.errors import InputError
-from forecache.recommend.interactions import Interactions
+from forecache.base.errors import InputError
+from forecache.plugins.recommend.interactions import Interactions
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 2), date(2024, 1, 3)]
 TABLE = pa.table({"who": ["b", "a", "b", "b"], "what": [30, 10, 20, 30], "n": [1.5, 2.0, 1.0, 2.0], "day": DAYS})

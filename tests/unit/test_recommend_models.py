@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from forecache.errors import InputError, SettingsError
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.models import (
+from forecache.base.errors import InputError, SettingsError
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.models import (
     Als,
     Ease,
     Factors,
@@ -110,7 +110,7 @@ def naive_ease(model: Ease, matrix: np.ndarray) -> np.ndarray:
     "model", [Ease(l2=2.0), Ease(l2=0.5, dropout=0.4, weight_power=0.5, activity_power=0.3), Ease(weight_power=1.0)]
 )
 def test_ease_equals_its_closed_form(model: Ease, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.recommend.models.ease._COLUMNS", columns)
+    monkeypatch.setattr("forecache.plugins.recommend.models.ease._COLUMNS", columns)
     rng = np.random.default_rng(4)
     rows = [(u, i, float(rng.integers(1, 6)), 0) for u in range(40) for i in rng.choice(17, 6, replace=False)]
     found = interactions(rows)
@@ -142,7 +142,7 @@ def test_the_reason_of_ease_is_the_own_item_that_contributed_most(monkeypatch: p
             expected[row, column] = gains.argmax()
     assert (expected >= 0).any()
     for pairs in (1 << 22, 60):
-        monkeypatch.setattr("forecache.recommend.models.ease._REASON_PAIRS", pairs)
+        monkeypatch.setattr("forecache.plugins.recommend.models.ease._REASON_PAIRS", pairs)
         np.testing.assert_array_equal(fitted.reasons(history, lists), expected)
 
 
@@ -253,7 +253,7 @@ def test_a_fallback_ranks_for_users_without_history_and_behind_the_models_items(
     st.lists(st.integers(0, 50), min_size=6, max_size=6),
 )
 def test_a_fallback_never_changes_the_models_order(rows: list[list[float | None]], popular: list[int]) -> None:
-    from forecache.recommend.models.fallback import _fill_from_fallback
+    from forecache.plugins.recommend.models.fallback import _fill_from_fallback
 
     scores = np.array([[NONE if value is None else value for value in row] for row in rows], np.float32)
     fallback = np.tile(np.array(popular, np.float32), (len(rows), 1))

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.pipeline import Column, Recommender, Source
-from forecache.recommend.catalogue import Availability
-from forecache.recommend.interactions import Interactions
-from forecache.recommend.lists import lists_of
-from forecache.recommend.models import Als, Ease, Popularity, RepeatPurchase, WithFallback
+from forecache.declare import Column, Recommender, Source
+from forecache.plugins.recommend.catalogue import Availability
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.lists import lists_of
+from forecache.plugins.recommend.models import Als, Ease, Popularity, RepeatPurchase, WithFallback
 
 NIGHT = date(2026, 1, 28)
 BOUGHT = Source(

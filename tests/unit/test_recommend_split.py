@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.errors import InputError, SettingsError
-from forecache.recommend.evaluation.split import split_by_day, split_by_user
-from forecache.recommend.interactions import Interactions
+from forecache.base.errors import InputError, SettingsError
+from forecache.plugins.recommend.evaluation.split import split_by_day, split_by_user
+from forecache.plugins.recommend.interactions import Interactions
 
 START = date(2024, 1, 1)
 ROWS = st.lists(

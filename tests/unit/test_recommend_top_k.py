@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse import random as random_matrix
 
-from forecache.errors import InputError
-from forecache.recommend.filters import Filters
-from forecache.recommend.top_k import top_k, top_k_of_factors
+from forecache.base.errors import InputError
+from forecache.plugins.recommend.filters import Filters
+from forecache.plugins.recommend.top_k import top_k, top_k_of_factors
 
 
 def by_sorting(scores: np.ndarray, k: int, filters: Filters) -> np.ndarray:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from forecache.errors import SettingsError
-from forecache.pipeline import Catalogue, Column, Recommender, Snapshot, Source, Static
-from forecache.recommend.models import Ease
+from forecache.base.errors import SettingsError
+from forecache.declare import Catalogue, Column, Recommender, Snapshot, Source, Static
+from forecache.plugins.recommend.models import Ease
 
 SOURCE = Source(
     name="visits",
@@ -81,7 +81,7 @@ def test_a_catalogue_that_does_not_fit_is_refused(make: Any, message: str) -> No
         ({"user": "nobody"}, "has the column 'nobody', which source 'visits' does not declare"),
         ({"user": "spent"}, "has the key column 'spent', which is a double"),
         ({"group": "what"}, "group or most_of_group without the other"),
-        ({"model": Ease}, r"It is a model of forecache.recommend, such as Ease\(\)"),
+        ({"model": Ease}, r"It is a model of forecache.plugins.recommend, such as Ease\(\)"),
         ({"history_days": 28}, "has history_days=28. The gate does not show the last 28 of them"),
         ({"history_days": 60, "exclude_days": 61}, "has exclude_days=61. What was taken longer ago than"),
         ({"history_days": 60, "exclude_days": None}, "has exclude_days=None. What was taken longer ago than"),

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sample_project.pipelines.visits import basket, returns
 
-from forecache.inference.encoding import encoding_of
-from forecache.pipeline import Pipeline
-from forecache.registry.gate import gate_checks as checks
-from forecache.registry.gate.baselines import BaselineScores
-from forecache.registry.gate.examples import SplitExamples, slices
-from forecache.registry.gate.loaded_model import CandidateModel
-from forecache.registry.gate.score_metrics import Array
+from forecache.declare import Pipeline
+from forecache.models.inference.encoding import encoding_of
+from forecache.models.registry.gate import gate_checks as checks
+from forecache.models.registry.gate.baselines import BaselineScores
+from forecache.models.registry.gate.examples import SplitExamples, slices
+from forecache.models.registry.gate.loaded_model import CandidateModel
+from forecache.models.registry.gate.score_metrics import Array
 
 RNG = np.random.default_rng(11)
 ROWS = 4000

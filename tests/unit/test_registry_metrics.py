@@ -12,14 +12,14 @@ from outputs_project.pipelines import kinds
 from ranked_project.pipelines.offers import offers
 from sklearn import metrics as sk
 
-from forecache.errors import InputError
-from forecache.pipeline import Gate, Metric
-from forecache.pipeline.models.gate import METRICS
-from forecache.registry.gate import score_metrics as ours
-from forecache.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
-from forecache.registry.gate.class_metrics import MULTICLASS, map_classes
-from forecache.registry.gate.metric_judge import MetricJudge, judge_of
-from forecache.registry.gate.score_metrics import QUANTILES
+from forecache.base.errors import InputError
+from forecache.declare import Gate, Metric
+from forecache.declare.models.gate import METRICS
+from forecache.models.registry.gate import score_metrics as ours
+from forecache.models.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
+from forecache.models.registry.gate.class_metrics import MULTICLASS, map_classes
+from forecache.models.registry.gate.metric_judge import MetricJudge, judge_of
+from forecache.models.registry.gate.score_metrics import QUANTILES
 
 RNG = np.random.default_rng(3)
 LABEL = (RNG.random(500) < 0.3).astype(float)

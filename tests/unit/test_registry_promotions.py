@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from forecache.registry.promotions import (
+from forecache.base.settings import Settings
+from forecache.models.registry.promotions import (
     OtherDecisionError,
     Promotion,
     earlier_champions,
@@ -18,7 +19,6 @@ from forecache.registry.promotions import (
     record_promotion,
     rolled_back_versions,
 )
-from forecache.settings import Settings
 
 
 def row(action: str, before: int | None, after: int | None, verdict: str = "passed", **more: Any) -> Promotion:

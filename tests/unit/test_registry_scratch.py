@@ -9,7 +9,7 @@ from pathlib import Path
 _SCRIPT = """
 import sys
 from pathlib import Path
-from forecache.tracking.artifacts import scratch_folder
+from forecache.models.tracking.artifacts import scratch_folder
 Path(scratch_folder(), "model").write_text("x")
 print(scratch_folder(), flush=True)
 sys.stdin.read()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import DamagedError
-from forecache.folders import LocalFolder
+from forecache.base.errors import DamagedError
+from forecache.base.folders import LocalFolder
 from forecache.realtime.release.claim import Claim, make_claim, move_claim, read_claim, record_rollout
-from forecache.store.checksummed_json import dump_with_checksum
+from forecache.serve.store.checksummed_json import dump_with_checksum
 
 OURS = Claim("search", "a" * 32, "host", "/store", "2026-03-01T08:00:00.000000+00:00")
 GOOD = dump_with_checksum(asdict(OURS))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
 from forecache.realtime.release.release_code import ReleaseCode
 
 MAIN = """

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import log_step
 from forecache.realtime.log.frame_queue import BLOCK_BYTES, BlockPool, FrameQueue
 from forecache.realtime.log.row_counters import CELLS, LogCounters
 from forecache.realtime.log.spool.frames import SegmentLosses, encode_frame, frame_head, read_frames
 from forecache.realtime.log.spool.spool_files import ready_segments, remove_stream, segments_of, streams_of
 from forecache.realtime.log.spool.spool_stream import SpoolStream
 from forecache.realtime.log.writer import LogChannel, LogWriter
-from forecache.settings import Settings, load_settings
-from forecache.steps import log_step
 
 
 def stream_in(tmp_path: Path, most_age_s: float = 60.0) -> SpoolStream:

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from forecache.errors import SettingsError
-from forecache.operations.rollout.judge_step import StepTotals, StepVerdict, decide_step
-from forecache.operations.rollout.simulate_worse import BEGAN, simulated_state
-from forecache.pipeline import Outcome, Rollout
+from forecache.base.errors import SettingsError
+from forecache.declare import Outcome, Rollout
+from forecache.plugins.rollouts.judge_step import StepTotals, StepVerdict, decide_step
+from forecache.plugins.rollouts.simulate_worse import BEGAN, simulated_state
 from forecache.realtime.rollout.rollout_state import GuardResult
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.reader.http.problems import BAD_REQUEST, Problem
+from forecache.kit.http.problems import BAD_REQUEST, Problem
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from forecache.errors import InputError, SettingsError
+from forecache.base.errors import InputError, SettingsError
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
+from forecache.declare.loading import read_project
+from forecache.declare.schedules.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.monitoring.monitor import newly_labelled_dates
-from forecache.pipeline import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
-from forecache.pipeline.loading import read_project
-from forecache.pipeline.schedules.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
-from forecache.settings import Settings, load_settings
+from forecache.plugins.drift.monitor import newly_labelled_dates
 
 UTC = timezone.utc
 WEEKLY = Schedule(every="week", cron="0 3 * * mon")
@@ -311,7 +311,7 @@ def test_pipelines_that_share_a_view_have_the_same_as_of_dates(tmp_path: Path, m
     (folder / "__init__.py").touch()
     (folder / "both.py").write_text(
         "from dataclasses import replace\nfrom dagster_project.pipelines.churn import churn\n"
-        "from forecache.pipeline import Publish, Schedule\n"
+        "from forecache.declare import Publish, Schedule\n"
         "weekly = replace(churn, name='weekly', publish=Publish(), schedule=Schedule(every='week'))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.errors import InputError
-from forecache.inference.arrays import to_columns, to_frame, to_matrix
+from forecache.base.errors import InputError
+from forecache.models.inference.arrays import to_columns, to_frame, to_matrix
 
 VALUES = np.arange(12, dtype=np.float32).reshape(4, 3)
 NAMES = ("a", "b", "c")

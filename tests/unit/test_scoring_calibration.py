@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from forecache.base.settings import load_settings
 from forecache.lake.ledger import StageRecord
 from forecache.scoring.batch_size import fastest_size, sweep
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
-from forecache.settings import load_settings
 
 NIGHT = date(2024, 6, 30)
 

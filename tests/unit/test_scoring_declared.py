@@ -11,15 +11,15 @@ import pytest
 from applied_sample import NAMES, applied
 from rules_project.pipelines.rules import rules
 
-from forecache.errors import CheckError, InputError
-from forecache.inference.declared.function import FunctionKernel, pack
-from forecache.inference.declared.plans import plan_declared
-from forecache.inference.kernel import load_kernel
-from forecache.inference.outputs import score_values
-from forecache.inference.runtimes.registry import LOADERS
-from forecache.output_kinds import OutputSpec
-from forecache.pipeline import FunctionModel, SqlModel
-from forecache.registry.applied.scoring_plan import plan_model
+from forecache.base.errors import CheckError, InputError
+from forecache.base.output_kinds import OutputSpec
+from forecache.declare import FunctionModel, SqlModel
+from forecache.models.inference.declared.function import FunctionKernel, pack
+from forecache.models.inference.declared.plans import plan_declared
+from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.outputs import score_values
+from forecache.models.inference.runtimes.registry import LOADERS
+from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.scoring.batch_size import bytes_a_row
 from forecache.scoring.tasks.output_arrays import output_arrays
 

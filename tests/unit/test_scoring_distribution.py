@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.errors import SettingsError
-from forecache.pipeline import Drift
-from forecache.statistics import Distance, distance, merge_bins
+from forecache.base.errors import SettingsError
+from forecache.base.statistics import Distance, distance, merge_bins
+from forecache.declare import Drift
 
 LIMITS = Drift()
 COUNTS = st.lists(st.integers(0, 1000), min_size=4, max_size=4).filter(sum)

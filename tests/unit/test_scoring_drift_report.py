@@ -3,9 +3,9 @@
 import dataclasses
 from datetime import date, timedelta
 
-from forecache.monitoring.drift.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
-from forecache.pipeline import Drift
-from forecache.statistics import distance
+from forecache.base.statistics import distance
+from forecache.declare import Drift
+from forecache.plugins.drift.distributions.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 
 NIGHT = date(2024, 6, 30)
 EVEN = (250, 250, 250, 250)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import InputError
-from forecache.inference.environment import compare_environment, deciding_versions, require_versions
-from forecache.inference.runtimes.registry import RUNTIMES
+from forecache.base.errors import InputError
+from forecache.models.inference.environment import compare_environment, deciding_versions, require_versions
+from forecache.models.inference.runtimes.registry import RUNTIMES
 
 
 def compare(folder: Path, *requirements: str, runtime: str = "onnx") -> tuple[str, ...]:

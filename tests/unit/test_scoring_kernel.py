@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from scoring_support import network
 
-from forecache.errors import CheckError, InputError
-from forecache.inference.kernel import clip_to_bounds, load_kernel, score_arrays, score_stream
-from forecache.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.inference.runtimes.onnx import onnx_session
-from forecache.inference.runtimes.pyfunc import as_columns
-from forecache.inference.runtimes.registry import LOADERS
+from forecache.base.errors import CheckError, InputError
+from forecache.models.inference.kernel import clip_to_bounds, load_kernel, score_arrays, score_stream
+from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.models.inference.runtimes.onnx import onnx_session
+from forecache.models.inference.runtimes.pyfunc import as_columns
+from forecache.models.inference.runtimes.registry import LOADERS
 
 OUTPUT = OutputColumn("probability", "float")
 
@@ -82,8 +82,8 @@ def test_an_onnx_worker_imports_neither_torch_nor_mlflow_nor_pandas() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests/support')\n"
         "import numpy as np, pyarrow as pa\n"
-        "from forecache.inference.kernel import score_stream\n"
-        "from forecache.inference.kernel_spec import KernelSpec, OutputColumn\n"
+        "from forecache.models.inference.kernel import score_stream\n"
+        "from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn\n"
         "model = sys.stdin.buffer.read()\n"
         "options = {'providers': [], 'feeds': [('x', 'float32', 2)], 'fetches': ['probability']}\n"
         "out = (OutputColumn('probability', 'float'),)\n"

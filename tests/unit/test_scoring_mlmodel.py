@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import InputError, NotFoundError
-from forecache.inference.description import describe_model
-from forecache.inference.kernel_spec import OutputColumn
-from forecache.inference.signature import Signature, read_signature
+from forecache.base.errors import InputError, NotFoundError
+from forecache.models.inference.description import describe_model
+from forecache.models.inference.kernel_spec import OutputColumn
+from forecache.models.inference.signature import Signature, read_signature
 
 COLUMNS = """
 flavors:
@@ -82,7 +82,7 @@ def test_a_folder_without_a_model_and_a_broken_file_say_so(tmp_path: Path) -> No
 def test_planning_a_model_in_a_folder_leaves_mlflow_out(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text(COLUMNS)
     program = (
-        "import sys\nfrom forecache.inference.choose_runtime import plan_scoring\n"
+        "import sys\nfrom forecache.models.inference.choose_runtime import plan_scoring\n"
         "plan_scoring(sys.argv[1], runtime='pyfunc')\n"
         "print([name for name in ('mlflow', 'torch', 'pandas', 'pyspark') if name in sys.modules])"
     )

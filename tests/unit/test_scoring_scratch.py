@@ -5,13 +5,13 @@ from pathlib import Path
 
 from second_process import running
 
+from forecache.base.settings import load_settings
 from forecache.scoring.run_context import scratch_database, scratch_folder
-from forecache.settings import load_settings
 
 _SPILLS = """
 import sys, time
 from forecache.scoring.run_context import scratch_database
-from forecache.settings import load_settings
+from forecache.base.settings import load_settings
 with scratch_database(load_settings(home=sys.argv[1])) as connection:
     connection.execute("SET memory_limit = '60MB'; SET threads = 1")
     connection.execute("CREATE TEMP TABLE t AS SELECT repeat(md5(i::varchar), 8) AS y FROM range(300000) t(i)")

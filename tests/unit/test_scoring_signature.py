@@ -2,9 +2,9 @@
 
 import pytest
 
-from forecache.errors import SettingsError
-from forecache.inference.kernel_spec import OutputColumn
-from forecache.inference.signature import parse_result_type, resolve_result
+from forecache.base.errors import SettingsError
+from forecache.models.inference.kernel_spec import OutputColumn
+from forecache.models.inference.signature import parse_result_type, resolve_result
 
 FLOAT = (OutputColumn("p", "float"),)
 TWO = (OutputColumn("p", "double"), OutputColumn("label", "string"))

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_support import features_table, make_pipeline, network
 
-from forecache.errors import InputError, UnavailableError
-from forecache.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.inference.outputs import source_of
-from forecache.lake.delta.files import Place
-from forecache.output_kinds import OutputSpec
+from forecache.base.errors import InputError, UnavailableError
+from forecache.base.output_kinds import OutputSpec
+from forecache.kit.delta.files import Place
+from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.models.inference.outputs import source_of
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
 from forecache.scoring.tasks.spark_engine import group_tasks
@@ -149,7 +149,7 @@ def test_a_worker_that_scores_a_task_imports_none_of_the_driver_s_modules(tmp_pa
         "spec, task, model = pickle.load(sys.stdin.buffer)\n"
         "from forecache.scoring.tasks.task import TaskScorer\n"
         "TaskScorer(spec, lambda: model, str).score(task, lambda rows: None)\n"
-        "heavy = {'torch', 'mlflow', 'pandas', 'pyspark', 'pydantic', 'onnx', 'deltalake', 'forecache.pipeline'}\n"
+        "heavy = {'torch', 'mlflow', 'pandas', 'pyspark', 'pydantic', 'onnx', 'deltalake', 'forecache.declare'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=True, timeout=60)

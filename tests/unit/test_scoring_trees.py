@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.errors import CheckError
-from forecache.inference.runtimes.sklearn import load_predict, load_skops
-from forecache.inference.runtimes.trees import refuse_unsound_trees
-from forecache.training.estimator.matrix import Matrix
-from forecache.training.estimator.saving import refuse_unsaveable
+from forecache.base.errors import CheckError
+from forecache.models.inference.runtimes.sklearn import load_predict, load_skops
+from forecache.models.inference.runtimes.trees import refuse_unsound_trees
+from forecache.models.training.estimator.matrix import Matrix
+from forecache.models.training.estimator.saving import refuse_unsaveable
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((300, 4)).astype(np.float32)

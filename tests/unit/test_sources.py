@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from forecache.errors import SettingsError
-from forecache.pipeline import (
+from forecache.base.errors import SettingsError
+from forecache.base.settings import load_settings
+from forecache.declare import (
     Column,
     Feature,
     Features,
@@ -20,7 +21,6 @@ from forecache.pipeline import (
     TableSource,
     load_pipeline,
 )
-from forecache.settings import load_settings
 
 PRODUCT = (Column("product_id", "int"), Column("price", "double", required=False), Column("day", "date"))
 

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from forecache.base.settings import load_settings
+from forecache.declare import load_pipelines
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.monitoring.monitor import declared_inputs
-from forecache.pipeline import load_pipelines
-from forecache.settings import load_settings
-from forecache.store.publishing.publish import content_inputs
-from forecache.training.launch import training_inputs
+from forecache.models.training.launch import training_inputs
+from forecache.plugins.drift.monitor import declared_inputs
+from forecache.serve.store.publishing.publish import content_inputs
 
 ORIGINAL = Path(__file__).parents[1] / "support" / "staleness_project"
 FEATURES, TRAINING_SET, TRAINING, SCORING, PUBLISH = "features", "training_set", "training", "scoring", "publish"
@@ -206,7 +206,7 @@ def test_calling_the_functions_changes_nothing(project: Project) -> None:
 
 def test_every_process_comes_to_the_same_hashes_in_any_folder(project: Project, tmp_path: Path) -> None:
     code = (
-        "from forecache.pipeline import load_pipelines; from forecache.settings import load_settings; "
+        "from forecache.declare import load_pipelines; from forecache.base.settings import load_settings; "
         "print([p.fingerprints for p in load_pipelines(load_settings(project='staleness_project')).values()])"
     )
     moved = shutil.copytree(project.folder, tmp_path / "elsewhere" / "staleness_project")

@@ -10,11 +10,11 @@ import pytest
 from deltalake import write_deltalake
 from second_process import running
 
-from forecache.errors import InputError, UnavailableError
+from forecache.base.errors import InputError, UnavailableError
+from forecache.base.settings import load_settings
+from forecache.declare import Column, Snapshot, Static, TableSource
 from forecache.lake.sources.state_rows import existing_table_rows
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import Column, Snapshot, Static, TableSource
-from forecache.settings import load_settings
 
 COLUMNS = (Column("a", "string"), Column("n", "bigint"), Column("there", "boolean"), Column("day", "date"))
 ROWS = pa.table(

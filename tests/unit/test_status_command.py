@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from status_documents import document, model_row, stream_row, version_row
 
-from forecache.cli.commands import status as command
-from forecache.cli.reader_status import ask_status, token_from
-from forecache.cli.status_text import WIDTH, format_status, format_table
-from forecache.errors import InputError, UnavailableError
-from forecache.operations.status import last_nights as nights
-from forecache.operations.status.last_nights import MOST_NIGHTS, last_nights, night_rows
-from forecache.operations.status.sidecar import attention_of
-from forecache.settings import load_settings
+from forecache.base.errors import InputError, UnavailableError
+from forecache.base.settings import load_settings
+from forecache.plugins.status import command as command
+from forecache.plugins.status import last_nights as nights
+from forecache.plugins.status.last_nights import MOST_NIGHTS, last_nights, night_rows
+from forecache.plugins.status.reader_status import ask_status, token_from
+from forecache.plugins.status.sidecar import attention_of
+from forecache.plugins.status.status_text import WIDTH, format_status, format_table
 
 NOW = datetime(2026, 11, 27, 3, 0, tzinfo=timezone.utc)
 

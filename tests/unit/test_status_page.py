@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from status_documents import document, in_bucket, model_row, stream_row, version_row
 
-from forecache.reader.processes.worker_metrics import BUCKETS
-from forecache.reader.status import format_text as words
-from forecache.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems
-from forecache.reader.status.history import (
+from forecache.plugins.status.reader import format_text as words
+from forecache.plugins.status.reader.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.plugins.status.reader.history import (
     HISTORY_BYTES,
     LENGTH,
     STEP_S,
@@ -22,12 +21,13 @@ from forecache.reader.status.history import (
     ReaderTraffic,
     quantile_us,
 )
-from forecache.reader.status.page.charts import histogram, round_up, time_chart
-from forecache.reader.status.page.markup import Markup, mark_code, tag
-from forecache.reader.status.page.render import HEADERS, render_page
-from forecache.reader.status.page.traffic import _thin_out
-from forecache.reader.status.ring import Ring
+from forecache.plugins.status.reader.page.charts import histogram, round_up, time_chart
+from forecache.plugins.status.reader.page.markup import Markup, mark_code, tag
+from forecache.plugins.status.reader.page.render import HEADERS, render_page
+from forecache.plugins.status.reader.page.traffic import _thin_out
+from forecache.plugins.status.reader.ring import Ring
 from forecache.realtime.rollout.rollout_state import STAGES
+from forecache.serve.reader.processes.worker_metrics import BUCKETS
 
 EVIL = '<script>alert("1")</script>&\'`'
 

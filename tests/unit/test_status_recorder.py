@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from status_documents import document
 
-from forecache.reader.http.replies import ParsedRequest
-from forecache.reader.processes.shared_memory import _FLOCK, ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
-from forecache.reader.status import collect, pages
-from forecache.reader.status.collect import Collector, Recorder
-from forecache.reader.status.history import HISTORY_BYTES, STEP_S, History, ModelCounts
-from forecache.reader.status.page.render import render_page
-from forecache.reader.status.pages import StatusPages
+from forecache.plugins.status.reader import collect, pages
+from forecache.plugins.status.reader.collect import Collector, Recorder
+from forecache.plugins.status.reader.history import HISTORY_BYTES, STEP_S, History, ModelCounts
+from forecache.plugins.status.reader.page.render import render_page
+from forecache.plugins.status.reader.pages import StatusPages
+from forecache.serve.reader.http.replies import ParsedRequest
+from forecache.serve.reader.processes.shared_memory import _FLOCK, ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
 
 
 class Clock:

@@ -3,12 +3,12 @@
 import numpy as np
 import pyarrow as pa
 
-from forecache.store import content_hash as hashing
-from forecache.store.encoding.entries import EntryEncoding
-from forecache.store.fields import Field
-from forecache.store.keys import KeyColumn, KeySchema
-from forecache.store.manifest import Provenance
-from forecache.store.publishing.changes.row_changes import ChangedRows, KeyChanges, RowChanges, find_key_changes
+from forecache.serve.store import content_hash as hashing
+from forecache.serve.store.encoding.entries import EntryEncoding
+from forecache.serve.store.fields import Field
+from forecache.serve.store.keys import KeyColumn, KeySchema
+from forecache.serve.store.manifest import Provenance
+from forecache.serve.store.publishing.changes.row_changes import ChangedRows, KeyChanges, RowChanges, find_key_changes
 
 ENCODING = EntryEncoding(
     KeySchema((KeyColumn("customer_id", "string"),)),

@@ -13,12 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from store_tables import SCORED_AT, predictions
 
-from forecache.errors import InputError
-from forecache.store import KeyColumn, KeySchema, encode_key, split_entry
-from forecache.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, key_schema
-from forecache.store.encoding.json_texts import json_texts
-from forecache.store.fields import Field
-from forecache.store.manifest import Provenance
+from forecache.base.errors import InputError
+from forecache.serve.store import KeyColumn, KeySchema, encode_key, split_entry
+from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, key_schema
+from forecache.serve.store.encoding.json_texts import json_texts
+from forecache.serve.store.fields import Field
+from forecache.serve.store.manifest import Provenance
 
 DEFAULT = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 ENCODING = EntryEncoding(
@@ -112,7 +112,7 @@ def test_a_type_that_cannot_be_a_key_is_refused() -> None:
 
 
 def test_text_of_every_arrow_type_is_taken_as_plain_text() -> None:
-    from forecache.lake.delta.comparison.partition import to_plain_types
+    from forecache.kit.delta.comparison.partition import to_plain_types
 
     table = pa.table(
         {"a": pa.array(["x", None]).cast(pa.large_string()), "b": pa.array([b"y", b"z"], pa.large_binary())}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.errors import CheckError
-from forecache.pipeline import Publish
-from forecache.statistics import bin_counts, psi
-from forecache.store.publishing.gates import check_gates, measure_drift, publish_statistics
+from forecache.base.errors import CheckError
+from forecache.base.statistics import bin_counts, psi
+from forecache.declare import Publish
+from forecache.serve.store.publishing.gates import check_gates, measure_drift, publish_statistics
 
 ALL = Publish(max_row_change=0.5, max_null_share=0.1, max_psi=0.2)
 

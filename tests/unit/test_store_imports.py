@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import forecache.store
+import forecache.serve.store
 
 _HEAVY = (
     "pyarrow",
@@ -22,7 +22,7 @@ _HEAVY = (
 
 def test_opening_and_reading_a_store_loads_nothing_heavy() -> None:
     script = (
-        "import sys; from pathlib import Path; import forecache.store as s\n"
+        "import sys; from pathlib import Path; import forecache.serve.store as s\n"
         "s.Store(Path('/nonexistent')).current()\n"
         f"print([name for name in {_HEAVY!r} if name in sys.modules])"
     )
@@ -31,6 +31,6 @@ def test_opening_and_reading_a_store_loads_nothing_heavy() -> None:
 
 
 def test_the_public_names_are_all_there() -> None:
-    assert sorted(forecache.store.__all__) == list(forecache.store.__all__)
-    for name in forecache.store.__all__:
-        assert getattr(forecache.store, name).__name__ == name
+    assert sorted(forecache.serve.store.__all__) == list(forecache.serve.store.__all__)
+    for name in forecache.serve.store.__all__:
+        assert getattr(forecache.serve.store, name).__name__ == name

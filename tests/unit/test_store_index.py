@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecache.errors import UnavailableError
-from forecache.store.segment import index
-from forecache.store.segment.index import append_index, key_hashes
-from forecache.store.segment.lmdb_pages import leaf_records
-from forecache.store.segment.mapping import SegmentHandle
-from forecache.store.segment.writer import write_shard
+from forecache.base.errors import UnavailableError
+from forecache.serve.store.segment import index
+from forecache.serve.store.segment.index import append_index, key_hashes
+from forecache.serve.store.segment.lmdb_pages import leaf_records
+from forecache.serve.store.segment.mapping import SegmentHandle
+from forecache.serve.store.segment.writer import write_shard
 
 
 def write(path: Path, rows: dict[bytes, bytes]) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.errors import InputError
-from forecache.store import KeyColumn, KeySchema, decode_key, encode_key, parse_key
-from forecache.store.keys import encode_columns
+from forecache.base.errors import InputError
+from forecache.serve.store import KeyColumn, KeySchema, decode_key, encode_key, parse_key
+from forecache.serve.store.keys import encode_columns
 
 SINGLE = KeySchema((KeyColumn("customer_id", "string"),))
 NUMBER = KeySchema((KeyColumn("account", "int"),))

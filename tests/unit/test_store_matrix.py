@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from segment_files import version
 
-from forecache.store.fields import Field
-from forecache.store.packed import json_renderer, matrix_of, rows_of
-from forecache.store.read import batch_get as together
+from forecache.serve.store.fields import Field
+from forecache.serve.store.packed import json_renderer, matrix_of, rows_of
+from forecache.serve.store.read import batch_get as together
 
 FIELDS = (Field("spend", "float"), Field("100%", "vector", 2))
 FLOATS = st.floats(width=32) | st.sampled_from([float("nan"), -0.0, float("inf")])

@@ -8,13 +8,13 @@ from live_support import LAYER, live_store
 from second_process import running
 from segment_files import version
 
-from forecache.reader.versions.damage import Scrubber
-from forecache.store import Pointer, Snapshot, Store
-from forecache.store.checkup import verify_store
-from forecache.store.layout import StoreLayout
-from forecache.store.live.layer import read_layer
-from forecache.store.pointer import write_pointer
-from forecache.store.retention import remove_leftovers
+from forecache.serve.reader.versions.damage import Scrubber
+from forecache.serve.store import Pointer, Snapshot, Store
+from forecache.serve.store.checkup import verify_store
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.layer import read_layer
+from forecache.serve.store.pointer import write_pointer
+from forecache.serve.store.retention import remove_leftovers
 
 _QUARANTINES = """
 import sys
@@ -29,8 +29,8 @@ _DECLARES = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from forecache.store.layout import StoreLayout
-from forecache.store.live.layer import read_layer, write_layer
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.layer import read_layer, write_layer
 layout = StoreLayout(Path(sys.argv[1]))
 layers = [replace(read_layer(layout), max_lag_s=number) for number in (1.0, 2.0)]
 print(flush=True)
@@ -41,8 +41,8 @@ while True:
 _PUBLISHES = """
 import sys
 from pathlib import Path
-from forecache.store.layout import StoreLayout
-from forecache.store.pointer import Pointer
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.pointer import Pointer
 layout, manifest = StoreLayout(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
 pointer = layout.root / "next"
 print(flush=True)
@@ -55,8 +55,8 @@ for number in range(2, 1 << 30):
 _LOOKS_WHETHER_IT_IS_OPEN = """
 import sys
 from pathlib import Path
-from forecache.store.layout import StoreLayout
-from forecache.store.locks import is_open
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.locks import is_open
 print(flush=True)
 while True:
     is_open(StoreLayout(Path(sys.argv[1])), 1)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.store.read.snapshot import merge_rows
+from forecache.serve.store.read.snapshot import merge_rows
 
 KEYS = st.binary(min_size=1, max_size=2)
 

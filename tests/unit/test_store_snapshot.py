@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from segment_files import OWN, version
 
-from forecache.errors import InputError, UnavailableError
-from forecache.store import Snapshot, split_entry
-from forecache.store.layout import StoreLayout
-from forecache.store.manifest import manifest_from_json
-from forecache.store.publishing.full_jobs import shards_of
-from forecache.store.publishing.read_back import read_back
-from forecache.store.read import batch_get as together
-from forecache.store.segment.writer import num_shards, write_shard
+from forecache.base.errors import InputError, UnavailableError
+from forecache.serve.store import Snapshot, split_entry
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.manifest import manifest_from_json
+from forecache.serve.store.publishing.full_jobs import shards_of
+from forecache.serve.store.publishing.read_back import read_back
+from forecache.serve.store.read import batch_get as together
+from forecache.serve.store.segment.writer import num_shards, write_shard
 
 KEYS = st.binary(min_size=1, max_size=12)
 ENTRIES = st.tuples(st.integers(0, 99), st.sampled_from([b"", OWN])).map(lambda each: b'{"score":%d}%s' % each)

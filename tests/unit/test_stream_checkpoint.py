@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import UnavailableError
-from forecache.stream.spark.checkpoint import Checkpoint, Offsets, find_offset_beyond, resume_problem, starting_offsets
+from forecache.base.errors import UnavailableError
+from forecache.plugins.spark_stream.checkpoint import (
+    Checkpoint,
+    Offsets,
+    find_offset_beyond,
+    resume_problem,
+    starting_offsets,
+)
 
 TOPIC = "payments"
 

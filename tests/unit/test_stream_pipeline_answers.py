@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.output_kinds import OutputSpec
+from forecache.base.output_kinds import OutputSpec
+from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.scoring.tasks.prediction_rows import Band
 from forecache.stream.step.row_predictor import PredictedRows, RowPredictor
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from forecache.errors import InputError
-from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
+from forecache.base.errors import InputError
+from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.realtime.release.load import LoadedRelease
 from forecache.stream.step.event_scores import EventScorer, EventScores, RequestColumns
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.stream.spark.source import reading_order
+from forecache.plugins.spark_stream.source import reading_order
 from forecache.stream.table_schema import KAFKA_AT, OFFSET, PARTITION
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)

@@ -11,8 +11,8 @@ import pytest
 from stream_sample import CUSTOMER, PACE, PAYMENTS, POISON, EmptyNight, a_stream, messages, payment, release
 from stream_truth import answered, plain
 
-from forecache.pipeline import Table, Topic
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.declare import Table, Topic
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table_schema import PLACE, POSITION
 

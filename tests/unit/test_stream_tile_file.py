@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forecache.errors import DamagedError
+from forecache.base.errors import DamagedError
 from forecache.stream.table_cursor import TableCursor
 from forecache.stream.tiles.tile_file import TileFile, TileFileInfo, TileWriter
 

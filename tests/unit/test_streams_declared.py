@@ -7,8 +7,9 @@ import pytest
 from declared_streams import SPENT, STREAM, TOPIC, view
 from live_view_sample import PAYMENTS, VIEW
 
-from forecache.errors import InputError, NotFoundError
-from forecache.pipeline import (
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import load_settings
+from forecache.declare import (
     FeatureView,
     Live,
     LiveRows,
@@ -20,11 +21,10 @@ from forecache.pipeline import (
     Window,
     load_stream,
 )
-from forecache.pipeline.loading import load_served, read_project
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import load_settings
+from forecache.declare.loading import load_served, read_project
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.plan import LAST_DAY
 from forecache.stream.live_layers import layers_of
-from forecache.windows.plan import LAST_DAY
 
 PLAIN_FINGERPRINT, PLAIN_CONTRACT = "156700254554bdab", "577ffdf53d46f7e1"
 
@@ -92,7 +92,7 @@ def write_project(folder: Path, content: str) -> None:
 
 DECLARED = """
 from live_view_sample import PAYMENTS, VIEW
-from forecache.pipeline import Stream, Topic
+from forecache.declare import Stream, Topic
 
 CARDS = Stream("cards", topic=Topic("payments", topic="payments", source=PAYMENTS), views=(VIEW,))
 """

@@ -9,8 +9,8 @@ import pytest
 from declared_streams import CHECK, SPENT, STREAM, TOPIC, check, view
 from live_view_sample import PAYMENTS, VIEW
 
-from forecache.errors import SettingsError
-from forecache.pipeline import (
+from forecache.base.errors import SettingsError
+from forecache.declare import (
     Avro,
     Candidates,
     Column,

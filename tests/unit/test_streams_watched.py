@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from watched_streams import cards
 
-from forecache.files import lock
-from forecache.monitoring.streams.layer_status import LayerStatus
-from forecache.monitoring.streams.starts import STABLE_S, Starts, read_starts, write_starts
-from forecache.monitoring.streams.stream_checks import CHECKS, evaluate_checks
-from forecache.monitoring.streams.stream_status import StreamStatus, describe_stream, read_stream_status
-from forecache.settings import Settings
-from forecache.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
+from forecache.base.files import lock
+from forecache.base.settings import Settings
+from forecache.base.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
+from forecache.stream.status.layer_status import LayerStatus
+from forecache.stream.status.starts import STABLE_S, Starts, read_starts, write_starts
+from forecache.stream.status.stream_checks import CHECKS, evaluate_checks
+from forecache.stream.status.stream_status import StreamStatus, describe_stream, read_stream_status
 
 NOW = 1_800_000_000.0
 WELL = StreamState(

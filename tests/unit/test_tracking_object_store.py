@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from forecache.settings import load_settings
-from forecache.tracking.client import object_store_variables, prepare_object_store
+from forecache.base.settings import load_settings
+from forecache.models.tracking.client import object_store_variables, prepare_object_store
 
 OPTIONS = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "orchard"}
 

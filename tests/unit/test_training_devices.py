@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from forecache.pipeline import Training
-from forecache.settings import load_settings
-from forecache.training.devices import gpu_environment, num_workers, resolve_precision
-from forecache.training.torchrun import worker_environment
-from forecache.training.tuning.search import trial_slots
+from forecache.base.settings import load_settings
+from forecache.declare import Training
+from forecache.models.training.devices import gpu_environment, num_workers, resolve_precision
+from forecache.models.training.torchrun import worker_environment
+from forecache.plugins.tune.search import trial_slots
 
 TRAINING = Training()
 
@@ -46,7 +46,7 @@ def test_auto_precision_is_settled_before_a_run_has_a_folder(
 def test_a_run_that_began_in_bfloat16_is_another_one_than_in_float32() -> None:
     from sample_project.pipelines.visits import returns
 
-    from forecache.training.launch import training_inputs
+    from forecache.models.training.launch import training_inputs
 
     assert training_inputs(returns, 2, precision="bfloat16") != training_inputs(returns, 2, precision="float32")
     assert training_inputs(returns, 2, precision="float32") == training_inputs(returns, 2)

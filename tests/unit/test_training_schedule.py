@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from forecache.errors import SettingsError
-from forecache.pipeline import Training
-from forecache.training.worker.loop.step import learning_rate
+from forecache.base.errors import SettingsError
+from forecache.declare import Training
+from forecache.plugins.torch.worker.loop.step import learning_rate
 
 STEPS = 100
 

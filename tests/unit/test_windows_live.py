@@ -23,13 +23,13 @@ from live_view_sample import (
     us,
 )
 
-from forecache.errors import DamagedError
+from forecache.base.errors import DamagedError
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.fold import FoldResult, cannot_sum, event_states, fold
+from forecache.kit.windows.merger import merge_tiles
+from forecache.kit.windows.plan import plan_from_json
+from forecache.kit.windows.states import as_tiles, combine
 from forecache.lake.windows.window_spec import merger_of, states_of
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.windows.fold import FoldResult, cannot_sum, event_states, fold
-from forecache.windows.merger import merge_tiles
-from forecache.windows.plan import plan_from_json
-from forecache.windows.states import as_tiles, combine
 
 PLAN = build_merge_plan(VIEW)
 CARDS = 4

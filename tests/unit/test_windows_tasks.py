@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from forecache.lake.delta.files import Place
+from forecache.kit.delta.files import Place
+from forecache.kit.windows.states import MeasureState, as_tiles
 from forecache.lake.windows import tasks
 from forecache.lake.windows.aggregates import WindowFeature
 from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, split_buckets
 from forecache.lake.windows.tile_merge import TileMerger
-from forecache.windows.states import MeasureState, as_tiles
 
 START = date(2026, 1, 1)
 AT = pa.timestamp("us", tz="UTC")

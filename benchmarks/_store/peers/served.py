@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.store import Store
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import Store
 
 SNAPSHOT = Store(Path(os.environ["BENCH_STORE"])).snapshot()
 NAME = SNAPSHOT.manifest.pipeline

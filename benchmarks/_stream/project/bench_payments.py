@@ -4,8 +4,8 @@ import os
 from datetime import date
 from typing import Literal
 
-from forecache.pipeline import Column, Source
-from forecache.pipeline.streams.topic import Topic
+from forecache.declare import Column, Source
+from forecache.declare.streams.topic import Topic
 
 ENGINE: Literal["arrow", "spark"] = "spark" if os.environ.get("BENCH_ENGINE") == "spark" else "arrow"
 FRESHNESS: Literal["commit", "event"] = "commit" if os.environ.get("BENCH_FRESHNESS") == "commit" else "event"

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from forecache.pipeline import Column, Source
+from forecache.declare import Column, Source
 
 PAYMENTS = Source(
     name="payments",

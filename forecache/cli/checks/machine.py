@@ -6,9 +6,9 @@ import socket
 import subprocess
 from pathlib import Path
 
+from forecache.base.settings import Settings
 from forecache.cli.checks import Finding
 from forecache.cli.output import size
-from forecache.settings import Settings
 
 NEEDED_DISK_BYTES = 2 * 10**9
 NEEDED_MEMORY_BYTES = 4 * 10**9
@@ -16,7 +16,7 @@ SPARK_JAVA_VERSIONS = (17, 21)
 
 
 def check_java(settings: Settings) -> Finding:
-    from forecache.lake.spark.configuration import find_java
+    from forecache.kit.spark.configuration import find_java
 
     java = find_java(settings)
     if java is None:
@@ -42,8 +42,8 @@ def java_major_version(java: Path) -> int | None:
 
 
 def check_jars(settings: Settings) -> Finding:
-    from forecache.lake.spark.configuration import jar_paths
-    from forecache.lake.spark.object_store import s3_jars
+    from forecache.kit.spark.configuration import jar_paths
+    from forecache.kit.spark.object_store import s3_jars
 
     paths = [*jar_paths(settings), *s3_jars(settings)]
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")

@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
 from forecache.cli.checks import Finding
-from forecache.errors import ForecacheError
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Realtime
+    from forecache.declare import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
 
 
 def check_releases(settings: Settings) -> Finding:
     """Check that each real-time model has a current release that can answer with the declared features."""
-    from forecache.pipeline.loading import read_project
+    from forecache.declare.loading import read_project
     from forecache.realtime.release.folder import open_releases, read_current
     from forecache.realtime.release.released_models import list_released_models
 
@@ -48,8 +48,8 @@ def check_releases(settings: Settings) -> Finding:
 
 def check_rollouts(settings: Settings) -> Finding:
     """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
-    from forecache.operations.rollout.start_rollout import blind_spot_warning
-    from forecache.pipeline.loading import read_project
+    from forecache.declare.loading import read_project
+    from forecache.plugins.rollouts.start_rollout import blind_spot_warning
 
     declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
     if not declared:
@@ -63,7 +63,7 @@ def check_rollouts(settings: Settings) -> Finding:
 
 def _describe_differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
     """Describe packages and views that differ from those of a release's training; also verifies its files."""
-    from forecache.inference.environment import differing_versions
+    from forecache.models.inference.environment import differing_versions
     from forecache.realtime.release.folder import read_files, read_release
 
     release = read_release(folder, number)

@@ -2,9 +2,9 @@
 
 import os
 
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
 from forecache.cli.checks import Finding
-from forecache.errors import ForecacheError
-from forecache.settings import Settings
 
 
 def check_alerts(settings: Settings) -> Finding:
@@ -13,9 +13,9 @@ def check_alerts(settings: Settings) -> Finding:
     Raises:
         SettingsError: The settings are wrong.
     """
-    from forecache.alerts.database import database_file
-    from forecache.alerts.outbox import Outbox
-    from forecache.alerts.receivers.configured import configured_alert_receivers
+    from forecache.plugins.alerts.database import database_file
+    from forecache.plugins.alerts.outbox import Outbox
+    from forecache.plugins.alerts.receivers.configured import configured_alert_receivers
 
     sinks = [sink.name for sink in configured_alert_receivers(settings)]
     if not sinks:
@@ -38,8 +38,8 @@ def check_mail(settings: Settings) -> Finding:
     Raises:
         ForecacheError: The settings are wrong, or the server cannot be used.
     """
-    from forecache.mail.relay import Relay
-    from forecache.pipeline.loading import read_project
+    from forecache.declare.loading import read_project
+    from forecache.plugins.mail.relay import Relay
 
     mailings = ", ".join(read_project(settings).mailings)
     if not mailings:
@@ -59,10 +59,10 @@ def check_sources(settings: Settings) -> Finding:
     Raises:
         ForecacheError: One cannot be used; the message names the source.
     """
-    from forecache.lake.sources.databases.database import require_database
+    from forecache.declare import Query, TableSource
+    from forecache.declare.loading import read_project
     from forecache.lake.sources.tables.pins import Pins
-    from forecache.pipeline import Query, TableSource
-    from forecache.pipeline.loading import read_project
+    from forecache.plugins.databases.database import require_database
 
     project = read_project(settings)
     declared = (*project.publishable.values(), *project.mailings.values())
@@ -83,15 +83,15 @@ def check_sources(settings: Settings) -> Finding:
 
 def check_registered_models(settings: Settings) -> Finding:
     """Resolve each registered model's URI in MLflow, and load the model as a nightly run does."""
-    from forecache.pipeline import RegisteredModel
-    from forecache.pipeline.loading import read_project
+    from forecache.declare import RegisteredModel
+    from forecache.declare.loading import read_project
 
     pipelines = read_project(settings).pipelines.values()
     applied = [(pipeline, pipeline.model) for pipeline in pipelines if isinstance(pipeline.model, RegisteredModel)]
     if not applied:
         return Finding("models", "ok", "no pipeline applies a registered model")
-    from forecache.registry.applied.resolve import resolve_uri
-    from forecache.registry.applied.scoring_plan import plan_model
+    from forecache.models.registry.applied.resolve import resolve_uri
+    from forecache.models.registry.applied.scoring_plan import plan_model
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow retries for minutes by default
     found, problems = [], []

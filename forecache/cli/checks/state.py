@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from forecache.base.errors import NotFoundError, UnavailableError
+from forecache.base.settings import Settings, unknown_variables
 from forecache.cli.checks import Finding
 from forecache.cli.output import size
-from forecache.errors import NotFoundError, UnavailableError
-from forecache.settings import Settings, unknown_variables
 
 _NAMED = 5
 
@@ -20,7 +20,7 @@ def check_variables() -> Finding:
 
 
 def check_project(settings: Settings) -> Finding:
-    from forecache.pipeline.loading import read_project
+    from forecache.declare.loading import read_project
 
     project = read_project(settings)
     pipelines = [*project.publishable, *project.realtime]
@@ -36,7 +36,7 @@ def check_project(settings: Settings) -> Finding:
 
 
 def check_lake(settings: Settings) -> Finding:
-    from forecache.lake.delta.listing import table_names
+    from forecache.kit.delta.listing import table_names
 
     found = table_names(settings)
     if not found:
@@ -66,8 +66,8 @@ def check_mlflow(settings: Settings) -> Finding:
 
 def check_stores(settings: Settings) -> Finding:
     """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
-    from forecache.store.checkup import list_local_stores, pointer_problem
-    from forecache.store.integrity import check_sizes
+    from forecache.serve.store.checkup import list_local_stores, pointer_problem
+    from forecache.serve.store.integrity import check_sizes
 
     served, problems = [], []
     for store in list_local_stores(settings):
@@ -89,16 +89,16 @@ def check_stores(settings: Settings) -> Finding:
 
 def check_bytes(settings: Settings) -> Finding:
     """Check that every byte of every version in the stores is as it was written."""
-    from forecache.store.checkup import verify_stores
+    from forecache.serve.store.checkup import verify_stores
 
     found = verify_stores(settings)
     return Finding("store files", "ok", f"{size(sum(item.read_bytes for item in found))} of the stores were read")
 
 
 def check_rollbacks(settings: Settings) -> Finding:
-    from forecache.pipeline.loading import read_project
-    from forecache.registry.promotions import find_unfinished, promotions
-    from forecache.store import open_store
+    from forecache.declare.loading import read_project
+    from forecache.models.registry.promotions import find_unfinished, promotions
+    from forecache.serve.store import open_store
 
     interrupted = []
     for name in read_project(settings).publishable:
@@ -124,7 +124,7 @@ def check_rollbacks(settings: Settings) -> Finding:
 
 def check_files(settings: Settings) -> Finding:
     """Check that every data file of every table can be read."""
-    from forecache.lake.delta.damage import find_damaged_files
+    from forecache.kit.delta.damage import find_damaged_files
 
     found = list(find_damaged_files(settings))
     if not found:

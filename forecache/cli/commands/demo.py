@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
 from forecache.cli.base import command, settings
 from forecache.cli.model_figures import collect_verdicts, show_models
 from forecache.cli.output import (
@@ -22,12 +24,10 @@ from forecache.cli.output import (
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import resolve_nightly_names, run_job
+from forecache.declare import FeatureView, Pipeline, Realtime, Recommender, Served
+from forecache.declare.loading import load_nightly
+from forecache.declare.schedules.as_of import newest_as_of
 from forecache.lake.ingest.demo_data import land_demo_data
-from forecache.pipeline import FeatureView, Pipeline, Realtime, Recommender, Served
-from forecache.pipeline.loading import load_nightly
-from forecache.pipeline.schedules.as_of import newest_as_of
-from forecache.results import StageResult
-from forecache.settings import Settings
 
 _TIMES = 20
 _SHOWN = 5
@@ -188,7 +188,7 @@ def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: dat
         select {columns} from ranked where place in (1, (n + 1) // 2, n) order by place
         """,
     ).to_pylist()
-    from forecache.store.keys import escape_part
+    from forecache.serve.store.keys import escape_part
 
     parts = [[str(row[name]) for name in pipeline.key] for row in rows]
     return [part[0] if len(part) == 1 else "|".join(escape_part(text) for text in part) for part in parts]
@@ -200,8 +200,8 @@ def _limit(pipeline: Pipeline | Recommender) -> int | None:
 
 def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: list[StageResult], night: date) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
-    from forecache.recommend.evaluation.report import write_report as write_list_report
-    from forecache.registry.report.model_report import write_report
+    from forecache.models.registry.report.model_report import write_report
+    from forecache.plugins.recommend.evaluation.report import write_report as write_list_report
 
     if isinstance(pipeline, Recommender):
         return str(write_list_report(settings, pipeline, night))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from forecache.base.errors import ConflictError, UnavailableError
 from forecache.cli.base import command, settings
 from forecache.cli.checks.machine import is_port_free
 from forecache.cli.runner import import_orchestrator
 from forecache.cli.supervise import run_supervised
-from forecache.errors import ConflictError, UnavailableError
 
 
 @command("dev", examples="forecache dev\nforecache dev --port 3001")

@@ -5,15 +5,15 @@ from typing import Any
 
 import click
 
+from forecache.base.errors import ForecacheError, NotFoundError, SettingsError
+from forecache.base.settings import Settings
+from forecache.base.table_names import check_name, known_names_remedy
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published, is_released, is_stream_only
 from forecache.cli.runner import resolve_served_names
-from forecache.errors import ForecacheError, NotFoundError, SettingsError
-from forecache.pipeline.models.check_training import require_published
-from forecache.pipeline.names import check_name, known_names_remedy
-from forecache.settings import Settings
+from forecache.declare.models.check_training import require_published
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
@@ -53,14 +53,14 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.operations.rollout.distribute import pull_unless_ahead, push_if_owner
+    from forecache.plugins.rollouts.distribute import pull_unless_ahead, push_if_owner
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.remote_conflict import UnpushedChangesError
     from forecache.realtime.release.replicas import list_remote_models
-    from forecache.store import open_remote, open_store, pull, push
-    from forecache.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
-    from forecache.store.replicas.sync import remote_pipelines
+    from forecache.serve.store import open_remote, open_store, pull, push
+    from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
+    from forecache.serve.store.replicas.sync import remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote
@@ -124,14 +124,14 @@ def _select_stores(current: Settings, names: tuple[str, ...]) -> list[str]:
 
 
 def _is_unpublished(current: Settings, name: str) -> bool:
-    from forecache.store import open_store
+    from forecache.serve.store import open_store
 
     return open_store(current, name).pointer().current is None
 
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
-    from forecache.store import open_redis_store, open_store
+    from forecache.serve.store import open_redis_store, open_store
 
     current = settings()
     stores = resolve_served_names(current, ()) if not names else _select_stores(current, names)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import click
 
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.base import command
 from forecache.cli.checks import Finding, machine, state
 from forecache.cli.checks.releases import check_releases, check_rollouts
 from forecache.cli.checks.services import check_alerts, check_mail, check_registered_models, check_sources
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.errors import ForecacheError
-from forecache.settings import Settings, load_settings
 
 
 def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.errors import InputError
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from forecache.pipeline import FeatureView, Pipeline, Realtime
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
+    from forecache.declare import FeatureView, Pipeline, Realtime
 
 
 @command(
@@ -39,8 +39,8 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
     A row sees the newest as-of date that had ended at its timestamp. The rows keep their order.
     """
+    from forecache.kit.spark.session import spark_session
     from forecache.lake.feature_tables.historical import ROW, historical_features
-    from forecache.lake.spark.session import spark_session
 
     current = settings()
     views = find_views(current, names)
@@ -67,7 +67,7 @@ def collect_rows(frame: "DataFrame") -> "pa.Table":
     Raises:
         InputError: A view has two rows of a key.
     """
-    from forecache.lake.engine_errors import as_refusal
+    from forecache.kit.delta.engine_errors import as_refusal
 
     try:
         return frame.toArrow()
@@ -84,8 +84,8 @@ def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]"
     Raises:
         NotFoundError: Nothing has one of the names.
     """
-    from forecache.pipeline.loading import read_project
-    from forecache.pipeline.names import unknown_name_error
+    from forecache.base.table_names import unknown_name_error
+    from forecache.declare.loading import read_project
 
     project = read_project(current)
     users: dict[str, Pipeline | Realtime] = {**project.pipelines, **project.realtime}
@@ -105,9 +105,9 @@ def _read_spine(current: "Settings", spine: str, views: "Sequence[FeatureView]",
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from forecache.lake.delta.dataset import open_dataset
-    from forecache.lake.delta.tables import open_existing
-    from forecache.pipeline.checks.keys import key_types
+    from forecache.declare.checks.keys import key_types
+    from forecache.kit.delta.dataset import open_dataset
+    from forecache.kit.delta.tables import open_existing
 
     kinds = {name: kind for view in views for name, kind in key_types(view.key, view.sources).items()}
     arrow: dict[str, Any] = {"string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "date": pa.date32()}

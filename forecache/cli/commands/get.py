@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.errors import NotFoundError
 from forecache.cli.base import command
 from forecache.cli.output import format_cell, format_duration, print_json, show_table, wants_json
-from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from forecache.store import Manifest
+    from forecache.serve.store import Manifest
 
 
 @command(
@@ -28,8 +28,8 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
     A composite key is its parts joined by `|`.
     """
     from forecache.cli.live_rows import open_answers
-    from forecache.store import parse_key
-    from forecache.store.manifest import no_such_key_error
+    from forecache.serve.store import parse_key
+    from forecache.serve.store.manifest import no_such_key_error
 
     with open_answers(pipeline, version) as answers:
         manifest = answers.manifest
@@ -55,7 +55,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
-    from forecache.store.fields import NUMERIC
+    from forecache.serve.store.fields import NUMERIC
 
     names = manifest.field_names
     some_live = any(item.get("source") == "live" for item in results)

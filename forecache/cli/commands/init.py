@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from forecache.base.errors import InputError
 from forecache.cli.base import command
 from forecache.cli.output import print_json, wants_json
-from forecache.errors import InputError
 
 TEMPLATE = Path(__file__).parent.parent / "template"
 _PACKAGE = "new_project"

@@ -68,7 +68,7 @@ def _show(table: Any, *, total: int) -> None:
 @command("tables", examples="forecache tables\nforecache tables --json")
 def tables() -> None:
     """List the lake's tables with their Delta version, rows and size."""
-    from forecache.lake.delta.listing import list_tables
+    from forecache.kit.delta.listing import list_tables
 
     current = settings()
     found = list_tables(current)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.errors import NotFoundError, SettingsError
 from forecache.cli.base import DateParam, LazyGroup, command, settings
 from forecache.cli.output import json_value, print_json, show_table, size, wants_json
 from forecache.cli.resolve_names import require_log, require_spool
-from forecache.errors import NotFoundError, SettingsError
 
 if TYPE_CHECKING:
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
 
 _HERE = "forecache.cli.commands.log"
 _FOLLOW_S = 1.0
@@ -53,7 +53,7 @@ def log() -> None:
 @click.option("--follow", is_flag=True, help="Go on showing answers as they reach the lake, until interrupted.")
 def show(name: str, day: date | None, request_id: str | None, last: int, follow: bool) -> None:
     """Show the newest logged answers of the real-time model NAME; with --json one object a line, features included."""
-    from forecache.lake.delta.tables import open_table
+    from forecache.kit.delta.tables import open_table
     from forecache.realtime.log.record import table_of
 
     current = settings()
@@ -73,8 +73,8 @@ def _read_newest(
     current: "Settings", name: str, day: date | None, request_id: str | None, last: int, version: int
 ) -> list[dict[str, Any]]:
     """Answers in the order of their arrival, the newest last."""
-    from forecache.lake.delta.log import active_files
-    from forecache.lake.delta.tables import open_table
+    from forecache.kit.delta.log import active_files
+    from forecache.kit.delta.tables import open_table
     from forecache.realtime.log.read import read_log
     from forecache.realtime.log.record import DAY, table_of
 
@@ -177,8 +177,8 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     """
     import logging
 
+    from forecache.kit.process.sidecar import stop_event
     from forecache.realtime.log.commit.committer import run_committer
-    from forecache.sidecar import stop_event
 
     current = settings()
     for name in names:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from forecache.base.errors import InputError
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, wants_json
-from forecache.errors import InputError
 
 if TYPE_CHECKING:
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
 
 
 @command(
@@ -31,8 +31,8 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
     The reader exports its own metrics. These are scraped at the address of --listen, or collected by a node exporter
     from the file of --textfile, whose name has to end in `.prom`. With --json, the glossary of all metrics is printed.
     """
-    from forecache.metrics.glossary import all_metrics
-    from forecache.metrics.glossary import render_glossary as tables
+    from forecache.kit.metrics.glossary import all_metrics
+    from forecache.kit.metrics.glossary import render_glossary as tables
 
     if glossary:
         click.echo(tables())
@@ -40,13 +40,13 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
     if wants_json():
         print_json(list(all_metrics().values()))
         return
-    from forecache.monitoring.exporter import batch_page
+    from forecache.operations.exporter import batch_page
 
     current = settings()
     if listen is not None:
         _listen(current, listen)
     elif textfile is not None:
-        from forecache.files import write_durably
+        from forecache.base.files import write_durably
 
         write_durably(textfile, batch_page(current).encode())
     else:
@@ -54,7 +54,7 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
 
 
 def _listen(current: "Settings", address: str) -> None:
-    from forecache.monitoring.exporter import batch_page, create_export_server
+    from forecache.operations.exporter import batch_page, create_export_server
 
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:

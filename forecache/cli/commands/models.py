@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from forecache.base.errors import CheckError
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_pipeline, settings
 from forecache.cli.commands.release import release_champion
 from forecache.cli.dagster_events import actor, show_in_dagster
 from forecache.cli.output import format_cell, print_json, show_table, wants_json
-from forecache.errors import CheckError
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Pipeline
-    from forecache.registry.gate.verdicts import GateVerdict
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
+    from forecache.declare import Pipeline
+    from forecache.models.registry.gate.verdicts import GateVerdict
 
 
 _COMMANDS = {
@@ -38,8 +38,8 @@ def models() -> None:
 def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), their gate verdicts, and the champion."""
     from forecache.cli.runner import resolve_pipeline_names
-    from forecache.pipeline import load_pipeline
-    from forecache.registry.applied.pipeline_models import models_of
+    from forecache.declare import load_pipeline
+    from forecache.models.registry.applied.pipeline_models import models_of
 
     current = settings()
     declared = [load_pipeline(current, name) for name in resolve_pipeline_names(current, pipelines)]
@@ -80,9 +80,9 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     A version that was never judged is judged now. A version that waits for approval is approved, unless it was compared
     with another champion than the present one.
     """
+    from forecache.models.registry.alias_moves import promote_version as promote_by_hand
+    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
     from forecache.operations.rollback import recover_interrupted
-    from forecache.registry.alias_moves import promote_version as promote_by_hand
-    from forecache.registry.versions.model_versions import CHAMPION, model_version
 
     current, declared = load_trained_pipeline(pipeline)
     recover_interrupted(current, declared)
@@ -110,7 +110,7 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
 
     current, declared = load_trained_pipeline(pipeline)
     verdict = _judge(current, declared, version)
@@ -129,8 +129,8 @@ def judge(pipeline: str, version: int) -> None:
 @click.option("--reason", required=True, help="Why, for the promotion ledger.")
 def reject(pipeline: str, version: int, reason: str) -> None:
     """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
+    from forecache.models.registry.versions.model_versions import model_version
     from forecache.operations.approval import approve
-    from forecache.registry.versions.model_versions import model_version
 
     current, declared = load_trained_pipeline(pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
@@ -147,7 +147,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
 @click.argument("second", type=int)
 def diff(pipeline: str, first: int, second: int) -> None:
     """Show the differences between versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
-    from forecache.registry.alias_moves import diff_models
+    from forecache.models.registry.alias_moves import diff_models
 
     changed = diff_models(*load_trained_pipeline(pipeline), first, second)
     if wants_json():

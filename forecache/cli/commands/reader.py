@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from forecache.base.errors import SettingsError
 from forecache.cli.base import LazyGroup, command, settings
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.errors import SettingsError
 
 
 @command(
@@ -23,10 +23,10 @@ from forecache.errors import SettingsError
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
-    from forecache.operations.status.sidecar import run_status_sidecar
-    from forecache.reader import serve as run_reader
+    from forecache.plugins.status.sidecar import run_status_sidecar
     from forecache.realtime.log.commit.sidecar import run_committer_sidecar
     from forecache.realtime.serve import make_inference_only_extension
+    from forecache.serve.reader import serve as run_reader
     from forecache.stream.tail.sidecar import run_tailer_sidecar
 
     def say(url: str) -> None:
@@ -78,7 +78,7 @@ _FILE = click.option("--file", type=click.Path(path_type=Path), help="Token file
 @_FILE
 def create(name: str, scopes: tuple[str, ...], expires_days: float | None, file: Path | None) -> None:
     """Create a token for NAME and show it, only this once: the file has only its hash."""
-    from forecache.reader.tokens import create_token
+    from forecache.serve.reader.tokens import create_token
 
     path = _token_file(file)
     token, record = create_token(path, name, scopes or ("*",), expires_days=expires_days)
@@ -94,7 +94,7 @@ def create(name: str, scopes: tuple[str, ...], expires_days: float | None, file:
 @_FILE
 def list_all(file: Path | None) -> None:
     """List the tokens with their users, scopes and expiry."""
-    from forecache.reader.tokens import list_tokens
+    from forecache.serve.reader.tokens import list_tokens
 
     found = [_public(record) for record in list_tokens(_token_file(file))]
     if wants_json():
@@ -112,7 +112,7 @@ def list_all(file: Path | None) -> None:
 @_FILE
 def revoke(token_id: str, file: Path | None) -> None:
     """Remove the token with ID, the twelve hex digits that `tokens list` shows."""
-    from forecache.reader.tokens import revoke_token
+    from forecache.serve.reader.tokens import revoke_token
 
     record = revoke_token(_token_file(file), token_id)
     if wants_json():

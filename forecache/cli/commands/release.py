@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.errors import CheckError, DamagedError
 from forecache.cli.base import command, settings
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import require_release
-from forecache.errors import CheckError, DamagedError
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Realtime
+    from forecache.base.results import StageResult
+    from forecache.base.settings import Settings
+    from forecache.declare import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
     from forecache.realtime.rollout.rollout_state import RolloutState
-    from forecache.results import StageResult
-    from forecache.settings import Settings
 
 
 _NAME = click.argument("name", metavar="NAME")
@@ -53,9 +53,9 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
 
     One home over a lake releases a model: the first that does, until another takes it over.
     """
+    from forecache.declare import load_realtime
     from forecache.operations.release import release_model as make
-    from forecache.operations.rollout.start_rollout import BEGUN, UNDER_WAY
-    from forecache.pipeline import load_realtime
+    from forecache.plugins.rollouts.start_rollout import BEGUN, UNDER_WAY
 
     current = settings()
     declared = load_realtime(current, name)
@@ -79,7 +79,7 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
 
 def _result_sentence(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
     """The result of a release in one or two sentences."""
-    from forecache.operations.rollout.start_rollout import (
+    from forecache.plugins.rollouts.start_rollout import (
         BEGUN,
         UNDER_WAY,
         blind_spot_warning,
@@ -110,7 +110,7 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
 
 
 def _watch(current: "Settings", name: str, every_s: float) -> None:
-    from forecache.cli.commands.rollouts import watch
+    from forecache.plugins.rollouts.command import watch
 
     state = watch(current, name, every_s=every_s)
     if state is not None and state.stage != "done":
@@ -128,8 +128,8 @@ def releases(name: str) -> None:
 
     Where another home over the lake releases it, that home is named, and where its rollout stands.
     """
-    from forecache.cli.commands.rollouts import rollout_dict, show_rollout
     from forecache.cli.release_owner import owner_dict, owner_of, show_owner
+    from forecache.plugins.rollouts.command import rollout_dict, show_rollout
     from forecache.realtime.rollout.rollout_state import read_rollout
 
     current = settings()
@@ -179,8 +179,8 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
     Args:
         at_once: True: without the declared rollout, since the earlier champion did harm.
     """
+    from forecache.declare.loading import read_project
     from forecache.operations.release import release_model as make
-    from forecache.pipeline.loading import read_project
 
     declared = read_project(current).realtime.get(name)
     if declared is None:
@@ -238,7 +238,7 @@ def bento(name: str, folder: Path | None, number: int | None) -> None:
     The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder, and it
     reads stores in the folder FORECACHE_STORE only, none in Redis or in an object store.
     """
-    from forecache.realtime.bento.write import missing_views, write_bento
+    from forecache.plugins.protocols.bento.write import missing_views, write_bento
 
     require_release(settings(), name)
     folder = folder or Path(f"bento_{name}")
@@ -251,6 +251,6 @@ def bento(name: str, folder: Path | None, number: int | None) -> None:
     click.echo(f"Release {release.number} of {release.name} is a BentoML service in {folder}.")
     click.echo(f"Serve it: cd {folder} && FORECACHE_STORE={settings().store_path} bentoml serve")
     if missing:
-        from forecache.realtime.bento.model import missing_views_remedy
+        from forecache.plugins.protocols.bento.model import missing_views_remedy
 
         click.echo(f"No version here of {', '.join(missing)}. {missing_views_remedy(*missing)}")

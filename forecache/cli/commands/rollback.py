@@ -4,18 +4,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from forecache.base.errors import CheckError
 from forecache.cli.base import command, load_trained_pipeline, settings
 from forecache.cli.commands.release import release_champion, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, print_served
 from forecache.cli.dagster_events import actor, show_despite_replica_failure, show_in_dagster
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import is_released
-from forecache.errors import CheckError
 
 if TYPE_CHECKING:
+    from forecache.base.settings import Settings
     from forecache.operations.rollback import RollbackResult
-    from forecache.settings import Settings
-    from forecache.store import Store
+    from forecache.serve.store import Store
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 _REASON = click.option("--reason", default="", help="Why, for the promotion ledger.")
@@ -33,11 +33,11 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     Of a real-time model, an earlier release answers again, and its champion stays. `forecache models rollback` goes
     back to the previous champion, even if that was many versions ago.
     """
+    from forecache.declare import Pipeline
+    from forecache.declare.loading import find_served
     from forecache.operations.replica_errors import report_replica_failure
     from forecache.operations.rollback import roll_back
-    from forecache.pipeline import Pipeline
-    from forecache.pipeline.loading import find_served
-    from forecache.store.replicas.sync import sync_served
+    from forecache.serve.store.replicas.sync import sync_served
 
     current = settings()
     if is_released(current, pipeline):
@@ -83,7 +83,7 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
     model, the champion is released, too.
     """
     from forecache.operations.rollback import roll_back_model
-    from forecache.store import open_store
+    from forecache.serve.store import open_store
 
     current, declared = load_trained_pipeline(pipeline)
     with show_despite_replica_failure(current, pipeline, reason), StageProgress() as progress:

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from forecache.base.errors import ForecacheError, NotFoundError, PipelinesFailedError
+from forecache.base.results import StageResult
 from forecache.cli.base import DateParam, DateRangeParam, command, resolve_range, settings
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.runner import Job, resolve_ingest_names, resolve_nightly_names, resolve_trained_names, run_job
-from forecache.errors import ForecacheError, NotFoundError, PipelinesFailedError
-from forecache.pipeline.loading import read_project
-from forecache.results import StageResult
+from forecache.declare.loading import read_project
 
 if TYPE_CHECKING:
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
 
 _NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest complete one.")
 _NIGHTS = click.option(
@@ -106,7 +106,7 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
     if registered:
         from forecache.cli.model_figures import collect_verdicts, show_models
-        from forecache.pipeline import load_pipeline
+        from forecache.declare import load_pipeline
 
         pipelines = [load_pipeline(current, name) for name in registered]
         show_models(collect_verdicts(current, pipelines, versions=registered))

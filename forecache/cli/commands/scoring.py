@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.errors import InputError, NotFoundError
 from forecache.cli.base import DateParam, command, load_declared_pipeline, load_trained_pipeline
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from forecache.monitoring.drift.drift_report import DriftReport
-    from forecache.pipeline import Pipeline
-    from forecache.settings import Settings
+    from forecache.base.settings import Settings
+    from forecache.declare import Pipeline
+    from forecache.plugins.drift.distributions.drift_report import DriftReport
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 _NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
@@ -36,7 +36,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
     It only reports: a publish is blocked by the drift that the nightly run measured.
     """
-    from forecache.monitoring.drift.drift import prediction_drift
+    from forecache.plugins.drift.distributions.drift import prediction_drift
 
     current, declared = load_declared_pipeline(pipeline)
     found = prediction_drift(current, declared, night or newest_scored(current, declared))
@@ -72,8 +72,8 @@ def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
 
 
 def _write_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
-    from forecache.lake.spark.session import spark_session
-    from forecache.monitoring.drift.sampled_report import write_drift_report
+    from forecache.kit.spark.session import spark_session
+    from forecache.plugins.drift.distributions.sampled_report import write_drift_report
 
     with StageProgress() as progress:
         result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)
@@ -107,7 +107,7 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
     A pipeline that is declared with `shadow=True` scores it every night together with the champion, into its own table.
     """
-    from forecache.registry.challenger import dismiss_challenger, name_challenger
+    from forecache.models.registry.challenger import dismiss_challenger, name_challenger
 
     if stop == (version is not None):
         raise click.UsageError("Give a VERSION or --stop.")
@@ -140,9 +140,9 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
 
     The challenger's predictions go to a separate table, which is never published.
     """
-    from forecache.lake.spark.session import spark_session
-    from forecache.registry.challenger import find_challenger
-    from forecache.registry.versions.model_versions import model_version
+    from forecache.kit.spark.session import spark_session
+    from forecache.models.registry.challenger import find_challenger
+    from forecache.models.registry.versions.model_versions import model_version
     from forecache.scoring.challenger.shadow import score_shadow
 
     current, declared = load_trained_pipeline(pipeline)

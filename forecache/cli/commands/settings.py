@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from forecache.base.errors import SettingsError
+from forecache.base.settings import PREFIX, Settings, given_variables
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.errors import SettingsError
-from forecache.settings import PREFIX, Settings, given_variables
 
 HIDDEN = "***"
 
@@ -125,7 +125,7 @@ def _print_markdown(rows: list[dict[str, Any]]) -> None:
 
 def _portable_default(default: Any) -> Any:
     """A default without the folder of this installation."""
-    from forecache.settings import PROJECT_ROOT
+    from forecache.base.settings import PROJECT_ROOT
 
     return str(default).replace(f"{PROJECT_ROOT}/", "") if isinstance(default, Path) else default
 
@@ -135,7 +135,7 @@ def version() -> None:
     """Show the versions of Forecache and of the software that it runs on."""
     from importlib.metadata import version as version_of
 
-    from forecache.lake.code_version import code_version
+    from forecache.base.code_version import code_version
 
     libraries = ("pyspark", "delta-spark", "deltalake", "dagster", "mlflow", "torch", "onnxruntime", "lmdb")
     found = {

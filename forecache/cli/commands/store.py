@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from forecache.base.errors import NotFoundError
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import format_duration, print_json, show_stages, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published
-from forecache.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from forecache.store import Manifest, Store
+    from forecache.serve.store import Manifest, Store
 
 PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
@@ -25,8 +25,8 @@ def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
     Args:
         or_model: True if the command accepts real-time models, too, and has found no release with this name.
     """
-    from forecache.pipeline.models.check_training import require_published
-    from forecache.store import open_store
+    from forecache.declare.models.check_training import require_published
+    from forecache.serve.store import open_store
 
     current = settings()
     store = open_store(current, pipeline)
@@ -65,9 +65,9 @@ def _update_targets(store: "Store", what: str) -> dict[str, Any]:
     Raises:
         UnavailableError: One of them failed; the message says that the local change is done.
     """
+    from forecache.declare.loading import find_served
     from forecache.operations.replica_errors import report_replica_failure
-    from forecache.pipeline.loading import find_served
-    from forecache.store.replicas.sync import sync_served
+    from forecache.serve.store.replicas.sync import sync_served
 
     current = settings()
     with report_replica_failure(store.pipeline, what), StageProgress() as progress:

@@ -73,8 +73,8 @@ def run(
     import signal
     import threading
 
-    from forecache.arrow_imports import hide_pandas_from_arrow
-    from forecache.pipeline import load_stream
+    from forecache.base.arrow_imports import hide_pandas_from_arrow
+    from forecache.declare import load_stream
     from forecache.stream.run_stream import run_stream
 
     current = settings()
@@ -84,7 +84,7 @@ def run(
 
         client.create_topic(current, declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
     if landed or recompute:
-        from forecache.cli.stream_tables import backfill_days, recompute_table
+        from forecache.plugins.backfill.stream_tables import backfill_days, recompute_table
 
         if landed:
             backfill_days(current, declared, *landed)
@@ -107,9 +107,9 @@ def streams(names: tuple[str, ...]) -> None:
 
     "died": its process ended without being told to; "stopped": it was told to. `forecache stream NAME` runs one.
     """
-    from forecache.cli.status_text import streams_table
-    from forecache.monitoring.streams.stream_status import describe_stream, read_stream_status
-    from forecache.pipeline.loading import load_stream, read_project
+    from forecache.declare.loading import load_stream, read_project
+    from forecache.plugins.status.status_text import streams_table
+    from forecache.stream.status.stream_status import describe_stream, read_stream_status
 
     current = settings()
     declared = [load_stream(current, name) for name in names] or list(read_project(current).streams.values())
@@ -138,8 +138,8 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
     """
     import logging
 
-    from forecache.arrow_imports import hide_pandas_from_arrow
-    from forecache.sidecar import stop_event
+    from forecache.base.arrow_imports import hide_pandas_from_arrow
+    from forecache.kit.process.sidecar import stop_event
 
     hide_pandas_from_arrow()
     from forecache.stream.tail.tailer import run_tailer

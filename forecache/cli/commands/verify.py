@@ -17,11 +17,11 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     Disks and copies lose bits silently. Run this on a schedule to find the damage before a rollback needs that version;
     readers check the versions that they serve themselves.
     """
-    from forecache.pipeline.names import unknown_name_error
+    from forecache.base.table_names import unknown_name_error
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.verify import verify_releases
-    from forecache.store.checkup import DamagedStoresError, list_local_stores, verify_stores
-    from forecache.store.integrity import ReadPace
+    from forecache.serve.store.checkup import DamagedStoresError, list_local_stores, verify_stores
+    from forecache.serve.store.integrity import ReadPace
 
     pace, current = None if mb_per_s is None else ReadPace(mb_per_s * 1e6), settings()
     models, here = list_released_models(current), [store.pipeline for store in list_local_stores(current)]

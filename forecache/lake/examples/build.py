@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.base.table_names import REQUEST_ID
+from forecache.declare import AS_OF, FeatureView, Realtime
+from forecache.declare.schedules.as_of import require_within
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.tables import replace_table
+from forecache.kit.delta.writers import write_frame
 from forecache.lake.contracts import function_name, require_labels
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.delta.tables import replace_table
-from forecache.lake.delta.writers import write_frame
 from forecache.lake.examples.logged_answers import logged_state
 from forecache.lake.examples.lookups import look_up
 from forecache.lake.examples.recorded_requests import record_requests
@@ -25,11 +30,6 @@ from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.training_set import STAGE
 from forecache.lake.training_sets.training_splits import SPLITS
-from forecache.pipeline import AS_OF, FeatureView, Realtime
-from forecache.pipeline.names import REQUEST_ID
-from forecache.pipeline.schedules.as_of import require_within
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.errors import InputError, NotFoundError
-from forecache.lake.delta.log import active_files
-from forecache.lake.delta.tables import open_table, read_table
-from forecache.lake.engine_errors import REFUSED
-from forecache.pipeline import Candidates, Realtime, RequestField
-from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID, REQUEST_LOG
-from forecache.pipeline.realtime.log_records import order_of, read_logged_request, scores_of
-from forecache.pipeline.realtime.request_rows import RowsBuilder
-from forecache.settings import Settings
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.base.table_names import EVENT_TIMESTAMP, POSITION, REQUEST_ID, REQUEST_LOG
+from forecache.declare import Candidates, Realtime, RequestField
+from forecache.declare.realtime.log_records import order_of, read_logged_request, scores_of
+from forecache.declare.realtime.request_rows import RowsBuilder
+from forecache.kit.delta.engine_errors import REFUSED
+from forecache.kit.delta.log import active_files
+from forecache.kit.delta.tables import open_table, read_table
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -38,7 +38,7 @@ def logged_answer_rows(
 ) -> "DataFrame":
     """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
 
-    For its columns see `forecache.pipeline.Examples`. If a client retried a request under the same id, only the last
+    For its columns see `forecache.declare.Examples`. If a client retried a request under the same id, only the last
     answer is returned. Shadow answers are left out, as nobody saw them.
 
     Requests that do not fit the declaration are left out if they were answered without being checked, as a client may

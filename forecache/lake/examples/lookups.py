@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.base.table_names import EVENT_TIMESTAMP
+from forecache.declare import AS_OF, FeatureView, Lookup, Realtime
 from forecache.lake.feature_tables.historical import age_s, visible_date
 from forecache.lake.feature_tables.live_features import live_features
 from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import AS_OF, FeatureView, Lookup, Realtime
-from forecache.pipeline.names import EVENT_TIMESTAMP
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -6,10 +6,10 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.files import write_durably
-from forecache.pipeline import AS_OF, Realtime
-from forecache.pipeline.names import POSITION, REQUEST_ID
-from forecache.settings import Settings
+from forecache.base.files import write_durably
+from forecache.base.settings import Settings
+from forecache.base.table_names import POSITION, REQUEST_ID
+from forecache.declare import AS_OF, Realtime
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.declare import Realtime
 from forecache.lake.training_sets.training_splits import SPLITS
-from forecache.pipeline import Realtime
 
 _DAY = timedelta(days=1)
 
 
 def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]:
-    """The days of each split for a training night, ascending; see `forecache.pipeline.Examples`.
+    """The days of each split for a training night, ascending; see `forecache.declare.Examples`.
 
     The outcome of every request is known by the night, and of those of a split before the first request of the next.
 

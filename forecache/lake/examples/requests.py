@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.base.table_names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
+from forecache.declare import AS_OF, Realtime, RequestField
+from forecache.declare.realtime.examples import LOG
 from forecache.lake.contracts import function_name
 from forecache.lake.examples.logged_answers import logged_answer_rows
 from forecache.lake.examples.request_days import span_of
 from forecache.lake.sources.point_in_time import horizon_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.training_sets.training_splits import SPLITS
-from forecache.pipeline import AS_OF, Realtime, RequestField
-from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
-from forecache.pipeline.realtime.examples import LOG
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

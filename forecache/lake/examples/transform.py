@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.errors import ForecacheError
-from forecache.lake.engine_errors import REFUSED
+from forecache.base.errors import ForecacheError
+from forecache.base.table_names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
+from forecache.declare import AS_OF, Realtime
+from forecache.declare.code.fingerprint import fingerprint
+from forecache.declare.code.importable_function import ImportableFunction
+from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
+from forecache.kit.delta.engine_errors import REFUSED
 from forecache.lake.examples.lookups import matrix_column
-from forecache.pipeline import AS_OF, Realtime
-from forecache.pipeline.code.fingerprint import fingerprint
-from forecache.pipeline.code.importable_function import ImportableFunction
-from forecache.pipeline.names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
-from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -30,7 +30,7 @@ def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> 
         rows: Rows of requests with their look-ups; see `request_rows` and `look_up`.
         files: Number of partitions.
 
-    The job that reads them fails if a request is not valid; see `forecache.lake.engine_errors.as_refusal`.
+    The job that reads them fails if a request is not valid; see `forecache.kit.delta.engine_errors.as_refusal`.
     """
     labels = realtime.trained_examples.columns
     fields = [*(f"{name} float" for name in realtime.feature_names), *(f"{name} double" for name in labels)]

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.declare import Feature, FeatureView
+from forecache.kit.delta.engine_errors import REFUSED
 from forecache.lake.contracts import function_name, require_columns
-from forecache.lake.engine_errors import REFUSED
-from forecache.pipeline import Feature, FeatureView
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

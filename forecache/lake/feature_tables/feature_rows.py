@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline
 from forecache.lake.feature_tables.feature_columns import typed_columns
 from forecache.lake.feature_tables.join import join_views
 from forecache.lake.sources.point_in_time import known_rows
 from forecache.lake.sources.source_states import source_state
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.windows.nights import window_frame, window_inputs
-from forecache.pipeline import AS_OF, AnySource, FeatureView, Pipeline
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa

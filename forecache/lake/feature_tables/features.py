@@ -5,12 +5,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from forecache.errors import NotFoundError
-from forecache.lake.delta.files import DataFile
-from forecache.lake.delta.log import active_files, group_by_partition
-from forecache.lake.delta.partitions import find_committed_partitions, take_snapshot
-from forecache.lake.delta.tables import commit_partitions, open_table, table_version
-from forecache.lake.delta.writers import write_frame
+from forecache.base.errors import NotFoundError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.base.table_names import FEATURES
+from forecache.declare import AS_OF, FeatureView, Pipeline
+from forecache.declare.schedules.as_of import require_as_of, require_within
+from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
+from forecache.kit.delta.tables import commit_partitions, open_table, table_version
+from forecache.kit.delta.writers import write_frame
 from forecache.lake.feature_tables.feature_rows import joined_inputs, view_frame, view_inputs
 from forecache.lake.feature_tables.join import join_views, read_view
 from forecache.lake.ledger import last_records
@@ -18,11 +23,6 @@ from forecache.lake.sources.source_states import require_delivered
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
 from forecache.lake.windows.nights import write_windows
-from forecache.pipeline import AS_OF, FeatureView, Pipeline
-from forecache.pipeline.names import FEATURES
-from forecache.pipeline.schedules.as_of import require_as_of, require_within
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from deltalake import Schema

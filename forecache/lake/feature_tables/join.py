@@ -5,13 +5,13 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, FeatureView, Pipeline
+from forecache.kit.delta.tables import read_table
 from forecache.lake.contracts import function_name
-from forecache.lake.delta.tables import read_table
 from forecache.lake.sources.point_in_time import known_rows
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import AS_OF, FeatureView, Pipeline
-from forecache.settings import Settings
 
 _WHOLE, _WHOLE_TYPES = "whole number", ("tinyint", "smallint", "int", "bigint")
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from forecache.lake.delta.tables import read_table
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, FeatureView
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.delta.tables import read_table
+from forecache.kit.windows.fold import EventStates, event_states, fold
+from forecache.kit.windows.plan import DAY_US, MergePlan
+from forecache.kit.windows.tile_columns import column_words, number_keys
 from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import AS_OF, FeatureView
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
-from forecache.windows.fold import EventStates, event_states, fold
-from forecache.windows.plan import DAY_US, MergePlan
-from forecache.windows.tile_columns import column_words, number_keys
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -5,15 +5,15 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from forecache.lake.engine_errors import REFUSED
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, FeatureView
+from forecache.kit.delta.engine_errors import REFUSED
 from forecache.lake.feature_tables.feature_rows import view_frame, view_inputs
 from forecache.lake.feature_tables.features import STAGE, require_nights
 from forecache.lake.feature_tables.join import read_view
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import AS_OF, FeatureView
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ def load_night_features(
         states: Include the states of a live view.
 
     The job that reads them fails if a function returned several rows of a key; see
-    `forecache.lake.engine_errors.as_refusal`.
+    `forecache.kit.delta.engine_errors.as_refusal`.
 
     Raises:
         InputError: A date has no delivery.

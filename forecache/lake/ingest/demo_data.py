@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.buckets import open_bucket
-from forecache.errors import SettingsError
+from forecache.base.buckets import open_bucket
+from forecache.base.errors import SettingsError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Source
+from forecache.declare.project_modules import import_from_project
 from forecache.lake.ingest.landing import list_landing, source_uri
-from forecache.pipeline import Source
-from forecache.pipeline.project_modules import import_from_project
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa

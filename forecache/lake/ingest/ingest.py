@@ -11,10 +11,13 @@ from datetime import date, datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError
-from forecache.lake.code_version import code_version
-from forecache.lake.delta.partitions import TableSnapshot, take_snapshot
-from forecache.lake.delta.tables import table_exists, table_version
+from forecache.base.code_version import code_version
+from forecache.base.errors import InputError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Source
+from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
+from forecache.kit.delta.tables import table_exists, table_version
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.landing import LandingFile, list_landing, source_uri
@@ -23,9 +26,6 @@ from forecache.lake.ingest.pending import files_to_ingest, find_copies, has_chan
 from forecache.lake.ingest.table_commits import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.stage import hold_table_lock
-from forecache.pipeline import Source
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -7,12 +7,12 @@ from operator import itemgetter
 
 import pyarrow as pa
 
-from forecache.errors import InputError, NotYetError
-from forecache.lake.delta.commit import Change, TableState, commit
-from forecache.lake.delta.small_tables import prepare_upsert, read_small_table, row_schema, small_table_target
+from forecache.base.errors import InputError, NotYetError
+from forecache.base.settings import Settings
+from forecache.declare import Source, Static, StreamDay
+from forecache.kit.delta.commit import Change, TableState, commit
+from forecache.kit.delta.small_tables import prepare_upsert, read_small_table, row_schema, small_table_target
 from forecache.lake.ingest.landing import list_landing, source_uri
-from forecache.pipeline import Source, Static, StreamDay
-from forecache.settings import Settings
 
 FILES_TABLE = "ingested_files"
 

@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from forecache.lake.delta.tables import read_table
+from forecache.base.settings import Settings
+from forecache.declare import Column, Source
+from forecache.kit.delta.tables import read_table
 from forecache.lake.ingest.snapshot_checks import refuse_partial_files, refuse_repeated_keys
-from forecache.pipeline import Column, Source
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn

@@ -10,10 +10,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from forecache.lake.delta.files import list_entries
+from forecache.base.settings import Settings
+from forecache.declare import Source
+from forecache.kit.delta.files import list_entries
 from forecache.lake.ingest.row_count import checksum
-from forecache.pipeline import Source
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

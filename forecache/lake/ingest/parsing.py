@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.declare import Source
 from forecache.lake.ingest.formats.csv_rows import csv_rows, require_header
 from forecache.lake.ingest.formats.json_rows import json_rows
 from forecache.lake.ingest.formats.parquet_rows import parquet_column_names, parquet_rows, text_batches
 from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES, ParsedRow, column_names, require_declared_columns
 from forecache.lake.ingest.landing import file_day, open_landing
 from forecache.lake.ingest.row_count import checksum, count_rows
-from forecache.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.declare import Source
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.ingest.landing import (
     LandingFile,
@@ -16,8 +18,6 @@ from forecache.lake.ingest.landing import (
     source_uri,
 )
 from forecache.lake.ingest.row_count import count_rows
-from forecache.pipeline import Source
-from forecache.settings import Settings
 
 
 def pending_files(

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
 
 MAX_ROW_BYTES = 1 << 20
 """A longer row is not kept in memory: a JSON line is then a bad row, a CSV record makes the whole file unreadable."""

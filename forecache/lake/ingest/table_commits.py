@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from forecache.errors import ConflictError
-from forecache.lake.delta.commit import TableState
-from forecache.lake.delta.partitions import TableSnapshot
-from forecache.lake.delta.tables import replace_rows, table_exists, table_version
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings
+from forecache.declare import Source
+from forecache.kit.delta.commit import TableState
+from forecache.kit.delta.partitions import TableSnapshot
+from forecache.kit.delta.tables import replace_rows, table_exists, table_version
 from forecache.lake.ingest.landing import LandingFile
-from forecache.pipeline import Source
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from forecache.errors import DamagedError
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.files import DataFile, new_path, place_of, write_file
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.delta.small_tables import SORTED_BY, merge_files
-from forecache.lake.delta.stream_tables import HOUR, is_closed, is_stream_table, sort_by_position
-from forecache.lake.delta.tables import open_table
-from forecache.lake.delta.writers import new_folder
+from forecache.base.errors import DamagedError
+from forecache.base.results import no_progress
+from forecache.base.settings import Settings
+from forecache.base.table_names import QUARANTINE, RAW
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.files import DataFile, new_path, place_of, write_file
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.small_tables import SORTED_BY, merge_files
+from forecache.kit.delta.stream_tables import HOUR, is_closed, is_stream_table, sort_by_position
+from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.writers import new_folder
 from forecache.lake.stage import hold_table_lock
-from forecache.pipeline.names import QUARANTINE, RAW
-from forecache.results import no_progress
-from forecache.settings import Settings
 
 _MERGED_TABLES = (RAW, QUARANTINE)
 SMALL_BYTES, MERGED_BYTES = 32 << 20, 128 << 20

@@ -10,12 +10,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from forecache.lake.delta.log import active_files
-from forecache.lake.delta.stream_tables import KEPT, has_short_log
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import Settings
+from forecache.kit.delta.log import active_files
+from forecache.kit.delta.stream_tables import KEPT, has_short_log
+from forecache.kit.delta.tables import open_table
 from forecache.lake.maintenance.compaction import hold_ingestion_lock, merge_groups, merge_small_files
 from forecache.lake.maintenance.remove import Pin, data_files, removable_files, remove_files
-from forecache.settings import Settings
 
 RETENTION = timedelta(days=7)
 """A file is removed once it has not been part of its table for this long; for a day if the table is a stream's or a
@@ -58,7 +58,7 @@ def maintain_table(
 
     Raises:
         DamagedError: The row count of a file differs from the log; the table is unchanged.
-        ConflictError, UnavailableError: See `forecache.lake.delta.commit.commit`.
+        ConflictError, UnavailableError: See `forecache.kit.delta.commit.commit`.
     """
     if has_short_log(name):
         retention = min(retention, KEPT)

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from forecache.lake.delta.files import list_entries, place_of
-from forecache.lake.delta.log import active_files, read_entry, removed_files
-from forecache.lake.delta.stream_tables import has_short_log
-from forecache.lake.delta.tables import open_table
-from forecache.settings import Settings
-from forecache.steps import lake_step
+from forecache.base.settings import Settings
+from forecache.base.steps import lake_step
+from forecache.kit.delta.files import list_entries, place_of
+from forecache.kit.delta.log import active_files, read_entry, removed_files
+from forecache.kit.delta.stream_tables import has_short_log
+from forecache.kit.delta.tables import open_table
 
 _ENTRIES_AT_ONCE = 16
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Source, Static
 from forecache.lake.ingest.ingested_files import IngestedFile, delivered_days, ingested_files, state_file
-from forecache.pipeline import AS_OF, Source, Static
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 
+from forecache.base.settings import Settings
+from forecache.declare import Source, Static, StreamDay
 from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.streams.read_progress import days_with_new_rows, first_whole_day, unread_reason
-from forecache.pipeline import Source, Static, StreamDay
-from forecache.settings import Settings
 
 STAGE = "extract"
 

@@ -10,11 +10,17 @@ from typing import Any
 
 import xxhash
 
-from forecache.errors import InputError
-from forecache.folders import open_folder
+from forecache.base.errors import InputError
+from forecache.base.folders import open_folder
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.base.steps import extract_step
+from forecache.base.table_names import STREAM
+from forecache.declare import Snapshot, Source
+from forecache.declare.sources.query import Query, extract_file_name
+from forecache.declare.sources.stream_day import StreamDay
 from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import last_records
-from forecache.lake.sources.databases.database import text_batches
 from forecache.lake.sources.days_to_extract import (
     STAGE,
     days_to_extract,
@@ -24,13 +30,7 @@ from forecache.lake.sources.days_to_extract import (
 )
 from forecache.lake.sources.streams.day_file import write_day_file
 from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
-from forecache.pipeline import Snapshot, Source
-from forecache.pipeline.names import STREAM
-from forecache.pipeline.sources.query import Query, extract_file_name
-from forecache.pipeline.sources.stream_day import StreamDay
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
-from forecache.steps import extract_step
+from forecache.plugins.databases.database import text_batches
 
 
 def extract(

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from forecache.lake.delta.tables import read_table
+from forecache.base.settings import Settings
+from forecache.declare import AnySource, TableSource
+from forecache.kit.delta.tables import read_table
 from forecache.lake.sources.as_of_rows import cut_events, horizon_states, known_states
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.sources.tables.table_rows import horizon_table_rows, known_table_rows
-from forecache.pipeline import AnySource, TableSource
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

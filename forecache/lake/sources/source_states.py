@@ -6,7 +6,9 @@ from urllib.parse import quote
 
 import xxhash
 
-from forecache.errors import InputError, NotYetError
+from forecache.base.errors import InputError, NotYetError
+from forecache.base.settings import Settings
+from forecache.declare import AnySource, TableSource
 from forecache.lake.ingest.ingested_files import (
     delivered_days,
     ingested_files,
@@ -17,8 +19,6 @@ from forecache.lake.ingest.ingested_files import (
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.sources.tables.pinned_table import PinnedTable
 from forecache.lake.sources.tables.pins import Pins
-from forecache.pipeline import AnySource, TableSource
-from forecache.settings import Settings
 
 
 def source_state(

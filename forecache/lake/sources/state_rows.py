@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from forecache.errors import UnavailableError
-from forecache.lake.delta.dataset import open_dataset, open_native
-from forecache.lake.delta.tables import open_table
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings
+from forecache.declare import AnySource, TableSource
+from forecache.kit.delta.dataset import open_dataset, open_native
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingested_files import ingested_files, state_file
 from forecache.lake.sources.tables.delta_source import open_delta, require_version
 from forecache.lake.sources.tables.pinned_table import PinnedTable, source_error
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.sources.tables.table_rows import duplicate_key_error
-from forecache.pipeline import AnySource, TableSource
-from forecache.settings import Settings
 
 
 def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequence[str], *, pins: Pins) -> Any:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
 from forecache.lake.contracts import class_order
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline import Pipeline
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.tables import replace_table
+from forecache.kit.delta.writers import write_frame
 from forecache.lake.contracts import (
     require_class_names,
     require_classes,
@@ -13,10 +20,6 @@ from forecache.lake.contracts import (
     require_numbers,
     require_one_row_each,
 )
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.delta.tables import replace_table
-from forecache.lake.delta.writers import write_frame
 from forecache.lake.feature_tables.feature_rows import feature_frame, source_states
 from forecache.lake.feature_tables.features import require_nights
 from forecache.lake.sources.point_in_time import horizon_rows
@@ -24,9 +27,6 @@ from forecache.lake.sources.source_states import state_history
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.training_splits import SPLITS, as_of_dates, split_column
-from forecache.pipeline import AS_OF, Pipeline
-from forecache.results import Progress, StageResult, no_progress
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from forecache.errors import InputError
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.base.errors import InputError
+from forecache.declare import AS_OF, Pipeline
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -15,7 +15,7 @@ _PLACES = 1 << 20
 
 
 def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
-    """The as-of dates of each split for a training night, ascending; see `forecache.pipeline.Training`.
+    """The as-of dates of each split for a training night, ascending; see `forecache.declare.Training`.
 
     Raises:
         InputError: The pipeline's data does not reach back far enough for a single training date.

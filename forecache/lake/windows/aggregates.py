@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forecache.windows.layout import Ints, to_double
-from forecache.windows.tile_columns import number_keys
+from forecache.kit.windows.layout import Ints, to_double
+from forecache.kit.windows.tile_columns import number_keys
 
 Floats = NDArray[np.float64]
 

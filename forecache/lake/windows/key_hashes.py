@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from forecache.hashes import row_hashes
+from forecache.base.hashes import row_hashes
 
 Hashes = NDArray[np.uint64]
 _AS_OF = "as_of"

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forecache.kit.windows.layout import Ints
+from forecache.kit.windows.plan import LAST_DAY, BaseColumn, MergePlan, PlanState
 from forecache.lake.windows.aggregates import MAKERS, LastAggregate, NightTiles, SumAggregate, WindowFeature
-from forecache.windows.layout import Ints
-from forecache.windows.plan import LAST_DAY, BaseColumn, MergePlan, PlanState
 
 
 class NightStates:

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.errors import InputError
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import active_files, group_by_partition
-from forecache.lake.delta.tables import open_table
-from forecache.lake.delta.writers import new_folder
+from forecache.base.errors import InputError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, FeatureView
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.writers import new_folder
+from forecache.kit.windows.plan import BaseColumn
 from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.windows.key_hashes import hash_requested_keys
 from forecache.lake.windows.task_runner import delta_schema, run_tasks, task_frame, widen_schema
 from forecache.lake.windows.tasks import DAY, NightTask, split_buckets
 from forecache.lake.windows.tiles import build_tiles, day_states, window_days
 from forecache.lake.windows.window_spec import merger_of
-from forecache.pipeline import AS_OF, FeatureView
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
-from forecache.windows.plan import BaseColumn
 
 if TYPE_CHECKING:
     from deltalake import Schema

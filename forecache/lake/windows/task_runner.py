@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
-from forecache.lake.delta.files import DataFile
-from forecache.lake.delta.log import open_if_exists
-from forecache.lake.engine_errors import as_known_error
+from forecache.base.settings import Settings
+from forecache.kit.delta.engine_errors import as_known_error
+from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.log import open_if_exists
 from forecache.lake.windows.tasks import pickle_files
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from deltalake import Schema

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.files import DataFile, Place, new_path, retry_write, write_file
-from forecache.lake.delta.read_errors import open_data_file
+from forecache.kit.delta.files import DataFile, Place, new_path, retry_write, write_file
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.windows.states import MeasureState, as_tiles, combine
 from forecache.lake.windows.key_hashes import key_hashes
 from forecache.lake.windows.tile_merge import TileMerger
-from forecache.windows.states import MeasureState, as_tiles, combine
 
 DAY = "day"
 BUCKET = "key_bucket"

@@ -10,10 +10,10 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 
+from forecache.kit.windows.plan import MergePlan
 from forecache.lake.windows.aggregates import MAKERS, NightTiles, WindowFeature
 from forecache.lake.windows.key_hashes import KeyHashesByNight, key_hashes
 from forecache.lake.windows.night_states import NightStates
-from forecache.windows.plan import MergePlan
 
 _EPOCH = date(1970, 1, 1)
 _BATCH_ROWS = 1 << 16

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.errors import ConflictError
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import active_files, group_by_partition
-from forecache.lake.delta.partitions import find_committed_partitions, take_snapshot, was_written_from
-from forecache.lake.delta.tables import commit_partitions, open_table
-from forecache.lake.delta.writers import new_folder
+from forecache.base.errors import ConflictError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import FeatureView
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot, was_written_from
+from forecache.kit.delta.tables import commit_partitions, open_table
+from forecache.kit.delta.writers import new_folder
+from forecache.kit.windows.states import as_tiles
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
 from forecache.lake.windows.task_runner import delta_schema, run_tasks, widen_schema
 from forecache.lake.windows.tasks import BUCKET, DAY, TileTask
 from forecache.lake.windows.window_spec import as_overflow_error, states_of
-from forecache.pipeline import FeatureView
-from forecache.results import Progress, no_progress
-from forecache.settings import Settings
-from forecache.windows.states import as_tiles
 
 if TYPE_CHECKING:
     from deltalake import Schema

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from datetime import date
 
-from forecache.errors import InputError, chain_of
+from forecache.base.errors import InputError, chain_of
+from forecache.declare import FeatureView
+from forecache.declare.features.window import LastMinutes
+from forecache.declare.streams.merge_plan import build_merge_plan, conditions_of, state_names
+from forecache.kit.windows.states import TOO_LARGE, MeasureState
 from forecache.lake.windows.aggregates import WindowFeature
 from forecache.lake.windows.key_hashes import KeyHashesByNight
 from forecache.lake.windows.tile_merge import TileMerger
-from forecache.pipeline import FeatureView
-from forecache.pipeline.features.window import LastMinutes
-from forecache.pipeline.streams.merge_plan import build_merge_plan, conditions_of, state_names
-from forecache.windows.states import TOO_LARGE, MeasureState
 
 
 def states_of(view: FeatureView) -> tuple[MeasureState, ...]:

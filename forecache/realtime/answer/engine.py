@@ -6,7 +6,6 @@ from time import monotonic, perf_counter_ns, time
 
 import numpy as np
 
-from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.fallbacks import fallback_answer, model_answer
 from forecache.realtime.answer.model_path import NoScores, TooLate
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
@@ -14,6 +13,7 @@ from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.lookups.remote import read_remote
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.served_release import ServedRelease
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 _GIVEN_UP_SHARE = 1 / 3
 """Share of the model's time that a request given up for others may take. With more, giving it up would gain nothing,

@@ -6,15 +6,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from forecache.pipeline.realtime import ladder
-from forecache.ranking import descending_order
-from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.reader.versions.live_answers import NoVersion
+from forecache.base.ranking import descending_order
+from forecache.declare.realtime import ladder
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.request_answer import MODEL, RequestAnswer
 from forecache.realtime.lookups.lookups import keys_of
 from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.store import Snapshot
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.versions.live_answers import NoVersion
+from forecache.serve.store import Snapshot
 
 logger = logging.getLogger("forecache.realtime")
 Served = Mapping[str, VersionAnswers]

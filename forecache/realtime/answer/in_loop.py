@@ -10,7 +10,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from forecache.pipeline.realtime.request_rows import RequestArrays
+from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
 from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate
 from forecache.realtime.answer.request_answer import StageTimes

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.release.format import Release
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 _ARRAY = orjson.OPT_SERIALIZE_NUMPY
 

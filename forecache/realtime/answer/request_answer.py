@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.request.parsed_request import LiveRead
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 MODEL = "model"
 

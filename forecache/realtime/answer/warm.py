@@ -6,15 +6,15 @@ from time import time
 
 import numpy as np
 
-from forecache.pipeline.realtime.request_rows import RequestArrays
-from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.declare.realtime.request_rows import RequestArrays
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.calibrate import measure_p99_s
 from forecache.realtime.answer.model_path import NoScores
 from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 
 def warm_and_measure_s(loaded: LoadedRelease, versions: Mapping[str, VersionAnswers]) -> float:

@@ -8,9 +8,9 @@ import re
 import time
 from dataclasses import dataclass
 
-from forecache.reader.connections.call import HttpCall
-from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem, quote_value
+from forecache.kit.http import problems
+from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.problems import Problem, quote_value
 
 _START, _DEADLINE, _GRPC, _ENVOY = (
     "x-request-start", "x-deadline-ms", "grpc-timeout", "x-envoy-expected-rq-timeout-ms",

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from forecache.metrics import drift as metrics
-from forecache.metrics.metric import Metric
-from forecache.metrics.page import MetricsPage
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import WorkerMetrics
-from forecache.realtime.drift.cells import Cells, DriftCells
-from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, DriftReference
-from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
+from forecache.base.settings import Settings
+from forecache.base.statistics import Distance, distance
+from forecache.kit.metrics import drift as metrics
+from forecache.kit.metrics.metric import Metric
+from forecache.kit.metrics.page import MetricsPage
+from forecache.plugins.drift.live.cells import Cells, DriftCells
+from forecache.plugins.drift.live.reference import ABOVE, BELOW, NULL, DriftReference
+from forecache.plugins.drift.live.watch import REQUESTS, ROWS, num_counts
 from forecache.realtime.metrics import RealtimeMetrics
 from forecache.realtime.served_models import ServedModels
-from forecache.settings import Settings
-from forecache.statistics import Distance, distance
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
 
 _EFFECTS: tuple[tuple[Metric, "Callable[[LiveColumnDrift], float]"], ...] = (
     (metrics.PSI, lambda column: column.distance.psi),

@@ -6,26 +6,26 @@ from typing import Any
 
 import orjson
 
-from forecache.pipeline.realtime.request import RequestField
-from forecache.reader.connections.call import HttpCall
-from forecache.reader.http import problems
-from forecache.reader.http.app import problem_reply
-from forecache.reader.http.extension import ExtensionContext, Handler
-from forecache.reader.http.problems import Problem
-from forecache.reader.http.replies import Reply
-from forecache.reader.versions.answers import JSON
+from forecache.declare.realtime.request import RequestField
+from forecache.kit.http import problems
+from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.problems import Problem
+from forecache.plugins.protocols.mlflow import MlflowProtocol
+from forecache.plugins.protocols.open_inference.protocol import InferenceProtocol
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.deadline.request_queue import RequestQueue
-from forecache.realtime.http.mlflow import MlflowProtocol
 from forecache.realtime.http.native_protocol import NativeProtocol
-from forecache.realtime.http.open_inference.protocol import InferenceProtocol
 from forecache.realtime.http.protocol_base import ProtocolHandler
 from forecache.realtime.http.protocol_errors import not_served_problem
 from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.served_release import ServedRelease
+from forecache.serve.reader.http.app import problem_reply
+from forecache.serve.reader.http.extension import ExtensionContext, Handler
+from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.versions.answers import JSON
 
 
 def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forecache.metrics import request_log as metrics
-from forecache.metrics.page import MetricsPage
+from forecache.kit.metrics import request_log as metrics
+from forecache.kit.metrics.page import MetricsPage
 from forecache.realtime.log.commit.committer_state import CommitterState, read_state
 from forecache.realtime.log.row_counters import REASONS
 from forecache.realtime.log.spool.spool_files import segments_of, streams_of

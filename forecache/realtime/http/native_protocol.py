@@ -4,14 +4,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter_ns
 
-from forecache.reader.connections.call import ClientGone, HttpCall
-from forecache.reader.http import problems
-from forecache.reader.http.app import problem_reply
-from forecache.reader.http.extension import ExtensionContext
-from forecache.reader.http.parsing import check_json_body
-from forecache.reader.http.problems import Problem
-from forecache.reader.http.replies import NO_STORE, Reply
-from forecache.reader.processes.worker_metrics import ROUTE
+from forecache.kit.http import problems
+from forecache.kit.http.connections.call import ClientGone, HttpCall
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
@@ -20,6 +15,11 @@ from forecache.realtime.deadline.request_queue import RequestQueue
 from forecache.realtime.http.provenance import TRACE, trace_headers
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.served_release import ServedRelease
+from forecache.serve.reader.http.app import problem_reply
+from forecache.serve.reader.http.extension import ExtensionContext
+from forecache.serve.reader.http.parsing import check_json_body
+from forecache.serve.reader.http.replies import NO_STORE, Reply
+from forecache.serve.reader.processes.worker_metrics import ROUTE
 
 logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from urllib.parse import parse_qs
 
-from forecache.names import NAME
-from forecache.reader.connections.call import HttpCall
-from forecache.reader.http import problems
-from forecache.reader.http.app import problem_reply
-from forecache.reader.http.extension import ExtensionContext, Handler
-from forecache.reader.http.problems import Problem, quote_value
-from forecache.reader.http.replies import NO_STORE, Reply
+from forecache.base.names import NAME
+from forecache.kit.http import problems
+from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.http.protocol_errors import MLFLOW_PATHS, inference_error, mlflow_error
 from forecache.realtime.release.released_models import REALTIME, list_released_models
+from forecache.serve.reader.http.app import problem_reply
+from forecache.serve.reader.http.extension import ExtensionContext, Handler
+from forecache.serve.reader.http.replies import NO_STORE, Reply
 
 
 class NotReadyHandlers:

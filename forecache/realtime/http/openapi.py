@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from forecache.pipeline.realtime.request import RequestField
-from forecache.reader.http.openapi import operation
+from forecache.declare.realtime.request import RequestField
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import MAX_REQUEST_ID_CHARS, REQUEST_ID
+from forecache.serve.reader.http.openapi import operation
 
 Schema = dict[str, Any]
 _TYPES: dict[str, Schema] = {

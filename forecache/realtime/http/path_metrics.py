@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from forecache.metrics import model_processes as metrics
-from forecache.metrics.page import MetricsPage
+from forecache.kit.metrics import model_processes as metrics
+from forecache.kit.metrics.page import MetricsPage
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.workers.path_counters import BATCHES, CAUSES, CELLS
 

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from forecache.metrics import realtime as metrics
-from forecache.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import WorkerMetrics
-from forecache.realtime.drift.reference import DriftReference
+from forecache.kit.metrics import realtime as metrics
+from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.plugins.drift.live.reference import DriftReference
 from forecache.realtime.http.drift_metrics import add_drift, live_drift
 from forecache.realtime.http.log_metrics import add_log_metrics
 from forecache.realtime.http.path_metrics import add_path_metrics
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
 
 _FIRST_BUCKET = 6
 """Buckets below 64 us are shown as one."""

@@ -7,21 +7,21 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
-from forecache.reader.connections.call import HttpCall
-from forecache.reader.http import problems
-from forecache.reader.http.extension import ExtensionContext
-from forecache.reader.http.parsing import check_encoding
-from forecache.reader.http.problems import Problem
+from forecache.kit.http import problems
+from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.problems import Problem
+from forecache.plugins.protocols.columns import AnswerColumns, ProtocolRequest, answer_columns
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock, clock_of
 from forecache.realtime.deadline.request_queue import SLICE_NS, RequestQueue
-from forecache.realtime.http.columns import AnswerColumns, ProtocolRequest, answer_columns
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.request.request_parser import REQUEST_ID
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.served_release import ServedRelease
+from forecache.serve.reader.http.extension import ExtensionContext
+from forecache.serve.reader.http.parsing import check_encoding
 
 logger = logging.getLogger("forecache.realtime")
 _STARTED_AT_ONCE = 16

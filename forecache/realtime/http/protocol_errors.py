@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 import orjson
 
-from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem
-from forecache.reader.http.replies import NO_STORE, Reply
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem
+from forecache.serve.reader.http.replies import NO_STORE, Reply
 
 MLFLOW_PATHS = ("/invocations", "/ping", "/version")
 _MLFLOW_CODES = {

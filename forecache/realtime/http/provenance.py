@@ -9,10 +9,10 @@ from random import getrandbits
 from time import perf_counter_ns
 from typing import Any
 
+from forecache.plugins.protocols.columns import AnswerColumns
 from forecache.realtime.answer.render import lowest_fallback
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.http.columns import AnswerColumns
 from forecache.realtime.release.format import Release
 from forecache.realtime.served_release import ServedRelease
 

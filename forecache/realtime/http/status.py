@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.reader.processes.worker_metrics import WorkerMetrics
-from forecache.reader.status import format_text as words
-from forecache.reader.status.attention import Attention
-from forecache.reader.status.collect import RATE_S, WINDOW_S, quantiles
-from forecache.reader.status.history import History, ModelCounts
+from forecache.base.settings import Settings
+from forecache.plugins.status.reader import format_text as words
+from forecache.plugins.status.reader.attention import Attention
+from forecache.plugins.status.reader.collect import RATE_S, WINDOW_S, quantiles
+from forecache.plugins.status.reader.history import History, ModelCounts
 from forecache.realtime.http.drift_metrics import SHIFT, drift_of
 from forecache.realtime.http.log_metrics import log_figures
 from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
@@ -17,7 +16,8 @@ from forecache.realtime.rollout.rollout_state import describe_rollout
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
-from forecache.settings import Settings
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
 
 _OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
         *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.reader.versions.answers import VersionAnswers
 from forecache.realtime.answer.render import lowest_fallback
 from forecache.realtime.answer.request_answer import RequestAnswer
 from forecache.realtime.deadline.clock import RequestClock
@@ -20,6 +19,7 @@ from forecache.realtime.log.sampling import Sampler
 from forecache.realtime.log.writer import LogChannel
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.parsed_request import LiveRead, ParsedRequest
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 logger = logging.getLogger("forecache.realtime")
 _TELL_EVERY_S = 10.0

@@ -5,12 +5,12 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import active_files
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.lake.delta.tables import open_table
+from forecache.base.settings import Settings
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.log import active_files
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.tables import open_table
 from forecache.realtime.log.record import DAY, schema, table_of
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa

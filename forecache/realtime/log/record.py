@@ -1,4 +1,4 @@
-"""The schema of the request log; `forecache.pipeline.realtime.log_records` decodes its columns.
+"""The schema of the request log; `forecache.declare.realtime.log_records` decodes its columns.
 
 The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
 """
@@ -6,7 +6,7 @@ The table `request_log_<name>` of the lake has a row for each logged answer, and
 from functools import cache
 from typing import TYPE_CHECKING
 
-from forecache.pipeline.names import REQUEST_LOG
+from forecache.base.table_names import REQUEST_LOG
 
 if TYPE_CHECKING:
     import pyarrow as pa

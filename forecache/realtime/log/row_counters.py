@@ -5,9 +5,9 @@ The cells of a worker may be in shared memory, which outlives it.
 
 from collections import Counter
 
+from forecache.base.settings import Settings
 from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.spool.spool_files import LOCK, read_note, streams_of
-from forecache.settings import Settings
 
 REASONS = ("memory", "spool", "disk", "killed", "error")
 """Reasons why a worker lost rows: no room in memory (the writer is slow or hangs) or in the spool; a failed write; the

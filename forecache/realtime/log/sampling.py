@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from forecache.errors import InputError
-from forecache.pipeline.realtime.log import Log
-from forecache.pipeline.realtime.request import RequestField
-from forecache.pipeline.realtime.request_rows import column_of
+from forecache.base.errors import InputError
+from forecache.declare.realtime.log import Log
+from forecache.declare.realtime.request import RequestField
+from forecache.declare.realtime.request_rows import column_of
 from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.store.keys import MAX_KEY_BYTES, escape_part
+from forecache.serve.store.keys import MAX_KEY_BYTES, escape_part
 
 BUCKETS = 2**64
 
@@ -41,7 +41,7 @@ class Sampler:
     def key_of(self, request: ParsedRequest) -> bytes:
         """Encode the key of a request; empty if its values are not a valid key, such as a long text.
 
-        Same result as `forecache.store.keys.encode_columns`, many times faster for one key.
+        Same result as `forecache.serve.store.keys.encode_columns`, many times faster for one key.
         """
         columns = request.columns
         try:

@@ -7,12 +7,12 @@ from urllib.parse import unquote
 
 import orjson
 
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.log import read_entry
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.pipeline.realtime.log_records import features_of, order_of, scores_of
+from forecache.base.settings import Settings
+from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.log import read_entry
+from forecache.kit.delta.read_errors import open_data_file
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,12 +8,12 @@ import logging
 import threading
 from time import monotonic
 
+from forecache.base.settings import Settings
 from forecache.realtime.log.frame_queue import BlockPool, FrameQueue
 from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.log.spool.frames import frame_head, whole_frames
 from forecache.realtime.log.spool.spool_files import spooled_bytes
 from forecache.realtime.log.spool.spool_stream import SpoolStream
-from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
 FLUSH_S = 0.1

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forecache.errors import UnavailableError
-from forecache.reader.versions.answers import VersionAnswers
-from forecache.reader.versions.live_layers import OpenLayer
+from forecache.base.errors import UnavailableError
 from forecache.realtime.request.parsed_request import LiveRead
-from forecache.store.live.reader import LiveReader
-from forecache.store.live.rows import PENDING
-from forecache.store.read.live_view import LiveViewMerger
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.versions.live_layers import OpenLayer
+from forecache.serve.store.live.reader import LiveReader
+from forecache.serve.store.live.rows import PENDING
+from forecache.serve.store.read.live_view import LiveViewMerger
 
 
 class LiveMerger:

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from forecache.errors import InputError
-from forecache.reader.http import problems
-from forecache.reader.http.problems import Problem
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.base.errors import InputError
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.model_path import NoScores
 from forecache.realtime.lookups.live_merge import LiveMerger, live_merger_of
 from forecache.realtime.lookups.row_cache import RowCache
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.request.parsed_request import LiveRead, LookupResult, ParsedRequest
-from forecache.store import KeySchema, Manifest, Snapshot
-from forecache.store.keys import encode_columns
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import KeySchema, Manifest, Snapshot
+from forecache.serve.store.keys import encode_columns
 
 
 def keys_of(schema: KeySchema, fields: Sequence[str], request: ParsedRequest) -> list[bytes]:

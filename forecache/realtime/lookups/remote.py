@@ -5,14 +5,14 @@ from time import monotonic, time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from forecache.errors import UnavailableError
-from forecache.reader.versions.redis import RedisSource, RemoteVersion
+from forecache.base.errors import UnavailableError
+from forecache.plugins.redis.reader import RedisSource, RemoteVersion
+from forecache.plugins.redis.realtime_reads import RemoteReads, RemoteUnavailable
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.lookups.lookups import ViewLookups, keys_of
-from forecache.realtime.lookups.redis_reads import RemoteReads, RemoteUnavailable
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
-from forecache.store.packed import matrix_of
+from forecache.serve.store.packed import matrix_of
 
 _HELD_S = 1.0
 """A version seen in Redis is not checked again for this time: it stays there until one publish after it is replaced."""

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from forecache.errors import ConflictError, DamagedError
-from forecache.files import lock, write_durably
-from forecache.folders import Folder
+from forecache.base.errors import ConflictError, DamagedError
+from forecache.base.files import lock, write_durably
+from forecache.base.folders import Folder
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.released_models import REALTIME
-from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 FORMAT = 1
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import xxhash
 
-from forecache.errors import DamagedError, NotFoundError
-from forecache.files import write_durably
+from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.files import write_durably
+from forecache.base.settings import Settings
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
 from forecache.realtime.release.released_models import REALTIME
-from forecache.settings import Settings
-from forecache.store.checksummed_json import damaged_error, dump_with_checksum, load_with_checksum
+from forecache.serve.store.checksummed_json import damaged_error, dump_with_checksum, load_with_checksum
 
 
 @dataclass(frozen=True)

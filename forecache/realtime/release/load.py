@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from forecache.errors import CheckError, DamagedError, InputError, NotFoundError
-from forecache.inference.declared.function import FunctionKernel
-from forecache.inference.environment import differing_versions
-from forecache.inference.kernel import new_kernel
-from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.runtimes.registry import FUNCTION
-from forecache.inference.runtimes.runtime import Kernel
-from forecache.pipeline.realtime.request_rows import RowsBuilder, apply_transform
-from forecache.pipeline.realtime.rows import Rows
-from forecache.realtime.drift.reference import DriftReference
+from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
+from forecache.declare.realtime.rows import Rows
+from forecache.models.inference.declared.function import FunctionKernel
+from forecache.models.inference.environment import differing_versions
+from forecache.models.inference.kernel import new_kernel
+from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.runtimes.registry import FUNCTION
+from forecache.models.inference.runtimes.runtime import Kernel
+from forecache.plugins.drift.live.reference import DriftReference
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, previous_numbers, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
 from forecache.realtime.release.inference_imports import hide_training_libraries

@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from forecache.errors import InputError
-from forecache.pipeline.code.fingerprint import ValueDescriber
-from forecache.pipeline.code.location import is_project_module, source_file
-from forecache.pipeline.code.reach import ReachedCode
-from forecache.pipeline.code.source import parse_module, parse_without_docstrings
+from forecache.base.errors import InputError
+from forecache.declare.code.fingerprint import ValueDescriber
+from forecache.declare.code.location import is_project_module, source_file
+from forecache.declare.code.reach import ReachedCode
+from forecache.declare.code.source import parse_module, parse_without_docstrings
 from forecache.realtime.release.release_code import packages_above
 
 _IMPORTS_ANYTHING = re.compile(

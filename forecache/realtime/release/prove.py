@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from forecache.errors import CheckError, ForecacheError
-from forecache.pipeline.realtime.request import Candidates, FieldValue, RequestField
-from forecache.pipeline.realtime.request_rows import RequestArrays, apply_transform
-from forecache.pipeline.realtime.rows import Rows
-from forecache.reader.http.problems import Problem
+from forecache.base.errors import CheckError, ForecacheError
+from forecache.declare.realtime.request import Candidates, FieldValue, RequestField
+from forecache.declare.realtime.request_rows import RequestArrays, apply_transform
+from forecache.declare.realtime.rows import Rows
+from forecache.kit.http.problems import Problem
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, release_from_parts
 from forecache.realtime.request.request_parser import RequestParser

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
 
 _PREFIX = "_forecache_release_"
 _counter = itertools.count(1)

@@ -1,7 +1,7 @@
 """List the real-time models with releases on this machine; imports little, as every reader calls it all the time."""
 
-from forecache.names import NAME
-from forecache.settings import Settings
+from forecache.base.names import NAME
+from forecache.base.settings import Settings
 
 REALTIME = ".realtime"
 """The folder of releases, beside the stores, whose names begin with a letter."""

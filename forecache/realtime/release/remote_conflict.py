@@ -6,8 +6,8 @@
 from contextlib import suppress
 from dataclasses import replace
 
-from forecache.errors import ConflictError, DamagedError
-from forecache.folders import Folder
+from forecache.base.errors import ConflictError, DamagedError
+from forecache.base.folders import Folder
 from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import (
     ReleaseFolder,

@@ -2,8 +2,8 @@
 
 import logging
 
-from forecache.errors import DamagedError
-from forecache.folders import Folder
+from forecache.base.errors import DamagedError
+from forecache.base.folders import Folder
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.rollout.rollout_state import RolloutState, rollout_from_json, rollout_to_json

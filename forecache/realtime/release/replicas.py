@@ -6,9 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from forecache.errors import CheckError, ConflictError, DamagedError, NotFoundError
-from forecache.files import move_durably, write_durably
-from forecache.folders import Folder
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError
+from forecache.base.files import move_durably, write_durably
+from forecache.base.folders import Folder
+from forecache.base.steps import release_step
 from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import (
     ReleaseFolder,
@@ -38,8 +39,7 @@ from forecache.realtime.rollout.rollout_state import (
     rollout_to_json,
     running_rollout,
 )
-from forecache.steps import release_step
-from forecache.store.replicas.remote_retention import remove_unfinished
+from forecache.serve.store.replicas.remote_retention import remove_unfinished
 
 
 def list_remote_models(remote: Folder) -> list[str]:

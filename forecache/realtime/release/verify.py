@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from forecache.errors import DamagedError, NotFoundError
+from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.settings import Settings
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_files, read_release
-from forecache.settings import Settings
-from forecache.store.checkup import VerifyResult
+from forecache.serve.store.checkup import VerifyResult
 
 
 def verify_releases(settings: Settings, names: Sequence[str]) -> list[VerifyResult]:

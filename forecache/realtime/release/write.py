@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from forecache.errors import ConflictError, DamagedError, NotFoundError
-from forecache.files import lock, move_durably, sync
+from forecache.base.errors import ConflictError, DamagedError, NotFoundError
+from forecache.base.files import lock, move_durably, sync
+from forecache.base.steps import release_step
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
@@ -28,7 +29,6 @@ from forecache.realtime.release.format import (
     Release,
 )
 from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout
-from forecache.steps import release_step
 
 _KEEP = 10
 """Number of releases to keep. A reader holds the served one in memory; its worker processes read it again."""

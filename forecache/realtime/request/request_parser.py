@@ -6,14 +6,14 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
-from forecache.errors import InputError
-from forecache.pipeline.realtime.request import Candidates
-from forecache.pipeline.realtime.request_rows import RowsBuilder
-from forecache.reader.http import problems
-from forecache.reader.http.parsing import describe_type
-from forecache.reader.http.problems import Problem, quote_value
+from forecache.base.errors import InputError
+from forecache.declare.realtime.request import Candidates
+from forecache.declare.realtime.request_rows import RowsBuilder
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.serve.reader.http.parsing import describe_type
 
 REQUEST_ID = "request_id"
 MAX_REQUEST_ID_CHARS = 128

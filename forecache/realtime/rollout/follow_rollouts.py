@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from forecache.errors import ForecacheError
-from forecache.reader.versions.answers import VersionAnswers
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.sampling import Sampler
@@ -20,7 +20,7 @@ from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.rollout.traffic_split import TrafficSplit
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
-from forecache.settings import Settings
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 logger = logging.getLogger("forecache.realtime")
 _RETIRE_S = 10.0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from forecache.base.settings import Settings
 from forecache.realtime.answer.model_path import ModelPath, RefusedCallError
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.release.folder import ReleaseFolder, read_release
@@ -21,7 +22,6 @@ from forecache.realtime.release.format import Release
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.score_cache import CachedPath
 from forecache.realtime.workers.path_counters import PathCounters
-from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
 PATIENCE_S = 60.0

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from forecache.errors import DamagedError, ForecacheError
-from forecache.files import write_durably
+from forecache.base.errors import DamagedError, ForecacheError
+from forecache.base.files import write_durably
+from forecache.base.steps import rollout_step
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
-from forecache.steps import rollout_step
-from forecache.store.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 Stage = Literal["aa", "shadow", "canary", "done", "returned"]
 STAGES: tuple[Stage, ...] = ("aa", "shadow", "canary", "done", "returned")

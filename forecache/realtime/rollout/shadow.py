@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from forecache.reader.http.problems import Problem
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.model_path import RefusedCallError
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from forecache.reader.http.problems import Problem
+from forecache.kit.http.problems import Problem
 from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.log.sampling import BUCKETS, Sampler, bucket_of
 from forecache.realtime.release.format import Release

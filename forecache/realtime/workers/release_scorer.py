@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.pipeline.realtime.request_rows import DTYPES, RequestArrays
-from forecache.reader.http.problems import Problem
+from forecache.declare.realtime.request_rows import DTYPES, RequestArrays
+from forecache.kit.http.problems import Problem
 from forecache.realtime.release.folder import ReleaseFolder, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, Release
 from forecache.realtime.release.load import LoadedRelease, load_release

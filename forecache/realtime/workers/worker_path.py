@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from forecache.errors import UnavailableError
+from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings
 from forecache.realtime.answer.model_path import ModelCallError, RefusedCallError, WorkerLost
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.circuit_breaker import PROBE_S, CircuitBreaker
@@ -18,7 +19,6 @@ from forecache.realtime.workers.pool import ModelProcessPool, StalledWorkerError
 from forecache.realtime.workers.release_scorer import LOAD, slot_layout_of
 from forecache.realtime.workers.worker_config import WorkerConfig
 from forecache.realtime.workers.worker_supervisor import SupervisorConfig
-from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.realtime")
 _FAULTS = (WorkerLost, StalledWorkerError)

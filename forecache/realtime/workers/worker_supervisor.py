@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from forecache.errors import UnavailableError
+from forecache.base.errors import UnavailableError
 from forecache.realtime.workers.model_process import ModelProcess
 from forecache.realtime.workers.path_counters import PathCounters
 from forecache.realtime.workers.slot_memory import LONGEST_NS

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.base.settings import Settings
+from forecache.base.statistics import distance
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
 from forecache.scoring.run_context import scratch_database
-from forecache.settings import Settings
-from forecache.statistics import distance
 
 _BINS = 20
 # Bin edges are computed from about this number of predictions, the same ones each time.
@@ -63,7 +63,7 @@ def compare(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, An
 
 
 def _counts(connection: Any, side: str, output: str, edges: Sequence[float]) -> list[int]:
-    """Rows in each bin, as `forecache.statistics.bin_counts` counts them."""
+    """Rows in each bin, as `forecache.base.statistics.bin_counts` counts them."""
     from_edge = [f"count_if({output} >= {edge!r}::DOUBLE)" for edge in edges]
     above = connection.execute(f"SELECT {', '.join([f'count({output})', *from_edge])} FROM {side}").fetchone()
     return [first - then for first, then in zip(above, [*above[1:], 0], strict=True)]

@@ -8,17 +8,17 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import hold_table_lock
-from forecache.pipeline import Pipeline
-from forecache.registry.versions.model_versions import ModelVersion, champion
-from forecache.results import Progress, StageResult, no_progress
+from forecache.models.registry.versions.model_versions import ModelVersion, champion
 from forecache.scoring.challenger.compare import compare
 from forecache.scoring.cost_estimate import combine_plans
 from forecache.scoring.night_inputs import STAGE
 from forecache.scoring.run import score_stale
 from forecache.scoring.run_context import ScoringRun
-from forecache.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

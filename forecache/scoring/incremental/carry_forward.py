@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.comparison.partition import plain_type
+from forecache.kit.delta.comparison.partition import plain_type
 from forecache.scoring.tasks.parquet_files import ROW_GROUP_ROWS, open_output
 from forecache.scoring.tasks.prediction_rows import same_word
 

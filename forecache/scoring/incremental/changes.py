@@ -16,20 +16,20 @@ import numpy as np
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from forecache.errors import CheckError
-from forecache.hashes import row_hashes
-from forecache.lake.delta.comparison.compare import MOST_THREADS, find_differing_rows, first_and_last_positions
-from forecache.lake.delta.comparison.feed import read_feed, select_feed_side
-from forecache.lake.delta.comparison.hashed_partition import HashedPartition
-from forecache.lake.delta.comparison.partition import PartitionReader, to_plain_types
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.log import read_entry
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.base.errors import CheckError
+from forecache.base.hashes import row_hashes
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.comparison.compare import MOST_THREADS, find_differing_rows, first_and_last_positions
+from forecache.kit.delta.comparison.feed import read_feed, select_feed_side
+from forecache.kit.delta.comparison.hashed_partition import HashedPartition
+from forecache.kit.delta.comparison.partition import PartitionReader, to_plain_types
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.log import read_entry
+from forecache.kit.delta.tables import open_table
 from forecache.scoring.incremental.carry_forward import entity_ids
 from forecache.scoring.night_inputs import partition_files
 from forecache.scoring.run_context import num_cores, scratch_folder
-from forecache.settings import Settings
 
 _MOST_FEED_BYTES = 256 << 20
 """A larger feed is not read: the partitions are compared, which takes little memory."""

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from forecache.errors import CheckError, NotFoundError
-from forecache.lake.delta.comparison.partition import plain_type
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.tables import open_table, table_exists
+from forecache.base.errors import CheckError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.comparison.partition import plain_type
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
-from forecache.pipeline import Pipeline
 from forecache.scoring.incremental.carry_forward import Copier, FileCopy, as_type, entity_ids, new_file
 from forecache.scoring.incremental.changes import FeatureChanges, PartitionVersion, feed_share, find_changes
 from forecache.scoring.night_inputs import FeatureFile, ScoringNight, files_of, partition_files
@@ -28,7 +29,6 @@ from forecache.scoring.tasks.job import local_scorer
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import file_schema
 from forecache.scoring.tasks.task import TaskScorer
-from forecache.settings import Settings
 
 Mode = Literal["auto", "full", "incremental"]
 # Above this share of change data, finding the changes costs more than scoring all rows.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.errors import CheckError
-from forecache.pipeline import Pipeline
+from forecache.base.errors import CheckError
+from forecache.declare import Pipeline
 from forecache.scoring.night_inputs import ScoringNight
 from forecache.scoring.partitions.staged_files import StagedFile
 from forecache.scoring.partitions.unique_keys import count_keys

@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from forecache.lake.costs import core_cost
-from forecache.lake.delta.commit import Target
-from forecache.lake.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
-from forecache.lake.delta.tables import open_table
+from forecache.base.prices import core_cost
+from forecache.base.steps import lake_step
+from forecache.declare import AS_OF
+from forecache.kit.delta.commit import Target
+from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import StageOutcome, format_nights
-from forecache.pipeline import AS_OF
 from forecache.scoring.night_inputs import ScoringNight, partition_files
 from forecache.scoring.partitions.checks import check_partition
 from forecache.scoring.partitions.shards import StagedNights
 from forecache.scoring.partitions.staged_files import StagedFile, describe_committed
 from forecache.scoring.run_context import ScoringWork
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
-from forecache.steps import lake_step
 
 if TYPE_CHECKING:
     import pyarrow as pa

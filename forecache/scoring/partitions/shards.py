@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from forecache.pipeline import AS_OF
+from forecache.declare import AS_OF
 from forecache.scoring.cost_estimate import RunFigures
 from forecache.scoring.incremental.score_changes import BasePredictions, score_changes
 from forecache.scoring.memory import Peaks, own_peak

@@ -16,11 +16,11 @@ from itertools import count, takewhile
 from typing import Any
 from urllib.parse import unquote
 
-from forecache.lake.delta.files import DataFile, describe_files, list_entries, list_files, place_of
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF
+from forecache.kit.delta.files import DataFile, describe_files, list_entries, list_files, place_of
 from forecache.lake.maintenance.maintain import RETENTION
-from forecache.pipeline import AS_OF
 from forecache.scoring.night_inputs import FeatureFile, ScoringNight
-from forecache.settings import Settings
 
 WHOLE = "all"
 _RESUMED = RETENTION - timedelta(days=1)

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from forecache.hashes import row_hashes
-from forecache.lake.delta.comparison.hash_buckets import BUCKETS, HashBuckets
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.pipeline import Pipeline
+from forecache.base.hashes import row_hashes
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.comparison.hash_buckets import BUCKETS, HashBuckets
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.read_errors import open_data_file
 from forecache.scoring.partitions.staged_files import StagedFile
 from forecache.scoring.run_context import num_cores, scratch_database, scratch_folder
 from forecache.scoring.tasks.parquet_files import explain_full_disk
-from forecache.settings import Settings
 
 _BATCH_ROWS = 65_536
 # Hashes that are divided at a time.

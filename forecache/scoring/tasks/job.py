@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from forecache.errors import InputError
-from forecache.inference.outputs import known_outputs
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.pipeline import AS_OF, Pipeline
+from forecache.base.errors import InputError
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.models.inference.outputs import known_outputs
 from forecache.scoring.night_inputs import FeatureFile
 from forecache.scoring.run_context import ScoringWork, scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from forecache.errors import CheckError
-from forecache.inference.arrays import from_numpy
-from forecache.output_kinds import OutputSpec
+from forecache.base.errors import CheckError
+from forecache.base.output_kinds import OutputSpec
+from forecache.models.inference.arrays import from_numpy
 
 _SUM_TOLERANCE = 1e-3
 
@@ -20,7 +20,7 @@ def output_arrays(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
     are dictionaries. Unknown numbers, classes, texts and booleans are null.
 
     Args:
-        values: From `forecache.inference.outputs.score_values`.
+        values: From `forecache.models.inference.outputs.score_values`.
 
     Raises:
         CheckError: Invalid probabilities, a class that is not declared, or an unknown vector or list.

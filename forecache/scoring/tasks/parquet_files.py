@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from forecache.errors import UnavailableError
-from forecache.steps import lake_step
+from forecache.base.errors import UnavailableError
+from forecache.base.steps import lake_step
 
 ROW_GROUP_ROWS = 1 << 18
 """Rows of a row group: enough that readers skip and scan it well, and few enough to wait in memory."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.arrays import from_numpy
+from forecache.base.output_kinds import OutputSpec
 from forecache.lake.provenance import PROVENANCE_FIELDS
-from forecache.output_kinds import OutputSpec
+from forecache.models.inference.arrays import from_numpy
 from forecache.scoring.tasks.output_arrays import number_columns, output_arrays, strings_array
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Pipeline
+    from forecache.declare import Pipeline
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -87,7 +87,7 @@ def prediction_rows(
 
     Args:
         keys: The key columns, n rows.
-        values: Of each output, from `forecache.inference.outputs.score_values`; unknown values become null, which the
+        values: Of each output, from `forecache.models.inference.outputs.score_values`; unknown values become null, which the
             checks refuse.
         version: Feature table version.
         schema: From `file_schema`.

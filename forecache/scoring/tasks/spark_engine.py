@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from forecache import errors
-from forecache.errors import ForecacheError, UnavailableError
-from forecache.lake.spark.python_worker import freeze_loaded, unpack_folder
+from forecache.base import errors
+from forecache.base.errors import ForecacheError, UnavailableError
+from forecache.kit.spark.python_worker import freeze_loaded, unpack_folder
 from forecache.scoring.memory import Peaks, own_peak, worker_peaks
 from forecache.scoring.run_context import ScoringWork
 from forecache.scoring.tasks.job import REPORT_EVERY_S, ScoringJob, job_spec, progress_of, tasks_of
@@ -122,6 +122,6 @@ def raise_known_errors() -> Iterator[None]:
             ) from error
         for line in text.splitlines():
             kind, _, message = line.partition(": ")
-            if kind.startswith("forecache.errors."):
+            if kind.startswith("forecache.base.errors."):
                 raise getattr(errors, kind.rpartition(".")[2])(message) from error
         raise

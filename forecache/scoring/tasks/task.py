@@ -11,10 +11,10 @@ from itertools import chain, islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.inference.kernel import load_kernel
-from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.outputs import score_values
-from forecache.lake.delta.files import Place
+from forecache.kit.delta.files import Place
+from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.outputs import score_values
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import PredictionLayout, Stamp, file_schema, prediction_rows
 
@@ -63,7 +63,7 @@ class TaskScorer:
     """Scores tasks of a job in a process, with the model loaded and both tables open; threads may share it."""
 
     def __init__(self, spec: JobSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> None:
-        """`payload` and `folder` as for `forecache.inference.kernel.load_kernel`."""
+        """`payload` and `folder` as for `forecache.models.inference.kernel.load_kernel`."""
         self.spec = spec
         self._kernel = load_kernel(spec.kernel, payload, folder)
         self._features, self._predictions = spec.features.open(), spec.predictions.open()

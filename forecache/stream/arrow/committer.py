@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from forecache.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 logger = logging.getLogger("forecache.stream")

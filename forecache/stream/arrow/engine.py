@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing
 
 import pyarrow as pa
 
-from forecache.errors import UnavailableError
-from forecache.steps import stream_step
+from forecache.base.errors import UnavailableError
+from forecache.base.steps import stream_step
 from forecache.stream.arrow.committer import BatchCommitter, NumberedBatch
 from forecache.stream.arrow.pending_rows import PendingRows
 from forecache.stream.engine.engine import StreamEngine

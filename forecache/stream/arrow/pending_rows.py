@@ -6,14 +6,14 @@ from contextlib import ExitStack
 import orjson
 import pyarrow as pa
 
-from forecache.errors import NotFoundError
-from forecache.pipeline import Stream
-from forecache.settings import Settings
-from forecache.store import open_store
-from forecache.store.encoding.streamed_rows import drop_unanswered, streamed_rows
-from forecache.store.live.layer import LiveLayer, read_layer
-from forecache.store.live.pending import PendingWriter, open_pending_writer
-from forecache.store.live.rows import PENDING, LiveRow
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Stream
+from forecache.serve.store import open_store
+from forecache.serve.store.encoding.streamed_rows import drop_unanswered, streamed_rows
+from forecache.serve.store.live.layer import LiveLayer, read_layer
+from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
+from forecache.serve.store.live.rows import PENDING, LiveRow
 from forecache.stream.step.step import StepResult
 from forecache.stream.table.writer import Offsets, StreamWriter
 from forecache.stream.table_schema import BASE, MODEL_VERSION, POSITION, RELEASE

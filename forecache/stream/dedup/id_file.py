@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.files import sync
+from forecache.base.files import sync
 
 Words = NDArray[np.uint64]
 _IDS_A_WORD, _BITS, _WORDS_A_START = 4, 5, 128

@@ -13,8 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from forecache.files import write_durably
-from forecache.steps import ids_step
+from forecache.base.files import write_durably
+from forecache.base.steps import ids_step
 from forecache.stream.dedup.id_file import IdFile, merge_ids, write_ids
 from forecache.stream.table_cursor import TableCursor
 

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import ClassVar
 
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Stream
 from forecache.stream.engine.figures import StreamFigures
 from forecache.stream.engine.lineage import report_run
 from forecache.stream.live_layers import write_layers

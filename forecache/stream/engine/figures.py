@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.stream_state import StreamState, write_state
+from forecache.base.stream_state import StreamState, write_state
 
 
 def tree_cpu_s(pid: int) -> float:

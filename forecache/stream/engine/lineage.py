@@ -14,17 +14,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from forecache.files import write_durably
-from forecache.lake.code_version import code_version
-from forecache.lineage import naming
-from forecache.lineage.fact import Dataset
-from forecache.lineage.receivers import Receiver, configured_receivers
-from forecache.lineage.streaming import ABORT, COMPLETE, FAIL, RUNNING, START, StreamRun
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.code_version import code_version
+from forecache.base.files import write_durably
+from forecache.base.settings import Settings
+from forecache.base.stream_state import StreamState
+from forecache.declare import Stream
+from forecache.plugins.lineage import naming
+from forecache.plugins.lineage.fact import Dataset
+from forecache.plugins.lineage.receivers import Receiver, configured_receivers
+from forecache.plugins.lineage.streaming import ABORT, COMPLETE, FAIL, RUNNING, START, StreamRun
 from forecache.stream.live_layers import layers_of
 from forecache.stream.table_schema import event_fields, schema_of
-from forecache.stream_state import StreamState
 
 logger = logging.getLogger("forecache.stream")
 _LAST_S = 3.0

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-from forecache.errors import SettingsError
+from forecache.base.errors import SettingsError
 from forecache.stream.events.decoder import InvalidMessageError, Texts, record_texts
 
 _HEADER = struct.Struct(">bI")

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Column
+    from forecache.declare import Column
 
 Texts = tuple[str | None, ...]
 
@@ -63,7 +63,7 @@ def decoder_of(topic: Any, folder: Path) -> Decoder:
     Raises:
         SettingsError: The topic's schema cannot be read, or has other columns.
     """
-    from forecache.pipeline import Avro
+    from forecache.declare import Avro
 
     if isinstance(topic.format, Avro):
         from forecache.stream.events.avro_events import AvroDecoder

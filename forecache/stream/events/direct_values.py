@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.stream.events.judge_texts import is_above, is_below
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Column
+    from forecache.declare import Column
 
 _EPOCH, _UTC_EPOCH = date(1970, 1, 1), datetime(1970, 1, 1, tzinfo=timezone.utc)
 _US = timedelta(microseconds=1)

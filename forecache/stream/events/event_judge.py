@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from forecache.declare import Column
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.fold import cannot_sum
+from forecache.kit.windows.plan import MergePlan
+from forecache.kit.windows.tile_columns import microseconds
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
-from forecache.pipeline import Column
-from forecache.pipeline.streams.merge_plan import build_merge_plan
 from forecache.stream.events.decoder import Decoder, InvalidMessageError, decoder_of
 from forecache.stream.events.direct_values import NOT_TAKEN, convert_values
 from forecache.stream.events.judge_texts import judge_texts
@@ -26,9 +29,6 @@ from forecache.stream.table_schema import (
     add_missing_columns,
     event_fields,
 )
-from forecache.windows.fold import cannot_sum
-from forecache.windows.plan import MergePlan
-from forecache.windows.tile_columns import microseconds
 
 _DAY_US = 86_400_000_000
 _SUMMED = 2**44

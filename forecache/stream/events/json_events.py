@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
 from forecache.lake.ingest.formats.json_rows import as_text, json_record
 from forecache.lake.ingest.formats.parsed_row import escape_surrogates
 from forecache.stream.events.decoder import InvalidMessageError, Texts, record_texts

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.stream.events.cast import DAYS_OF_YEARS, cast
 
 if TYPE_CHECKING:
-    from forecache.pipeline import Column
+    from forecache.declare import Column
 
 _DAY_US = 86_400_000_000
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from forecache.errors import ForecacheError, UnavailableError
-from forecache.settings import Settings
+from forecache.base.errors import ForecacheError, UnavailableError
+from forecache.base.settings import Settings
 
 
 def client_options(settings: Settings) -> dict[str, Any]:

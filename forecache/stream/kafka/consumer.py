@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.errors import DamagedError, NotFoundError
-from forecache.settings import Settings
+from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.settings import Settings
 from forecache.stream.kafka.client import client_options, look_up_topic_id, unreachable_error
 from forecache.stream.table_schema import MESSAGES
 

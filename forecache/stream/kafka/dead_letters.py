@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.settings import Settings
+from forecache.base.settings import Settings
 from forecache.stream.kafka.client import client_options, create_topic, unreachable_error
 from forecache.stream.table_schema import OFFSET, PARTITION
 

@@ -2,8 +2,8 @@
 
 import logging
 
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Stream
 from forecache.stream.kafka.consumer import TopicReader
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 from forecache.stream.table_schema import QUARANTINE, schema_of

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from forecache.pipeline import Pipeline, Realtime
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline, Realtime
 from forecache.stream.step.used_features import UsedFeatures
 from forecache.stream.step.view_tiles import ViewFeatures
 

@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.errors import DamagedError, NotFoundError, UnavailableError
-from forecache.pipeline import FeatureView
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.settings import Settings
-from forecache.store import Snapshot, open_store
+from forecache.base.errors import DamagedError, NotFoundError, UnavailableError
+from forecache.base.settings import Settings
+from forecache.declare import FeatureView
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.serve.store import Snapshot, open_store
 
 Words = NDArray[np.int64]
 NOTHING_YET = date(1970, 1, 1)

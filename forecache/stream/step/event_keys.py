@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.errors import InputError
-from forecache.key_types import DECLARED
-from forecache.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
+from forecache.base.errors import InputError
+from forecache.base.key_types import DECLARED
+from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
 
 
 def key_schema(topic: Any, names: Sequence[str]) -> KeySchema:

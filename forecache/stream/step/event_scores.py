@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.errors import ForecacheError
-from forecache.pipeline.realtime.request_rows import RequestArrays
-from forecache.pipeline.realtime.rows import Rows
+from forecache.base.errors import ForecacheError
+from forecache.declare.realtime.request_rows import RequestArrays
+from forecache.declare.realtime.rows import Rows
 from forecache.realtime.release.load import LoadedRelease
 from forecache.stream.step.batch_invariance import Matrix, matrix_invariance_check
 from forecache.stream.step.used_features import UsedFeatures, unknown_features

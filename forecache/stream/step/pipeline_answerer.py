@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from forecache.inference.kernel import load_kernel
-from forecache.inference.outputs import known_outputs
-from forecache.pipeline import Pipeline
-from forecache.registry.applied.pipeline_models import scoring_model
-from forecache.registry.applied.scoring_plan import plan_model
-from forecache.registry.versions.model_versions import ModelVersion, model_version
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.outputs import known_outputs
+from forecache.models.registry.applied.pipeline_models import scoring_model
+from forecache.models.registry.applied.scoring_plan import plan_model
+from forecache.models.registry.versions.model_versions import ModelVersion, model_version
+from forecache.models.tracking.artifacts import scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of
-from forecache.settings import Settings
 from forecache.stream.step.answerer import EventAnswers
 from forecache.stream.step.row_predictor import RowPredictor
 from forecache.stream.step.used_features import UsedFeatures
 from forecache.stream.step.view_tiles import ViewFeatures
 from forecache.stream.table_schema import output_fields
-from forecache.tracking.artifacts import scratch_folder
 
 
 @dataclass(frozen=True)

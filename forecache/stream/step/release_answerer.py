@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.errors import InputError, NotFoundError
-from forecache.pipeline import Realtime
-from forecache.pipeline.realtime.request import RequestField
-from forecache.pipeline.realtime.request_rows import column_of
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.declare import Realtime
+from forecache.declare.realtime.request import RequestField
+from forecache.declare.realtime.request_rows import column_of
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.settings import Settings
-from forecache.store import Snapshot, open_store
-from forecache.store.keys import encode_columns
+from forecache.serve.store import Snapshot, open_store
+from forecache.serve.store.keys import encode_columns
 from forecache.stream.step.answerer import EventAnswers
 from forecache.stream.step.event_scores import EventScorer, RequestColumns
 from forecache.stream.step.view_tiles import ViewFeatures

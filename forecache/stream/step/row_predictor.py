@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 import numpy as np
 import pyarrow as pa
 
-from forecache.errors import ForecacheError
-from forecache.inference.kernel_spec import KernelSpec
-from forecache.inference.outputs import score_values
-from forecache.inference.runtimes.runtime import Kernel
-from forecache.output_kinds import OutputSpec
+from forecache.base.errors import ForecacheError
+from forecache.base.output_kinds import OutputSpec
+from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.outputs import score_values
+from forecache.models.inference.runtimes.runtime import Kernel
 from forecache.scoring.tasks.prediction_rows import Band, PredictionLayout, Stamp, file_schema, prediction_rows
 from forecache.stream.step.batch_invariance import table_invariance_check
 

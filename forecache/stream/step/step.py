@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.pipeline import Pipeline, Stream
-from forecache.pipeline.streams.check_stream import FEATURES
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline, Stream
+from forecache.declare.streams.check_stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge
 from forecache.stream.step.answerer import EventAnswers, answerer_of

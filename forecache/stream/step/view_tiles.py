@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.pipeline import FeatureView
-from forecache.pipeline.streams.merge_plan import build_merge_plan
-from forecache.store.keys import KeySchema
+from forecache.declare import FeatureView
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.kit.windows.fold import event_states, fold
+from forecache.kit.windows.merger import merger_of
+from forecache.kit.windows.tile_columns import microseconds
+from forecache.serve.store.keys import KeySchema
 from forecache.stream.step.batch_states import BatchState
 from forecache.stream.step.event_keys import encode_event_keys
 from forecache.stream.table_schema import add_missing_columns
-from forecache.windows.fold import event_states, fold
-from forecache.windows.merger import merger_of
-from forecache.windows.tile_columns import microseconds
 
 _EPOCH = date(1970, 1, 1)
 _BLOCK_KEYS = 10_000

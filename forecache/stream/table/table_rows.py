@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.lake.delta.dataset import open_dataset
+from forecache.kit.delta.dataset import open_dataset
 from forecache.stream.table_cursor import TableCursor, last_cursor
 from forecache.stream.table_schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 

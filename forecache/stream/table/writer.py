@@ -18,17 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from forecache.errors import ConflictError
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.files import DataFile, new_path, place_of, retry_write, write_file
-from forecache.lake.delta.log import CachedTable, open_if_exists
-from forecache.lake.delta.stream_tables import STREAM_PROPERTIES, hour_of
-from forecache.lake.delta.writers import new_folder
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings
+from forecache.base.steps import stream_step
+from forecache.declare import Stream
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
+from forecache.kit.delta.log import CachedTable, open_if_exists
+from forecache.kit.delta.stream_tables import STREAM_PROPERTIES, hour_of
+from forecache.kit.delta.writers import new_folder
 from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES
-from forecache.pipeline import Stream
-from forecache.settings import Settings
-from forecache.steps import stream_step
 from forecache.stream.table_schema import (
     HOUR,
     OFFSET,

@@ -10,13 +10,13 @@ import time
 from contextlib import suppress
 from datetime import date
 
-from forecache.errors import ForecacheError
-from forecache.steps import tail_step
-from forecache.store.encoding.stream_source import StreamTable
-from forecache.store.live.layer import LiveLayer
-from forecache.store.live.tail_state import read_tail_state, write_tail_state
-from forecache.store.live.writer import LiveWriter, open_live_writer
-from forecache.store.store import Store
+from forecache.base.errors import ForecacheError
+from forecache.base.steps import tail_step
+from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.live.layer import LiveLayer
+from forecache.serve.store.live.tail_state import read_tail_state, write_tail_state
+from forecache.serve.store.live.writer import LiveWriter, open_live_writer
+from forecache.serve.store.store import Store
 from forecache.stream.tail.layer_builder import layer_builder_of
 from forecache.stream.tail.retention import RetentionBounds, expire_before_us, find_retention_bounds, first_needed_day
 from forecache.stream.tail.row_comparison import ComparisonResult

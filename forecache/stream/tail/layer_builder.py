@@ -7,8 +7,8 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.store.encoding.stream_source import StreamTable
-from forecache.store.encoding.streamed_rows import (
+from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.encoding.streamed_rows import (
     BASE,
     EVENT_DAY,
     MODEL_VERSION,
@@ -20,9 +20,9 @@ from forecache.store.encoding.streamed_rows import (
     served_arrow_type,
     streamed_rows,
 )
-from forecache.store.live.layer import LiveLayer
-from forecache.store.live.rows import LiveRow
-from forecache.store.live.writer import LiveWriter
+from forecache.serve.store.live.layer import LiveLayer
+from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.tail.row_comparison import ComparisonResult, compare_rows
 
 Rows = list[tuple[bytes, LiveRow]]

@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 
-from forecache.errors import ForecacheError
-from forecache.store.encoding.stream_source import StreamTable
-from forecache.store.live.layer import LiveLayer
-from forecache.store.live.writer import NEVER
-from forecache.store.store import Store, manifest_of
+from forecache.base.errors import ForecacheError
+from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.live.layer import LiveLayer
+from forecache.serve.store.live.writer import NEVER
+from forecache.serve.store.store import Store, manifest_of
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from forecache.store import content_hash as hashing
-from forecache.store.encoding.stream_source import StreamTable
-from forecache.store.live.rows import LiveRow, times_of
-from forecache.store.live.writer import LiveWriter, live_content_sum
+from forecache.serve.store import content_hash as hashing
+from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.live.rows import LiveRow, times_of
+from forecache.serve.store.live.writer import LiveWriter, live_content_sum
 
 BLOCK_ROWS = 1000
 PAUSE_S = 5e-4

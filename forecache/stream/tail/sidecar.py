@@ -4,9 +4,9 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from forecache.settings import Settings
-from forecache.sidecar import run_sidecar
-from forecache.store.live.layer import list_stores_with_layers
+from forecache.base.settings import Settings
+from forecache.kit.process.sidecar import run_sidecar
+from forecache.serve.store.live.layer import list_stores_with_layers
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
-from forecache.errors import ConflictError
-from forecache.settings import Settings
-from forecache.store.live.layer import list_stores_with_layers, read_layer
-from forecache.store.store import open_store
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings
+from forecache.serve.store.live.layer import list_stores_with_layers, read_layer
+from forecache.serve.store.store import open_store
 from forecache.stream.tail.follower import Follower
 from forecache.stream.tail.row_comparison import ComparisonResult
 from forecache.stream.tail.table_log import TableLog

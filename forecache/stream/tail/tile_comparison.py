@@ -6,12 +6,12 @@ from datetime import date
 from itertools import islice
 from typing import Any
 
-from forecache.store import content_hash as hashing
-from forecache.store.live.rows import row_of
-from forecache.store.live.writer import LiveWriter
+from forecache.kit.windows.plan import DAY_US
+from forecache.kit.windows.tiles import TileCodec
+from forecache.serve.store import content_hash as hashing
+from forecache.serve.store.live.rows import row_of
+from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.tail.row_comparison import BLOCK_ROWS, PAUSE_S, ComparisonResult, content_hash_difference
-from forecache.windows.plan import DAY_US
-from forecache.windows.tiles import TileCodec
 
 
 class TileChanges:

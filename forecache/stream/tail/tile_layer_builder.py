@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.store.encoding.entries import encode_keys
-from forecache.store.encoding.stream_source import StreamTable
-from forecache.store.encoding.streamed_rows import EVENT_DAY, PLACE, POSITION, moments_of
-from forecache.store.live.layer import LiveLayer
-from forecache.store.live.rows import LiveRow, row_of
-from forecache.store.live.writer import LiveWriter
+from forecache.kit.windows.fold import event_states, fold
+from forecache.kit.windows.plan import MergePlan, plan_from_json
+from forecache.kit.windows.tiles import TileCodec
+from forecache.serve.store.encoding.entries import encode_keys
+from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, PLACE, POSITION, moments_of
+from forecache.serve.store.live.layer import LiveLayer
+from forecache.serve.store.live.rows import LiveRow, row_of
+from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.tail.row_comparison import ComparisonResult
 from forecache.stream.tail.tile_comparison import EPOCH, TileChanges, TileComparison
-from forecache.windows.fold import event_states, fold
-from forecache.windows.plan import MergePlan, plan_from_json
-from forecache.windows.tiles import TileCodec
 
 Rows = list[tuple[bytes, LiveRow]]
 

@@ -7,9 +7,10 @@ from contextlib import suppress
 
 import xxhash
 
-from forecache.errors import DamagedError
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.errors import DamagedError
+from forecache.base.settings import Settings
+from forecache.base.stream_state import stream_folder
+from forecache.declare import Stream
 from forecache.stream.live_layers import layers_of
 from forecache.stream.step.view_tiles import ViewTiles
 from forecache.stream.table.table_rows import TableRows
@@ -17,7 +18,6 @@ from forecache.stream.table_cursor import TableCursor, has_row
 from forecache.stream.table_schema import event_fields
 from forecache.stream.tiles.saver import COMMITS, TileSaver
 from forecache.stream.tiles.tile_file import TileFile
-from forecache.stream_state import stream_folder
 
 logger = logging.getLogger("forecache.stream")
 FILE = "TILES"

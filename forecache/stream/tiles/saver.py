@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from forecache.files import replace_file
-from forecache.steps import tiles_step
+from forecache.base.files import replace_file
+from forecache.base.steps import tiles_step
 from forecache.stream.step.view_tiles import ViewTiles
 from forecache.stream.table_cursor import TableCursor, cursor_of_commit
 from forecache.stream.tiles.tile_file import TileFileInfo, TileWriter

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from forecache.errors import DamagedError
+from forecache.base.errors import DamagedError
 from forecache.stream.table_cursor import TableCursor
 
 _MAGIC = b"FCTILES1"

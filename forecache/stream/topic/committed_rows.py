@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.files import place_of
-from forecache.lake.delta.log import open_if_exists, read_entry
-from forecache.lake.delta.read_errors import open_data_file
-from forecache.settings import Settings
+from forecache.base.settings import Settings
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.log import open_if_exists, read_entry
+from forecache.kit.delta.read_errors import open_data_file
 from forecache.stream.table_schema import PLACE, POSITION
 
 

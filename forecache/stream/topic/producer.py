@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from forecache.errors import ConflictError, UnavailableError
-from forecache.steps import topic_step
+from forecache.base.errors import ConflictError, UnavailableError
+from forecache.base.steps import topic_step
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from forecache.errors import ForecacheError
-from forecache.lake.delta.log import open_if_exists
-from forecache.pipeline import Stream
-from forecache.settings import Settings
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
+from forecache.declare import Stream
+from forecache.kit.delta.log import open_if_exists
 from forecache.stream.topic.committed_rows import CommittedRows
 from forecache.stream.topic.producer import AnswersProducer
 

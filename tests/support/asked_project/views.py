@@ -1,7 +1,7 @@
 """What households and products have done of late, published for look-up."""
 
 from asked_project import FIRST, LAST
-from forecache.pipeline import Column, FeatureView, Publish, Source, Window
+from forecache.declare import Column, FeatureView, Publish, Source, Window
 
 SALES = Source(
     name="sales",

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from forecache.pipeline import Column, FeatureView, Publish, Source, Where, Window
+from forecache.declare import Column, FeatureView, Publish, Source, Where, Window
 
 DEPARTURES = Source(
     name="departures",

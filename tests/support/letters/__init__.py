@@ -18,9 +18,9 @@ from shelf_project.pipelines.letters import letters as declared
 from shelf_project.pipelines.shelf import offers
 from warm import die, processes, start
 
-from forecache.mail.journal import mail_step
-from forecache.mail.ledger import MAIL_TABLE
-from forecache.settings import Settings, load_settings
+from forecache.base.settings import Settings, load_settings
+from forecache.plugins.mail.journal import mail_step
+from forecache.plugins.mail.ledger import MAIL_TABLE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,7 +61,7 @@ def write_contacts(settings: Settings, rows: list[dict[str, Any]], name: str = "
 def published_lake(spark: "SparkSession", home: Path) -> Settings:
     """A home in which the lists of the last day are published, and nobody has an address yet."""
     from forecache.operations.publish_night import publish_night
-    from forecache.recommend.stage import recommend
+    from forecache.plugins.recommend.stage import recommend
 
     settings = ingested(spark, home)
     recommend(settings, offers, [LAST])
@@ -89,8 +89,8 @@ def ledger_states(settings: Settings) -> dict[str, str]:
 
 def mail_until(home: Path, port: int, policy: str, step: str, number: int, record: Path, told: Any) -> None:
     """Send, and be killed right after a step has been done `number` times; "" goes to the end and tells the figures."""
-    from forecache.errors import ForecacheError
-    from forecache.mail.stage import mail
+    from forecache.base.errors import ForecacheError
+    from forecache.plugins.mail.stage import mail
 
     os.environ["FORECACHE_BENCH_MAIL_RECORD"] = str(record)
     times = 0

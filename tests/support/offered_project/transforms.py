@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forecache.pipeline import Rows
+from forecache.declare import Rows
 
 FEATURES = (
     "popularity",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from forecache.pipeline import Column, Feature, Features, FeatureView, Publish, Source, Window
+from forecache.declare import Column, Feature, Features, FeatureView, Publish, Source, Window
 
 START = date(2026, 1, 1)
 VISITS = Source(

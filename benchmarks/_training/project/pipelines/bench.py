@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Column,
     Feature,

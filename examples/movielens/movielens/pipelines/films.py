@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from forecache.errors import UnavailableError
-from forecache.pipeline import Column, RankingGate, Recommender, Source
-from forecache.recommend.models import Ease
+from forecache.base.errors import UnavailableError
+from forecache.declare import Column, RankingGate, Recommender, Source
+from forecache.plugins.recommend.models import Ease
 
 RATINGS = Source(
     name="ratings",

@@ -2,8 +2,8 @@
 
 from datetime import date
 
-from forecache.pipeline import Column, Publish, RankingGate, Recommender, Source
-from forecache.recommend.models import Als, Habits, Popularity, WithFallback
+from forecache.declare import Column, Publish, RankingGate, Recommender, Source
+from forecache.plugins.recommend.models import Als, Habits, Popularity, WithFallback
 
 PURCHASES = Source(
     name="purchases",

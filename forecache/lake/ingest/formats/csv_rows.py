@@ -4,10 +4,10 @@ import csv
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.declare import Source
 from forecache.lake.ingest.formats.parsed_row import ParsedRow, column_names, require_declared_columns
 from forecache.lake.ingest.row_count import read_lines
-from forecache.pipeline import Source
 
 
 def csv_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:

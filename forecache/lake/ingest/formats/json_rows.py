@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.declare import Source
 from forecache.lake.ingest.formats.parsed_row import (
     KEPT_BYTES,
     ParsedRow,
@@ -13,7 +14,6 @@ from forecache.lake.ingest.formats.parsed_row import (
     require_declared_columns,
 )
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES, read_lines
-from forecache.pipeline import Source
 
 
 def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from forecache.errors import InputError
+from forecache.base.errors import InputError
+from forecache.declare import Source
 from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES, ParsedRow, column_names
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
-from forecache.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

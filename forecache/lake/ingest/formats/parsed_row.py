@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from forecache.errors import InputError
-from forecache.pipeline import Source
+from forecache.base.errors import InputError
+from forecache.declare import Source
 
 KEPT_BYTES = 1 << 16
 """The text of an unreadable row is cut to this length."""

@@ -3,14 +3,14 @@
 from datetime import date
 from pathlib import Path
 
-from forecache.errors import InputError
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline import Source
-from forecache.pipeline.names import STREAM
-from forecache.pipeline.sources.stream_day import StreamDay
-from forecache.settings import Settings
-from forecache.steps import extract_step
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.base.steps import extract_step
+from forecache.base.table_names import STREAM
+from forecache.declare import Source
+from forecache.declare.sources.stream_day import StreamDay
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
 
 _BATCH_ROWS = 1 << 16
 _POSITION, _DAY = "position", "event_day"

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
 
-from forecache.lake.delta.dataset import open_dataset
-from forecache.lake.delta.log import active_files, open_if_exists
-from forecache.lake.delta.stream_tables import HOUR, hour_of
-from forecache.lake.delta.tables import open_table
-from forecache.pipeline.names import STREAM
-from forecache.pipeline.sources.stream_day import StreamDay
-from forecache.settings import Settings
-from forecache.stream_state import StreamState, read_state
+from forecache.base.settings import Settings
+from forecache.base.stream_state import StreamState, read_state
+from forecache.base.table_names import STREAM
+from forecache.declare.sources.stream_day import StreamDay
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.log import active_files, open_if_exists
+from forecache.kit.delta.stream_tables import HOUR, hour_of
+from forecache.kit.delta.tables import open_table
 
 _DAY, _POSITION = "event_day", "position"
 _ELSEWHERE = timedelta(hours=1)

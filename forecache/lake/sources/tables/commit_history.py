@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from forecache.lake.delta.files import Place
-from forecache.lake.delta.log import read_entry
+from forecache.kit.delta.files import Place
+from forecache.kit.delta.log import read_entry
 
 _ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
 _READ_AT_ONCE = 16

@@ -7,12 +7,12 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs
 
-from forecache.errors import UnavailableError
-from forecache.lake.delta.files import Place
+from forecache.base.errors import UnavailableError
+from forecache.declare import Snapshot, TableSource
+from forecache.kit.delta.files import Place
 from forecache.lake.sources.tables.commit_history import TableCommit, read_commits
 from forecache.lake.sources.tables.pinned_table import PinnedFile, PinnedTable, source_error
 from forecache.lake.sources.tables.schema import require_source_columns
-from forecache.pipeline import Snapshot, TableSource
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from forecache.errors import UnavailableError
-from forecache.lake.delta.files import DataFile, Place, file_from_footer, list_entries
+from forecache.base.errors import UnavailableError
+from forecache.declare import TableSource
+from forecache.kit.delta.files import DataFile, Place, file_from_footer, list_entries
 from forecache.lake.sources.tables.delta_source import day_of
 from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedFile, PinnedTable, source_error
 from forecache.lake.sources.tables.schema import require_source_columns
-from forecache.pipeline import TableSource
 
 _FOOTERS_AT_ONCE = 16
 _PATTERN = set("*?[]{}")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from forecache.errors import InputError
-from forecache.lake.delta.files import Place
-from forecache.pipeline import Snapshot, Static, TableSource
+from forecache.base.errors import InputError
+from forecache.declare import Snapshot, Static, TableSource
+from forecache.kit.delta.files import Place
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

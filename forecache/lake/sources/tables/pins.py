@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from forecache.lake.delta.tables import resolve_place
+from forecache.base.settings import Settings
+from forecache.declare import AnySource, TableSource
+from forecache.kit.delta.tables import resolve_place
 from forecache.lake.sources.tables.delta_source import pin_delta
 from forecache.lake.sources.tables.parquet_source import pin_parquet
 from forecache.lake.sources.tables.pinned_table import PinnedTable
-from forecache.pipeline import AnySource, TableSource
-from forecache.settings import Settings
 
 
 class Pins:

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from forecache.declare import ColumnType, TableSource
 from forecache.lake.sources.tables.pinned_table import source_error
-from forecache.pipeline import ColumnType, TableSource
 
 _FITS: dict[str, tuple[str, ...]] = {
     "string": ("string", "large_string"),

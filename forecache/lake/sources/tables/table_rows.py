@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from forecache.errors import InputError, UnavailableError
-from forecache.lake.engine_errors import as_missing_file_error
+from forecache.base.errors import InputError, UnavailableError
+from forecache.declare import AS_OF, Static
+from forecache.kit.delta.engine_errors import as_missing_file_error
+from forecache.kit.spark.session import spark_path
 from forecache.lake.sources.as_of_rows import cut_events
 from forecache.lake.sources.tables.delta_source import require_version
 from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedTable
-from forecache.lake.spark.session import spark_path
-from forecache.pipeline import AS_OF, Static
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.files import DataFile
-from forecache.lake.delta.log import open_if_exists
+from forecache.base.settings import Settings
+from forecache.base.steps import log_step
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.log import open_if_exists
 from forecache.realtime.log.commit.committer_state import read_state, write_state
 from forecache.realtime.log.commit.log_rows import SegmentRows, read_segments, write_day
 from forecache.realtime.log.record import DAY, schema, table_of
@@ -26,8 +28,6 @@ from forecache.realtime.log.spool.spool_files import (
     segments_of,
     streams_of,
 )
-from forecache.settings import Settings
-from forecache.steps import log_step
 
 BATCH_BYTES = 32 << 20
 """Approximate size of the segments in one commit."""
@@ -63,7 +63,7 @@ def commit_ready(settings: Settings, name: str) -> LogCommitResult:
     """Commit finished segments of a model's log, and remove them from the spool.
 
     Raises:
-        Errors of `forecache.lake.delta.commit.commit` and of the object store; the spool is unchanged then.
+        Errors of `forecache.kit.delta.commit.commit` and of the object store; the spool is unchanged then.
     """
     folder = settings.request_log_path / name
     for _ in range(_TRIES):

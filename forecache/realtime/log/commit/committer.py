@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 
-from forecache.errors import ForecacheError
-from forecache.files import try_lock
+from forecache.base.errors import ForecacheError
+from forecache.base.files import try_lock
+from forecache.base.settings import Settings
 from forecache.realtime.log.commit.commit_ready import commit_ready
 from forecache.realtime.log.commit.committer_state import read_state, write_state
 from forecache.realtime.log.commit.maintenance_thread import MaintenanceThread
 from forecache.realtime.log.spool.spool_files import ready_segments, spooled_models, streams_of
-from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.request_log")
 _LOCK = ".committer"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from forecache.files import write_durably
+from forecache.base.files import write_durably
 
 _FILE = "committer.json"
 

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from forecache.lake.delta.commit import Change, TableState, Target, commit
-from forecache.lake.delta.files import DataFile, place_of
-from forecache.lake.delta.log import group_by_partition, open_if_exists
-from forecache.lake.delta.stream_tables import KEPT
+from forecache.base.settings import Settings
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.log import group_by_partition, open_if_exists
+from forecache.kit.delta.stream_tables import KEPT
 from forecache.lake.maintenance.compaction import (
     MERGED_BYTES,
     SMALL_BYTES,
@@ -28,7 +29,6 @@ from forecache.lake.maintenance.compaction import (
 from forecache.lake.maintenance.remove import removable_files, remove_files
 from forecache.realtime.log.commit.log_rows import write_day
 from forecache.realtime.log.record import DAY, table_of
-from forecache.settings import Settings
 
 MOST_SMALL, GROWTH = 48, 4
 """While a day goes on, at least so many of its files are merged, if together they are so many times as large as the

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from forecache.lake.delta.files import DataFile, file_from_footer, new_path, place_of, retry_write
-from forecache.lake.delta.writers import new_folder
+from forecache.base.settings import Settings
+from forecache.kit.delta.files import DataFile, file_from_footer, new_path, place_of, retry_write
+from forecache.kit.delta.writers import new_folder
 from forecache.realtime.log.packing import unpack_answer
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of
 from forecache.realtime.log.spool.frames import SegmentLosses, read_frames
 from forecache.realtime.log.spool.spool_files import LOCK, SpoolSegment, read_note
-from forecache.settings import Settings
 
 EXPIRED_DAYS = 30
 """Rows older than this are dropped: the table may have forgotten their stream."""

@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 from itertools import count
 from threading import Event, Thread
 
-from forecache.errors import ForecacheError
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
 from forecache.realtime.log.commit.log_retention import (
     MergeStopError,
     first_kept_day,
@@ -17,7 +18,6 @@ from forecache.realtime.log.commit.log_retention import (
     remove_old,
 )
 from forecache.realtime.release.folder import open_releases, read_current, read_release
-from forecache.settings import Settings
 
 logger = logging.getLogger("forecache.request_log")
 _EVERY_S, _REMOVING_EACH = 60.0, 60

@@ -4,9 +4,9 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from forecache.base.settings import Settings
+from forecache.kit.process.sidecar import run_sidecar
 from forecache.realtime.log.spool.spool_files import spooled_models
-from forecache.settings import Settings
-from forecache.sidecar import run_sidecar
 
 
 @contextmanager

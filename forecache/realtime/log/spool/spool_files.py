@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forecache.files import try_lock
-from forecache.names import NAME
+from forecache.base.files import try_lock
+from forecache.base.names import NAME
 
 LOCK = "lock"
 _SEGMENT = re.compile(r"(\d{12})-(\d{20})(?:-(\d{12}))?\.(open|log)")

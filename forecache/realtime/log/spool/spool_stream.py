@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
+from forecache.base.steps import log_step
 from forecache.realtime.log.spool.frames import whole_frames
 from forecache.realtime.log.spool.spool_files import (
     LOCK,
@@ -17,7 +18,6 @@ from forecache.realtime.log.spool.spool_files import (
     segments_of,
     write_note,
 )
-from forecache.steps import log_step
 
 SEGMENT_BYTES = 16 << 20
 _MOST_WAITING = 16

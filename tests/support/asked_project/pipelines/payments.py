@@ -4,7 +4,7 @@ import numpy as np
 
 from asked_project import transforms
 from asked_project.views import household
-from forecache.pipeline import (
+from forecache.declare import (
     Default,
     Feature,
     FunctionModel,

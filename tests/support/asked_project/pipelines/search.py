@@ -4,7 +4,7 @@ from typing import Any
 
 from asked_project import transforms
 from asked_project.views import SALES, household, product
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Candidates,
     DotProduct,

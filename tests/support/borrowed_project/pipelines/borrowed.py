@@ -3,7 +3,7 @@
 import os
 from datetime import date
 
-from forecache.pipeline import Column, Feature, Features, Output, Pipeline, RegisteredModel, Snapshot, TableSource
+from forecache.declare import Column, Feature, Features, Output, Pipeline, RegisteredModel, Snapshot, TableSource
 
 NAMES = ("orders", "spent", "days_since_order")
 

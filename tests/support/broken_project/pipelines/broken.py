@@ -5,7 +5,7 @@ from typing import Any
 
 from sample_project.pipelines import visits
 
-from forecache.pipeline import TorchModel
+from forecache.declare import TorchModel
 
 
 def no_network(num_features: int) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from forecache.pipeline import Column, Feature, Features, FunctionModel, Output, Pipeline, Query, Source
+from forecache.declare import Column, Feature, Features, FunctionModel, Output, Pipeline, Query, Source
 
 SALES = Source(
     "sales",

@@ -6,7 +6,7 @@ from typing import Any
 
 from departures_project.functions import carrier_features, late_features, punctual
 from departures_project.views import CARRIER, DEPARTURES
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Candidates,
     Default,

@@ -5,7 +5,7 @@ from typing import Any
 
 from sample_project.pipelines import visits
 
-from forecache.pipeline import EstimatorModel, Segment
+from forecache.declare import EstimatorModel, Segment
 
 
 def gradient_boosting() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sample_project.pipelines import visits
 
-from forecache.pipeline import TorchModel, Training
+from forecache.declare import TorchModel, Training
 
 SLEEP_S = 0.25
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sample_project.pipelines import visits
 
-from forecache.pipeline import Baseline, Retraining
+from forecache.declare import Baseline, Retraining
 
 
 def seen(events: Mapping[str, Any]) -> Any:

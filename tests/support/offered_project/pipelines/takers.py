@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Default,
     EstimatorModel,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sample_project.pipelines import visits
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Classes,
     EntitySplit,

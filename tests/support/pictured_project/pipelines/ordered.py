@@ -6,7 +6,7 @@ from asked_project.views import SALES, household, product
 from ranking_code import transforms
 from release_support import FEATURES
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Candidates,
     EstimatorModel,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import joined_sample
 
-from forecache.pipeline import Drift, FeatureView, Publish, SqlModel, Window
+from forecache.declare import Drift, FeatureView, Publish, SqlModel, Window
 
 RULES = Publish(max_psi=None, max_null_share=1.0)
 # Its as-of dates begin a day later, so that its table is not in the nightly job: the step of the join builds it.

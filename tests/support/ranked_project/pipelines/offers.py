@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Column,
     EstimatorModel,

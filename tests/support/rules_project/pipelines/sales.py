@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from forecache.pipeline import (
+from forecache.declare import (
     Column,
     Drift,
     Feature,

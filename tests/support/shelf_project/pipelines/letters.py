@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from forecache.pipeline import Column, Mailing, Source
+from forecache.declare import Column, Mailing, Source
 from shelf_project import FIRST, LAST
 from shelf_project.pipelines.shelf import offers
 

@@ -1,7 +1,7 @@
 """What to offer a customer next."""
 
-from forecache.pipeline import Column, RankingGate, Recommender, Source
-from forecache.recommend.models import Ease, WithFallback
+from forecache.declare import Column, RankingGate, Recommender, Source
+from forecache.plugins.recommend.models import Ease, WithFallback
 from shelf_project import FIRST, LAST
 
 PURCHASES = Source(

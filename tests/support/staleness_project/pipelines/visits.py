@@ -4,7 +4,7 @@ from datetime import date
 from functools import partial
 from typing import Any
 
-from forecache.pipeline import (
+from forecache.declare import (
     Baseline,
     Column,
     Drift,

@@ -6,7 +6,7 @@ from typing import Any
 
 from shop_project.pipelines.orders import ORDERS, orders
 
-from forecache.pipeline import Drift, EstimatorModel, Gate, Publish, Schedule, Training
+from forecache.declare import Drift, EstimatorModel, Gate, Publish, Schedule, Training
 
 
 def line() -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from bench_ranking import faults
-from forecache.pipeline import Column, Feature, Features, FeatureView, Log, Publish, Source
-from forecache.pipeline.models.applied import FunctionModel, RegisteredModel
-from forecache.pipeline.realtime.ladder import LastNight, OrderGiven, Stored
-from forecache.pipeline.realtime.lookup import Lookup
-from forecache.pipeline.realtime.realtime import Realtime
-from forecache.pipeline.realtime.request import Candidates, RequestField
-from forecache.pipeline.realtime.rows import Rows
+from forecache.declare import Column, Feature, Features, FeatureView, Log, Publish, Source
+from forecache.declare.models.applied import FunctionModel, RegisteredModel
+from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.declare.realtime.rows import Rows
 
 NIGHT = date(2026, 1, 31)
 HOUSEHOLD_FEATURES = tuple(f"h{number}" for number in range(8))

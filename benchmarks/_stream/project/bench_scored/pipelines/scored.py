@@ -3,16 +3,16 @@
 import bench_payments
 import numpy as np
 
-from forecache.pipeline import Column, Feature, FeatureView, Publish, Window
-from forecache.pipeline.models.applied import RegisteredModel
-from forecache.pipeline.realtime.ladder import Default
-from forecache.pipeline.realtime.lookup import Lookup
-from forecache.pipeline.realtime.realtime import Realtime
-from forecache.pipeline.realtime.request import RequestField
-from forecache.pipeline.realtime.rows import Rows
-from forecache.pipeline.streams.live import Live
-from forecache.pipeline.streams.results import LiveRows, Table
-from forecache.pipeline.streams.stream import Stream
+from forecache.declare import Column, Feature, FeatureView, Publish, Window
+from forecache.declare.models.applied import RegisteredModel
+from forecache.declare.realtime.ladder import Default
+from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.realtime.request import RequestField
+from forecache.declare.realtime.rows import Rows
+from forecache.declare.streams.live import Live
+from forecache.declare.streams.results import LiveRows, Table
+from forecache.declare.streams.stream import Stream
 
 OPEN = Publish(max_row_change=None, max_psi=None, max_null_share=1.0, keep=2)
 

@@ -6,11 +6,11 @@ from typing import Any
 import bench_payments
 import numpy as np
 
-from forecache.pipeline import FeatureView, Output, Pipeline, Publish, Window
-from forecache.pipeline.models.applied import FunctionModel
-from forecache.pipeline.streams.live import Live
-from forecache.pipeline.streams.results import LiveRows, Table
-from forecache.pipeline.streams.stream import Stream
+from forecache.declare import FeatureView, Output, Pipeline, Publish, Window
+from forecache.declare.models.applied import FunctionModel
+from forecache.declare.streams.live import Live
+from forecache.declare.streams.results import LiveRows, Table
+from forecache.declare.streams.stream import Stream
 
 OPEN = Publish(max_row_change=None, max_psi=None, max_null_share=1.0, keep=3, max_age_h=24 * 365)
 

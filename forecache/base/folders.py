@@ -1,0 +1,250 @@
+"""Folders for versions and checkpoints: on a file system, or a prefix of an object store's bucket."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from forecache.base.buckets import SCHEMES, open_bucket, tag_of
+from forecache.base.errors import SettingsError
+from forecache.base.files import lock, replace_file, sync, write_durably
+
+_CHUNK_BYTES = 8 << 20
+"""Bytes of one request to a bucket while a file is read."""
+
+
+class Folder(Protocol):
+    """A local or remote folder; names are relative paths with `/`, and folders in it are created as files need them."""
+
+    durable: bool
+    """True if a closed file survives a crash of the machine; else its descriptor has to be synced first."""
+
+    def read(self, name: str) -> tuple[bytes, Any] | None:
+        """Content of a small file, and the tag that identifies this state of it; None if there is no such file."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file durably; it appears whole or not at all."""
+
+    def swap(self, name: str, content: bytes, tag: Any) -> Any:
+        """Write a small file if it still has this tag (None: it does not exist); returns its new tag, else None."""
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a local file durably; it appears whole or not at all."""
+
+    def open(self, name: str, mode: str) -> IO[bytes]:
+        """Open a file to write ("wb") or to read from any position ("rb"); FileNotFoundError if there is none."""
+
+    def chunks(self, name: str, start: int) -> Iterator[Any]:
+        """The bytes of a file from a position on; FileNotFoundError if there is no such file."""
+
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None if there is no such file."""
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of the files under a folder, at any depth."""
+
+    def folders(self) -> list[str]:
+        """Names of the folders at the top."""
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a small file another name."""
+
+    def delete(self, names: list[str]) -> None:
+        """Delete files; missing ones are ignored."""
+
+
+def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
+    """A folder by path or URI.
+
+    Args:
+        options: Object store options as delta-rs takes them.
+        setting: Name of the setting with the URI, for the error.
+        patience_s: Seconds for which a failing request to an object store is retried; None: some minutes.
+
+    Raises:
+        SettingsError: The URI has a scheme that is not supported.
+        UnavailableError: `obstore` is needed and not installed.
+    """
+    if "://" not in uri or uri.startswith("file://"):
+        return LocalFolder(Path(uri.removeprefix("file://")).expanduser())
+    if uri.split("://")[0] not in SCHEMES:
+        raise SettingsError(
+            f"{setting} is {uri!r}, whose scheme is not supported.",
+            remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
+        )
+    return BucketFolder(uri, options, patience_s=patience_s)
+
+
+class LocalFolder:
+    """A folder of this machine, or of a file system that several machines share."""
+
+    durable = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def read(self, name: str) -> tuple[bytes, str] | None:
+        try:
+            content = (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content, _sha256(content)
+
+    def write(self, name: str, content: bytes) -> None:
+        write_durably(self._ensure_parent(name), content)
+
+    def swap(self, name: str, content: bytes, tag: str | None) -> str | None:
+        path = self._ensure_parent(name)
+        with lock(path.with_name(f".{path.name}.lock")):
+            if (self.read(name) or (b"", None))[1] != tag:
+                return None
+            write_durably(path, content)
+        return _sha256(content)
+
+    def upload(self, source: Path, name: str) -> None:
+        with replace_file(self._ensure_parent(name)) as temporary:
+            shutil.copyfile(source, temporary)
+
+    def open(self, name: str, mode: str) -> IO[bytes]:
+        return (self._ensure_parent(name) if mode == "wb" else self.root / name).open(mode)
+
+    def chunks(self, name: str, start: int) -> Iterator[bytes]:
+        with self.open(name, "rb") as file:
+            file.seek(start)
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self.root / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def names(self, prefix: str = "") -> list[str]:
+        found = os.walk(self.root / prefix)
+        return [os.path.relpath(os.path.join(folder, name), self.root) for folder, _, names in found for name in names]
+
+    def folders(self) -> list[str]:
+        return [path.name for path in self.root.iterdir() if path.is_dir()] if self.root.is_dir() else []
+
+    def rename(self, name: str, new_name: str) -> None:
+        (self.root / name).rename(self.root / new_name)
+
+    def delete(self, names: list[str]) -> None:
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+        for folder in {(self.root / name).parent for name in names}:
+            with suppress(OSError):  # not empty, or already removed
+                folder.rmdir()
+
+    def _ensure_parent(self, name: str) -> Path:
+        """The path of a file, after its folder was created durably."""
+        path = self.root / name
+        if not path.parent.is_dir():
+            missing = [folder for folder in path.parents if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in missing:
+                sync(folder.parent)
+        return path
+
+
+class BucketFolder:
+    """A prefix of a bucket; objects appear whole and are durable."""
+
+    durable = True
+
+    def __init__(self, uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> None:
+        self.uri = uri
+        self._store: Any = open_bucket(uri, options, patience_s=patience_s)
+        import obstore
+
+        self._obstore: Any = obstore
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def read(self, name: str) -> tuple[bytes, dict[str, Any]] | None:
+        try:
+            found = self._obstore.get(self._store, name)
+        except FileNotFoundError:
+            return None
+        return bytes(found.bytes()), tag_of(found.meta)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._obstore.put(self._store, name, content)
+
+    def swap(self, name: str, content: bytes, tag: dict[str, Any] | None) -> dict[str, Any] | None:
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            return tag_of(self._obstore.put(self._store, name, content, mode="create" if tag is None else tag))
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return None
+
+    def upload(self, source: Path, name: str) -> None:
+        self._obstore.put(self._store, name, source)
+
+    def open(self, name: str, mode: str) -> IO[bytes]:
+        if mode == "wb":
+            writer: IO[bytes] = self._obstore.open_writer(self._store, name)
+            return writer
+        return io.BufferedReader(_Ranges(self._obstore.open_reader(self._store, name)), _CHUNK_BYTES)
+
+    def chunks(self, name: str, start: int) -> Iterator[Any]:
+        options = {"range": {"offset": start}} if start else None
+        yield from self._obstore.get(self._store, name, options=options).stream(min_chunk_size=_CHUNK_BYTES)
+
+    def size(self, name: str) -> int | None:
+        try:
+            return int(self._obstore.head(self._store, name)["size"])
+        except FileNotFoundError:
+            return None
+
+    def names(self, prefix: str = "") -> list[str]:
+        pages = self._obstore.list(self._store, f"{prefix}/" if prefix else None)
+        return [item["path"] for page in pages for item in page]
+
+    def folders(self) -> list[str]:
+        return list(self._obstore.list_with_delimiter(self._store)["common_prefixes"])
+
+    def rename(self, name: str, new_name: str) -> None:
+        self._obstore.rename(self._store, name, new_name)
+
+    def delete(self, names: list[str]) -> None:
+        if names:
+            self._obstore.delete(self._store, names)
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file that is read in ranges, so that it is never whole in memory."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._reader.read(len(buffer))
+        buffer[: len(content)] = memoryview(content).cast("B")
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""Groups of settings, each a class; `forecache.base.settings.Settings` combines them."""

@@ -1,0 +1,106 @@
+"""The state file of a running stream, which its engine replaces once a second and monitoring reads.
+
+It lies in the folder `HOME/streams/<name>/`, with the lock of the running process and its log.
+"""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from forecache.base.files import replace_file, try_lock
+
+STATE, LOCK = "STATE", "LOCK"
+
+
+@dataclass
+class StreamState:
+    """Figures of a stream, counted since its process started. Times are Unix times; 0: never.
+
+    Attributes:
+        pid: Process that wrote it.
+        started_at: When that process started.
+        written_at: When it wrote this.
+        stopped_at: When it was stopped; 0: it runs, or died.
+        engine, freshness: As declared.
+        offsets: By partition, the offset after the last event that is committed.
+        end_offsets: By partition, the offset after the last event in the topic.
+        lag_events: Events in the topic that are not committed.
+        rows: Rows that were committed.
+        rows_per_s: Rate of the last minute.
+        bad: Messages that could not be used and went to the quarantine.
+        repeats: Duplicate events that were dropped.
+        unknown: Events with members that are not declared, which are left out.
+        late: Rows of days that an as-of date was already built from.
+        delay_p50_s, delay_p99_s: Seconds from an event until its row is committed, of the last minute; None: no rows.
+        committed_version: Delta version of the last commit; -1: none.
+        committed_at: Time of that commit.
+        release: Release of the real-time model that answers; None: the stream has no model.
+        cpu_s: CPU seconds of the process and its children, measured every five seconds; None: not known.
+        last_error: The present error, or the last one since the last commit, as a sentence; "" if there is none.
+    """
+
+    pid: int = 0
+    started_at: float = 0.0
+    written_at: float = 0.0
+    stopped_at: float = 0.0
+    engine: str = ""
+    freshness: str = ""
+    offsets: dict[str, int] = field(default_factory=dict)
+    end_offsets: dict[str, int] = field(default_factory=dict)
+    lag_events: int = 0
+    rows: int = 0
+    rows_per_s: float = 0.0
+    bad: int = 0
+    repeats: int = 0
+    unknown: int = 0
+    late: int = 0
+    delay_p50_s: float | None = None
+    delay_p99_s: float | None = None
+    committed_version: int = -1
+    committed_at: float = 0.0
+    release: int | None = None
+    cpu_s: float | None = None
+    last_error: str = ""
+
+
+def stream_folder(home: Path, name: str) -> Path:
+    """The folder of a stream in the home folder."""
+    return home / "streams" / name
+
+
+def read_state(home: Path, name: str) -> StreamState | None:
+    """The last state of a stream; None if it never ran here, or its file cannot be read."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        found = json.loads((stream_folder(home, name) / STATE).read_bytes())
+        known = {each.name for each in fields(StreamState)}
+        return StreamState(**{member: value for member, value in found.items() if member in known})
+    return None
+
+
+def write_state(home: Path, name: str, state: StreamState) -> None:
+    """Replace the state of a stream; if the disk is full, the previous state stays."""
+    folder = stream_folder(home, name)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replace_file(folder / STATE) as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
+
+
+def is_running(home: Path, name: str) -> bool:
+    """Tell if a process of this machine holds the stream's lock."""
+    return is_locked(stream_folder(home, name) / LOCK)
+
+
+def is_locked(path: Path) -> bool:
+    """Tell if a process of this machine holds the lock on a file; a missing file is not created."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two callers at the same moment do not take each other for the holder.
+        return not try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)

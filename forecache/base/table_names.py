@@ -1,0 +1,67 @@
+"""Names of tables and of the framework's own columns, checks of declared names, and the error for unknown names."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from forecache.base.errors import NotFoundError, SettingsError
+from forecache.base.names import NAME
+
+RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
+"""Prefixes of the tables of a source."""
+TILES = "tiles_"
+"""Prefix of the table of a view's tiles."""
+REQUEST_LOG = "request_log_"
+"""Prefix of the table of a real-time model's logged answers."""
+STREAM, STREAM_QUARANTINE = "stream_", "stream_quarantine_"
+"""Prefixes of the tables of a stream's rows and of its bad messages."""
+FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
+"""Prefixes of the tables of a pipeline."""
+AS_OF = "as_of"
+REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
+"""Columns of a real-time model's examples: request, place of the candidate in it, and time of the request."""
+REQUEST_KEY = (REQUEST_ID, POSITION)
+"""The key of the training pipeline of a real-time model."""
+PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
+SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
+
+
+def check_name(kind: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise SettingsError(
+            f"The {kind} name {name!r} is not usable as a table name.",
+            remedy="Use lower-case letters, digits and underscores, starting with a letter, at most 63.",
+        )
+
+
+def check_column(owner: str, name: str) -> None:
+    """Refuse a column name that Delta or SQL would not take without quotes."""
+    if not name or any(character in " ,;{}()\n\t=`\"'" for character in name):
+        raise SettingsError(
+            f"{owner} has the column name {name!r}, which a table cannot have.",
+            remedy="Use letters, digits and underscores.",
+        )
+
+
+def check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise SettingsError(f"{owner} declares the {kind} {twice[0]!r} twice.", remedy="Rename or remove one.")
+
+
+def unknown_name_error(name: str, kinds: str, there: Iterable[str], *, where: str) -> NotFoundError:
+    """The error for a name that is not found, with the closest name and all known ones.
+
+    Args:
+        kinds: The kinds that were searched, such as "pipeline or real-time model".
+        there: The known names.
+        where: The place that has them, such as the name of the project.
+    """
+    return NotFoundError(f"There is no {kinds} {name!r}.", remedy=known_names_remedy(name, there, where=where))
+
+
+def known_names_remedy(name: str, there: Iterable[str], *, where: str) -> str:
+    """A remedy for a name that is not found: the closest name and all known ones."""
+    found = list(dict.fromkeys(there))
+    close = difflib.get_close_matches(name, found, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Those in {where}: {', '.join(found) or 'none'}."

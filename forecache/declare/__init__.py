@@ -1,0 +1,141 @@
+"""The declarations that a user writes: what is particular to one pipeline, and nothing about how it runs.
+
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender`, `Realtime`,
+`Stream` or `Mailing` in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries
+are imported inside those.
+"""
+
+from forecache.base.table_names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
+from forecache.declare.declaration import Pipeline
+from forecache.declare.expectations import Expectation, expect
+from forecache.declare.features.entities import Entities
+from forecache.declare.features.feature import Feature
+from forecache.declare.features.features import Features, Label
+from forecache.declare.features.view import FeatureView
+from forecache.declare.features.window import Where, Window
+from forecache.declare.loading import load_pipeline, load_pipelines, load_realtime, load_served, load_stream
+from forecache.declare.mailings.mailing import Mailing
+from forecache.declare.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
+from forecache.declare.models.fit_run import FitRun
+from forecache.declare.models.gate import Baseline, Gate, Metric
+from forecache.declare.models.model import EntitySplit, EstimatorModel, TorchModel, Training
+from forecache.declare.models.output import (
+    AnyOutput,
+    Boolean,
+    Classes,
+    Output,
+    Quantiles,
+    Segment,
+    Structs,
+    Text,
+    Vector,
+)
+from forecache.declare.models.task import Task
+from forecache.declare.policies import Drift, Effect, Publish, Retraining
+from forecache.declare.realtime.examples import Examples
+from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
+from forecache.declare.realtime.log import Log
+from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.declare.realtime.rollout import Guards, Outcome, Rollout
+from forecache.declare.realtime.rows import Rows
+from forecache.declare.recommenders.catalogue import Catalogue
+from forecache.declare.recommenders.recommender import RankingGate, Recommender
+from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.served import Served
+from forecache.declare.sources.column import Column, ColumnType
+from forecache.declare.sources.query import Query
+from forecache.declare.sources.source import Source
+from forecache.declare.sources.source_time import Snapshot, Static
+from forecache.declare.sources.stream_day import StreamDay
+from forecache.declare.sources.table_source import AnySource, TableSource
+from forecache.declare.streams.live import Live
+from forecache.declare.streams.results import LiveRows, Table, ToTopic
+from forecache.declare.streams.stream import Stream
+from forecache.declare.streams.topic import Avro, Json, Topic
+
+__all__ = [
+    "AS_OF",
+    "PROVENANCE_COLUMNS",
+    "SOURCE_COLUMNS",
+    "AnyOutput",
+    "AnySource",
+    "Avro",
+    "Baseline",
+    "Boolean",
+    "Candidates",
+    "Catalogue",
+    "Classes",
+    "Column",
+    "ColumnType",
+    "Default",
+    "DotProduct",
+    "Drift",
+    "Effect",
+    "Entities",
+    "EntitySplit",
+    "EstimatorModel",
+    "Examples",
+    "Expectation",
+    "Feature",
+    "FeatureView",
+    "Features",
+    "FitRun",
+    "FunctionModel",
+    "Gate",
+    "Guards",
+    "Json",
+    "Label",
+    "Labelled",
+    "LastNight",
+    "Live",
+    "LiveRows",
+    "Log",
+    "Lookup",
+    "Mailing",
+    "Metric",
+    "OrderGiven",
+    "Outcome",
+    "Output",
+    "Pipeline",
+    "Publish",
+    "Quantiles",
+    "Query",
+    "RankingGate",
+    "Realtime",
+    "Recommender",
+    "RegisteredModel",
+    "RequestField",
+    "Retraining",
+    "Rollout",
+    "Rows",
+    "Schedule",
+    "Segment",
+    "Served",
+    "Snapshot",
+    "Source",
+    "SqlModel",
+    "Static",
+    "Stored",
+    "Stream",
+    "StreamDay",
+    "Structs",
+    "Table",
+    "TableSource",
+    "Task",
+    "Text",
+    "ToTopic",
+    "Topic",
+    "TorchModel",
+    "Training",
+    "Vector",
+    "Where",
+    "Window",
+    "expect",
+    "load_pipeline",
+    "load_pipelines",
+    "load_realtime",
+    "load_served",
+    "load_stream",
+]

@@ -1,0 +1,176 @@
+"""The fingerprint of a declaration: a hash of its values in canonical text and of the project's source that they use.
+
+The text contains the module and name of Forecache's classes (`ValueDescriber._describe_class`): if one is moved or
+renamed, the fingerprints of all projects that declare it change, and their stages run again.
+"""
+
+import copyreg
+import dataclasses
+import functools
+import hashlib
+import os
+import re
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Set
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from forecache.base.errors import SettingsError
+from forecache.declare.code.functions import describe_function
+from forecache.declare.code.location import is_project_module, path_in_project
+from forecache.declare.code.reach import ReachedCode
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, UUID, PurePath)
+_TIMES = (date, datetime, time, timedelta, timezone)
+_FUNCTIONS = (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType)
+
+
+class _OpaqueValueError(Exception):
+    """A value without a text that is equal in two runs."""
+
+
+class ValueDescriber:
+    """Makes the text of values; adds the source of the project's functions and classes among them to `reach`."""
+
+    def __init__(self, reach: ReachedCode) -> None:
+        self.reach = reach
+        reach.describe = self._describe_module_value
+        self._open: list[Any] = []
+        self._from_source = False
+
+    def describe_declared(self, value: Any) -> str:
+        """The text of a declared value.
+
+        Raises:
+            SettingsError: The value, or one that it contains, differs from run to run.
+        """
+        try:
+            return self._describe(value)
+        except _OpaqueValueError as error:
+            raise SettingsError(
+                f"The declaration holds {error}, of which Forecache cannot tell whether it has changed.",
+                remedy="Make it inside the function that needs it.",
+            ) from None
+
+    def _describe_module_value(self, value: Any) -> str | None:
+        """The text of a module's value; None if it has none, as of an object that may change while it is used."""
+        before = self._from_source, self._open
+        self._from_source, self._open = True, []
+        try:
+            return self._describe(value)
+        except Exception:  # noqa: BLE001  (an object that cannot be inspected is described by its source alone)
+            return None
+        finally:
+            self._from_source, self._open = before
+
+    def _describe(self, value: Any) -> str:
+        place = _project_path(value)
+        if place is not None:
+            return f"{type(value).__qualname__} in the project: {place!r}"
+        if isinstance(value, (*_PLAIN, *_TIMES)) and not isinstance(value, Enum):
+            return f"{type(value).__qualname__} {value!r}"
+        if any(value is other for other in self._open):
+            return f"again {[value is other for other in self._open].index(True)}"
+        self._open.append(value)
+        try:
+            return self._describe_structure(value)
+        finally:
+            self._open.pop()
+
+    def _describe_structure(self, value: Any) -> str:
+        if isinstance(value, type):
+            return self._describe_class(value)
+        if isinstance(value, types.ModuleType):
+            self.reach.reach_module(value.__name__)
+            return f"module {value.__name__}"
+        if isinstance(value, Enum):
+            return f"{self._describe_class(type(value))}.{value.name}"
+        if isinstance(value, functools.partial):
+            return f"partial{self._describe_all((value.func, value.args, value.keywords))}"
+        if isinstance(value, types.MethodType):
+            return f"method{self._describe_all((value.__func__, value.__self__))}"
+        if isinstance(value, types.FunctionType):
+            return describe_function(value, self.reach, self._describe_all)
+        if isinstance(value, _FUNCTIONS):
+            owner = getattr(value, "__module__", None) or getattr(value, "__objclass__", type(value)).__name__
+            return f"builtin {owner}.{value.__qualname__}"
+        if isinstance(value, re.Pattern):
+            return f"pattern {value.pattern!r} {value.flags}"
+        if isinstance(value, (tuple, list, deque)):
+            return f"{self._describe_class(type(value))}{self._describe_all(value)}"
+        if isinstance(value, Set):
+            return f"{self._describe_class(type(value))}{sorted(map(self._describe, value))}"
+        if isinstance(value, Mapping):
+            return f"mapping{self._describe_all(part for pair in value.items() for part in pair)}"
+        if dataclasses.is_dataclass(value):
+            fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+            return f"{self._describe_class(type(value))}{self._describe_all(part for pair in fields for part in pair)}"
+        if hasattr(value, "__wrapped__"):
+            return f"{self._describe_class(type(value))}{self._describe_all((value.__wrapped__,))}"
+        return self._describe_object(value)
+
+    def _describe_all(self, values: Iterable[Any]) -> str:
+        return f"({', '.join(map(self._describe, values))})"
+
+    def _describe_class(self, kind: type) -> str:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if not is_project_module(kind.__module__):
+            return name
+        self.reach.mark_loaded(kind.__module__)
+        self.reach.reach_name(kind.__module__, kind.__qualname__.partition(".")[0])
+        return f"class {name}{self._describe_all((*kind.__bases__, *self._functions_of_class(kind)))}"
+
+    def _functions_of_class(self, kind: type) -> Iterator[types.FunctionType]:
+        """The functions of a class: the values that they close over are not in its source."""
+        for member in vars(kind).values():
+            parts = [getattr(member, name, None) for name in ("fget", "fset", "fdel", "func", "__func__")]
+            yield from (part for part in (member, *parts) if isinstance(part, types.FunctionType))
+
+    def _describe_object(self, value: Any) -> str:
+        kind = type(value)
+        if hasattr(value, "detach") and hasattr(value, "numpy"):  # a torch tensor
+            value = value.detach().cpu().numpy()
+        if hasattr(value, "tobytes") and hasattr(value, "dtype"):  # a numpy array or number
+            if value.dtype.hasobject:
+                return f"array{self._describe_all((value.shape, value.tolist()))}"
+            content = hashlib.sha256(value.tobytes()).hexdigest()
+            return f"array {value.dtype.str} {getattr(value, 'shape', ())} {content}"
+        if self._from_source and not is_project_module(kind.__module__):
+            raise _OpaqueValueError(f"a {kind.__qualname__}")
+        try:
+            reducer = copyreg.dispatch_table.get(kind)
+            reduced = reducer(value) if reducer is not None else value.__reduce_ex__(4)
+        except Exception as error:
+            raise _OpaqueValueError(f"a {kind.__module__}.{kind.__qualname__}") from error
+        if isinstance(reduced, str):
+            return f"{kind.__module__}.{kind.__qualname__} {reduced}"
+        items = [list(part) if part is not None else None for part in (*reduced, None, None, None)[3:5]]
+        return f"object{self._describe_all((*reduced[:2], (*reduced, None)[2], *items))}"
+
+
+def _project_path(value: Any) -> str | None:
+    is_path = isinstance(value, (str, PurePath)) and not isinstance(value, Enum) and os.path.isabs(value)
+    return path_in_project(PurePath(value)) if is_path else None
+
+
+def fingerprint(**declared: Any) -> str:
+    """Hash of named values: equal if the values and the code that their functions run are equal.
+
+    Comments, docstrings and formatting change nothing. The order of the arguments changes nothing either.
+
+    Raises:
+        SettingsError: A value cannot be compared between two runs.
+    """
+    reach = ReachedCode()
+    described = ValueDescriber(reach).describe_declared({name: declared[name] for name in sorted(declared)})
+    reach.follow_all()
+    digest = hashlib.sha256(described.encode())
+    for piece in sorted(reach.pieces.items()):
+        digest.update("\0".join(("", *piece)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,279 @@
+"""A pipeline: its parts, the checks that they fit together, and the names of its tables."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+
+from forecache.base.errors import SettingsError
+from forecache.base.output_kinds import OutputSpec
+from forecache.base.table_names import (
+    AS_OF,
+    FEATURES,
+    PREDICTIONS,
+    PROVENANCE_COLUMNS,
+    REQUEST_KEY,
+    TRAINING_SET,
+    check_name,
+    check_unique,
+)
+from forecache.declare.checks.fields import check_fields
+from forecache.declare.checks.keys import check_pipeline_key
+from forecache.declare.code.stage_fingerprints import Fingerprints, fingerprint_stages
+from forecache.declare.expectations import Expectation, check_columns
+from forecache.declare.features.entities import Entities, check_entities, unique_sources
+from forecache.declare.features.feature import Feature
+from forecache.declare.features.features import Features, Label, check_features_without_function
+from forecache.declare.features.view import FeatureView
+from forecache.declare.models.applied import FunctionModel, RegisteredModel, SqlModel
+from forecache.declare.models.check_training import TRAINED, check_training, not_published_error, not_trained_error
+from forecache.declare.models.gate import Gate
+from forecache.declare.models.model import EstimatorModel, TorchModel, Training
+from forecache.declare.models.output import AnyOutput, Segment
+from forecache.declare.models.task import Task, check_outputs, task_of
+from forecache.declare.policies import Drift, Publish, Retraining
+from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_as_of
+from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.served import Predictions
+from forecache.declare.sources.table_source import AnySource, check_first_day
+
+
+class PipelineTables(Predictions):
+    """Names and columns of the Delta tables of a pipeline."""
+
+    name: str
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        raise NotImplementedError
+
+    @property
+    def is_joined(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def feature_table(self) -> str:
+        """Delta table: key, as_of (date, partition), features (float32)."""
+        return FEATURES + self.name if self.is_joined else self.views[0].feature_table
+
+    @property
+    def training_table(self) -> str:
+        """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
+        return TRAINING_SET + self.name
+
+    @property
+    def prediction_table(self) -> str:
+        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
+        return PREDICTIONS + self.name
+
+    @property
+    def challenger_table(self) -> str:
+        """Delta table of the challenger's predictions, with the prediction table's columns; it is never published."""
+        return f"{self.prediction_table}_challenger"
+
+
+@dataclass(frozen=True)
+class Pipeline(PipelineTables):
+    """One model, from its sources to served answers.
+
+    Attributes:
+        name: Part of the names of tables, jobs, the store and the reader's route.
+        key: Columns that identify a prediction; the features have them, and at least one source declares each.
+        features: The model's inputs: `Features` of its own, a view of this key that other pipelines may share, or
+            several views, which are joined.
+        entities: The keys that have a row if views are joined; None: those of the first view with the pipeline's key.
+        label: The function from events to what the model learns; None for a model that is not trained here.
+        sources: The sources of the label and of features that are a function; (): the sources of the view.
+        model: The model that is trained, or applied as it is.
+        training: How the model is trained, and on which as-of dates.
+        outputs: What the model returns, as columns of the prediction table; the first one is learned from the label.
+        segments: Columns with the range that an output lies in, such as "low" or "high".
+        gate: The checks that a model that is trained here has to pass before it scores.
+        schedule: When it runs and trains, and which days are its as-of dates.
+        publish: What is served, when an answer is stale, and when a new version is refused; None: nothing is published,
+            and the prediction table is the result.
+        drift: How far the scores of an as-of date may be from those of other dates.
+        shadow: Each nightly run also scores the challenger, if there is one.
+        retraining: The limits beyond which a training starts before the scheduled one; None: no such training.
+        expectations: Expectations of the prediction table besides the declared bounds.
+        owner: An e-mail address or `team:NAME`, shown at the assets in Dagster's UI; "": none.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    features: Features | FeatureView | tuple[FeatureView, ...]
+    model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
+    outputs: tuple[AnyOutput, ...]
+    sources: tuple[AnySource, ...] = ()
+    entities: Entities | None = None
+    label: Label | None = None
+    gate: Gate | None = None
+    training: Training = field(default_factory=Training)
+    segments: tuple[Segment, ...] = ()
+    schedule: Schedule = field(default_factory=Schedule)
+    publish: Publish | None = field(default_factory=Publish)
+    drift: Drift = field(default_factory=Drift)
+    shadow: bool = False
+    retraining: Retraining | None = None
+    expectations: tuple[Expectation, ...] = ()
+    description: str = ""
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        owner = self.display_name
+        check_fields(owner, self)
+        check_name("pipeline", self.name)
+        check_outputs(owner, self)
+        if not self.key or (isinstance(self.features, Features) and not self.sources):
+            raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
+        if isinstance(self.features, Features):
+            check_pipeline_key(owner, self.key, self.sources)
+            check_features_without_function(owner, self.features, self.key, self.sources)
+        check_entities(owner, self.key, self.views, self.entities, own=isinstance(self.features, Features))
+        check_first_day(owner, self.all_sources)
+        check_schedule(owner, self.schedule, self.all_sources, self.publish)
+        names = [name for feature in self.feature_columns for name in feature.own_names]
+        check_unique("feature", owner, [*self.key, AS_OF, *names, *(self.label.columns if self.label else ())])
+        check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        check_training(owner, self)
+        check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
+        if self.publish is not None:
+            self.publish.check_served_fields(owner, self.output_columns)
+
+    @property
+    def is_of_requests(self) -> bool:
+        """True for the `training_pipeline` of a real-time model, whose rows are those of requests."""
+        return self.key == REQUEST_KEY
+
+    @property
+    def display_name(self) -> str:
+        """The name at the beginning of a message: "Pipeline 'churn'", "Realtime 'search'"."""
+        return f"{'Realtime' if self.is_of_requests else 'Pipeline'} {self.name!r}"
+
+    @property
+    def inline_name(self) -> str:
+        """The name inside a sentence: "pipeline 'churn'", "real-time model 'search'"."""
+        return f"{'real-time model' if self.is_of_requests else 'pipeline'} {self.name!r}"
+
+    @property
+    def main_output(self) -> AnyOutput:
+        """The output that the label, the gate and the drift checks are about: the first."""
+        return self.outputs[0]
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        return tuple(output.spec for output in self.outputs)
+
+    @property
+    def task(self) -> Task:
+        """The task that metrics and plots are chosen by, see `task_of`."""
+        return task_of(self)
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        return tuple(c for spec in self.output_specs for c in spec.columns) + tuple(cut.name for cut in self.segments)
+
+    @property
+    def served_fields(self) -> tuple[str, ...]:
+        return self.publishing.fields or self.output_columns
+
+    @property
+    def publishing(self) -> Publish:
+        """Settings of the publish.
+
+        Raises:
+            InputError: The pipeline declares `publish=None`.
+        """
+        if self.publish is None:
+            raise not_published_error(self.name)
+        return self.publish
+
+    @property
+    def is_trained(self) -> bool:
+        """True if the model is trained here, False if it is applied as it is."""
+        return isinstance(self.model, TRAINED)
+
+    @property
+    def trained_label(self) -> Label:
+        """The label of a model that is trained here.
+
+        Raises:
+            InputError: The model is not trained here.
+        """
+        if self.label is None:
+            raise not_trained_error(self)
+        return self.label
+
+    @property
+    def trained_gate(self) -> Gate:
+        """The gate of a model that is trained here.
+
+        Raises:
+            InputError: The model is not trained here.
+        """
+        if self.gate is None:
+            raise not_trained_error(self)
+        return self.gate
+
+    @property
+    def network(self) -> TorchModel:
+        """The model of a pipeline that trains a torch network; there is no other in a torchrun worker."""
+        assert isinstance(self.model, TorchModel)
+        return self.model
+
+    @cached_property
+    def views(self) -> tuple[FeatureView, ...]:
+        """The views of the features; features of the pipeline's own are a view that no other pipeline uses."""
+        if isinstance(self.features, Features):
+            view = FeatureView(self.name, self.key, self.sources, self.features)
+            return (replace(view, description=self.description, owner=self.owner),)
+        return self.features if isinstance(self.features, tuple) else (self.features,)
+
+    @property
+    def is_joined(self) -> bool:
+        """True if the features are joined from views into a table of the pipeline's own."""
+        return len(self.views) > 1 or self.entities is not None
+
+    @property
+    def feature_expectations(self) -> tuple[Expectation, ...]:
+        return sum((view.feature_expectations for view in self.views), ())
+
+    @property
+    def feature_columns(self) -> tuple[Feature, ...]:
+        return tuple(feature for view in self.views for feature in view.feature_columns)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.feature_columns)
+
+    @cached_property
+    def all_sources(self) -> tuple[AnySource, ...]:
+        """The sources of features, entities and label, each once."""
+        of_views = (source for view in self.views for source in view.sources)
+        of_entities = self.entities.sources if self.entities else ()
+        return unique_sources(f"pipeline {self.name!r}", [*self.sources, *of_views, *of_entities])
+
+    @property
+    def label_sources(self) -> tuple[AnySource, ...]:
+        return self.sources or self.all_sources
+
+    @property
+    def start(self) -> date:
+        return first_as_of(self.schedule, self.all_sources)
+
+    @property
+    def end(self) -> date | None:
+        return last_as_of(self.schedule, self.all_sources)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the fingerprints of all stages."""
+        return hashlib.sha256(repr(self.fingerprints).encode()).hexdigest()[:16]
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Hashes of what each stage reads of the declaration and of the project's code.
+
+        A stage compares its hash with the recorded one to decide whether its earlier result is still current.
+        """
+        return fingerprint_stages(self)

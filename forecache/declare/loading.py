@@ -1,0 +1,240 @@
+"""The pipelines of a project, found by importing the modules of its `pipelines` sub-package.
+
+A module that cannot be imported or has a wrong declaration makes only its own pipelines unusable: its error is kept
+in `Project.broken` and logged, and the others are loaded.
+"""
+
+import logging
+import pkgutil
+from collections.abc import Iterable, Mapping
+from operator import attrgetter, itemgetter
+from typing import TypeVar
+
+from forecache.base.errors import InputError, SettingsError
+from forecache.base.settings import Settings
+from forecache.base.table_names import unknown_name_error
+from forecache.declare.checks.conflicts import (
+    Declared,
+    date_conflict_errors,
+    name_conflict_errors,
+    published_views,
+)
+from forecache.declare.checks.fallbacks import fallback_errors
+from forecache.declare.checks.stream_days import stream_day_errors
+from forecache.declare.declaration import Pipeline
+from forecache.declare.features.view import FeatureView
+from forecache.declare.mailings.mailing import Mailing
+from forecache.declare.models.check_training import not_trained_error
+from forecache.declare.project import Nightly, Project, Published
+from forecache.declare.project_modules import import_from_project, load_declarations
+from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.recommenders.recommender import Recommender
+from forecache.declare.recommenders.second_tables import SecondTable
+from forecache.declare.streams.stream import Stream
+
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
+_T = TypeVar("_T")
+_PUBLISHED = "pipeline, recommender or feature view"
+_ALL = "pipeline, recommender, feature view or real-time model"
+
+
+def read_project(settings: Settings) -> Project:
+    """Load every module of the project's pipelines; a broken one is imported again at each call.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+    """
+    package_name = f"{settings.project}.pipelines"
+    package = import_from_project(settings, package_name)
+    modules = [f"{package_name}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+    found: dict[str, list[Declared]] = {}
+    broken: dict[str, SettingsError] = {}
+    for module in modules:
+        try:
+            found[module] = load_declarations(module)
+        except SettingsError as error:
+            broken[module] = error
+    # A store or a stream may be declared in a broken module, so these checks need all modules.
+    elsewhere = {} if broken else {**fallback_errors(found), **stream_day_errors(found)}
+    broken |= {**elsewhere, **name_conflict_errors(found), **date_conflict_errors(found)}
+    usable = sorted(
+        ((each.name, each) for module, some in found.items() if module not in broken for each in some),
+        key=itemgetter(0),
+    )
+    return Project(
+        {name: each for name, each in usable if isinstance(each, Pipeline)},
+        broken,
+        {name: each for name, each in usable if isinstance(each, Recommender)},
+        {name: each for name, each in usable if isinstance(each, Mailing)},
+        {view.name: view for view in sorted(published_views(each for _, each in usable), key=attrgetter("name"))},
+        {name: each for name, each in usable if isinstance(each, Realtime)},
+        {name: each for name, each in usable if isinstance(each, Stream)},
+    )
+
+
+def load_pipelines(settings: Settings) -> dict[str, Pipeline]:
+    """The usable pipelines of the project by name, in alphabetical order; logs a warning for each broken module.
+
+    Raises:
+        SettingsError: The project package cannot be imported.
+    """
+    project = read_project(settings)
+    _warn_of_broken_modules(project)
+    return project.pipelines
+
+
+def load_served(settings: Settings, name: str, *, models: Iterable[str] | None = None) -> Published:
+    """One pipeline, recommender, second table of a recommender, or feature view by name.
+
+    Args:
+        models: Names of released real-time models, if the caller accepts real-time models too and has not found `name`
+            among them: the error then lists these and the declared ones.
+
+    Raises:
+        NotFoundError: Nothing has that name; the message lists the names.
+        InputError: It is a real-time model or a stream.
+        SettingsError: Nothing has that name, and a broken module may declare it.
+    """
+    project = read_project(settings)
+    if models is None:
+        return _require_served(settings, project, name, _PUBLISHED, project.publishable)
+    return _require_served(settings, project, name, _ALL, [*project.publishable, *project.realtime, *models])
+
+
+def _require_served(settings: Settings, project: Project, name: str, kinds: str, there: Iterable[str]) -> Published:
+    if name in project.realtime:
+        raise realtime_name_error(name)
+    if name in project.streams:
+        raise InputError(
+            f"{name!r} is a stream: its rows are served as they come, and nothing is published.",
+            remedy=f"`forecache stream {name}` runs it.",
+        )
+    found = _find_served(project, name)
+    if found is None:
+        raise unknown_name_error(name, kinds, there, where=settings.project)
+    return found
+
+
+def realtime_name_error(name: str) -> InputError:
+    """The error for the name of a real-time model if something published is needed."""
+    return InputError(
+        f"{name!r} is a real-time model: its answers are made when it is asked, and none is published.",
+        remedy=f"Ask it, POST /v1/{name}; `forecache releases {name}` lists what answers.",
+    )
+
+
+def load_pipeline(settings: Settings, name: str) -> Pipeline:
+    """One pipeline by name; for a real-time model, its `training_pipeline`.
+
+    Raises:
+        InputError: It is a recommender or a feature view.
+        Others as `load_served`.
+    """
+    project = read_project(settings)
+    if name in project.realtime:
+        return project.realtime[name].training_pipeline
+    there = sorted({*project.pipelines, *project.realtime})
+    found = _require_served(settings, project, name, "pipeline or real-time model", there)
+    if isinstance(found, FeatureView):
+        raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
+    if not isinstance(found, Pipeline):
+        raise InputError(
+            f"{name!r} is a recommender: it is fitted anew every night, and no model of it is registered.",
+            remedy=f"`forecache run {name}` fits and publishes it.",
+        )
+    return found
+
+
+def load_trained(settings: Settings, name: str) -> Pipeline:
+    """One pipeline by name whose model is trained here; for a real-time model, its `training_pipeline`.
+
+    Raises:
+        InputError: It is a recommender or a feature view, or its model is not trained here.
+        Others as `load_served`.
+    """
+    found = load_pipeline(settings, name)
+    if not found.is_trained:
+        raise not_trained_error(found)
+    return found
+
+
+def load_realtime(settings: Settings, name: str, *, released: Iterable[str] = ()) -> Realtime:
+    """One real-time model by name; raises as `load_served`.
+
+    Args:
+        released: Names of models that are released here, which the caller accepts; the error lists them, too.
+    """
+    project = read_project(settings)
+    return _require_declared(settings, project, project.realtime, name, "real-time model", released)
+
+
+def load_stream(settings: Settings, name: str) -> Stream:
+    """One stream by name; raises as `load_served`."""
+    project = read_project(settings)
+    return _require_declared(settings, project, project.streams, name, "stream")
+
+
+def _require_declared(
+    settings: Settings, project: Project, found: Mapping[str, _T], name: str, kind: str, others: Iterable[str] = ()
+) -> _T:
+    _warn_of_broken_modules(project)
+    if name not in found and project.broken:
+        raise _broken_module_error(project, name)
+    if name not in found:
+        raise unknown_name_error(name, kind, [*found, *others], where=settings.project)
+    return found[name]
+
+
+def load_mailing(settings: Settings, name: str) -> Mailing:
+    """One mailing by name; raises as `load_served`."""
+    project = read_project(settings)
+    return _require_declared(settings, project, project.mailings, name, "mailing")
+
+
+def load_nightly(settings: Settings, name: str) -> Nightly:
+    """One pipeline, recommender, published view or real-time model by name.
+
+    Raises:
+        InputError: It is a second table of a recommender, which the run of the recommender makes.
+        Others as `load_served`.
+    """
+    project = read_project(settings)
+    if name in project.realtime:
+        return project.realtime[name]
+    found = _require_served(settings, project, name, _ALL, [*project.publishable, *project.realtime])
+    if isinstance(found, SecondTable):
+        made_by = found.recommender.name
+        raise InputError(
+            f"{name!r} is made by {made_by!r}.", remedy=f"`forecache run {made_by}` makes and publishes it."
+        )
+    return found
+
+
+def find_served(settings: Settings, name: str) -> Published | None:
+    """One pipeline, recommender, second table or view by name; None if it is not declared.
+
+    Raises:
+        SettingsError: Nothing has that name, and a broken module may declare it.
+    """
+    return _find_served(read_project(settings), name)
+
+
+def _find_served(project: Project, name: str) -> Published | None:
+    _warn_of_broken_modules(project)
+    if name not in project.publishable and project.broken:
+        raise _broken_module_error(project, name)
+    return project.publishable.get(name)
+
+
+def _broken_module_error(project: Project, name: str) -> SettingsError:
+    """The error of the broken module with this name, else of the first broken module."""
+    own = [error for module, error in project.broken.items() if module.rpartition(".")[2] == name]
+    return (own or list(project.broken.values()))[0]
+
+
+def _warn_of_broken_modules(project: Project) -> None:
+    for error in project.broken.values():
+        if str(error) not in _warned:
+            _warned.add(str(error))
+            _log.warning("%s The other pipelines go on without it.", error)

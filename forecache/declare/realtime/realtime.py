@@ -1,0 +1,198 @@
+"""A real-time model: its request, look-ups, transform, model, and fallbacks for when the model cannot answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import Any, Literal
+
+from forecache.declare.checks.fields import check_fields
+from forecache.declare.checks.importable import import_path_of
+from forecache.declare.code.fingerprint import fingerprint
+from forecache.declare.declaration import Pipeline
+from forecache.declare.features.entities import unique_sources
+from forecache.declare.features.feature import Feature
+from forecache.declare.features.view import FeatureView
+from forecache.declare.models.applied import FunctionModel, RegisteredModel
+from forecache.declare.models.check_training import TRAINED, not_trained_error
+from forecache.declare.models.gate import Gate
+from forecache.declare.models.model import EstimatorModel, TorchModel, Training
+from forecache.declare.realtime.as_pipeline import build_training_pipeline
+from forecache.declare.realtime.check_realtime import check_realtime
+from forecache.declare.realtime.examples import Examples
+from forecache.declare.realtime.ladder import Rung
+from forecache.declare.realtime.log import Log
+from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.request import Candidates, RequestField
+from forecache.declare.realtime.rollout import Rollout
+from forecache.declare.schedules.as_of import first_as_of, last_as_of
+from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.sources.table_source import AnySource
+
+
+@dataclass(frozen=True)
+class Realtime:
+    """A model in the path of a request: `POST /v1/<name>` answers within a deadline.
+
+    Attributes:
+        request: Fields of the request.
+        candidates: The list that the request asks to rank; None: the answer is one value.
+        lookups: Published feature views whose rows the request looks up.
+        transform: `transform(rows)` from the `Rows` of one request to the model's features, float32 [n, num_features].
+        features: Their names, in order.
+        model: The model that is trained on `examples`, or applied as it is.
+        output: Name of the value in an answer.
+        deadline_ms: An answer is given within it, counted from the arrival of the request, whatever the model does. A
+            request may ask for a shorter one.
+        ladder: The fallbacks that answer if the model does not, in the order in which they are tried; the last one can
+            always answer.
+        on_contract: If a served view is not the one that the model was trained with, "refuse" does not call the model,
+            and "flag" calls it and flags the answer.
+        on_unknown: Whether a request with a field that is not declared is refused, or the field ignored.
+        on_nan: Whether a request with a number that is not finite is refused; some protocols can send such numbers.
+        runs: Where transform and model run: in the reader's event loop ("loop"), or in a process that can be abandoned
+            ("process"); "auto" is the loop if the model is native and its measured 99th percentile is below 2 ms.
+        cache_bytes: Memory of a worker for answers of repeated requests; 0: none.
+        log: The request log in the lake; None: answers are not logged.
+        rollout: The steps in which a new release takes over, judged by the log; None: at once.
+    """
+
+    name: str
+    request: tuple[RequestField, ...]
+    transform: Callable[..., Any]
+    features: tuple[Feature, ...]
+    model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel
+    ladder: tuple[Rung, ...]
+    candidates: Candidates | None = None
+    lookups: tuple[Lookup, ...] = ()
+    output: str = "score"
+    examples: Examples | None = None
+    gate: Gate | None = None
+    training: Training = field(default_factory=Training)
+    schedule: Schedule = field(default_factory=Schedule)
+    deadline_ms: float = 50.0
+    on_contract: Literal["refuse", "flag"] = "refuse"
+    on_unknown: Literal["refuse", "ignore"] = "refuse"
+    on_nan: Literal["refuse", "accept"] = "refuse"
+    runs: Literal["auto", "loop", "process"] = "auto"
+    cache_bytes: int = 0
+    log: Log | None = None
+    rollout: Rollout | None = None
+    description: str = ""
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        owner = f"Realtime {self.name!r}"
+        check_fields(owner, self)
+        check_realtime(owner, self)
+        assert self.training_pipeline  # in which label, gate and schedule are checked
+
+    @property
+    def all_fields(self) -> tuple[RequestField, ...]:
+        """The fields of the request, then those of a candidate."""
+        return self.request + (self.candidates.fields if self.candidates else ())
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def transform_path(self) -> str:
+        """The import path of the transform, `module:name`."""
+        return import_path_of(self.transform)
+
+    @cached_property
+    def is_tried(self) -> bool:
+        """True; tries the transform at the first call, when the project is loaded and its module is complete.
+
+        Raises:
+            SettingsError: The trial failed; see `forecache.declare.realtime.try_transform`.
+        """
+        from forecache.declare.realtime.try_transform import try_transform  # needs numpy
+
+        try_transform(self)
+        return True
+
+    @property
+    def is_trained(self) -> bool:
+        """True if the model is trained here, False if it is applied as it is."""
+        return isinstance(self.model, TRAINED)
+
+    @property
+    def trained_examples(self) -> Examples:
+        """The examples of a model that is trained here.
+
+        Raises:
+            InputError: The model is not trained here.
+        """
+        if self.examples is None:
+            raise not_trained_error(self.training_pipeline)
+        return self.examples
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """The views that are looked up, each once."""
+        return tuple({lookup.view.name: lookup.view for lookup in self.lookups}.values())
+
+    @property
+    def contracts(self) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...]:
+        """Name, key fields, columns and contract of the view of each look-up."""
+        return tuple((each.called, each.by, each.columns, each.view.packed.contract) for each in self.lookups)
+
+    @cached_property
+    def all_sources(self) -> tuple[AnySource, ...]:
+        """The sources of views and examples, each once; they are ingested before a nightly run."""
+        of_views = (source for view in self.views for source in view.sources)
+        of_examples = self.examples.sources if self.examples else ()
+        return unique_sources(f"real-time model {self.name!r}", [*of_examples, *of_views])
+
+    @property
+    def start(self) -> date:
+        """First as-of date."""
+        return first_as_of(self.schedule, self.all_sources or self.training_pipeline.sources)
+
+    @property
+    def end(self) -> date | None:
+        """Last as-of date; None if the sources have no end."""
+        return last_as_of(self.schedule, self.all_sources)
+
+    @cached_property
+    def training_pipeline(self) -> Pipeline:
+        """The model as a pipeline whose rows are those of requests, for training, registry and gate."""
+        return build_training_pipeline(self)
+
+    @cached_property
+    def examples_fingerprint(self) -> str:
+        """Hash of everything that the training set depends on besides the rows of the sources.
+
+        Raises:
+            SettingsError: The declaration holds a value that cannot be compared between two runs.
+        """
+        of = self.trained_examples
+        days = (of.train_days, of.validation_days, of.test_days, of.horizon_days, of.history_days)
+        examples = (of.compute, of.label, of.kind, of.weight, days, of.from_log)
+        return fingerprint(features=self.training_pipeline.fingerprints.features, examples=examples)
+
+    @cached_property
+    def answers_fingerprint(self) -> str:
+        """Hash of everything in a release besides the model.
+
+        Raises:
+            SettingsError: As `examples_fingerprint`.
+        """
+        return fingerprint(
+            features=self.training_pipeline.fingerprints.features,
+            request=(self.request, self.candidates),
+            lookups=[(each.called, each.view.name, each.max_age_h) for each in self.lookups],
+            output=self.output,
+            ladder=self.ladder,
+            limits=(self.deadline_ms, self.on_contract, self.on_unknown, self.on_nan, self.runs, self.cache_bytes),
+            log=self.log,
+            description=self.description,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the whole declaration."""
+        examples = self.examples_fingerprint if self.examples else ""
+        return fingerprint(all=(self.answers_fingerprint, self.training_pipeline.fingerprint, examples, self.rollout))

@@ -1,0 +1,181 @@
+"""Build the `Rows` of a request from its values, and call the transform.
+
+Training in Spark, the gate, the reader, its worker processes, other servers and the trial of a transform all use this
+code, request by request, so that their features agree to the bit. Only they import this module, which needs numpy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from forecache.base.errors import InputError
+from forecache.declare.realtime.request import Candidates, RequestField, convert_value
+from forecache.declare.realtime.rows import Rows
+
+DTYPES: Mapping[str, Any] = {
+    "bigint": np.dtype(np.int64),
+    "double": np.dtype(np.float64),
+    "boolean": np.dtype(np.bool_),
+    "string": np.dtype(object),
+    "timestamp": np.dtype("datetime64[us]"),
+    "date": np.dtype("datetime64[D]"),
+}
+"""The numpy type of each type of request field."""
+_AS_THEY_ARE: Mapping[str, type] = {"bigint": int, "double": float, "boolean": bool, "string": str}
+"""The Python type that needs no conversion, by type of request field."""
+Transform = Callable[[Rows], Any]
+
+
+class LookupSchema(Protocol):
+    """A look-up of a declared model or of a release: its name, its key fields and its columns."""
+
+    @property
+    def called(self) -> str: ...
+    @property
+    def by(self) -> tuple[str, ...]: ...
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+
+class RequestSchema(Protocol):
+    """The fields and look-ups of a declared real-time model or of a release."""
+
+    @property
+    def request(self) -> tuple[RequestField, ...]: ...
+    @property
+    def candidates(self) -> Candidates | None: ...
+    @property
+    def lookups(self) -> Sequence[LookupSchema]: ...
+
+
+@dataclass(frozen=True)
+class RequestArrays:
+    """The values of a request by field: [1] for fields of the request, [n] for those of candidates; n is `length`."""
+
+    length: int
+    values: Mapping[str, np.ndarray]
+
+
+class RowsBuilder:
+    """Builds the rows of requests to one real-time model."""
+
+    def __init__(self, asked: RequestSchema) -> None:
+        self._request, self._candidates = asked.request, asked.candidates
+        self._places = {each.called: {name: place for place, name in enumerate(each.columns)} for each in asked.lookups}
+
+    def build_columns(
+        self, request: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]] | None = None
+    ) -> RequestArrays:
+        """Convert the values of one request to arrays; see `convert_value` for the accepted values.
+
+        Args:
+            request: Values by field; a missing one is null.
+            candidates: By field of a candidate, the values of all n, or an array that has the field's dtype; None
+                if the model ranks no candidates.
+
+        Raises:
+            InputError: A value is missing, or of another type.
+        """
+        values = {field.name: column_of(field, [request.get(field.name)]) for field in self._request}
+        if self._candidates is None:
+            return RequestArrays(1, values)
+        lists = candidates or {}
+        length = len(lists[self._candidates.item.name])
+        for field in self._candidates.fields:
+            values[field.name] = column_of(field, lists.get(field.name, [None] * length), listed=True)
+            if len(values[field.name]) != length:
+                raise InputError(
+                    f"The candidates have {len(values[field.name])} values of {field.name!r}, not {length}."
+                )
+        return RequestArrays(length, values)
+
+    def build_rows(
+        self, columns: RequestArrays, views: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
+    ) -> Rows:
+        """Build the rows of a request.
+
+        Args:
+            views: By look-up, float32 [n, d], or [1, d] if its key is in fields of the request alone.
+            found: By look-up, bool [n] or [1]: whether the key has a row.
+        """
+        return Rows(columns.length, columns.values, views, found, self._places)
+
+
+def column_of(field: RequestField, values: Sequence[Any] | np.ndarray, *, listed: bool = False) -> np.ndarray:
+    """Convert values [n] of a field to a read-only array of its type.
+
+    Args:
+        listed: True for values of candidates: an error then names the candidate.
+
+    Raises:
+        InputError: A value is of another type, or null although the field has no default.
+    """
+    dtype = DTYPES[field.type]
+    if isinstance(values, np.ndarray):
+        if values.dtype == dtype and dtype.kind != "O":
+            column = values.view()
+            column.flags.writeable = False
+            return column
+        values = values.astype("datetime64[us]").tolist() if values.dtype.kind == "M" else values.tolist()
+    column = _convert_plain_values(field, values, dtype)
+    if column is None:
+        found: list[Any] = []
+        try:
+            for value in values:
+                found.append(convert_value(field, value))
+        except InputError as error:
+            if not listed:
+                raise
+            where = f"At place {len(found)} of the candidates"
+            raise InputError(f"{where}: {error.message}", remedy=error.remedy) from None
+        column = np.array(found, dtype)
+    column.flags.writeable = False
+    return column
+
+
+def _convert_plain_values(
+    field: RequestField, values: Sequence[Any] | np.ndarray, dtype: np.dtype[Any]
+) -> np.ndarray | None:
+    """Convert values that `convert_value` would return unchanged, all at once; None if some are not of that kind."""
+    kinds = set(map(type, values))
+    if kinds != {_AS_THEY_ARE.get(field.type)} or (field.type == "string" and not "".join(values).isascii()):
+        return None
+    try:
+        return np.array(values, dtype)
+    except OverflowError:
+        return None
+
+
+def apply_transform(transform: Transform, path: str, rows: Rows, num_features: int) -> np.ndarray:
+    """Call the transform; returns the model's features of a request, float32 [n, num_features], C-contiguous.
+
+    Args:
+        path: The transform's import path `module:name`, for messages.
+
+    Raises:
+        InputError: It failed, or did not return a matrix of numbers of that shape.
+    """
+    try:
+        with np.errstate(all="ignore"):  # answers must not depend on numpy's settings in this process
+            found = transform(rows)
+            if type(found) is np.ndarray and found.dtype.kind in "fiub" and found.shape == (len(rows), num_features):
+                return np.ascontiguousarray(found, np.float32)
+    except Exception as error:
+        raise InputError(
+            f"The transform {path} failed: {type(error).__name__}: {error}.",
+            remedy="It gets the `Rows` of one request; what is unknown in them is NaN.",
+        ) from error
+    raise _wrong_result_error(path, found, (len(rows), num_features))
+
+
+def _wrong_result_error(path: str, found: Any, shape: tuple[int, int]) -> InputError:
+    if isinstance(found, np.ndarray):
+        what = f"an array of {found.dtype} with the shape {found.shape}"
+    else:
+        what = f"a {type(found).__name__}"
+    return InputError(
+        f"The transform {path} returned {what}, and numbers of the shape {shape} are declared.",
+        remedy="Return a row for each row, with a column for each declared feature: np.column_stack([...]).",
+    )

@@ -1,0 +1,81 @@
+"""The interface of declarations that are published, for publishing and the nightly job."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import ClassVar, Protocol
+
+from forecache.declare.policies import Publish
+from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.sources.table_source import AnySource
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """The layout of rows that are published as packed float32 numbers and read as a matrix.
+
+    Attributes:
+        sizes: Number of values of each field that is a vector; every other field is one number.
+        contract: Hash of the columns and their definitions; a model compares it with that of its training.
+        states: The columns of 8 bytes that a live view publishes after the numbers, see
+            `forecache.kit.windows.plan.MergePlan.base_columns`.
+    """
+
+    sizes: Mapping[str, int]
+    contract: str
+    states: tuple[str, ...] = ()
+
+
+class Predictions:
+    """Base of declarations whose prediction table is published, as JSON."""
+
+    packed: ClassVar[None] = None
+
+    @property
+    def prediction_table(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def served_table(self) -> str:
+        return self.prediction_table
+
+
+class Served(Protocol):
+    """A declaration whose rows are published: a `Pipeline`, a `Recommender`, or a `FeatureView`.
+
+    Attributes:
+        all_sources: The sources of its rows, each once; they are ingested before a nightly run.
+        schedule: When it runs, and which days are its as-of dates.
+        publish: None if the rows are not published; `publishing` then raises InputError.
+        served_table: Delta table that is published: key, as_of (date, partition), the served fields and others.
+        packed: The layout of packed rows; None: rows are JSON objects.
+        start: First as-of date.
+        end: Last as-of date; None if the sources have no end.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> tuple[str, ...]: ...
+    @property
+    def all_sources(self) -> tuple[AnySource, ...]: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def publish(self) -> Publish | None: ...
+    @property
+    def publishing(self) -> Publish: ...
+    @property
+    def served_fields(self) -> tuple[str, ...]: ...
+    @property
+    def served_table(self) -> str: ...
+    @property
+    def packed(self) -> PackedLayout | None: ...
+    @property
+    def start(self) -> date: ...
+    @property
+    def end(self) -> date | None: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def owner(self) -> str: ...

@@ -1,0 +1,147 @@
+"""A source with landing files: its columns, the meaning of time, and the tables of its rows."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import date
+from typing import Literal
+
+from forecache.base.errors import SettingsError
+from forecache.base.table_names import QUARANTINE, RAW, SOURCE_COLUMNS, check_name, check_unique
+from forecache.declare.checks.fields import check_fields, check_value
+from forecache.declare.checks.keys import check_source_key
+from forecache.declare.expectations import Expectation, check_columns
+from forecache.declare.sources.column import Column
+from forecache.declare.sources.query import Query, check_file_name, check_query
+from forecache.declare.sources.source_time import Snapshot, Static
+from forecache.declare.sources.stream_day import StreamDay, check_stream_day
+
+Missing = Literal["wait", "last", "fail"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of landing file: one or more files a day, as CSV (with header), JSON lines or Parquet.
+
+    Files live in `LANDING/<name>/`; the day of a file is the `day` group of `file_pattern` in its file name and
+    rows whose `event_time` lies on another day (UTC) are quarantined.
+
+    Attributes:
+        event_time: Column (date or timestamp) with the time of the event; "" if rows are no events, and `time` is
+            given.
+        start: First day of the source.
+        end: Last day, for a source that has ended (a historical data set); None: no end.
+        time: `Snapshot()` or `Static()`, if the rows are no events.
+        key: Columns that identify a row; a pipeline's key may be another. A snapshot needs one, and a file with a key
+            twice is quarantined whole.
+        missing: What happens to an as-of date if no file of that day was read. "fail": it is refused. "wait": it is
+            refused as not yet due; the schedule skips it, and the sensor `<job>_delivered` runs it once the file is
+            there. "last": it runs with the last delivery before.
+        extract: Writes the files: a query of a database, or the days of a stream; None: files are delivered from
+            outside.
+        unique: Columns that identify an event, such as a transaction id, if there are any; duplicates are quarantined.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    event_time: str = ""
+    _: KW_ONLY
+    start: date
+    end: date | None = None
+    time: Snapshot | Static | None = None
+    key: tuple[str, ...] = ()
+    missing: Missing = "fail"
+    extract: Query | StreamDay | None = None
+    unique: tuple[str, ...] = ()
+    file_pattern: str = r"(?P<day>\d{4}-\d{2}-\d{2})[^/]*\.(csv|jsonl|parquet)"
+    expectations: tuple[Expectation, ...] = ()
+    description: str = ""
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        owner = f"Source {self.name!r}"
+        check_fields(owner, self)
+        check_name("source", self.name)
+        names = [column.name for column in self.columns]
+        check_unique("column", f"Source {self.name!r}", [*names, *SOURCE_COLUMNS])
+        self._check_time(owner)
+        check_source_key(owner, self.key, self.columns, self.time)
+        for wanted in self.unique:
+            if wanted not in names:
+                raise SettingsError(
+                    f"Source {self.name!r} refers to the column {wanted!r}, which it does not declare.",
+                    remedy=f"Its columns are {', '.join(names)}.",
+                )
+        if self.end is not None:
+            check_value(owner, "end", self.end, self.end >= self.start, f"It is not before the start, {self.start}.")
+        check_columns(owner, self.expectations, [*names, *SOURCE_COLUMNS])
+        if "day" not in self._groups():
+            raise SettingsError(
+                f"Source {self.name!r} has the file pattern {self.file_pattern!r} without a `day` group.",
+                remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
+            )
+
+        if self.extract is not None:
+            check_file_name(owner, self.file_pattern)
+        if isinstance(self.extract, StreamDay):
+            check_stream_day(owner, self.event_time)
+        if isinstance(self.extract, Query):
+            check_query(owner, self.extract, self.event_time, self.time)
+            rule = "A day is asked for when it is needed: there is nothing to wait for."
+            check_value(owner, "missing", self.missing, self.missing != "wait", rule)
+
+    def _check_time(self, owner: str) -> None:
+        check_time(owner, self.event_time, self.time, self.columns)
+        rule = "A snapshot's day is in the names of its files; `day` is for the column of an existing table."
+        is_named = not isinstance(self.time, Snapshot) or self.time.day is None
+        check_value(owner, "time", self.time, is_named, rule)
+        check_value(owner, "unique", self.unique, not (self.unique and self.time), "Only events have it; give a `key`.")
+        rule = "Rows without time are never missing; leave it out."
+        waits = self.missing != "fail" and isinstance(self.time, Static)
+        check_value(owner, "missing", self.missing, not waits, rule)
+
+    def _groups(self) -> Mapping[str, int]:
+        try:
+            return re.compile(self.file_pattern).groupindex
+        except re.error as error:
+            raise SettingsError(
+                f"Source {self.name!r} has the file pattern {self.file_pattern!r}, which is no regular expression: "
+                f"{error}.",
+                remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
+            ) from None
+
+    @property
+    def raw_table(self) -> str:
+        """Delta table of the good rows: declared columns plus SOURCE_COLUMNS, partitioned by `event_day` (date)."""
+        return RAW + self.name
+
+    @property
+    def quarantine_table(self) -> str:
+        """Delta table of the bad rows: event_day, source_file, source_line, reason, content, ingested_at."""
+        return QUARANTINE + self.name
+
+
+def check_time(owner: str, event_time: str, time: Snapshot | Static | None, columns: Sequence[Column]) -> None:
+    """Refuse a source with both or neither of `event_time` and `time`, or with a wrong column for them.
+
+    Raises:
+        SettingsError: With source, column and remedy.
+    """
+    if bool(event_time) == (time is not None):
+        both = "both `event_time` and `time`" if event_time else "neither `event_time` nor `time`"
+        raise SettingsError(
+            f"{owner} has {both}.",
+            remedy="Give the column of the event time, or time=Snapshot() or time=Static() where rows are no events.",
+        )
+    day = time.day if isinstance(time, Snapshot) else None
+    for what, name, kinds in (("event_time", event_time, ("date", "timestamp")), ("day", day, ("date",))):
+        if not name:
+            continue
+        types = {column.name: column.type for column in columns}
+        if name not in types:
+            raise SettingsError(
+                f"{owner} refers to the column {name!r}, which it does not declare.",
+                remedy=f"Its columns are {', '.join(types)}.",
+            )
+        rule = f"It is a {' or '.join(kinds)} column, not a {types[name]}."
+        check_value(owner, what, name, types[name] in kinds, rule)

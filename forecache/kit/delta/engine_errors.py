@@ -1,0 +1,69 @@
+"""Errors of Spark, delta-rs and object stores, translated to those of Forecache."""
+
+import re
+
+from forecache.base.errors import ConflictError, ForecacheError, InputError, UnavailableError
+
+
+def type_mismatch_error(table: str, column: str, known: object, given: object) -> InputError:
+    """The error for a column that has another type in the table."""
+    return InputError(
+        f"The table {table!r} holds a column of another type than the rows to be written: {column!r} is "
+        f"{known} there and {given} here.",
+        remedy="Give the changed column a new name, or remove the table and build it anew.",
+    )
+
+
+_GONE = re.compile(r"FILE_NOT_EXIST\][^\n]* file (?P<file>\S+?)\. ")
+
+
+def as_known_error(name: str, error: Exception) -> ForecacheError | None:
+    """Translate an error of a write that a user can act on; None for any other."""
+    text = str(error)
+    if "No space left on device" in text or "os error 28" in text:
+        return UnavailableError(
+            f"The disk is full: the write to table {name!r} was given up and the table is as it was.",
+            remedy="Free some space and run again.",
+        )
+    if type(error).__name__ == "CommitFailedError" or "table already exists" in text:
+        return ConflictError(
+            f"Other processes (runs, streams, log committers, maintenance) kept changing the table {name!r} meanwhile.",
+            remedy="Run the same command again; nothing is written twice.",
+        )
+    return as_missing_file_error(error)
+
+
+def as_missing_file_error(error: Exception) -> UnavailableError | None:
+    """Translate an error of a read whose file was removed; None for any other."""
+    found = _GONE.search(str(error))
+    return found and UnavailableError(
+        f"A file went while it was being read: {found['file']}.",
+        remedy="Run again. If that helps not, its table still names a file that somebody removed: restore the file.",
+    )
+
+
+def as_store_error(name: str, error: Exception) -> UnavailableError | None:
+    """Translate a transient error of an object store; None for any other.
+
+    Retrying is safe: an entry that is still being written can only become the version that is tried again, where its
+    mark is found.
+    """
+    if not isinstance(error, OSError) or isinstance(error, PermissionError):
+        return None
+    return UnavailableError(
+        f"The object store failed a commit to the table {name!r}: {str(error).splitlines()[-1].strip()}.",
+        remedy="Run again; what is committed is not written twice.",
+    )
+
+
+REFUSED = "forecache refuses:"
+"""Marks the message of a refused value in the error of a Spark job; the message ends at the end of the line."""
+
+
+def as_refusal(error: Exception) -> InputError | None:
+    """The error of a value that a task refused; None if the Spark job failed for another reason."""
+    found = re.search(rf"{REFUSED} ([^\n]*)", str(error))
+    if found is None:
+        return None
+    sentence = found[1].partition(" SQLSTATE")[0].strip(" '\"")
+    return InputError(sentence, remedy="Correct the feature function or the declaration; nothing was written.")

@@ -1,0 +1,139 @@
+"""Reading a table's log: its files at the newest version, by partition, removed files, and single entries."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from forecache.base.settings import Settings
+from forecache.kit.delta.files import DataFile, list_entries, partition_text, place_of
+from forecache.kit.delta.read_errors import (
+    LOG,
+    damaged_file,
+    entries_after,
+    newest_checkpoint,
+    open_data_file,
+    reading_log,
+)
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
+    """Open a table at its newest version; None if it does not exist. DamagedError names a damaged file of its log."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        with reading_log(place_of(settings, name), name):
+            return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
+    except TableNotFoundError:
+        return None
+
+
+class CachedTable:
+    """A table that is opened once and then updated, for frequent commits; to be used by one thread."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self._delta: DeltaTable | None = None
+
+    def open_newest(self) -> "DeltaTable | None":
+        """The table, updated to its newest version; None if it does not exist."""
+        if self._delta is not None:
+            try:
+                self._delta.update_incremental()
+                return self._delta
+            except Exception:  # noqa: BLE001  # such as a cleaned log; opening the table again reports what is wrong
+                self._delta = None
+        self._delta = open_if_exists(self._settings, self._name)
+        return self._delta
+
+
+def active_files(delta: "DeltaTable") -> list[DataFile]:
+    """The files that a table consists of; of their statistics only `numRecords` (-1: not known)."""
+    actions = delta.get_add_actions(flatten=True)
+    names = actions.schema.names
+    columns = {
+        name: actions.column(name).to_pylist() for name in names if not name.startswith(("min.", "max.", "null"))
+    }
+    rows = columns.get("num_records") or [None] * actions.num_rows
+    partitions = [name for name in names if name.startswith("partition.")]
+    return [
+        DataFile(
+            unquote(columns["path"][i]),
+            columns["size_bytes"][i],
+            {name.removeprefix("partition."): partition_text(columns[name][i]) for name in partitions},
+            {"numRecords": -1 if rows[i] is None else rows[i]},
+        )
+        for i in range(actions.num_rows)
+    ]
+
+
+def group_by_partition(files: Sequence[DataFile], column: str) -> dict[str, list[DataFile]]:
+    """Files by their value in a partition column, as the Delta log writes it."""
+    found: dict[str, list[DataFile]] = {}
+    for file in files:
+        found.setdefault(str(file.partition.get(column)), []).append(file)
+    return found
+
+
+def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log.
+
+    Args:
+        filesystem: The table's, see `forecache.kit.delta.files.Place.open`.
+        table: Its name, for the error.
+
+    Raises:
+        FileNotFoundError: The entry does not exist (any more).
+        DamagedError: The entry is not valid JSON lines.
+    """
+    path = f"{LOG}/{version:020d}.json"
+    with filesystem.open_input_stream(path) as stream:
+        content = stream.read()
+    try:
+        return [json.loads(line) for line in content.splitlines() if line.strip()]
+    except ValueError as error:
+        raise damaged_file(path, table) from error
+
+
+def removed_files(settings: Settings, name: str) -> dict[str, int] | None:
+    """By path, the time (ms since 1970) of each removal that the newest checkpoint or a later entry records.
+
+    `_last_checkpoint` is optional in Delta's protocol and may be old, lost or torn, so the log's folder is listed.
+
+    Returns:
+        None if that is not known: an entry after the newest checkpoint, or since the first, is missing from the log,
+        for example because another commit cleans the log at this moment.
+    """
+    filesystem = place_of(settings, name).open()
+    names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, LOG)]
+    checkpoint, parts = newest_checkpoint(names)
+    later = entries_after(names, checkpoint)
+    if not (later or parts) or later != list(range(checkpoint + 1, checkpoint + 1 + len(later))):
+        return None
+    found: dict[str, int] = {}
+    try:
+        for part in parts:
+            found |= _removed_in_checkpoint(filesystem, f"{LOG}/{part}", name)
+        for version in later:
+            for action in read_entry(filesystem, version, name):
+                if "remove" in action:
+                    found[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _removed_in_checkpoint(filesystem: Any, path: str, table: str) -> dict[str, int]:
+    import pyarrow.parquet as pq
+
+    with open_data_file(filesystem, path, table) as source:
+        rows = pq.read_table(source, columns=["remove"])["remove"].to_pylist()
+    return {
+        unquote(row["path"]): row["deletionTimestamp"] or 0
+        for row in rows
+        if row is not None and row["path"] is not None
+    }

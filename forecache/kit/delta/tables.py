@@ -1,0 +1,263 @@
+"""Delta tables by name, or by URI if others write them: open, read, replace partitions or rows, append.
+
+Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from forecache.base.errors import InputError, NotFoundError, UnavailableError
+from forecache.base.names import NAME
+from forecache.base.settings import Settings
+from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.files import DataFile, Place, place_of
+from forecache.kit.delta.partitioned_files import write_partitioned
+from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions, take_snapshot
+from forecache.kit.delta.read_errors import reading_log
+from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_rows
+from forecache.kit.spark.session import spark_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable, Schema
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def table_exists(settings: Settings, name: str) -> bool:
+    from deltalake import DeltaTable
+
+    return DeltaTable.is_deltatable(settings.table_uri(name), storage_options=settings.storage_options)
+
+
+def open_table(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable":
+    """Open a table through delta-rs.
+
+    Raises:
+        NotFoundError: The table, or that version of it, does not exist.
+        DamagedError: A file of its log is damaged.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+    from deltalake.exceptions import TableNotFoundError as DeltaTableNotFoundError
+
+    try:
+        with reading_log(place_of(settings, name), name):
+            return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
+    except DeltaTableNotFoundError:
+        raise NotFoundError(
+            f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are."
+        ) from None
+    except DeltaError as error:
+        if version is None:
+            raise
+        raise NotFoundError(
+            f"The table {name!r} has no version {version} any more: {error}.",
+            remedy="`forecache tables` shows the newest version.",
+        ) from None
+
+
+def table_version(settings: Settings, name: str) -> int:
+    """The newest Delta version of a table; NotFoundError if there is no such table."""
+    return open_table(settings, name).version()
+
+
+def read_table(spark: "SparkSession", settings: Settings, name: str, *, version: int | None = None) -> "DataFrame":
+    """Read a table with Spark, at its newest or the given version; NotFoundError if there is no such table."""
+    open_table(settings, name, version=version)
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(spark_path(settings.table_uri(name)))
+
+
+def write_partitions(
+    frame: "DataFrame",
+    settings: Settings,
+    name: str,
+    *,
+    column: str,
+    values: Sequence[date],
+    seen: TableSnapshot | None = None,
+    inputs: Mapping[date, str] | None = None,
+    run_id: str = "",
+) -> ReplaceResult:
+    """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows, in one commit.
+
+    Columns new in the frame are added to the table.
+
+    Args:
+        frame: Rows with `column` in `values` only.
+        column: Partition column (date).
+        seen: The table as the run saw it before it looked at its inputs; None: as it is now.
+        inputs: Text that determines the rows of each partition; see `forecache.kit.delta.partitions`.
+
+    Raises:
+        InputError: Rows of another partition, or a column that has another type in the table; nothing was written.
+        ConflictError: Another run wrote one of the partitions from other inputs meanwhile; it is named.
+        UnavailableError: No space is left on the device; the table is unchanged.
+    """
+    seen = seen or take_snapshot(settings, name, column)
+    written = write_frame(frame, settings, name, partition_by=column)
+    return commit_partitions(
+        written, settings, name, column=column, values=values, seen=seen, inputs=inputs, run_id=run_id
+    )
+
+
+def commit_partitions(
+    written: "tuple[Schema, Sequence[DataFile]]",
+    settings: Settings,
+    name: str,
+    *,
+    column: str,
+    values: Sequence[date],
+    seen: TableSnapshot,
+    inputs: Mapping[date, str] | None = None,
+    run_id: str = "",
+) -> ReplaceResult:
+    """As `write_partitions`, for files that are already written.
+
+    Args:
+        written: The columns of the rows, with `column`, and the files.
+    """
+    schema, files = written
+    wanted = {value.isoformat() for value in values}
+    other = [file.partition[column] for file in files if file.partition[column] not in wanted]
+    if other:
+        raise InputError(
+            f"The rows to be written to the table {name!r} have {column} {other[0]}, which is not among those to be "
+            f"replaced: {', '.join(sorted(wanted))}.",
+            remedy="Leave these rows out.",
+        )
+    target = Target(settings, name, schema, (column,), change_feed=True)
+    note = {"run_id": run_id}
+    return replace_partitions(target, files, column=column, values=values, seen=seen, inputs=inputs, note=note)
+
+
+def replace_rows(
+    frame: "DataFrame | None",
+    settings: Settings,
+    name: str,
+    *,
+    column: str,
+    values: Collection[str],
+    partition_by: str | None = None,
+    within: Collection[date] | None = None,
+    require: Callable[[TableState], None] | None = None,
+    run_id: str = "",
+) -> int:
+    """Replace the rows of a table with `column IN values` by the frame's, in one commit.
+
+    Columns new in the frame are added to the table. Files that have such rows are rewritten without them.
+
+    Args:
+        frame: The new rows; None for none, if the table exists.
+        column: A text column.
+        partition_by: Partition column (date) of the table.
+        within: The only partitions that can have such rows; None: any can.
+        require: Called at each attempt with the table at its newest version; it raises to stop the commit.
+
+    Returns:
+        The Delta version that holds the rows; raises what `forecache.kit.delta.commit.commit` does.
+    """
+    if frame is None:
+        schema, files = open_table(settings, name).schema(), list[DataFile]()
+    elif partition_by is None:
+        schema, files = write_frame(frame, settings, name)
+    else:
+        schema, files = write_partitioned(frame, settings, name, partition_by=partition_by)
+    rest = RowRemover(settings, name, column, frozenset(values))
+    days = None if within is None else {day.isoformat() for day in within}
+
+    def decide(state: TableState) -> Change:
+        if require is not None:
+            require(state)
+        some = [file for file in state.files if days is None or file.partition[str(partition_by)] in days]
+        replaced, kept = rest.rewrite_files(state, some)
+        return Change([*files, *kept], replaced)
+
+    return commit(
+        Target(settings, name, schema, (partition_by,) if partition_by else ()), decide, note={"run_id": run_id}
+    )
+
+
+def replace_table(
+    settings: Settings, name: str, schema: "Schema", files: Sequence[DataFile], *, run_id: str = ""
+) -> int:
+    """Replace all files and the columns of a table, in one commit; older versions stay readable.
+
+    Args:
+        schema, files: From `forecache.kit.delta.writers.write_frame` with `fit=False`.
+
+    Returns:
+        The Delta version that holds the rows; raises what `forecache.kit.delta.commit.commit` does.
+    """
+    target = Target(settings, name, schema, fit=False)
+    return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
+
+
+def append_rows(
+    settings: Settings,
+    name: str,
+    rows: "pa.Table",
+    *,
+    partition_by: Sequence[str] = (),
+) -> int:
+    """Append Arrow rows in one commit, creating the table if needed; returns the Delta version.
+
+    Raises:
+        InputError: The rows have columns that the table lacks, or of another type; nothing was written.
+        ConflictError, UnavailableError: See `forecache.kit.delta.commit.commit`.
+    """
+    from deltalake import Schema
+
+    rows = cast_to_delta_types(rows)
+    schema = Schema.from_arrow(rows.schema)
+    target = Target(settings, name, schema, tuple(partition_by), add_columns=False)
+    written: list[DataFile] | None = None
+
+    def decide(state: TableState) -> Change:
+        nonlocal written
+        if written is None:  # only once the columns are known to fit; the next attempt reuses the files
+            written = write_rows(rows, settings, name, partition_by=partition_by)
+        return Change(written)
+
+    return commit(target, decide)
+
+
+def resolve_place(settings: Settings, uri: str) -> Place:
+    """The place of an existing table; a relative folder is relative to the process's working folder."""
+    if "://" not in uri:
+        return Place(os.path.abspath(uri))
+    if uri.startswith("file://"):
+        return Place(uri.removeprefix("file://"))
+    return Place(uri.replace("s3a://", "s3://", 1), settings.storage_options)
+
+
+def open_existing(settings: Settings, table: str, *, what: str) -> "DeltaTable":
+    """Open a table of the lake by its name, or any Delta table by its folder or URI, at its newest version.
+
+    Args:
+        what: Name of the table's role for messages, such as "The labelled table".
+
+    Raises:
+        NotFoundError: There is no such table.
+        UnavailableError: It does not open, for example because an object store does not answer.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    place = resolve_place(settings, settings.table_uri(table) if NAME.fullmatch(table) else table)
+    try:
+        return DeltaTable(place.uri, storage_options=dict(place.options) or None)
+    except TableNotFoundError:
+        raise NotFoundError(
+            f"{what} {table!r} cannot be read: there is no Delta table in {place.uri}.",
+            remedy="Give the URI of a Delta table, or the name of a table in the lake.",
+        ) from None
+    except (DeltaError, OSError) as error:
+        raise UnavailableError(
+            f"{what} {table!r} cannot be read: {str(error).splitlines()[0]}.",
+            remedy="Check its URI and FORECACHE_STORAGE_OPTIONS.",
+        ) from error

@@ -1,0 +1,199 @@
+"""Data files for a commit: written by Spark's tasks, from Arrow rows, or rewritten without some rows.
+
+They are in new folders below the table, where no reader sees them before a commit names them. Maintenance removes those
+that a failed or killed run left behind.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from forecache.base.settings import Settings
+from forecache.kit.delta.commit import TableState
+from forecache.kit.delta.engine_errors import as_known_error, as_refusal, type_mismatch_error
+from forecache.kit.delta.files import DataFile, list_files, new_path, place_of, retry_write, write_file
+from forecache.kit.delta.log import open_if_exists
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.spark.session import spark_path
+
+if TYPE_CHECKING:
+    from deltalake import Schema
+    from pyspark.sql import DataFrame
+
+_BATCH_ROWS = 1 << 17
+# By type of the rows, the types of the table to which Spark casts them without loss.
+_WIDER = {
+    "byte": ("short", "integer", "long"),
+    "short": ("integer", "long"),
+    "integer": ("long", "double"),
+    "float": ("double",),
+}
+
+
+def write_frame(
+    frame: "DataFrame", settings: Settings, name: str, *, partition_by: str | None = None, fit: bool = True
+) -> tuple["Schema", list[DataFile]]:
+    """Write a frame's rows with Spark; returns their columns and the files.
+
+    Args:
+        fit: Cast columns to their types in the table if those are wider.
+
+    Raises:
+        InputError: A column has a type that does not fit the table's.
+        UnavailableError: No space is left on the device.
+    """
+    if fit:
+        frame = cast_to_table(frame, settings, name)
+    folder = new_folder()
+    writer = frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+    if partition_by:
+        writer = writer.partitionBy(partition_by)
+    try:
+        writer.parquet(f"{spark_path(settings.table_uri(name))}/{folder}")
+    except Exception as error:
+        known = as_known_error(name, error) or as_refusal(error)
+        if known is None:
+            raise
+        raise known from error
+    return schema_of(frame), list_files(place_of(settings, name).open(), folder)
+
+
+def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: Sequence[str] = ()) -> list[DataFile]:
+    """Write Arrow rows, one file for each of their partitions; none if there are no rows.
+
+    Raises:
+        UnavailableError: No space is left on the device.
+    """
+    filesystem, folder = place_of(settings, name).open(), new_folder()
+    found = []
+    try:
+        for partition, some in _split_by_partition(rows, partition_by):
+            found.append(
+                retry_write(
+                    partial(_write_part, filesystem, folder, partition, some), is_remote=settings.lake_is_remote
+                )
+            )
+    except OSError as error:
+        known = as_known_error(name, error)
+        if known is None:
+            raise
+        raise known from error
+    return found
+
+
+def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows: pa.Table) -> DataFile:
+    return write_file(filesystem, new_path(folder, partition), rows.schema, [rows])
+
+
+class RowRemover:
+    """Rewrites the files of a table that have rows with `column IN values`, without these rows.
+
+    As files are immutable, the result for a file is kept, and the next attempt of a commit reuses it.
+    """
+
+    def __init__(self, settings: Settings, name: str, column: str, values: frozenset[str]) -> None:
+        self._settings, self._filesystem = settings, place_of(settings, name).open()
+        self._name, self._column = name, column
+        self._values = pa.array(sorted(values), pa.string())
+        self._folder = new_folder()
+        self._done: dict[str, tuple[bool, DataFile | None]] = {}
+
+    def rewrite_files(self, state: TableState, files: Sequence[DataFile]) -> tuple[list[DataFile], list[DataFile]]:
+        """Returns the files that have such rows, and new files with their other rows."""
+        replaced, rest = [], []
+        for file in files:
+            if file.path not in self._done:
+                self._done[file.path] = retry_write(
+                    partial(self._rewrite_file, state, file), is_remote=self._settings.lake_is_remote
+                )
+            concerned, left = self._done[file.path]
+            replaced += [file] if concerned else []
+            rest += [left] if left is not None else []
+        return replaced, rest
+
+    def _rewrite_file(self, state: TableState, file: DataFile) -> tuple[bool, DataFile | None]:
+        with open_data_file(self._filesystem, file.path, self._name) as source:
+            parquet = pq.ParquetFile(source)
+            dropped = sum(
+                pc.sum(pc.is_in(batch.column(0).cast(pa.string()), self._values)).as_py() or 0
+                for batch in parquet.iter_batches(_BATCH_ROWS, columns=[self._column], use_threads=False)
+            )
+            if dropped in (0, parquet.metadata.num_rows):
+                return dropped > 0, None
+            assert state.delta is not None
+            known = {each.name: each for each in pa.schema(state.delta.schema())}
+            schema = pa.schema([known[name] for name in parquet.schema_arrow.names])
+            path = new_path(self._folder, file.partition)
+            return True, write_file(self._filesystem, path, schema, self._remaining_rows(parquet, schema))
+
+    def _remaining_rows(self, parquet: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
+        for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
+            wanted = pc.invert(pc.is_in(batch.column(self._column).cast(pa.string()), self._values))
+            yield pa.Table.from_batches([batch]).filter(wanted).cast(schema)
+
+
+def new_folder() -> str:
+    return f"written-{uuid.uuid4().hex}"
+
+
+def schema_of(frame: "DataFrame") -> "Schema":
+    """The frame's columns as a Delta schema, all of them nullable."""
+    from deltalake import Schema
+
+    return Schema.from_json(json.dumps(_to_nullable(json.loads(frame.schema.json()))))
+
+
+def _to_nullable(kind: Any) -> Any:
+    """A type of Spark's JSON schema with everything nullable and without column comments."""
+    if not isinstance(kind, dict):
+        return kind
+    flags = {"nullable": True, "containsNull": True, "valueContainsNull": True, "metadata": {}}
+    return {
+        key: [_to_nullable(each) for each in value] if key == "fields" else flags.get(key, _to_nullable(value))
+        for key, value in kind.items()
+    }
+
+
+def cast_to_table(frame: "DataFrame", settings: Settings, name: str) -> "DataFrame":
+    """Cast columns of a frame to their types in the table if those are wider; InputError if they do not fit."""
+    from pyspark.sql import functions as F
+
+    table = open_if_exists(settings, name)
+    if table is None:
+        return frame
+    known = {each.name: each.type for each in table.schema().fields}
+    wider = {}
+    for given in schema_of(frame).fields:
+        there = known.get(given.name, given.type)
+        if there == given.type:
+            continue
+        kind = json.loads(there.to_json())
+        if kind not in _WIDER.get(str(json.loads(given.type.to_json())), ()):
+            raise type_mismatch_error(name, given.name, there, given.type)
+        wider[given.name] = F.col(f"`{given.name}`").cast(kind)
+    return frame.withColumns(wider) if wider else frame
+
+
+def cast_to_delta_types(rows: pa.Table) -> pa.Table:
+    """Cast rows to the types that their Delta table will have."""
+    from deltalake import Schema
+
+    return rows.cast(pa.schema(Schema.from_arrow(rows.schema)))
+
+
+def _split_by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Split rows by partition: the values of the partition columns, and the rows without these columns."""
+    if not rows.num_rows:
+        return
+    if not names:
+        yield {}, rows
+        return
+    for values in rows.select(names).group_by(list(names)).aggregate([]).to_pylist():
+        ours = pa.array([row == values for row in rows.select(names).to_pylist()], pa.bool_())
+        yield values, rows.filter(ours).drop_columns(list(names))

@@ -1,0 +1,156 @@
+"""Encoding of a key's tiles as the bytes of an entry of the view's live layer.
+
+An entry is a row of little-endian int64: a head, then for each day its number (days since 1970) and the tile, then for
+each tile of minutes its number (since 1970) and the tile, both ascending. The head has a format, the numbers of days
+and of tiles of minutes that follow, and the id of the plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.base.errors import DamagedError
+from forecache.kit.windows.layout import Ints, TileLayout
+from forecache.kit.windows.plan import DAY_MINUTES, MergePlan
+
+_WORD = "<i8"
+_FORMAT, _FORMAT_MASK = 1, 0xF
+_DAY_BITS, _DAY_MASK, _MINUTE_BITS, _MINUTE_MASK, _ID_BITS = 4, 0xFFF, 16, 0xFFFF, 32
+MOST_DAYS = _DAY_MASK
+"""Most days that an entry can have."""
+
+
+@dataclass(frozen=True)
+class TileRows:
+    """Tiles of several keys.
+
+    Attributes:
+        owner: Number of each tile's key, ascending.
+        number: Number of the day, or of the tile of minutes.
+        words: int64 [m, width], see `forecache.kit.windows.layout`.
+    """
+
+    owner: NDArray[np.intp]
+    number: Ints
+    words: Ints
+
+
+class TileCodec:
+    """Encodes and decodes the entries of a plan."""
+
+    def __init__(self, plan: MergePlan) -> None:
+        self.plan = plan
+        self.day, self.minute = TileLayout(plan.day_states), TileLayout(plan.minute_states)
+        self._known = (plan.id << _ID_BITS) | _FORMAT
+        self._mask = ~((_MINUTE_MASK << _MINUTE_BITS) | (_DAY_MASK << _DAY_BITS)) & (2**64 - 1)
+
+    def decode_one(self, entry: bytes) -> tuple[Ints, Ints]:
+        """The days and the tiles of minutes of an entry, int64 [m, 1 + width]: their numbers, then the tiles."""
+        words = np.frombuffer(entry, _WORD)
+        head = int(words[0]) & (2**64 - 1)
+        if head & self._mask != self._known:
+            raise self._other_plan_error()
+        end = 1 + ((head >> _DAY_BITS) & _DAY_MASK) * (1 + self.day.width)
+        return words[1:end].reshape(-1, 1 + self.day.width), words[end:].reshape(-1, 1 + self.minute.width)
+
+    def decode(self, entries: Sequence[bytes | None]) -> tuple[TileRows, TileRows]:
+        """The days and the tiles of minutes of several entries; None has none.
+
+        Raises:
+            DamagedError: An entry is of another plan.
+        """
+        there = [place for place, entry in enumerate(entries) if entry is not None]
+        if not there:
+            return self._no_rows
+        words, starts, days, minutes = self._heads([entry for entry in entries if entry is not None])
+        owners = np.array(there)
+        day_rows = _rows(words, owners, starts + 1, days, 1 + self.day.width)
+        return day_rows, _rows(words, owners, starts + 1 + days * (1 + self.day.width), minutes, 1 + self.minute.width)
+
+    def drop_before(self, entries: Sequence[bytes], first_day: int) -> list[bytes | None]:
+        """Drop the tiles of days before `first_day`, and of their minutes; None for an entry without any left.
+
+        Args:
+            first_day: In days since 1970.
+        """
+        if not entries:
+            return []
+        first_minute = first_day * DAY_MINUTES // max(1, self.plan.tile_minutes)
+        kept: list[bytes | None] = list(entries)
+        # Numbers ascend, so the first ones show for most entries that nothing has to be dropped.
+        words, starts, days, minutes = self._heads(entries)
+        oldest_day = words[starts + np.minimum(days, 1)]
+        behind = starts + 1 + days * (1 + self.day.width)
+        oldest_minute = words[np.where(minutes > 0, behind, starts)]
+        has_old = ((days > 0) & (oldest_day < first_day)) | ((minutes > 0) & (oldest_minute < first_minute))
+        places = np.flatnonzero(has_old | (days + minutes == 0)).tolist()
+        day, minute = self.decode([entries[place] for place in places])
+        day, minute = _rows_from(day, first_day), _rows_from(minute, first_minute)
+        left = np.bincount(np.concatenate([day.owner, minute.owner]), minlength=len(places)).tolist()
+        for place, entry, count in zip(places, self.encode(len(places), day, minute), left, strict=True):
+            kept[place] = entry if count else None
+        return kept
+
+    def encode(self, num_keys: int, day: TileRows, minute: TileRows) -> list[bytes]:
+        """Encode the entry of each key from tiles whose numbers ascend within a key."""
+        days, minutes = np.bincount(day.owner, minlength=num_keys), np.bincount(minute.owner, minlength=num_keys)
+        sizes = 1 + days * (1 + self.day.width) + minutes * (1 + self.minute.width)
+        ends = np.cumsum(sizes)
+        words = np.empty(int(ends[-1]) if num_keys else 0, _WORD)
+        starts = ends - sizes
+        heads = (minutes.astype(np.uint64) << np.uint64(_MINUTE_BITS)) | (
+            days.astype(np.uint64) << np.uint64(_DAY_BITS)
+        )
+        words[starts] = (heads | np.uint64(self._known)).view(np.int64)
+        _fill(words, starts + 1, days, day)
+        _fill(words, starts + 1 + days * (1 + self.day.width), minutes, minute)
+        content, bounds = words.tobytes(), [0, *(ends * 8).tolist()]
+        return [content[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+
+    def _heads(self, entries: Sequence[bytes]) -> tuple[Ints, Ints, Ints, Ints]:
+        """The words of all entries in one array, and of each entry its start and its numbers of days and minutes."""
+        sizes = np.fromiter(map(len, entries), np.int64, len(entries)) >> 3
+        words = np.frombuffer(b"".join(entries), _WORD)
+        starts = np.cumsum(sizes) - sizes
+        heads = words[starts].view(np.uint64)
+        if ((heads & np.uint64(self._mask)) != np.uint64(self._known)).any():
+            raise self._other_plan_error()
+        counts = heads.view(np.int64)
+        return words, starts, (counts >> _DAY_BITS) & _DAY_MASK, (counts >> _MINUTE_BITS) & _MINUTE_MASK
+
+    @cached_property
+    def _no_rows(self) -> tuple[TileRows, TileRows]:
+        nobody = np.zeros(0, np.intp)
+        day, minute = np.zeros((0, self.day.width), np.int64), np.zeros((0, self.minute.width), np.int64)
+        return TileRows(nobody, nobody, day), TileRows(nobody, nobody, minute)
+
+    def _other_plan_error(self) -> DamagedError:
+        return DamagedError(
+            f"The live layer of the view {self.plan.view!r} holds tiles of another declaration.",
+            remedy="Start the stream that keeps the view again: its live layer is then made anew.",
+        )
+
+
+def _rows_from(rows: TileRows, first: int) -> TileRows:
+    """The tiles whose number is at least `first`."""
+    kept = rows.number >= first
+    return TileRows(rows.owner[kept], rows.number[kept], rows.words[kept])
+
+
+def _rows(words: Ints, owners: Ints, starts: Ints, counts: Ints, size: int) -> TileRows:
+    which = np.repeat(np.arange(len(owners)), counts)
+    within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = words[(starts[which] + within * size)[:, None] + np.arange(size)]
+    return TileRows(owners[which], rows[:, 0], rows[:, 1:])
+
+
+def _fill(words: Ints, starts: Ints, counts: Ints, rows: TileRows) -> None:
+    size = 1 + rows.words.shape[1]
+    within = np.arange(len(rows.owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    at = starts[rows.owner] + within * size
+    words[at] = rows.number
+    if size > 1:
+        words[at[:, None] + np.arange(1, size)] = rows.words

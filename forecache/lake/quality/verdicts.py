@@ -1,0 +1,156 @@
+"""Verdicts: the result of the checks on each as-of date of a table, kept in the stage ledger.
+
+Dagster records a partition as materialized even if its blocking check failed, so every reader of an as-of date, above
+all the publisher, has to read its verdict. An as-of date with the same rows and expectations is not checked again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from forecache.base.errors import CheckError
+from forecache.base.settings import Settings
+from forecache.declare import Expectation
+from forecache.kit.delta.tables import read_table
+from forecache.lake.ledger import StageRecord, last_record
+from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.validate import validate
+from forecache.lake.stage import Stage, StageOutcome, format_nights
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE = "check"
+DRIFT_STAGE = "drift"
+"""Ledger stage of the drift verdicts; `blocks` in their details is the reason why a date must not be published."""
+_MAX_VALIDATIONS = 64
+
+
+def check_nights(
+    spark: "SparkSession",
+    settings: Settings,
+    table: str,
+    expectations: Sequence[Expectation],
+    *,
+    column: str,
+    states: Mapping[date, str],
+    version: int | None = None,
+    run_id: str = "",
+) -> dict[date, CheckReport]:
+    """Check as-of dates of a table against expectations and record the verdicts.
+
+    Dates without a current verdict are checked together in one validation. If that finds something, the dates are
+    halved until the failing ones are found. At most 64 validations are run; after that every date of an undivided range
+    gets the range's verdict, so that a good date in it can fail.
+
+    Args:
+        column: Partition column (date) of the table.
+        states: Text without blanks that identifies the rows of each date, such as the digest of its data files.
+        version: Delta version that has these rows; None: the newest.
+
+    Returns:
+        A report for each date.
+    """
+
+    def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
+        frame = read_table(spark, settings, table, version=version)
+        found = _Bisection(frame, table, expectations, column).check(nights)
+        return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
+
+    stage, inputs = Stage(settings, STAGE, table, run_id), check_inputs(states, expectations)
+    records, _ = stage.run_nights(inputs, check, at_once=max(1, len(inputs)))
+    return {night: CheckReport.from_dict(records[night].details) for night in sorted(records)}
+
+
+def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]) -> dict[date, str]:
+    """Text that identifies what each date's verdict depends on: the rows and the expectations."""
+    declared = _fingerprint(expectations)
+    return {night: f"{state} {declared}" for night, state in states.items()}
+
+
+def require_passed(settings: Settings, table: str, night: date, *, state: str, drift: bool = False) -> None:
+    """Refuse an as-of date whose rows were not checked in this state, or failed; the same for a measured drift.
+
+    Args:
+        state: Text that identifies the rows, as passed to `check_nights`.
+        drift: Refuse also an as-of date whose drift was never measured.
+
+    Raises:
+        CheckError: The date is refused; the message says why.
+    """
+    verdict = refuse_failed_date(settings, table, night)
+    if verdict is None:
+        raise CheckError(
+            f"As-of date {night} of table {table!r} was never checked.", remedy="Run the pipeline for that date."
+        )
+    if verdict.inputs.partition(" ")[0] != state:
+        raise CheckError(
+            f"As-of date {night} of table {table!r} was checked, but has other rows since.",
+            remedy="Run the pipeline for that date, which checks the present rows.",
+        )
+    measured = last_record(settings, DRIFT_STAGE, table, night)
+    if (measured is None and drift) or (measured is not None and measured.inputs.partition(" ")[0] != state):
+        raise CheckError(
+            f"The drift of as-of date {night} of table {table!r} was not measured on the rows that are there now.",
+            remedy="Run the pipeline for that date, which measures the present rows.",
+        )
+
+
+def refuse_failed_date(settings: Settings, table: str, night: date) -> StageRecord | None:
+    """Refuse an as-of date whose check failed or whose drift blocks; returns the verdict, None if it has none.
+
+    Raises:
+        CheckError: The date is refused; the message says why.
+    """
+    drift = last_record(settings, DRIFT_STAGE, table, night)
+    if drift is not None and drift.details["blocks"]:
+        raise CheckError(
+            f"As-of date {night} of table {table!r} has drifted too far: {drift.details['blocks']}",
+            remedy="Fix the cause, or declare that drift does not block, and run the as-of date again.",
+        )
+    verdict = last_record(settings, STAGE, table, night)
+    if verdict is None:
+        return None
+    report = CheckReport.from_dict(verdict.details)
+    if not report.success:
+        raise CheckError(
+            f"As-of date {night} of table {table!r} failed its check: {report.sentence}",
+            remedy="Fix the cause and run the as-of date again.",
+        )
+    return verdict
+
+
+class _Bisection:
+    """Validates dates together, and halves a failing range until the failing dates are found."""
+
+    def __init__(self, frame: "DataFrame", table: str, expectations: Sequence[Expectation], column: str) -> None:
+        self._frame = frame
+        self._table = table
+        self._expectations = expectations
+        self._column = column
+        self._left = _MAX_VALIDATIONS
+
+    def check(self, nights: Sequence[date]) -> dict[date, CheckReport]:
+        report = self._validate(nights)
+        if (report.success and not report.warnings) or len(nights) == 1 or self._left < 2:
+            return dict.fromkeys(nights, report)
+        middle = len(nights) // 2
+        return self.check(nights[:middle]) | self.check(nights[middle:])
+
+    def _validate(self, nights: Sequence[date]) -> CheckReport:
+        from pyspark.sql import functions as F
+
+        self._left -= 1
+        # Literals let Delta skip the other partitions' files; as text they cost one call of the JVM for all.
+        dates = ", ".join(f"DATE '{night.isoformat()}'" for night in nights)
+        chosen = F.expr(f"`{self._column}` IN ({dates})")
+        return validate(
+            self._frame.where(chosen), self._expectations, name=f"{self._table} for {format_nights(nights)}"
+        )
+
+
+def _fingerprint(expectations: Sequence[Expectation]) -> str:
+    text = json.dumps([[e.type, dict(e.arguments), e.severity] for e in expectations], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

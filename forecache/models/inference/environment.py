@@ -1,0 +1,132 @@
+"""Comparison of a model's required packages with the installed ones: an error or a recorded warning.
+
+The driver compares the model's requirements with its own packages, and sends the workers the versions of those that
+decide about a value; a worker with other versions refuses before it scores a row. A package counts as
+installed if another one provides the same module: a model that requires `xgboost` runs with `xgboost-cpu`. Runs inside
+Spark's Python workers: imports nothing heavy.
+"""
+
+import re
+import socket
+import sys
+from collections.abc import Collection, Mapping
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from forecache.base.errors import InputError
+from forecache.models.inference.runtimes.runtime import Runtime
+
+# Operators whose version the model accepts; other operators name the first version that it does not accept.
+_ASKS = ("==", "~=", ">=", "<=")
+
+
+def deciding_versions(model_path: Path, runtime: Runtime) -> dict[str, str]:
+    """Installed packages that decide about a runtime's values; for a generic runtime those that the model requires."""
+    names = runtime.packages
+    file = model_path / "requirements.txt"
+    if runtime.generic:
+        wanted = re.findall(r"(?m)^\s*([\w.-]+)", file.read_text().lower()) if file.is_file() else []
+        modules = {_module_of(name) for name in wanted}
+        names = tuple(name for name in names if _module_of(name) in modules)
+    providers = dict.fromkeys(found for name in names if (found := _provider(name)) is not None)
+    return {name: metadata.version(name) for name in providers}
+
+
+def require_versions(packages: Mapping[str, str]) -> None:
+    """Refuse to score if packages here have other versions than on the driver.
+
+    Raises:
+        InputError: A package is missing or has another version.
+    """
+    for name, planned, here in differing_versions(packages):
+        raise InputError(
+            f"The worker {socket.gethostname()} ({sys.executable}) has {name} {here}, "
+            f"and the driver, which compared the model with its own packages, has {planned}.",
+            remedy="Give executors the driver's environment: the same image, archive or path.",
+        )
+
+
+def differing_versions(packages: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Name, given version and version here of each package whose version here differs."""
+    here = {name: _installed_version(name) for name in packages}
+    return [(name, wanted, here[name] or "not installed") for name, wanted in packages.items() if here[name] != wanted]
+
+
+def _installed_version(name: str) -> str | None:
+    """The version of a package, or of the one that provides its module."""
+    provider = _provider(name)
+    return None if provider is None else metadata.version(provider)
+
+
+@cache
+def _provider(name: str) -> str | None:
+    """The installed package of this name, else the one that provides the module of that name; None without one."""
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        module = _module_of(name)
+        if find_spec(module) is None:
+            return None
+        return next(iter(metadata.packages_distributions().get(module, ())), None)
+    return name
+
+
+def _module_of(name: str) -> str:
+    """The module that a package provides; suffixes of builds for other devices or sizes are removed."""
+    return re.sub(r"[-_.]+", "_", re.sub(r"[-_.](cpu|gpu|cuda|skinny|headless|binary)$", "", name.lower()))
+
+
+def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[str, ...]:
+    """Compare `requirements.txt` of a model with the installed packages.
+
+    Args:
+        packages: Those that may not have another major version.
+
+    Returns:
+        A sentence for each package that is missing or has another version.
+
+    Raises:
+        InputError: One of them is missing or has another major version.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import Version
+
+    file = model_path / "requirements.txt"
+    if not file.is_file():
+        return ()
+    modules = {_module_of(name) for name in packages}
+    warnings: list[str] = []
+    for line in file.read_text().splitlines():
+        text = line.split(" #")[0].strip()
+        if not text or text.startswith(("-", "#")):
+            continue
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            warnings.append(f"the model's requirement {text!r} cannot be compared")
+            continue
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        major = _module_of(wanted.name) in modules
+        installed = _installed_version(wanted.name)
+        if installed is None:
+            if major:
+                raise InputError(
+                    f"The model needs {text}, and {wanted.name} is not installed.",
+                    remedy=f"Install it here and on the executors: `pip install {text!r}`.",
+                ) from None
+            warnings.append(f"the model was logged with {text}; {wanted.name} is not installed")
+            continue
+        if wanted.specifier.contains(Version(installed).public, prereleases=True):
+            continue
+        named = [clause.version.removesuffix(".*") for clause in wanted.specifier if clause.operator in _ASKS]
+        asked = {Version(text).major for text in named}
+        if major and asked and Version(installed).major not in asked:
+            raise InputError(
+                f"The model needs {text}, and version {installed} is installed: another major version.",
+                remedy="Install the model's version, or train and log the model again with this one.",
+            )
+        warnings.append(f"the model was logged with {text}; {installed} is installed")
+    return tuple(warnings)

@@ -1,0 +1,136 @@
+"""scikit-learn: an estimator that Forecache trained and saved with skops, of types that run no code of the file."""
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from forecache.base.errors import CheckError
+from forecache.models.inference.arrays import run_in_blocks
+from forecache.models.inference.kernel_spec import OUTPUTS, KernelSpec
+from forecache.models.inference.runtimes.runtime import (
+    Kernel,
+    MatrixKernel,
+    PackedModel,
+    Predict,
+    Runtime,
+    StoredModel,
+    new_spec,
+)
+from forecache.models.inference.runtimes.trees import refuse_unsound_trees
+
+SAFE_TYPES = (
+    "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+"""Types that skops does not trust by itself and that hold numbers only: loading them runs no code of the file.
+
+Compiled code walks trees without checking bounds; `forecache.models.inference.runtimes.trees` checks them before."""
+_IMPORTS_TORCH = "sklearn.externals.array_api_compat.torch"
+_ROW_BY_ROW = frozenset(
+    f"{name}{kind}"
+    for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest", "GradientBoosting", "HistGradientBoosting")
+    for kind in ("Classifier", "Regressor")
+)
+"""scikit-learn's estimators that score each row by comparisons and sums of its own, independent of other rows."""
+
+
+def _pack(model: StoredModel) -> "PackedModel | str":
+    flavour = model.flavours["sklearn"]
+    if OUTPUTS not in model.metadata:
+        return "was not trained by Forecache"
+    if flavour.get("serialization_format") != "skops":
+        return "is saved as a pickle"
+    return PackedModel(
+        new_spec("sklearn", model.signature, "float32", {}),
+        (model.path / flavour["pickled_model"]).read_bytes(),
+        "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each",
+    )
+
+
+def load_predict(payload: bytes, *, several: bool = False) -> Predict:
+    """Load the prediction function from a skops file: probabilities of the second class, or predictions, float64 [n].
+
+    Args:
+        several: Return the probabilities of all classes, or all predictions, float64 [n, values].
+
+    Raises:
+        CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
+    """
+    from joblib import parallel_config  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
+
+    estimator, pools = load_skops(payload), ThreadpoolController()
+    classifies = hasattr(estimator, "predict_proba")
+
+    def predict(matrix: np.ndarray) -> np.ndarray:
+        # Threads of a forest add up its trees in the order in which they end, and those of BLAS split its sums.
+        with parallel_config(backend="sequential"), pools.limit(limits=1):
+            values = estimator.predict_proba(matrix) if classifies else estimator.predict(matrix)
+        values = values[:, 1] if classifies and not several else values
+        return np.asarray(values, np.float64).reshape((len(matrix), -1) if several else len(matrix))
+
+    if type(estimator).__name__ in _ROW_BY_ROW:
+        return predict
+    # In float64: OpenBLAS's product in float32 gives a row other last bits at another position in the matrix.
+    return lambda matrix: run_in_blocks(matrix.astype(np.float64), lambda block: [predict(block)])[0]
+
+
+def skops_io() -> ModuleType:
+    """The module `skops.io`, imported without torch.
+
+    skops lists scikit-learn's estimators, and so imports all of its packages. One of them imports torch if that is
+    installed: three of the six seconds of CPU that the import took.
+    """
+    if "skops.io" not in sys.modules and "torch" not in sys.modules:
+        sys.modules[_IMPORTS_TORCH] = None  # type: ignore[assignment]  # the import of torch fails, and is ignored
+        try:
+            import skops.io
+        finally:
+            sys.modules.pop(_IMPORTS_TORCH, None)
+    import skops.io
+
+    return skops.io
+
+
+def load_skops(payload: bytes) -> Any:
+    """A scikit-learn estimator from a skops file.
+
+    Raises:
+        CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
+    """
+    refuse_untrusted(payload)
+    estimator = skops_io().loads(payload, trusted=list(SAFE_TYPES))
+    refuse_unsound_trees(estimator)
+    return estimator
+
+
+def untrusted_types(payload: bytes) -> list[str]:
+    """Types in a skops file that are not known to be safe."""
+    return [name for name in skops_io().get_untrusted_types(data=payload) if name not in SAFE_TYPES]
+
+
+def refuse_untrusted(payload: bytes) -> None:
+    """Refuse a skops file that would run code when it is loaded; see `load_skops`."""
+    untrusted = untrusted_types(payload)
+    if untrusted:
+        raise CheckError(
+            f"The estimator holds {untrusted[0]}, which cannot be loaded without trusting code in the file.",
+            remedy="docs/models.md lists the estimators that can; LightGBM and XGBoost estimators stand alone.",
+        )
+
+
+def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    predict = load_predict(payload(), several=spec.outputs[0].width is not None)
+    return MatrixKernel(spec, lambda matrix: [predict(matrix)])
+
+
+RUNTIME = Runtime("sklearn", "sklearn", ("scikit-learn", "skops"), _pack, _load)

@@ -1,0 +1,220 @@
+"""Moves of the alias `champion`: by the gate, by a person, or by a rollback.
+
+Each move is first written to the ledger, whose last row says which version is the champion; the aliases follow it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from forecache.base.errors import CheckError, ConflictError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.registry.aliases import end_challenge, finish_move, reconcile_aliases
+from forecache.models.registry.gate.verdicts import outdated_reason
+from forecache.models.registry.promotions import (
+    OtherDecisionError,
+    Promotion,
+    earlier_champions,
+    find_closing_row,
+    promotions,
+    record_promotion,
+)
+from forecache.models.registry.versions.model_versions import (
+    CHAMPION,
+    REJECTED,
+    ROLLED_BACK,
+    WAITING,
+    ModelVersion,
+    find_champion,
+    list_models,
+    model_version,
+    registry_lock,
+    verified_folder,
+)
+from forecache.models.tracking.artifacts import CHECKSUMS_TAG
+from forecache.models.tracking.client import connect_mlflow
+
+
+def promote_version(
+    settings: Settings,
+    pipeline: Pipeline,
+    version: int,
+    *,
+    actor: str,
+    reason: str = "",
+    run_id: str = "",
+    outdated_verdict: bool = False,
+) -> Promotion:
+    """Make a version that passed the gate, or waits for approval, the champion, by a person's decision.
+
+    Args:
+        outdated_verdict: Promote a version that waits for approval even if its verdict is outdated.
+
+    Raises:
+        NotFoundError: The version does not exist.
+        ConflictError: It, or a version with the same inputs and weights, is the champion already; or another decision
+            was recorded meanwhile or is under way.
+        CheckError: It did not pass the gate, its artifact was changed, or it waits for approval with a verdict that is
+            outdated because the champion or the gate's declaration has changed.
+    """
+    with registry_lock(settings):
+        entries = reconcile_aliases(settings, pipeline)
+        chosen = model_version(settings, pipeline, version)
+        if CHAMPION in chosen.aliases:
+            raise ConflictError(f"Model {pipeline.name!r} version {version} is the champion already.")
+        _refuse_equal(settings, pipeline, chosen, entries)
+        if chosen.gate not in ("passed", WAITING, ROLLED_BACK):
+            why = chosen.tags.get("gate_reason", "it was never judged")
+            raise CheckError(
+                f"Model {pipeline.name!r} version {version} did not pass the gate: {why}.",
+                remedy="Train a better one, or change the gate in the pipeline's declaration.",
+            )
+        entry = describe_move(settings, pipeline, chosen, action="promote", actor=actor, reason=reason, run_id=run_id)
+        if chosen.gate == WAITING and (why := outdated_reason(pipeline, chosen, entry.from_version)):
+            if not outdated_verdict:
+                raise _outdated_error(pipeline, version, why)
+            entry = replace(entry, outdated_verdict=True, reason=f"{reason} (on an outdated verdict: {why})".strip())
+        verified_folder(settings, chosen)
+        entry = make_opening_row(entry)
+        record_promotion(settings, entry, after=entries[-1] if entries else None)
+        finish_move(settings, pipeline, entry)
+        return close_operation(settings, pipeline, make_closing_row(entry))
+
+
+def _refuse_equal(settings: Settings, pipeline: Pipeline, chosen: ModelVersion, entries: Sequence[Promotion]) -> None:
+    equal = find_equal_champion(settings, pipeline, chosen, entries)
+    if equal is not None:
+        is_champion = CHAMPION in equal.aliases
+        raise ConflictError(
+            f"Model {pipeline.name!r} version {chosen.version} has the same inputs and weights as version "
+            f"{equal.version}, which {'is the champion already' if is_champion else 'was champion before'}.",
+            remedy="" if is_champion else f"`forecache promote {pipeline.name} {equal.version}` brings that back.",
+        )
+
+
+def _outdated_error(pipeline: Pipeline, version: int, why: str) -> CheckError:
+    name = pipeline.name
+    return CheckError(
+        f"The verdict on model {name!r} version {version} is outdated: {why}.",
+        remedy=f"`forecache models judge {name} {version}`, or the decision `judge` of the job approve_{name}, judges "
+        "it again without training. To promote it all the same, add --outdated-verdict, or set it in the job.",
+    )
+
+
+def reject_version(
+    settings: Settings, pipeline: Pipeline, version: int, *, actor: str, reason: str = "", run_id: str = ""
+) -> Promotion:
+    """Reject a version that waits for approval, by a person's decision; the champion does not change.
+
+    A rejected challenger loses the alias `challenger`.
+
+    Raises:
+        NotFoundError: The version does not exist.
+        ConflictError: It does not wait for approval, or another decision was recorded meanwhile or is under way.
+    """
+    with registry_lock(settings):
+        entries = reconcile_aliases(settings, pipeline)
+        chosen = model_version(settings, pipeline, version)
+        if chosen.gate != WAITING:
+            raise ConflictError(f"Model {pipeline.name!r} version {version} does not wait for approval: {chosen.gate}.")
+        entry = describe_move(settings, pipeline, chosen, action="reject", actor=actor, reason=reason, run_id=run_id)
+        entry = replace(entry, to_version=entry.from_version, candidate=version, verdict="failed")
+        record_promotion(settings, entry, after=entries[-1] if entries else None)
+        end_challenge(settings, pipeline, version)
+        client = connect_mlflow(settings)
+        client.set_model_version_tag(pipeline.name, str(version), "gate_reason", f"rejected by {actor}: {reason}")
+        client.set_model_version_tag(pipeline.name, str(version), "gate", REJECTED)
+        return entry
+
+
+def describe_move(
+    settings: Settings,
+    pipeline: Pipeline,
+    to: ModelVersion,
+    *,
+    action: str,
+    actor: str,
+    reason: str = "",
+    run_id: str = "",
+) -> Promotion:
+    """The ledger row for a move of the alias `champion` from its present version to `to`; writes nothing."""
+    before = find_champion(settings, pipeline)
+    table, table_version = to.training_table
+    return Promotion(
+        pipeline=pipeline.name,
+        action=action,
+        actor=actor,
+        from_version=before.version if before else None,
+        to_version=to.version,
+        verdict="passed",
+        reason=reason,
+        metrics=dict(to.metrics),
+        training_table=table,
+        training_version=table_version,
+        run_id=run_id,
+        recorded_at=datetime.now(timezone.utc),
+    )
+
+
+def make_opening_row(entry: Promotion) -> Promotion:
+    """The opening row of an operation."""
+    return replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
+
+
+def make_closing_row(entry: Promotion) -> Promotion:
+    """The closing row of an operation, timestamped now."""
+    return replace(entry, verdict="passed", recorded_at=datetime.now(timezone.utc))
+
+
+def find_equal_champion(
+    settings: Settings, pipeline: Pipeline, version: ModelVersion, entries: Sequence[Promotion]
+) -> ModelVersion | None:
+    """Another version with the same inputs and weights that has been champion, None if there is none.
+
+    Two machines that train at once register two such versions. If both have been champion, only the
+    present champion counts for the other one.
+    """
+    past = earlier_champions(entries)
+    if "inputs" not in version.tags:
+        return None
+    return next(
+        (
+            other
+            for other in list_models(settings, pipeline)
+            if other.version != version.version
+            and other.tags.get("inputs") == version.tags["inputs"]
+            and (CHAMPION in other.aliases or (other.version in past and version.version not in past))
+        ),
+        None,
+    )
+
+
+def close_operation(settings: Settings, pipeline: Pipeline, closing: Promotion) -> Promotion:
+    """Append the closing row of an operation, unless another machine has closed it; returns the row that closes it."""
+    while True:
+        entries = promotions(settings, pipeline.name)
+        other = find_closing_row(entries, closing.operation)
+        if other is not None:
+            reconcile_aliases(settings, pipeline)
+            return other
+        try:
+            record_promotion(settings, closing, after=entries[-1])
+        except OtherDecisionError:
+            continue
+        return closing
+
+
+def diff_models(settings: Settings, pipeline: Pipeline, first: int, second: int) -> dict[str, tuple[Any, Any]]:
+    """Pairs of values that differ between two versions: metrics, training data, code, features, parameters."""
+    client = connect_mlflow(settings)
+    sides = []
+    for number in (first, second):
+        version = model_version(settings, pipeline, number)
+        parameters = client.get_run(version.run_id).data.params if version.run_id else {}
+        tags = {name: value for name, value in version.tags.items() if name != CHECKSUMS_TAG}
+        sides.append({**parameters, **tags, **version.metrics})
+    names = sorted(set(sides[0]) | set(sides[1]))
+    pairs = {name: (sides[0].get(name), sides[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

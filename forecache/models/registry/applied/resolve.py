@@ -1,0 +1,149 @@
+"""Resolve URIs of registered models, and number models that MLflow does not number."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from forecache.base.errors import NotFoundError, UnavailableError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline, RegisteredModel
+from forecache.lake.ledger import StageRecord, all_records, append_records
+from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.tracking.client import connect_mlflow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def resolve_uri(settings: Settings, pipeline: Pipeline, model: RegisteredModel) -> ModelVersion:
+    """The version that a URI names now, by number or alias; the model of a run has the version 0.
+
+    Raises:
+        NotFoundError: There is no such model, version, alias or run.
+        UnavailableError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = connect_mlflow(settings)
+        return _look_up(client, pipeline, model.uri)
+    except MlflowException as error:
+        if error.error_code not in _UNKNOWN:
+            raise unavailable_error(model.uri, error) from None
+        raise NotFoundError(
+            f"MLflow has no {model.uri}: {mlflow_message(error)}.",
+            remedy="Register the model or give the alias in MLflow, or correct the URI of the declaration.",
+        ) from None
+
+
+def registered_versions(settings: Settings, model: RegisteredModel) -> list[ModelVersion]:
+    """All versions of the registered model, newest first; empty if there is none.
+
+    Raises:
+        UnavailableError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = connect_mlflow(settings)
+        found = client.search_model_versions(f"name='{model.name}'", max_results=1000)
+        named = client.get_registered_model(model.name).aliases if found else {}
+    except MlflowException as error:
+        raise unavailable_error(model.uri, error) from None
+    versions = sorted(map(_convert_version, found), key=lambda version: -version.version)
+    aliases = {v.version: tuple(sorted(a for a, number in named.items() if int(number) == v.version)) for v in versions}
+    return [replace(version, aliases=aliases[version.version]) for version in versions]
+
+
+def unavailable_error(uri: str, error: Exception) -> UnavailableError:
+    """The error for an MLflow that does not answer; raise it from None, as its cause may hold credentials."""
+    return UnavailableError(
+        f"MLflow cannot be asked for {uri}: {mlflow_message(error)}.",
+        remedy="What was scored and published stays. Run again when the server of FORECACHE_MLFLOW_URI answers.",
+    )
+
+
+def mlflow_message(error: Exception) -> str:
+    """The first line of an error's message, without user and password of a server."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" failed with exception ")
+    return re.sub(r"//[^/@\s]*@", "//", f"{said[0]} failed" if said[1] else said[0].rstrip("."))
+
+
+def find_version(settings: Settings, model: RegisteredModel, number: int) -> ModelVersion | None:
+    """A version of the registered model, None if it was deleted.
+
+    Raises:
+        UnavailableError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _convert_version(connect_mlflow(settings).get_model_version(model.name, str(number)))
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN:
+            return None
+        raise unavailable_error(model.uri, error) from None
+
+
+def _look_up(client: "MlflowClient", pipeline: Pipeline, uri: str) -> ModelVersion:
+    scheme, _, rest = uri.partition(":/")
+    if scheme == "runs":
+        run = client.get_run(rest.partition("/")[0]).info
+        return make_numbered_version(pipeline, 0, uri, run_id=run.run_id, created_at=_utc_time(run.start_time))
+    if "@" in rest:
+        return _convert_version(client.get_model_version_by_alias(*rest.rsplit("@", 1)))
+    return _convert_version(client.get_model_version(*rest.rsplit("/", 1)))
+
+
+def _utc_time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+
+
+def _convert_version(version: Any) -> ModelVersion:
+    return ModelVersion(
+        name=version.name,
+        version=int(version.version),
+        run_id=version.run_id or "",
+        uri=f"models:/{version.name}/{version.version}",
+        aliases=tuple(sorted(version.aliases)),
+        gate="none",
+        created_at=_utc_time(version.creation_timestamp),
+        tags=dict(version.tags),
+    )
+
+
+def make_numbered_version(
+    pipeline: Pipeline, number: int, uri: str, *, run_id: str = "", created_at: datetime | None = None
+) -> ModelVersion:
+    """The version of a model whose number is from the ledger."""
+    return ModelVersion(pipeline.name, number, run_id, uri, (), "none", created_at or datetime.now(timezone.utc))
+
+
+_STAGE = "model"
+
+
+def recorded_models(settings: Settings, subject: str) -> dict[int, StageRecord]:
+    """The recorded models of a pipeline by number, from 1; `inputs` of a row identifies the model."""
+    first: dict[str, StageRecord] = {}
+    for row in all_records(settings, _STAGE, subject):
+        first.setdefault(row.inputs, row)
+    return dict(enumerate(first.values(), start=1))
+
+
+def number_model(settings: Settings, subject: str, identity: str, details: Mapping[str, Any], *, run_id: str) -> int:
+    """The model's version number; records the model under the next number if it is new.
+
+    The number is the position among the ledger's rows about the pipeline's models. Rows are only appended, so two
+    machines that use a new model at once agree on its number.
+    """
+    for _ in range(2):  # look, record, look again
+        for number, row in recorded_models(settings, subject).items():
+            if row.inputs == identity:
+                return number
+        append_records(settings, [StageRecord(_STAGE, subject, None, identity, "", -1, 0, 0.0, details, run_id=run_id)])
+    raise AssertionError(f"The ledger does not show {identity!r}, which was recorded.")

@@ -1,0 +1,240 @@
+"""The gate: a candidate becomes the champion only if it reaches the floors, beats the baseline and is not a regression.
+
+Candidate and champion are scored on the same rows: the test split of the training table at the Delta version that
+the candidate was trained on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.kit.delta.tables import open_table, table_exists
+from forecache.models.registry.alias_moves import describe_move, find_equal_champion
+from forecache.models.registry.aliases import end_challenge, finish_move, reconcile_aliases
+from forecache.models.registry.gate.baselines import BaselineScores, score_baselines
+from forecache.models.registry.gate.examples import SplitExamples, read_examples
+from forecache.models.registry.gate.gate_checks import (
+    Check,
+    check_baselines,
+    check_calibration,
+    check_champion,
+    check_floors,
+    check_latency,
+    check_schema,
+    check_shift,
+    check_size,
+    check_slices,
+    compare_other_metrics,
+)
+from forecache.models.registry.gate.loaded_model import open_model, score_features
+from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.score_metrics import Array
+from forecache.models.registry.gate.verdict_plots import draw_verdict
+from forecache.models.registry.gate.verdicts import (
+    GateVerdict,
+    load_verdict,
+    outdated_reason,
+    save_verdict,
+    verdict_of_equal,
+)
+from forecache.models.registry.promotions import OtherDecisionError, Promotion, record_promotion
+from forecache.models.registry.versions.model_versions import (
+    CHAMPION,
+    REJECTED,
+    ROLLED_BACK,
+    ModelVersion,
+    find_champion,
+    model_version,
+    registry_lock,
+    verified_folder,
+)
+from forecache.models.tracking.client import connect_mlflow
+
+
+def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> GateVerdict:
+    """Judge a version and move the alias `champion` to it if it passes.
+
+    A version that was judged before keeps its verdict, and nothing moves, unless the verdict is outdated (see
+    `outdated_reason`). A version that a person rejected or rolled back keeps its verdict for good. A version that
+    fails stays registered with the tags `gate=failed` and `gate_reason`.
+
+    No lock is held while the gate judges, because that can take long and a rollback must not wait. If the champion or
+    the version changes meanwhile, here or on another machine, the gate judges again. If a version with the same inputs
+    and weights, which another machine registered, was promoted before, the verdict says so and nothing moves.
+
+    Args:
+        actor: Person or job that runs the gate, for the promotion ledger.
+
+    Raises:
+        NotFoundError: The version does not exist, or its training table is gone.
+        CheckError: The artifact does not match its checksums.
+        ConflictError: A rollback or a person's promotion is under way on another machine, or was interrupted.
+    """
+    while True:
+        with registry_lock(settings):
+            entries = reconcile_aliases(settings, pipeline)
+        candidate, before = model_version(settings, pipeline, version), find_champion(settings, pipeline)
+        stored = _stored_verdict(pipeline, candidate, before)
+        if stored is not None:
+            return stored
+        equal = find_equal_champion(settings, pipeline, candidate, entries)
+        if equal is not None:
+            verdict = verdict_of_equal(candidate, before, equal)
+            save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, {})
+            return verdict
+        verdict, plots = _judge_candidate(settings, pipeline, candidate, before)
+        with registry_lock(settings):
+            entries = reconcile_aliases(settings, pipeline)
+            champion_now = find_champion(settings, pipeline)
+            if (champion_now.version if champion_now else None) != verdict.champion_before:
+                continue
+            if model_version(settings, pipeline, version).tags != candidate.tags:
+                continue
+            if find_equal_champion(settings, pipeline, candidate, entries):
+                continue
+            try:
+                verdict = _record_decision(settings, pipeline, candidate, verdict, entries, actor=actor, run_id=run_id)
+            except OtherDecisionError:
+                continue
+            save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, plots)
+            return verdict
+
+
+def _judge_candidate(
+    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
+) -> tuple[GateVerdict, dict[str, str]]:
+    table, table_version = candidate.training_table
+    model = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
+    features = model.input_names(candidate.features)
+    examples = read_examples(
+        settings, pipeline, table=table, version=table_version, split="test", features=features, encoding=model.encoding
+    )
+    scores = score_features(model, examples.features, examples.classes, examples.sizes)
+    label, weight, judge = examples.label, examples.weight, judge_of(pipeline, examples.sizes)
+    metrics = judge.measure(label, scores, weight)
+    published = _published_types(settings, pipeline)
+    checks = [check_schema(pipeline, features, model.output_name, published)]
+    best: BaselineScores | None = None
+    if checks[0].passed:
+        baselines = score_baselines(pipeline, examples)
+        best = baselines[0]
+        checks += check_floors(pipeline.trained_gate.floors, metrics, judge.less_is_better)
+        checks += check_baselines(pipeline, examples, scores, baselines)
+        checks += compare_other_metrics(pipeline, metrics, best)
+        checks += check_calibration(pipeline, label, scores, weight)
+        checks.append(check_latency(pipeline.trained_gate, model, examples.features, examples.sizes))
+        checks.append(check_size(pipeline.trained_gate, model.size_bytes))
+    champion_scores: Array | None = None
+    if before is not None and before.version != candidate.version and checks[0].passed:
+        found, champion_scores = _compare_with_champion(settings, pipeline, candidate, before, examples, scores)
+        checks += found
+    failed = [check.reason for check in checks if not check.passed]
+    verdict = GateVerdict(
+        pipeline=pipeline.name,
+        model_version=candidate.version,
+        passed=not failed,
+        reasons=tuple(failed or _main_reasons(checks)),
+        metrics=metrics,
+        baseline=best.metrics if best else {},
+        baseline_name=best.name if best else "",
+        champion={} if champion_scores is None else judge.measure(label, champion_scores, weight),
+        champion_before=before.version if before else None,
+        champion_after=before.version if before else None,
+        checks=tuple(checks),
+    )
+    return verdict, draw_verdict(pipeline, checks, scores, champion_scores)
+
+
+def _compare_with_champion(
+    settings: Settings,
+    pipeline: Pipeline,
+    candidate: ModelVersion,
+    before: ModelVersion,
+    examples: SplitExamples,
+    scores: Array,
+) -> tuple[list[Check], Array | None]:
+    """The checks against the champion, and its scores for the candidate's rows; None if it cannot score them."""
+    table, table_version = candidate.training_table
+    folder = verified_folder(settings, before)
+    try:
+        model = open_model(folder, pipeline.main_output.spec)
+        features = model.input_names(before.features)
+        same_rows = read_examples(
+            settings,
+            pipeline,
+            table=table,
+            version=table_version,
+            split="test",
+            features=features,
+            encoding=model.encoding,
+        )
+    except InputError as error:
+        # A dropped feature must neither block every later model, nor let a model pass without a comparison.
+        note = f"champion {before.version} cannot be compared, so a person has to confirm the model: {error.message}"
+        return [Check("champion", True, None, None, note, confirm=True)], None
+    champion_scores = score_features(model, same_rows.features, examples.classes, examples.sizes)
+    checks = [
+        check_champion(pipeline, examples, scores, champion_scores, version=before.version),
+        *check_slices(pipeline, examples, scores, champion_scores),
+    ]
+    if pipeline.task != "ranking":  # whose scores have no unit
+        checks.append(check_shift(pipeline, scores, champion_scores))
+    return checks, champion_scores
+
+
+def _record_decision(
+    settings: Settings,
+    pipeline: Pipeline,
+    candidate: ModelVersion,
+    verdict: GateVerdict,
+    entries: Sequence[Promotion],
+    *,
+    actor: str,
+    run_id: str,
+) -> GateVerdict:
+    asked = pipeline.trained_gate.approval or any(check.confirm for check in verdict.checks)
+    if verdict.passed and asked and verdict.champion_before != candidate.version:
+        verdict = replace(verdict, awaiting=True)
+    state = verdict.state
+    last = entries[-1] if entries else None
+    if last is None or not _is_row_of(last, verdict):
+        seen = last
+        reason = "; ".join(verdict.reasons)
+        last = describe_move(settings, pipeline, candidate, action="gate", actor=actor, reason=reason, run_id=run_id)
+        if state != "passed":
+            stays = last.from_version
+            last = replace(last, to_version=stays, candidate=candidate.version, verdict=state)
+        record_promotion(settings, replace(last, metrics=verdict.metrics), after=seen)
+    if state == "passed":
+        finish_move(settings, pipeline, last)
+    elif state == "failed":
+        end_challenge(settings, pipeline, candidate.version)
+    return replace(verdict, champion_after=last.to_version)
+
+
+def _is_row_of(entry: Promotion, verdict: GateVerdict) -> bool:
+    """Tell if an interrupted decision has already written this verdict as the ledger's last row."""
+    if (entry.action, entry.about, entry.verdict) != ("gate", verdict.model_version, verdict.state):
+        return False
+    return verdict.state == "passed" or entry.from_version == verdict.champion_before
+
+
+def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> GateVerdict | None:
+    champion = before.version if before else None
+    if candidate.gate not in (REJECTED, ROLLED_BACK) and outdated_reason(pipeline, candidate, champion):
+        return None
+    return load_verdict(candidate)
+
+
+def _main_reasons(checks: list[Check]) -> list[str]:
+    shown = ("baseline", "other_metrics", CHAMPION, "floor")
+    return [check.reason for check in checks if check.name.partition(":")[0] in shown]
+
+
+def _published_types(settings: Settings, pipeline: Pipeline) -> dict[str, str]:
+    if not table_exists(settings, pipeline.feature_table):
+        return {}
+    fields = open_table(settings, pipeline.feature_table).schema().fields
+    return {field.name: str(getattr(field.type, "type", field.type)) for field in fields}

@@ -1,0 +1,245 @@
+"""The checks of the gate, each a function from measured values to a `Check` with its reason.
+
+The arrays `label`, `score` and `champion` (the last two are scores) are float64 over the same rows, [n], scores of
+classes and quantiles [n, values]; `weight`, float64 [n], is the weight of each row, None: equal weights.
+"""
+
+import time
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.base.ranking import Sizes
+from forecache.base.statistics import bin_counts, psi, quantile_edges
+from forecache.declare import Gate, Pipeline
+from forecache.models.registry.gate.baselines import BaselineScores
+from forecache.models.registry.gate.bootstrap import gain_interval
+from forecache.models.registry.gate.class_metrics import class_ece
+from forecache.models.registry.gate.examples import SplitExamples, slices_of
+from forecache.models.registry.gate.loaded_model import CandidateModel
+from forecache.models.registry.gate.metric_judge import judge_of, single_values
+from forecache.models.registry.gate.score_metrics import LESS_IS_BETTER, Array, coverage, ece
+
+_SLICE_ROWS = 200
+_LATENCY_CALLS = 300
+_PSI_BINS = 10
+_TABLE_TYPES: Mapping[str, tuple[str, ...]] = {
+    "number": ("float", "double", "integer", "long"),
+    "integer": ("integer", "long"),
+    "category": ("string",),
+    "text": ("array",),
+    "vector": ("array",),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict.
+
+    Attributes:
+        value: The measured value; None if it could not be measured.
+        limit: The limit that the value is compared with; None if the value is only reported.
+        reason: The result in words.
+        low, high: The 95 % bootstrap interval of the value; None without one.
+        confirm: The check could not decide, so that a person has to confirm the model even without
+            `Gate.approval`.
+    """
+
+    name: str
+    passed: bool
+    value: float | None
+    limit: float | None
+    reason: str
+    low: float | None = None
+    high: float | None = None
+    confirm: bool = False
+
+    @property
+    def result(self) -> str:
+        """ "passed", "failed", "reported" for a value without a limit, or "to confirm"."""
+        if not self.passed:
+            return "failed"
+        if self.confirm:
+            return "to confirm"
+        return "reported" if self.limit is None and self.name != "schema" else "passed"
+
+
+def check_floors(
+    floors: Mapping[str, float], metrics: Mapping[str, float], less_is_better: Container[str] = LESS_IS_BETTER
+) -> Iterator[Check]:
+    """Each metric with a floor is at least (if less is better, at most) its floor."""
+    for name, floor in floors.items():
+        value = metrics[name]
+        less = name in less_is_better
+        passed = bool(value <= floor if less else value >= floor)
+        relation = "at most" if less else "at least"
+        yield Check(f"floor:{name}", passed, value, floor, f"{name} {value:.4f}, {relation} {floor:g} wanted")
+
+
+def check_baselines(
+    pipeline: Pipeline, examples: SplitExamples, score: Array, baselines: Sequence[BaselineScores]
+) -> Iterator[Check]:
+    """The gate's metric beats each baseline's by the margin, and the interval of the gain is above zero."""
+    gate = pipeline.trained_gate
+    for baseline in baselines:
+        value, low, high = _gain_with_interval(pipeline, examples, score, baseline.score)
+        yield Check(
+            "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}",
+            bool(value >= gate.baseline_margin and low > 0),
+            value,
+            gate.baseline_margin,
+            f"{gate.metric} {_gain_text(value)} than {baseline.name} alone ({low:+.4f} to {high:+.4f}), "
+            f"{gate.baseline_margin:g} wanted",
+            low,
+            high,
+        )
+
+
+def compare_other_metrics(
+    pipeline: Pipeline, metrics: Mapping[str, float], baseline: BaselineScores
+) -> Iterator[Check]:
+    """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
+    gate, judge = pipeline.trained_gate, judge_of(pipeline)
+    worse = [
+        f"{name} ({metrics[name]:.4f} against {value:.4f})"
+        for name, value in baseline.metrics.items()
+        if name != gate.metric and name in metrics and judge.gain(name, metrics[name], value) < 0
+    ]
+    if worse:
+        reason = f"{baseline.name} alone is better by {', '.join(worse)}; the gate judges by {gate.metric}"
+        yield Check("other_metrics", True, None, None, reason)
+
+
+def check_champion(
+    pipeline: Pipeline, examples: SplitExamples, score: Array, champion: Array, *, version: int
+) -> Check:
+    """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
+    gate = pipeline.trained_gate
+    value, low, high = _gain_with_interval(pipeline, examples, score, champion)
+    return Check(
+        "champion",
+        bool(value >= -gate.max_regression),
+        value,
+        -gate.max_regression,
+        f"{gate.metric} {_gain_text(value)} than champion {version} ({low:+.4f} to {high:+.4f}), "
+        f"{gate.max_regression:g} worse allowed",
+        low,
+        high,
+    )
+
+
+def check_slices(pipeline: Pipeline, examples: SplitExamples, score: Array, champion: Array) -> Iterator[Check]:
+    """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so.
+
+    For a real-time model, slices are of requests, by the first row of each.
+    """
+    gate = pipeline.trained_gate
+    for column in gate.slices:
+        for name, rows in slices_of(examples, column):
+            some = examples.select(rows)
+            if some.num_units < _SLICE_ROWS or (
+                pipeline.trained_label.kind != "regression" and len(np.unique(some.label)) < 2
+            ):
+                continue
+            value, low, high = _gain_with_interval(pipeline, some, score[rows], champion[rows])
+            yield Check(
+                f"slice:{column} {name}",
+                not (value < -gate.max_slice_regression and high < 0),
+                value,
+                -gate.max_slice_regression,
+                f"{gate.metric} {_gain_text(value)} than the champion where {column} is {name} "
+                f"({some.num_units} {'rows' if some.sizes is None else 'requests'}, {low:+.4f} to {high:+.4f})",
+                low,
+                high,
+            )
+
+
+def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
+    """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set, of
+    classes the mean of each class's, of quantiles the shares of labels up to them are reported. A ranking has none."""
+    if pipeline.task == "ranking":
+        return
+    limit = pipeline.trained_gate.max_ece
+    if pipeline.task == "quantiles":
+        levels, observed = pipeline.output_specs[0].levels, coverage(label, score, weight)
+        pairs = ", ".join(
+            f"{100 * share:.1f} % for {100 * level:g} %" for share, level in zip(observed, levels, strict=True)
+        )
+        yield Check(
+            "calibration", True, float(np.mean(np.abs(observed - np.array(levels)))), None, f"labels up to: {pairs}"
+        )
+        return
+    value = (class_ece if pipeline.task == "multiclass" else ece)(label, score, weight)
+    if limit is None and pipeline.trained_label.kind == "regression":
+        return
+    wanted = "" if limit is None else f", at most {limit:g} wanted"
+    yield Check("calibration", limit is None or value <= limit, value, limit, f"ECE {value:.4f}{wanted}")
+
+
+def check_latency(
+    gate: Gate, model: CandidateModel, features: NDArray[np.float32], sizes: Sizes | None = None
+) -> Check:
+    """The median time, in milliseconds, of scoring one row, or a request of median size, on one thread."""
+    together = 1 if sizes is None else int(np.median(sizes))
+    rows = np.ascontiguousarray(features[:together])
+    model.predict(rows)
+    times = []
+    for _ in range(_LATENCY_CALLS):
+        started = time.perf_counter()
+        model.predict(rows)
+        times.append(time.perf_counter() - started)
+    value = float(np.median(times) * 1000)
+    what = "a row" if together == 1 else f"a request of {together}"
+    return Check("latency_ms", value <= gate.max_latency_ms, value, gate.max_latency_ms, f"{value:.3f} ms {what}")
+
+
+def check_size(gate: Gate, size_bytes: int) -> Check:
+    """The size, in megabytes, of the model that a scoring worker loads."""
+    value, limit = size_bytes / 1e6, gate.max_size_bytes / 1e6
+    return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
+
+
+def check_shift(pipeline: Pipeline, score: Array, champion: Array) -> Check:
+    """The population stability index (PSI) between the champion's scores and the candidate's on the same rows; of
+    classes between how often each is the most likely, of quantiles of the one nearest to the median."""
+    ours, theirs = single_values(pipeline, score), single_values(pipeline, champion)
+    classes = pipeline.task == "multiclass"
+    edges = np.arange(1.0, score.shape[1]) if classes else quantile_edges(theirs, _PSI_BINS)
+    value = psi(bin_counts(edges, theirs), bin_counts(edges, ours))
+    limit = pipeline.trained_gate.max_prediction_psi
+    return Check("prediction_shift", limit is None or value <= limit, value, limit, f"PSI {value:.3f} to the champion")
+
+
+def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
+    """The model takes the features that the feature table has as numeric columns, and returns the declared output.
+
+    Args:
+        published: Column types of the feature table by name; empty if there is no table yet.
+    """
+    problem = ""
+    if features != pipeline.feature_names:
+        changed = sorted(set(features) ^ set(pipeline.feature_names)) or ["their order"]
+        problem = f"the model's features are not the pipeline's: {', '.join(changed)}"
+    elif output != pipeline.main_output.name:
+        problem = f"the model's output is {output!r}, the pipeline's {pipeline.main_output.name!r}"
+    elif published:
+        found = [(each, published.get(each.name)) for each in pipeline.feature_columns]
+        missing = [each.name for each, kind in found if kind not in _TABLE_TYPES[each.type]]
+        problem = f"the feature table has no column {missing[0]!r} of its type" if missing else ""
+    return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
+
+
+def _gain_with_interval(
+    pipeline: Pipeline, examples: SplitExamples, score: Array, reference: Array
+) -> tuple[float, float, float]:
+    judge, name = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
+    metric, label, weight = judge.metrics[name], examples.label, examples.weight
+    value = judge.gain(name, metric(label, score, weight), metric(label, reference, weight))
+    low, high = gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed)
+    return value, low, high
+
+
+def _gain_text(value: float) -> str:
+    return f"{abs(value):.4f} {'better' if value >= 0 else 'worse'}"

@@ -1,0 +1,138 @@
+"""The metrics that a pipeline's predictions are judged by: those of its task, and declared ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from forecache.base.errors import InputError
+from forecache.base.ranking import (
+    DEFAULT_PLACES,
+    PerRequest,
+    Sizes,
+    mean_of_requests,
+    ndcg,
+    recall,
+    reciprocal_rank,
+    weight_of_requests,
+)
+from forecache.declare import Metric, Pipeline, RegisteredModel, Task
+from forecache.declare.models.gate import rank_cutoff
+from forecache.models.registry.gate import class_metrics
+from forecache.models.registry.gate.score_metrics import BINARY, LESS_IS_BETTER, QUANTILES, REGRESSION, Array
+
+
+class MetricFunction(Protocol):
+    """A metric of `score`, float64 [n] or [n, values], against `label`, float64 [n], classes as their positions."""
+
+    def __call__(self, label: Array, score: Array, weight: Array | None = None, /) -> float: ...
+
+
+@dataclass(frozen=True)
+class MetricJudge:
+    """Metrics that compare predictions with labels.
+
+    Attributes:
+        metrics: By name; if `weight`, float64 [n], is None, all rows have equal weight.
+        less_is_better: Names of metrics that are better when smaller.
+        asked: Names of metrics in the declaration, which are always reported.
+        sizes: For a real-time model, the number of rows of each request; requests are contiguous.
+        by_request: For a ranking, the metrics of each request.
+    """
+
+    task: Task
+    metrics: Mapping[str, MetricFunction]
+    less_is_better: frozenset[str]
+    asked: frozenset[str] = frozenset()
+    sizes: Sizes | None = None
+    by_request: Mapping[str, PerRequest] = field(default_factory=dict)
+
+    def measure(self, label: Array, score: Array, weight: Array | None = None) -> dict[str, float]:
+        """Every metric by name; with three classes or fewer, top-3 accuracy only if the declaration names it."""
+        few = self.task == "multiclass" and score.shape[1] <= class_metrics.BEST
+        idle = {"top_3_accuracy"} - self.asked if few else set()
+        return {name: metric(label, score, weight) for name, metric in self.metrics.items() if name not in idle}
+
+    def gain(self, metric: str, value: float, reference: float) -> float:
+        """The improvement of `value` over `reference`: positive is better."""
+        return reference - value if metric in self.less_is_better else value - reference
+
+
+def judge_of(pipeline: Pipeline, sizes: Sizes | None = None) -> MetricJudge:
+    """The metrics of a pipeline's predictions.
+
+    Args:
+        sizes: For a real-time model, the number of rows of each request; requests are contiguous.
+    """
+    task, own = pipeline.task, pipeline.gate.metrics if pipeline.gate else ()
+    if task == "ranking":
+        return _ranking_judge(pipeline, np.zeros(0, np.int64) if sizes is None else sizes)
+    metrics: dict[str, MetricFunction] = dict(_task_metrics(task, pipeline.output_specs[0].levels))
+    metrics |= {metric.name: _declared_metric(metric) for metric in own}
+    less = LESS_IS_BETTER | {metric.name for metric in own if not metric.greater_is_better}
+    less -= {metric.name for metric in own if metric.greater_is_better}
+    floors = pipeline.model.floors if isinstance(pipeline.model, RegisteredModel) else {}
+    asked = (pipeline.gate.metric, *pipeline.gate.floors) if pipeline.gate else tuple(floors)
+    return MetricJudge(task, metrics, frozenset(less), frozenset(asked), sizes)
+
+
+def _ranking_judge(pipeline: Pipeline, sizes: Sizes) -> MetricJudge:
+    gate = pipeline.trained_gate
+    by_request = _ranking_metrics(gate.metric, *gate.floors)
+    by_request |= {metric.name: partial(_metric_by_request, _declared_metric(metric)) for metric in gate.metrics}
+    less = frozenset(metric.name for metric in gate.metrics if not metric.greater_is_better)
+
+    def mean(function: PerRequest, label: Array, score: Array, weight: Array | None = None, /) -> float:
+        return mean_of_requests(function(label, score, sizes), weight_of_requests(weight, sizes))
+
+    metrics = {name: partial(mean, function) for name, function in by_request.items()}
+    return MetricJudge("ranking", metrics, less, frozenset((gate.metric, *gate.floors)), sizes, by_request)
+
+
+def _ranking_metrics(*asked: str) -> dict[str, PerRequest]:
+    """The metrics of a ranking by name, at the places in the declared names, else at 10."""
+    places = sorted({found for name in asked if (found := rank_cutoff(name))}) or [DEFAULT_PLACES]
+    metrics: dict[str, PerRequest] = {}
+    for name, function in (("ndcg", ndcg), ("recall", recall)):
+        metrics |= {f"{name}@{k}": partial(function, places=k) for k in places}
+    return metrics | {"mrr": reciprocal_rank}
+
+
+def _metric_by_request(metric: MetricFunction, label: Array, score: Array, sizes: Sizes) -> Array:
+    ends = np.cumsum(sizes)
+    spans = [slice(start, end) for start, end in zip(ends - sizes, ends, strict=True)]
+    return np.array([metric(label[rows], score[rows]) for rows in spans])
+
+
+def _task_metrics(task: Task, levels: tuple[float, ...]) -> Mapping[str, MetricFunction]:
+    if task == "binary":
+        return BINARY
+    if task == "regression":
+        return REGRESSION
+    if task == "multiclass":
+        return class_metrics.MULTICLASS
+    return {name: partial(function, levels) for name, function in QUANTILES.items()}
+
+
+def _declared_metric(metric: Metric) -> MetricFunction:
+    def function(label: Array, score: Array, weight: Array | None = None, /) -> float:
+        try:
+            return float(metric.function(label, score, np.ones(len(label)) if weight is None else weight))
+        except Exception as error:
+            raise InputError(
+                f"The metric {metric.name!r} failed: {type(error).__name__}: {error}.",
+                remedy="It gets labels, predictions and weights as arrays, and returns a number.",
+            ) from error
+
+    return function
+
+
+def single_values(pipeline: Pipeline, score: Array) -> Array:
+    """One value for each row, for distributions, float64 [n]: a number as it is, of quantiles the one nearest to the
+    median, of classes the position of the most likely."""
+    spec = pipeline.output_specs[0]
+    if spec.kind == "classes":
+        return score.argmax(axis=1).astype(np.float64)
+    return score[:, spec.columns.index(spec.judged_column)] if spec.kind == "quantiles" else score

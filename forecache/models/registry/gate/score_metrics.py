@@ -1,0 +1,157 @@
+"""Metrics of scores and quantiles against labels, in plain numpy, without nulls.
+
+Labels and scores are float64 [n]; quantiles float64 [n, levels], in ascending order. `weight`, float64 [n], is the
+weight of each row; None: equal weights.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecache.base.ranking import mark_changes
+from forecache.base.statistics import cross_entropy, pinball_losses
+
+Array = NDArray[np.float64]
+
+LESS_IS_BETTER = frozenset(
+    {"log_loss", "brier", "ece", "mae", "rmse", "pinball_loss", "coverage_error", "interval_width"}
+)
+
+
+def roc_auc(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Probability that a positive scores above a negative, ties counting half; NaN if one class is missing."""
+    if weight is not None:
+        return weighted_roc_auc(label, score)(weight)
+    positives = label > 0.5
+    n_positive, n_negative = int(positives.sum()), int((~positives).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    ranks = average_ranks(score)
+    return float((ranks[positives].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def average_precision(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean precision over recall, as the step-wise sum over distinct scores; NaN without positives."""
+    positives = label > 0.5
+    if not positives.any():
+        return float("nan")
+    order = np.argsort(-score, kind="stable")
+    last_of_score = np.append(mark_changes(score[order]), True)
+    if weight is None:
+        true = np.cumsum(positives[order])[last_of_score]
+        precision = true / (np.flatnonzero(last_of_score) + 1)
+        return float(np.sum(np.diff(true, prepend=0) * precision) / positives.sum())
+    found = np.cumsum((positives * weight)[order])[last_of_score]
+    precision = found / np.cumsum(weight[order])[last_of_score]
+    return float(np.sum(np.diff(found, prepend=0) * precision) / found[-1])
+
+
+def log_loss(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean cross-entropy in nats, scores clipped to [1e-7, 1 - 1e-7]."""
+    return float(np.average(cross_entropy(label, score), weights=weight))
+
+
+def brier(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean squared difference between probability and label."""
+    return float(np.average((score - label) ** 2, weights=weight))
+
+
+def ece(label: Array, score: Array, weight: Array | None = None, *, bins: int = 15) -> float:
+    """Expected calibration error over equal-mass bins (Naeini, Cooper, Hauskrecht 2015, with equal-mass bins)."""
+    groups = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
+    if weight is None:
+        gaps = [abs(score[group].mean() - label[group].mean()) * len(group) for group in groups]
+        return float(sum(gaps) / len(score))
+    weighted = [abs(float(weight[group] @ (score[group] - label[group]))) for group in groups]
+    return float(sum(weighted) / weight.sum())
+
+
+def mae(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean absolute error."""
+    return float(np.average(np.abs(score - label), weights=weight))
+
+
+def rmse(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Root mean squared error."""
+    return float(np.sqrt(np.average((score - label) ** 2, weights=weight)))
+
+
+def r2(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Share of the label's variance that is explained; NaN if the label does not vary."""
+    variance = np.average((label - np.average(label, weights=weight)) ** 2, weights=weight)
+    return float(1 - np.average((score - label) ** 2, weights=weight) / variance) if variance else float("nan")
+
+
+def spearman(label: Array, score: Array, weight: Array | None = None) -> float:
+    """Rank correlation; NaN if the labels or the scores do not vary. Weights do not change the ranks."""
+    a, b = average_ranks(label), average_ranks(score)
+    a, b = a - np.average(a, weights=weight), b - np.average(b, weights=weight)
+    c = b if weight is None else weight * b
+    scale = float(np.sqrt((a @ a if weight is None else (weight * a) @ a) * (c @ b)))
+    return float(a @ c) / scale if scale else float("nan")
+
+
+def weighted_roc_auc(label: Array, score: Array) -> Callable[[Array], float]:
+    """The area under the curve as a function of row weights [n]; work that does not depend on them is done once."""
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.append(True, mark_changes(score[order])))
+    positive = (label > 0.5).astype(np.float64)
+
+    def auc(weights: Array) -> float:
+        up = np.add.reduceat((weights * positive)[order], starts)
+        down = np.add.reduceat((weights * (1 - positive))[order], starts)
+        below = np.cumsum(down) - down
+        pairs = up.sum() * down.sum()
+        return float(up @ (below + down / 2) / pairs) if pairs else float("nan")
+
+    return auc
+
+
+def average_ranks(values: Array) -> Array:
+    """Ranks from 1, ties sharing their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Array = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+BINARY: Mapping[str, Callable[..., float]] = {
+    "roc_auc": roc_auc,
+    "average_precision": average_precision,
+    "log_loss": log_loss,
+    "brier": brier,
+    "ece": ece,
+}
+REGRESSION: Mapping[str, Callable[..., float]] = {"mae": mae, "rmse": rmse, "r2": r2, "spearman": spearman}
+RANKED_BY = ("roc_auc", "average_precision", "spearman")
+"""Metrics of the order of scores, which do not depend on their unit."""
+
+
+def pinball_loss(levels: Sequence[float], label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean pinball loss over rows and levels, in the label's unit (Koenker and Bassett 1978)."""
+    return float(np.average(pinball_losses(label, score, levels), weights=weight))
+
+
+def coverage_error(levels: Sequence[float], label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean over the levels of the distance between the share of labels up to the quantile and the level."""
+    observed = coverage(label, score, weight)
+    return float(np.mean(np.abs(observed - np.asarray(levels))))
+
+
+def interval_width(levels: Sequence[float], label: Array, score: Array, weight: Array | None = None) -> float:
+    """Mean distance between the lowest and the highest quantile, in the label's unit."""
+    return float(np.average(score[:, -1] - score[:, 0], weights=weight))
+
+
+def coverage(label: Array, score: Array, weight: Array | None = None) -> Array:
+    """Share of labels up to each quantile, float64 [levels]."""
+    found: Array = np.average(label[:, None] <= score, axis=0, weights=weight)
+    return found
+
+
+QUANTILES: Mapping[str, Callable[..., float]] = {
+    "pinball_loss": pinball_loss,
+    "coverage_error": coverage_error,
+    "interval_width": interval_width,
+}

@@ -1,0 +1,199 @@
+"""Models in MLflow: their versions, the champion among them, and their artifacts, which are verified by checksums."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.base.errors import CheckError, NotFoundError
+from forecache.base.files import lock
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline
+from forecache.models.tracking.artifacts import download_artifact, refuse_changed_files
+from forecache.models.tracking.client import connect_mlflow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS = "previous"
+WAITING = "awaiting_approval"
+REJECTED = "rejected"
+ROLLED_BACK = "rolled_back"
+FEATURES_TAG = "features_fingerprint"
+"""Tag of a version: fingerprint of its features' declaration and code, without the rows of the sources."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of a registered model.
+
+    Attributes:
+        name: The pipeline's name.
+        run_id: The MLflow run that made it.
+        uri: `models:/<name>/<version>`.
+        aliases: "champion", "challenger", "previous".
+        gate: "pending", "passed", "failed", "awaiting_approval", "rejected" or "rolled_back".
+        metrics: Test metrics by name.
+        tags: All tags of the version.
+    """
+
+    name: str
+    version: int
+    run_id: str
+    uri: str
+    aliases: tuple[str, ...]
+    gate: str
+    created_at: datetime
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(json.loads(self.tags.get("features", "[]")))
+
+    @property
+    def weights(self) -> str | None:
+        """Digest of the weights, None if Forecache did not register the version."""
+        return self.tags.get("inputs", "").rpartition(" weights=")[2] or None
+
+    @property
+    def is_own(self) -> bool:
+        """Tell if Forecache registered the version, so that its tags name its training data."""
+        return "training_table" in self.tags and "training_version" in self.tags
+
+    @property
+    def training_table(self) -> tuple[str, int]:
+        """Name and Delta version of the table that the model was trained on.
+
+        Raises:
+            CheckError: Forecache did not register the version.
+        """
+        if not self.is_own:
+            raise CheckError(
+                f"Model {self.name!r} version {self.version} was not registered by Forecache: its training data is "
+                "unknown, and the gate cannot judge it.",
+                remedy=f"`forecache train {self.name}` makes a version that it can; `scoring_udf` scores any model.",
+            )
+        return self.tags["training_table"], int(self.tags["training_version"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The version with the stable keys of `--json`; some are null if Forecache did not register the version."""
+        table, delta_version = self.training_table if self.is_own else (None, None)
+        return {
+            "name": self.name,
+            "version": self.version,
+            "aliases": list(self.aliases),
+            "gate": self.gate,
+            "gate_reason": self.tags.get("gate_reason", ""),
+            "metrics": dict(self.metrics),
+            "run_id": self.run_id,
+            "uri": self.uri,
+            "created_at": self.created_at,
+            "training_table": table,
+            "training_delta_version": delta_version,
+            "code_version": self.tags.get("code_version", ""),
+        }
+
+
+def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
+    """All versions of the model that the pipeline trains, newest first; empty if none is registered."""
+    if not pipeline.is_trained:
+        return []
+    client = connect_mlflow(settings)
+    found = client.search_model_versions(f"name='{pipeline.name}'", max_results=1000)
+    aliases = _aliases(client, pipeline.name) if found else {}
+    versions = [_model_version(version, aliases) for version in found]
+    return sorted(versions, key=lambda version: -version.version)
+
+
+def training_tables(settings: Settings) -> set[tuple[str, int]]:
+    """Names and Delta versions of all registered models' training tables, including models of undeclared pipelines."""
+    client, found, token = connect_mlflow(settings), set[tuple[str, int]](), None
+    while token != "":
+        page = client.search_model_versions(max_results=1000, page_token=token)
+        own = [_model_version(version, {}) for version in page]
+        found |= {version.training_table for version in own if version.is_own}
+        token = page.token or ""
+    return found
+
+
+def model_version(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
+    """The version with a number.
+
+    Raises:
+        NotFoundError: The version does not exist; the message lists the existing ones.
+    """
+    known = list_models(settings, pipeline)
+    for candidate in known:
+        if candidate.version == version:
+            return candidate
+    listed = ", ".join(str(candidate.version) for candidate in known) or "none"
+    raise NotFoundError(f"Model {pipeline.name!r} has no version {version}.", remedy=f"Its versions: {listed}.")
+
+
+def champion(settings: Settings, pipeline: Pipeline) -> ModelVersion:
+    """The version with the alias `champion`.
+
+    Raises:
+        NotFoundError: No version has passed the gate yet.
+    """
+    for version in list_models(settings, pipeline):
+        if CHAMPION in version.aliases:
+            return version
+    raise NotFoundError(
+        f"{pipeline.display_name} has no champion yet.",
+        remedy=f"Run `forecache train {pipeline.name}`: a model that passes the gate becomes the champion.",
+    )
+
+
+def find_champion(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
+    """The champion, None without one."""
+    try:
+        return champion(settings, pipeline)
+    except NotFoundError:
+        return None
+
+
+def verified_folder(settings: Settings, version: ModelVersion) -> Path:
+    """The version's model folder on this machine, downloaded if necessary, with its checksums verified.
+
+    Raises:
+        CheckError: A file was changed, added or removed since the version was registered.
+    """
+    folder = download_artifact(settings, artifact_uri=version.uri)
+    refuse_changed_files(folder, version.name, version.version, version.tags)
+    return folder
+
+
+@contextmanager
+def registry_lock(settings: Settings) -> Iterator[None]:
+    """Lock the model aliases on this machine, so that one decision about them is made at a time."""
+    with lock(settings.home_path / "registry.lock"):
+        yield
+
+
+def _aliases(client: "MlflowClient", name: str) -> dict[int, list[str]]:
+    aliases: dict[int, list[str]] = {}
+    for alias, version in client.get_registered_model(name).aliases.items():
+        aliases.setdefault(int(version), []).append(alias)
+    return aliases
+
+
+def _model_version(version: Any, aliases: Mapping[int, list[str]]) -> ModelVersion:
+    number, tags = int(version.version), dict(version.tags)
+    return ModelVersion(
+        name=version.name,
+        version=number,
+        run_id=version.run_id or "",
+        uri=f"models:/{version.name}/{number}",
+        aliases=tuple(sorted(aliases.get(number, ()))),
+        gate=tags.get("gate", "pending"),
+        created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, timezone.utc),
+        metrics=json.loads(tags.get("test_metrics", "{}")),
+        tags=tags,
+    )

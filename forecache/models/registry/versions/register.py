@@ -1,0 +1,251 @@
+"""Registration: evaluate a trained model, log its provenance to the MLflow run of its training, register it."""
+
+import json
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.base.code_version import code_version
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline, TorchModel
+from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.training_sets.split_rows import training_classes
+from forecache.models.registry.gate.examples import read_examples
+from forecache.models.registry.gate.loaded_model import open_model
+from forecache.models.registry.report.evaluation import evaluate_model
+from forecache.models.registry.report.evaluation_plots import draw_evaluation
+from forecache.models.registry.versions.flavours import find_model_file, installed_versions, log_model
+from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion, list_models, model_version
+from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
+from forecache.models.tracking.client import connect_mlflow
+from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STAGE = "register"
+EVALUATION_FILE = "evaluation.json"
+_LIBRARIES = (
+    *("deltalake", "mlflow", "numpy", "onnx", "onnxruntime", "pyarrow", "torch"),
+    *("lightgbm", "scikit-learn", "skops", "xgboost", "xgboost-cpu"),
+)
+_SPLITS = ("train", "validation", "test")
+
+
+def register_trained_model(
+    settings: Settings,
+    pipeline: Pipeline,
+    training: StageResult,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Register the model of a training run, or return the version that was registered for it before.
+
+    The MLflow flavour is ONNX for a network, whose torch export is logged to the run as `torch/model.pt2`, and the
+    library's own for an estimator. Loading one executes no pickle. See `forecache.models.registry.versions.flavours`.
+
+    Args:
+        training: The result of `forecache.models.training.launch.train`.
+
+    Returns:
+        `rows` of the test split; `details`: model_version, mlflow_run_id, model_uri, metrics, baseline (by split).
+
+    Raises:
+        NotFoundError: The training table's version is gone.
+        InputError: A split is empty.
+    """
+    started = time.perf_counter()
+    connect_mlflow(settings)
+    inputs = f"{training.details['inputs']} weights={training.details['weights_digest'][:16]}"
+    # Another process may be registering the same training, which would make a second version of it.
+    with hold_table_lock(settings, f"model_{pipeline.name}", run_id, progress):
+        known = find_registered(settings, pipeline, inputs)
+        skipped = known is not None
+        if known is None:
+            known = _log_and_register(settings, pipeline, training, inputs, progress)
+    evaluation = load_evaluation(settings, known)
+    details = {
+        "model_version": known.version,
+        "mlflow_run_id": known.run_id,
+        "model_uri": known.uri,
+        "metrics": evaluation["metrics"],
+        "baseline": evaluation["baseline"],
+        "baseline_feature": evaluation["baseline_feature"],
+    }
+    seconds, rows = time.perf_counter() - started, evaluation["rows"]["test"]
+    if not skipped:
+        Stage(settings, STAGE, pipeline.name, run_id).record(
+            {None: StageOutcome(rows, details)}, {None: inputs}, seconds
+        )
+        progress(f"registered {pipeline.name} version {known.version}", 1.0)
+    return StageResult(STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details)
+
+
+def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> ModelVersion | None:
+    """The completely registered version with these inputs, None without one."""
+    for version in list_models(settings, pipeline):
+        if version.tags.get("inputs") == inputs and CHECKSUMS_TAG in version.tags:
+            return version
+    return None
+
+
+def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
+    """The result of `forecache.models.registry.report.evaluation.evaluate_model` for a version, and its training history."""
+    path = download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
+    evaluation: dict[str, Any] = json.loads(path.read_text())
+    return evaluation
+
+
+def _evaluate_folder(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
+    """Evaluate the logged model in a folder with the kernel that scoring uses."""
+    details, model = training.details, open_model(folder, pipeline.main_output.spec)
+    splits = {
+        name: read_examples(
+            settings,
+            pipeline,
+            table=details["training_table"],
+            version=details["training_version"],
+            split=name,
+            encoding=model.encoding,
+        )
+        for name in _SPLITS
+    }
+    evaluation = evaluate_model(pipeline, model, splits, seed=pipeline.training.seed)
+    return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
+
+
+def _log_and_register(
+    settings: Settings, pipeline: Pipeline, training: StageResult, inputs: str, progress: Progress
+) -> ModelVersion:
+    import mlflow
+
+    client = connect_mlflow(settings)
+    with mlflow.start_run(training.details["mlflow_run_id"], log_system_metrics=False) as run:
+        progress(f"logging {pipeline.name}", 0.2)
+        details = training.details
+        classes = training_classes(
+            settings, pipeline, version=details["training_version"], table=details["training_table"]
+        )
+        logged = log_model(pipeline, Path(details["run_dir"]), classes)
+        progress(f"evaluating {pipeline.name}", 0.4)
+        folder = download_artifact(settings, artifact_uri=logged.model_uri)
+        evaluation = _evaluate_folder(settings, pipeline, training, folder)
+        progress(f"registering {pipeline.name}", 0.8)
+        _log_parameters(client, run.info.run_id, pipeline, training)
+        _log_metrics(client, run.info.run_id, evaluation)
+        _log_cost(client, run.info.run_id, training)
+        _log_dataset(client, run.info.run_id, settings, training)
+        _log_artifacts(client, run.info.run_id, training, evaluation)
+    return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
+
+
+def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, training: StageResult) -> None:
+    from mlflow.entities import Param
+
+    declared = _declared_parameters(pipeline, training)
+    names = ("training_table", "training_version", "workers", "device", "device_name", "parameters", "best_epoch")
+    chosen = {**declared, **{name: training.details[name] for name in names if name in training.details}}
+    client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
+
+
+def _declared_parameters(pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
+    """The declared training parameters; for an estimator its own parameters, not a network's."""
+    if isinstance(pipeline.model, TorchModel):
+        return vars(pipeline.training)
+    described = training.details["estimator"]
+    own = {f"estimator.{name}": value for name, value in described["parameters"].items()}
+    return {"seed": pipeline.training.seed, "estimator": described["class"], **own}
+
+
+def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    final = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
+    final |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
+    known = {name.replace("@", "_at_"): value for name, value in final.items() if value == value}  # MLflow takes no @
+    client.log_batch(run, metrics=[Metric(name, value, now, 0) for name, value in known.items()])
+
+
+def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:
+    """Log the run's cost and resource usage as metrics, and the advice on the next run's size as a tag."""
+    from mlflow.entities import Metric, RunTag
+
+    now, details = int(time.time() * 1000), training.details
+    figures = {f"cost_{name}": value for name, value in details["cost"].items()}
+    figures |= {f"usage_{name}": value for name, value in details["usage"].items()}
+    metrics = [Metric(name, float(value), now, 0) for name, value in figures.items()]
+    client.log_batch(run, metrics=metrics, tags=[RunTag("forecache.advice", "\n".join(details["advice"]))])
+
+
+def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training: StageResult) -> None:
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    table, version = training.details["training_table"], training.details["training_version"]
+    source = DeltaDatasetSource(path=settings.table_uri(table), delta_table_version=version)
+    dataset = MetaDataset(source, name=f"{table}@{version}")
+    tag = InputTag(key="mlflow.data.context", value="training")
+    client.log_inputs(run, [DatasetInput(dataset=dataset._to_mlflow_entity(), tags=[tag])])
+
+
+def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, evaluation: dict[str, Any]) -> None:
+    folder = Path(training.details["run_dir"])
+    client.log_dict(run, evaluation, EVALUATION_FILE)
+    client.log_dict(run, describe_environment(), "environment.json")
+    for name, svg in draw_evaluation(evaluation, standalone=True).items():
+        client.log_text(run, svg, f"plots/{name}.svg")
+    if (folder / TORCH_FILE).is_file():
+        client.log_artifact(run, str(folder / TORCH_FILE), "torch")
+    for name in (SPEC_FILE, RESULT_FILE, METRICS_FILE):
+        client.log_artifact(run, str(folder / name), "training")
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions of Python, the platform and libraries, which a repetition of the training would need."""
+    return {"python": platform.python_version(), "platform": platform.platform(), **installed_versions(*_LIBRARIES)}
+
+
+def _create_version(
+    settings: Settings,
+    client: "MlflowClient",
+    pipeline: Pipeline,
+    training: StageResult,
+    evaluation: dict[str, Any],
+    inputs: str,
+    logged: Any,
+    run: str,
+) -> ModelVersion:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(pipeline.name, description=pipeline.description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {
+        "inputs": inputs,
+        "features": json.dumps(pipeline.feature_names),
+        "output": pipeline.main_output.name,
+        "flavour": find_model_file(Path(training.details["run_dir"]))[0],
+        "training_table": training.details["training_table"],
+        "training_version": str(training.details["training_version"]),
+        "night": training.details["night"],
+        "code_version": code_version(settings),
+        "fingerprint": pipeline.fingerprint,
+        FEATURES_TAG: pipeline.fingerprints.features,
+        "test_metrics": json.dumps(evaluation["metrics"]["test"]),
+        "gate": "pending",
+    }
+    created = client.create_model_version(
+        pipeline.name, source=logged.model_uri, run_id=run, model_id=logged.model_id, tags=tags
+    )
+    number = int(created.version)
+    folder = download_artifact(settings, artifact_uri=f"models:/{pipeline.name}/{number}")
+    # The checksums come last: a version without them was never completed and is refused at load.
+    client.set_model_version_tag(pipeline.name, str(number), CHECKSUMS_TAG, json.dumps(file_checksums(folder)))
+    return model_version(settings, pipeline, number)

@@ -1,0 +1,38 @@
+"""Entry point of the process that fits an estimator: `python -m forecache.models.training.estimator --spec spec.json`."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from forecache.models.training.spec import RESULT_FILE, load_spec
+from forecache.plugins.torch.agent import end_with_parent, reset_sigterm
+from forecache.plugins.torch.worker.entry import write_error
+
+
+def main() -> int:
+    """Fit the estimator of a specification; returns the exit code."""
+    launched_at = time.time()
+    reset_sigterm()
+    parser = argparse.ArgumentParser(prog="forecache.models.training.estimator")
+    parser.add_argument("--spec", type=Path, required=True, help="spec.json of the run")
+    spec = load_spec(parser.parse_args().spec)
+    if (spec.folder / RESULT_FILE).is_file():
+        return 0
+    # An orphan must not overwrite the model of the process that replaces it.
+    end_with_parent(signal.SIGKILL)
+    os.environ["RANK"] = "0"
+    from forecache.models.training.estimator.fit import fit_estimator
+
+    try:
+        fit_estimator(spec, launched_at=launched_at)
+    except Exception as error:
+        write_error(spec, error)
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

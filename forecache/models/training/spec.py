@@ -1,0 +1,92 @@
+"""The specification of one training run: everything a worker needs, as one JSON file in the run's folder.
+
+It contains no secrets: object store options reach the workers through their environment, as all settings do.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from forecache.base.files import write_durably
+from forecache.base.settings import Settings
+from forecache.declare import EntitySplit, Pipeline, Training
+
+SPEC_FILE = "spec.json"
+RESULT_FILE = "result.json"
+ERROR_FILE = "error.json"
+METRICS_FILE = "metrics.jsonl"
+HEARTBEAT_FILE = "heartbeat"
+CHECKPOINTS = "checkpoints"
+LANES = 8
+ONNX_FILE = "model.onnx"
+TORCH_FILE = "model.pt2"
+
+MODEL_FILES = {"onnx": ONNX_FILE, "lightgbm": "model.lgb", "xgboost": "model.json", "sklearn": "model.skops"}
+"""File name of a trained model by the runtime that scores it, in the run's folder and in MLflow's model folder."""
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One training run.
+
+    Attributes:
+        run_dir: Folder of the run; several nodes must share it.
+        table_uri: URI of the training table for delta-rs.
+        table_version: Its pinned Delta version.
+        inputs: Text that identifies everything the result depends on; a checkpoint with other inputs is refused.
+        training: The declaration's `Training`, or a variation of it.
+        lanes: Parallel streams that the sample order is made of; at least the number of workers.
+        shuffle_rows: Rows of a shuffle window, over all lanes.
+        cache_bytes: A worker keeps its decoded rows in memory if all of them fit in this size; otherwise it streams.
+        checkpoint_steps: Steps between checkpoints; another one is written at the end of each epoch.
+        keep_checkpoints: Number of newest checkpoints to keep.
+        checkpoints: Folder or URI of the run's checkpoints; "" for `checkpoints` in the run's folder.
+        device: "auto", "cpu" or "cuda".
+        vocabularies: Categories that the run has learned, by feature.
+        export: Whether to export the trained model; trials of a search do not.
+    """
+
+    run_dir: str
+    pipeline: str
+    table_uri: str
+    table_version: int
+    inputs: str
+    training: Training
+    lanes: int = LANES
+    shuffle_rows: int = 1 << 18
+    cache_bytes: int = 1 << 27
+    checkpoint_steps: int = 200
+    keep_checkpoints: int = 2
+    checkpoints: str = ""
+    device: str = "auto"
+    vocabularies: dict[str, list[str]] = field(default_factory=dict)
+    export: bool = True
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run_dir)
+
+    def save(self) -> Path:
+        """Write `spec.json` into the run's folder atomically, because other nodes poll for it."""
+        path = self.folder / SPEC_FILE
+        write_durably(path, json.dumps(asdict(self), indent=2))
+        return path
+
+    def applied_to(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with this run's `Training` in place of the declared one."""
+        return replace(pipeline, training=self.training)
+
+
+def checkpoints_of(settings: Settings, run_dir: Path) -> str:
+    """`TrainingSpec.checkpoints` for a run's folder: below `Settings.training_checkpoints`, "" if that is not set."""
+    if not settings.training_checkpoints:
+        return ""
+    return f"{settings.training_checkpoints}/{run_dir.relative_to(settings.training_path).as_posix()}"
+
+
+def load_spec(path: Path) -> TrainingSpec:
+    """Read a specification that `TrainingSpec.save` wrote."""
+    values = json.loads(path.read_text())
+    training = values["training"]
+    split = training["split"] and EntitySplit(**training["split"])
+    return TrainingSpec(**{**values, "training": Training(**{**training, "split": split})})

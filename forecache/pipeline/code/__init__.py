@@ -1,5 +1,0 @@
-"""Fingerprints of declarations: hashes of declared values and of the project's source that their functions use."""
-
-from forecache.pipeline.code.fingerprint import fingerprint
-
-__all__ = ["fingerprint"]

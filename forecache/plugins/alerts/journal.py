@@ -1,0 +1,167 @@
+"""The journal of alerts: records problems and their ends, with a notice for each receiver to be notified."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+
+from forecache.base.settings import Settings
+from forecache.plugins.alerts.alert import LASTING, REPEATED, Alert, Kind, Subject
+from forecache.plugins.alerts.database import database_file, transaction
+from forecache.plugins.alerts.message import Notice
+
+
+def record_alerts(
+    settings: Settings,
+    alerts: Iterable[Alert],
+    well: Iterable[Subject] = (),
+    *,
+    sinks: Collection[str],
+    complete: Collection[Kind] = (),
+    cursors: Mapping[str, str] | None = None,
+) -> None:
+    """Record alerts, then resolved subjects, in one transaction.
+
+    Args:
+        well: Subjects whose recorded alerts are over.
+        sinks: Names of the receivers to be notified.
+        complete: Lasting kinds of which `alerts` has every open alert: recorded ones that are not in it are over.
+        cursors: By name, the position up to which `alerts` and `well` were read.
+    """
+    with transaction(settings) as connection:
+        _record_alerts(connection, settings, alerts, well, sinks, complete)
+        for name, value in (cursors or {}).items():
+            connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
+
+
+def _record_alerts(
+    connection: sqlite3.Connection,
+    settings: Settings,
+    alerts: Iterable[Alert],
+    well: Iterable[Subject],
+    sinks: Collection[str],
+    complete: Collection[Kind],
+) -> None:
+    now, found = time.time(), list(alerts)
+    for alert in found:
+        _record_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
+    wrong = {alert.subject for alert in found}
+    over = [subject for subject in _open_subjects(connection) if subject.kind in complete and subject not in wrong]
+    for subject in [*well, *over]:
+        _record_resolved(connection, subject, now)
+
+
+def preview_notices(
+    settings: Settings, alerts: Iterable[Alert], well: Iterable[Subject], *, sink: str, complete: Collection[Kind]
+) -> list[Notice]:
+    """The notices that a receiver would get now, as `Message.groups` orders them; nothing is recorded."""
+    found: list[Notice] = []
+    with suppress(_UndoTransaction), transaction(settings) as connection:
+        _record_alerts(connection, settings, alerts, well, [sink], complete)
+        rows = connection.execute(
+            "SELECT a.*, n.state, n.number AS told FROM notices n JOIN alerts a ON a.number = n.alert "
+            "LEFT JOIN messages m ON m.id = n.message WHERE n.sink = ? AND (m.id IS NULL OR m.ended_at IS NULL)",
+            (sink,),
+        )
+        found += map(notice_of, rows)
+        raise _UndoTransaction
+    return found
+
+
+class _UndoTransaction(Exception):
+    """Leaves a transaction without its changes."""
+
+
+def read_cursor(settings: Settings, name: str) -> str | None:
+    """The recorded position of a cursor; None if there is none."""
+    if not database_file(settings).is_file():
+        return None
+    with transaction(settings) as connection:
+        row = connection.execute("SELECT value FROM cursors WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def alert_of(row: sqlite3.Row) -> Alert:
+    """An alert of a row that has the columns of `alerts`."""
+    at = datetime.fromisoformat(row["at"])
+    details = json.loads(row["details"])
+    return Alert(row["kind"], row["name"], row["severity"], row["summary"], details, at, row["occasion"])
+
+
+def notice_of(row: sqlite3.Row) -> Notice:
+    """A notice of a row that has the columns of `alerts`, the notice's `state`, and `told`, its number."""
+    ended_at = utc_time(row["ended_at"]) if row["state"] == "resolved" else None
+    return Notice(row["id"], alert_of(row), row["state"], row["told"], ended_at)
+
+
+def utc_time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, timezone.utc)
+
+
+def list_open_alerts(settings: Settings) -> list[Alert]:
+    """Lasting alerts that are not over, the oldest first."""
+    with transaction(settings) as connection:
+        rows = connection.execute("SELECT * FROM alerts WHERE ended_at IS NULL ORDER BY at, number").fetchall()
+    return [alert_of(row) for row in rows if row["kind"] in LASTING]
+
+
+def _open_subjects(connection: sqlite3.Connection) -> list[Subject]:
+    return [
+        Subject(*row) for row in connection.execute("SELECT kind, name, occasion FROM alerts WHERE ended_at IS NULL")
+    ]
+
+
+def _record_firing(
+    connection: sqlite3.Connection, alert: Alert, sinks: Collection[str], repeat_s: float, now: float
+) -> None:
+    number = _insert_or_update(connection, alert, now)
+    repeats = alert.kind in REPEATED and repeat_s > 0
+    for sink in sinks:
+        told, last = connection.execute(
+            "SELECT count(*), max(noted_at) FROM notices WHERE alert = ? AND sink = ? AND state = 'firing'",
+            (number, sink),
+        ).fetchone()
+        if not told or (repeats and last + repeat_s <= now):
+            connection.execute("INSERT INTO notices VALUES (?, ?, 'firing', ?, ?, NULL)", (number, sink, told, now))
+
+
+def _insert_or_update(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
+    """Insert the alert, or update the row of the open alert with its subject; returns the number of the row."""
+    # The error of a run may name a file whose name has bytes that are no text.
+    summary = alert.summary.encode(errors="replace").decode()
+    content = (alert.severity, summary, json.dumps(dict(alert.details), default=str))
+    of_subject = "WHERE kind = ? AND name = ? AND occasion = ?"
+    known = connection.execute(
+        f"SELECT number FROM alerts {of_subject} AND ended_at IS NULL", alert.subject.parts
+    ).fetchone()
+    if known is not None:
+        connection.execute(
+            "UPDATE alerts SET severity = ?, summary = ?, details = ?, seen_at = ? WHERE number = ?",
+            (*content, now, known[0]),
+        )
+        return int(known[0])
+    (before,) = connection.execute(f"SELECT count(*) FROM alerts {of_subject}", alert.subject.parts).fetchone()
+    at = alert.at.astimezone(timezone.utc).isoformat()
+    made = connection.execute(
+        "INSERT INTO alerts (id, kind, name, occasion, severity, summary, details, at, seen_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (alert.id(before), *alert.subject.parts, *content, at, now),
+    )
+    assert made.lastrowid is not None
+    return made.lastrowid
+
+
+def _record_resolved(connection: sqlite3.Connection, subject: Subject, now: float) -> None:
+    assert subject.kind in LASTING, subject
+    known = connection.execute(
+        "UPDATE alerts SET ended_at = ? WHERE kind = ? AND name = ? AND occasion = ? AND ended_at IS NULL "
+        "RETURNING number",
+        (now, *subject.parts),
+    ).fetchone()
+    if known is not None:
+        connection.execute(
+            "INSERT INTO notices SELECT DISTINCT alert, sink, 'resolved', 0, ?, NULL FROM notices WHERE alert = ?",
+            (now, known[0]),
+        )

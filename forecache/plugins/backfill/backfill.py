@@ -1,0 +1,127 @@
+"""Adds landed days of the lake to a stream's table, to begin with or if events were lost in Kafka.
+
+Each commit says in the same log entry how many of the day's landed events are done (Delta's `txn`), and events that the
+table has are left out. So a backfill that was killed resumes where it stopped, and one that is repeated does nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from forecache.base.errors import InputError
+from forecache.base.settings import Settings
+from forecache.declare import FeatureView, Stream
+from forecache.kit.delta.log import open_if_exists
+from forecache.plugins.backfill.landed_events import drop_known_events, read_landed_events
+from forecache.plugins.backfill.recompute.lake_states import LakeStates
+from forecache.stream.lock import lock_stream
+from forecache.stream.rebuild_state import rebuild_state
+from forecache.stream.step.answerer import switch_to_newest
+from forecache.stream.step.batch_states import BatchState
+from forecache.stream.step.step import StreamStep
+from forecache.stream.table.writer import CommitBatch, StreamWriter
+from forecache.stream.table_schema import QUARANTINE
+
+_ROWS_A_COMMIT = 20_000
+
+
+@dataclass(frozen=True)
+class BackfilledDay:
+    """The result of one day.
+
+    Attributes:
+        landed: Events of the day in the lake.
+        added: Events among them that the table did not have.
+        late: Added rows for whose day a nightly run had been made already.
+    """
+
+    day: date
+    landed: int
+    added: int
+    late: int
+
+
+def backfill(
+    settings: Settings,
+    stream: Stream,
+    first: date,
+    last: date,
+    *,
+    rows_a_commit: int = _ROWS_A_COMMIT,
+    told: Callable[[BackfilledDay], None] = lambda day: None,
+) -> list[BackfilledDay]:
+    """Add landed days in ascending order, each with the newest batch state of its views before it.
+
+    Args:
+        told: Called with each day that is done.
+
+    Raises:
+        ConflictError: The stream is running.
+        InputError: A day has no landed events, or the source declares no `unique` columns to find duplicates by.
+    """
+    if not stream.source.unique:
+        raise InputError(
+            f"The source {stream.source.name!r} does not say what identifies an event: its landed events cannot be "
+            "told from those of the topic.",
+            remedy="Declare `unique` columns.",
+        )
+    if last < first:
+        raise InputError(f"The last day {last} is before the first, {first}.", remedy="Give FROM before TO.")
+    with ExitStack() as held:
+        held.enter_context(lock_stream(settings, stream.name))
+        work, done = _Backfill(settings, stream), []
+        held.callback(work.close)
+        for number in range((last - first).days + 1):
+            done.append(work.add_day(first + timedelta(days=number), rows_a_commit))
+            told(done[-1])
+        return done
+
+
+class _Backfill:
+    def __init__(self, settings: Settings, stream: Stream) -> None:
+        self._settings, self._stream = settings, stream
+        self._nights, self._day = LakeStates(settings, stream), date.min
+        self._stands_on: dict[tuple[str, date], BatchState] = {}
+        self._step = StreamStep(settings, stream, bases=self._state_of)
+        switch_to_newest(self._step.answerer)
+        self._writer = StreamWriter(settings, stream)
+        self._is_rebuilt = False
+
+    def add_day(self, day: date, rows_a_commit: int) -> BackfilledDay:
+        events = read_landed_events(self._settings, self._stream, day)
+        landed, mark = events.num_rows, _transaction_name(self._stream, day)
+        if self._count_done(mark) == landed:
+            return BackfilledDay(day, landed, 0, 0)
+        self._day = day
+        if not self._is_rebuilt:
+            rebuild_state(self._settings, self._stream, self._step)
+            self._is_rebuilt = True
+        new = drop_known_events(self._settings, self._stream, day, events)
+        late = added = 0
+        for start in range(0, max(1, new.num_rows), rows_a_commit):
+            answered = self._step.answer(new.slice(start, rows_a_commit).combine_chunks())
+            is_last = start + rows_a_commit >= new.num_rows
+            done = landed if is_last else landed - new.num_rows + start + rows_a_commit
+            batch = CommitBatch(answered.rows, QUARANTINE.empty_table(), {}, marks={mark: done})
+            self._step.repeats.confirm_commit(answered.rows, self._writer.write(batch))
+            added, late = added + answered.rows.num_rows, late + answered.late
+        return BackfilledDay(day, landed, added, late)
+
+    def close(self) -> None:
+        self._step.repeats.close()
+
+    def _state_of(self, view: FeatureView) -> BatchState:
+        where = view.name, self._day
+        if where not in self._stands_on:
+            self._stands_on[where] = self._nights.find_newest_before(view, self._day)
+        return self._stands_on[where]
+
+    def _count_done(self, mark: str) -> int | None:
+        delta = open_if_exists(self._settings, self._stream.table)
+        return None if delta is None else delta.transaction_version(mark)
+
+
+def _transaction_name(stream: Stream, day: date) -> str:
+    """Application id of Delta's `txn` action for a backfilled day; its version counts the events that are done."""
+    return f"forecache-stream-{stream.name}-landed-{day}"

@@ -1,0 +1,120 @@
+"""The daily cost of stages, training, storage and replicas: `cost`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from forecache.base.errors import InputError
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, show_table, wants_json
+
+if TYPE_CHECKING:
+    from forecache.plugins.cost.cost_line import CostLine
+    from forecache.plugins.cost.cost_report import CostReport
+
+
+NOT_COUNTED = (
+    "Not counted: brokers of Kafka. Tailers are in the price of the readers that they run beside. A pipeline's own "
+    "price (--json) is without the views that it shares, its sources and the lake."
+)
+
+
+@command(
+    "cost",
+    examples="forecache cost\nforecache cost --days 30 --plot cost.png\nforecache cost --json",
+)
+@click.option("--days", type=click.IntRange(1, 3660), default=7, show_default=True, help="Last days to look at.")
+@click.option("--cores", type=click.IntRange(min=1),
+              help="Cores that a stage holds, where its core seconds are not measured; default: all here.")  # fmt: skip
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture: .png or .svg.")
+def cost(days: int, cores: int | None, plot: Path | None) -> None:
+    """Show what stages, trainings, streams, storage and readers take and cost a day, and a million of what they make.
+
+    These are predictions, answers, and events of each stream.
+
+    Prices come from FORECACHE_PRICES. Where one is missing, the amount is shown alone.
+    """
+    from forecache.plugins.cost.cost_report import cost_report, report_to_dict
+
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
+    report = cost_report(settings(), days=days, cores=cores or os.cpu_count() or 1)
+    if plot is not None:
+        from forecache.plugins.cost.cost_report import plot_costs as draw
+
+        draw(report, plot)
+    if wants_json():
+        print_json(report_to_dict(report))
+    else:
+        _show(report)
+
+
+def _show(report: "CostReport") -> None:
+    from forecache.plugins.cost.cost_line import PARTS
+
+    figures = ("a day", "on demand", "spot")
+    show_table(
+        ("part", "of", "what", *figures, "basis"),
+        [
+            (line.part, line.subject or "all", line.what, f"{line.amount:,.4g} {line.unit}", _format_price(line.price),
+             _format_price(line.price_spot), _format_basis(line, report.cores))
+            for line in report.lines
+        ],
+        right=figures,
+        caption=f"Means of {report.days:.1f} days. {NOT_COUNTED}",
+    )  # fmt: skip
+    for part in PARTS:
+        price = report.price_of(part)
+        if price is not None:
+            click.echo(f"{part}: {_format_price(price)} a day")
+    if report.spot_saving is not None:
+        word = "saves" if report.spot_saving >= 0 else "costs"
+        click.echo(
+            f"Training on spot machines {word} {_format_price(abs(report.spot_saving))} a day, repeated work included."
+        )
+    predictions = sum(report.predictions.values())
+    if report.per_million_predictions is not None:
+        click.echo(
+            f"A million predictions: {_format_price(report.per_million_predictions)} (of "
+            f"{predictions:,.0f} a day; stages, "
+            "training and storage; a recommender's prediction is one user's list)."
+        )
+    if report.per_million_answers is not None:
+        click.echo(
+            f"A million answers: {_format_price(report.per_million_answers)} (of {report.use.answers:,.0f} a day)."
+        )
+    for stream in report.streams:
+        if (hours := stream.core_hours_per_million) is not None:
+            price = report.per_million_events[stream.name]
+            costs = "" if price is None else f", {_format_price(price)}"
+            since = f"of {stream.events:,} since its process was started"
+            click.echo(f"A million events of the stream {stream.name}: {hours:,.3g} core-hours{costs} ({since}).")
+    for sentence in missing_figures(report):
+        click.echo(sentence)
+
+
+def missing_figures(report: "CostReport") -> list[str]:
+    """A sentence for each missing figure, with its remedy."""
+    said = [
+        f'There is no price for {name!r}: add it to FORECACHE_PRICES, such as {{"{name}": '
+        + ("[a GB for a month on disks, in an object store]}." if name == "storage" else "[on demand, spot]}.")
+        for name in report.missing_prices
+    ]
+    said += report.not_known
+    if report.use.replicas is None:
+        said.append("Replicas are not known: set FORECACHE_READER_REPLICAS, or FORECACHE_PROMETHEUS_URL.")
+    elif report.use.answers is None:
+        said.append("Answers are not known: set FORECACHE_PROMETHEUS_URL.")
+    return said
+
+
+def _format_price(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}" if value >= 10 else f"{value:,.3g}"
+
+
+def _format_basis(line: "CostLine", cores: int) -> str:
+    if line.basis == "held":
+        return f"its time on {cores} cores"
+    return f"{line.basis}, {line.wasted:.3g} wasted by preemption" if line.wasted else line.basis

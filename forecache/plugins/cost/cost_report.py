@@ -1,0 +1,167 @@
+"""Report of a project's cost: per day, and per million predictions, answers and events."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from forecache.base.settings import Settings
+from forecache.lake.ledger import records_since
+from forecache.plugins.cost.cost_line import PARTS, CostLine, Part
+from forecache.plugins.cost.reader_costs import ReaderUse, replica_lines, use_of_readers
+from forecache.plugins.cost.stage_costs import (
+    describe_unrecorded,
+    ledger_period,
+    predictions_a_day,
+    stage_lines,
+    training_lines,
+)
+from forecache.plugins.cost.storage_costs import storage_lines
+from forecache.plugins.cost.stream_costs import StreamUse, stream_lines, use_of_streams
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """The cost of a project.
+
+    Attributes:
+        days: Number of days that the lines are means of.
+        predictions: Rows scored a day by pipeline, and users' lists written a day by recommender.
+        streams: Use of each declared stream, known or not.
+        per_million_events: By stream, the price on demand; None if it is not known.
+        not_known: Costs that are missing in the lines, as sentences.
+    """
+
+    lines: Sequence[CostLine]
+    days: float
+    cores: int
+    predictions: dict[str, float]
+    use: ReaderUse
+    streams: Sequence[StreamUse] = ()
+    per_million_events: Mapping[str, float | None] = field(default_factory=dict)
+    not_known: Sequence[str] = ()
+
+    def price_of(self, *parts: Part, subject: str | None = None) -> float | None:
+        """Price of a day on demand; None if one of the lines has none."""
+        lines = [line for line in self.lines if line.part in parts and subject in (None, line.subject)]
+        prices = [line.price for line in lines if line.price is not None]
+        return sum(prices) if prices and len(prices) == len(lines) else None
+
+    @property
+    def per_million_predictions(self) -> float | None:
+        """Price of stages, trainings and storage per million scored rows and written lists."""
+        return _per_million(self.price_of("stage", "training", "storage"), sum(self.predictions.values()))
+
+    @property
+    def per_million_answers(self) -> float | None:
+        """Price of the replicas per million answered requests."""
+        return _per_million(self.price_of("replicas"), self.use.answers)
+
+    @property
+    def spot_saving(self) -> float | None:
+        """Saving of trainings on spot machines a day, repeated work included."""
+        saved = 0.0
+        lines = [line for line in self.lines if line.part == "training"]
+        for line in lines:
+            if line.price is None or line.price_spot is None:
+                return None
+            saved += line.price - line.price_spot
+        return saved if lines else None
+
+    @property
+    def missing_prices(self) -> list[str]:
+        """Names of prices that the settings lack."""
+        return sorted({line.priced_by for line in self.lines if line.price is None})
+
+
+def cost_report(settings: Settings, *, days: int, cores: int) -> CostReport:
+    """The report of the last days.
+
+    Args:
+        cores: Cores that a stage holds while it runs, if the ledger has no measured core seconds.
+
+    Raises:
+        NotFoundError: No stage has run yet.
+        UnavailableError: Prometheus does not answer, or the remote.
+    """
+    found = ledger_period(settings, days)
+    records = records_since(settings, found.since)
+    use, streams = use_of_readers(settings, found.days), use_of_streams(settings)
+    lines = [
+        *stage_lines(settings, records, found.days, cores=cores),
+        *training_lines(settings, records, found.days),
+        *stream_lines(settings, streams),
+        *storage_lines(settings),
+        *replica_lines(settings, use),
+    ]
+    lines.sort(key=lambda line: (PARTS.index(line.part), -(line.price or 0.0), -line.amount))
+    events = {each.name: each.price_per_million(settings) for each in streams}
+    not_known = [*describe_unrecorded(settings, records, found.since), *(each.why for each in streams if each.why)]
+    predictions = predictions_a_day(records, found.days)
+    return CostReport(lines, found.days, cores, predictions, use, streams, events, not_known)
+
+
+def report_to_dict(report: CostReport) -> dict[str, Any]:
+    """The report as JSON-serialisable values."""
+    parts = {part: report.price_of(part) for part in PARTS}
+    return {
+        "days": round(report.days, 3),
+        "cores_held": report.cores,
+        "lines": [asdict(line) for line in report.lines],
+        "price_by_part": parts,
+        "spot_saving": report.spot_saving,
+        "predictions": report.predictions,
+        "answers": report.use.answers,
+        "price_per_million_predictions": report.per_million_predictions,
+        "price_per_million_predictions_of": {
+            name: _per_million(report.price_of("stage", "training", "storage", subject=name), rows)
+            for name, rows in report.predictions.items()
+        },
+        "price_per_million_answers": report.per_million_answers,
+        "core_hours_per_million_events_of": {each.name: each.core_hours_per_million for each in report.streams},
+        "price_per_million_events_of": dict(report.per_million_events),
+        "missing_prices": report.missing_prices,
+        "not_known": list(report.not_known),
+    }
+
+
+def _per_million(price: float | None, count: float | None) -> float | None:
+    return price / count * 1e6 if price is not None and count else None
+
+
+_COLOURS = dict(zip(PARTS, ("#4c72b0", "#dd8452", "#c44e52", "#8c8c8c", "#55a868"), strict=True))
+_MOST = 24
+
+
+def plot_costs(report: CostReport, file: Path | IO[Any], *, kind: str | None = None) -> None:
+    """Plot a bar for each line, by its price or, if prices are missing, by its hours.
+
+    Args:
+        kind: "png" or "svg"; None: by the ending of the file's name.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    priced = not report.missing_prices
+    lines = [line for line in report.lines if priced or line.unit != "GB"]
+    values = {id(line): (line.price or 0.0) if priced else line.amount for line in lines}
+    lines.sort(key=lambda line: values[id(line)])
+    left_out = lines[:-_MOST] if len(lines) > _MOST else []
+    shown = lines[len(left_out) :]
+    figure = Figure(figsize=(9, 1.2 + 0.3 * max(1, len(shown))), layout="constrained")
+    axes = figure.subplots()
+    names = [f"{line.subject or 'all'}: {line.what}" for line in shown]
+    bars = axes.barh(
+        range(len(shown)), [values[id(line)] for line in shown], color=[_COLOURS[line.part] for line in shown]
+    )
+    axes.bar_label(bars, [f"{values[id(line)]:,.3g}" for line in shown], padding=3, fontsize=8)
+    axes.set_yticks(range(len(shown)), names, fontsize=9)
+    axes.set_xlabel("price of a day, on demand" if priced else "hours of cores, devices and replicas a day")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.25)
+    used = [part for part in PARTS if any(line.part == part for line in shown)]
+    handles = [Patch(color=_COLOURS[part], label=part) for part in used]
+    axes.legend(handles=handles, frameon=False, loc="lower right", fontsize=9)
+    note = f"; {len(left_out)} smaller ones not shown" if left_out else ""
+    axes.set_title(f"Mean of {report.days:.1f} days{note}", fontsize=10, loc="left")
+    figure.savefig(file, dpi=130, format=kind)

@@ -1,0 +1,115 @@
+"""`forecache monitor`: drift, expected and realised performance of a pipeline, and whether to train again."""
+
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import DateParam, command, load_trained_pipeline, settings
+from forecache.cli.commands.scoring import newest_scored
+from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.progress import StageProgress
+
+if TYPE_CHECKING:
+    from forecache.base.settings import Settings
+    from forecache.declare import Pipeline
+    from forecache.plugins.drift.measurements import Measurement
+    from forecache.plugins.drift.retraining import RetrainingDecision
+
+
+@command(
+    "monitor",
+    examples="""
+    forecache monitor churn
+    forecache monitor churn --night 1998-06-30 --json
+    forecache monitor search --night 2026-11-26
+    forecache query "select night, name, effect from monitoring where kind = 'performance'"
+    """,
+)
+@click.argument("pipeline", metavar="PIPELINE")
+@click.option(
+    "--night",
+    type=DateParam(),
+    help="The as-of date to measure; default: the newest that was scored; of a log, yesterday (UTC).",
+)
+def monitor(pipeline: str, night: date | None) -> None:
+    """Measure a scored as-of date of PIPELINE: drift since the champion was trained, expected and realised performance.
+
+    The effect of a feature or an output is its population stability index; of a metric, how much worse it is than on
+    the test split. The figures are kept in the table `monitoring`. The verdict says whether they call for training, but
+    does not start it. Of a real-time model, a day of its request log is measured.
+    """
+    from forecache.kit.spark.session import spark_session
+    from forecache.plugins.drift.measurements import measurements
+    from forecache.plugins.drift.monitor import monitor as measure
+
+    if _measure_log(pipeline, night):
+        return
+    current, declared = load_trained_pipeline(pipeline)
+    chosen = night or newest_scored(current, declared)
+    with StageProgress() as progress:
+        result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
+    found = measurements(current, declared.name, first=chosen, last=chosen)
+    if not result.skipped:
+        show_in_dagster(current, f"monitoring_{pipeline}", result=result, night=chosen, figures=found)
+    decision = _retraining_decision(current, declared)
+    notes = result.details["notes"][chosen.isoformat()]
+    if wants_json():
+        print_json(
+            {
+                "pipeline": declared.name,
+                "night": chosen,
+                "figures": found,
+                "notes": notes,
+                "retrain": decision.retrain if decision else None,
+                "reason": decision.reason if decision else None,
+            }
+        )
+        return
+    _show(chosen, found)
+    for note in notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
+    if decision is None:
+        click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
+    else:
+        click.echo(f"{'Train again' if decision.retrain else 'No training needed'}: {decision.reason}")
+
+
+def _measure_log(name: str, day: date | None) -> bool:
+    """Measure a day of a real-time model's log and show it; returns False if the name is no real-time model's."""
+    from forecache.declare.loading import read_project
+
+    current = settings()
+    declared = read_project(current).realtime.get(name)
+    if declared is None:
+        return False
+    from forecache.plugins.drift.log_monitoring import monitor_log
+    from forecache.plugins.drift.measurements import measurements
+
+    chosen = day or datetime.now(timezone.utc).date() - timedelta(days=1)
+    with StageProgress() as progress:
+        result = monitor_log(current, declared, chosen, progress=progress.update)
+    found, notes = measurements(current, name, first=chosen, last=chosen), result.details["notes"]
+    if wants_json():
+        print_json({"model": name, "day": chosen, "answers": result.rows, "figures": found, "notes": notes})
+        return True
+    _show(chosen, found)
+    for note in notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
+    return True
+
+
+def _retraining_decision(current: "Settings", pipeline: "Pipeline") -> "RetrainingDecision | None":
+    from forecache.plugins.drift.retraining import retraining_decision
+
+    return retraining_decision(current, pipeline) if pipeline.retraining else None
+
+
+def _show(night: date, found: "list[Measurement]") -> None:
+    rows: list[tuple[Any, ...]] = [
+        (row.kind, row.name, row.reference, row.effect, row.js, row.value, row.reference_value, row.rows)
+        for row in sorted(found, key=lambda row: (row.kind, -row.effect))
+    ]
+    figures = ("effect", "JS distance", "value", "reference", "rows")
+    show_table(("kind", "of", "against", *figures), rows, title=f"As-of date {night}", right=figures)

@@ -1,0 +1,246 @@
+"""Prediction drift: compares the scores of an as-of date with those of dates before and of the model's test split."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from forecache.base.output_kinds import JUDGED
+from forecache.base.settings import Settings
+from forecache.base.statistics import distance, merge_bins, quantile_edges
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.comparison.partition import partition_digests
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
+from forecache.lake.contracts import class_order
+from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.quality.verdicts import DRIFT_STAGE
+from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.registry.versions.model_versions import ModelVersion, list_models
+from forecache.models.registry.versions.register import load_evaluation
+from forecache.plugins.drift.distributions.binned_counts import Bins, binned_counts
+from forecache.plugins.drift.distributions.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport, unjudged_report
+from forecache.scoring.night_inputs import STAGE, require_scored
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_BINS = 10
+Counts = Mapping[date, Sequence[int]]
+
+
+def prediction_drift(
+    settings: Settings, pipeline: Pipeline, night: date, *, spark: "SparkSession | None" = None, last: int | None = None
+) -> DriftReport:
+    """Compare the scores of a date with those of scored dates before it and of the model's test split.
+
+    Args:
+        spark: The session that aggregates; None: this process does.
+        last: Most dates before; None: as declared.
+
+    Raises:
+        NotFoundError: The date has no predictions.
+    """
+    return measure_drift(settings, pipeline, [night], spark=spark, last=last)[night]
+
+
+def check_drift(
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
+) -> dict[date, DriftReport]:
+    """Measure dates, and record reports and counts: a date whose drift blocks is not published.
+
+    Raises:
+        NotFoundError: A date has no predictions.
+    """
+    started = time.perf_counter()
+    digests = _partition_digests(settings, pipeline, nights)
+    reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
+    states = _prediction_states(settings, pipeline)
+    done = {
+        night: StageOutcome(
+            sum(report.counts), {**report.metadata(), "blocks": report.sentence if report.blocks else ""}
+        )
+        for night, report in reports.items()
+    }
+    inputs = {night: f"{digests[night]} {states[night]}" for night in reports}
+    stage = Stage(settings, DRIFT_STAGE, pipeline.prediction_table, run_id)
+    stage.record_changes(inputs, done, time.perf_counter() - started)
+    return reports
+
+
+def measure_drift(
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    spark: "SparkSession | None" = None,
+    last: int | None = None,
+    digests: Mapping[date, str] | None = None,
+) -> dict[date, DriftReport]:
+    """Measure the drift of several dates, with one aggregation for each model that scored them.
+
+    Args:
+        digests: Digests of the data files of dates whose counts have to be of exactly these files; recorded counts of
+            other dates may be of files that were compacted since.
+    """
+    scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
+    for night in nights:
+        require_scored(pipeline, night, scored)
+    if pipeline.output_specs[0].kind not in JUDGED:
+        return {n: unjudged_report(pipeline, n, model_of(scored[n]), scored[n].rows) for n in sorted(set(nights))}
+    by_model: dict[int | None, list[date]] = {}
+    for night in sorted(set(nights)):
+        by_model.setdefault(model_of(scored[night]), []).append(night)
+    known = {version.version: version for version in list_models(settings, pipeline)}
+    reports: dict[date, DriftReport] = {}
+    for version, group in by_model.items():
+        window = pipeline.drift.last if last is None else last
+        before = {night: previous_dates(scored, night, version, window) for night in group}
+        test = test_split_scores(settings, known.get(version)) if version is not None else None
+        edges = test[0] if test else _edges(settings, pipeline, version, group, before)
+        wanted = {*group, *(day for days in before.values() for day in days)}
+        counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
+        for night in group:
+            require_scored(pipeline, night, counts)
+            reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
+    return dict(sorted(reports.items()))
+
+
+def _report(
+    pipeline: Pipeline,
+    night: date,
+    scored: Mapping[date, StageRecord],
+    before: Sequence[date],
+    edges: Bins,
+    counts: Counts,
+    test: tuple[Bins, list[int]] | None,
+) -> DriftReport:
+    past = [day for day in before if day in counts]
+    references: dict[str, tuple[int, ...]] = {}
+    if past:
+        references[NIGHTS_BEFORE] = tuple(sum(bins) for bins in zip(*(counts[day] for day in past), strict=True))
+    if test:
+        references[TEST_SPLIT] = tuple(test[1])
+    return DriftReport(
+        pipeline=pipeline.name,
+        output=pipeline.output_specs[0].judged_column,
+        night=night,
+        model_version=model_of(scored[night]),
+        edges=cast("tuple[float, ...] | tuple[str, ...]", tuple(edges)),
+        counts=tuple(counts[night]),
+        references=references,
+        distances={name: distance(reference, counts[night]) for name, reference in references.items()},
+        nights=tuple(past),
+        models_before=tuple(sorted({model_of(scored[day]) or 0 for day in past})),
+        limits=pipeline.drift,
+    )
+
+
+def model_of(scored: StageRecord) -> int | None:
+    """Return the version of the model that scored a date; None if the record has none."""
+    version = scored.details.get("model_version")
+    return None if version is None else int(version)
+
+
+def previous_dates(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
+    """Return the last dates before a date that the same model scored; if there are none, the last ones of any model."""
+    before = sorted(day for day in scored if day < night)
+    same = [day for day in before if model_of(scored[day]) == version]
+    return (same or before)[-last:] if last else []
+
+
+def test_split_scores(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
+    """Return bins and counts of a model's scores on its test split; None if it was not evaluated here."""
+    if model is None or "test_metrics" not in model.tags:
+        return None
+    evaluation = load_evaluation(settings, model)
+    scores = evaluation["scores"]
+    if "classes" in scores:
+        return scores["classes"], [*scores["prediction"], 0]
+    series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]
+    inside = [int(sum(values)) for values in zip(*series, strict=True)]
+    # The histogram starts at the smallest score, and leaves out the top percent of scores.
+    beyond = max(0, int(evaluation["rows"]["test"]) - sum(inside))
+    return merge_bins(scores["edges"], [0, *inside, beyond], _BINS)
+
+
+def _edges(
+    settings: Settings,
+    pipeline: Pipeline,
+    version: int | None,
+    nights: Sequence[date],
+    before: Mapping[date, Sequence[date]],
+) -> Bins:
+    """Choose bins for a model without a test split: those of its recorded counts, else new ones."""
+    recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+    known = [day for day, row in recorded.items() if day and row.details["model_version"] == version]
+    if known:
+        return list(recorded[max(known)].details["edges"])
+    first, spec = before[nights[0]], pipeline.output_specs[0]
+    if spec.classes:
+        return list(spec.classes)
+    return _choose_bins(settings, pipeline, first[-1] if first else nights[0])
+
+
+def _partition_digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
+    """Take the digest of each date's data files before they are read: it changes with rows that are added later."""
+    return partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
+
+
+def _prediction_states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
+    """Return for each scored date a text that identifies its predictions."""
+    records = last_records(settings, STAGE, pipeline.name)
+    return {day: f"{row.table}@{row.delta_version} {row.inputs}" for day, row in records.items()}
+
+
+def _counts(
+    spark: "SparkSession | None",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Iterable[date],
+    edges: Bins,
+    digests: Mapping[date, str],
+) -> Counts:
+    """Count rows of each date in each bin; dates with recorded counts in these bins are not read again."""
+    recorded, states = (
+        last_records(settings, DRIFT_STAGE, pipeline.prediction_table),
+        _prediction_states(settings, pipeline),
+    )
+    counts: dict[date, Sequence[int]] = {
+        day: recorded[day].details["counts"]
+        for day in nights
+        if day in recorded
+        and _is_same_input(recorded[day].inputs, digests.get(day), states[day])
+        and recorded[day].details["edges"] == list(edges)
+    }
+    left = sorted(set(nights) - set(counts))
+    if left:
+        column = pipeline.output_specs[0].judged_column
+        counts |= binned_counts(spark, settings, pipeline.prediction_table, column, left, edges)
+    return counts
+
+
+def _is_same_input(inputs: str, digest: str | None, state: str) -> bool:
+    counted, _, of = inputs.partition(" ")
+    return of == state and digest in (None, counted)
+
+
+def _choose_bins(settings: Settings, pipeline: Pipeline, night: date) -> Bins:
+    """Choose bins with about equal numbers of a date's rows; for classes, the classes of the date."""
+    import pyarrow.compute as pc
+
+    delta = open_table(settings, pipeline.prediction_table)
+    dataset = open_dataset(delta, partitions=[(AS_OF, "=", night.isoformat())])
+    digest: list[float] = []
+    names: set[str] = set()
+    spec = pipeline.output_specs[0]
+    for batch in dataset.to_batches(columns=[spec.judged_column], batch_size=131_072):
+        if spec.kind == "classes":
+            names |= set(batch.column(0).drop_null().unique().to_pylist())
+        elif batch.num_rows:
+            digest += pc.quantile(batch.column(0), q=np.linspace(0, 1, 201).tolist()).to_pylist()
+    if names:
+        return list(class_order(list(names)))
+    return quantile_edges(np.asarray(digest), _BINS).tolist() if digest else []

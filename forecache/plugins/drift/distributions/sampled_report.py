@@ -1,0 +1,175 @@
+"""The sampled report: an HTML page on the scores and features of an as-of date, from bounded samples of both sides.
+
+Rows are chosen by a hash of their key, so that a date gives the same sample every time. The page loads no resources.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.base.reports.page import write_page
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.tables import read_table
+from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.training_sets.split_rows import count_split
+from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
+from forecache.models.registry.gate.loaded_model import open_model, score_features
+from forecache.models.registry.gate.metric_judge import single_values
+from forecache.models.registry.versions.model_versions import ModelVersion, list_models, verified_folder
+from forecache.models.tracking.client import connect_mlflow
+from forecache.plugins.drift.distributions.drift import model_of, prediction_drift, previous_dates
+from forecache.plugins.drift.distributions.sampled_page import sampled_page
+from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
+from forecache.scoring.night_inputs import require_scored
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+STAGE = "drift_report"
+MLFLOW_FOLDER = "drift"
+MLFLOW_FILE = "newest.html"
+_HASHES = 1_000_000
+
+
+def write_drift_report(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Write `HOME/reports/drift/<pipeline>/<night>.html`, and remove all but the newest of them, as declared.
+
+    The reference is the test split of the model that scored the date, or, for a model without one, the date before. The
+    figures of the score are those of the drift check, of all rows in its bins. The page is also an artifact of the
+    model's MLflow run, `drift/newest.html`, which the next one replaces.
+
+    Returns:
+        `rows`: rows of the date in the sample; `details`: reference (None if there is none: then no page is written),
+        path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped if the page exists and
+        both sides are unchanged.
+
+    Raises:
+        NotFoundError: The date has no predictions.
+        CheckError: The model's file was changed since it was registered.
+    """
+    started = time.perf_counter()
+    scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
+    require_scored(pipeline, night, scored)
+    model = _find_model(settings, pipeline, scored[night])
+    before = next(iter(previous_dates(scored, night, model_of(scored[night]), last=1)), None)
+    has_test = model is not None and "training_table" in model.tags
+    name = f"test split of model {model.version}" if has_test and model else f"night {before}" if before else None
+    state = " ".join(f"{scored[day].inputs} at {scored[day].delta_version}" for day in (before, night) if day)
+    inputs = f"{state} {name} {pipeline.drift}"
+    path = settings.reports_path / "drift" / pipeline.name / f"{night.isoformat()}.html"
+
+    def write() -> StageOutcome:
+        if name is None:
+            return StageOutcome(0, {"path": None, "mlflow_artifact": None, "reference": None})
+        progress(f"sampling {pipeline.name} on {night}", 0.1)
+        current = _night_sample(spark, settings, pipeline, scored[night])
+        if has_test and model:
+            reference = _test_sample(spark, settings, pipeline, model)
+        else:
+            assert before is not None
+            reference = _night_sample(spark, settings, pipeline, scored[before])
+        columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
+        progress(f"writing the drift report of {pipeline.name}", 0.4)
+        report = prediction_drift(settings, pipeline, night, spark=spark, last=1)
+        page = sampled_page(pipeline, night, current[columns], reference[columns], beside=name, report=report)
+        write_page(path, page)
+        _keep_newest(path, pipeline.drift.keep_reports)
+        details = {"path": str(path), "mlflow_artifact": _log_to_mlflow(settings, model, path), "reference": name}
+        return StageOutcome(len(current), {**details, "reference_rows": len(reference), "columns": columns})
+
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
+    row, skipped = stage.run_once(inputs, write, night=night, usable=lambda _: name is None or path.is_file())
+    seconds = time.perf_counter() - started
+    return StageResult(STAGE, pipeline.name, row.rows, seconds, nights=(night,), skipped=skipped, details=row.details)
+
+
+def _find_model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
+    known = {model.version: model for model in list_models(settings, pipeline)}
+    return known.get(model_of(scored) or -1)
+
+
+def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
+    """Features and scores of a sample of the model's test split."""
+    table, version = model.training_table
+    features = [name for name in _shown_features(pipeline) if name in model.features]
+    rows = read_table(spark, settings, table, version=version).where("split = 'test'")
+    total = count_split(settings, table, version=version, split="test")
+    numbers = _score_columns(pipeline)
+    loaded = open_model(verified_folder(settings, model), pipeline.main_output.spec)
+    inputs = loaded.input_names(model.features)
+    drawn = _sample(rows, pipeline, total).select(*inputs).toArrow()
+    frame: Any = drawn.select(features).to_pandas()
+    if not numbers:
+        return frame
+    encoding = loaded.encoding or MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in inputs))
+    scores = score_features(loaded, encoding.matrix([drawn.column(name) for name in inputs]))
+    return frame.assign(**{numbers[0]: single_values(pipeline, scores)})
+
+
+def _shown_features(pipeline: Pipeline) -> list[str]:
+    """The features that the page shows: those with one number a row."""
+    return [feature.name for feature in pipeline.feature_columns if feature.is_numeric]
+
+
+def _score_columns(pipeline: Pipeline) -> list[str]:
+    """The column of the scores; none if they are no numbers."""
+    spec = pipeline.output_specs[0]
+    return [spec.judged_column] if spec.numbers else []
+
+
+def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
+    """Features and scores of a sample of a date's rows."""
+    from pyspark.sql import functions as F
+
+    names = [*_shown_features(pipeline), *_score_columns(pipeline)]
+    version = scored.details.get("feature_version")
+    features = read_table(spark, settings, pipeline.feature_table, version=version)
+    frames = (
+        _sample(frame.where(F.col(AS_OF) == F.lit(scored.night)), pipeline, scored.rows)
+        for frame in (features, read_table(spark, settings, pipeline.prediction_table))
+    )
+    left, right = (frame.select(*pipeline.key, *(c for c in frame.columns if c in names)) for frame in frames)
+    return left.join(right, list(pipeline.key)).select(*names).toPandas()
+
+
+def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
+    """Choose at most `report_rows` rows by the hashes of their keys, independent of the order of the rows."""
+    from pyspark.sql import functions as F
+
+    most = pipeline.drift.report_rows
+    position = F.xxhash64(*pipeline.key)
+    # Rows beyond the share are filtered before the sort.
+    share = math.ceil(_HASHES * most / max(1, rows))
+    chosen = frame.where(F.pmod(position, F.lit(_HASHES)) < share) if share < _HASHES else frame
+    return chosen.orderBy(position, *pipeline.key).limit(most)
+
+
+def _keep_newest(written: Path, keep: int) -> None:
+    """Remove all pages except the newest and the one that was just written, which may be of an older date."""
+    pages: Sequence[Path] = sorted(written.parent.glob("[0-9]*.html"))  # not those being written
+    for page in pages[:-keep]:
+        if page != written:
+            page.unlink(missing_ok=True)
+
+
+def _log_to_mlflow(settings: Settings, model: ModelVersion | None, path: Path) -> str | None:
+    """Log the page to the model's run under a fixed name, so that a run has one page; None if there is no run."""
+    if model is None or not model.run_id:
+        return None
+    client: Any = connect_mlflow(settings)
+    client.log_text(model.run_id, path.read_text(), f"{MLFLOW_FOLDER}/{MLFLOW_FILE}")
+    return f"runs:/{model.run_id}/{MLFLOW_FOLDER}/{MLFLOW_FILE}"

@@ -1,0 +1,140 @@
+"""Expected performance of the predictions of an as-of date, before their labels are known, as rows of `monitoring`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.base.settings import Settings
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
+from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.score_metrics import Array
+from forecache.models.registry.report.calibration import Calibration
+from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.versions.register import load_evaluation
+from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
+from forecache.plugins.drift.estimate import estimate_metrics, estimated_metrics
+from forecache.plugins.drift.measurements import Measurement
+
+CALIBRATIONS = "calibrations"
+"""Key of the score calibrations in an evaluation; model versions from before they were recorded have none."""
+NO_CALIBRATION = "no estimate: version {} was registered without a calibration of its scores; train it again"
+
+
+def expected_performance(
+    settings: Settings, pipeline: Pipeline, model: ModelVersion, night: date, *, run_id: str = ""
+) -> tuple[list[Measurement], str]:
+    """Estimate each metric on the predictions of a date; returns the figures, or why there are none.
+
+    Args:
+        model: The version that made the predictions.
+    """
+    spec = pipeline.output_specs[0]
+    if pipeline.task not in ("binary", "multiclass"):
+        return [], ""
+    if spec.top is not None:
+        return [], "no estimate: the probabilities of some classes are not kept (Classes(probabilities=...))"
+    evaluation = evaluation_of(settings, model)
+    if not evaluation.get(CALIBRATIONS):
+        return [], NO_CALIBRATION.format(model.version)
+    score = night_scores(settings, pipeline, night, evaluation["classes"])
+    if not len(score):
+        return [], f"no estimate: {night} has no predictions"
+    return estimate_measurements(pipeline, model, evaluation, night, score, run_id=run_id), ""
+
+
+def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
+    """Load the evaluation of a version; empty if it was not evaluated here."""
+    return load_evaluation(settings, model) if "test_metrics" in model.tags else {}
+
+
+def estimate_measurements(
+    pipeline: Pipeline,
+    model: ModelVersion,
+    evaluation: Mapping[str, Any],
+    night: date,
+    score: Array,
+    *,
+    run_id: str = "",
+) -> list[Measurement]:
+    """Estimate each metric on scores of a date, and compare it with the test split's.
+
+    Args:
+        evaluation: The evaluation of the model, with calibrations.
+        score: [n] for a binary label, else [n, classes], without NaN; n > 0.
+    """
+    calibrations = [Calibration.from_json(each) for each in evaluation[CALIBRATIONS]]
+    references = {**_expected_on_test(calibrations), **model.metrics}
+    less = judge_of(pipeline).less_is_better
+    rows = []
+    for name, found in estimate_metrics(score, calibrations, seed=pipeline.training.seed).items():
+        if name not in references:
+            continue
+        reference, sign = references[name], 1 if name in less else -1
+        low, high = sorted(sign * (end - reference) for end in (found.low, found.high))
+        rows.append(
+            Measurement(
+                pipeline=pipeline.name,
+                night=night,
+                as_of=night,
+                kind="estimate",
+                name=name,
+                reference=TEST_SPLIT,
+                model_version=model.version,
+                effect=sign * (found.value - reference),
+                effect_low=low,
+                effect_high=high,
+                value=found.value,
+                reference_value=reference,
+                rows=found.rows,
+                run_id=run_id,
+            )
+        )
+    return rows
+
+
+def _expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
+    """Estimate from the calibration the test split's metrics of a binary label that the registry does not have."""
+    if len(calibrations) != 1:
+        return {}
+    [own] = calibrations
+    scores, rows = np.asarray(own.scores), np.asarray(own.rows, np.float64)
+    shares, metrics = np.asarray(own.shares), estimated_metrics(1)
+    label = np.repeat([1.0, 0.0], len(scores))
+    weight = np.concatenate([rows * shares, rows * (1 - shares)])
+    return {name: metrics[name](label, np.tile(scores, 2), weight) for name in ("accuracy", "f1")}
+
+
+def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: Sequence[str]) -> Array:
+    """Read the scores of a date, float64 [n], or [n, classes] in their order; rows without a score are left out.
+
+    Probabilities of classes that are not in `classes` are left out.
+    """
+    spec = pipeline.output_specs[0]
+    column = spec.columns[1] if spec.kind == "classes" else spec.judged_column
+    dataset = open_dataset(
+        open_table(settings, pipeline.prediction_table), partitions=[(AS_OF, "=", night.isoformat())]
+    )
+    values = dataset.to_table(columns=[column]).column(0).combine_chunks().drop_null()
+    if spec.kind != "classes":
+        score = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        return score[~np.isnan(score)]
+    return class_scores(values, classes)
+
+
+def class_scores(values: "pa.ListArray", classes: Sequence[str]) -> Array:
+    """Convert lists of structs with `class` and `probability` to probabilities, float64 [n, classes]."""
+    import pyarrow.compute as pc
+
+    items = values.flatten()
+    place = pc.index_in(items.field("class"), value_set=pa.array(classes, pa.string()))
+    known = place.is_valid().to_numpy(zero_copy_only=False)
+    row = np.repeat(np.arange(len(values)), pc.list_value_length(values).to_numpy())
+    found = np.zeros((len(values), len(classes)))
+    places = place.fill_null(0).to_numpy(zero_copy_only=False)
+    found[row[known], places[known]] = items.field("probability").to_numpy()[known]
+    return found

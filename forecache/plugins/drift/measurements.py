@@ -1,0 +1,88 @@
+"""The monitoring table: an append-only Delta table with one row for each figure of each as-of date."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from operator import itemgetter
+from typing import Any, Literal
+
+from forecache.base.settings import Settings
+
+MONITORING_TABLE = "monitoring"
+
+Kind = Literal["feature", "prediction", "estimate", "performance"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure.
+
+    Attributes:
+        night: The as-of date by which it was known.
+        as_of: The as-of date of its rows: `night`, or for "performance" a label horizon before it.
+        kind: "feature", "prediction", "estimate" (of the performance, before labels) or "performance".
+        name: The feature, the output or the metric.
+        reference: What it is compared with: "training split", "test split" or "nights before".
+        model_version: The champion, or, for predictions and performance, the version that made the predictions.
+        effect: Population stability index; for a metric how much worse than the reference (negative: better).
+        effect_low, effect_high: Interval of the effect, for metrics.
+        js: Jensen-Shannon distance, None for metrics.
+        value, reference_value: For a feature the shares of nulls, for a metric its values, else None.
+        reference_rows: None if the reference is a figure of the registry.
+        recorded_at: Set when it is stored.
+    """
+
+    pipeline: str
+    night: date
+    as_of: date
+    kind: Kind
+    name: str
+    reference: str
+    model_version: int
+    effect: float
+    rows: int
+    effect_low: float | None = None
+    effect_high: float | None = None
+    js: float | None = None
+    value: float | None = None
+    reference_value: float | None = None
+    reference_rows: int | None = None
+    run_id: str = ""
+    recorded_at: datetime | None = None
+
+
+def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:
+    """Append figures in one commit; a newer figure supersedes an older one of the same kind, name and date."""
+    from forecache.kit.delta.small_tables import append_to_small_table, row_schema
+
+    now = datetime.now(timezone.utc)
+    values = [{**vars(row), "recorded_at": now} for row in rows]
+    append_to_small_table(settings, MONITORING_TABLE, row_schema(Measurement), lambda _: values)
+
+
+def measurements(
+    settings: Settings, pipeline: str, *, first: date | None = None, last: date | None = None
+) -> list[Measurement]:
+    """Read the newest value of each figure of a pipeline, from `first` to `last`, by as-of date."""
+    filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
+    filters += [("night", ">=", first)] if first else []
+    filters += [("night", "<=", last)] if last else []
+    return _read(settings, filters)
+
+
+def all_measurements(settings: Settings) -> list[Measurement]:
+    """Read the newest value of each figure of every pipeline, by as-of date."""
+    return _read(settings, [])
+
+
+def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Measurement]:
+    from forecache.kit.delta.small_tables import read_small_table
+
+    rows = read_small_table(settings, MONITORING_TABLE, filters)
+    return latest_figures(Measurement(**row) for row in sorted(rows, key=itemgetter("recorded_at")))
+
+
+def latest_figures(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Keep the last of each figure, given in the order of recording; sorted by as-of date, else in that order."""
+    last = {(row.pipeline, row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
+    return sorted(last.values(), key=lambda row: row.night)

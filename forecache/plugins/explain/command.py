@@ -1,0 +1,229 @@
+"""`forecache explain`: follow a served answer back to its data, its model, its runs and its code."""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from forecache.cli.base import DateParam, command, settings
+from forecache.cli.commands.get import provenance_text
+from forecache.cli.output import format_cell, json_value, make_console, print_json, wants_json
+from forecache.cli.resolve_names import find_published, is_stream_only
+from forecache.plugins.explain.trace import trace, trace_list, trace_view
+from forecache.plugins.explain.trace_live import live_lines, live_title, trace_stream
+
+if TYPE_CHECKING:
+    from forecache.base.settings import Settings
+
+MOST_ITEMS = 5
+MOST_FILES = 3
+"""Landing files named in the text; `--json` has them all."""
+
+
+@command(
+    "explain",
+    examples="forecache explain churn 00001\nforecache explain churn 00001 --version 17 --json\n"
+    "forecache explain recommended 1234\nforecache explain search 4f0c1d --item p12",
+)
+@click.argument("name", metavar="NAME")
+@click.argument("key", metavar="KEY|REQUEST_ID")
+@click.option("--version", type=int, help="For a pipeline: a retained store version; default: the served one.")
+@click.option("--item", help="For a real-time model: the candidate to explain; default: the first of the answer.")
+@click.option(
+    "--day", type=DateParam(), help="For a real-time model: the date of the request in UTC, to read less of the log."
+)
+@click.option(
+    "--most", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates and features that are shown."
+)
+def explain(name: str, key: str, version: int | None, item: str | None, day: date | None, most: int) -> None:
+    """Follow an answer back to what led to it.
+
+    For a pipeline, it shows the answer for KEY: store version, prediction, features, raw events, model, run and code.
+    Of a live answer, it also shows the row of the stream's table, and its partition and offset in Kafka.
+    For a real-time model, it shows the logged answer to REQUEST_ID: its release, rung, times and store versions, the
+    features as the model got them, what each contributed, and what the same request would get today.
+    """
+    from forecache.declare import FeatureView, Pipeline
+
+    current = settings()
+    if _is_realtime(current, name):
+        if version is not None:
+            raise click.UsageError(f"{name} is a real-time model: --version is of pipelines. Leave it out.")
+        _explain_request(current, name, key, item, day, most)
+        return
+    if item is not None or day is not None:
+        raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
+    if is_stream_only(current, name):
+        chain = trace_stream(current, name, key)
+        if wants_json():
+            print_json(chain)
+        else:
+            _show(name, chain)
+        return
+    served = find_published(current, name, or_model=True)
+    if isinstance(served, FeatureView):
+        chain = trace_view(current, served, key, version=version)
+    elif isinstance(served, Pipeline):
+        chain = trace(current, served, key, version=version)
+    else:
+        chain = trace_list(current, served, key, version=version)
+    if wants_json():
+        print_json(chain)
+    else:
+        _show(name, chain)
+
+
+def _is_realtime(current: "Settings", name: str) -> bool:
+    """True for the name of a real-time model, also if there are only releases or a log of it here."""
+    from forecache.declare.loading import read_project
+    from forecache.kit.delta.tables import table_exists
+    from forecache.realtime.log.record import table_of
+    from forecache.realtime.release.folder import open_releases
+
+    if open_releases(current, name).root.is_dir():
+        return True
+    project = read_project(current)
+    return name in project.realtime or (name not in project.publishable and table_exists(current, table_of(name)))
+
+
+def _explain_request(
+    current: "Settings", name: str, request_id: str, item: str | None, day: date | None, most: int
+) -> None:
+    from forecache.plugins.explain.explain import explain_answer
+
+    found = explain_answer(current, name, request_id, item=item, day=day)
+    if wants_json():
+        print_json(found)
+        return
+    from forecache.plugins.explain.explained_answer import show_explained_answer
+
+    show_explained_answer(found, most=most)
+
+
+def _show(pipeline: str, chain: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    answer = chain["answer"]
+    value = ", ".join(f"{name} {_value_text(item)}" for name, item in answer["value"].items())
+    tree = Tree(f"[bold]{escape(pipeline)} {escape(str(answer['key']))}: {escape(value)}[/bold]")
+    tree.add(escape(provenance_text(answer)))
+
+    def link(title: str, lines: list[str]) -> None:
+        branch = tree.add(f"[bold]{escape(title)}[/bold]")
+        for line in lines:
+            if line:
+                branch.add(escape(line))
+
+    if "live" in chain:
+        link(live_title(chain["live"]), live_lines(chain["live"]))
+    if "store" not in chain:
+        make_console().print(tree)
+        return
+    store = chain["store"]
+    link(
+        f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
+        f"({store['kind']}, {store['rows']:,} keys)",
+        [
+            f"published {store['published_at'][:19]}Z{_code_and_run(store)}",
+            f"from {store['table']} at Delta version {store['delta_version']}",
+            f"content hash {store['content_hash']}, verified before it was served",
+        ],
+    )
+    if "prediction" in chain:
+        prediction = chain["prediction"]
+        link(_title("prediction row", prediction), [_row_text(prediction), _made_text("scored", prediction)])
+    if "interactions" in chain:
+        link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
+        _show_ranking(chain["model"], link)
+        make_console().print(tree)
+        return
+    features = chain["features"]
+    link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
+    for raw in chain["raw"]:
+        link(_title("raw events", raw), _raw_lines(raw))
+    if "model" in chain:
+        _show_model(chain["model"], link)
+    make_console().print(tree)
+
+
+def _show_ranking(model: dict[str, Any], link: Any) -> None:
+    lines = [model["declared"]]
+    if "gate" in model and "figures" in model["gate"]:
+        gate = model["gate"]
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in gate["figures"].items())
+        lines.append(f"gate: {gate['metric']} on {gate['users']:,} users: {figures}")
+        lines.append(f"fitted to {gate['interactions']:,} interactions with {gate['items']:,} items")
+    if "missing" in model:
+        lines.append(f"not available: {model['missing']}")
+    link(f"model {model['name']} {model['version']}, fitted for that date", lines)
+
+
+def _value_text(value: Any) -> str:
+    """A value for people; for a list, the first items, each with its reason."""
+    if not isinstance(value, list):
+        return str(format_cell(value))
+    places = [_place_text(place) if isinstance(place, dict) else str(place) for place in value]
+    more = f" and {len(places) - MOST_ITEMS} more" if len(places) > MOST_ITEMS else ""
+    return f"{', '.join(places[:MOST_ITEMS])}{more}"
+
+
+def _show_model(model: dict[str, Any], link: Any) -> None:
+    title = f"model {model['name']} {model['version']}"
+    if "missing" in model:
+        link(title, [f"not available: {model['missing']}"])
+        return
+    alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
+    link(
+        f"{title}{alias}{'' if model['gate'] == 'none' else ', gate ' + model['gate']}",
+        [
+            f"MLflow run {model['run_id']}, registered {json_value(model['created_at'])}"
+            if model["run_id"] or model["uri"].startswith("models:/")
+            else (
+                f"{model['uri']}, first scored with at "
+                f"{json_value(model['created_at'])}{_code_and_run(model | {'run_id': ''})}"
+            ),
+            f"trained on {model['training_table']} at Delta version {model['training_delta_version']}"
+            f"{_code_and_run(model)}"
+            if model["training_table"]
+            else "not trained by Forecache",
+            "test split: " + ", ".join(f"{name} {format_cell(value)}" for name, value in model["metrics"].items())
+            if model["metrics"]
+            else "",
+            f"gate: {model['gate_reason']}" if model["gate_reason"] else "",
+        ],
+    )
+
+
+def _place_text(place: dict[str, Any]) -> str:
+    return f"{place['item']} ({place['reason']})" if place.get("reason") else str(place["item"])
+
+
+def _title(what: str, link: dict[str, Any]) -> str:
+    version = link["delta_version"]
+    return f"{what} in {link['table']} at Delta version {'?' if version is None else version}"
+
+
+def _code_and_run(made: dict[str, Any]) -> str:
+    text = f", code {made['code_version']}" if made.get("code_version") else ""
+    return text + (f", run {made['run_id']}" if made.get("run_id") else "")
+
+
+def _made_text(verb: str, link: dict[str, Any]) -> str:
+    return f"{verb} {link['recorded_at']}{_code_and_run(link)}" if "recorded_at" in link else ""
+
+
+def _row_text(link: dict[str, Any]) -> str:
+    if "missing" in link:
+        return f"not available: {link['missing']}"
+    return ", ".join(f"{name}={_value_text(value)}" for name, value in link["row"].items())
+
+
+def _raw_lines(raw: dict[str, Any]) -> list[str]:
+    if "missing" in raw:
+        return [f"not available: {raw['missing']}"]
+    if not raw["events"]:
+        return ["no event of this key"]
+    lines = [f"{line['file']} line {line['line']}" for line in raw["lines"][-MOST_FILES:]]
+    more = f" and {raw['events'] - MOST_FILES} earlier" if raw["events"] > MOST_FILES else ""
+    return [f"{raw['events']:,} events from {raw['first']} to {raw['last']}", f"from {', '.join(lines)}{more}"]

@@ -1,0 +1,150 @@
+"""Computes the answer of the current release to a logged request, from the versions that are served now."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any, cast
+
+import numpy as np
+
+from forecache.base.errors import ForecacheError
+from forecache.base.settings import Settings
+from forecache.declare.realtime.ladder import DotProduct, LastNight, Rung
+from forecache.kit.http.problems import Problem
+from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.in_loop import DirectPath
+from forecache.realtime.answer.model_path import ModelCallError, NoScores
+from forecache.realtime.answer.render import lowest_fallback
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
+from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.log.logged_request import parse_logged
+from forecache.realtime.metrics import ModelCells
+from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.format import Release
+from forecache.realtime.release.load import load_release
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.served_release import serve_release
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.store import open_store
+
+_LONG_NS = 3600 * 10**9
+
+
+@dataclass(frozen=True)
+class CurrentAnswer:
+    """The answer of the current release.
+
+    Attributes:
+        rung: The last fallback (rung) that a candidate comes from.
+        why: Code for why the model did not answer; "" if it did. `problem` explains it in a sentence.
+        features: float32 [n, num_features]; None if the transform was not called, or failed.
+        scores: [n] in the order of the request; None: there are none.
+        order: Places of the candidates in the request [n], best first.
+        stores: The versions that were read.
+    """
+
+    release: Release
+    rung: str
+    why: str
+    problem: str
+    flags: tuple[str, ...]
+    features: np.ndarray | None
+    scores: np.ndarray | None
+    order: np.ndarray
+    stores: list[dict[str, Any]]
+
+
+def compute_current_answer(settings: Settings, name: str, body: bytes) -> CurrentAnswer | str:
+    """Answer a logged request with the current release; or return why there is no answer.
+
+    There is no deadline, so late answers and crashes of workers are not reproduced.
+    """
+    folder = open_releases(settings, name)
+    try:
+        number = read_current(folder).current
+        if number is None:
+            return f"No release of {name} answers here now: `forecache release {name}`."
+        loaded = load_release(folder, number)
+    except ForecacheError as error:
+        return str(error)
+    with ExitStack() as stack:
+        stack.callback(loaded.close)
+        versions, missing = _open_stores(settings, loaded.release, stack)
+        path = _RecordingPath(loaded)
+        served = serve_release(loaded, path, versions, cast(ModelCells, None))  # only workers' answers are counted
+        try:
+            parsed = parse_logged(served.parser, loaded.release, body)
+            now = perf_counter_ns()
+            answered = AnswerEngine(versions).answer_now(
+                served, parsed, RequestClock(now, now + _LONG_NS, 1e3), StageTimes()
+            )
+        except Problem as problem:
+            return f"Release {number} would refuse the request: {problem.detail}"
+        except (ForecacheError, KeyError, TypeError, ValueError) as error:
+            return f"Release {number} cannot read the request: {error}"
+        problem_text = path.problem or " ".join(missing) if answered.why else ""
+        if answered.why == "contract":
+            problem_text = _contract_problem(served.lookups, parsed)
+        return _make_current_answer(loaded.release, parsed, answered, problem_text)
+
+
+def _contract_problem(lookups: Any, parsed: ParsedRequest) -> str:
+    from time import time
+
+    try:
+        lookups.read(parsed, time())
+    except NoScores as error:
+        return str(error)
+    return ""
+
+
+def _make_current_answer(
+    release: Release, parsed: ParsedRequest, answered: RequestAnswer, problem: str
+) -> CurrentAnswer:
+    features = cast("np.ndarray | None", answered.features)  # bytes only come from another process
+    order = np.arange(parsed.length) if answered.order is None else answered.order
+    rung = answered.rung or lowest_fallback(answered.rungs)
+    stores = [
+        {"name": name, "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s}
+        for name, each in answered.used.items()
+    ]
+    return CurrentAnswer(
+        release, rung, answered.why, problem, tuple(answered.flags), features, answered.scores, order, stores
+    )  # fmt: skip
+
+
+def _open_stores(settings: Settings, release: Release, stack: ExitStack) -> tuple[dict[str, VersionAnswers], list[str]]:
+    """Open the served versions of the stores that a release reads; returns a sentence for each store without one."""
+    found, missing = {}, []
+    for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.ladder)]):
+        try:
+            snapshot = open_store(settings, name).snapshot()
+        except ForecacheError as error:
+            missing.append(str(error))
+            continue
+        stack.callback(snapshot.close)
+        found[name] = VersionAnswers(snapshot)
+    return found, missing
+
+
+def _stores_of(ladder: tuple[Rung, ...]) -> Iterator[str]:
+    for rung in ladder:
+        if isinstance(rung, DotProduct):
+            yield from (rung.user.store, rung.item.store)
+        elif isinstance(rung, LastNight):
+            yield rung.of.store
+
+
+@dataclass
+class _RecordingPath(DirectPath):
+    """Records the error of the model in a sentence."""
+
+    problem: str = ""
+
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
+        try:
+            return super().score_now(request, found, left_ns)
+        except (Exception, SystemExit) as error:
+            self.problem = f"{type(error).__name__}: {error}"
+            raise ModelCallError(self.problem) from error

@@ -1,0 +1,264 @@
+"""The chain from a served answer to its data, its model, its runs and its code."""
+
+import json
+from datetime import date, datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from forecache.base.errors import NotFoundError, UnavailableError
+from forecache.base.settings import Settings
+from forecache.base.table_names import FEATURES
+from forecache.cli.live_rows import open_answers
+from forecache.cli.output import json_value
+from forecache.declare import Recommender
+from forecache.declare.recommenders.second_tables import SecondTable
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.small_tables import read_small_table
+from forecache.kit.delta.tables import open_table
+from forecache.lake.ledger import LEDGER_TABLE, last_record
+from forecache.plugins.explain.trace_live import live_link
+
+if TYPE_CHECKING:
+    from forecache.declare import AnySource, FeatureView, Pipeline
+    from forecache.serve.store import Manifest
+    from forecache.serve.store.live.layer import LiveLayer
+
+
+class TracedAnswer(NamedTuple):
+    """The answer for a key with its origin: the served version, the key's columns, and the live layer if it answers."""
+
+    manifest: "Manifest"
+    answer: dict[str, Any]
+    where: dict[str, Any]
+    live: "LiveLayer | None"
+
+
+def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | None = None) -> dict[str, Any]:
+    """The chain from an answer to its sources, one entry per link.
+
+    Returns:
+        `answer`, `live` (for a live answer), `store`, `prediction`, `features`, `raw` (a list, one per source) and
+        `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason.
+
+    Raises:
+        NotFoundError: Nothing is published, or the version does not have the key.
+    """
+    found = find_answer(pipeline.name, key, version)
+    manifest, where = found.manifest, found.where
+    night = date.fromisoformat(manifest.as_of)
+    chain: dict[str, Any] = answer_links(current, found)
+    prediction = row_link(current, manifest.source.table, manifest.source.delta_version, where, night)
+    chain["prediction"] = prediction | ledger_record(current, "score", pipeline.name, night)
+    feature_version = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
+    features = row_link(current, pipeline.feature_table, feature_version, where, night)
+    subject = pipeline.feature_table.removeprefix(FEATURES)
+    made = ledger_record(current, "features", subject, night, delta_version=feature_version)
+    chain["features"] = features | made
+    chain["raw"] = [
+        _source_link(current, source, _view_record(current, pipeline, view, made, night), where, night)
+        for view in pipeline.views
+        for source in view.sources
+    ]
+    chain["model"] = _model_link(current, pipeline, manifest, prediction.get("row", {}))
+    return chain
+
+
+def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int | None = None) -> dict[str, Any]:
+    """The chain from published features to their sources: `answer`, `store`, `features` and `raw`, as of `trace`."""
+    found = find_answer(view.name, key, version)
+    manifest, where = found.manifest, found.where
+    night, at = date.fromisoformat(manifest.as_of), manifest.source.delta_version
+    made = ledger_record(current, "features", view.name, night, delta_version=at)
+    return {
+        **answer_links(current, found),
+        "features": row_link(current, manifest.source.table, at, where, night) | made,
+        "raw": [_source_link(current, source, made, where, night) for source in view.sources],
+    }
+
+
+def find_answer(name: str, key: str, version: int | None) -> TracedAnswer:
+    """Find the answer for a key, with the version, the key's columns, and the live layer if it answers.
+
+    Raises:
+        NotFoundError: Nothing is published, or the version does not have the key.
+    """
+    from forecache.serve.store import decode_key, parse_key
+    from forecache.serve.store.manifest import no_such_key_error
+
+    with open_answers(name, version) as answers:
+        manifest = answers.manifest
+        key_bytes = parse_key(manifest.key, key)
+        body = answers.one(key_bytes)
+    if body is None:
+        raise no_such_key_error(manifest, key)
+    answer = json.loads(body)
+    where = dict(zip(manifest.key.names, decode_key(manifest.key, key_bytes), strict=True))
+    declared = answers.layer.declared if answers.layer and answer["source"] == "live" else None
+    return TracedAnswer(manifest, answer, where, declared)
+
+
+def answer_links(current: Settings, found: TracedAnswer) -> dict[str, Any]:
+    """The first links of a chain: `answer`, `live` for a live answer, and `store`, the served version."""
+    live = {} if found.live is None else {"live": live_link(current, found.live, found.answer, found.where)}
+    return {"answer": found.answer, **live, "store": store_link(found.manifest)}
+
+
+def store_link(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "rows": manifest.rows,
+        "content_hash": manifest.content_hash,
+        "published_at": manifest.published_at,
+        "run_id": manifest.run_id,
+        "code_version": manifest.code_version,
+        "table": manifest.source.table,
+        "delta_version": manifest.source.delta_version,
+    }
+
+
+def row_link(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:
+    """The row of a key and as-of date at a Delta version of a table."""
+    link: dict[str, Any] = {"table": table, "delta_version": version}
+    rows = _read_rows(current, table, version, {**where, "as_of": night}, link)
+    if rows:
+        link["row"] = {name: json_time(value) for name, value in rows[0].items()}
+    elif "missing" not in link:
+        link["missing"] = f"{table} has no such row at Delta version {version}"
+    return link
+
+
+def _read_rows(
+    current: Settings, table: str, version: int | None, where: dict[str, Any], link: dict[str, Any]
+) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+    from deltalake.exceptions import DeltaError
+
+    filters = [(name, "=", value) for name, value in where.items()]
+    try:
+        dataset = open_dataset(open_table(current, table, version=version))
+        rows: list[dict[str, Any]] = dataset.to_table(filter=pq.filters_to_expression(filters)).to_pylist()
+    except (NotFoundError, DeltaError, FileNotFoundError) as error:
+        link["missing"] = str(error).splitlines()[0]
+        return []
+    return rows
+
+
+def ledger_record(
+    current: Settings, stage: str, subject: str, night: date, *, delta_version: int | None = None
+) -> dict[str, Any]:
+    """The ledger's record of the stage that made an as-of date, at `delta_version` if given."""
+    filters: list[tuple[str, str, Any]] = [("stage", "=", stage), ("subject", "=", subject), ("night", "=", night)]
+    if delta_version is not None:
+        filters.append(("delta_version", "=", delta_version))
+    rows = sorted(read_small_table(current, LEDGER_TABLE, filters), key=itemgetter("recorded_at"))
+    if not rows:
+        return {}
+    names = ("inputs", "run_id", "code_version", "recorded_at")
+    pinned = json.loads(rows[-1]["details"]).get("pinned")
+    return {name: json_time(rows[-1][name]) for name in names} | ({"pinned": pinned} if pinned else {})
+
+
+def _source_link(
+    current: Settings, source: "AnySource", made: dict[str, Any], where: dict[str, Any], night: date
+) -> dict[str, Any]:
+    """The events of a key in a source; for an existing table, the version that was read."""
+    from forecache.declare import TableSource
+
+    if isinstance(source, TableSource):
+        pinned = made.get("pinned", {}).get(source.name, {})
+        version = pinned.get("version")
+        missing = "an existing table, whose rows are not looked up here"
+        return {"table": pinned.get("uri", source.uri), "delta_version": version, "missing": missing}
+    version = _raw_version(made.get("inputs", ""), source.raw_table)
+    of_key = {column.name: where[column.name] for column in source.columns if column.name in where}
+    if not of_key:
+        missing = "its rows are not of the pipeline's key"
+        return {"table": source.raw_table, "delta_version": version, "missing": missing}
+    return events_link(current, source.raw_table, version, of_key, night)
+
+
+def _view_record(
+    current: Settings, pipeline: "Pipeline", view: "FeatureView", made: dict[str, Any], night: date
+) -> dict[str, Any]:
+    """The ledger record of a view's as-of date: that of the features, or if they are joined, the one that it names."""
+    if not pipeline.is_joined:
+        return made
+    version = _raw_version(made.get("inputs", ""), view.feature_table)
+    return ledger_record(current, "features", view.name, night, delta_version=version)
+
+
+def _raw_version(inputs: str, table: str) -> int | None:
+    """A table's Delta version in the `inputs` of a features record ("raw_purchases@12 code=...")."""
+    for word in inputs.split():
+        name, at, version = word.partition("@")
+        if at and name == table and version.lstrip("-").isdigit():
+            return int(version)
+    return None
+
+
+def events_link(
+    current: Settings, table: str, version: int | None, where: dict[str, Any], night: date
+) -> dict[str, Any]:
+    """The events of a key up to the as-of date, and their landing files."""
+    link: dict[str, Any] = {"table": table, "delta_version": version}
+    rows = [row for row in _read_rows(current, table, version, where, link) if row["event_day"] <= night]
+    rows.sort(key=lambda row: (row["event_day"], row["source_file"], row["source_line"]))
+    link["events"] = len(rows)
+    if rows:
+        link["first"], link["last"] = rows[0]["event_day"].isoformat(), rows[-1]["event_day"].isoformat()
+        link["lines"] = [{"file": row["source_file"], "line": row["source_line"]} for row in rows]
+    return link
+
+
+def _model_link(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
+    """The model version that made the row, with its run and training data."""
+    from forecache.models.registry.applied.pipeline_models import model_of
+
+    version = row.get("model_version", manifest.provenance.model_version)
+    try:
+        return model_of(current, pipeline, version).as_dict()
+    except (NotFoundError, UnavailableError) as error:
+        return {"name": row.get("model_name", pipeline.name), "version": version, "missing": error.message}
+
+
+def json_time(value: Any) -> Any:
+    return json_value(value) if isinstance(value, (date, datetime)) else value
+
+
+def trace_list(
+    current: Settings, served: Recommender | SecondTable, key: str, *, version: int | None = None
+) -> dict[str, Any]:
+    """The chain from a recommender's list or vector to its sources, one entry per link.
+
+    Returns:
+        `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: the declared
+        model and the gate's figures. A link whose Delta version was vacuumed has `missing` with the reason.
+
+    Raises:
+        NotFoundError: Nothing is published, or the version does not have the key.
+    """
+    recommender = served.recommender if isinstance(served, SecondTable) else served
+    found = find_answer(served.name, key, version)
+    manifest, where = found.manifest, found.where
+    night = date.fromisoformat(manifest.as_of)
+    prediction = row_link(current, manifest.source.table, manifest.source.delta_version, where, night)
+    made_from = prediction.get("row", {}).get("feature_version", manifest.provenance.feature_version)
+    interactions = events_link(current, recommender.source.raw_table, made_from, where, night)
+    if recommender.history_days is not None:
+        interactions["since"] = (night - timedelta(days=recommender.history_days - 1)).isoformat()
+    record = last_record(current, "recommend", recommender.name, night)
+    # The record is of the latest run of the date, whose result may not be the served one.
+    is_same = record is not None and record.details.get("source_version") == made_from
+    return {
+        **answer_links(current, found),
+        "prediction": prediction | ledger_record(current, "recommend", recommender.name, night),
+        "interactions": interactions,
+        "model": {
+            "name": manifest.provenance.model_name,
+            "version": manifest.provenance.model_version,
+            "declared": repr(recommender.model),
+            **({"gate": dict(record.details)} if record is not None and is_same else {}),
+            **({} if is_same else {"missing": f"the figures of its gate: {night} was done again since"}),
+        },
+    }

@@ -1,0 +1,136 @@
+"""The ledger of mailings: the state of each user's message of each as-of date, in the lake's table `mail_ledger`.
+
+Rows are only appended; of a user's rows for an as-of date the one of the newest commit counts. A commit marks a message
+as intended before any byte of it is sent; the result is committed with its batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, Literal
+
+from forecache.base.errors import ConflictError
+from forecache.base.settings import Settings
+from forecache.kit.delta.small_tables import append_to_small_table, read_small_table, row_schema
+from forecache.kit.delta.tables import table_exists, table_version
+
+MAIL_TABLE = "mail_ledger"
+CLAIM = timedelta(minutes=15)
+"""A batch that another installation has marked as intended counts as being sent for this time."""
+
+State = Literal["intended", "accepted", "refused", "skipped", "deferred", "in doubt", "unusable"]
+FINAL: tuple[State, ...] = ("accepted", "refused", "skipped")
+"""States after which a user gets no message of that as-of date any more."""
+_COUNTED: tuple[State, ...] = ("intended", "accepted", "skipped", "in doubt")
+
+
+@dataclass(frozen=True)
+class MailRecord:
+    """One row of the ledger.
+
+    Attributes:
+        user: Key of the user, as text. Addresses are not kept.
+        state: "intended": about to be sent; "accepted": by the server (250); "refused": for ever (5xx); "deferred": not
+            sent, and to be tried again; "in doubt": sent, without an answer; "skipped": in doubt and not to be sent
+            again; "unusable": the address or the template's values were not usable.
+        code: The server's answer, 0 without one.
+        reason: The server's text, or another reason for the state.
+        at: UTC.
+        batch: Id of the messages that were marked as intended by one commit.
+        home: Id of the installation whose journal has the batch.
+        table, delta_version, store_version: The published version that the message was made from.
+    """
+
+    mailing: str
+    as_of: date
+    user: str
+    state: State
+    message_id: str
+    at: datetime
+    batch: str
+    home: str
+    table: str
+    delta_version: int
+    store_version: int
+    run_id: str = ""
+    code: int = 0
+    reason: str = ""
+    commit_version: int | None = None
+
+    def with_state(self, state: State, *, code: int = 0, reason: str = "") -> "MailRecord":
+        now = datetime.now(timezone.utc)
+        return replace(self, state=state, code=code, reason=reason[:300], at=now, commit_version=None)
+
+
+class MailLedger:
+    """The rows of one mailing.
+
+    Attributes:
+        home: Id of this installation; another one may be sending batches, too.
+    """
+
+    def __init__(self, settings: Settings, mailing: str, home: str) -> None:
+        self._settings, self._mailing, self.home = settings, mailing, home
+        self._seen = -1
+
+    def latest_rows(self, as_of: date) -> dict[str, MailRecord]:
+        """The row that counts of each user for an as-of date.
+
+        Raises:
+            ConflictError: Another installation may be sending a batch.
+        """
+        exists = table_exists(self._settings, MAIL_TABLE)
+        self._seen = table_version(self._settings, MAIL_TABLE) if exists else -1
+        found = self._rows([("as_of", "=", as_of)])
+        last = {row.user: row for row in found}
+        for row in last.values():
+            if row.state == "intended" and row.home != self.home and datetime.now(timezone.utc) - row.at < CLAIM:
+                raise self._busy_error(row)
+        return last
+
+    def batch_rows(self, batch: str) -> list[MailRecord]:
+        """The row that counts of each message of a batch."""
+        return list({(row.as_of, row.user): row for row in self._rows([("batch", "=", batch)])}.values())
+
+    def sent_since(self, moment: datetime) -> int:
+        """Number of messages of all as-of dates that were, or may have been, sent since a moment."""
+        last = {(row.as_of, row.user): row for row in self._rows([("at", ">=", moment)])}
+        return sum(row.state in _COUNTED for row in last.values())
+
+    def commit_intent(self, records: Sequence[MailRecord]) -> None:
+        """Commit that messages are intended.
+
+        Raises:
+            ConflictError: Another installation has written rows of this mailing since they were last read; nothing
+                was written.
+        """
+
+        def require_alone() -> None:
+            for row in self._rows([("commit_version", ">=", self._seen + 1)]):
+                if row.home != self.home:
+                    raise self._busy_error(row)
+
+        self._append(records, require_alone)
+
+    def record(self, records: Sequence[MailRecord]) -> None:
+        """Commit the results of messages."""
+        if records:
+            self._append(records, lambda: None)
+
+    def _busy_error(self, row: MailRecord) -> ConflictError:
+        run = f"Run {row.run_id!r}" if row.run_id else "Another run"
+        return ConflictError(
+            f"{run} sends the mailing {self._mailing} of {row.as_of} from another home.",
+            remedy=f"Run again when it has ended, or, if it was killed, in {CLAIM.seconds // 60} minutes.",
+        )
+
+    def _append(self, records: Sequence[MailRecord], require: Callable[[], None]) -> None:
+        def rows_at(newest: int) -> list[dict[str, Any]]:
+            require()
+            return [{**vars(row), "commit_version": newest + 1} for row in records]
+
+        append_to_small_table(self._settings, MAIL_TABLE, row_schema(MailRecord), rows_at)
+
+    def _rows(self, filters: list[tuple[str, str, Any]]) -> list[MailRecord]:
+        rows = read_small_table(self._settings, MAIL_TABLE, [("mailing", "=", self._mailing), *filters])
+        return sorted((MailRecord(**row) for row in rows), key=lambda row: row.commit_version or 0)

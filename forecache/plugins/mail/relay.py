@@ -1,0 +1,158 @@
+"""The SMTP server that sends the messages, and its answer to each."""
+
+import re
+import smtplib
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+from forecache.base.errors import SettingsError, UnavailableError
+from forecache.base.settings import Settings
+from forecache.plugins.mail.journal import ServerAnswer, mail_step
+
+_TRIES, _PAUSE_S = 3, 1.0
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
+
+
+class Relay:
+    """A connection to the SMTP server of the settings, opened on first use and again if it was lost."""
+
+    def __init__(self, settings: Settings, *, tries: int = _TRIES) -> None:
+        if not settings.smtp_host:
+            raise SettingsError("No SMTP server is set.", remedy="Set FORECACHE_SMTP_HOST, or add --dry-run.")
+        self._settings, self._tries = settings, tries
+        if settings.smtp_password and settings.smtp_security == "none" and settings.smtp_host not in _LOCAL:
+            raise SettingsError(
+                "FORECACHE_SMTP_PASSWORD would go over the network as it is: FORECACHE_SMTP_SECURITY is none.",
+                remedy="Set FORECACHE_SMTP_SECURITY to starttls or ssl.",
+            )
+        self._server: smtplib.SMTP | None = None
+
+    def __enter__(self) -> "Relay":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._server is not None and error is None:
+            with suppress(OSError, smtplib.SMTPException):
+                self._server.quit()
+        self._close()
+
+    def check(self) -> None:
+        """Connect and log in, and send nothing.
+
+        Raises:
+            UnavailableError: The server cannot be used.
+        """
+        self._connection()
+
+    def send(self, sender: str, address: str, content: bytes, *, last_byte: Callable[[], None]) -> ServerAnswer:
+        """Hand over one message.
+
+        Args:
+            content: The message, lines ending in CRLF.
+            last_byte: Called before the last byte is sent. A server has to have that before it may deliver (RFC 5321,
+                4.1.1.4).
+
+        Raises:
+            UnavailableError: The server cannot be reached, or refuses this sender.
+        """
+        server, at_last = self._connection(), False
+        try:
+            code, text = server.mail(sender)
+            if code != 250:
+                raise self._unavailable(f"refuses messages from {sender}", code, text)
+            code, text = server.rcpt(address)
+            if code not in (250, 251):
+                return self._answer(code, text)
+            code, text = server.docmd("DATA")
+            if code != 354:
+                return self._answer(code, text)
+            last_byte()
+            at_last = True
+            server.send(re.sub(rb"(?m)^\.", b"..", content) + b".\r\n")
+            mail_step("sent")
+            code, text = server.getreply()
+            mail_step("answered")
+        except (OSError, smtplib.SMTPException) as error:
+            self._close()
+            reason = f"The connection was lost: {self._without_addresses(str(error))}"
+            return ServerAnswer("in doubt" if at_last else "deferred", 0, reason)
+        return self._answer(code, text)
+
+    def _answer(self, code: int, text: bytes) -> ServerAnswer:
+        """Translate an SMTP code: 2xx is accepted, 5xx is refused for ever, anything else is tried again later."""
+        if code == 421:
+            self._close()
+        elif code != 250 and self._server is not None:
+            with suppress(OSError, smtplib.SMTPException):
+                self._server.rset()
+        words = self._without_addresses(text.decode(errors="replace"))
+        return ServerAnswer("accepted" if 200 <= code < 300 else "refused" if code >= 500 else "deferred", code, words)
+
+    def _connection(self) -> smtplib.SMTP:
+        """The open connection; connects if there is none, in up to `tries` attempts."""
+        for attempt in range(self._tries):
+            if self._server is not None:
+                return self._server
+            try:
+                self._server = self._connect()
+            except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError, ssl.SSLError) as error:
+                raise self._unreachable(error) from None
+            except (OSError, smtplib.SMTPException) as error:
+                if attempt == self._tries - 1:
+                    raise self._unreachable(error) from None
+                time.sleep(_PAUSE_S * 2**attempt)
+        assert self._server is not None
+        return self._server
+
+    def _connect(self) -> smtplib.SMTP:
+        host, port, security = self._settings.smtp_host, self._settings.smtp_port, self._settings.smtp_security
+        timeout, context = self._settings.smtp_timeout_s, ssl.create_default_context()
+        if security == "ssl":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=timeout, context=context)
+        else:
+            server = smtplib.SMTP(host, port, timeout=timeout)
+        try:
+            if security == "starttls":
+                server.starttls(context=context)
+            server.ehlo_or_helo_if_needed()
+            if self._settings.smtp_user:
+                server.login(self._settings.smtp_user, self._settings.smtp_password)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _unreachable(self, error: Exception) -> UnavailableError:
+        if isinstance(error, smtplib.SMTPAuthenticationError):
+            return self._unavailable("refuses FORECACHE_SMTP_USER and its password", error.smtp_code, b"")
+        if isinstance(error, smtplib.SMTPResponseException):
+            return self._unavailable("does not take connections", error.smtp_code, error.smtp_error)
+        return UnavailableError(
+            f"The SMTP server {self._host_and_port} cannot be used: {error}.",
+            remedy="Check the FORECACHE_SMTP_ settings.",
+        )
+
+    def _unavailable(self, what: str, code: int, text: bytes | str) -> UnavailableError:
+        self._close()
+        words = text if isinstance(text, str) else text.decode(errors="replace")
+        return UnavailableError(
+            f"The SMTP server {self._host_and_port} {what} ({code}{f' {words}' if words else ''}).",
+            remedy="Nothing of this message was sent: mend that and run again.",
+        )
+
+    @property
+    def _host_and_port(self) -> str:
+        return f"{self._settings.smtp_host}:{self._settings.smtp_port}"
+
+    @staticmethod
+    def _without_addresses(text: str) -> str:
+        return " ".join(_ADDRESS.sub("(address)", text).split())
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None

@@ -1,0 +1,201 @@
+"""The parity stage: computes a day of a request log again, and writes the result to the table `parity_<name>`."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.kit.delta.commit import Target
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.log import active_files
+from forecache.kit.delta.partitions import replace_partitions, take_snapshot
+from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.writers import write_rows
+from forecache.lake.ledger import StageRecord, append_records
+from forecache.plugins.parity.check_stores import StoreCheck, check_store
+from forecache.plugins.parity.live.stream_replay import index_views
+from forecache.plugins.parity.referenced_versions import ReferencedVersions, contracts_of, find_referenced_versions
+from forecache.plugins.parity.replay_result import ReplayResult
+from forecache.plugins.parity.report import ParityReport, result_rows, result_schema
+from forecache.plugins.parity.row_group import LogRowGroup, ReplayJob, close_replay, compare_row_group
+from forecache.realtime.log.read import newest_day
+from forecache.realtime.log.record import DAY, table_of
+from forecache.serve.store.publishing.worker_pool import ProcessPool, num_cores
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+STAGE = "parity"
+PARITY_TABLE = "parity_"
+"""Name of the table of results, before the name of the real-time model."""
+_INLINE_ROWS = 4_000
+"""Up to so many rows one process is done before worker processes have started."""
+
+
+@dataclass(frozen=True)
+class _LogDay:
+    """A day of a log at one version of its table."""
+
+    settings: Settings
+    name: str
+    day: date
+    table: "DeltaTable"
+    files: Sequence[DataFile]
+
+
+def check_parity(
+    settings: Settings,
+    name: str,
+    day: date | None = None,
+    *,
+    sample: float = 1.0,
+    processes: int | None = None,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Compute the answers that a real-time model logged on a day again, and compare every bit.
+
+    No reader is needed: requests are parsed again by the release that answered them, features are looked up in the
+    store versions that the log names, with the ages that these had then, and transform and model run once for each
+    request, as they did. A version that its store has removed is read from the lake at its Delta version; the other
+    versions are compared with the lake as well. Features of live views are merged again from the version and the rows
+    of the stream's table up to the logged position.
+
+    Args:
+        day: Date in UTC; None: the newest one before today that has answers, else the newest.
+        sample: Share of the requests, by a hash of their ids.
+        processes: Worker processes; None: one for each core.
+
+    Returns:
+        `rows` is the number of logged answers that were read; `details` are those of `ParityReport`.
+
+    Raises:
+        NotFoundError: Nothing of the model was logged.
+    """
+    started = time.perf_counter()
+    report = replay_day(settings, name, day, sample=sample, processes=processes, progress=progress)
+    version = _write_results(settings, report, run_id)
+    seconds = time.perf_counter() - started
+    details = {**report.details(), "seconds_replay": report.seconds}
+    kept = {key: details[key] for key in ("passed", "sentence", "requests", "equal", "differ", "not_recomputed")}
+    table, rows = f"{PARITY_TABLE}{name}", report.found.requests
+    append_records(
+        settings,
+        [StageRecord(STAGE, name, report.day, str(report.log_version), table, version, rows, seconds, kept,
+                     run_id=run_id)],
+    )  # fmt: skip
+    return StageResult(
+        stage=STAGE, subject=name, rows=rows, seconds=seconds, nights=(report.day,), table=table,
+        delta_version=version, details=details,
+    )  # fmt: skip
+
+
+def replay_day(
+    settings: Settings,
+    name: str,
+    day: date | None = None,
+    *,
+    sample: float = 1.0,
+    processes: int | None = None,
+    progress: Progress = no_progress,
+) -> ParityReport:
+    """Replay a day as `check_parity` does, without writing the result."""
+    started = time.perf_counter()
+    table = open_table(settings, table_of(name))
+    files = active_files(table)
+    chosen = day or newest_day(files)
+    if chosen is None:
+        raise NotFoundError(
+            f"The request log of {name} has no answers.", remedy="Ask the model, and wait for the log's commit."
+        )
+    its_files = [file for file in files if file.partition[DAY] == chosen.isoformat()]
+    logged = _LogDay(settings, name, chosen, table, its_files)
+    pieces = list(_list_row_groups(logged))
+    rows = sum(piece.rows for piece in pieces)
+    workers = 0 if rows <= _INLINE_ROWS else min(processes or num_cores(), len(pieces))
+    found = ReplayResult()
+    with (
+        tempfile.TemporaryDirectory(prefix="forecache-parity-") as folder,
+        ProcessPool(workers, of="replaying") as pool,
+    ):
+        progress(f"Holding the stores of {rows:,} answers of {chosen} against the lake", 0.0)
+        named = find_referenced_versions(settings, name, pieces)
+        checks = _check_stores(logged, named, Path(folder), pool)
+        kept = {check.version: check.kept for check in checks if check.kept is not None}
+        job = ReplayJob(settings, name, kept, sample, index_views(settings, named.live, Path(folder), pool))
+
+        def report_progress(count: int) -> None:
+            progress(f"Computing {rows:,} answers of {chosen} again", count / len(pieces))
+
+        try:
+            for one in pool.map(
+                compare_row_group, [{"job": job, "piece": piece} for piece in pieces], done=report_progress
+            ):
+                found.merge(one)
+        finally:
+            close_replay()  # for row groups that were compared in this process
+    return ParityReport(name, chosen, table.version(), sample, found, checks, time.perf_counter() - started)
+
+
+def _list_row_groups(logged: _LogDay) -> Iterator[LogRowGroup]:
+    """List the row groups of a day."""
+    import pyarrow.parquet as pq
+
+    filesystem = place_of(logged.settings, table_of(logged.name)).open()
+    for file in sorted(logged.files, key=lambda each: each.path):
+        with open_data_file(filesystem, file.path, table_of(logged.name)) as source:
+            metadata = pq.read_metadata(source)
+        for group in range(metadata.num_row_groups):
+            yield LogRowGroup(file.path, group, metadata.row_group(group).num_rows)
+
+
+def _check_stores(logged: _LogDay, named: ReferencedVersions, folder: Path, pool: ProcessPool) -> list[StoreCheck]:
+    """Compare each version that the day's answers name with the lake."""
+    contracts = contracts_of(logged.settings, logged.name, named.releases)
+    jobs = [
+        {
+            "settings": logged.settings,
+            "wanted": wanted,
+            "contracts": sorted(contracts.get(wanted.name, ())),
+            "folder": folder / str(number),
+        }
+        for number, wanted in enumerate(sorted(named.versions))
+    ]
+    return pool.map(check_store, jobs)
+
+
+def _write_results(settings: Settings, report: ParityReport, run_id: str) -> int:
+    """Replace the day's rows in one commit; if it is killed before, those of an earlier run remain."""
+    from deltalake import Schema
+
+    name = f"{PARITY_TABLE}{report.name}"
+    seen = take_snapshot(settings, name, DAY)
+    files = write_rows(result_rows(report), settings, name, partition_by=(DAY,))
+    target = Target(settings, name, Schema.from_arrow(result_schema()), (DAY,), keep_log=False)
+    inputs = {report.day: json.dumps(report.details(), sort_keys=True)}
+    committed = replace_partitions(
+        target, files, column=DAY, values=[report.day], seen=seen, inputs=inputs, note={"run_id": run_id}
+    )  # fmt: skip
+    return committed.version
+
+
+def configured_day(text: str) -> date:
+    """Parse a configured date; if it is empty, return yesterday in UTC, the last whole day of a log.
+
+    Raises:
+        InputError: It is no date.
+    """
+    if not text:
+        return datetime.now(timezone.utc).date() - timedelta(days=1)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"The configured day {text!r} is no date.", remedy="Write it like 1998-06-30.") from None

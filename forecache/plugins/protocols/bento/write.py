@@ -1,0 +1,131 @@
+"""Write the folder of a BentoML service for a release."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from forecache.base.errors import InputError, NotFoundError
+from forecache.base.settings import Settings
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release
+from forecache.realtime.release.format import Release
+from forecache.realtime.release.load import NATIVE, load_release
+from forecache.serve.store import open_store
+
+SERVICE, REQUIREMENTS, BENTOFILE = "service.py", "requirements.txt", "bentofile.yaml"
+_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnxruntime",), "lightgbm": ("lightgbm",), "xgboost": ("xgboost-cpu", "xgboost"),
+    "sklearn": ("scikit-learn",), "skops": ("scikit-learn", "skops"), "torch": ("torch",),
+}  # fmt: skip
+"""Packages that a runtime needs beside `forecache[realtime]`; pinned to the versions installed here."""
+_HEAD = "# Written by `forecache bento`: it is replaced when that is run again.\n"
+
+
+def write_bento(settings: Settings, name: str, folder: Path, *, number: int | None = None) -> Release:
+    """Write the service of a release into a folder: service.py, bentofile.yaml, requirements.txt and the release.
+
+    Args:
+        folder: A new one, or one that an earlier call wrote.
+        number: None: the current release.
+
+    Returns:
+        The release.
+
+    Raises:
+        NotFoundError: There is no such release.
+        InputError: The folder holds something else.
+        DamagedError: The release is damaged.
+    """
+    releases = open_releases(settings, name)
+    number = number or read_current(releases).current
+    if number is None:
+        raise NotFoundError(f"{name} has no release yet.", remedy=f"Make one: `forecache release {name}`.")
+    release = read_release(releases, number)
+    if folder.exists() and any(folder.iterdir()) and not _is_ours(folder):
+        raise InputError(
+            f"The folder {folder} holds something that `forecache bento` did not write.", remedy="Name another one."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        made = Path(scratch) / "made"
+        _write_files(made, releases, release)
+        if folder.exists():
+            folder.rename(Path(scratch) / "former")
+        made.rename(folder)
+    return release
+
+
+def missing_views(settings: Settings, release: Release) -> list[str]:
+    """List the views that a release looks up and that have no version in the store's folder on this machine."""
+    views = sorted({lookup.view for lookup in release.lookups})
+    return [view for view in views if open_store(settings, view).pointer().serving is None]
+
+
+def _is_ours(folder: Path) -> bool:
+    service = folder / SERVICE
+    return service.is_file() and service.read_text().startswith(_HEAD)
+
+
+def _write_files(folder: Path, releases: ReleaseFolder, release: Release) -> None:
+    place = ReleaseFolder(folder / release.name).release(release.number)
+    shutil.copytree(releases.release(release.number), place)
+    load_release(ReleaseFolder(folder / release.name), release.number).close()
+    (folder / SERVICE).write_text(_HEAD + _service(release))
+    (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in _requirements(release)))
+    (folder / BENTOFILE).write_text(
+        f'{_HEAD}service: "service:{_class_name(release.name)}"\n'
+        f'include:\n  - "service.py"\n  - "{release.name}/**"\n'
+        f'python:\n  requirements_txt: "./{REQUIREMENTS}"\n  lock_packages: false\n'
+    )
+
+
+def _requirements(release: Release) -> list[str]:
+    lines = [f"forecache[realtime]=={metadata.version('forecache')}", "bentoml>=1.4"]
+    for package in _PACKAGES.get(release.model.runtime, ()):
+        try:
+            lines.append(f"{package}=={metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return lines
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _service(release: Release) -> str:
+    # A model without Python code of its own is fast and runs on the event loop, another one in a thread.
+    define = "async def" if release.model.runtime in NATIVE else "def"
+    return f'''"""Release {release.number} of {release.name} as a service of BentoML: `bentoml serve` in this folder.
+
+FORECACHE_STORE names the stores of its feature views; `forecache pull` keeps them up to date.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from bentoml.exceptions import InvalidArgument, ServiceUnavailable
+
+from forecache.base.errors import InputError, UnavailableError
+from forecache.plugins.protocols.bento.model import BentoModel
+from forecache.base.settings import load_settings
+
+RELEASE = Path(__file__).parent / "{release.name}" / "releases" / "{release.number:08d}"
+
+
+@bentoml.service(name="{release.name}")
+class {_class_name(release.name)}:
+    def __init__(self) -> None:
+        self.model = BentoModel(RELEASE, load_settings().store_path)
+
+    @bentoml.api(route="/v1/{release.name}")
+    {define} ask(self, request: dict[str, Any], /) -> dict[str, Any]:
+        try:
+            return self.model.ask(request)
+        except InputError as error:
+            raise InvalidArgument(str(error)) from None
+        except UnavailableError as error:
+            raise ServiceUnavailable(str(error)) from None
+'''

@@ -1,0 +1,194 @@
+"""Lists of items for every user of a fitted model, as Arrow."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.declare import Recommender
+from forecache.plugins.recommend.catalogue import Availability
+from forecache.plugins.recommend.filters import Filters
+from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.models import Factors, Fitted
+from forecache.plugins.recommend.models.fallback import FittedWithFallback
+from forecache.plugins.recommend.top_k import TopK, top_k, top_k_of_factors
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_USERS_AT_ONCE = 4096
+_NONE = np.float32(-np.inf)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of all users, made while they are read.
+
+    Attributes:
+        keys: The users by code.
+    """
+
+    keys: pa.Array
+    history: "csr_matrix"
+    fitted: Fitted
+    found: Iterator[TopK]
+
+    @property
+    def value_type(self) -> pa.DataType:
+        return list_type(self.fitted.item_keys)
+
+    def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Keys and lists of users, at least `rows` at a time: list of (item, score float32, reason)."""
+        waiting: list[pa.Array] = []
+        first = 0
+        for top in self.found:
+            waiting.append(self._as_arrow(top))
+            last = top.first + len(top.items)
+            if last - first >= rows or last == len(self.keys):
+                yield self.keys.slice(first, last - first), pa.concat_arrays(waiting)
+                waiting, first = [], last
+
+    def _as_arrow(self, top: TopK) -> pa.Array:
+        users = slice(top.first, top.first + len(top.items))
+        reasons = self.fitted.reasons(self.history[users], top.items)[top.items >= 0]
+        keys = self.fitted.item_keys
+        why = keys.take(pa.array(reasons, mask=reasons < 0)).cast(pa.string())
+        return as_lists(keys, top.items, top.scores, why)
+
+
+def list_type(item_keys: pa.Array) -> pa.DataType:
+    """Arrow type of lists of (item, score, reason); items have their type in the interactions."""
+    item = pa.struct([("item", item_keys.type), ("score", pa.float32()), ("reason", pa.string())])
+    return pa.list_(pa.field("element", item))
+
+
+def as_lists(keys: pa.Array, items: np.ndarray, scores: np.ndarray, reasons: pa.Array) -> pa.Array:
+    """Lists of (item, score float32, reason string).
+
+    Args:
+        keys: The items by code.
+        items, scores: [n, k]; -1 is no item.
+        reasons: Of the existing items, in their order.
+    """
+    there = items >= 0
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    places = pa.StructArray.from_arrays(
+        [keys.take(pa.array(items[there])), pa.array(scores[there]), reasons], names=["item", "score", "reason"]
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), places).cast(pa.list_(pa.field("element", places.type)))
+
+
+def lists_of(
+    recommender: Recommender,
+    fitted: Fitted,
+    interactions: Interactions,
+    night: date,
+    groups: Mapping[Any, Any] | None,
+    available: Availability | None = None,
+) -> Lists:
+    """Rank for every user of the interactions.
+
+    Args:
+        available: Availability of items; None: all are available.
+        groups: Group by item key, if the declaration limits the number of a group on a list; an item that is not a key
+            has no group.
+    """
+    known = interactions.recode(item_keys=fitted.item_keys)
+    history = fitted.weight_interactions(known)
+    filters = filters_of(recommender, fitted, known, night, groups, available=available)
+    return Lists(interactions.user_keys, history, fitted, rank(fitted, history, recommender.k, filters))
+
+
+def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
+    """The k best items, or all if there are fewer, for each row of a history (see `Fitted.history`).
+
+    A user whom the model cannot rank for has an empty list: all scores would be equal.
+    """
+    for part in _rank_parts(fitted, history, k, filters):
+        users = fitted.can_rank(history[part.first : part.first + len(part.items)])[:, None]
+        yield replace(part, items=np.where(users, part.items, np.int32(-1)), scores=np.where(users, part.scores, _NONE))
+
+
+def _rank_parts(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
+    threads, k = len(os.sched_getaffinity(0)), min(k, fitted.num_items)
+    if isinstance(fitted, FittedWithFallback) and isinstance(fitted.model, Factors):
+        return map(partial(_complete_lists, fitted, history, filters), _rank_parts(fitted.model, history, k, filters))
+    if isinstance(fitted, Factors):
+        # Without this filter, dot products would also rank items that training never saw.
+        known = fitted.known_items if filters.available is None else filters.available & fitted.known_items
+        filters = replace(filters, available=known)
+        users = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in _starts(history.shape[0])]
+        return top_k_of_factors(np.concatenate(users), fitted.item_vectors, k, filters=filters, threads=threads)
+
+    def score(first: int, last: int, out: np.ndarray) -> None:
+        fitted.score(history[first:last], out=out)
+
+    return top_k(score, history.shape[0], fitted.num_items, k, filters=filters, threads=threads)
+
+
+def _complete_lists(fitted: FittedWithFallback, history: "csr_matrix", filters: Filters, part: TopK) -> TopK:
+    """Make the lists that are too short in a part again, from all scores, those of the fallback included."""
+    rows = slice(part.first, part.first + len(part.items))
+    lacking = np.flatnonzero(~fitted.model.can_rank(history[rows]) | (part.items[:, -1] < 0))
+    if not len(lacking):
+        return part
+    own = history[part.first + lacking]
+
+    def score(first: int, last: int, out: np.ndarray) -> None:
+        fitted.score(own[first:last], out=out)
+
+    items, scores = part.items.copy(), part.scores.copy()
+    k = items.shape[1]
+    for found in top_k(score, len(lacking), fitted.num_items, k, filters=filters.select_users(part.first + lacking)):
+        some = lacking[found.first : found.first + len(found.items)]
+        items[some], scores[some] = found.items, found.scores
+    return replace(part, items=items, scores=scores)
+
+
+def _starts(num_users: int) -> range:
+    return range(0, num_users, _USERS_AT_ONCE)
+
+
+def filters_of(
+    recommender: Recommender,
+    fitted: Fitted,
+    known: Interactions,
+    night: date,
+    groups: Mapping[Any, Any] | None,
+    users: np.ndarray | None = None,
+    *,
+    available: Availability | None = None,
+) -> Filters:
+    """The filters that the declaration has for the lists of an as-of date.
+
+    Args:
+        known: The interactions in the model's item codes.
+        users: Codes of the users with lists, int [n]; None: all.
+    """
+    seen = excluded_items(recommender, known, night)
+    codes = None
+    if groups is not None:
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(groups.values()))}
+        # An item without a group gets one of its own.
+        items = enumerate(fitted.item_keys.to_pylist(), start=len(numbers))
+        codes = np.array([numbers[groups[key]] if key in groups else own for own, key in items])
+    there = Filters() if available is None else available.filters(fitted.item_keys, known.user_keys)
+    filters = replace(there, seen=seen, group_of_item=codes, most_of_group=recommender.most_of_group)
+    return filters if users is None else filters.select_users(users)
+
+
+def excluded_items(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":
+    """Items that users took within the declared days up to an as-of date, CSR [users, items]; None: none are excluded.
+
+    An entry counts with any value.
+    """
+    if recommender.exclude_days is None:
+        return known.matrix()
+    if not recommender.exclude_days:
+        return None
+    return known.select_between(night - timedelta(days=recommender.exclude_days - 1), night).matrix()

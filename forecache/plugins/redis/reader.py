@@ -1,0 +1,169 @@
+"""Versions in Redis, for pipelines without a store on this machine.
+
+Each answer needs a round trip during which the worker serves no other request. So timeouts are short, and after a
+failure Redis is not asked again for a moment.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from forecache.base.errors import UnavailableError
+from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
+from forecache.plugins.redis.snapshot import RedisSnapshot
+from forecache.plugins.redis.versions import RedisStore, pipelines_in_redis
+from forecache.serve.reader.versions.describe import version_summary
+from forecache.serve.store import Manifest, split_entry
+
+logger = logging.getLogger("forecache.reader")
+TIMEOUT_S = 0.5
+PAUSE_S = 0.5
+"""Seconds after a failure during which Redis is not asked again."""
+
+_T = TypeVar("_T")
+
+
+class RedisSource:
+    """The Redis behind a reader; connects at the first call and again after a failure."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client: Any = None
+        self._rest_until = 0.0
+        self._failed = False
+        self._unsure: dict[str, tuple[str, str]] = {}
+
+    def call(self, question: Callable[[], _T]) -> _T:
+        """The result of a call that talks to Redis.
+
+        Raises:
+            UnavailableError: Redis does not answer, or did not a moment ago.
+        """
+        import redis
+
+        if time.monotonic() < self._rest_until:
+            raise UnavailableError("Redis did not answer a moment ago.", remedy="Start it, or check the network.")
+        try:
+            return question()
+        except redis.RedisError as error:
+            self._rest_until = time.monotonic() + PAUSE_S
+            raise UnavailableError(f"Redis does not answer: {error}.", remedy="Start it.") from None
+
+    @property
+    def is_cluster(self) -> bool:
+        """True if it is a Redis Cluster; False before the first connection."""
+        return self._client is not None and is_cluster(self._client)
+
+    def read_current(self) -> dict[str, Manifest | None] | None:
+        """The result of `current`; None if Redis cannot be read, which is logged once."""
+        try:
+            found = self.current()
+        except Exception as error:  # noqa: BLE001  # the watching thread outlives Redis
+            if not self._failed:
+                logger.error("Redis cannot be read; nothing new is served from there: %s", error)
+            self._failed = True
+            return None
+        self._failed = False
+        return found
+
+    def current(self) -> dict[str, Manifest | None]:
+        """The served version of every pipeline in Redis, None during the first load.
+
+        Raises:
+            UnavailableError: Redis does not answer.
+        """
+        if self._client is None:
+            self._client = connect(self.url, timeout_s=TIMEOUT_S)
+        client = self._client
+        policy = self.call(lambda: evicting_policy(client))
+        found = self.call(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
+        for name in found if policy else list(self._unsure):
+            compared_at = self.call(RedisStore(client, name).compared_at)
+            if policy:
+                self._unsure[name] = policy, compared_at
+            elif self._unsure[name][1] != compared_at:
+                del self._unsure[name]
+        return found
+
+    def eviction_policy(self, pipeline: str) -> str:
+        """The policy under which Redis may have evicted entries since they were last compared; "" if it has not."""
+        return self._unsure.get(pipeline, ("", ""))[0]
+
+    def version(self, manifest: Manifest) -> "RemoteVersion":
+        """Open a version that `current` returned."""
+        return RemoteVersion(self, self._client, manifest)
+
+
+class RemoteVersion:
+    """One version in Redis, with the methods of `Snapshot` that the reader uses.
+
+    Every read raises:
+        UnavailableError: Redis does not answer, or does not have this version any more.
+    """
+
+    mapped_bytes = 0
+
+    def __init__(self, source: RedisSource, client: Any, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._source = source
+        self._ask = source.call
+        self._snapshot = RedisSnapshot(client, manifest)
+        self._store = RedisStore(client, manifest.pipeline)
+
+    def get_entry(self, key: bytes) -> bytes | None:
+        return self.get_entries([key])[0]
+
+    def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The entries of several keys in one round trip, and one more where a key is missing."""
+        found = self._ask(lambda: self._snapshot.get_entries(keys))
+        if None in found:
+            self.check_missing()
+        return found
+
+    @property
+    def source(self) -> RedisSource:
+        return self._source
+
+    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Redis keys of the entries of several keys: one for each key and segment."""
+        return self._snapshot.entry_names(keys)
+
+    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """The entries of several keys from the values of their `entry_names`."""
+        return self._snapshot.newest_entries(values)
+
+    def check_missing(self) -> None:
+        """Raise unless a missing key is really unknown, and not lost by Redis."""
+        policy = self._source.eviction_policy(self.manifest.pipeline)
+        if policy:
+            raise UnavailableError(
+                f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
+                remedy="Set it to noeviction, and load again with `forecache push`.",
+            )
+        if not self._ask(lambda: self._store.holds_version(self.manifest)):
+            # A key that is missing because its version was removed must not look like an unknown key.
+            raise UnavailableError(
+                f"Redis does not have version {self.manifest.version} of {self.manifest.pipeline} any more.",
+                remedy="Ask again: the reader is about to serve the next version.",
+            )
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        entries = self.get_entries(list(keys))
+        if not self.manifest.carried:
+            return entries
+        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+
+    def warm(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing to close: the connections belong to the source."""
+
+
+def encode_redis_history(manifest: Manifest) -> bytes:
+    """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
+    row = {**version_summary(manifest), "state": ["serving", "current"]}
+    return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})

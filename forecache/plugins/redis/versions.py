@@ -1,0 +1,224 @@
+"""The Redis back end: versions of a store in Redis or Redis Cluster, loaded from verified local segments.
+
+Each entry of a segment is a string key of its own, so that nothing is ever overwritten. One key makes a version
+current; segments that neither it nor the version before uses are unlinked afterwards, by Redis in the background.
+
+    forecache:pipelines                       set of the pipelines that are, or are being, loaded
+    forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous", "compared_at"}
+    forecache:<pipeline>:segments             set of segment ids that are, or are being, loaded
+    <pipeline>:<segment id>:{k<key>}          an entry; the braces put a key's entries of all segments on one node
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
+from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
+from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
+from forecache.plugins.redis.snapshot import RedisSnapshot, entry_key, key_prefix, read_values, run_pipelined
+from forecache.serve.store.locks import targets_lock
+from forecache.serve.store.manifest import Manifest, SegmentInfo, current_timestamp, manifest_from_json
+from forecache.serve.store.read.snapshot import Snapshot
+from forecache.serve.store.store import Store
+
+_BATCH = 1000
+_SCAN = 5000
+_PIPELINES = "forecache:pipelines"
+_FLIP = """
+local seen = redis.call('GET', KEYS[1])
+if (seen or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class RedisStore:
+    """A pipeline's versions in Redis."""
+
+    def __init__(self, client: Any, pipeline: str) -> None:
+        self.client = client
+        self.pipeline = pipeline
+
+    def _state(self) -> tuple[bytes, dict[str, Any]]:
+        raw = self.client.get(f"forecache:{self.pipeline}:current") or b""
+        return raw, json.loads(raw) if raw else {}
+
+    def current(self) -> Manifest | None:
+        """The manifest of the served version, None before the first."""
+        _, state = self._state()
+        return manifest_from_json(json.dumps(state["manifest"]).encode()) if state else None
+
+    def compared_at(self) -> str:
+        """Time at which every entry was last compared with a local store; "" for never."""
+        _, state = self._state()
+        return str(state.get("compared_at", ""))
+
+    def snapshot(self) -> RedisSnapshot:
+        """Open the served version; raises NotFoundError if there is none."""
+        manifest = self.current()
+        if manifest is None:
+            raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
+        return RedisSnapshot(self.client, manifest)
+
+    def holds_version(self, manifest: Manifest) -> bool:
+        """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
+        _, state = self._state()
+        needed = {segment.id for segment in manifest.segments}
+        return bool(state) and needed <= _segment_ids(state) | set(state["previous"])
+
+    def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
+        """Update Redis to a local store's served version: load missing segments, verify, flip, unlink unused ones.
+
+        Another load from this store, as by a publish, waits meanwhile.
+
+        Args:
+            verify: Also read segments that were loaded before, and load entries again that Redis has lost or changed.
+
+        Returns:
+            `{"version", "loaded", "unlinked"}`: what Redis serves now, entries loaded, keys unlinked.
+
+        Raises:
+            SettingsError: Redis may evict entries, or the store has a live layer.
+            CheckError: What Redis reads back is not what the manifest says; its served version is untouched.
+            ConflictError: Another publisher flipped Redis meanwhile.
+        """
+        if store.current() is None:
+            raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
+        if store.layout.live.exists():
+            raise SettingsError(
+                f"{self.pipeline} has a live layer, and Redis serves versions alone: its readers would answer what was "
+                "known last night.",
+                remedy="Publish it with backend lmdb; replicas pull it and tail the stream for themselves.",
+            )
+        policy = evicting_policy(self.client)
+        if policy:
+            raise SettingsError(
+                f"Redis has the maxmemory-policy {policy}: it would drop entries, and a key that was published would "
+                "be answered as unknown.",
+                remedy="Set maxmemory-policy to noeviction, or maxmemory to 0. Redis still serves the version before.",
+            )
+        self.client.sadd(_PIPELINES, self.pipeline)
+        with targets_lock(store.layout, progress), store.snapshot() as snapshot:
+            return self._load(snapshot, verify, progress)
+
+    def _load(self, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
+        manifest = snapshot.manifest
+        raw, state = self._state()
+        served = state.get("manifest") == json.loads(manifest.to_json())
+        if served and not verify:
+            return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
+        complete = _segment_ids(state)
+        loaded = 0
+        for number, segment in enumerate(manifest.segments):
+            if segment.id not in complete:
+                loaded += self._load_segment(snapshot, number, segment, progress)
+            elif verify:
+                loaded += self._repair_segment(snapshot, number, segment, progress)
+        self._verify(snapshot, set() if verify else complete)
+        after = {
+            "store": manifest.store,
+            "version": manifest.version,
+            "manifest": json.loads(manifest.to_json()),
+            "previous": state["previous"] if served else [segment.id for segment in manifest_segments(state)],
+            "compared_at": current_timestamp() if verify else state.get("compared_at", ""),
+        }
+        if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
+            raise ConflictError(
+                f"Another publisher flipped {self.pipeline} in Redis meanwhile.", remedy="Its version stands."
+            )
+        return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
+
+    def _load_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
+        # The set is written first, so that a later load finds and unlinks the segment of one that was killed.
+        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
+        prefix = key_prefix(self.pipeline, segment)
+        loaded = 0
+        for rows in split_batches(snapshot.segment_items(number), _BATCH):
+            self._set_many({entry_key(prefix, key): entry for key, entry in rows})
+            loaded += len(rows)
+            progress(f"Loading {segment.id} into Redis", loaded / max(1, segment.entries))
+        return loaded
+
+    def _repair_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
+        """Load again the entries of a segment that differ in Redis; returns their number."""
+        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been lost, too
+        prefix = key_prefix(self.pipeline, segment)
+        read = mended = 0
+        for rows in split_batches(snapshot.segment_items(number), _BATCH):
+            here = {entry_key(prefix, key): entry for key, entry in rows}
+            there = read_values(self.client, list(here))
+            lost = {name: entry for (name, entry), found in zip(here.items(), there, strict=True) if found != entry}
+            self._set_many(lost)
+            mended += len(lost)
+            read += len(rows)
+            progress(f"Comparing {segment.id} with Redis", read / max(1, segment.entries))
+        return mended
+
+    def _set_many(self, entries: dict[bytes, bytes]) -> None:
+        if not entries:
+            return
+        if is_cluster(self.client):
+            run_pipelined(self.client, "set", entries.items())
+        else:
+            self.client.mset(entries)
+
+    def _verify(self, snapshot: Snapshot, complete: set[str]) -> None:
+        """Compare what Redis reads with the local version: every key of the segments that were loaded."""
+        there = RedisSnapshot(self.client, snapshot.manifest)
+        for number, segment in enumerate(snapshot.manifest.segments):
+            if segment.id in complete:
+                continue
+            for rows in split_batches(snapshot.segment_items(number), _BATCH):
+                keys = [key for key, _ in rows]
+                expected = snapshot.get_entries(keys)
+                found = there.get_entries(keys)
+                if found != expected:
+                    place = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+                    raise CheckError(
+                        f"Redis reads {found[place]!r} for {keys[place]!r} where {expected[place]!r} was loaded.",
+                        remedy="Redis still serves the version before. Check its memory and eviction policy.",
+                    )
+
+    def _unlink(self, state: dict[str, Any]) -> int:
+        """Remove segments that neither the served version nor the one before it uses; returns the number of keys."""
+        keep = _segment_ids(state) | set(state["previous"])
+        known = {name.decode() for name in self.client.smembers(f"forecache:{self.pipeline}:segments")}
+        unlinked = 0
+        for segment_id in sorted(known - keep):
+            pattern = f"{self.pipeline}:{segment_id}:*"
+            for keys in split_batches(self.client.scan_iter(match=pattern, count=_SCAN), _BATCH):
+                unlinked += self._unlink_many(keys)
+            self.client.srem(f"forecache:{self.pipeline}:segments", segment_id)
+        return unlinked
+
+    def _unlink_many(self, keys: list[bytes]) -> int:
+        if not is_cluster(self.client):
+            return int(self.client.unlink(*keys))
+        return sum(run_pipelined(self.client, "unlink", [(key,) for key in keys]))
+
+
+def pipelines_in_redis(client: Any) -> set[str]:
+    """Names of the pipelines that have been loaded; one whose first load is in progress serves nothing yet."""
+    return {name.decode() for name in client.smembers(_PIPELINES)}
+
+
+def open_redis_store(settings: Settings, pipeline_name: str) -> RedisStore:
+    """The Redis side of a pipeline's store; see `connect` for what it raises."""
+    return RedisStore(connect(settings.redis_url), pipeline_name)
+
+
+def manifest_segments(state: dict[str, Any]) -> tuple[SegmentInfo, ...]:
+    return manifest_from_json(json.dumps(state["manifest"]).encode()).segments if state else ()
+
+
+def _segment_ids(state: dict[str, Any]) -> set[str]:
+    return {segment.id for segment in manifest_segments(state)}
+
+
+def split_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,176 @@
+"""Counts of the present step of a rollout (requests and sums of values by key and guard), and figures from them."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from forecache.base.files import write_durably
+from forecache.realtime.release.folder import ReleaseFolder
+from forecache.realtime.rollout.rollout_state import RolloutState
+
+GUARDS = ("without_model", "late", "slow", "score_level", "score_spread", "order", "outcome", "split")
+"""Values that are counted of each request; `split` also of those that count for no other guard."""
+GUARD = {name: place for place, name in enumerate(GUARDS)}
+KEPT = 50_000
+"""Most times and scores of the current release that are kept in the A/A step, for its calibration."""
+
+
+def _zeros(*shape: int) -> Any:
+    return field(default_factory=lambda: np.zeros(shape))
+
+
+@dataclass(frozen=True)
+class PendingOutcomes:
+    """Requests whose outcome is not known yet: [n] each.
+
+    Attributes:
+        at: Microseconds since 1970.
+        arm: 0 for the current release, 1 for the other arm.
+    """
+
+    request_id: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
+    bucket: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    arm: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def select(self, rows: np.ndarray) -> "PendingOutcomes":
+        return PendingOutcomes(self.request_id[rows], self.bucket[rows], self.arm[rows], self.at[rows])
+
+    def concatenate(self, other: "PendingOutcomes") -> "PendingOutcomes":
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("request_id", "bucket", "arm", "at"))
+        return PendingOutcomes(*(np.concatenate(pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Counts of one step. The first axis of `n` and `x` is the arm: 0 the current release's, 1 the other one's.
+
+    Attributes:
+        step: Id of the step, by `step_id`.
+        version: Delta version of the log up to which rows are counted; -1: none is.
+        after: Microseconds since 1970; only requests that arrived later are counted, as a replica may have answered
+            earlier ones by an earlier step.
+        newest: Arrival of the newest request in any arm, in microseconds since 1970; 0: none.
+        straggler: The last replica that answered by an earlier step; "" if none did.
+        whys: By reason, the number of requests of each arm that the model did not answer.
+        buckets: Buckets of the keys [keys], ascending.
+        n, x: Numbers of requests and sums of their values, [2, keys, guards]. A value is from 0 to 1.
+        times: Sums over requests by arm [2, 3]: their number, total microseconds, microseconds of the model.
+        agree: Requests that both releases scored [4]: their number, the number with the same first candidate, the sum
+            of the mean absolute differences of scores, the largest difference.
+        kept_us, kept_scores: Times and scores of the current release in the A/A step, at most `KEPT`.
+        waiting: Requests whose outcome is not known yet.
+        fault: Reason why outcomes that are due could not be read; "" if they were.
+    """
+
+    step: str
+    version: int = -1
+    after: int = 0
+    newest: int = 0
+    straggler: str = ""
+    whys: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    buckets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    n: np.ndarray = _zeros(2, 0, len(GUARDS))
+    x: np.ndarray = _zeros(2, 0, len(GUARDS))
+    times: np.ndarray = _zeros(2, 3)
+    agree: np.ndarray = _zeros(4)
+    kept_us: np.ndarray = _zeros(0)
+    kept_scores: np.ndarray = _zeros(0)
+    waiting: PendingOutcomes = field(default_factory=PendingOutcomes)
+    fault: str = ""
+
+    def add_requests(self, buckets: np.ndarray, arm: np.ndarray, values: np.ndarray) -> "StepCounts":
+        """The counts with further requests added.
+
+        Args:
+            buckets, arm: [rows].
+            values: [rows, guards]; NaN if a request does not count for a guard.
+        """
+        if not len(buckets):
+            return self
+        keys = np.union1d(self.buckets, buckets)
+        n, x = (np.zeros((2, len(keys), len(GUARDS))) for _ in range(2))
+        before = np.searchsorted(keys, self.buckets)
+        n[:, before], x[:, before] = self.n, self.x
+        place = arm * len(keys) + np.searchsorted(keys, buckets)
+        for guard in range(len(GUARDS)):
+            told = ~np.isnan(values[:, guard])
+            where = place[told]
+            n[:, :, guard] += np.bincount(where, minlength=2 * len(keys)).reshape(2, -1)
+            x[:, :, guard] += np.bincount(where, values[told, guard], 2 * len(keys)).reshape(2, -1)
+        return replace(self, buckets=keys, n=n, x=x)
+
+
+_ARRAYS = ("buckets", "n", "x", "times", "agree", "kept_us", "kept_scores")
+_WAITING = ("request_id", "bucket", "arm", "at")
+
+
+def write_counts(folder: ReleaseFolder, seen: StepCounts) -> None:
+    """Replace the stored counts; the caller holds the lock of the releases."""
+    head = {name: getattr(seen, name) for name in ("step", "version", "after", "newest", "straggler", "whys", "fault")}
+    buffer = io.BytesIO()
+    waiting = {f"waiting_{name}": getattr(seen.waiting, name) for name in _WAITING}
+    np.savez(buffer, head=np.array(json.dumps(head)), **{name: getattr(seen, name) for name in _ARRAYS}, **waiting)
+    content = buffer.getvalue()
+    write_durably(_counts_file(folder), xxhash.xxh3_128_digest(content) + content)
+
+
+def read_counts(folder: ReleaseFolder, step: str) -> StepCounts:
+    """The stored counts of a step; empty ones if the file is missing, damaged or of another step."""
+    try:
+        whole = _counts_file(folder).read_bytes()
+    except FileNotFoundError:
+        return StepCounts(step)
+    seal, content = whole[:16], whole[16:]
+    if xxhash.xxh3_128_digest(content) != seal:
+        return StepCounts(step)
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        head = json.loads(str(stored["head"]))
+        if head["step"] != step:
+            return StepCounts(step)
+        waiting = PendingOutcomes(*(stored[f"waiting_{name}"] for name in _WAITING))
+        return StepCounts(**head, **{name: stored[name] for name in _ARRAYS}, waiting=waiting)
+
+
+def _counts_file(folder: ReleaseFolder) -> Any:
+    return folder.root / "ROLLOUT.seen"
+
+
+_EDGES = np.arange(1, 10) / 10
+_SLOW_SHARE, _OF_DEADLINE = 0.95, 0.25
+
+
+def calibrate_state(state: RolloutState, seen: StepCounts) -> RolloutState:
+    """The state with the limit of slow answers and deciles of scores, once the A/A step has half of its requests."""
+    if state.stage != "aa" or state.edges or len(seen.kept_us) < max(1, state.plan["requests"] // 2):
+        return state
+    slow_ms = state.plan["guards"]["slow_ms"]
+    usual = float(np.quantile(seen.kept_us, _SLOW_SHARE))
+    slow_us = slow_ms * 1e3 if slow_ms is not None else max(usual, _OF_DEADLINE * 1e3 * state.plan["deadline_ms"])
+    scores = seen.kept_scores
+    edges = tuple(float(edge) for edge in np.quantile(scores, _EDGES)) if len(scores) else ()
+    return replace(state, slow_us=slow_us, edges=edges)
+
+
+def step_figures(seen: StepCounts) -> dict[str, float]:
+    """Figures of a step that are reported besides its guards."""
+    shown: dict[str, float] = {}
+    for arm, name in enumerate(("current", "candidate")):
+        count, total_us, model_us = seen.times[arm]
+        if count:
+            shown |= {f"{name}_total_ms": total_us / count / 1e3, f"{name}_model_ms": model_us / count / 1e3}
+    count, same, apart, largest = seen.agree
+    if count:
+        shown |= {"compared_requests": count, "same_first_share": same / count}
+        shown |= {"mean_score_difference": apart / count, "largest_score_difference": largest}
+    for why, counts in sorted(seen.whys.items()):
+        shown |= {f"{name}_without_model_{why}": counts[arm] for arm, name in enumerate(("current", "candidate"))}
+    shown["keys"] = float(len(seen.buckets))
+    if seen.newest:
+        shown["newest_request_at"] = seen.newest / 1e6
+    return {name: float(round(value, 6)) for name, value in shown.items()}

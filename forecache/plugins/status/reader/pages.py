@@ -1,0 +1,74 @@
+"""The handlers of `/status` and `/status.json`: access, content negotiation, and a cache of a second for all viewers.
+
+While somebody views the status, the watching thread renders it, so that the event loop only sends it.
+"""
+
+import time
+from typing import NamedTuple
+
+import orjson
+
+from forecache.plugins.status.reader.collect import Collector
+from forecache.plugins.status.reader.page.render import HEADERS, render_page
+from forecache.serve.reader.http.access import Access
+from forecache.serve.reader.http.replies import NO_STORE, ParsedRequest, Reply
+from forecache.serve.reader.tokens import METRICS
+from forecache.serve.reader.versions.watcher import RunOnLoop
+
+_EVERY_S = 1.0
+_LONGEST_S = 2.0
+"""A cached page that is older, as after a time without viewers, is rendered again before it is sent."""
+_VIEWED_S = 10.0
+_JSON, _HTML = "application/json", "text/html"
+
+
+class _CachedPage(NamedTuple):
+    at: float
+    body: bytes
+
+
+_NEVER = _CachedPage(float("-inf"), b"")
+
+
+class StatusPages:
+    """The handlers of one worker.
+
+    Args:
+        access: Checks tokens; None: the reader has none.
+    """
+
+    def __init__(self, collector: Collector, access: Access | None) -> None:
+        self._collector, self._access = collector, access
+        self._made = {_JSON: _NEVER, _HTML: _NEVER}
+        self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
+
+    def html_or_json(self, request: ParsedRequest) -> Reply:
+        """The page; JSON if the client accepts that and not HTML."""
+        accept = (request.headers.get("accept") or "").lower()
+        return self.json(request) if _JSON in accept and _HTML not in accept else self.html(request)
+
+    def html(self, request: ParsedRequest) -> Reply:
+        return Reply(200, HEADERS, self._page_body(request, _HTML))
+
+    def json(self, request: ParsedRequest) -> Reply:
+        return Reply(200, [*NO_STORE, ("vary", "accept, authorization")], self._page_body(request, _JSON))
+
+    def refresh_viewed(self, _: RunOnLoop) -> None:
+        """Render again the forms that have been viewed lately; called in the watching thread."""
+        now = time.time()
+        for form, asked_at in self._asked_at.items():
+            if abs(now - asked_at) < _VIEWED_S and abs(now - self._made[form].at) >= _EVERY_S:
+                self._render(form, now)
+
+    def _page_body(self, request: ParsedRequest, form: str) -> bytes:
+        if self._access is not None:
+            self._access.check(request.headers, METRICS, basic=True)
+        self._asked_at[form] = request.now
+        made = self._made[form]
+        return made.body if abs(request.now - made.at) < _LONGEST_S else self._render(form, request.now)
+
+    def _render(self, form: str, now: float) -> bytes:
+        document = self._collector.document(now)
+        body = render_page(document) if form == _HTML else orjson.dumps(document)
+        self._made[form] = _CachedPage(now, body)
+        return body

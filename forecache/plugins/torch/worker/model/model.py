@@ -1,0 +1,148 @@
+"""The declared network, and the module that is exported: preprocessing, network and the output's link in one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from forecache.base.errors import InputError
+from forecache.declare import Pipeline
+from forecache.declare.models.model import CategoryColumn
+from forecache.models.inference.encoding import MatrixEncoding
+from forecache.plugins.torch.worker.reading.split import TableSplit
+
+_SMALLEST_SCALE = 1e-6
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of each feature on the training split, after log1p if the feature declares it.
+
+    Attributes:
+        mean: float64 [num_features]; 0 for a feature that is always null.
+        std: float64 [num_features]; 0 for a feature that never varies.
+        null_share: float64 [num_features].
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    null_share: torch.Tensor
+
+
+def log_mask(pipeline: Pipeline) -> torch.Tensor:
+    """True for each column of the matrix with a declared log1p, bool [num_features]."""
+    return torch.tensor([feature.log for feature in pipeline.feature_columns for _ in range(feature.size or 1)])
+
+
+def without_scaling(statistics: Statistics, columns: Sequence[int]) -> Statistics:
+    """The statistics with mean 0 and deviation 1 for columns that hold codes, so that these are not scaled."""
+    mean, std = statistics.mean.clone(), statistics.std.clone()
+    mean[list(columns)], std[list(columns)] = 0.0, 1.0
+    return Statistics(mean, std, statistics.null_share)
+
+
+def signed_log1p(values: torch.Tensor) -> torch.Tensor:
+    """log1p, mirrored for negative values so that it is defined everywhere."""
+    return torch.sign(values) * torch.log1p(values.abs())
+
+
+def fit_statistics(split: TableSplit, mask: torch.Tensor) -> Statistics:
+    """Compute them in one pass in the table's order, merging batches as Chan, Golub and LeVeque (1983) do."""
+    count = torch.zeros(len(mask), dtype=torch.float64)
+    mean, squares = torch.zeros_like(count), torch.zeros_like(count)
+    for chunk in split.chunks:
+        for rows in split.read(chunk):
+            values = torch.from_numpy(rows)[:, : len(mask)].double()
+            values = torch.where(mask, signed_log1p(values), values)
+            known = ~torch.isnan(values)
+            n = known.sum(dim=0).double()
+            batch_mean = torch.nansum(values, dim=0) / n.clamp(min=1)
+            deviation = torch.where(known, values - batch_mean, 0.0)
+            delta, total = batch_mean - mean, (count + n).clamp(min=1)
+            mean = mean + delta * n / total
+            squares = squares + deviation.square().sum(dim=0) + delta.square() * count * n / total
+            count = count + n
+    std = (squares / count.clamp(min=1)).sqrt()
+    std = torch.where(std < _SMALLEST_SCALE, 0.0, std)
+    return Statistics(mean, std, 1 - count / split.rows)
+
+
+class Prepare(nn.Module):
+    """float32 [n, num_features] with NaN for unknown -> scaled float32 [n, num_features], unknown as the mean, 0."""
+
+    def __init__(self, mask: torch.Tensor, statistics: Statistics) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.register_buffer("mean", statistics.mean.float())
+        # A feature that never varied has untrained weights: it stays 0, so that new values have no effect.
+        inverse = torch.where(statistics.std > 0, 1 / statistics.std, torch.zeros_like(statistics.std))
+        self.register_buffer("inverse_std", inverse.float())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        values = torch.where(self.mask, signed_log1p(features), features)
+        values = (values - self.mean) * self.inverse_std
+        return torch.where(torch.isnan(values), torch.zeros_like(values), values)
+
+
+class ExportedModel(nn.Module):
+    """Raw features float32 [n, num_features] -> the first output float32 [n, values], in the label's unit, and the
+    values of each further output float32 [n, values]; a single output is a tensor, several are a tuple of them.
+
+    It does not clip the outputs, nor sort quantiles: scoring does, by the limits that are declared at that time.
+    """
+
+    def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.prepare, self.network, self.widths = prepare, network, list(widths)
+        self.task = pipeline.task
+        self.log_target = pipeline.network.target == "log1p"
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        output = self.network(self.prepare(features))
+        if len(self.widths) == 1:
+            return self._apply_link(output)
+        first, *others = torch.split(output, self.widths, dim=1)
+        return (self._apply_link(first), *others)
+
+    def _apply_link(self, output: torch.Tensor) -> torch.Tensor:
+        if self.task == "binary":
+            return torch.sigmoid(output)
+        if self.task == "multiclass":
+            return torch.softmax(output, dim=1)
+        return torch.expm1(output) if self.log_target else output
+
+
+def output_widths(pipeline: Pipeline, classes: Sequence[str]) -> tuple[int, ...]:
+    """Values a row of each output of the network; of an output of classes there is a logit for each class."""
+    return tuple(len(classes) if output.kind == "classes" else output.values or 1 for output in pipeline.output_specs)
+
+
+def network_builder(
+    pipeline: Pipeline, classes: Sequence[str], encoding: MatrixEncoding
+) -> Callable[[int], torch.nn.Module]:
+    """The declared `build` as a function of the number of features."""
+    build, more = pipeline.network.build, ([len(classes)] if classes else [])
+    columns = {name: CategoryColumn(*found) for name, found in encoding.categories.items()}
+    told: dict[str, Any] = {"categories": columns} if columns else {}
+    return lambda num_features: build(num_features, *more, **told)
+
+
+def require_width(pipeline: Pipeline, network: torch.nn.Module, num_features: int, width: int) -> None:
+    """Refuse a network that does not return as many values a row as the outputs take.
+
+    Raises:
+        InputError: With both numbers.
+    """
+    network.eval()
+    with torch.no_grad():
+        found = tuple(network(torch.zeros(2, num_features)).shape)
+    network.train()
+    if found != (2, width):
+        names = ", ".join(output.name for output in pipeline.outputs)
+        raise InputError(
+            f"The network of {pipeline.inline_name} returns {list(found)} for 2 rows, and its outputs ({names}) "
+            f"take {width} values a row.",
+            remedy="Return [rows, values] from the module that `build` makes, the outputs in their order.",
+        )

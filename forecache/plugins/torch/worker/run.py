@@ -1,0 +1,234 @@
+"""One worker's run, from specification to exported model."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deltalake import DeltaTable
+
+from forecache.base.files import write_durably
+from forecache.base.folders import open_folder
+from forecache.base.settings import load_settings
+from forecache.declare import Pipeline, Training, load_pipeline
+from forecache.lake.training_sets.split_rows import training_classes
+from forecache.models.inference.encoding import MatrixEncoding, encoding_of
+from forecache.models.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
+from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
+from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.loop.loop import TrainingLoop
+from forecache.plugins.torch.worker.loop.session import RunInterruption, TrainingSession
+from forecache.plugins.torch.worker.loop.user_fit import UserFitLoop
+from forecache.plugins.torch.worker.model.export import export
+from forecache.plugins.torch.worker.model.model import (
+    ExportedModel,
+    Prepare,
+    Statistics,
+    fit_statistics,
+    log_mask,
+    network_builder,
+    output_widths,
+    require_width,
+    without_scaling,
+)
+from forecache.plugins.torch.worker.model.objective import Objective
+from forecache.plugins.torch.worker.reading.order import EpochOrder
+from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.plugins.torch.worker.reporting.events import Events, Heartbeat, report_nothing
+
+_EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
+_PARITY_ROWS = 4096
+
+
+def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
+    """Train, or resume training, and export on rank 0; returns early if the run is asked to stop.
+
+    Args:
+        launched_at: When torchrun's agent started, in seconds since 1970, for the cost record.
+    """
+    settings = load_settings()
+    pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
+    torch.use_deterministic_algorithms(pipeline.training.deterministic)
+    group = WorkerGroup(spec.device)
+    try:
+        table = DeltaTable(spec.table_uri, version=spec.table_version, storage_options=settings.storage_options)
+        _train(spec, pipeline, group, table, launched_at=launched_at)
+    except RunInterruption:
+        if group.rank == 0:
+            Events(spec)("interrupted")
+    finally:
+        group.close()
+    group.end_if_signalled()
+
+
+def _train(
+    spec: TrainingSpec, pipeline: Pipeline, group: WorkerGroup, table: DeltaTable, *, launched_at: float
+) -> None:
+    names, label = pipeline.feature_names, pipeline.trained_label.name
+    classes = training_classes(load_settings(), pipeline, version=spec.table_version)
+    encoding = encoding_of(pipeline.feature_columns, spec.vocabularies)
+    reading: dict[str, Any] = {
+        "features": names,
+        "label": label,
+        "classes": classes,
+        "weight": pipeline.trained_label.weight,
+        "encoding": encoding,
+    }
+    train = TableSplit(table, "train", **reading, cache_bytes=spec.cache_bytes)
+    validation = TableSplit(table, "validation", **reading, cache_bytes=spec.cache_bytes)
+    widths = output_widths(pipeline, classes)
+    where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
+    folder = open_folder(where, load_settings().storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
+    checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
+    statistics = without_scaling(
+        group.run_on_rank_0(lambda: fit_statistics(train, log_mask(pipeline))),
+        [column for column, _ in encoding.categories.values()],
+    )
+    heartbeat = Heartbeat(spec.folder / HEARTBEAT_FILE) if group.rank == 0 else None
+    events = Events(spec) if group.rank == 0 else report_nothing
+    prepare = Prepare(log_mask(pipeline), statistics).to(group.device)
+    session = TrainingSession(
+        group,
+        pipeline.training,
+        prepare=prepare,
+        objective=Objective(pipeline, widths[0]).to(group.device),
+        train=EpochOrder(
+            train,
+            seed=pipeline.training.seed,
+            batch_rows=pipeline.training.batch_size,
+            lanes=spec.lanes,
+            shuffle_rows=spec.shuffle_rows,
+        ),
+        validation=EpochOrder(
+            validation, seed=0, batch_rows=_evaluation_rows(pipeline.training), lanes=spec.lanes, shuffle_rows=0
+        ),
+        checkpoints=checkpoints,
+        checkpoint_steps=spec.checkpoint_steps,
+        report=events,
+        beat=heartbeat.beat if heartbeat else _no_beat,
+    )
+    build = network_builder(pipeline, classes, encoding)
+    loop = _build_loop(pipeline, session, build, encoding.width, sum(widths))
+    state, refused = checkpoints.load_latest(loop.layout())
+    for sentence in refused:
+        events("warning", message=sentence)
+    if state is not None:
+        loop.load(state)
+    events(
+        "start",
+        step=session.global_step,
+        steps=session.train.num_steps,
+        rows=train.rows,
+        launched_at=launched_at,
+        reached_step=heartbeat.before[0] if heartbeat else 0,
+        alive_at=heartbeat.before[1] if heartbeat else 0.0,
+        **_environment(group),
+    )
+    try:
+        weights = loop.fit()
+        checkpoints.wait()
+    finally:
+        session.reader.close()
+    usage = session.usage.summarize(group)
+    if group.rank == 0:
+        events("export")
+        network = build(encoding.width)
+        network.load_state_dict(weights)
+        _finish(spec, pipeline, loop, network, statistics, usage, encoding)
+        events("done")
+
+
+def _build_loop(
+    pipeline: Pipeline, session: TrainingSession, build: Callable[[int], torch.nn.Module], num_features: int, width: int
+) -> TrainingLoop | UserFitLoop:
+    model = pipeline.network
+    torch.manual_seed(session.training.seed)
+    network = build(num_features)
+    require_width(pipeline, network, num_features, width)
+    if model.fit is not None:
+        return UserFitLoop(session, model.fit, build=build, num_features=num_features)
+    return TrainingLoop(session, network)
+
+
+def _finish(
+    spec: TrainingSpec,
+    pipeline: Pipeline,
+    loop: TrainingLoop | UserFitLoop,
+    network: torch.nn.Module,
+    statistics: Statistics,
+    usage: dict[str, Any],
+    encoding: MatrixEncoding,
+) -> None:
+    session = loop.session
+    model = ExportedModel(
+        pipeline, session.prepare.cpu(), network, output_widths(pipeline, session.train.split.classes)
+    )
+    split = session.validation.split
+    sample = torch.from_numpy(next(split.read(split.chunks[0])))[:_PARITY_ROWS, : split.num_features].contiguous()
+    if len(sample) == 1:
+        sample = sample.repeat(2, 1)
+    parity = export(model, pipeline, spec.folder, sample) if spec.export else {}
+    names = encoding.columns
+    result = {
+        "epochs": len(session.history),
+        "best_epoch": loop.best_epoch,
+        "steps": len(session.history) * session.train.num_steps,
+        "validation_loss": loop.best_loss,
+        "history": session.history,
+        "rows": {"train": session.train.split.rows, "validation": split.rows},
+        "order": session.train.fingerprint,
+        "sample_digests": {str(lane): digest for lane, digest in session.digests.items()},
+        "weights_digest": _digest(network),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "statistics": {
+            "mean": dict(zip(names, statistics.mean.tolist(), strict=True)),
+            "std": dict(zip(names, statistics.std.tolist(), strict=True)),
+            "null_share": dict(zip(names, statistics.null_share.tolist(), strict=True)),
+        },
+        "usage": usage,
+        **loop.result_entries(),
+        **_environment(session.group),
+        **parity,
+    }
+    write_durably(spec.folder / RESULT_FILE, json.dumps(result, indent=2))
+
+
+def _evaluation_rows(training: Training) -> int:
+    """Rows of an evaluation batch: several parts of a training step, as no gradients are kept, up to a useful size."""
+    return min(_EVALUATION_ROWS, _EVALUATION_PARTS * -(-training.batch_size // training.accumulation))
+
+
+def _digest(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _environment(group: WorkerGroup) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(group.device) if group.device.type == "cuda" else "cpu"
+    return {
+        "workers": group.world_size,
+        "device": group.device.type,
+        "device_name": name,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _no_beat(step: int) -> None:
+    """The heartbeat of ranks other than 0: does nothing."""
+
+
+def is_lost_peer(error: Exception) -> bool:
+    """True if the error only reports that another worker was lost, which a restart fixes."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe", "TCPStore")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)

@@ -1,0 +1,255 @@
+"""A resumable hyperparameter search: Optuna's TPE, parallel trials, and pruning of trials worse than the median.
+
+The study is a journal file in the run's folder. Each trial is a training run without export, and a child run in MLflow.
+The first trial uses the declared values, so that the best is never worse than they are. A search does not change the
+declaration: it reports which values to write there.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from forecache.base.errors import InputError, SettingsError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import Pipeline, TorchModel, Training
+from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.runs import experiment_of
+from forecache.models.training.devices import num_gpus, resolve_precision
+from forecache.models.training.exclusive.run_lock import lock_folder
+from forecache.models.training.launch import pinned_version, training_inputs
+from forecache.models.training.spec import TrainingSpec, checkpoints_of
+from forecache.models.training.torchrun import run_torchrun
+from forecache.models.training.vocabulary import learn_vocabularies
+from forecache.plugins.tune.study import (
+    ERROR,
+    PruneTrial,
+    StopSearch,
+    declared_values,
+    finished_trials,
+    open_study,
+    requeue_interrupted,
+    suggest,
+)
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+STAGE = "tune"
+
+
+def tune(
+    settings: Settings,
+    pipeline: Pipeline,
+    night: date,
+    *,
+    trials: int = 20,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> StageResult:
+    """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
+
+    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints.
+    As many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is
+    recorded under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
+
+    Returns:
+        `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
+        failed, parallel, mlflow_run_id, inputs.
+
+    Raises:
+        SettingsError: The model is an estimator.
+        NotFoundError: There is no training set yet.
+        ConflictError: Another process searches on the same inputs.
+        InputError: No trial completed with a validation loss.
+    """
+    started = time.perf_counter()
+    if not isinstance(pipeline.model, TorchModel):
+        raise SettingsError(
+            f"{pipeline.display_name} has an estimator, but the search tunes networks only.",
+            remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
+        )
+    version = pinned_version(settings, pipeline)
+    training = resolve_precision(settings, pipeline.training)
+    inputs = training_inputs(pipeline, version, precision=training.precision)
+    pipeline = replace(pipeline, training=training)
+    folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, "tuning"):
+        study = open_study(folder, pipeline)
+        requeue_interrupted(study)
+        search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
+        ran = search.run()
+    details = {**search.summary(), "inputs": inputs, "training_version": version}
+    seconds, finished = time.perf_counter() - started, details["trials"]
+    if ran:
+        Stage(settings, STAGE, pipeline.name, run_id).record(
+            {None: StageOutcome(finished, details)}, {None: inputs}, seconds
+        )
+    return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
+
+
+def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
+    """One slot per parallel trial: the index of its GPU, or None if each trial has a core."""
+    found = gpus() if settings.device != "cpu" else 0
+    return list(range(found)) if found else [None] * (os.cpu_count() or 1)
+
+
+class _Search:
+    """One call of `tune`: hands out trials to threads until enough are finished."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        night: date,
+        study: "Study",
+        folder: Path,
+        version: int,
+        inputs: str,
+        trials: int,
+        progress: Progress,
+    ) -> None:
+        self.settings = settings.model_copy(update={"training_workers": 1, "training_nodes": "1"})
+        self.pipeline, self.night, self.study, self.folder = pipeline, night, study, folder
+        self.version, self.inputs, self.trials, self.progress = version, inputs, trials, progress
+        self.vocabularies, self.client = (
+            learn_vocabularies(settings, pipeline, version=version),
+            connect_mlflow(settings),
+        )
+        self.experiment = experiment_of(settings, self.client, pipeline)
+        self.parent = self._parent_run()
+        self.remaining = trials - len(finished_trials(study))
+        self.slots = trial_slots(settings)
+        self.parallel = max(1, min(len(self.slots), self.remaining))
+        self._free = SimpleQueue[int | None]()
+        for slot in self.slots[: self.parallel]:
+            self._free.put(slot)
+        self._lock, self._stop = threading.Lock(), threading.Event()
+
+    def run(self) -> int:
+        """Run the missing trials; returns their number."""
+        missing = max(0, self.remaining)
+        if missing:
+            with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
+                futures = [pool.submit(self._run_trial) for _ in range(missing)]
+                try:
+                    for future in futures:
+                        future.result()
+                except BaseException:
+                    self._stop.set()
+                    for future in futures:
+                        future.cancel()
+                    raise
+            self.client.set_terminated(self.parent)
+        return missing
+
+    def summary(self) -> dict[str, Any]:
+        """The search's result so far, earlier calls included."""
+        complete = [trial for trial in finished_trials(self.study) if trial.state.name == "COMPLETE"]
+        if not complete:
+            errors = [trial.user_attrs[ERROR] for trial in finished_trials(self.study) if ERROR in trial.user_attrs]
+            raise InputError(
+                f"None of {len(errors)} trials of {self.pipeline.name!r} completed: {errors[0] if errors else ''}",
+                remedy="Check the label and the features for extreme values.",
+            )
+        best = min(complete, key=lambda trial: float(trial.value or 0.0))
+        states = [trial.state.name for trial in finished_trials(self.study)]
+        declared = [trial.value for trial in complete if trial.params == declared_values(self.pipeline.training)]
+        return {
+            "best": best.params,
+            "best_loss": best.value,
+            "declared_loss": declared[0] if declared else None,
+            "trials": len(states),
+            "pruned": states.count("PRUNED"),
+            "failed": states.count("FAIL"),
+            "parallel": self.parallel,
+            "mlflow_run_id": self.parent,
+        }
+
+    def _run_trial(self) -> None:
+        from optuna.trial import TrialState
+
+        with self._lock:
+            trial = self.study.ask()
+            training = suggest(trial, self.pipeline.training)
+        child = self._child_run(trial.number, training)
+        gpu = self._free.get()
+        try:
+            watch = self._trial_observer(trial, child)
+            result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
+        except PruneTrial:
+            self._record_trial(trial, child, TrialState.PRUNED, "KILLED")
+        except InputError as error:
+            trial.set_user_attr(ERROR, error.message)
+            self._record_trial(trial, child, TrialState.FAIL, "FAILED")
+        except BaseException:
+            self.client.set_terminated(child, status="KILLED")
+            raise
+        else:
+            self._record_trial(trial, child, TrialState.COMPLETE, "FINISHED", result["validation_loss"])
+        finally:
+            self._free.put(gpu)
+
+    def _record_trial(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
+        with self._lock:
+            self.study.tell(trial, value, state=state)
+            done = len(finished_trials(self.study))
+        self.client.set_tag(child, "forecache.trial_state", state.name.lower())
+        self.client.set_terminated(child, status=status)
+        what = f"validation loss {value:.4f}" if value is not None else state.name.lower()
+        self.progress(f"tuning {self.pipeline.name}: trial {trial.number} {what}", min(1.0, done / self.trials))
+
+    def _trial_observer(self, trial: "Trial", child: str) -> Any:
+        def on_event(event: dict[str, Any]) -> None:
+            if self._stop.is_set():
+                raise StopSearch
+            if event["event"] == "epoch":
+                self.client.log_metric(child, "validation_loss", event["validation_loss"], step=event["epoch"])
+                trial.report(event["validation_loss"], event["epoch"])
+                if trial.should_prune():
+                    raise PruneTrial
+
+        return on_event
+
+    def _spec(self, training: Training) -> TrainingSpec:
+        inputs = f"{self.inputs} trial={sorted(asdict(training).items())}"
+        folder = self.folder / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+        return TrainingSpec(
+            run_dir=str(folder),
+            pipeline=self.pipeline.name,
+            table_uri=self.settings.table_uri(self.pipeline.training_table),
+            table_version=self.version,
+            inputs=inputs,
+            training=training,
+            device=self.settings.device,
+            keep_checkpoints=1,
+            checkpoints=checkpoints_of(self.settings, folder),
+            vocabularies=self.vocabularies,
+            export=False,
+        )
+
+    def _parent_run(self) -> str:
+        known = self.study.user_attrs.get("mlflow_run_id")
+        if known:
+            return str(known)
+        tags = {"mlflow.runName": f"tune {self.pipeline.name} {self.night}", "forecache.declare": self.pipeline.name}
+        run: str = self.client.create_run(self.experiment, tags=tags).info.run_id
+        self.study.set_user_attr("mlflow_run_id", run)
+        return run
+
+    def _child_run(self, number: int, training: Training) -> str:
+        tags = {"mlflow.runName": f"trial {number}", "mlflow.parentRunId": self.parent}
+        run: str = self.client.create_run(self.experiment, tags=tags).info.run_id
+        for name, value in asdict(training).items():
+            self.client.log_param(run, name, value)
+        return run

@@ -1,0 +1,181 @@
+"""Parsing of paths, queries and bodies, and checks of the header fields that describe a body.
+
+Hand-written, because it is short and on the hot path. A body is refused by its header fields before it is read.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem, quote_value
+
+MAX_FIELDS = 256
+MAX_LIMIT = 1000
+_LIMIT_DIGITS = 9
+
+
+def split_path(path: str) -> tuple[str, str, str] | None:
+    """The parts of `/v1/<pipeline>[/<key>]`: pipeline, the slash after it or "", key; None for other paths."""
+    # Comparing a slice is faster than startswith, which makes up for this call on the hot path.
+    return path[4:].partition("/") if path[:4] == "/v1/" else None
+
+
+def parse_json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
+    """The JSON object of a body.
+
+    Raises:
+        Problem: The body is not JSON, not an object, or has an unknown member (most often a misspelt one).
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(problems.BAD_REQUEST, f"The body is not JSON: {error}.") from None
+    if type(data) is not dict:
+        raise Problem(problems.BAD_REQUEST, f"The body is {describe_type(data)}; send an object.")
+    if not data.keys() <= allowed:
+        unknown = min(data.keys() - allowed)
+        raise Problem(
+            problems.BAD_REQUEST,
+            f"The body has the unknown member {quote_value(unknown)}; it takes {', '.join(sorted(allowed))}.",
+        )
+    return data
+
+
+def typed_member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """A member, which must have the type `kind`.
+
+    Raises:
+        Problem: The member has another type, or is missing and has no default.
+    """
+    value = data.get(name, default)
+    if type(value) is not kind:
+        found = describe_type(value) if name in data else "missing"
+        raise Problem(problems.BAD_REQUEST, f"The member {name!r} is {found}; it must be {_NAMES[kind]}.")
+    return value
+
+
+def parse_keys_request(body: bytes, max_keys: int) -> tuple[list[Any], list[str], int]:
+    """The keys (not yet checked), field names and limit of `{"keys": [...], "fields": [...], "limit": n}`.
+
+    The limit is 0 if there is none.
+    """
+    data = parse_json_object(body, _MANY)
+    keys: list[Any] = typed_member(data, "keys", list)
+    check_count(len(keys), max_keys)
+    limit = data.get("limit", 0)
+    if "limit" in data and (type(limit) is not int or not 1 <= limit <= MAX_LIMIT):
+        raise _bad_limit_problem(limit)
+    return keys, check_names(typed_member(data, "fields", list, []), "fields"), limit
+
+
+def check_count(count: int, max_keys: int) -> None:
+    """Raise a `Problem` (422) if a request asks for too many keys."""
+    if count > max_keys:
+        raise Problem(
+            problems.TOO_MANY_KEYS,
+            f"The request asks for {count} keys; the most is {max_keys}. Split it.",
+            members={"max_keys": max_keys},
+        )
+
+
+def check_names(values: list[Any], what: str) -> list[str]:
+    """The values, which must be strings, without duplicates."""
+    if len(values) > MAX_FIELDS:
+        raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {len(values)} items; the most is {MAX_FIELDS}.")
+    for value in values:
+        if type(value) is not str or not value:
+            raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {describe_type(value)} in it; it takes names.")
+    return list(dict.fromkeys(values))
+
+
+def parse_plain_limit(query: str) -> int:
+    """The limit of a query that is `limit=10` and nothing more; 0 for every other query."""
+    # The most frequent query, on the hot path: a parser would cost too much.
+    digits = query[6:]
+    # Python refuses to read a number of thousands of digits.
+    if query[:6] == "limit=" and len(digits) <= _LIMIT_DIGITS and digits.isdecimal() and digits.isascii():
+        limit = int(digits)
+        return limit if limit <= MAX_LIMIT else 0
+    return 0
+
+
+def parse_query(query: str) -> tuple[list[str], int]:
+    """The field names and the limit of `fields=a,b&limit=10`; none and 0 for an empty query.
+
+    Raises:
+        Problem: The query has another parameter, two limits, or one that is not 1 to 1,000.
+    """
+    if not query:
+        return [], 0
+    limit = parse_plain_limit(query)
+    if limit:
+        return [], limit
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Problem(problems.BAD_REQUEST, f"The query has more than {MAX_FIELDS} parameters.") from None
+    fields: list[str] = []
+    for name, value in pairs:
+        if name == "fields":
+            fields.extend(value.split(","))
+        elif name == "limit" and not limit:
+            limit = parse_plain_limit(f"limit={value}")
+            if not limit:
+                raise _bad_limit_problem(value)
+        elif name == "limit":
+            raise Problem(problems.BAD_REQUEST, "The query has more than one `limit`; send one.")
+        else:
+            raise Problem(
+                problems.BAD_REQUEST,
+                f"The query parameter {quote_value(name)} is unknown; there are `fields` and `limit`.",
+            )
+    return check_names(fields, "fields"), limit
+
+
+def _bad_limit_problem(value: object) -> Problem:
+    return Problem(
+        problems.BAD_REQUEST, f"The limit {quote_value(value)} is not a whole number from 1 to {MAX_LIMIT:,}; send one."
+    )
+
+
+_MANY = frozenset({"keys", "fields", "limit"})
+_NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
+
+
+def describe_type(value: object) -> str:
+    """The type of a JSON value in words, for messages."""
+    if value is None:
+        return "null"
+    return _NAMES.get(type(value), "a number")
+
+
+_JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
+
+
+def check_json_body(headers: Mapping[str, str]) -> None:
+    """Accept JSON as it is, and requests without a media type; raise a `Problem` for others."""
+    check_encoding(headers)
+    content_type = headers.get("content-type")
+    if content_type is None or content_type == "application/json":
+        return
+    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
+        raise Problem(
+            problems.MEDIA_TYPE,
+            f"The body has the media type {quote_value(content_type)}; send application/json.",
+            headers=[("accept", "application/json")],
+        )
+
+
+def check_encoding(headers: Mapping[str, str]) -> None:
+    """Raise a `Problem` for a body that is compressed, of whatever media type."""
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise Problem(
+            problems.MEDIA_TYPE,
+            "The body is compressed; send it as it is.",
+            headers=[("accept-encoding", "identity")],
+        )

@@ -1,0 +1,104 @@
+"""Readiness of the reader: each worker notes its state in shared memory, and any of them answers for all."""
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+from forecache.serve.reader.http.extension import Extension
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
+from forecache.serve.reader.versions.catalog import Catalog
+
+
+class WorkerState(IntEnum):
+    """The state that a worker notes in its slot. A slot that no worker has used yet is `STARTING`."""
+
+    STARTING, READY, EMPTY, DAMAGED, EXTENSION, BEHIND, UNWATCHED = range(7)
+
+
+_LOADING = "The reader is still reading the published versions into memory."
+_REASONS = {
+    WorkerState.STARTING: _LOADING,
+    WorkerState.READY: "",
+    WorkerState.EMPTY: "No pipeline has a published version that can be read.",
+    WorkerState.BEHIND: "A worker of the reader waits until a live layer is near its stream.",
+    WorkerState.EXTENSION: "A worker of the reader is still loading what it answers in real time.",
+    WorkerState.UNWATCHED: "A worker of the reader cannot look for new versions; see the reader's log.",
+}
+
+
+class Readiness:
+    """The readiness of one worker, and through the shared memory of all of them.
+
+    A balancer's probe reaches one worker, and the requests that follow reach the others.
+
+    Args:
+        workers: Number of workers of the reader.
+    """
+
+    def __init__(
+        self,
+        runtime: ReaderSharedMemory,
+        metrics: WorkerMetrics,
+        catalog: Catalog,
+        extensions: Sequence[Extension],
+        *,
+        workers: int,
+    ) -> None:
+        self._runtime, self._metrics, self._catalog = runtime, metrics, catalog
+        self._extensions, self._workers = extensions, workers
+        self._slots = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+        # A replaced worker counts as ready from the start, once all were ready: its connections wait for it. Otherwise
+        # one request that crashes workers would take every replica out of the balancer at once.
+        metrics.note_state(WorkerState.READY if runtime.was_ready else WorkerState.STARTING)
+
+    def note_state(self) -> None:
+        """Publish the state of this worker to the others; the watching thread calls it after each poll."""
+        self._metrics.note_state(self._own_state()[0])
+        if not self._runtime.was_ready:
+            self.not_ready_reason()  # the last worker to get ready records when all were, without waiting for a probe
+
+    def not_ready_reason(self) -> str:
+        """The reason why the reader should get no requests, as a sentence; "" if it should."""
+        if self._runtime.is_draining:
+            return "The reader is draining: it got a signal to stop."
+        if own := self._own_state()[1]:
+            return own
+        if other := next(filter(None, map(_worker_reason, self._other_workers())), ""):
+            return other
+        if not self._runtime.was_ready:
+            started = sum(worker.pid != 0 for worker in self._slots)
+            if started < self._workers:
+                return f"{started} of {self._workers} workers of the reader have started."
+            self._runtime.note_ready()
+        return ""
+
+    def _own_state(self) -> tuple[WorkerState, str]:
+        catalog = self._catalog
+        if not catalog.is_following:
+            return WorkerState.UNWATCHED, _REASONS[WorkerState.UNWATCHED]
+        if not catalog.warm:
+            return WorkerState.STARTING, _LOADING
+        if catalog.damaged:
+            return WorkerState.DAMAGED, _damage_reason(sorted(catalog.damaged))
+        if not catalog.answers and not any(extension.serves_anything() for extension in self._extensions):
+            return WorkerState.EMPTY, _REASONS[WorkerState.EMPTY]
+        if catalog.lag.reason and not self._runtime.was_ready:
+            return WorkerState.BEHIND, catalog.lag.reason
+        if reason := next(filter(None, (extension.not_ready_reason() for extension in self._extensions)), ""):
+            return WorkerState.EXTENSION, reason
+        return WorkerState.READY, ""
+
+    def _other_workers(self) -> Iterator[WorkerMetrics]:
+        """The other workers that run now."""
+        for index, worker in enumerate(self._slots):
+            if self._runtime.is_taken_by_another(index):
+                yield worker
+
+
+def _worker_reason(worker: WorkerMetrics) -> str:
+    state = WorkerState(worker.state)
+    return _damage_reason(worker.damaged_pipelines()) if state == WorkerState.DAMAGED else _REASONS[state]
+
+
+def _damage_reason(names: Sequence[str]) -> str:
+    return f"The published version of {', '.join(names)} is damaged, and no earlier one can be served instead."

@@ -1,0 +1,226 @@
+"""Routes of the reader: each path's handler returns a reply, or raises a `Problem`."""
+
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from forecache.base.names import NAME
+from forecache.base.settings import Settings
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.metrics.page import CONTENT_TYPE
+from forecache.plugins.protocols import feast
+from forecache.plugins.status.reader.collect import Collector, Recorder
+from forecache.plugins.status.reader.pages import StatusPages
+from forecache.serve.reader.http import openapi
+from forecache.serve.reader.http.access import Access
+from forecache.serve.reader.http.extension import Extension
+from forecache.serve.reader.http.parsing import parse_keys_request, parse_query, split_path
+from forecache.serve.reader.http.readiness import Readiness
+from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, ParsedRequest, Reply, check_method, etag_matches
+from forecache.serve.reader.processes.prometheus import render
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.worker_metrics import MISSES, ROUTE, WorkerMetrics
+from forecache.serve.reader.tokens import METRICS
+from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.versions.catalog import Catalog
+from forecache.serve.reader.versions.describe import build_labels, pipeline_metadata, pipeline_row
+from forecache.serve.reader.versions.watcher import Follow
+
+VERSIONS_PATH = "/versions/"
+
+
+class Routes:
+    """The handlers of the reader's paths. They never wait, so the `VersionAnswers` in use stay open until they return.
+
+    Attributes:
+        follow: Functions that the watching thread calls after each poll.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        runtime: ReaderSharedMemory,
+        readiness: Readiness,
+        metrics: WorkerMetrics,
+        access: Access | None,
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        self._extensions = extensions
+        self._settings = settings
+        self._catalog = catalog
+        self._runtime = runtime
+        self._readiness = readiness
+        self._metrics = metrics
+        self._access = access
+        self._build = build_labels(settings)
+        self._openapi = openapi.document(settings)
+        collector = Collector(
+            runtime, catalog, readiness, extensions, workers=settings.reader_workers, build=self._build
+        )
+        status = StatusPages(collector, access)
+        self.follow: tuple[Follow, ...] = (Recorder(runtime, extensions).record_sample, status.refresh_viewed)
+        self._fixed: dict[str, tuple[str, str, Callable[[ParsedRequest], Reply]]] = {
+            "/healthz": ("healthz", "GET", self._healthz),
+            "/health": ("healthz", "GET", self._healthz),
+            "/readyz": ("readyz", "GET", self._readyz),
+            "/metrics": ("metrics", "GET", self._render_metrics),
+            "/status": ("status", "GET", status.html_or_json),
+            "/status.json": ("status", "GET", status.json),
+            "/openapi.json": ("openapi", "GET", self._openapi_document),
+            "/v1": ("pipelines", "GET", self._list_pipelines),
+            "/get-online-features": ("feast", "POST", self._answer_feast),
+        }
+
+    def takes_body(self, path: str) -> bool:
+        """Return whether a POST to the path needs its body."""
+        found = split_path(path)
+        return path == "/get-online-features" or (found is not None and not found[1])
+
+    def handle(self, request: ParsedRequest) -> Reply:
+        """The reply to a request.
+
+        Raises:
+            Problem: The request fails with an error for the client.
+            ForecacheError: The store found such an error.
+        """
+        fixed = self._fixed.get(request.path)
+        if fixed is not None:
+            name, method, handler = fixed
+            request.route = ROUTE[name]
+            check_method(request, method)
+            return handler(request)
+        if request.path.startswith(VERSIONS_PATH):
+            return self._list_versions(request, request.path.removeprefix(VERSIONS_PATH))
+        found = split_path(request.path)
+        if found is None:
+            raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value(request.path)}; see /openapi.json.")
+        name, slash, key = found
+        if not slash:
+            return self._pipeline_or_many(request, name)
+        request.route = ROUTE["one"]
+        check_method(request, "GET")
+        return self._answer_one(request, name, key)
+
+    def find_served(self, request: ParsedRequest, name: str) -> VersionAnswers:
+        """The served version of a pipeline that the client may read."""
+        answers = self._catalog.answers.get(name)
+        if answers is None and not NAME.fullmatch(name):
+            raise Problem(
+                problems.NO_PIPELINE, f"{quote_value(name)} cannot be a pipeline's name; GET /v1 lists the pipelines."
+            )
+        if self._access is not None:
+            self._access.check(request.headers, name)
+        if answers is not None:
+            if not answers.valid_from <= request.now < answers.valid_until:
+                answers.refresh(request.now)
+            return answers
+        retry = [("retry-after", "5")]
+        if name in self._catalog.failures:
+            raise Problem(
+                problems.UNREADABLE,
+                f"The published version of {name} cannot be read; see the reader's log for the cause.",
+                headers=retry,
+            )
+        if not self._catalog.warm:
+            raise Problem(problems.NOT_READY, "The reader is still verifying the published versions.", headers=retry)
+        if name in self._catalog.waiting:
+            raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
+        raise Problem(problems.NO_PIPELINE, f"There is no pipeline {quote_value(name)}; GET /v1 lists the pipelines.")
+
+    def _answer_one(self, request: ParsedRequest, name: str, key: str) -> Reply:
+        answers = self.find_served(request, name)
+        fields, limit = parse_query(request.query)
+        answers.check_fields(fields)
+        encoded = answers.encode(key)
+        answers.check_age()
+        body = answers.one(encoded, fields, limit)
+        if body is None:
+            self._metrics.cells[answers.offset + MISSES] += 1
+            raise answers.not_found_problem(key)
+        self._metrics.cells[answers.found_cell] += 1
+        if etag_matches(request.headers.get("if-none-match"), answers.etag):
+            return Reply(304, answers.headers[1:], b"")
+        return Reply(200, answers.headers, body)
+
+    def _pipeline_or_many(self, request: ParsedRequest, name: str) -> Reply:
+        request.route = ROUTE["many" if request.method == "POST" else "pipeline"]
+        check_method(request, "GET", "POST")
+        answers = self.find_served(request, name)
+        if request.method == "POST":
+            return self._answer_many(request, answers)
+        if etag_matches(request.headers.get("if-none-match"), answers.etag):
+            return Reply(304, answers.headers[1:], b"")
+        return Reply(200, answers.headers, orjson.dumps(pipeline_metadata(answers)))
+
+    def _answer_many(self, request: ParsedRequest, answers: VersionAnswers) -> Reply:
+        keys, fields, limit = parse_keys_request(request.body, self._settings.reader_max_keys)
+        answers.check_fields(fields)
+        encoded = answers.keys.encode_values(keys)
+        answers.check_age()
+        body, found = answers.many(encoded, fields, limit)
+        cells = self._metrics.cells
+        cells[answers.found_cell] += found
+        cells[answers.offset + MISSES] += len(encoded) - found
+        return Reply(200, answers.headers, body)
+
+    def _list_versions(self, request: ParsedRequest, name: str) -> Reply:
+        request.route = ROUTE["versions"]
+        check_method(request, "GET")
+        self.find_served(request, name)
+        return Reply(200, NO_CACHE, self._catalog.history[name])
+
+    def _list_pipelines(self, request: ParsedRequest) -> Reply:
+        token = None if self._access is None else self._access.identify(request.headers)
+        rows = []
+        for name, answers in sorted(self._catalog.answers.items()):
+            if token is None or token.covers(name):
+                if not answers.valid_from <= request.now < answers.valid_until:
+                    answers.refresh(request.now)
+                rows.append(pipeline_row(answers))
+        models = [row for extension in self._extensions for row in extension.list_served()]
+        covered = [row for row in models if token is None or token.covers(row["name"])]
+        return Reply(200, NO_CACHE, orjson.dumps({"pipelines": rows, **({"models": covered} if covered else {})}))
+
+    def _answer_feast(self, request: ParsedRequest) -> Reply:
+        names, body, counts = feast.answer_request(
+            request.body, lambda name: self.find_served(request, name), max_keys=self._settings.reader_max_keys
+        )
+        cells = self._metrics.cells
+        for answers, found, missing in counts:
+            cells[answers.found_cell] += found
+            cells[answers.offset + MISSES] += missing
+        headers = [*NO_CACHE, ("forecache-versions", ",".join(names))]
+        return Reply(200, headers, body)
+
+    def _healthz(self, request: ParsedRequest) -> Reply:
+        return Reply(200, NO_STORE, b'{"status":"ok"}')
+
+    def _readyz(self, request: ParsedRequest) -> Reply:
+        """Ready while every worker serves a pipeline, all are warm and undamaged, and the reader is not draining."""
+        reason = self._readiness.not_ready_reason()
+        if reason:
+            raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
+        served = len(self._catalog.answers)
+        return Reply(200, NO_STORE, orjson.dumps({"status": "ready", "pipelines": served}))
+
+    def _render_metrics(self, request: ParsedRequest) -> Reply:
+        if self._access is not None:
+            self._access.check(request.headers, METRICS)
+        ages, limits, views = {}, {}, []
+        for name, answers in sorted(self._catalog.answers.items()):
+            answers.refresh(request.now)
+            ages[name] = float(answers.age_s)
+            limits[name] = answers.manifest.policy.max_age_h * 3600
+            if answers.manifest.is_packed:
+                views.append(name)
+        body = render(self._runtime, ages, build=self._build, limits=limits, views=views)
+        body += "".join(extension.prometheus_text() for extension in self._extensions).encode()
+        return Reply(200, [("content-type", CONTENT_TYPE)], body)
+
+    def _openapi_document(self, request: ParsedRequest) -> Reply:
+        paths = dict(self._openapi["paths"])
+        for extension in self._extensions:
+            paths.update(extension.openapi_paths())
+        return Reply(200, NO_CACHE, orjson.dumps({**self._openapi, "paths": paths}))

@@ -1,0 +1,225 @@
+"""Counters of a worker, in shared memory so that any worker can answer a scrape with the sums over all of them.
+
+Each worker has a slot of its own, with one 64-bit cell per series, so that counting is one addition without a lock. No
+sum ever decreases: the slot of a dead worker stays part of the totals.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from forecache.kit.http.problems import STATUSES
+from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.versions.watcher import RunOnLoop
+
+HTTP_ROUTES = {
+    "one": "/v1/{pipeline}/{key}",
+    "many": "/v1/{pipeline}",
+    "pipeline": "/v1/{pipeline}",
+    "versions": "/versions/{pipeline}",
+    "pipelines": "/v1",
+    "feast": "/get-online-features",
+    "healthz": "/healthz",
+    "readyz": "/readyz",
+    "metrics": "/metrics",
+    "openapi": "/openapi.json",
+    "other": "",
+    "realtime": "/v1/{model}",
+    "status": "/status",
+}
+"""Path template of each route by its name in the metrics; "" for unknown paths."""
+HTTP_METHODS = {
+    **dict.fromkeys(HTTP_ROUTES, "GET"),
+    **dict.fromkeys(("many", "feast", "realtime"), "POST"),
+    "other": "_OTHER",
+}
+"""The method of each route; `_OTHER` if there is none, as in OpenTelemetry's semantic conventions."""
+
+
+ROUTES = tuple(HTTP_ROUTES)
+ROUTE = {name: index for index, name in enumerate(ROUTES)}
+STATUS = {status: index for index, status in enumerate(STATUSES)}
+
+BUCKETS = 24
+"""Bucket i counts requests of less than 2**i microseconds; the last one all slower ones."""
+
+PIPELINE_CELLS = (
+    "hits", "misses", "version", "swaps", "swap_failures", "swap_us", "mapped_bytes", "live", "stale_hits",
+    "damaged", "verified",
+)  # fmt: skip
+HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, DAMAGED, VERIFIED = range(
+    len(PIPELINE_CELLS)
+)
+"""A key that is found counts under `hits`, or under `stale_hits` if its answer is stale."""
+MAX_PIPELINES = 512
+_NAME_BYTES = 64
+
+_HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE, IN_FLIGHT = range(8)
+LATENCY = 8
+"""First cell of the buckets of each status of each route; from `SECONDS` on follow the nanoseconds of each."""
+_OUTCOMES = len(ROUTES) * len(STATUSES)
+SECONDS = LATENCY + _OUTCOMES * BUCKETS
+_PIPELINES = SECONDS + _OUTCOMES
+_CELLS = _PIPELINES + MAX_PIPELINES * len(PIPELINE_CELLS)
+EXTENSION_BYTES = 320 * 1024
+"""At the end of a slot, for the counters of extensions; see `forecache.serve.reader.http.extension`."""
+SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * _NAME_BYTES + EXTENSION_BYTES
+"""Size of one worker's slot."""
+
+_STALE_HEARTBEAT_S = 10.0
+
+
+class WorkerMetrics:
+    """The cells of one worker.
+
+    Args:
+        memory: A slot of `SLOT_BYTES`, zeroed or as another worker left it.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+        self.cells = memory[: _CELLS * 8].cast("Q")
+        self.extension = memory[-EXTENSION_BYTES:]
+        self._names = [name for name in self._read_names() if name]
+
+    @classmethod
+    def claim(cls, runtime: ReaderSharedMemory) -> "WorkerMetrics":
+        """Claim a slot for this process; counters of an earlier worker stay, its gauges are reset."""
+        metrics = cls(runtime.claim_slot())
+        metrics.cells[_PID] = os.getpid()
+        for _, offset in metrics.pipelines():
+            metrics.cells[offset + LIVE] = 0
+        return metrics
+
+    def observe(self, route: int, status: int, elapsed_ns: int) -> None:
+        """Count one answered request; `route` indexes ROUTES."""
+        cells = self.cells
+        outcome = route * len(STATUSES) + STATUS[status]
+        bucket = (elapsed_ns // 1000).bit_length()
+        cells[LATENCY + outcome * BUCKETS + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
+        cells[SECONDS + outcome] += elapsed_ns
+
+    def durations(self) -> Iterator[tuple[str, int, list[int], int]]:
+        """(route, status, requests in each bucket, nanoseconds of all) of every outcome that has occurred."""
+        cells, outcome = self.cells, 0
+        for route in ROUTES:
+            for status in STATUSES:
+                start = LATENCY + outcome * BUCKETS
+                buckets = cells[start : start + BUCKETS].tolist()
+                if any(buckets):
+                    yield route, status, buckets, cells[SECONDS + outcome]
+                outcome += 1
+
+    def handling_ns(self) -> int:
+        """Time that the handlers of all routes have taken together, in nanoseconds."""
+        return sum(self.cells[SECONDS:_PIPELINES].tolist())
+
+    def outcomes(self, route: int) -> Iterator[tuple[int, list[int]]]:
+        """(status, requests in each bucket) of every outcome that has occurred on a route, an index of ROUTES."""
+        start = LATENCY + route * len(STATUSES) * BUCKETS
+        counts = self.cells[start : start + len(STATUSES) * BUCKETS].tolist()
+        if any(counts):
+            for place, status in enumerate(STATUSES):
+                buckets = counts[place * BUCKETS : (place + 1) * BUCKETS]
+                if any(buckets):
+                    yield status, buckets
+
+    def pipeline_offset(self, pipeline: str) -> int:
+        """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""
+        if pipeline not in self._names:
+            assert len(self._names) < MAX_PIPELINES, "more pipelines than the metrics hold"
+            start = _CELLS * 8 + len(self._names) * _NAME_BYTES
+            encoded = pipeline.encode()
+            self._memory[start : start + len(encoded)] = encoded
+            self._names.append(pipeline)
+        return _PIPELINES + self._names.index(pipeline) * len(PIPELINE_CELLS)
+
+    def record_heartbeat(self) -> None:
+        """Record that the worker is alive; only gauges of live workers are reported."""
+        # Seconds since the machine started, which all of its processes share: the date of the machine may be set back.
+        self.cells[_HEARTBEAT] = 1 + int(time.monotonic())
+
+    def note_state(self, state: int) -> None:
+        """Publish the state of this worker to the others; see `forecache.serve.reader.http.readiness`."""
+        self.cells[_STATE] = state
+
+    @property
+    def state(self) -> int:
+        return self.cells[_STATE]
+
+    def damaged_pipelines(self) -> list[str]:
+        """The pipelines of which this worker has no undamaged version."""
+        cells = self.cells
+        return sorted(name for name, offset in self.pipelines() if cells[offset + DAMAGED] and not cells[offset + LIVE])
+
+    def count_token_error(self) -> None:
+        self.cells[TOKEN_ERRORS] += 1
+
+    def count_refused_body(self) -> None:
+        self.cells[BODIES_REFUSED] += 1
+
+    def count_connections(self, open_now: int, closed: int) -> None:
+        """Set the number of open connections, and add those that were closed for being silent."""
+        self.cells[CONNECTIONS] = open_now
+        self.cells[CLOSED_EARLY] += closed
+
+    def count_swap(self, offset: int, version: int, *, seconds: float, mapped_bytes: int, fallback: bool) -> None:
+        """Record the version that is served for a pipeline.
+
+        Args:
+            seconds: Time to open and warm it.
+            fallback: Whether it is served instead of a damaged version.
+        """
+        cells = self.cells
+        cells[offset + SWAP_US] = int(seconds * 1e6)
+        cells[offset + SWAPS] += 1
+        cells[offset + VERSION] = version
+        cells[offset + MAPPED] = mapped_bytes
+        cells[offset + LIVE] = 1
+        cells[offset + DAMAGED] = int(fallback)
+        cells[offset + SWAP_FAILURES] += int(fallback)
+
+    @property
+    def pid(self) -> int:
+        return self.cells[_PID]
+
+    @property
+    def is_alive(self) -> bool:
+        heartbeat = self.cells[_HEARTBEAT]
+        return heartbeat > 0 and 1 + time.monotonic() - heartbeat < _STALE_HEARTBEAT_S
+
+    def pipelines(self) -> Iterator[tuple[str, int]]:
+        """Names of the counted pipelines and the offsets of their cells."""
+        for index, name in enumerate(self._read_names()):
+            if not name:
+                return
+            yield name, _PIPELINES + index * len(PIPELINE_CELLS)
+
+    def _read_names(self) -> Iterator[str]:
+        for index in range(MAX_PIPELINES):
+            start = _CELLS * 8 + index * _NAME_BYTES
+            yield bytes(self._memory[start : start + _NAME_BYTES]).rstrip(b"\0").decode()
+
+
+class InFlightTime:
+    """Counts the time that requests of one worker are in flight, including the wait for its event loop.
+
+    By Little's law the growth of this time in a second is the mean number of requests in flight. A count at the moment
+    of a scrape would mostly miss requests that last a fraction of a millisecond.
+
+    Args:
+        waited_ns: Returns the time that all requests together have waited in their sockets so far, in nanoseconds.
+    """
+
+    def __init__(self, metrics: WorkerMetrics, waited_ns: Callable[[], int]) -> None:
+        self._metrics, self._waited_ns = metrics, waited_ns
+        self._counted_ns = self._total_ns()
+
+    def count_elapsed(self, _: RunOnLoop) -> None:
+        """Add the time since the last call to the worker's counter."""
+        total_ns = self._total_ns()
+        self._metrics.cells[IN_FLIGHT] += total_ns - self._counted_ns
+        self._counted_ns = total_ns
+
+    def _total_ns(self) -> int:
+        return self._metrics.handling_ns() + self._waited_ns()

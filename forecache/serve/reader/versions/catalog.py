@@ -1,0 +1,255 @@
+"""The served version of each pipeline: new versions in the store are opened, warmed and swapped in."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
+from forecache.base.names import NAME
+from forecache.base.settings import Settings
+from forecache.plugins.redis import reader as remote
+from forecache.serve.reader.processes.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
+from forecache.serve.reader.versions.answers import Version, VersionAnswers
+from forecache.serve.reader.versions.damage import (
+    DamagedVersions,
+    Scrubber,
+    open_newest_undamaged,
+    verify_open_versions,
+)
+from forecache.serve.reader.versions.describe import encode_history, hash_version
+from forecache.serve.reader.versions.lag import LayerLag
+from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
+from forecache.serve.reader.versions.live_layers import LiveLayers, redis_layer_error
+from forecache.serve.reader.versions.watcher import Follow, Watcher, classify_failure
+from forecache.serve.store import Manifest, Snapshot, Store, open_store
+
+logger = logging.getLogger("forecache.reader")
+Install = Callable[[str, VersionAnswers | None], None]
+Current = dict[str, Manifest | None]
+
+
+class Catalog:
+    """The served versions of all pipelines.
+
+    Only the event loop's thread changes `answers`, and handlers never wait while they use one. So once a swap has run
+    on the loop, nobody uses the old snapshot any more, and the watching thread closes it.
+
+    Attributes:
+        answers: The served version of each pipeline.
+        waiting: Pipelines whose store has no published version.
+        failures: Pipelines whose version cannot be read, and why; an older version may still be served.
+        damaged: Pipelines with no undamaged version left to serve.
+        history: The retained versions of each pipeline, newest first, as JSON.
+        lag: The lag of live layers.
+        warm: Whether every version found at the start has been read into memory and verified.
+    """
+
+    def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
+        self.settings = settings
+        self.answers: dict[str, VersionAnswers] = {}
+        self.waiting: frozenset[str] = frozenset()
+        self.failures: dict[str, str] = {}
+        self.damaged: set[str] = set()
+        self.history: dict[str, bytes] = {}
+        self.lag, self.warm = LayerLag(), False
+        self._layers, self._damage = LiveLayers(), DamagedVersions()
+        self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
+        self._metrics = metrics
+        self._seen: dict[str, object] = {}
+        self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
+        self._remote: Current | None = None
+        self._in_redis: set[str] = set()
+        self._watcher: Watcher | None = None
+
+    def open(self) -> None:
+        """Open, before the first request, the versions that this worker's predecessor had verified.
+
+        The watching thread opens and verifies all others.
+        """
+        for name in self._pipelines():
+            store = open_store(self.settings, name)
+            try:
+                manifest, offset = store.current(), self._metrics.pipeline_offset(name)
+                if manifest is None or self._metrics.cells[offset + VERIFIED] != hash_version(manifest):
+                    continue
+                started, layer = time.perf_counter(), self._layers.open_layer(store)
+                self._install(name, self._prepare_answers(name, store.snapshot(manifest.version), started, layer=layer))
+            except (ForecacheError, OSError):
+                continue  # the watching thread reports the error
+
+    def watch(self, loop: asyncio.AbstractEventLoop, each_turn: Callable[[], None], after: Sequence[Follow]) -> None:
+        """Start the thread that calls `each_turn`, polls the versions and calls `after`, a few times a second."""
+
+        def install(name: str, answers: VersionAnswers | None) -> None:
+            watcher.run_on_loop(lambda: self._install(name, answers))
+
+        def poll_once() -> None:
+            if not self.warm:
+                verify_open_versions(self._local_snapshots(), self._replace_damaged)
+            each_turn()
+            self._poll(install)
+            self.warm = True
+
+        watcher = self._watcher = Watcher(loop, poll_once, self._metrics.record_heartbeat, after)
+        watcher.start()
+        self._scrub.start()
+
+    @property
+    def is_following(self) -> bool:
+        """True while polls for new versions succeed; see `Watcher.is_polling`."""
+        return self._watcher is None or self._watcher.is_polling
+
+    def check_for_damage(self) -> None:
+        """Scrub now, because a read failed in a way that is impossible with undamaged files."""
+        self._scrub.scrub_now()
+
+    def close(self) -> None:
+        """Stop watching and close all versions and layers."""
+        if self._watcher is not None:
+            self._watcher.close()
+        self._scrub.close()
+        for answers in self.answers.values():
+            answers.snapshot.close()
+        self.answers.clear()
+        self._layers.close()
+
+    def _pipelines(self) -> set[str]:
+        folder = self.settings.store_path
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return {name for name in names if NAME.fullmatch(name)}
+
+    def _local_snapshots(self) -> list[tuple[Store, Snapshot]]:
+        """The served snapshots of stores on this machine."""
+        served = [(name, each.snapshot) for name, each in list(self.answers.items())]
+        return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
+
+    def _replace_damaged(self, store: Store, snapshot: Snapshot, reason: str) -> None:
+        """Mark a served version as damaged, so that the watching thread replaces it.
+
+        Another version may share files with this one, so they are verified again before that one is served.
+        """
+        snapshot.discard_verification()
+        self._damage.record(store, snapshot.manifest.identity, reason)
+        self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
+
+    def _poll(self, install: Install) -> None:
+        found = self._pipelines()
+        self._remote = None if self._redis is None else self._redis.read_current()
+        waiting = set()
+        for name in sorted(found):
+            store = open_store(self.settings, name)
+            try:
+                if not self._serve_current(name, store, install):
+                    waiting.add(name)
+            except DamagedError as error:
+                self._record_failure(name, error)  # first, so that a request in between gets this error
+                self._withdraw(name, store, install)
+            except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
+                self._record_failure(name, error)
+            else:
+                self.failures.pop(name, None)
+                self.damaged.discard(name)
+        if self._redis is not None and self._remote is not None:
+            waiting |= self._poll_redis(self._redis, self._remote, install, found - waiting)
+        for name in self.answers.keys() - found - self._in_redis:
+            # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
+            self._record_failure(
+                name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
+            )
+        self.lag.check_layers(open_store(self.settings, name) for name in sorted(found))
+        self.waiting = frozenset(waiting - self.answers.keys())
+
+    def _poll_redis(self, source: remote.RedisSource, current: Current, install: Install, here: set[str]) -> set[str]:
+        """Serve from Redis the pipelines without a local store; returns those that wait for their first version."""
+        waiting: set[str] = set()
+        self._in_redis = current.keys() - here
+        for name in sorted(self._in_redis):
+            manifest, served = current[name], self.answers.get(name)
+            if manifest is None:
+                waiting.add(name)
+            elif served is None or served.manifest != manifest:
+                self.history[name] = remote.encode_redis_history(manifest)
+                self._swap(name, source.version(manifest), install, time.perf_counter())
+        return waiting
+
+    def _serve_current(self, name: str, store: Store, install: Install) -> bool:
+        """Serve the store's current version, or the last undamaged one before it; False if there is nothing to serve.
+
+        Raises:
+            DamagedError: All versions that could be served are damaged.
+        """
+        layer = self._layers.open_layer(store)
+        pointer = store.pointer()
+        served = self.answers.get(name)
+        before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
+        if pointer.serving is not None:
+            started = time.perf_counter()
+            snapshot = open_newest_undamaged(store, pointer, before, self._damage)
+            wanted = snapshot.manifest.identity == (pointer.store, pointer.serving)
+            fallback_for = None if wanted else pointer.serving
+            parts = (snapshot, fallback_for, layer)
+            if served is None or (served.snapshot, served.fallback_for, served.layer) != parts:
+                self._swap(name, snapshot, install, started, layer=layer, fallback_for=fallback_for)
+            cell = self._metrics.pipeline_offset(name) + VERIFIED
+            self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
+        elif layer is not None and layer.serves_alone:
+            if name in (self._remote or ()):
+                raise redis_layer_error(name)
+            # A store whose pointer is gone keeps the version that is open.
+            if served is None or (served.layer != layer and not served.manifest.version):
+                self._swap(name, NoVersion(name, layer.declared), install, time.perf_counter(), layer=layer)
+        folder = store.layout.versions
+        seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
+        if seen != self._seen.get(name):
+            self.history[name] = encode_history(store)
+            self._seen[name] = seen
+        return pointer.serving is not None or (layer is not None and layer.serves_alone)
+
+    def _swap(self, name: str, version: Version, install: Install, started: float, **more: Any) -> None:
+        """Serve another version, and close the one before; `more` as for `answers_of`."""
+        served = self.answers.get(name)
+        install(name, self._prepare_answers(name, version, started, **more))
+        if served is not None and served.snapshot is not version:
+            served.snapshot.close()
+
+    def _prepare_answers(self, name: str, version: Version, started: float, **more: Any) -> VersionAnswers:
+        """The answers from a version; `more` as for `answers_of`."""
+        offset = self._metrics.pipeline_offset(name)
+        answers = answers_of(version, offset=offset, **more)
+        answers.refresh(time.time())
+        number, fallback = answers.manifest.version, answers.fallback_for is not None
+        seconds = time.perf_counter() - started
+        self._metrics.count_swap(offset, number, seconds=seconds, mapped_bytes=version.mapped_bytes, fallback=fallback)
+        logger.info("Serving %s version %d, ready after %.3f s.", name, number, seconds)
+        if fallback:
+            logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
+        return answers
+
+    def _withdraw(self, name: str, store: Store, install: Install) -> None:
+        """Stop serving a pipeline whose served version is damaged."""
+        served = self.answers.get(name)
+        if served is not None and not self._damage.reason_of(store, served.manifest.identity):
+            return  # only the pointer is damaged
+        self.damaged.add(name)
+        offset = self._metrics.pipeline_offset(name)
+        self._metrics.cells[offset + DAMAGED] = 1
+        if served is not None:
+            self._metrics.cells[offset + LIVE] = 0
+            install(name, None)
+            served.snapshot.close()
+
+    def _install(self, name: str, answers: VersionAnswers | None) -> None:
+        if answers is None:
+            self.answers.pop(name, None)
+        else:
+            self.answers[name] = answers
+
+    def _record_failure(self, name: str, error: Exception) -> None:
+        found = classify_failure(error)
+        if self.failures.get(name) != found.reason:
+            self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
+            logger.error("The current version of %s cannot be served: %s", name, found.text, exc_info=found.trace)
+        self.failures[name] = found.reason

@@ -1,0 +1,226 @@
+"""Answers from a version and the live layer above it.
+
+A pending row wins over one of the live layer, and that one over the version's row if its offset is above the cut-off of
+the version.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem, quote_value
+from forecache.serve.reader.versions.answers import JSON, Version, VersionAnswers, select_fields
+from forecache.serve.reader.versions.live_layers import OpenLayer
+from forecache.serve.store import Manifest
+from forecache.serve.store.json_lists import cut_lists
+from forecache.serve.store.live.layer import LiveLayer
+from forecache.serve.store.live.rows import PENDING, Found
+from forecache.serve.store.manifest import Provenance, StalePolicy, TableSource
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_POSITION: Final = 0
+_EVENT_US: Final = 1
+_VALUE: Final = 2
+"""Places in `Found`."""
+_MEMBERS = (
+    b'"source":"live","position":%b,"event_time":"%b:%02d:%02d.%06dZ","verified_through":%d,%b"age_s":%d,"stale":%b}'
+)
+_FOR_EVER_H = 24 * 365 * 1000.0
+
+
+class LiveAnswers(VersionAnswers):
+    """Answers of a store with a live layer.
+
+    They have no ETag: a row may change at any moment, and the next answer must show it.
+
+    Attributes:
+        live: Reads the live layer.
+        stream: Name of its stream.
+    """
+
+    def __init__(self, version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None) -> None:
+        self.live, self.stream, self._table = layer.reader, layer.declared.stream, layer.declared.table
+        self._find = layer.reader.find
+        self._cut = version.manifest.cut
+        self._second = 0
+        self._max_age_s = version.manifest.policy.max_age_h * 3600
+        self._on_stale = version.manifest.policy.on_stale
+        self._is_refused = False
+        super().__init__(version, offset=offset, fallback_for=fallback_for)
+        self.layer = layer
+        self._version_one, self._version_many = super().one, super().many
+
+    def refresh(self, now: float) -> None:
+        self._second = int(now)
+        if not self.manifest.version:
+            self._common = b'"source":"live","stream":"%b",' % self.stream.encode()
+            self._age_from = self.live.newest_event_us / 1e6 or now
+        super().refresh(now)
+        self._verified = self.live.verified_through
+        # A version that is too old is refused only for keys that it answers itself: streamed rows are still served.
+        self._is_refused, self.refused = self.refused, False
+        self.etag, self.headers = "", (("content-type", JSON), ("cache-control", "no-cache"))
+
+    def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
+        row = self._find(key)
+        if row is None or row[_POSITION] <= self._cut:
+            if self._is_refused:
+                self._refuse_stale()
+            return self._version_one(key, fields, limit)
+        return self._answer_body(key, row[_VALUE], b"," + self._members(row), fields, limit)
+
+    @staticmethod
+    def _answer_body(key: bytes, value: bytes, tail: bytes, fields: Sequence[str], limit: int) -> bytes:
+        if limit:
+            value = cut_lists(value, limit)
+        if fields:
+            value = select_fields(value, fields)
+        return b"".join((b'{"key":', orjson.dumps(key.decode()), b',"value":', value, tail))
+
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
+        streamed = self._answering_rows(keys)
+        if not streamed:
+            return self._version_many(keys, fields, limit)
+        entries = self.get_entries(keys)
+        for place, row in streamed.items():
+            entries[place] = row[_VALUE]
+        own = {place: self._members(row) for place, row in streamed.items()}
+        return self._join_answers(keys, entries, own, fields, limit)
+
+    def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
+        return self._date_rows(keys, self._rows_above_cut(keys))[0]
+
+    def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        return self._date_rows(keys, self._answering_rows(keys))
+
+    def _date_rows(
+        self, keys: Sequence[bytes], streamed: dict[int, Found]
+    ) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        rows: list[dict[str, Any] | None] = [None] * len(keys) if self._is_refused else super().rows(keys)
+        moments = self.moments(keys)
+        for place, row in streamed.items():
+            rows[place], moments[place] = orjson.loads(row[_VALUE]), moment_of(row[_EVENT_US])
+        return rows, moments
+
+    def not_found_problem(self, key: str) -> Problem:
+        if self.manifest.version:
+            return super().not_found_problem(key)
+        what = f"The key {quote_value(key)} is not among the rows that the stream {self.stream} has made of late."
+        return Problem(problems.NO_KEY, what, members={"key": key, "stream": self.stream})
+
+    def describe_layer(self) -> dict[str, Any]:
+        """Describe the live layer for the metadata of its pipeline or view."""
+        live = self.live
+        return {
+            "stream": self.stream,
+            "table": self._table,
+            "keys": live.entries - live.num_pending,
+            "pending": live.num_pending,
+            "applied": live.applied_version,
+            "verified_through": live.verified_through,
+            "cut": self._cut,
+        }
+
+    def _rows_above_cut(self, keys: Sequence[bytes]) -> dict[int, Found]:
+        """Streamed rows above the cut-off, by place: these answer instead of the version."""
+        live, cut = self.live, self._cut
+        found = () if live.is_empty else live.find_many(keys)
+        return {place: row for place, row in enumerate(found) if row is not None and row[_POSITION] > cut}
+
+    def _answering_rows(self, keys: Sequence[bytes]) -> dict[int, Found]:
+        """As `_rows_above_cut`; raises a `Problem` if the version has to answer some keys and is too old."""
+        streamed = self._rows_above_cut(keys)
+        if self._is_refused and len(streamed) < len(keys):
+            self._refuse_stale()
+        return streamed
+
+    def _members(self, row: Found) -> bytes:
+        """The members of a streamed row's answer, with the brace that ends it."""
+        position, event_us, _, provenance = row
+        seconds = event_us // 1_000_000
+        age_s = max(0, self._second - seconds)
+        is_old = age_s > self._max_age_s and self._on_stale != "serve"
+        if is_old and self._on_stale == "refuse":
+            self._refuse_stale()
+        return _MEMBERS % (
+            b"null" if position == PENDING else b"%d" % position,
+            _hour_of(seconds // 3600),
+            seconds // 60 % 60,
+            seconds % 60,
+            event_us % 1_000_000,
+            self._verified,
+            provenance[1:-1] + b"," if len(provenance) > 2 else b"",
+            age_s,
+            b"true" if is_old else b"false",
+        )
+
+    def _refuse_stale(self) -> None:
+        self.refused = True
+        try:
+            self.check_age()
+        finally:
+            self.refused = False
+
+
+@lru_cache(maxsize=4096)
+def _hour_of(hours: int) -> bytes:
+    """The date and hour in UTC of hours since 1970, such as `2026-03-01T08`."""
+    return (_EPOCH + timedelta(hours=hours)).isoformat()[:13].encode()
+
+
+def moment_of(event_us: int) -> datetime:
+    """The time in UTC of microseconds of Unix time."""
+    return _EPOCH + timedelta(microseconds=event_us)
+
+
+def answers_of(
+    version: Version, layer: OpenLayer | None = None, *, offset: int = 0, fallback_for: int | None = None
+) -> VersionAnswers:
+    """The answers from a version, with the live layer above it if there is one."""
+    if layer is None:
+        return VersionAnswers(version, offset=offset, fallback_for=fallback_for)
+    if layer.declared.kind == "tiles":
+        from forecache.serve.reader.versions.live_views import (
+            view_answers,  # numpy, which readers of other layers do without
+        )
+
+        return view_answers(version, layer, offset=offset, fallback_for=fallback_for)
+    return LiveAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+
+
+class NoVersion:
+    """Replaces the version of a store that has published none: only streamed rows are found."""
+
+    mapped_bytes = 0
+
+    def __init__(self, name: str, layer: LiveLayer) -> None:
+        self.manifest = _empty_manifest(name, layer)
+
+    def get_entry(self, key: bytes) -> bytes | None:
+        return None
+
+    def get_entries(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        return [None for _ in keys]
+
+    get_many = get_entries
+
+    def warm(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _empty_manifest(name: str, layer: LiveLayer) -> Manifest:
+    """A manifest of version 0, which no published version has."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    return Manifest(
+        pipeline=name, store="", version=0, parent=None, kind="live", segments=(), rows=0, tombstones=0,
+        content_hash="", key=layer.key, fields=layer.fields, source=TableSource(layer.table, "", -1, today),
+        provenance=Provenance("", -1, -1, "", ""), policy=StalePolicy(_FOR_EVER_H, "serve"), published_at="",
+        code_version="", run_id="", inputs="", stream=layer.stream,
+    )  # fmt: skip

@@ -1,0 +1,192 @@
+"""The client side of the reader's protocol: requests to send, responses as typed answers or errors."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+
+from forecache.base.errors import ForecacheError, InputError, NotFoundError, UnavailableError
+from forecache.base.names import NAME
+from forecache.kit.http import problems
+from forecache.serve.store.keys import escape_part
+
+Key = str | int | tuple[str | int, ...]
+
+_AGAIN = (429, 502, 503, 504)
+_FINAL = frozenset({problems.STALE.uri, problems.DEADLINE_PASSED.uri})
+"""Problems of these statuses that stay if a call is sent again."""
+_NOT_IN_A_PATH = frozenset({".", ".."})
+"""Keys that cannot be in a path: HTTP clients resolve dot segments."""
+
+
+@dataclass(frozen=True)
+class RealtimeAnswer:
+    """The answer of a real-time model, with its origin.
+
+    Attributes:
+        items: The candidates, best first, each with its score (None if its fallback has none) and its `rung`, the
+            fallback that scored it; empty if the answer is a value.
+        value: By output; empty if the answer is a ranking.
+        rung: "model", or the last fallback in the order that a part of the answer comes from.
+        rungs: Number of candidates by what scored them.
+        why: Reason why the model did not answer; "" if it did.
+        flags: Problems of the model's inputs, each a sentence.
+        model_runtime: The library or kind that runs the model: "lightgbm", "onnx", "function", ... A function's
+            versions are numbered apart from those in the registry.
+        stores: By name, the `version`, `as_of`, `age_s` and `stale` of each that was read.
+        late: Whether the deadline had passed when the answer was ready.
+        timings_ms: By stage, and their `total` since the arrival of the request.
+    """
+
+    name: str
+    request_id: str | None
+    items: tuple[Mapping[str, Any], ...]
+    value: Mapping[str, Any]
+    rung: str
+    rungs: Mapping[str, int]
+    why: str
+    flags: tuple[str, ...]
+    model_name: str
+    model_version: int
+    model_runtime: str
+    release: int
+    stores: Mapping[str, Mapping[str, Any]]
+    deadline_ms: float
+    late: bool
+    timings_ms: Mapping[str, float]
+
+
+class CallOutcome(NamedTuple):
+    """The outcome of a response: a value, or a failure and whether (and after how long) to try again."""
+
+    value: Any = None
+    failure: ForecacheError | None = None
+    again: bool = False
+    retry_after_s: float = 0.0
+
+
+def pipeline_path(pipeline: str) -> str:
+    """Path of a pipeline; raises InputError for an invalid name, which could change the path."""
+    if not NAME.fullmatch(pipeline):
+        raise InputError(
+            f"{pipeline!r} cannot be a pipeline's name.", remedy="Names are lower-case letters, digits and underscores."
+        )
+    return f"/v1/{pipeline}"
+
+
+def versions_path(pipeline: str) -> str:
+    """Path of a pipeline's history; raises InputError like `pipeline_path`."""
+    return pipeline_path(pipeline).replace("/v1/", "/versions/")
+
+
+def key_text(key: Key) -> str:
+    """A key in the reader's text form; tuples are composite keys."""
+    if isinstance(key, tuple):
+        return "|".join(escape_part(str(part)) for part in key)
+    return str(key)
+
+
+def one_request(
+    pipeline: str, key: str, fields: Sequence[str], limit: int | None
+) -> tuple[str, str, dict[str, str] | None, dict[str, Any] | None]:
+    """(method, path, query, body) of the request for one key."""
+    path = pipeline_path(pipeline)
+    if key in _NOT_IN_A_PATH or not key:
+        return "POST", path, None, many_request([key], fields, limit)
+    query = {}
+    if fields:
+        query["fields"] = ",".join(fields)
+    if limit is not None:
+        query["limit"] = str(limit)
+    return "GET", f"{path}/{quote(key, safe='')}", query or None, None
+
+
+def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> dict[str, Any]:
+    """The body of the request for many keys."""
+    body: dict[str, Any] = {"keys": [key_text(key) for key in keys]}
+    if fields:
+        body["fields"] = list(fields)
+    if limit is not None:
+        body["limit"] = limit
+    return body
+
+
+def request_body(name: str, request: Mapping[str, Any]) -> bytes:
+    """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain.
+
+    Raises:
+        InputError: It holds something that JSON has no text for, such as NaN.
+    """
+    try:
+        text = json.dumps(
+            dict(request), default=_to_json_value, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        )
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The request to {name!r} cannot be sent: {error}.",
+            remedy="It takes texts, numbers that are finite, booleans, dates and moments.",
+        ) from None
+
+
+def _to_json_value(value: Any) -> Any:
+    if isinstance(value, date):  # a moment is one
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value is a {type(value).__name__}")
+
+
+def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
+    """The answer in the body of a real-time model."""
+    return RealtimeAnswer(
+        name=data["name"],
+        request_id=data["request_id"],
+        items=tuple(data.get("items", ())),
+        value=data.get("value", {}),
+        rung=data["rung"],
+        rungs=data["rungs"],
+        why=data.get("why", ""),
+        flags=tuple(data.get("flags", ())),
+        model_name=data["model"]["name"],
+        model_version=data["model"]["version"],
+        model_runtime=data["model"]["runtime"],
+        release=data["release"],
+        stores=data["stores"],
+        deadline_ms=data["deadline_ms"],
+        late=data.get("late", False),
+        timings_ms=data["timings_ms"],
+    )
+
+
+def outcome_of(status: int, headers: Mapping[str, str], content: bytes, read: Callable[[Any], Any]) -> CallOutcome:
+    """Interpret a response; `read` turns the decoded body of a successful one into the value."""
+    if status == 200:
+        return CallOutcome(read(orjson.loads(content)))
+    problem = _read_problem(status, content)
+    kind, detail = str(problem.get("type", "")), str(problem.get("detail", ""))
+    if kind == problems.NO_KEY.uri:
+        return CallOutcome(None)
+    if status in _AGAIN:
+        after = headers.get("retry-after", "")
+        seconds = float(after) if after.isdecimal() else 0.0
+        return CallOutcome(None, UnavailableError(detail), kind not in _FINAL, seconds)
+    if status == 404:
+        return CallOutcome(None, NotFoundError(detail))
+    if 400 <= status < 500:
+        return CallOutcome(None, InputError(detail))
+    return CallOutcome(None, UnavailableError(detail))
+
+
+def _read_problem(status: int, content: bytes) -> Mapping[str, Any]:
+    try:
+        problem = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        problem = None
+    if not isinstance(problem, dict):
+        return {"detail": f"The reader answered {status}: {content[:200]!r}."}
+    return problem

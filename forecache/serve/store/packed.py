@@ -1,0 +1,89 @@
+"""Packed entries as a matrix, and as the JSON that answers show."""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from forecache.serve.store.fields import Field
+from forecache.serve.store.json_lists import ITEM_END, LIST_END
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# numpy is imported when a version is opened, so that other commands do not load it.
+
+FLOAT, FLOAT_BYTES = "<f4", 4
+"""Type and size of every number in a packed entry."""
+
+
+def matrix_of(entries: Sequence[bytes | None], columns: int) -> "tuple[np.ndarray, np.ndarray]":
+    """(float32 [n, columns], found bool [n]) of n packed entries; None becomes a row of NaN."""
+    import numpy as np
+
+    found = np.empty(len(entries), np.bool_)
+    found.fill(True)
+    if None in entries:
+        unknown = np.full(columns, np.nan, FLOAT).tobytes()
+        found[:] = [entry is not None for entry in entries]
+        entries = [unknown if entry is None else entry for entry in entries]
+    content = bytearray().join(entries)  # type: ignore[arg-type]  # none of them is None any more
+    return np.frombuffer(content, FLOAT).reshape(len(entries), columns), found
+
+
+def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
+    """Return the function that renders a packed entry as the JSON object of its fields.
+
+    Numbers have the shortest text that reads back to the same float32, integers all of their digits; NaN and infinities
+    are null. Vectors are lists with marks, see `forecache.serve.store.json_lists`.
+    """
+    import numpy as np
+
+    members = []
+    for field in fields:
+        value = "%b"
+        if field.type == "vector":
+            value = "[" + f"{ITEM_END},".join(["%b"] * field.size) + f"{LIST_END}]"
+        members.append(orjson.dumps(field.name).decode().replace("%", "%%") + ":" + value)
+    template, whole = ("{" + ",".join(members) + "}").encode(), _integer_places(fields)
+    columns = sum(field.size for field in fields)
+
+    def render(entry: bytes) -> bytes:
+        numbers = np.frombuffer(entry, FLOAT, columns)
+        texts = _number_texts(numbers).split(b",")
+        for place in whole:
+            if texts[place] != b"null":
+                texts[place] = b"%d" % int(numbers[place])
+        return template % tuple(texts)
+
+    return render
+
+
+def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[dict[str, Any] | None]:
+    """The values of packed entries by field, as read from their JSON; None for None. States are left out."""
+    columns = sum(field.size for field in fields)
+    width = next((len(entry) // FLOAT_BYTES for entry in entries if entry is not None), columns)
+    matrix, found = matrix_of(entries, width)
+    matrix = matrix[:, :columns]
+    numbers = orjson.loads(b"[" + _number_texts(matrix.ravel()) + b"]")
+    for place in _integer_places(fields):
+        exact = zip(numbers[place::columns], matrix[:, place].tolist(), strict=True)
+        numbers[place::columns] = [None if number is None else int(value) for number, value in exact]
+    left = iter(numbers)
+    rows = [
+        {each.name: list(islice(left, each.size)) if each.type == "vector" else next(left) for each in fields}
+        for _ in entries
+    ]
+    return [row if there else None for row, there in zip(rows, found.tolist(), strict=True)]
+
+
+def _integer_places(fields: Sequence[Field]) -> list[int]:
+    """Places of the integers in an entry."""
+    types = [field.type for field in fields for _ in field.columns]
+    return [place for place, kind in enumerate(types) if kind == "integer"]
+
+
+def _number_texts(numbers: "np.ndarray") -> bytes:
+    """The JSON of float32 numbers, joined by commas."""
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

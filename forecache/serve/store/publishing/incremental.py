@@ -1,0 +1,247 @@
+"""An incremental publish: a small segment over the current version with the keys whose entry differs, and tombstones.
+
+Changed keys are found in two ways. For the as-of date that is published already, the change data feed between the
+published Delta version and the current one has them. An as-of date that was rewritten is in the feed with every row, so
+it is compared with the published one by the hashes of its rows. In both ways the content decides: a row that was
+written again with equal values is not published again.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from forecache.base.statistics import bin_counts, psi
+from forecache.base.steps import publish_step
+from forecache.serve.store import content_hash as hashing
+from forecache.serve.store.layout import shard_file
+from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
+from forecache.serve.store.publishing.changes.change_feed import read_change_feed
+from forecache.serve.store.publishing.changes.compare_partitions import compare_partitions
+from forecache.serve.store.publishing.changes.row_changes import (
+    ChangesUnavailable,
+    KeyChanges,
+    RowChanges,
+    find_key_changes,
+)
+from forecache.serve.store.publishing.compaction import most_changed_rows
+from forecache.serve.store.publishing.gates import check_gates
+from forecache.serve.store.publishing.publication import PendingVersion, Publication, require_equal
+from forecache.serve.store.publishing.read_back import present_entries
+from forecache.serve.store.publishing.streamed.key_set import make_key_set
+from forecache.serve.store.publishing.streamed.stream_changes import add_stream_changes, find_uncovered_keys
+from forecache.serve.store.read.snapshot import Snapshot
+from forecache.serve.store.segment.filter import write_filter, write_hashes
+from forecache.serve.store.segment.index import key_hashes
+from forecache.serve.store.segment.writer import num_shards, suits_num_shards, write_shard
+
+_BLOCK_KEYS = 1 << 13
+"""Keys that are read back at a time, so that their entries need little memory."""
+
+
+def build_incremental(publication: Publication) -> tuple[PendingVersion | None, str]:
+    """Build a verified version with a small segment; or return None and the reason for a full publish."""
+    current, limit = publication.current, most_changed_rows(publication)
+    assert current is not None
+    streamed = 0 if publication.overlay is None else publication.overlay.num_above(current.cut)
+    if streamed > limit:
+        return None, f"compaction: {streamed:,} streamed keys over a base of {current.segments[0].entries:,}"
+    try:
+        uncovered = find_uncovered_keys(publication)
+        row_changes = _find_row_changes(publication, limit)
+    except ChangesUnavailable as reason:
+        return None, str(reason)
+    added, removed = row_changes.added.encoder, row_changes.removed.encoder
+    in_batch = current.statistics["rows"] + added.rows - removed.rows
+    if publication.source.num_rows not in (None, in_batch):
+        return None, (
+            f"the {row_changes.origin} leads to {in_batch:,} rows where the table has {publication.source.num_rows:,}"
+        )
+    changes = find_key_changes(row_changes)
+    if len(changes.keys) > limit:
+        return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
+    if _has_duplicate_keys(publication, row_changes, changes, uncovered):
+        return None, "keys are there more than once"
+    content_sum, carried, provenances = row_changes.sum, added.carried - removed.carried, added.provenances
+    if uncovered is not None:
+        together = add_stream_changes(publication, changes, uncovered, added.encoding)
+        changes, content_sum, carried = together.changes, together.changes.sum, together.carried
+        provenances = {**provenances, **together.provenances}
+    rows = current.rows + changes.num_added - changes.num_removed
+    shards, values = len(current.segments[0].shards), publication.values_of(rows)
+    if not suits_num_shards(shards, rows, values):
+        return None, f"the base has {shards} shards where {num_shards(rows, values)} suit {rows:,} rows"
+    if len(changes.keys) > limit:
+        return None, f"compaction: {len(changes.keys):,} changed keys over a base of {current.segments[0].entries:,}"
+    carried += current.carried
+    of_batch = carried - (0 if publication.overlay is None else publication.overlay.num_rows)
+    if 2 * of_batch > rows:
+        # The version would name a model that made few of its rows.
+        return None, f"another run made {of_batch:,} of {rows:,} rows"
+    nulls, histograms, drifted = _updated_statistics(current, row_changes)
+    check_gates(publication.pipeline.publishing, current=current, rows=in_batch, nulls=nulls, drifted=drifted)
+    publish_step("encoded")
+    return (
+        _pending_delta(
+            publication,
+            changes=changes,
+            rows=rows,
+            content_sum=hashing.add(hashing.from_hex(current.content_hash), content_sum),
+            provenance=added.encoding.provenance,
+            provenances={**current.provenances, **provenances} if carried else {},
+            carried=carried,
+            statistics={"rows": in_batch, "nulls": nulls, "histograms": histograms},
+            details={"changes_from": row_changes.origin, "compared_rows": row_changes.rows},
+        ),
+        "",
+    )
+
+
+def _has_duplicate_keys(
+    publication: Publication, rows: RowChanges, changes: KeyChanges, uncovered: pa.Array | None
+) -> bool:
+    """Return whether the batch has a key more than once, by the changes of its rows and of its keys.
+
+    Args:
+        uncovered: Result of `find_uncovered_keys`; None: there is no stream.
+    """
+    if changes.num_added - changes.num_removed != rows.added.encoder.rows - rows.removed.encoder.rows:
+        return True
+    new = changes.keys.filter(pa.array(changes.new)).cast(pa.binary())
+    if uncovered is None:
+        return _any_published(publication, new)
+    assert publication.overlay is not None
+    # Keys that were published from the stream may be new in the batch.
+    streamed = make_key_set(pa.concat_arrays([uncovered, publication.overlay.keys]))
+    return rows.sum != changes.sum or _any_published(publication, new.filter(pa.array(~streamed.mask(new))))
+
+
+def _any_published(publication: Publication, keys: pa.Array) -> bool:
+    """Return whether the published version has any of these keys."""
+    if len(keys) == 0:
+        return False
+    assert publication.current is not None
+    with publication.store.snapshot(publication.current.version) as before:
+        return before.get_entries(keys.to_pylist()).count(None) != len(keys)
+
+
+def _find_row_changes(publication: Publication, limit: int) -> RowChanges:
+    """The changed rows, by the change data feed if it is short, else by comparing the partitions."""
+    current = publication.current
+    assert current is not None
+    if current.as_of == publication.source.source.as_of:
+        feed = read_change_feed(publication, limit=2 * limit)
+        if feed is not None:
+            return feed
+    return compare_partitions(publication, limit=limit)
+
+
+def _updated_statistics(
+    current: Manifest, changes: RowChanges
+) -> tuple[dict[str, int], dict[str, Any], dict[str, float]]:
+    """(null counts, histograms, PSI against the current version) after the changes."""
+    added, removed = changes.added.encoder, changes.removed.encoder
+    before = current.statistics["nulls"]
+    nulls = {name: count + added.nulls[name] - removed.nulls[name] for name, count in before.items()}
+    histograms, drifted = {}, {}
+    for name, histogram in current.statistics["histograms"].items():
+        edges, before = histogram["edges"], np.asarray(histogram["counts"])
+        moved = bin_counts(edges, added.sample(name)) - bin_counts(edges, removed.sample(name))
+        after = np.maximum(before + moved, 0.0)
+        histograms[name] = {"edges": edges, "counts": after.tolist()}
+        drifted[name] = psi(before, after)
+    return nulls, histograms, drifted
+
+
+def _pending_delta(
+    publication: Publication,
+    *,
+    changes: KeyChanges,
+    rows: int,
+    content_sum: int,
+    provenance: Provenance,
+    provenances: dict[str, Provenance],
+    carried: int,
+    statistics: dict[str, Any],
+    details: dict[str, Any],
+) -> PendingVersion:
+    """Build the segment of the changes, if there are any, and verify the version.
+
+    Args:
+        rows, content_sum: Row count and content sum of the source.
+    """
+    current = publication.current
+    assert current is not None
+    segments, filter_file = current.segments, current.filter
+    if len(changes.keys):
+        segments = (*segments, _build_delta(publication, changes))
+        filter_file = write_filter(publication.store.layout, publication.version, list(segments[1:]))
+    else:
+        publish_step("built")
+    publish_step("segments moved")
+    manifest = publication.manifest(
+        kind="incremental",
+        segments=segments,
+        rows=rows,
+        content_sum=content_sum,
+        provenance=provenance,
+        provenances=provenances,
+        carried=carried,
+        statistics=statistics,
+        filter_file=filter_file,
+    )
+    with Snapshot(publication.store.layout, manifest) as after:
+        found, read_sum = _read_back(after, changes)
+    read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
+    require_equal(
+        publication,
+        rows=(rows, current.rows + changes.num_added - (len(changes.keys) - found)),
+        sums=(content_sum, read_sum),
+    )
+    removed = changes.num_removed
+    return PendingVersion(
+        manifest,
+        {"changed": len(changes.keys) - removed, "added": changes.num_added, "removed": removed, **details},
+    )
+
+
+def _build_delta(publication: Publication, changes: KeyChanges) -> SegmentInfo:
+    segment_id = publication.segment_id("delta")
+    folder = publication.staging / segment_id
+    folder.mkdir()
+    keys, entries = changes.keys, changes.entries
+    hashes = key_hashes(changes.key_list)
+    shards = num_shards(len(keys), publication.values_of(len(keys)))
+    shard_of = hashes & np.uint64(shards - 1)
+    built: list[ShardInfo] = []
+    for shard in range(shards):
+        rows = [keys, entries]
+        if shards > 1:
+            here = pa.array(np.flatnonzero(shard_of == shard))
+            rows = [column.take(here) for column in rows]
+        built.append(write_shard(folder / shard_file(shard), *(column.cast(pa.binary()) for column in rows)))
+    segment = SegmentInfo(
+        segment_id, "delta", len(keys), changes.num_removed, tuple(built), write_hashes(folder, hashes)
+    )
+    publish_step("built")
+    publication.move_segment(folder, segment)
+    return segment
+
+
+def _read_back(snapshot: Snapshot, changes: KeyChanges) -> tuple[int, int]:
+    """(keys found, content sum) of the changed keys as a reader reads them.
+
+    Key by key, as batch reads search the base first and nearly all of these keys are in deltas. Entries that are equal
+    to the encoded ones have the same hashes; only others have to be hashed.
+    """
+    found = total = 0
+    for start in range(0, len(changes.keys), _BLOCK_KEYS):
+        block = slice(start, start + _BLOCK_KEYS)
+        keys, expected = changes.key_list[block], changes.entries[block]
+        read = list(map(snapshot.get_entry, keys))
+        found += len(keys) - read.count(None)
+        if pa.array(read, expected.type).fill_null(b"").equals(expected):
+            total = hashing.add(total, hashing.hash_sum(changes.hashes[block]))
+        else:
+            total = hashing.add(total, hashing.content_sum(present_entries(keys, read)))
+    return found, total

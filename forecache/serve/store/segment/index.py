@@ -1,0 +1,223 @@
+"""The index of a base segment: it maps a key's hash to the offset of its entry in the file.
+
+LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index follows the last page
+of each LMDB file and finds many entries with a dozen vector operations. It is only a short cut: it gives the likely
+offset of a record, whose key is compared; if it is another key, the entry is read through LMDB. For packed entries, an
+index bucket with a free slot also proves that a key is missing; their publish is read back this way.
+
+Format: a header of 64 bytes (the magic, the number of buckets, and that of the entries whose record no slot can hold),
+then the buckets of eight slots of 64 bits. A slot holds, little-endian, half the offset of a record in the file (32
+bits), the record's length (16 bits) and a part of its key's hash (16 bits); 0 is an empty slot. A record is the key's
+length (16 bits), the key and the entry. One without a slot (more than eight in a bucket, an entry on LMDB pages of its
+own, or more than 8 GiB into the file) is found by LMDB alone.
+"""
+
+import mmap
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from forecache.serve.store.segment.lmdb_pages import leaf_records
+
+MAGIC = b"fcindex2"
+_SLOTS = 8
+_ROWS_PER_BUCKET = 3.4
+"""Leaves one entry in 280 without a slot, at 19 bytes an entry."""
+_ROW_BYTES = 8 * _SLOTS
+_SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
+_U1, _U2, _U4 = np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4")
+_NONE = np.empty(0, np.int64)
+_32, _LOWER = np.array(32, np.uint64), np.array((1 << 32) - 1, np.uint64)
+_MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
+
+
+def key_hashes(keys: Sequence[bytes]) -> np.ndarray:
+    """XXH3-64 of every key, uint64 [n]."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(keys))
+
+
+def append_index(path: Path, hashes: np.ndarray) -> None:
+    """Write the index of an LMDB file after its last page.
+
+    Args:
+        hashes: XXH3-64 of the file's keys in their order, uint64 [n].
+    """
+    offsets, lengths = leaf_records(path)
+    assert len(offsets) == len(hashes), f"{path} holds {len(offsets)} entries, not {len(hashes)}"
+    buckets = max(1, int(len(hashes) / _ROWS_PER_BUCKET))
+    fits = (lengths > 0) & (lengths <= _MAX_LENGTH) & (offsets // 2 <= _MAX_HALF)
+    hashes = hashes[fits]
+    slots = np.empty(len(hashes), _SLOT)
+    slots["half"], slots["length"], slots["tag"] = offsets[fits] // 2, lengths[fits], _tags(hashes)
+    bucket = _buckets_of(hashes, np.uint64(buckets)).view(np.int64)
+    order = np.argsort(bucket, kind="stable")
+    bucket = bucket[order]
+    first = np.searchsorted(bucket, bucket)
+    rank = np.arange(len(bucket)) - first
+    has_place = rank < _SLOTS
+    table = np.zeros((buckets, _SLOTS), _SLOT)
+    table[bucket[has_place], rank[has_place]] = slots[order][has_place]
+    with open(path, "r+b") as file:
+        file.seek(0, 2)
+        numbers = np.array([buckets, np.count_nonzero(~fits)], "<u8").tobytes()
+        file.write((MAGIC + numbers).ljust(_ROW_BYTES, b"\0"))
+        table.tofile(file)
+
+
+def _buckets_of(hashes: np.ndarray, buckets: "np.uint64 | np.ndarray") -> np.ndarray:
+    """The upper half of every hash, scaled to the buckets, uint64 [n] (D. Lemire, "Fast Random Integer Generation in an
+    Interval", 2019)."""
+    scaled = hashes >> _32
+    scaled *= buckets
+    scaled >>= _32
+    return scaled
+
+
+def _tags(hashes: np.ndarray) -> np.ndarray:
+    """The second 16 bits of every hash, of which the first choose the shard, uint16 [n]."""
+    return hashes.view(_U2)[1::4]
+
+
+@lru_cache(64)
+def _masks(longest: int) -> np.ndarray:
+    """Masks by key length: which of `longest` bytes belong to a key, if all keys end at the same place."""
+    return np.arange(longest) >= longest - np.arange(longest + 1)[:, None]
+
+
+class Index:
+    """Entries of a base segment by their keys.
+
+    Args:
+        mapped: The segment's files, one after the other.
+        starts: Offset in it of each file.
+        pages: Bytes of LMDB's pages in each file; the index follows them.
+
+    Raises:
+        ValueError: A file has no index.
+    """
+
+    def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:
+        self._map = mapped
+        self._bytes = np.frombuffer(mapped, np.uint8)
+        self._half_words = np.frombuffer(mapped, _U2)
+        self._buckets = np.frombuffer(mapped, "<u8").reshape(-1, _SLOTS)
+        headers = [start + size for start, size in zip(starts, pages, strict=True)]
+        if any(mapped[header : header + len(MAGIC)] != MAGIC for header in headers):
+            raise ValueError("there is none behind the pages of every file")
+        counts, unfit = np.array([np.frombuffer(mapped, "<i8", 2, header + 8) for header in headers]).T
+        # Of each file the number of its buckets, the row of its first one, and where it begins, in half-words.
+        self._counts = counts.astype(np.uint64)
+        self._first_rows = np.array([header // _ROW_BYTES + 1 for header in headers], np.uint64)
+        self._first_halves = np.array([start // 2 for start in starts], np.uint64)
+        self._shard_mask = np.array(len(headers) - 1, np.uint64)
+        self._is_whole = not unfit.any()
+        self._windows: dict[int, np.ndarray] = {}
+
+    def close(self) -> None:
+        """Release the mapping: it ends once no thread reads from it any more, and later reads fail."""
+        del self._map, self._bytes, self._half_words, self._buckets, self._windows
+
+    def find(self, keys: Sequence[bytes], hashes: np.ndarray) -> tuple[list[bytes | None], list[int]]:
+        """(entry at the likely offset for each key, positions of keys for which that is another key's entry).
+
+        Args:
+            hashes: From `key_hashes`, uint64 [n].
+        """
+        _, _, slots, halves = self._places(hashes)
+        starts = halves * 2
+        return self._entries(keys, starts, starts + slots.view(_U2)[2::4])
+
+    def find_packed(
+        self, keys: Sequence[bytes], hashes: np.ndarray, size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of a segment whose entries have `size` bytes each.
+
+        Returns:
+            The entries, [n] of `size` bytes each, the caller's own; the positions of keys that LMDB alone can find, and
+            of those that are not in the segment, int64.
+        """
+        buckets, same_tag, _, places = self._places(hashes)
+        lengths = list(map(len, keys))
+        longest = max(lengths)
+        of_keys = np.fromiter(lengths, np.int64, len(keys))
+        of_records = self._half_words.take(places)
+        places += places
+        places += of_keys  # where the entries begin, less the two bytes of the length
+        entries = self._windows_of(size)[places]
+        # Keys of different lengths are copied from so far before them that all end at the same place.
+        places -= longest
+        texts = self._windows_of(longest)[places]
+        if lengths.count(longest) < len(keys):
+            texts = texts.view(_U1).reshape(-1, longest)[_masks(longest).take(of_keys, axis=0)]
+        wanted = b"".join(keys)
+        if texts.tobytes() == wanted and of_records.tobytes() == of_keys.astype(_U2).tobytes():
+            return entries, _NONE, _NONE
+        differ = np.frombuffer(texts, _U1) != np.frombuffer(wanted, _U1)
+        differ = np.logical_or.reduceat(differ, np.cumsum(of_keys) - of_keys)
+        differ |= of_records != of_keys
+        wrong = differ.nonzero()[0]
+        if not self._is_whole:
+            return entries, wrong, _NONE
+        # A key that had no place left is in a full bucket, whose last slot is taken.
+        absent = (buckets[:, -1].take(wrong) == 0) & (same_tag.view(np.uint64)[:, 0].take(wrong) == 0)
+        return entries, wrong[~absent], wrong[absent]
+
+    def _windows_of(self, size: int) -> np.ndarray:
+        """Every stretch of `size` bytes of the region as one item, the first one from the region's third byte."""
+        windows = self._windows.get(size)
+        if windows is None:
+            windows = np.ndarray(len(self._bytes) - size - 1, f"V{size}", self._bytes, 2, (1,))
+            self._windows[size] = windows
+        return windows
+
+    def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Find the likely record of each hash.
+
+        Returns:
+            The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; one of these,
+            uint64 [n]; and where in the region its record begins, in units of two bytes, int64 [n].
+        """
+        # All numbers are of one type: numpy takes longer to convert 50 of them than for three additions.
+        counts, first_rows, first_halves = self._counts, self._first_rows, self._first_halves
+        if len(counts) > 1:
+            shards = (hashes & self._shard_mask).view(np.int64)
+            counts, first_rows, first_halves = counts.take(shards), first_rows.take(shards), first_halves.take(shards)
+        rows = _buckets_of(hashes, counts)
+        rows += first_rows
+        buckets = self._buckets.take(rows.view(np.int64), axis=0)
+        same_tag = buckets.view(_U2)[:, 3::4] == _tags(hashes)[:, None]
+        slots = buckets[same_tag]
+        if len(slots) != len(hashes):  # Some have no such slot, or two.
+            slots = buckets.take(same_tag.argmax(axis=1) + np.arange(0, buckets.size, _SLOTS))
+        halves = slots & _LOWER
+        halves += first_halves
+        return buckets, same_tag, slots, halves.view(np.int64)
+
+    def _entries(
+        self, keys: Sequence[bytes], starts: np.ndarray, ends: np.ndarray
+    ) -> tuple[list[bytes | None], list[int]]:
+        """The entries in the records at the given places, and the positions of records of other keys."""
+        region = self._map
+        lengths = set(map(len, keys))
+        if len(lengths) > 1:
+            records = [region[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+            heads = [len(key).to_bytes(2, "little") + key for key in keys]
+            pairs = list(zip(records, heads, strict=True))
+            wrong = [place for place, (record, head) in enumerate(pairs) if not record.startswith(head)]
+            return [record[len(head) :] for record, head in pairs], wrong
+        # The usual case: keys of one length are compared all at once.
+        length = lengths.pop()
+        prefix = length.to_bytes(2, "little")
+        there, wanted = self._bytes.take(starts[:, None] + np.arange(2 + length)), prefix + prefix.join(keys)
+        # Side by side the far ends come sooner than one after the other, and the slices find them in the cache.
+        self._bytes.take(ends)
+        starts += 2 + length
+        entries: list[bytes | None]
+        entries = [region[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        if there.tobytes() == wanted:
+            return entries, []
+        differ = there != np.frombuffer(wanted, np.uint8).reshape(there.shape)
+        return entries, np.flatnonzero(differ.any(axis=1)).tolist()

@@ -1,1 +1,0 @@
-"""Groups of settings, each a class; `forecache.settings.Settings` combines them."""
