@@ -60,9 +60,16 @@ def command(name: str, *, examples: str = "", **attributes: Any) -> Callable[[Ca
 class LazyGroup(click.Group):
     """A group that knows its commands' one-line help without importing them: `name -> ("module:attribute", help)`."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]],
+        of_plugins: Mapping[str, tuple[str, str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.lazy = lazy
+        self._sections = {"Commands": lazy, "Commands of plug-ins": of_plugins or {}}
+        self.lazy = {**lazy, **(of_plugins or {})}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
@@ -87,8 +94,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.lazy.items()])
+        for title, commands in self._sections.items():
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
 
 
 class DefaultGroup(LazyGroup):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from forecache.base.errors import ForecacheError
+from forecache.base.plugins import find_commands
 from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
 
 _COMMANDS = "forecache.cli.commands"
@@ -15,7 +16,6 @@ COMMANDS = {
     "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for an as-of date or a range of them."),
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
-    "tune": (f"{_COMMANDS}.tune:tune", "Search for better hyperparameters."),
     "ingest": (f"{_COMMANDS}.run:ingest", "Ingest new landing files into the lake."),
     "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
     "features": (f"{_COMMANDS}.features:features", "Features of any table of keys and times, as known then."),
@@ -24,12 +24,7 @@ COMMANDS = {
     "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
     "challenge": (f"{_COMMANDS}.scoring:challenge", "Choose a version to score together with the champion."),
     "shadow": (f"{_COMMANDS}.scoring:shadow", "Score an as-of date with champion and challenger, and compare them."),
-    "drift": (f"{_COMMANDS}.scoring:drift", "Show how far an as-of date's scores have moved."),
-    "monitor": (f"{_COMMANDS}.monitor:monitor", "Drift, realised performance, and whether to train again."),
-    "alerts": (f"{_COMMANDS}.alerts:alerts", "Look for what is wrong, and tell what is new."),
-    "lineage": (f"{_COMMANDS}.lineage:lineage", "Send OpenLineage events of what stages have recorded."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
-    "mail": (f"{_COMMANDS}.mail:mail", "Send a mailing's messages about what is published."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),
     "pin": (f"{_COMMANDS}.store:pin", "Serve one version, even if newer ones are published."),
@@ -37,31 +32,24 @@ COMMANDS = {
     "unquarantine": (f"{_COMMANDS}.store:unquarantine", "Lift the quarantine of a version."),
     "release": (f"{_COMMANDS}.release:release", "Release a real-time model: champion, transform, feature contracts."),
     "releases": (f"{_COMMANDS}.release:releases", "Releases of a real-time model."),
-    "rollouts": (f"{_COMMANDS}.rollouts:rollouts", "Move rollouts of releases on, or return them, by the request log."),
-    "rollout": (f"{_COMMANDS}.rollouts:rollout", "Pause, resume, return or finish the rollout of a release."),
-    "advise": (f"{_COMMANDS}.advise:advise", "What to set differently, from measured use, and what it saves."),
-    "cost": (f"{_COMMANDS}.cost:cost", "What stages, training, storage and replicas cost a day."),
     "simulate": (f"{_COMMANDS}.simulate:simulate", "Simulate what would happen: a rollout, replicas by demand."),
     "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
     "streams": (f"{_COMMANDS}.stream:streams", "Declared streams: which run, lag, delay, live layers."),
     "diff": (f"{_COMMANDS}.diff:diff", "Changes between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
-    "parity": (f"{_COMMANDS}.parity:parity", "Compute logged answers again, and compare every bit."),
     "maintain": (f"{_COMMANDS}.lake:maintain", "Merge the lake's small files, remove files that nothing needs."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
-    "bento": (f"{_COMMANDS}.release:bento", "Write a BentoML service for a release of a real-time model."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
-    "explain": (f"{_COMMANDS}.explain:explain", "Follow an answer back to its data, model and code."),
-    "status": (f"{_COMMANDS}.status:status", "How the reader and the project are, and what is not well."),
     "metrics": (f"{_COMMANDS}.metrics:metrics", "Every metric for Prometheus, and what it says."),
     "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and its source."),
     "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs, with a remedy for each problem."),
     "version": (f"{_COMMANDS}.settings:version", "The versions of Forecache and of the software that it runs on."),
 }
+PLUGIN_COMMANDS = find_commands()
 
 _EPILOG = """
 Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input; 5 conflict with another process;
@@ -70,7 +58,12 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or setting; 3 not found; 4 bad input
 
 
 @click.group(
-    cls=LazyGroup, lazy=COMMANDS, context_settings=CONTEXT_SETTINGS, epilog=_EPILOG, invoke_without_command=True
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    of_plugins=PLUGIN_COMMANDS,
+    context_settings=CONTEXT_SETTINGS,
+    epilog=_EPILOG,
+    invoke_without_command=True,
 )
 @click.pass_context
 def cli(context: click.Context) -> None:

@@ -119,8 +119,7 @@ class Drift:
 class Retraining:
     """Train between the scheduled trainings if an effect exceeds its limit on each of the latest nights.
 
-    See `forecache.plugins.drift` for the measurements. The new model has to pass the gate like any other. A limit of None
-    is not checked.
+    The new model has to pass the gate like any other. A limit of None is not checked.
 
     Attributes:
         max_feature_psi: Largest population stability index of a feature against the champion's training split.

@@ -77,7 +77,7 @@ def scoring_udf(
         model_uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/NAME` or a model's folder.
         result_type: Spark type of the predictions, if it is to differ from the signature's.
         model_config: As for `mlflow.pyfunc.load_model`; reaches the model on every kind of master.
-        runtime: "auto" chooses by the rule in `forecache.models.inference.choose_runtime`; a name requires that runtime.
+        runtime: "auto" chooses by the rule in `forecache.models.inference.choose_runtime`; a name requires it.
 
     Raises:
         NotFoundError: There is no such model.

@@ -3,6 +3,7 @@
 import threading
 from typing import TYPE_CHECKING
 
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 
@@ -29,9 +30,8 @@ def run_stream(
 
 def _engine_of(stream: Stream) -> "type[StreamEngine]":
     if stream.engine == "spark":
-        from forecache.plugins.spark_stream.engine import SparkEngine
-
-        return SparkEngine
+        engine: type[StreamEngine] = load_hook("spark_stream", "engine")
+        return engine
     from forecache.stream.arrow.engine import ArrowEngine
 
     return ArrowEngine

@@ -128,7 +128,8 @@ def test_a_killed_launcher_leaves_no_trainer_behind_and_can_be_started_again(alo
     spec = replace(alone.spec, run_dir=str(tmp_path / "run"), training=replace(alone.spec.training, epochs=400))
     launcher = (
         "import sys\nfrom pathlib import Path\nfrom forecache.base.settings import load_settings\n"
-        "from forecache.models.training.spec import load_spec\nfrom forecache.models.training.torchrun import run_torchrun\n"
+        "from forecache.models.training.spec import load_spec\n"
+        "from forecache.models.training.torchrun import run_torchrun\n"
         "run_torchrun(load_settings(), load_spec(Path(sys.argv[1])), on_event=lambda event: None)\n"
     )
     spec.folder.mkdir()

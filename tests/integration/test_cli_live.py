@@ -146,7 +146,7 @@ def test_redis_refuses_a_store_with_a_live_layer_in_one_sentence(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from forecache.base.errors import SettingsError
-    from forecache.serve.store import open_redis_store
+    from forecache.plugins.redis.versions import open_redis_store
 
     with redis_server(tmp_path / "redis") as port:
         remote = open_redis_store(load_settings(redis_url=f"redis://127.0.0.1:{port}"), "churn")

@@ -21,7 +21,8 @@ from forecache.base.settings import load_settings
 from forecache.cli.main import main
 from forecache.declare import load_pipeline
 from forecache.kit.delta.tables import append_rows
-from forecache.serve.store import Field, open_redis_store
+from forecache.plugins.redis.versions import open_redis_store
+from forecache.serve.store import Field
 
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))

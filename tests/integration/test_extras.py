@@ -38,7 +38,7 @@ SURFACES = {
         "forecache.cli.main",
         besides=("realtime.request_rows", "realtime.log_records", "realtime.try_transform"),
     ),
-    "reader": every("forecache.reader", "forecache.serve.store.read", besides=("client", "calls")),
+    "reader": every("forecache.serve.reader", "forecache.serve.store.read", besides=("client", "calls")),
     "realtime": every("forecache.realtime", "forecache.declare", besides=("redis_reads",)),
     "client": "from forecache.serve.reader import Answer, AsyncClient, Client",
     "lake": every("forecache.lake", "forecache.serve.store", "forecache.operations", "forecache.plugins.drift"),

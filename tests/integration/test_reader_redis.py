@@ -12,7 +12,8 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 
 from forecache.base.settings import Settings, load_settings
 from forecache.plugins.redis.client import connect
-from forecache.serve.store import open_redis_store, open_store, publish
+from forecache.plugins.redis.versions import open_redis_store
+from forecache.serve.store import open_store, publish
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 

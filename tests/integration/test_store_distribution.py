@@ -338,7 +338,8 @@ def test_a_replica_that_has_pinned_goes_on_serving_that(
 
 _KILLED_PULL = (
     "import os, signal, sys\nfrom pathlib import Path\n"
-    "from forecache.serve.store import Store, open_remote, pull\nfrom forecache.serve.store.replicas import push_pull, transfer\n"
+    "from forecache.serve.store import Store, open_remote, pull\n"
+    "from forecache.serve.store.replicas import push_pull, transfer\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
     "setattr(push_pull if hasattr(push_pull, sys.argv[3]) else transfer, sys.argv[3], kill)\n"
     "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"

@@ -16,8 +16,9 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, SCORED_AT, upsert, write_night
 from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
 from forecache.declare import Publish
+from forecache.plugins.redis.versions import open_redis_store
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.store import Store, diff_versions, open_redis_store, open_remote, open_store, publish, pull
+from forecache.serve.store import Store, diff_versions, open_remote, open_store, publish, pull
 from forecache.serve.store.publishing import full_jobs, incremental
 from forecache.serve.store.segment import writer
 

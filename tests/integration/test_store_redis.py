@@ -17,8 +17,8 @@ from forecache.base.settings import Settings
 from forecache.cli.commands.distribution import _load_redis
 from forecache.plugins.redis.client import connect
 from forecache.plugins.redis.reader import RedisSource
-from forecache.plugins.redis.versions import RedisStore
-from forecache.serve.store import open_redis_store, open_store, publish, sync_targets
+from forecache.plugins.redis.versions import RedisStore, open_redis_store
+from forecache.serve.store import open_store, publish, sync_targets
 
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 
@@ -193,7 +193,8 @@ _LOADS_SLOWLY = """
 import sys, time
 from pathlib import Path
 from forecache.base.settings import load_settings
-from forecache.serve.store import Store, open_redis_store
+from forecache.plugins.redis.versions import open_redis_store
+from forecache.serve.store import Store
 from forecache.plugins.redis.versions import RedisStore
 store, url, go, moment = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 honest = getattr(RedisStore, moment)

@@ -34,4 +34,4 @@ def test_the_public_names_are_these_and_all_resolve() -> None:
         "Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve",
     ]  # fmt: skip
     for name in forecache.serve.reader.__all__:
-        assert getattr(forecache.reader, name).__name__ == name
+        assert getattr(forecache.serve.reader, name).__name__ == name

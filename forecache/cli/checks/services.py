@@ -1,56 +1,11 @@
-"""Checks of services: receivers of alerts, the SMTP server, existing tables, databases, and registered models."""
+"""Checks of services: existing tables, databases, and registered models."""
 
 import os
 
 from forecache.base.errors import ForecacheError
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.cli.checks import Finding
-
-
-def check_alerts(settings: Settings) -> Finding:
-    """Check the settings of the receivers of alerts, and find receivers that notices still wait for.
-
-    Raises:
-        SettingsError: The settings are wrong.
-    """
-    from forecache.plugins.alerts.database import database_file
-    from forecache.plugins.alerts.outbox import Outbox
-    from forecache.plugins.alerts.receivers.configured import configured_alert_receivers
-
-    sinks = [sink.name for sink in configured_alert_receivers(settings)]
-    if not sinks:
-        return Finding("alerts", "ok", "no receiver is set")
-    if database_file(settings).is_file():
-        for sink in sinks:
-            waiting = Outbox(settings, sink).read_state()
-            if waiting.reason:
-                found = f"{waiting.notices} wait for {sink}: {waiting.reason}"
-                return Finding("alerts", "warn", found, "Mend that; `forecache alerts --test` tries it.")
-    return Finding("alerts", "ok", f"told to {', '.join(sinks)}")
-
-
-_TIMEOUT_S = 5.0
-
-
-def check_mail(settings: Settings) -> Finding:
-    """Connect to the SMTP server and log in, if the project declares a mailing.
-
-    Raises:
-        ForecacheError: The settings are wrong, or the server cannot be used.
-    """
-    from forecache.declare.loading import read_project
-    from forecache.plugins.mail.relay import Relay
-
-    mailings = ", ".join(read_project(settings).mailings)
-    if not mailings:
-        return Finding("mail", "ok", "no mailing is declared")
-    if not settings.smtp_host:
-        remedy = "Set FORECACHE_SMTP_HOST; `forecache mail --dry-run` needs none."
-        return Finding("mail", "warn", f"no SMTP server is set for {mailings}", remedy)
-    impatient = settings.model_copy(update={"smtp_timeout_s": min(settings.smtp_timeout_s, _TIMEOUT_S)})
-    with Relay(impatient, tries=1) as relay:
-        relay.check()
-    return Finding("mail", "ok", f"{settings.smtp_host}:{settings.smtp_port} takes connections, for {mailings}")
 
 
 def check_sources(settings: Settings) -> Finding:
@@ -62,7 +17,6 @@ def check_sources(settings: Settings) -> Finding:
     from forecache.declare import Query, TableSource
     from forecache.declare.loading import read_project
     from forecache.lake.sources.tables.pins import Pins
-    from forecache.plugins.databases.database import require_database
 
     project = read_project(settings)
     declared = (*project.publishable.values(), *project.mailings.values())
@@ -75,7 +29,7 @@ def check_sources(settings: Settings) -> Finding:
     for table in tables:
         pins.pin(table)
     for source in queried:
-        require_database(settings, source)
+        load_hook("databases", "require_database")(settings, source)
     if not tables and not queried:
         return Finding("sources", "ok", "only landing files")
     return Finding("sources", "ok", f"{len(tables)} existing tables and {len(queried)} queried databases answer")

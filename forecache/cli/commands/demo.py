@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from forecache.base.plugins import load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.cli.base import command, settings
@@ -201,10 +202,9 @@ def _limit(pipeline: Pipeline | Recommender) -> int | None:
 def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: list[StageResult], night: date) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
     from forecache.models.registry.report.model_report import write_report
-    from forecache.plugins.recommend.evaluation.report import write_report as write_list_report
 
     if isinstance(pipeline, Recommender):
-        return str(write_list_report(settings, pipeline, night))
+        return str(load_hook("recommend", "write_report")(settings, pipeline, night))
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
     views = {view.name for view in pipeline.views}

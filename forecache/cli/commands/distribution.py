@@ -131,7 +131,8 @@ def _is_unpublished(current: Settings, name: str) -> bool:
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
-    from forecache.serve.store import open_redis_store, open_store
+    from forecache.plugins.redis.versions import open_redis_store
+    from forecache.serve.store import open_store
 
     current = settings()
     stores = resolve_served_names(current, ()) if not names else _select_stores(current, names)

@@ -1,15 +1,17 @@
 """`forecache doctor`: checks what Forecache needs, and gives a remedy for what is missing."""
 
 from collections.abc import Callable
+from functools import partial
 
 import click
 
 from forecache.base.errors import ForecacheError
+from forecache.base.plugins import find_checks
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.base import command
 from forecache.cli.checks import Finding, machine, state
 from forecache.cli.checks.releases import check_releases, check_rollouts
-from forecache.cli.checks.services import check_alerts, check_mail, check_registered_models, check_sources
+from forecache.cli.checks.services import check_registered_models, check_sources
 from forecache.cli.output import print_json, show_table, wants_json
 
 
@@ -30,9 +32,8 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("stores", lambda: state.check_stores(settings)),
         ("releases", lambda: check_releases(settings)),
         ("rollouts", lambda: check_rollouts(settings)),
-        ("mail", lambda: check_mail(settings)),
-        ("alerts", lambda: check_alerts(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),
+        *((name, partial(check, settings)) for name, check in find_checks()),
     ]
 
 

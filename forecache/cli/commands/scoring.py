@@ -1,4 +1,4 @@
-"""Scoring commands besides the nightly run: `drift`, `challenge`, `shadow`."""
+"""Scoring commands besides the nightly run: `challenge`, `shadow`."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import InputError, NotFoundError
-from forecache.cli.base import DateParam, command, load_declared_pipeline, load_trained_pipeline
+from forecache.cli.base import DateParam, command, load_trained_pipeline
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
@@ -14,39 +14,9 @@ from forecache.cli.progress import StageProgress
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.declare import Pipeline
-    from forecache.plugins.drift.distributions.drift_report import DriftReport
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 _NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
-
-
-@command(
-    "drift",
-    examples="""
-    forecache drift churn
-    forecache drift churn --night 1998-06-30 --json
-    forecache drift churn --report          # an HTML page on scores and features, too
-    """,
-)
-@_PIPELINE
-@_NIGHT
-@click.option("--report", is_flag=True, help="Write the sampled HTML report; it starts Spark.")
-def drift(pipeline: str, night: date | None, report: bool) -> None:
-    """Show how far PIPELINE's scores have moved from earlier as-of dates and from the model's test split.
-
-    It only reports: a publish is blocked by the drift that the nightly run measured.
-    """
-    from forecache.plugins.drift.distributions.drift import prediction_drift
-
-    current, declared = load_declared_pipeline(pipeline)
-    found = prediction_drift(current, declared, night or newest_scored(current, declared))
-    page = _write_report(current, declared, found.night) if report else None
-    if wants_json():
-        print_json({**found.metadata(), **({"report": page} if report else {})})
-        return
-    _show_drift(found)
-    if report:
-        click.echo(f"The report is {page}." if page else "There is nothing to compare with, and so no report.")
 
 
 def require_scored(pipeline: "Pipeline") -> None:
@@ -69,27 +39,6 @@ def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
             remedy=f"`forecache run {pipeline.name}` scores the newest one.",
         )
     return newest
-
-
-def _write_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
-    from forecache.kit.spark.session import spark_session
-    from forecache.plugins.drift.distributions.sampled_report import write_drift_report
-
-    with StageProgress() as progress:
-        result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)
-    path: str | None = result.details["path"]
-    return path
-
-
-def _show_drift(found: "DriftReport") -> None:
-    rows = [
-        (name, apart.reference_rows, apart.rows, apart.psi, apart.js, found.effect(name) or "not judged")
-        for name, apart in found.distances.items()
-    ]
-    columns = ("against", "its rows", "rows", "PSI", "Jensen-Shannon", "effect")
-    if rows:
-        show_table(columns, rows, title=f"{found.output} on {found.night}", right=columns[1:5])
-    click.echo(found.sentence)
 
 
 @command(

@@ -4,6 +4,7 @@ from datetime import date
 
 import click
 
+from forecache.base.plugins import load_hook
 from forecache.cli.base import DateParam, DefaultGroup, command, settings
 from forecache.cli.output import print_json, wants_json
 
@@ -84,11 +85,9 @@ def run(
 
         client.create_topic(current, declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
     if landed or recompute:
-        from forecache.plugins.backfill.stream_tables import backfill_days, recompute_table
-
         if landed:
-            backfill_days(current, declared, *landed)
-        if recompute and not recompute_table(current, declared):
+            load_hook("backfill", "backfill_days")(current, declared, *landed)
+        if recompute and not load_hook("backfill", "recompute_table")(current, declared):
             context.exit(1)
         return
     if declared.engine == "arrow":

@@ -1,7 +1,7 @@
 """The fingerprint of a declaration: a hash of its values in canonical text and of the project's source that they use.
 
-The text contains the module and name of Forecache's classes (`ValueDescriber._describe_class`): if one is moved or
-renamed, the fingerprints of all projects that declare it change, and their stages run again.
+The text contains the names of Forecache's classes and functions, without their modules: if one is renamed, the
+fingerprints of all projects that declare it change, and their stages run again; if it is moved, none does.
 """
 
 import copyreg
@@ -23,7 +23,7 @@ from uuid import UUID
 
 from forecache.base.errors import SettingsError
 from forecache.declare.code.functions import describe_function
-from forecache.declare.code.location import is_project_module, path_in_project
+from forecache.declare.code.location import is_project_module, path_in_project, stable_module
 from forecache.declare.code.reach import ReachedCode
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, UUID, PurePath)
@@ -99,7 +99,7 @@ class ValueDescriber:
             return describe_function(value, self.reach, self._describe_all)
         if isinstance(value, _FUNCTIONS):
             owner = getattr(value, "__module__", None) or getattr(value, "__objclass__", type(value)).__name__
-            return f"builtin {owner}.{value.__qualname__}"
+            return f"builtin {stable_module(str(owner))}.{value.__qualname__}"
         if isinstance(value, re.Pattern):
             return f"pattern {value.pattern!r} {value.flags}"
         if isinstance(value, (tuple, list, deque)):
@@ -119,7 +119,7 @@ class ValueDescriber:
         return f"({', '.join(map(self._describe, values))})"
 
     def _describe_class(self, kind: type) -> str:
-        name = f"{kind.__module__}.{kind.__qualname__}"
+        name = f"{stable_module(kind.__module__)}.{kind.__qualname__}"
         if not is_project_module(kind.__module__):
             return name
         self.reach.mark_loaded(kind.__module__)
@@ -149,7 +149,7 @@ class ValueDescriber:
         except Exception as error:
             raise _OpaqueValueError(f"a {kind.__module__}.{kind.__qualname__}") from error
         if isinstance(reduced, str):
-            return f"{kind.__module__}.{kind.__qualname__} {reduced}"
+            return f"{stable_module(kind.__module__)}.{kind.__qualname__} {reduced}"
         items = [list(part) if part is not None else None for part in (*reduced, None, None, None)[3:5]]
         return f"object{self._describe_all((*reduced[:2], (*reduced, None)[2], *items))}"
 

@@ -5,7 +5,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from forecache.declare.code.location import is_project_module
+from forecache.declare.code.location import is_project_module, stable_module
 from forecache.declare.code.reach import ReachedCode
 from forecache.declare.code.source import SourceModule
 
@@ -20,7 +20,7 @@ def describe_function(function: types.FunctionType, reach: ReachedCode, many: Ma
     """
     # `__module__` may be that of a wrapped function.
     owner = str(function.__globals__.get("__name__", function.__module__))
-    name = f"{owner}:{function.__code__.co_name}"
+    name = f"{stable_module(owner)}:{function.__code__.co_name}"
     held = [_cell_value(cell) for cell in function.__closure__ or ()]
     if hasattr(function, "__wrapped__"):
         held.append(function.__wrapped__)

@@ -23,6 +23,12 @@ def is_project_module(module: str) -> bool:
     return _is_project_root(module.partition(".")[0])
 
 
+def stable_module(module: str) -> str:
+    """Return the module's name; "forecache" for each of Forecache's own, so that moving one changes no fingerprint."""
+    root = module.partition(".")[0]
+    return root if root == "forecache" else module
+
+
 @cache
 def _is_project_root(root: str) -> bool:
     if root in _ENGINE or root in sys.stdlib_module_names or root in sys.builtin_module_names:

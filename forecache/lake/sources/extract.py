@@ -12,6 +12,7 @@ import xxhash
 
 from forecache.base.errors import InputError
 from forecache.base.folders import open_folder
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import extract_step
@@ -30,7 +31,6 @@ from forecache.lake.sources.days_to_extract import (
 )
 from forecache.lake.sources.streams.day_file import write_day_file
 from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
-from forecache.plugins.databases.database import text_batches
 
 
 def extract(
@@ -149,7 +149,7 @@ def _write_query_day(settings: Settings, source: Source, query: Query, day: date
     schema = pa.schema([(column.name, pa.string()) for column in source.columns])
     num_rows, digest = 0, 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in text_batches(settings, source, query, day):
+        for batch in load_hook("databases", "text_batches")(settings, source, query, day):
             columns = [pa.array(values, pa.string()) for values in zip(*batch, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
             num_rows += len(batch)

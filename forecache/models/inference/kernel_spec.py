@@ -17,7 +17,7 @@ ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 OUTPUTS = "forecache_outputs"
 """In the metadata of a model that was trained here, and in a kernel's options: its outputs, each as a `dict` of
-`forecache.base.output_kinds.OutputSpec`. They hold the bounds that values are clipped to, and the order of the classes."""
+`forecache.base.output_kinds.OutputSpec`. They hold the bounds that values are clipped to, and the classes in order."""
 
 PICKED = "forecache_picked"
 """In a kernel's options: for each output, its position among the model's, and which value of a row, or None."""

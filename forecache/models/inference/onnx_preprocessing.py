@@ -1,8 +1,8 @@
 """Preprocessing nodes of a registered ONNX graph, which make the model's matrix of the features as in the table.
 
 Users who load the model from MLflow pass texts for categories and get the same values as scoring. Scoring itself makes
-the matrix with `forecache.models.inference.encoding`, five times as fast (ONNX Runtime takes texts as Python objects only),
-and removes these nodes.
+the matrix with `forecache.models.inference.encoding`, five times as fast (ONNX Runtime takes texts as Python objects
+only), and removes these nodes.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
-"""`forecache monitor`: drift, expected and realised performance of a pipeline, and whether to train again."""
+"""`forecache drift` and `forecache monitor`: drift, performance, and whether to train again."""
 
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import DateParam, command, load_trained_pipeline, settings
+from forecache.cli.base import DateParam, command, load_declared_pipeline, load_trained_pipeline, settings
 from forecache.cli.commands.scoring import newest_scored
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
@@ -14,6 +14,7 @@ from forecache.cli.progress import StageProgress
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.declare import Pipeline
+    from forecache.plugins.drift.distributions.drift_report import DriftReport
     from forecache.plugins.drift.measurements import Measurement
     from forecache.plugins.drift.retraining import RetrainingDecision
 
@@ -113,3 +114,53 @@ def _show(night: date, found: "list[Measurement]") -> None:
     ]
     figures = ("effect", "JS distance", "value", "reference", "rows")
     show_table(("kind", "of", "against", *figures), rows, title=f"As-of date {night}", right=figures)
+
+
+@command(
+    "drift",
+    examples="""
+    forecache drift churn
+    forecache drift churn --night 1998-06-30 --json
+    forecache drift churn --report          # an HTML page on scores and features, too
+    """,
+)
+@click.argument("pipeline", metavar="PIPELINE")
+@click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
+@click.option("--report", is_flag=True, help="Write the sampled HTML report; it starts Spark.")
+def drift(pipeline: str, night: date | None, report: bool) -> None:
+    """Show how far PIPELINE's scores have moved from earlier as-of dates and from the model's test split.
+
+    It only reports: a publish is blocked by the drift that the nightly run measured.
+    """
+    from forecache.plugins.drift.distributions.drift import prediction_drift
+
+    current, declared = load_declared_pipeline(pipeline)
+    found = prediction_drift(current, declared, night or newest_scored(current, declared))
+    page = _write_sampled_report(current, declared, found.night) if report else None
+    if wants_json():
+        print_json({**found.metadata(), **({"report": page} if report else {})})
+        return
+    _show_drift(found)
+    if report:
+        click.echo(f"The report is {page}." if page else "There is nothing to compare with, and so no report.")
+
+
+def _write_sampled_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
+    from forecache.kit.spark.session import spark_session
+    from forecache.plugins.drift.distributions.sampled_report import write_drift_report
+
+    with StageProgress() as progress:
+        result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)
+    path: str | None = result.details["path"]
+    return path
+
+
+def _show_drift(found: "DriftReport") -> None:
+    rows = [
+        (name, apart.reference_rows, apart.rows, apart.psi, apart.js, found.effect(name) or "not judged")
+        for name, apart in found.distances.items()
+    ]
+    columns = ("against", "its rows", "rows", "PSI", "Jensen-Shannon", "effect")
+    if rows:
+        show_table(columns, rows, title=f"{found.output} on {found.night}", right=columns[1:5])
+    click.echo(found.sentence)

@@ -1,8 +1,8 @@
 """The stage of a mailing: one message to each user about the published version.
 
 A message is marked as intended in the ledger, then sent, then its result is recorded. After a killed run the next one
-finds the result of each intended message in `forecache.plugins.mail.journal`. The only unknown one is a message whose last byte
-was sent and whose answer was not read; the mailing declares what happens to it.
+finds the result of each intended message in `forecache.plugins.mail.journal`. The only unknown one is a message whose
+last byte was sent and whose answer was not read; the mailing declares what happens to it.
 """
 
 import time

@@ -1,22 +1,11 @@
-"""Simulations: `simulate rollout`, the requests that a rollout needs to find a harm, and `simulate autoscale`."""
+"""`forecache simulate rollout`: the requests that a rollout needs to find a harm."""
 
 import math
 
 import click
 
-from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
+from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, wants_json
-
-_COMMANDS = "forecache.cli.commands"
-SIMULATE = {
-    "rollout": (f"{_COMMANDS}.simulate:rollout", "How many requests it takes until a harm is found."),
-    "autoscale": (f"{_COMMANDS}.autoscale:autoscale", "Replicas by demand against a fixed number of them."),
-}
-
-
-@click.group("simulate", cls=LazyGroup, lazy=SIMULATE, context_settings=CONTEXT_SETTINGS)
-def simulate() -> None:
-    """Simulate what would happen, before it does."""
 
 
 @command(

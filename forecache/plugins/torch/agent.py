@@ -1,4 +1,4 @@
-"""torchrun's agent for a training: `python -m forecache.plugins.torch.agent`, torchrun's options, and the path of spec.json.
+"""torchrun's agent: `python -m forecache.plugins.torch.agent`, torchrun's options, and the path of spec.json.
 
 It differs from `torchrun` in two ways:
 

@@ -6,11 +6,11 @@ from time import monotonic, perf_counter_ns, time
 
 import numpy as np
 
+from forecache.base.plugins import load_hook
 from forecache.realtime.answer.fallbacks import fallback_answer, model_answer
 from forecache.realtime.answer.model_path import NoScores, TooLate
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.lookups.remote import read_remote
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.versions.answers import VersionAnswers
@@ -93,7 +93,7 @@ class AnswerEngine:
         try:
             _check_time_for_model(served, until)
             found = (
-                await read_remote(served.lookups, request, until, served.cells.path_counters)
+                await load_hook("redis", "read_remote")(served.lookups, request, until, served.cells.path_counters)
                 if remote
                 else served.lookups.read(request, time())
             )

@@ -81,7 +81,7 @@ class ViewLookups:
         for each in self._lookups:
             bound = self.bind_version(each, now, found)
             keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
-            assert bound.rows is not None, "views on another machine are read by `read_remote`"
+            assert bound.rows is not None, "views on another machine are read by the plug-in `redis`"
             self.read_local(each, bound, found, keys, now)
         return found
 

@@ -87,8 +87,8 @@ def prediction_rows(
 
     Args:
         keys: The key columns, n rows.
-        values: Of each output, from `forecache.models.inference.outputs.score_values`; unknown values become null, which the
-            checks refuse.
+        values: Of each output, from `forecache.models.inference.outputs.score_values`; unknown values become null,
+            which the checks refuse.
         version: Feature table version.
         schema: From `file_schema`.
 

@@ -30,5 +30,5 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"forecache.reader.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"forecache.serve.reader.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

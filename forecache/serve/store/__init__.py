@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecache.plugins.redis.versions import open_redis_store
     from forecache.serve.store.fields import Field
     from forecache.serve.store.keys import KeyColumn, KeySchema, decode_key, encode_key, parse_key
     from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo
@@ -33,7 +32,6 @@ __all__ = [
     "decode_key",
     "diff_versions",
     "encode_key",
-    "open_redis_store",
     "open_remote",
     "open_store",
     "parse_key",
@@ -57,7 +55,6 @@ _HOMES = {
     "decode_key": "keys",
     "diff_versions": "read.compare_versions",
     "encode_key": "keys",
-    "open_redis_store": "redis.versions",
     "open_remote": "replicas.sync",
     "open_store": "store",
     "parse_key": "keys",

@@ -93,7 +93,7 @@ def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> Mode
 
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
-    """The result of `forecache.models.registry.report.evaluation.evaluate_model` for a version, and its training history."""
+    """A version's result of `forecache.models.registry.report.evaluation.evaluate_model`, and its training history."""
     path = download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
     evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation

@@ -1,4 +1,4 @@
-"""Entry point of the process that fits an estimator: `python -m forecache.models.training.estimator --spec spec.json`."""
+"""The process that fits an estimator: `python -m forecache.models.training.estimator --spec spec.json`."""
 
 import argparse
 import os

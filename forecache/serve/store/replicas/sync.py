@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forecache.base.folders import Folder, open_folder
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import Served
@@ -42,9 +43,7 @@ def sync_targets(
     """
     done: dict[str, Any] = {}
     if pipeline is not None and pipeline.publish is not None and pipeline.publish.backend == "redis":
-        from forecache.plugins.redis.versions import open_redis_store
-
-        done["redis"] = open_redis_store(settings, pipeline.name).load(store, progress=progress)
+        done["redis"] = load_hook("redis", "open_store")(settings, pipeline.name).load(store, progress=progress)
     if settings.store_remote:
         from forecache.serve.store.replicas.live_layer import push_stream_only_stores
         from forecache.serve.store.replicas.push_pull import push

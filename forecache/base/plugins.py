@@ -1,0 +1,180 @@
+"""The plug-ins: capabilities that can be left out, each a folder of `forecache/plugins/`, and what they add to the rest.
+
+Nothing outside a plug-in's folder imports it: it is reached by the names below, whose modules are imported at first
+use. Without the folder, everything else works.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from forecache.base.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What a plug-in adds. Each value names an attribute of a module in its folder, as "module:attribute".
+
+    Attributes:
+        commands: Commands of `forecache` by name, each with its line of help.
+        simulations: The same for `forecache simulate`.
+        checks: Checks of `forecache doctor`: functions of the settings that return a `Finding`.
+        hooks: Whatever else the rest asks for by name, with `load_hook`.
+    """
+
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    checks: Mapping[str, str] = field(default_factory=dict)
+    hooks: Mapping[str, str] = field(default_factory=dict)
+
+
+PLUGINS = {
+    "alerts": Plugin(
+        commands={
+            "alerts": ("command:alerts", "Look for what is wrong, and tell what is new."),
+        },
+        checks={"alerts": "check:check_alerts"},
+    ),
+    "backfill": Plugin(
+        hooks={
+            "backfill_days": "stream_tables:backfill_days",
+            "recompute_table": "stream_tables:recompute_table",
+        },
+    ),
+    "cost": Plugin(
+        commands={
+            "advise": ("advise_command:advise", "What to set differently, from measured use, and what it saves."),
+            "cost": ("command:cost", "What stages, training, storage and replicas cost a day."),
+        },
+        simulations={
+            "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them."),
+        },
+    ),
+    "databases": Plugin(
+        hooks={
+            "text_batches": "database:text_batches",
+            "require_database": "database:require_database",
+        },
+    ),
+    "drift": Plugin(
+        commands={
+            "monitor": ("command:monitor", "Drift, realised performance, and whether to train again."),
+            "drift": ("command:drift", "Show how far an as-of date's scores have moved."),
+        },
+    ),
+    "explain": Plugin(
+        commands={
+            "explain": ("command:explain", "Follow an answer back to its data, model and code."),
+        },
+    ),
+    "lineage": Plugin(
+        commands={
+            "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
+        },
+    ),
+    "mail": Plugin(
+        commands={
+            "mail": ("command:mail", "Send a mailing's messages about what is published."),
+        },
+        checks={"mail": "check:check_mail"},
+    ),
+    "parity": Plugin(
+        commands={
+            "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
+        },
+    ),
+    "protocols": Plugin(
+        commands={
+            "bento": ("command:bento", "Write a BentoML service for a release of a real-time model."),
+        },
+    ),
+    "recommend": Plugin(
+        hooks={
+            "write_report": "evaluation.report:write_report",
+        },
+    ),
+    "redis": Plugin(
+        hooks={
+            "open_store": "versions:open_redis_store",
+            "read_remote": "realtime_lookups:read_remote",
+        },
+    ),
+    "rollouts": Plugin(
+        commands={
+            "rollouts": ("command:rollouts", "Move rollouts of releases on, or return them, by the request log."),
+            "rollout": ("command:rollout", "Pause, resume, return or finish the rollout of a release."),
+        },
+        simulations={
+            "rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found."),
+        },
+    ),
+    "spark_stream": Plugin(
+        hooks={
+            "engine": "engine:SparkEngine",
+        },
+    ),
+    "status": Plugin(
+        commands={
+            "status": ("command:status", "How the reader and the project are, and what is not well."),
+        },
+    ),
+    "torch": Plugin(),
+    "tune": Plugin(
+        commands={
+            "tune": ("command:tune", "Search for better hyperparameters."),
+        },
+    ),
+}
+
+
+def load_hook(plugin: str, name: str) -> Any:
+    """Return what a plug-in adds under a name of its `hooks`.
+
+    Raises:
+        UnavailableError: This installation has no such plug-in.
+    """
+    if not is_installed(plugin):
+        raise UnavailableError(
+            f"This installation of Forecache has no plug-in {plugin!r}.",
+            remedy=f"Install Forecache with its folder forecache/plugins/{plugin}.",
+        )
+    return _load(plugin, PLUGINS[plugin].hooks[name])
+
+
+def find_hooks(name: str) -> Iterator[Any]:
+    """What each plug-in that is installed adds under a name of its `hooks`, in the order of `PLUGINS`."""
+    for plugin, added in PLUGINS.items():
+        if name in added.hooks and is_installed(plugin):
+            yield _load(plugin, added.hooks[name])
+
+
+def find_commands(group: str = "commands") -> dict[str, tuple[str, str]]:
+    """The commands of all plug-ins that are installed: name -> ("module:attribute", help)."""
+    return {
+        name: (f"forecache.plugins.{plugin}.{place}", text)
+        for plugin, added in PLUGINS.items()
+        if is_installed(plugin)
+        for name, (place, text) in getattr(added, group).items()
+    }
+
+
+def find_checks() -> Iterator[tuple[str, Any]]:
+    """The checks of all plug-ins that are installed, by name."""
+    for plugin, added in PLUGINS.items():
+        if is_installed(plugin):
+            yield from ((name, _load(plugin, place)) for name, place in added.checks.items())
+
+
+@cache
+def is_installed(plugin: str) -> bool:
+    """Return whether the plug-in's folder is there."""
+    return importlib.util.find_spec(f"forecache.plugins.{plugin}") is not None
+
+
+@cache
+def _load(plugin: str, place: str) -> Any:
+    module, attribute = place.split(":")
+    return getattr(importlib.import_module(f"forecache.plugins.{plugin}.{module}"), attribute)
