@@ -1,4 +1,4 @@
-"""The plug-ins: capabilities that can be left out, each a folder of `forecache/plugins/`, and what they add to the rest.
+"""The plug-ins: capabilities that can be left out, each a folder of `forecache/plugins/`, and what each adds.
 
 Nothing outside a plug-in's folder imports it: it is reached by the names below, whose modules are imported at first
 use. Without the folder, everything else works.

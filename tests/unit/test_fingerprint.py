@@ -5,6 +5,7 @@ import functools
 import importlib
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from sample_project.pipelines.visits import returns
 
 from forecache.base.errors import SettingsError
-from forecache.declare import EstimatorModel, Features, Output, Segment
+from forecache.base.settings import load_settings
+from forecache.declare import EstimatorModel, Features, Output, Segment, Window
 from forecache.declare.code import fingerprint
 
 FACTOR = 3
@@ -309,3 +311,16 @@ def test_a_project_in_an_archive_counts_too(tmp_path: Path, monkeypatch: pytest.
         for name in [name for name in sys.modules if name.partition(".")[0] == "zipped"]:
             del sys.modules[name]
     assert found[0] != found[1]
+
+
+def test_moving_a_class_or_function_of_forecache_to_another_module_changes_no_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    window = Window("n", "count", 2)
+    before = fingerprint(window=window, function=load_settings)
+    monkeypatch.setattr(Window, "__module__", "forecache.elsewhere")
+    moved = types.FunctionType(load_settings.__code__, {**load_settings.__globals__, "__name__": "forecache.other"})
+    moved.__qualname__, moved.__kwdefaults__ = load_settings.__qualname__, load_settings.__kwdefaults__
+    moved.__defaults__ = load_settings.__defaults__
+    assert fingerprint(window=window, function=moved) == before
+    assert fingerprint(window=dataclasses.replace(window, days=3), function=moved) != before

@@ -12,7 +12,7 @@ from forecache.base.settings import PROJECT_ROOT
 from forecache.kit.delta.dataset import open_dataset, open_native
 
 _VALUES = ["a b", "x%y", "100%25", "c:d", "ü", "s/t", "p?q#r", "a+b=c", "plain", None]
-_HELPER = PROJECT_ROOT / "forecache" / "lake" / "delta" / "dataset.py"
+_HELPER = PROJECT_ROOT / "forecache/kit/delta/dataset.py"
 _CODE = ("forecache", "assets", "resources", "jobs", "dagster_project", "examples", "benchmarks", "tests", "docs")
 S3 = {"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
 

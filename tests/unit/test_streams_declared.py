@@ -26,7 +26,7 @@ from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.plan import LAST_DAY
 from forecache.stream.live_layers import layers_of
 
-PLAIN_FINGERPRINT, PLAIN_CONTRACT = "156700254554bdab", "577ffdf53d46f7e1"
+PLAIN_FINGERPRINT, PLAIN_CONTRACT = "3cb9e7518dd02217", "28504cccd9630e1b"
 
 
 def test_a_stream_says_where_its_rows_go() -> None:
