@@ -50,7 +50,7 @@ def check(plugin: str, *, tests: bool) -> bool:
         commands = {
             "imports": [sys.executable, "-c", _IMPORT_ALL, *PACKAGES],
             "help": [sys.executable, "-c", "from forecache.cli.main import main; raise SystemExit(main(['--help']))"],
-            "types": [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache/without")],
+            "types": [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / f".mypy_cache/without-{plugin}")],
         }
         if tests:
             commands["tests"] = [sys.executable, "-m", "pytest", "-q", *unit_tests_without(plugin, tree)]

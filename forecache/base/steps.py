@@ -83,3 +83,6 @@ rebuilt; rows removed that no version needs; the layer compared and equal to the
 
 topic_step = Steps("produced", "flushed", "sent")
 """Steps of sending answers to a topic: a message, all messages of a transaction before its commit, the commit."""
+
+mail_step = Steps("begun", "intended", "at the last byte", "sent", "answered", "noted", "recorded")
+"""Steps of a mailing's message or its batch."""

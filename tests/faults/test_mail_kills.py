@@ -20,8 +20,8 @@ from shelf_lake import LAST, copy_of, lists_by_hand, purchases
 from warm import assert_valid_log, processes, start
 
 from forecache.base.settings import Settings
-from forecache.plugins.mail.journal import mail_step
-from forecache.plugins.mail.ledger import MAIL_TABLE
+from forecache.base.steps import mail_step
+from forecache.base.table_names import MAIL_TABLE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -31,11 +31,11 @@ from shelf_project.pipelines.shelf import offers
 
 from forecache.base.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.settings import Settings
+from forecache.base.steps import mail_step
+from forecache.base.table_names import MAIL_TABLE
 from forecache.declare import Snapshot, TableSource
 from forecache.kit.delta.tables import open_table
 from forecache.plugins.mail.choose import sending_order
-from forecache.plugins.mail.journal import mail_step
-from forecache.plugins.mail.ledger import MAIL_TABLE
 from forecache.plugins.mail.stage import mail, write_messages
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from forecache.declare.mailings.templates import check_template, compile_templat
 from forecache.declare.recommenders.recommender import Recommender
 from forecache.declare.sources.source import Source
 from forecache.declare.sources.table_source import AnySource
+from forecache.kit.smtp import is_address
 
 if TYPE_CHECKING:
     import jinja2
@@ -164,16 +165,6 @@ def address_of(text: str) -> str:
 
     found = getaddresses([text]) if len(text.splitlines()) == 1 else []
     return found[0][1] if len(found) == 1 else ""
-
-
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
-
-
-def is_address(text: str) -> bool:
-    """True for an address that any SMTP server takes: ASCII, without quotes (RFC 5321, 4.1.2 and 4.5.3.1)."""
-    return len(text) <= 254 and text.find("@") <= 64 and _ADDRESS.fullmatch(text) is not None
 
 
 def _read_template(name: str, what: str, path: Path) -> str:

@@ -16,6 +16,7 @@ from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import lock, write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
+from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.delta.small_tables import Filter
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE
@@ -25,7 +26,6 @@ from forecache.plugins.lineage.fact import Fact
 from forecache.plugins.lineage.receivers import Receiver, configured_receivers
 from forecache.plugins.lineage.record_facts import PUBLISHED, gate_facts, ingest_facts, mail_facts, publish_facts
 from forecache.plugins.lineage.stage_facts import stage_facts
-from forecache.plugins.mail.ledger import MAIL_TABLE
 
 _FIRST_LOOK = timedelta(days=1)
 _LATE = timedelta(days=1)

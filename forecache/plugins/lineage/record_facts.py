@@ -7,13 +7,12 @@ from typing import Any
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.base.table_names import QUARANTINE, RAW
+from forecache.base.table_names import MAIL_TABLE, QUARANTINE, RAW
 from forecache.kit.delta.small_tables import Filter, read_small_table
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.plugins.lineage import naming
 from forecache.plugins.lineage.fact import Dataset, Fact
-from forecache.plugins.mail.ledger import MAIL_TABLE
 from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
 

@@ -13,7 +13,7 @@ def check_mail(settings: Settings) -> Finding:
         ForecacheError: The settings are wrong, or the server cannot be used.
     """
     from forecache.declare.loading import read_project
-    from forecache.plugins.mail.relay import Relay
+    from forecache.kit.smtp import Relay
 
     mailings = ", ".join(read_project(settings).mailings)
     if not mailings:

@@ -12,26 +12,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forecache.base.files import lock, write_durably
 from forecache.base.settings import Settings
-from forecache.base.steps import Steps
-
-if TYPE_CHECKING:
-    from forecache.plugins.mail.ledger import State
-
-mail_step = Steps("begun", "intended", "at the last byte", "sent", "answered", "noted", "recorded")
-"""Steps of a message or its batch, at which tests kill the process."""
-
-
-@dataclass(frozen=True)
-class ServerAnswer:
-    """The server's answer to a message."""
-
-    state: "State"
-    code: int
-    reason: str
+from forecache.base.steps import mail_step
+from forecache.kit.smtp import ServerAnswer
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
+from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.delta.small_tables import append_to_small_table, read_small_table, row_schema
 from forecache.kit.delta.tables import table_exists, table_version
 
-MAIL_TABLE = "mail_ledger"
 CLAIM = timedelta(minutes=15)
 """A batch that another installation has marked as intended counts as being sent for this time."""
 

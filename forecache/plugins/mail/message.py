@@ -11,10 +11,10 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import Any
 
-from forecache.declare.mailings.mailing import Mailing, address_of, is_address
+from forecache.declare.mailings.mailing import Mailing, address_of
 from forecache.declare.mailings.templates import fill
+from forecache.kit.smtp import one_line
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -73,17 +73,3 @@ def message_of(
         message.add_alternative(_NOT_IN_TEXT.sub(" ", texts["html"]), subtype="html")
         message.set_boundary(f"=={identity[1:33]}")
     return message.as_bytes()
-
-
-def one_line(text: object) -> str:
-    return _CONTROL.sub(" ", str(text)).strip()
-
-
-def usable_address(text: str | None) -> str:
-    """The address as SMTP takes it, its domain in ASCII (IDNA); "" if it is not valid."""
-    local, _, domain = (text or "").strip().rpartition("@")
-    try:
-        found = f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"
-    except UnicodeError:
-        return ""
-    return found if is_address(found) else ""

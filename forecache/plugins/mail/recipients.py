@@ -10,12 +10,13 @@ from forecache.declare import Source, TableSource
 from forecache.declare.mailings.mailing import Mailing
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_existing, open_table
+from forecache.kit.smtp import usable_address
 from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, state_file
 from forecache.lake.ingest.pending import pending_files
 from forecache.lake.sources.state_rows import existing_table_rows
 from forecache.lake.sources.tables.pinned_table import source_error
 from forecache.lake.sources.tables.pins import Pins
-from forecache.plugins.mail.message import Recipient, usable_address
+from forecache.plugins.mail.message import Recipient
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,8 +19,8 @@ from shelf_project.pipelines.shelf import offers
 from warm import die, processes, start
 
 from forecache.base.settings import Settings, load_settings
-from forecache.plugins.mail.journal import mail_step
-from forecache.plugins.mail.ledger import MAIL_TABLE
+from forecache.base.steps import mail_step
+from forecache.base.table_names import MAIL_TABLE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

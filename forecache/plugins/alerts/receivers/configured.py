@@ -51,8 +51,8 @@ def _email_receivers(settings: Settings) -> list[AlertReceiver]:
     addresses = [address.strip() for address in settings.alert_email.split(",") if address.strip()]
     if not addresses:
         return []
+    from forecache.kit.smtp import usable_address
     from forecache.plugins.alerts.receivers.email import Email
-    from forecache.plugins.mail.message import usable_address
 
     if not settings.smtp_host:
         raise SettingsError("FORECACHE_ALERT_EMAIL is set, and no SMTP server.", remedy="Set FORECACHE_SMTP_HOST.")

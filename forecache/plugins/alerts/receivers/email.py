@@ -8,9 +8,8 @@ from email.utils import format_datetime, parseaddr
 from forecache.base.errors import ForecacheError
 from forecache.base.posting import PostFailure
 from forecache.base.settings import Settings
+from forecache.kit.smtp import Relay, one_line
 from forecache.plugins.alerts.message import Message
-from forecache.plugins.mail.message import one_line
-from forecache.plugins.mail.relay import Relay
 
 _SUBJECT = 150
 

@@ -1,4 +1,4 @@
-"""The SMTP server that sends the messages, and its answer to each."""
+"""The SMTP server that sends messages, its answer to each, and the addresses that it takes."""
 
 import re
 import smtplib
@@ -6,15 +6,32 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal
 
 from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.settings import Settings
-from forecache.plugins.mail.journal import ServerAnswer, mail_step
+from forecache.base.steps import mail_step
 
 _TRIES, _PAUSE_S = 3, 1.0
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
+_ADDRESS_IN_TEXT = re.compile(r"[^\s<>@]+@[^\s<>@]+")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class ServerAnswer:
+    """The server's answer to a message."""
+
+    state: Literal["accepted", "refused", "deferred", "in doubt"]
+    code: int
+    reason: str
 
 
 class Relay:
@@ -150,9 +167,28 @@ class Relay:
 
     @staticmethod
     def _without_addresses(text: str) -> str:
-        return " ".join(_ADDRESS.sub("(address)", text).split())
+        return " ".join(_ADDRESS_IN_TEXT.sub("(address)", text).split())
 
     def _close(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+
+def one_line(text: object) -> str:
+    return _CONTROL.sub(" ", str(text)).strip()
+
+
+def is_address(text: str) -> bool:
+    """True for an address that any SMTP server takes: ASCII, without quotes (RFC 5321, 4.1.2 and 4.5.3.1)."""
+    return len(text) <= 254 and text.find("@") <= 64 and _ADDRESS.fullmatch(text) is not None
+
+
+def usable_address(text: str | None) -> str:
+    """The address as SMTP takes it, its domain in ASCII (IDNA); "" if it is not valid."""
+    local, _, domain = (text or "").strip().rpartition("@")
+    try:
+        found = f"{local}@{domain if domain.isascii() else domain.encode('idna').decode()}"
+    except UnicodeError:
+        return ""
+    return found if is_address(found) else ""
