@@ -9,6 +9,7 @@ EXTRA_OF = {
     "lmdb": "reader",
     "numpy": "reader",
     "orjson": "reader",
+    "prometheus_client": "reader",
     "uvloop": "reader",
     "httpx": "client",
     "deltalake": "lake",

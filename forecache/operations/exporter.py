@@ -6,16 +6,15 @@ They are read from tables and files that stages and streams write anyway, so exp
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from forecache.kit.metrics import batch as metrics
-from forecache.kit.metrics.metric import Metric
-from forecache.kit.metrics.page import CONTENT_TYPE, Labels, MetricsPage
+from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage, six_digits
 from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.models.registry.promotions import Promotion, all_promotions
 from forecache.plugins.drift.measurements import Measurement, all_measurements
@@ -24,11 +23,6 @@ from forecache.serve.store.manifest import Manifest
 from forecache.stream.status.stream_metrics import add_streams
 
 Of = tuple[str, str]
-_OF_METRICS: tuple[tuple[Metric, Callable[[Measurement], float | None]], ...] = (
-    (metrics.MONITORED_VALUE, lambda row: row.value),
-    (metrics.MONITORED_LOW, lambda row: row.effect_low),
-    (metrics.MONITORED_HIGH, lambda row: row.effect_high),
-)
 
 
 def batch_page(settings: Settings) -> str:
@@ -39,7 +33,7 @@ def batch_page(settings: Settings) -> str:
     _add_gate(page, all_promotions(settings))
     _add_monitoring(page, all_measurements(settings))
     add_streams(page, settings)
-    page.add_value(metrics.EXPORTED, f"{time.time():.0f}")
+    page.add_values([("forecache_batch_exported_timestamp_seconds", round(time.time()))])
     return page.text()
 
 
@@ -48,13 +42,18 @@ def _add_stages(page: MetricsPage, rows: list[StageRecord]) -> None:
     of: dict[Of, list[StageRecord]] = {}
     for row in rows:
         of.setdefault((row.stage, row.subject), []).append(row)
-    last = {about: some[-1] for about, some in sorted(of.items())}
-    newest = {about: max((row.night for row in of[about] if row.night), default=None) for about in last}
-    page.add(metrics.MATERIALIZATIONS, ((about, len(of[about])) for about in last))
-    page.add(metrics.LAST_SUCCESS, ((about, _unix_seconds(row.recorded_at)) for about, row in last.items()))
-    page.add(metrics.LAST_DURATION, ((about, f"{row.seconds:.3f}") for about, row in last.items()))
-    page.add(metrics.LAST_ROWS, ((about, row.rows) for about, row in last.items()))
-    page.add(metrics.NEWEST_AS_OF, ((about, _end_of_date(night)) for about, night in newest.items() if night))
+    page.add_each(
+        sorted(of.items()),
+        {
+            "forecache_batch_materializations_total": len,
+            "forecache_batch_last_success_timestamp_seconds": lambda some: _unix_seconds(some[-1].recorded_at),
+            "forecache_batch_last_duration_seconds": lambda some: round(some[-1].seconds, 3),
+            "forecache_batch_last_rows": lambda some: some[-1].rows,
+            "forecache_batch_newest_as_of_timestamp_seconds": lambda some: _end_of_date(
+                max((row.night for row in some if row.night), default=None)
+            ),
+        },
+    )
 
 
 def _current_manifests(settings: Settings) -> dict[str, Manifest]:
@@ -67,41 +66,41 @@ def _current_manifests(settings: Settings) -> dict[str, Manifest]:
 
 
 def _add_stores(page: MetricsPage, current: dict[str, Manifest]) -> None:
-    page.add(metrics.STORE_VERSION, (((name,), each.version) for name, each in current.items()))
-    page.add(metrics.STORE_KEYS, (((name,), each.rows) for name, each in current.items()))
-    page.add(metrics.STORE_BYTES, (((name,), each.size_bytes) for name, each in current.items()))
-    page.add(metrics.STORE_SEGMENTS, (((name,), len(each.segments)) for name, each in current.items()))
-    page.add(
-        metrics.STORE_PUBLISHED,
-        (((name,), _unix_seconds(each.published_time)) for name, each in current.items()),
-    )
-    page.add(metrics.STORE_AS_OF, (((name,), _unix_seconds(each.as_of_end)) for name, each in current.items()))
-    overdue = {name: each.overdue_after for name, each in current.items()}
-    page.add(
-        metrics.STORE_STALE_AFTER, (((name,), _unix_seconds(at)) for name, at in overdue.items() if at is not None)
+    page.add_each(
+        current.items(),
+        {
+            "forecache_store_version": lambda each: each.version,
+            "forecache_store_keys": lambda each: each.rows,
+            "forecache_store_size_bytes": lambda each: each.size_bytes,
+            "forecache_store_segments": lambda each: len(each.segments),
+            "forecache_store_published_timestamp_seconds": lambda each: _unix_seconds(each.published_time),
+            "forecache_store_as_of_timestamp_seconds": lambda each: _unix_seconds(each.as_of_end),
+            "forecache_store_stale_after_timestamp_seconds": lambda each: (
+                None if each.overdue_after is None else _unix_seconds(each.overdue_after)
+            ),
+        },
     )
 
 
 def _add_gate(page: MetricsPage, rows: list[Promotion]) -> None:
     """Args: rows: The oldest first."""
-    champions: dict[Labels, int] = {}
-    judged: dict[Labels, int] = {}
-    decisions: dict[Labels, int] = {}
+    champions: dict[str, int] = {}
+    judged: dict[str, int] = {}
+    decisions: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         if row.verdict == "begun":
             continue
         if row.to_version is not None:
-            champions[(row.pipeline,)] = row.to_version
+            champions[row.pipeline] = row.to_version
         if row.action == "gate":
-            judged[(row.pipeline,)] = int(row.verdict != "failed")
-        about = (row.pipeline, row.action, row.verdict)
-        decisions[about] = decisions.get(about, 0) + 1
-    page.add(metrics.CHAMPION, champions.items())
-    page.add(metrics.GATE_PASSED, judged.items())
-    page.add(metrics.GATE_DECISIONS, sorted(decisions.items()))
+            judged[row.pipeline] = int(row.verdict != "failed")
+        decisions[row.pipeline, row.action, row.verdict] += 1
+    page.add("forecache_gate_champion_version", champions.items())
+    page.add("forecache_gate_last_passed", judged.items())
+    page.add("forecache_gate_decisions_total", sorted(decisions.items()))
 
 
-def _add_monitoring(page: MetricsPage, rows: Iterable[Measurement]) -> None:
+def _add_monitoring(page: MetricsPage, rows: list[Measurement]) -> None:
     """Add the figures of the newest as-of date of each pipeline and kind."""
     newest: dict[Of, date] = {}
     for row in rows:
@@ -112,24 +111,26 @@ def _add_monitoring(page: MetricsPage, rows: Iterable[Measurement]) -> None:
         for row in rows
         if row.night == newest[row.pipeline, row.kind]
     }
-    metric_rows = {about[:3]: row for about, row in shown.items() if row.kind in ("estimate", "performance")}
-    page.add(metrics.MONITORED_EFFECT, ((about, _number(row.effect)) for about, row in shown.items()))
-    for metric, value in _OF_METRICS:
-        known = [(about, value(row)) for about, row in metric_rows.items()]
-        page.add(metric, ((about, _number(each)) for about, each in known if each is not None))
-    page.add(metrics.MONITORED_NIGHT, ((about, _end_of_date(night)) for about, night in newest.items()))
+    page.add("forecache_monitoring_effect", ((about, six_digits(row.effect)) for about, row in shown.items()))
+    page.add_each(
+        {about[:3]: row for about, row in shown.items() if row.kind in ("estimate", "performance")}.items(),
+        {
+            "forecache_monitoring_value": lambda row: six_digits(row.value),
+            "forecache_monitoring_effect_low": lambda row: six_digits(row.effect_low),
+            "forecache_monitoring_effect_high": lambda row: six_digits(row.effect_high),
+        },
+    )
+    page.add_each(newest.items(), {"forecache_monitoring_as_of_timestamp_seconds": _end_of_date})
 
 
-def _number(value: float) -> str:
-    return f"{value:.6g}"
+def _unix_seconds(at: datetime | None) -> float:
+    return float("nan") if at is None else round(at.timestamp())
 
 
-def _unix_seconds(at: datetime | None) -> str:
-    return "NaN" if at is None else f"{at.timestamp():.0f}"
-
-
-def _end_of_date(night: date) -> str:
+def _end_of_date(night: date | None) -> float | None:
     """Unix time of the midnight (UTC) that ends a date."""
+    if night is None:
+        return None
     return _unix_seconds(datetime(night.year, night.month, night.day, tzinfo=timezone.utc) + timedelta(days=1))
 
 

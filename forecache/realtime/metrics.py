@@ -3,7 +3,7 @@
 Each model has a named block of 64-bit cells; the Prometheus page adds up the blocks of all workers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from forecache.realtime.answer.request_answer import RequestAnswer
 from forecache.realtime.log.row_counters import CELLS as LOG_CELLS
@@ -11,7 +11,7 @@ from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
 from forecache.realtime.workers.path_counters import GAUGES as WORKER_GAUGES
 from forecache.realtime.workers.path_counters import PathCounters
-from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES
+from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, WorkerMetrics
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
@@ -19,24 +19,29 @@ STAGES = ("wait", "parse", "lookup", "transform", "model", "ladder", "render")
 BUCKETS = 24
 """Bucket i counts answers sent less than 2**i microseconds after arrival; the last bucket counts all slower ones."""
 
-CELLS = (
+_OWN = (
     *(f"rung_{rung}" for rung in RUNGS),
     *(f"why_{reason}" for reason in REASONS),
     *(f"stage_{stage}" for stage in STAGES),
     "answers", "in_time", "late", "flagged", "seconds", "release", "live", "in_loop",
     "swaps", "swap_failures", "p99_us", "damaged",
 )  # fmt: skip
-CELL = {name: place for place, name in enumerate(CELLS)}
-_LATENCY = len(CELLS)
+_LATENCY = len(_OWN)
 _WORKERS = _LATENCY + BUCKETS
 _LOG = _WORKERS + len(WORKER_CELLS)
 _BLOCK = _LOG + len(LOG_CELLS)
+CELL = {
+    name: start + place
+    for start, names in ((0, _OWN), (_WORKERS, WORKER_CELLS), (_LOG, LOG_CELLS))
+    for place, name in enumerate(names)
+}
+"""Place of each cell by its name, including those of `PathCounters` and `LogCounters`."""
 _NAME_BYTES = 64
 CANDIDATE = "@candidate"
 _MODEL_BYTES = 64 * 1024
 MAX_MODELS = _MODEL_BYTES // (_BLOCK * 8 + _NAME_BYTES)
 assert _MODEL_BYTES < EXTENSION_BYTES
-GAUGES = ("release", "live", "in_loop", "p99_us", "damaged")
+GAUGES = ("release", "live", "in_loop", "p99_us", "damaged", *WORKER_GAUGES)
 
 
 class ModelCells:
@@ -79,14 +84,9 @@ class ModelCells:
         cells[_WAIT + 6] += max(0, elapsed - spent)
 
     @property
-    def path_cells(self) -> memoryview:
-        """Cells of the `PathCounters`: of the model's worker processes, circuit breaker and cache."""
-        return self.cells[_WORKERS:_LOG]
-
-    @property
     def path_counters(self) -> PathCounters:
-        """Counters over `path_cells`."""
-        return PathCounters(self.path_cells)
+        """Counters of the model's worker processes, circuit breaker and cache."""
+        return PathCounters(self.cells[_WORKERS:_LOG])
 
     @property
     def log_counters(self) -> LogCounters:
@@ -149,8 +149,26 @@ class RealtimeMetrics:
         for _, block in self.models():
             for name in GAUGES:
                 block.cells[CELL[name]] = 0
-            for name in WORKER_GAUGES:
-                block.path_cells[WORKER_CELLS.index(name)] = 0
 
     def _name(self, place: int) -> bytes:
         return bytes(self._names[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0")
+
+
+def blocks_by_model(workers: Iterable[WorkerMetrics]) -> dict[str, list[ModelCells]]:
+    """Return the cells of each model in workers that count it, in alphabetical order."""
+    found: dict[str, list[ModelCells]] = {}
+    for worker in workers:
+        for name, block in RealtimeMetrics(worker.extension).models():
+            found.setdefault(name, []).append(block)
+    return dict(sorted(found.items()))
+
+
+def serving_blocks(blocks: Iterable[ModelCells]) -> list[ModelCells]:
+    """Return the cells of those workers that serve the model now, of live ones."""
+    return [block for block in blocks if block.cells[CELL["live"]]]
+
+
+def sum_cell(blocks: Iterable[ModelCells], name: str) -> int:
+    """Return the sum of a cell over workers."""
+    place = CELL[name]
+    return sum(block.cells[place] for block in blocks)

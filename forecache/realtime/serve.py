@@ -82,7 +82,7 @@ class RealtimeExtension:
             return ""
         from forecache.realtime.http.prometheus import metrics_page
 
-        settings, served = self._context.settings, self._models.served
+        settings, served = self._context.settings, dict(self._models.served)
         references = {name: each.loaded.reference for name, each in served.items() if each.loaded.reference}
         return metrics_page(
             self._context.runtime, settings.request_log_path, references, drift_window_s=settings.reader_drift_window_s

@@ -128,7 +128,7 @@ def test_a_request_that_kills_its_process_is_answered_and_counted(reader: Runnin
 
     assert eventually(is_told_in_time)  # on a busy machine the deadline may come first
     assert eventually(lambda: ask(reader)["rung"] == "model")
-    assert metric(reader, 'model_processes_replaced_total{model="ranking",cause="crashed"}') >= 1
+    assert metric(reader, 'model_processes_replaced_total{cause="crashed",model="ranking"}') >= 1
     assert eventually(lambda: metric(reader, 'model_processes{model="ranking"}') == 2)
 
 

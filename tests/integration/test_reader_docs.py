@@ -15,7 +15,7 @@ from reader_support import RunningReader, churn_rows, running_reader, write_vers
 
 from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.kit.http.problems import KINDS
-from forecache.kit.metrics.glossary import all_metrics
+from forecache.kit.metrics.metric import METRICS
 from forecache.serve.reader import create_token
 from forecache.serve.store import Field, KeyColumn, KeySchema
 
@@ -118,7 +118,7 @@ def test_the_document_knows_the_paths_and_the_problems_there_are_and_the_glossar
         re.findall(r"^\| `(?:GET|POST) (\S+)`", TEXT, re.MULTILINE)
     )
     assert {kind.slug for kind in KINDS} <= set(re.findall(r"`([a-z-]+)`", TEXT))
-    assert set(names) <= set(all_metrics())
+    assert set(names) <= set(METRICS)
 
 
 def test_the_feast_configuration_is_the_one_that_the_sdk_is_tested_with() -> None:

@@ -54,7 +54,7 @@ def latest(reader: RunningReader) -> int:
     """Requests that were answered, as /metrics counts them at once."""
     lines = httpx.get(f"{reader.url}/metrics").text.splitlines()
     routes = [f'forecache_reader_requests_total{{route="{route}"' for route in ("one", "many", "feast", "realtime")]
-    return sum(int(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(tuple(routes)))
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(tuple(routes)))
 
 
 def named(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from monitoring_services import program
 
-from forecache.kit.metrics import reader as metrics
+from forecache.kit.metrics.metric import METRICS
 from forecache.plugins.cost.autoscale.autoscalers import Hpa, ScalingLimit
 
+IN_FLIGHT = METRICS["forecache_reader_in_flight_seconds_total"].name
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 KEDA_SPEC = {
@@ -88,16 +89,16 @@ def test_the_autoscaler_that_keda_makes_follows_kubernetes_schema() -> None:
 def test_the_adapter_makes_the_metric_of_the_autoscaler_from_one_that_the_reader_exports(tmp_path: Path) -> None:
     [rule] = yaml.safe_load((ROOT / "deploy" / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     [pods] = [each["pods"] for each in hpa()["spec"]["metrics"] if each["type"] == "Pods"]
-    assert rule["name"] == {"matches": metrics.IN_FLIGHT.name, "as": pods["metric"]["name"]}
-    assert rule["seriesQuery"].startswith(metrics.IN_FLIGHT.name + "{")
+    assert rule["name"] == {"matches": IN_FLIGHT, "as": pods["metric"]["name"]}
+    assert rule["seriesQuery"].startswith(IN_FLIGHT + "{")
     filled = (
         rule["metricsQuery"]
-        .replace("<<.Series>>", metrics.IN_FLIGHT.name)
+        .replace("<<.Series>>", IN_FLIGHT)
         .replace("<<.LabelMatchers>>", 'namespace="forecache",pod=~"forecache-reader-.*"')
         .replace("<<.GroupBy>>", "pod")
     )
     query = keda()["spec"]["triggers"][0]["metadata"]["query"]
-    assert metrics.IN_FLIGHT.name in query
+    assert IN_FLIGHT in query
     rules = tmp_path / "rules.yml"
     records = [{"record": f"test:{number}", "expr": text} for number, text in enumerate((filled, query))]
     rules.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": records}]}))

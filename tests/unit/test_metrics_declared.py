@@ -1,5 +1,6 @@
 """Metrics are declared once, by Prometheus's conventions, and docs/metrics.md lists them all."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forecache.base.errors import InputError
 from forecache.cli.main import main
-from forecache.kit.metrics.glossary import PARTS, all_metrics, metrics_of
-from forecache.kit.metrics.metric import Metric, counter, gauge, histogram
+from forecache.kit.metrics import page as page_module
+from forecache.kit.metrics.metric import METRICS, PARTS, Metric
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
 
 ROOT = Path(__file__).parents[2]
@@ -26,15 +27,15 @@ def test_what_is_no_address_is_named(address: str, capsys: pytest.CaptureFixture
 
 
 def test_no_name_is_declared_twice() -> None:
-    names = [metric.name for _, module in PARTS for metric in metrics_of(module)]
-    assert sorted(names) == sorted(all_metrics())
+    names = [metric.name for part in PARTS for metric in part.metrics]
+    assert sorted(names) == sorted(METRICS)
 
 
-def test_every_module_of_metrics_is_part_of_the_glossary() -> None:
-    folder = ROOT / "forecache/kit/metrics"
-    modules = {path.stem for path in folder.glob("*.py") if "metric import" in path.read_text()}
-    listed = {module.__name__.rpartition(".")[2] for _, module in PARTS}
-    assert modules - {"glossary", "page"} == listed
+def test_every_declared_metric_is_exported_and_every_exported_one_is_declared() -> None:
+    quoted = re.compile(r'"((?:forecache_(?:[a-z]+_)*[a-z]+)|process_\w+|http_server_\w+)"')
+    pages = [path for path in (ROOT / "forecache").rglob("*.py") if "MetricsPage" in path.read_text()]
+    named = {name for path in pages for name in quoted.findall(path.read_text())}
+    assert named == set(METRICS)
 
 
 @pytest.mark.parametrize(
@@ -54,27 +55,53 @@ def test_a_name_against_the_conventions_is_refused(name: str, kind: str) -> None
 
 def test_a_label_against_the_conventions_is_refused() -> None:
     with pytest.raises(ValueError, match="Model"):
-        gauge("forecache_release", "Something.", "Model")
+        Metric("forecache_release", "gauge", "Something.", ("Model",))
 
 
-def test_a_page_is_read_back_as_it_was_written() -> None:
+def declare(monkeypatch: pytest.MonkeyPatch, *metrics: Metric) -> None:
+    monkeypatch.setattr(page_module, "METRICS", {metric.name: metric for metric in metrics})
+
+
+def test_a_page_is_read_back_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(
+        monkeypatch,
+        Metric("forecache_seen_total", "counter", "Seen, with a \\ and\na second line.", ("name", "kind")),
+        Metric("forecache_took_seconds", "histogram", "Took.", ("name",)),
+    )
     page = MetricsPage()
     odd = 'a "quoted" \\ name\nof two lines'
-    page.add(counter("forecache_seen_total", "Seen, with a \\ and\na second line.", "name", "kind"), [((odd, "x"), 3)])
-    page.add_histogram(histogram("forecache_took_seconds", "Took.", "name"), ["0.5", "1"], [(("a",), [2, 0, 1], 4.5)])
+    page.add("forecache_seen_total", [((odd, "x"), 3), (("no value", "y"), None)])
+    page.add_histogram("forecache_took_seconds", ["0.5", "1"], [("a", [2, 0, 1], 4.5)])
     families = {family.name: family for family in text_string_to_metric_families(page.text())}
     [seen] = families["forecache_seen"].samples
     assert (seen.labels, seen.value) == ({"name": odd, "kind": "x"}, 3)
     assert families["forecache_seen"].documentation == "Seen, with a \\ and\na second line."
     took = families["forecache_took_seconds"].samples
     assert [(sample.name.rpartition("_")[2], sample.labels.get("le"), sample.value) for sample in took] == [
-        ("bucket", "0.5", 2), ("bucket", "1", 2), ("bucket", "+Inf", 3), ("sum", None, 4.5), ("count", None, 3),
+        ("bucket", "0.5", 2), ("bucket", "1", 2), ("bucket", "+Inf", 3), ("count", None, 3), ("sum", None, 4.5),
     ]  # fmt: skip
 
 
-def test_samples_have_a_value_for_each_label() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        MetricsPage().add(gauge("forecache_release", "Number.", "model", "arm"), [(("search",), 1)])
+def test_samples_have_a_value_for_each_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(monkeypatch, Metric("forecache_release", "gauge", "Number.", ("model", "arm")))
+    with pytest.raises(ValueError, match="forecache_release has the labels"):
+        MetricsPage().add("forecache_release", [("search", 1)])
+
+
+def test_a_thing_has_a_sample_of_each_metric_that_it_has_a_value_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(
+        monkeypatch, *(Metric(f"forecache_{name}", "gauge", "X.", ("model",)) for name in ("release", "age_seconds"))
+    )
+    page = MetricsPage()
+    page.add_each(
+        [("search", (1, None)), ("fraud", (2, 0.5))],
+        {"forecache_release": lambda each: each[0], "forecache_age_seconds": lambda each: each[1]},
+    )
+    found = {
+        family.name: {sample.labels["model"]: sample.value for sample in family.samples}
+        for family in text_string_to_metric_families(page.text())
+    }
+    assert found == {"forecache_release": {"search": 1, "fraud": 2}, "forecache_age_seconds": {"fraud": 0.5}}
 
 
 def test_shown_buckets_keep_all_that_was_counted() -> None:

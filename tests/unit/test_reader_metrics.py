@@ -1,13 +1,21 @@
 """Metrics: sums over workers, Prometheus' format, and counters that never go back."""
 
+import asyncio
+import gzip
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from monitoring_services import program
 from prometheus_client.parser import text_string_to_metric_families
 
+from forecache.base.settings import load_settings
+from forecache.serve.reader.http import routes
+from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.processes.prometheus import render
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import (
@@ -21,6 +29,20 @@ from forecache.serve.reader.processes.worker_metrics import (
 )
 
 BUILD = {"version": "1.2.3", "code_version": "", "python": "3.12.1"}
+
+
+class Asked:
+    """A call, and what it was answered."""
+
+    query_string = ""
+    arrived = 0
+    status, body = 0, b""
+
+    def __init__(self, method: str, path: str, headers: dict[str, str] | None = None) -> None:
+        self.method, self.path, self.headers = method, path, headers or {}
+
+    def respond(self, status: int, headers: object, body: bytes) -> None:
+        self.status, self.body = status, body
 
 
 @pytest.fixture
@@ -168,6 +190,51 @@ def test_durations_have_the_names_of_opentelemetry_too(runtime: ReaderSharedMemo
 
 def test_the_age_of_a_feature_view_is_its_freshness_too(runtime: ReaderSharedMemory) -> None:
     page = render(runtime, {"churn": 61.4, "household": 7.0}, build=BUILD, views=["household"]).decode()
-    assert 'forecache_reader_age_seconds{pipeline="household"} 7\n' in page
-    assert 'forecache_feature_freshness_seconds{feature_view="household"} 7\n' in page
+    assert 'forecache_reader_age_seconds{pipeline="household"} 7.0\n' in page
+    assert 'forecache_feature_freshness_seconds{feature_view="household"} 7.0\n' in page
     assert 'feature_view="churn"' not in page
+
+
+def test_a_worker_answers_others_while_it_renders_its_metrics(
+    runtime: ReaderSharedMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def render_slowly(*args: object, **kwargs: object) -> bytes:
+        assert goes_on.wait(60)
+        return b"forecache_reader_workers 1.0\n" * 100
+
+    monkeypatch.setattr(routes, "render", render_slowly)
+    app = ReaderApp(load_settings(home=str(tmp_path)), runtime)
+
+    async def ask() -> None:
+        scrape: Any = Asked("GET", "/metrics", headers={"accept-encoding": "gzip"})
+        other: Any = Asked("GET", "/healthz")
+        scraping = asyncio.ensure_future(app.handle(scrape))
+        await asyncio.sleep(0)
+        app.handle(other)
+        assert (scrape.status, other.status) == (0, 200)
+        goes_on.set()
+        await scraping
+        assert (scrape.status, gzip.decompress(scrape.body)) == (200, b"forecache_reader_workers 1.0\n" * 100)
+
+    asyncio.run(ask())
+    app.close()
+
+
+def test_metrics_that_cannot_be_rendered_are_a_problem(
+    runtime: ReaderSharedMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> bytes:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(routes, "render", fail)
+    app = ReaderApp(load_settings(home=str(tmp_path)), runtime)
+    scrape: Any = Asked("GET", "/metrics")
+
+    async def ask() -> None:
+        await app.handle(scrape)
+
+    asyncio.run(ask())
+    app.close()
+    assert (scrape.status, b"defect" in scrape.body) == (500, True)

@@ -17,7 +17,8 @@ from forecache.plugins.drift.live.cells import DriftCells
 from forecache.plugins.drift.live.reference import ABOVE, BELOW, NULL, SCORE, ColumnBins, DriftReference
 from forecache.plugins.drift.live.watch import REQUESTS, ROWS, DriftWatch, num_counts, open_watch
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.http.drift_metrics import LEAST_REQUESTS, add_drift, live_drift
+from forecache.realtime.http.drift_metrics import LEAST_REQUESTS, live_drift
+from forecache.realtime.http.prometheus import add_drift
 
 EVEN = tuple(k / 10 for k in range(1, 10))
 
@@ -215,7 +216,7 @@ def test_too_few_requests_have_no_effect_and_promtool_accepts_the_page() -> None
     for requests, has_effect in ((LEAST_REQUESTS - 1, False), (LEAST_REQUESTS, True)):
         page = MetricsPage()
         add_drift(page, drift_of(rng.random(requests), rng.random(requests))["page"])
-        assert ('forecache_drift_psi{model="search",column="price"}' in page.text()) == has_effect
+        assert ('forecache_drift_psi{column="price",model="search"}' in page.text()) == has_effect
     checked = subprocess.run(
         [program("promtool"), "check", "metrics"], input=page.text().encode(), capture_output=True, check=False
     )

@@ -31,14 +31,13 @@ def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
     The reader exports its own metrics. These are scraped at the address of --listen, or collected by a node exporter
     from the file of --textfile, whose name has to end in `.prom`. With --json, the glossary of all metrics is printed.
     """
-    from forecache.kit.metrics.glossary import all_metrics
-    from forecache.kit.metrics.glossary import render_glossary as tables
+    from forecache.kit.metrics.metric import METRICS, render_glossary
 
     if glossary:
-        click.echo(tables())
+        click.echo(render_glossary())
         return
     if wants_json():
-        print_json(list(all_metrics().values()))
+        print_json(list(METRICS.values()))
         return
     from forecache.operations.exporter import batch_page
 

@@ -1,4 +1,5 @@
 """Every metric that Forecache exports to Prometheus: declared once, written to a page, listed in a glossary.
 
-One module declares the metrics of one part. `docs/metrics.md` is generated from them (`make metrics-doc`).
+`declared.json` declares them by part: name, type, labels and help of each. `docs/metrics.md` is generated from it
+(`make metrics-doc`).
 """

@@ -1,10 +1,13 @@
-"""The declaration of a metric by Prometheus's conventions: name, type, help and labels.
+"""The declared metrics by Prometheus's conventions, and their glossary as Markdown.
 
 Source of the conventions: https://prometheus.io/docs/practices/naming/
 """
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -19,6 +22,8 @@ class Metric:
 
     Attributes:
         name: Name in base units; a counter's ends in `_total`.
+        kind: Counters grow from 0 at the start of the process that counts; gauges go up and down; histograms count
+            observations up to bounds, their sum, and their number.
         help: Meaning of the metric, as a sentence.
         labels: Names of its labels, in the order that samples give their values.
 
@@ -47,16 +52,38 @@ class Metric:
         return last if last in _UNITS else ""
 
 
-def counter(name: str, help_: str, *labels: str) -> Metric:
-    """Declare a number that only grows, from 0 at the start of the process that counts."""
-    return Metric(name, "counter", help_, labels)
+@dataclass(frozen=True)
+class Part:
+    """The metrics of one part of Forecache."""
+
+    title: str
+    about: str
+    metrics: tuple[Metric, ...]
 
 
-def gauge(name: str, help_: str, *labels: str) -> Metric:
-    """Declare a number that goes up and down."""
-    return Metric(name, "gauge", help_, labels)
+def _read_parts() -> Iterator[Part]:
+    for part in json.loads(Path(__file__).with_name("declared.json").read_text()):
+        declared = (Metric(name, kind, help_, tuple(labels)) for name, kind, labels, help_ in part["metrics"])
+        yield Part(part["title"], part["about"], tuple(declared))
 
 
-def histogram(name: str, help_: str, *labels: str) -> Metric:
-    """Declare counts of observations up to bounds, their sum, and their number."""
-    return Metric(name, "histogram", help_, labels)
+PARTS = tuple(_read_parts())
+METRICS = {metric.name: metric for part in PARTS for metric in part.metrics}
+"""Every metric by its name."""
+
+
+def render_glossary() -> str:
+    """The glossary in Markdown: a section with a table for each part."""
+    return "\n".join(_glossary_lines())
+
+
+def _glossary_lines() -> Iterator[str]:
+    for part in PARTS:
+        yield f"## {part.title}\n"
+        yield f"{part.about}\n"
+        yield "| Metric | Type | Unit | Labels | What it is |"
+        yield "| --- | --- | --- | --- | --- |"
+        for metric in part.metrics:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            yield f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |"
+        yield ""

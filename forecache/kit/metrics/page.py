@@ -1,35 +1,56 @@
-"""A page of metrics in Prometheus's text format, version 0.0.4.
+"""A page of metrics in Prometheus's text format, version 0.0.4, written by Prometheus's own library."""
 
-Source: https://prometheus.io/docs/instrumenting/exposition_formats/
-"""
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import TypeVar
 
-from collections.abc import Iterable, Sequence
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
-from forecache.kit.metrics.metric import Metric
+from forecache.kit.metrics.metric import METRICS, Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Labels = tuple[str, ...]
-"""Values of a metric's labels, in the order of its declaration."""
-_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+Labels = str | tuple[str, ...]
+"""Values of a metric's labels, in the order of its declaration; those of a single one may stand alone."""
+T = TypeVar("T")
 
 
-class MetricsPage:
-    """Builds a page, one metric at a time."""
+class MetricsPage(Collector):
+    """Builds a page, one declared metric at a time."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._families: list[Family] = []
 
-    def add(self, metric: Metric, samples: Iterable[tuple[Labels, object]]) -> None:
-        """Add a counter or gauge; without samples its help and type remain."""
-        self._add_head(metric)
-        self._lines += [f"{metric.name}{_format_labels(metric.labels, labels)} {value}" for labels, value in samples]
+    def add(self, name: str, samples: Iterable[tuple[Labels, float | None]]) -> None:
+        """Add a counter or gauge; without samples, or with none that has a value, its help and type remain."""
+        metric = METRICS[name]
+        family_type = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = family_type(name, metric.help, labels=metric.labels)
+        for labels, value in samples:
+            if value is not None:
+                family.add_metric(_check_labels(metric, labels), value)
+        self._families.append(family)
 
-    def add_value(self, metric: Metric, value: object) -> None:
-        """Add a counter or gauge without labels."""
-        self.add(metric, [((), value)])
+    def add_values(self, values: Iterable[tuple[str, float]]) -> None:
+        """Add counters and gauges without labels, by their names."""
+        for name, value in values:
+            self.add(name, [((), value)])
+
+    def add_each(self, things: Iterable[tuple[Labels, T]], values: Mapping[str, Callable[[T], float | None]]) -> None:
+        """Add several metrics, each with a sample for every thing that it has a value for.
+
+        Args:
+            things: By the labels that all the metrics have.
+            values: By the name of the metric, a function from a thing to its value.
+        """
+        shown = list(things)
+        for name, value_of in values.items():
+            self.add(name, ((labels, value_of(thing)) for labels, thing in shown))
 
     def add_histogram(
-        self, metric: Metric, bounds: Sequence[str], samples: Iterable[tuple[Labels, Sequence[int], object]]
+        self, name: str, bounds: Sequence[str], samples: Iterable[tuple[Labels, Sequence[int], float]]
     ) -> None:
         """Add a histogram.
 
@@ -37,31 +58,32 @@ class MetricsPage:
             bounds: Upper bounds of the buckets, in ascending order, as they are written.
             samples: Values of the labels; the observations in each bucket, beyond the last bound at the end; their sum.
         """
-        self._add_head(metric)
-        names = (*metric.labels, "le")
+        metric = METRICS[name]
+        family = HistogramMetricFamily(name, metric.help, labels=metric.labels)
         for labels, counts, total in samples:
-            below = 0
-            for bound, count in zip((*bounds, "+Inf"), counts, strict=True):
-                below += count
-                self._lines.append(f"{metric.name}_bucket{_format_labels(names, (*labels, bound))} {below}")
-            written = _format_labels(metric.labels, labels)
-            self._lines += [f"{metric.name}_sum{written} {total}", f"{metric.name}_count{written} {below}"]
+            buckets = zip((*bounds, "+Inf"), accumulate(counts), strict=True)
+            family.add_metric(_check_labels(metric, labels), list(buckets), total)
+        self._families.append(family)
+
+    def collect(self) -> Iterator[Family]:
+        """Yield the metrics; the library's name for it."""
+        return iter(self._families)
 
     def text(self) -> str:
         """The page; "" if nothing was added."""
-        return "".join(f"{line}\n" for line in self._lines)
-
-    def _add_head(self, metric: Metric) -> None:
-        help_ = metric.help.replace("\\", r"\\").replace("\n", r"\n")
-        self._lines += (f"# HELP {metric.name} {help_}", f"# TYPE {metric.name} {metric.kind}")
+        return generate_latest(self).decode()
 
 
-def _format_labels(names: Sequence[str], values: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return (
-        "{" + ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True)) + "}"
-    )
+def _check_labels(metric: Metric, labels: Labels) -> tuple[str, ...]:
+    values = (labels,) if isinstance(labels, str) else labels
+    if len(values) != len(metric.labels):
+        raise ValueError(f"{metric.name} has the labels {metric.labels}, not {len(values)} of them.")
+    return values
+
+
+def six_digits(value: float | None) -> float | None:
+    """A number rounded to six significant digits; None without one."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 def power_of_two_bounds(first: int, buckets: int) -> list[str]:

@@ -1,4 +1,10 @@
-"""Receivers of events: a file of JSON lines, or a server that takes OpenLineage's events over HTTP."""
+"""Receivers of events: a file of JSON lines, or a server that takes OpenLineage's events over HTTP.
+
+The transports of OpenLineage's client (version 1.54) do not keep what `docs/lineage.md` promises. Measured: the one for
+HTTP held up a stage for 9 s if the server answered 503, and for 39 s if it did not answer; it followed a redirect by a
+GET, so that an event of which nothing had arrived counted as taken; its errors name the URL, which may be a secret, and
+not what the server said. The one for files left half an event on a full disk, and does not sync.
+"""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""Metrics of live drift: the counts of all workers, and their distance from the training data."""
+"""The live drift of real-time models: the counts of all workers, and their distance from the training data."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,6 @@ import numpy as np
 
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, distance
-from forecache.kit.metrics import drift as metrics
-from forecache.kit.metrics.metric import Metric
-from forecache.kit.metrics.page import MetricsPage
 from forecache.plugins.drift.live.cells import Cells, DriftCells
 from forecache.plugins.drift.live.reference import ABOVE, BELOW, NULL, DriftReference
 from forecache.plugins.drift.live.watch import REQUESTS, ROWS, num_counts
@@ -20,13 +17,6 @@ from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
 
-_EFFECTS: tuple[tuple[Metric, "Callable[[LiveColumnDrift], float]"], ...] = (
-    (metrics.PSI, lambda column: column.distance.psi),
-    (metrics.JS, lambda column: column.distance.js),
-    (metrics.NULL_RATIO, lambda column: column.null_ratio),
-    (metrics.NULL_REFERENCE, lambda column: column.null_reference),
-    (metrics.OUT_OF_RANGE, lambda column: column.out_of_range),
-)
 SHIFT = 0.25
 """Population stability index that counts as a shift (Siddiqi 2006)."""
 LEAST_REQUESTS = 300
@@ -42,6 +32,16 @@ class LiveColumnDrift:
     null_ratio: float
     null_reference: float
     out_of_range: float
+
+
+@dataclass(frozen=True)
+class LiveBin:
+    """Rows in a bin since the start, and the share of the training data's rows in it."""
+
+    column: str
+    name: str
+    count: int
+    reference_share: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,15 @@ class ModelDrift:
                     before[NULL] / known,
                     (now[BELOW] + now[ABOVE]) / rows,
                 )
+
+    def bins(self) -> Iterator[LiveBin]:
+        """Yield the bins of each column."""
+        counts = self.total.tolist()
+        for place, column in enumerate(self.reference.columns):
+            now, before = self.reference.counts_by_bin(place, counts), self.reference.training_counts_by_bin(place)
+            rows = sum(before.values()) or 1
+            for name, count in now.items():
+                yield LiveBin(column.name, name, count, before[name] / rows)
 
 
 def live_drift(
@@ -121,36 +130,3 @@ def drift_of(name: str, models: ServedModels, runtime: ReaderSharedMemory, setti
         }
         for each in columns
     ]
-
-
-def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
-    """Add the metrics of live drift to a page."""
-    page.add(metrics.REQUESTS_COUNTED, (((name,), int(each.total[REQUESTS])) for name, each in found.items()))
-    page.add(metrics.ROWS_COUNTED, (((name,), int(each.total[ROWS])) for name, each in found.items()))
-    page.add(metrics.COUNTING, (((name,), f"{each.seconds:.6f}") for name, each in found.items()))
-    page.add(metrics.BIN_ROWS, _bins(found))
-    page.add(metrics.BIN_REFERENCE, _reference_shares(found))
-    page.add(metrics.WINDOW_REQUESTS, (((name,), int(each.recent[REQUESTS])) for name, each in found.items()))
-    columns = [(name, column) for name, each in found.items() for column in each.columns()]
-    for metric, value in _EFFECTS:
-        page.add(metric, (((name, column.name), f"{value(column):.6g}") for name, column in columns))
-
-
-Bins = Iterator[tuple[tuple[str, str, str], object]]
-
-
-def _bins(found: Mapping[str, ModelDrift]) -> Bins:
-    for name, each in found.items():
-        counts = each.total.tolist()
-        for place, column in enumerate(each.reference.columns):
-            for bin_name, count in each.reference.counts_by_bin(place, counts).items():
-                yield (name, column.name, bin_name), count
-
-
-def _reference_shares(found: Mapping[str, ModelDrift]) -> Bins:
-    for name, each in found.items():
-        for place, column in enumerate(each.reference.columns):
-            counts = each.reference.training_counts_by_bin(place)
-            rows = sum(counts.values()) or 1
-            for bin_name, count in counts.items():
-                yield (name, column.name, bin_name), f"{count / rows:.6g}"

@@ -1,58 +1,33 @@
-"""Metrics of the request log: of the workers that write it, and of the committer that empties the spool."""
+"""Figures of the request log: of the workers that write it, and of the committer that empties the spool."""
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forecache.kit.metrics import request_log as metrics
-from forecache.kit.metrics.page import MetricsPage
 from forecache.realtime.log.commit.committer_state import CommitterState, read_state
 from forecache.realtime.log.row_counters import REASONS
 from forecache.realtime.log.spool.spool_files import segments_of, streams_of
-from forecache.realtime.metrics import ModelCells
+from forecache.realtime.metrics import ModelCells, sum_cell
 
-_OF_COMMITTER = (
-    (metrics.COMMITS, "commits"),
-    (metrics.ROWS_COMMITTED, "rows"),
-    (metrics.COMMIT_DELAY, "lag_s"),
-    (metrics.LAST_COMMIT, "committed_at"),
-)
 _PATIENCE_S = 0.05
 """Longest wait for reading the spool, which usually takes a millisecond or two."""
-Blocks = Mapping[str, Sequence[ModelCells]]
 
 
-def add_log_metrics(page: MetricsPage, all_of: Blocks, live_of: Blocks, spool: Path) -> None:
-    """Add the metrics of the models that have logged something to a page.
+def has_logged(blocks: Iterable[ModelCells]) -> bool:
+    """Return whether a model has logged anything, in any worker."""
+    return any(any(each.log_counters.cells) for each in blocks)
 
-    Args:
-        all_of, live_of: By model, the cells of all workers, and of those that serve it now.
-        spool: Folder of the spool.
-    """
-    logged = [name for name, blocks in all_of.items() if any(any(each.log_counters.cells) for each in blocks)]
-    looks = _disk.read_states([spool / name for name in logged])
-    states = {name: looks[spool / name].state for name in logged}
-    waiting = {name: looks[spool / name] for name in logged}
-    page.add(
-        metrics.ROWS, (((name,), sum(each.log_counters.get("accepted") for each in all_of[name])) for name in logged)
-    )
-    page.add(
-        metrics.ROWS_LOST,
-        (((name, reason), lost) for name in logged for reason, lost in _lost_by_reason(all_of[name], states[name])),
-    )
-    page.add(
-        metrics.MEMORY_ROWS,
-        (((name,), sum(each.log_counters.waiting for each in live_of.get(name, ()))) for name in logged),
-    )
-    page.add(metrics.SPOOL_BYTES, (((name,), each.size) for name, each in waiting.items()))
-    page.add(metrics.SPOOL_AGE, (((name,), round(each.age_s, 3)) for name, each in waiting.items()))
-    for metric, figure in _OF_COMMITTER:
-        page.add(metric, (((name,), getattr(state, figure)) for name, state in states.items()))
-    page.add(metrics.FAILING, (((name,), int(bool(state.failing_since))) for name, state in states.items()))
+
+def lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:
+    """Yield the rows of a model that were lost, by reason, with those that the committer could not read or use."""
+    for reason in REASONS:
+        yield reason, sum_cell(blocks, f"lost_{reason}")
+    yield "damaged", state.lost_damaged
+    yield "expired", state.lost_expired
 
 
 def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder: Path) -> dict[str, Any] | None:
@@ -62,14 +37,14 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
         blocks, live: The cells of all workers, and of those that serve the model now.
         folder: Folder of the model in the spool.
     """
-    if not any(any(each.log_counters.cells) for each in blocks):
+    if not has_logged(blocks):
         return None
     look = _read_spool_state(folder)
     state = look.state
     return {
-        "taken": sum(each.log_counters.get("accepted") for each in blocks),
+        "taken": sum_cell(blocks, "accepted"),
         "committed": state.rows,
-        "lost": {reason: lost for reason, lost in _lost_by_reason(blocks, state) if lost},
+        "lost": {reason: lost for reason, lost in lost_by_reason(blocks, state) if lost},
         "in_memory": sum(each.log_counters.waiting for each in live),
         "spool_bytes": look.size,
         "spool_age_s": round(look.age_s, 1),
@@ -77,13 +52,6 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
         "committed_s_ago": round(time.time() - state.committed_at, 1) if state.committed_at else None,
         "failing_s": round(time.time() - state.failing_since, 1) if state.failing_since else 0.0,
     }
-
-
-def _lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:
-    for reason in REASONS:
-        yield reason, sum(each.log_counters.get(f"lost_{reason}") for each in blocks)
-    yield "damaged", state.lost_damaged
-    yield "expired", state.lost_expired
 
 
 @dataclass(frozen=True)
@@ -128,6 +96,13 @@ class SpoolWatcher:
 
 
 _disk = SpoolWatcher()
+
+
+def read_spool_states(spool: Path, models: Iterable[str]) -> dict[str, SpoolState]:
+    """Read the state of each model's folder in the spool; the last known one if the disk does not answer in time."""
+    folders = {name: spool / name for name in models}
+    states = _disk.read_states(list(folders.values()))
+    return {name: states[folder] for name, folder in folders.items()}
 
 
 def _read_spool_state(folder: Path) -> SpoolState:

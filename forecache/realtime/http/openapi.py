@@ -6,7 +6,7 @@ from typing import Any
 from forecache.declare.realtime.request import RequestField
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import MAX_REQUEST_ID_CHARS, REQUEST_ID
-from forecache.serve.reader.http.openapi import operation
+from forecache.serve.reader.http.openapi import problem_responses
 
 Schema = dict[str, Any]
 _TYPES: dict[str, Schema] = {
@@ -18,29 +18,36 @@ _TYPES: dict[str, Schema] = {
     "date": {"type": "string", "format": "date"},
 }
 _TEXT: Schema = {"type": "string"}
+_WHOLE: Schema = {"type": "integer"}
 _TIME_LEFT: Schema = {
     "name": "X-Deadline-Ms", "in": "header", "required": False, "schema": {"type": "number", "exclusiveMinimum": 0},
     "description": "Milliseconds in which the answer is wanted, at most those of the declaration.",
 }  # fmt: skip
+_READ = (400, 401, 403, 503)
 
 
 def model_paths(releases: Sequence[Release]) -> Schema:
     """Return the OpenAPI path of each released model."""
+    return {f"/v1/{release.name}": _path(release) for release in releases}
+
+
+def _path(release: Release) -> Schema:
+    name = release.name
+    asking = {
+        "parameters": [_TIME_LEFT],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _request(release)}}},
+    }
+    failures = (408, 413, 415, 422, 504, *_READ)
     return {
-        f"/v1/{release.name}": {
-            "get": operation(
-                f"What answers for {release.name}", f"describe_{release.name}", {"type": "object"}, *_READ
-            ),
-            "post": operation(
-                release.description or f"Ask {release.name}", f"ask_{release.name}", _answer(release),
-                408, 413, 415, 422, 504, *_READ, body=_request(release), parameters=[_TIME_LEFT],
-            ),
-        }
-        for release in releases
-    }  # fmt: skip
+        "get": _operation(f"What answers for {name}", f"describe_{name}", {"type": "object"}, _READ),
+        "post": _operation(release.description or f"Ask {name}", f"ask_{name}", _answer(release), failures) | asking,
+    }
 
 
-_READ = (400, 401, 403, 503)
+def _operation(summary: str, operation_id: str, answer: Schema, failures: Sequence[int]) -> Schema:
+    answered = {"description": "Answered.", "content": {"application/json": {"schema": answer}}}
+    responses = {"200": answered, **problem_responses(*failures)}
+    return {"summary": summary, "operationId": operation_id, "responses": responses}
 
 
 def _request(release: Release) -> Schema:
@@ -97,9 +104,6 @@ def _answer(release: Release) -> Schema:
         "late": {"type": "boolean"},
     }
     return _object({**always, **sometimes}, list(always))
-
-
-_WHOLE: Schema = {"type": "integer"}
 
 
 def _object(properties: Schema, required: list[str] | None = None, *, closed: bool = False) -> Schema:

@@ -1,31 +1,69 @@
 """The metrics of the real-time models of all workers, for Prometheus."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from forecache.kit.metrics import realtime as metrics
-from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds, six_digits
 from forecache.plugins.drift.live.reference import DriftReference
-from forecache.realtime.http.drift_metrics import add_drift, live_drift
-from forecache.realtime.http.log_metrics import add_log_metrics
-from forecache.realtime.http.path_metrics import add_path_metrics
-from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
+from forecache.plugins.drift.live.watch import REQUESTS, ROWS
+from forecache.realtime.http.drift_metrics import ModelDrift, live_drift
+from forecache.realtime.http.log_metrics import has_logged, lost_by_reason, read_spool_states
+from forecache.realtime.metrics import (
+    BUCKETS,
+    CELL,
+    REASONS,
+    RUNGS,
+    STAGES,
+    ModelCells,
+    RealtimeMetrics,
+    blocks_by_model,
+    serving_blocks,
+    sum_cell,
+)
+from forecache.realtime.workers.path_counters import BATCHES, CAUSES
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
 
 _FIRST_BUCKET = 6
 """Buckets below 64 us are shown as one."""
 _BOUNDS = power_of_two_bounds(_FIRST_BUCKET, BUCKETS)
-_COUNTERS = (
-    (metrics.ANSWERS, "answers"),
-    (metrics.IN_TIME, "in_time"),
-    (metrics.LATE, "late"),
-    (metrics.FLAGGED, "flagged"),
-    (metrics.SWAPS, "swaps"),
-    (metrics.SWAP_FAILURES, "swap_failures"),
-)
-_PARTS = ((metrics.ITEMS, "rung", RUNGS), (metrics.WITHOUT_MODEL, "why", REASONS))
-_GAUGES = ((metrics.RELEASE, "release"), (metrics.RUNS_IN_LOOP, "in_loop"))
+Blocks = Mapping[str, Sequence[ModelCells]]
+
+_TOTALS = {
+    "forecache_realtime_answers_total": "answers",
+    "forecache_realtime_in_time_answers_total": "in_time",
+    "forecache_realtime_late_answers_total": "late",
+    "forecache_realtime_flagged_answers_total": "flagged",
+    "forecache_realtime_swaps_total": "swaps",
+    "forecache_realtime_swap_failures_total": "swap_failures",
+    "forecache_realtime_model_processes_started_total": "started",
+    "forecache_realtime_templates_started_total": "templates_started",
+    "forecache_realtime_template_failures_total": "template_failures",
+    "forecache_realtime_abandoned_total": "abandoned",
+    "forecache_realtime_handed_on_total": "requeued",
+    "forecache_realtime_breaker_opened_total": "breaker_opened",
+    "forecache_realtime_breaker_refused_total": "breaker_refused",
+    "forecache_realtime_cache_hits_total": "cache_hits",
+    "forecache_realtime_cache_joined_total": "cache_joined",
+    "forecache_realtime_cache_misses_total": "cache_misses",
+    "forecache_realtime_hedged_reads_total": "hedged_reads",
+    "forecache_realtime_hedges_won_total": "hedges_won",
+    "forecache_realtime_late_reads_total": "late_reads",
+}
+"""Cell that a metric is the sum of, over all workers that the reader has had."""
+_PARTS = {
+    "forecache_realtime_items_total": ("rung", RUNGS),
+    "forecache_realtime_without_model_total": ("why", REASONS),
+    "forecache_realtime_model_processes_replaced_total": ("replaced", CAUSES),
+}
+"""The same of metrics with a second label: the cells' names begin with the first word."""
+_SUMS_OF_SERVING = {
+    "forecache_realtime_model_processes": "processes",
+    "forecache_realtime_breaker_open": "breaker_open",
+    "forecache_realtime_cache_bytes": "cache_bytes",
+}
+_LOWEST_OF_SERVING = {"forecache_realtime_release": "release", "forecache_realtime_runs_in_loop": "in_loop"}
 
 
 def metrics_page(
@@ -38,51 +76,126 @@ def metrics_page(
         references: By model, the bins that its answers are counted in.
     """
     workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
-    all_of = _cells_by_model(workers)
-    alive = _cells_by_model([worker for worker in workers if worker.is_alive])
-    live_of = {name: [each for each in blocks if each.cells[CELL["live"]]] for name, blocks in alive.items()}
-    made = MetricsPage()
-    damaged = {name: max(each.cells[CELL["damaged"]] for each in blocks) for name, blocks in alive.items()}
-    made.add(metrics.DAMAGED, (((name,), value) for name, value in damaged.items()))
-    _add_metrics(made, all_of, live_of)
-    add_path_metrics(made, all_of, live_of)
-    add_log_metrics(made, all_of, live_of, spool)
+    all_of, alive = blocks_by_model(workers), blocks_by_model(worker for worker in workers if worker.is_alive)
+    serving = {name: serving_blocks(blocks) for name, blocks in alive.items()}
+    page = MetricsPage()
+    page.add_each(
+        alive.items(),
+        {"forecache_realtime_damaged": lambda blocks: max(each.cells[CELL["damaged"]] for each in blocks)},
+    )
+    _add_counters(page, all_of)
+    page.add_each(
+        [(name, blocks) for name, blocks in serving.items() if blocks],
+        {metric: partial(_lowest, cell=cell) for metric, cell in _LOWEST_OF_SERVING.items()}
+        | {metric: partial(sum_cell, name=cell) for metric, cell in _SUMS_OF_SERVING.items()},
+    )
+    _add_log(page, all_of, serving, spool)
     memories = [RealtimeMetrics(worker.extension).drift for worker in workers]
-    add_drift(made, live_drift(memories, references, window_s=drift_window_s))
-    return made.text()
+    add_drift(page, live_drift(memories, references, window_s=drift_window_s))
+    return page.text()
 
 
-def _cells_by_model(workers: list[WorkerMetrics]) -> dict[str, list[ModelCells]]:
-    found: dict[str, list[ModelCells]] = {}
-    for worker in workers:
-        for name, cells in RealtimeMetrics(worker.extension).models():
-            found.setdefault(name, []).append(cells)
-    return dict(sorted(found.items()))
+def _lowest(blocks: Sequence[ModelCells], cell: str) -> int:
+    return min(each.cells[CELL[cell]] for each in blocks)
 
 
-def _add_metrics(made: MetricsPage, all_of: dict[str, list[ModelCells]], live_of: dict[str, list[ModelCells]]) -> None:
-    def total(name: str, cell: str) -> int:
-        return sum(each.cells[CELL[cell]] for each in all_of[name])
-
-    for metric, cell in _COUNTERS:
-        made.add(metric, (((name,), total(name, cell)) for name in all_of))
-    for metric, kind, parts in _PARTS:
-        made.add(metric, (((name, part), total(name, f"{kind}_{part}")) for name in all_of for part in parts))
-    made.add(
-        metrics.STAGE_SECONDS,
-        (((name, stage), f"{total(name, f'stage_{stage}') / 1e9:.9f}") for name in all_of for stage in STAGES),
+def _add_counters(page: MetricsPage, all_of: Blocks) -> None:
+    page.add_each(all_of.items(), {metric: partial(sum_cell, name=cell) for metric, cell in _TOTALS.items()})
+    for metric, (kind, parts) in _PARTS.items():
+        page.add(
+            metric,
+            (((name, part), sum_cell(blocks, f"{kind}_{part}")) for name, blocks in all_of.items() for part in parts),
+        )
+    page.add(
+        "forecache_realtime_stage_seconds_total",
+        (
+            ((name, stage), sum_cell(blocks, f"stage_{stage}") / 1e9)
+            for name, blocks in all_of.items()
+            for stage in STAGES
+        ),
     )
-    made.add_histogram(
-        metrics.ANSWER_DURATION,
+    page.add_each(
+        all_of.items(),
+        {"forecache_realtime_cache_saved_seconds_total": lambda blocks: sum_cell(blocks, "cache_saved_us") / 1e6},
+    )
+    page.add_histogram(
+        "forecache_realtime_answer_seconds",
         _BOUNDS,
-        (((name,), _buckets(blocks), f"{total(name, 'seconds') / 1e9:.9f}") for name, blocks in all_of.items()),
+        ((name, _latencies(blocks), sum_cell(blocks, "seconds") / 1e9) for name, blocks in all_of.items()),
     )
-    for metric, cell in _GAUGES:
-        served = {name: [each.cells[CELL[cell]] for each in blocks] for name, blocks in live_of.items()}
-        made.add(metric, (((name,), min(values)) for name, values in served.items() if values))
+    page.add_histogram(
+        "forecache_realtime_batch_requests",
+        [str(bound) for bound in BATCHES],
+        ((name, _batches(blocks), sum_cell(blocks, "batched_requests")) for name, blocks in all_of.items()),
+    )
 
 
-def _buckets(blocks: list[ModelCells]) -> list[int]:
+def _latencies(blocks: Sequence[ModelCells]) -> list[int]:
     return merge_first_buckets(
         _FIRST_BUCKET, [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
+    )
+
+
+def _batches(blocks: Sequence[ModelCells]) -> list[int]:
+    return [sum_cell(blocks, f"batches_{bound}") for bound in (*BATCHES, "more")]
+
+
+def _add_log(page: MetricsPage, all_of: Blocks, serving: Blocks, spool: Path) -> None:
+    """Add the metrics of the models that have logged something."""
+    logged = {name: blocks for name, blocks in all_of.items() if has_logged(blocks)}
+    states = read_spool_states(spool, logged)
+    page.add_each(logged.items(), {"forecache_request_log_rows_total": lambda blocks: sum_cell(blocks, "accepted")})
+    page.add(
+        "forecache_request_log_rows_lost_total",
+        (
+            ((name, reason), lost)
+            for name, blocks in logged.items()
+            for reason, lost in lost_by_reason(blocks, states[name].state)
+        ),
+    )
+    page.add(
+        "forecache_request_log_memory_rows",
+        ((name, sum(each.log_counters.waiting for each in serving.get(name, ()))) for name in logged),
+    )
+    page.add_each(
+        states.items(),
+        {
+            "forecache_request_log_spool_bytes": lambda look: look.size,
+            "forecache_request_log_spool_age_seconds": lambda look: round(look.age_s, 3),
+            "forecache_request_log_commits_total": lambda look: look.state.commits,
+            "forecache_request_log_rows_committed_total": lambda look: look.state.rows,
+            "forecache_request_log_commit_delay_seconds": lambda look: look.state.lag_s,
+            "forecache_request_log_last_commit_timestamp_seconds": lambda look: look.state.committed_at,
+            "forecache_request_log_commit_failing": lambda look: int(bool(look.state.failing_since)),
+        },
+    )
+
+
+def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
+    """Add the metrics of live drift to a page."""
+    page.add_each(
+        found.items(),
+        {
+            "forecache_drift_requests_counted_total": lambda each: int(each.total[REQUESTS]),
+            "forecache_drift_rows_counted_total": lambda each: int(each.total[ROWS]),
+            "forecache_drift_counting_seconds_total": lambda each: round(each.seconds, 6),
+            "forecache_drift_window_requests": lambda each: int(each.recent[REQUESTS]),
+        },
+    )
+    page.add_each(
+        [((name, each.column, each.name), each) for name, drift in found.items() for each in drift.bins()],
+        {
+            "forecache_drift_bin_rows_total": lambda each: each.count,
+            "forecache_drift_bin_reference_ratio": lambda each: six_digits(each.reference_share),
+        },
+    )
+    page.add_each(
+        [((name, column.name), column) for name, each in found.items() for column in each.columns()],
+        {
+            "forecache_drift_psi": lambda column: six_digits(column.distance.psi),
+            "forecache_drift_js_distance": lambda column: six_digits(column.distance.js),
+            "forecache_drift_null_ratio": lambda column: six_digits(column.null_ratio),
+            "forecache_drift_null_reference_ratio": lambda column: six_digits(column.null_reference),
+            "forecache_drift_out_of_range_ratio": lambda column: six_digits(column.out_of_range),
+        },
     )

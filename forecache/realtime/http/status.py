@@ -10,12 +10,22 @@ from forecache.plugins.status.reader.collect import RATE_S, WINDOW_S, quantiles
 from forecache.plugins.status.reader.history import History, ModelCounts
 from forecache.realtime.http.drift_metrics import SHIFT, drift_of
 from forecache.realtime.http.log_metrics import log_figures
-from forecache.realtime.metrics import BUCKETS, CELL, REASONS, RUNGS, STAGES, ModelCells, RealtimeMetrics
+from forecache.realtime.metrics import (
+    BUCKETS,
+    CELL,
+    REASONS,
+    RUNGS,
+    STAGES,
+    ModelCells,
+    blocks_by_model,
+    serving_blocks,
+    sum_cell,
+)
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.rollout.rollout_state import describe_rollout
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
+from forecache.realtime.workers.path_counters import CAUSES
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
 
@@ -28,46 +38,33 @@ _WITHOUT_SHARE = 0.05
 _LOOK = "Look at the views that they come from; `forecache train` learns what is usual now."
 _FEW = 100
 """Answers below which a share is not judged."""
-Blocks = Mapping[str, Sequence[ModelCells]]
-
-
-def blocks_of(runtime: ReaderSharedMemory, *, alive: bool = False) -> dict[str, list[ModelCells]]:
-    """Return the cells by model, of all workers that the reader had, or of those that serve it now."""
-    found: dict[str, list[ModelCells]] = {}
-    for index in range(runtime.num_slots):
-        worker = WorkerMetrics(runtime.slot(index))
-        if alive and not (worker.pid and worker.is_alive):
-            continue
-        for name, cells in RealtimeMetrics(worker.extension).models():
-            if not alive or cells.cells[CELL["live"]]:
-                found.setdefault(name, []).append(cells)
-    return dict(sorted(found.items()))
 
 
 def request_counts_of(runtime: ReaderSharedMemory) -> dict[str, ModelCounts]:
     """Return the counts of each model for the history."""
-    return {name: _request_counts(blocks) for name, blocks in blocks_of(runtime).items()}
+    return {name: _request_counts(blocks) for name, blocks in blocks_by_model(_workers(runtime)).items()}
+
+
+def _workers(runtime: ReaderSharedMemory) -> list[WorkerMetrics]:
+    return [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
 
 
 def _request_counts(blocks: Sequence[ModelCells]) -> ModelCounts:
     buckets = [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
-    own = [sum(each.cells[CELL[name]] for each in blocks) for name in _OWN]
-    return ModelCounts(buckets, [*own, *(_sum_path_cell(blocks, name) for name in _CACHE)])
-
-
-def _sum_path_cell(blocks: Sequence[ModelCells], cell: str) -> int:
-    place = WORKER_CELLS.index(cell)
-    return sum(each.path_cells[place] for each in blocks)
+    return ModelCounts(buckets, [sum_cell(blocks, name) for name in _NAMES])
 
 
 def status_part(
     models: ServedModels, runtime: ReaderSharedMemory, history: History, settings: Settings
 ) -> tuple[dict[str, Any], list[Attention]]:
     """Return the member `models` of the status document, and what needs attention."""
-    all_of, live_of = blocks_of(runtime), blocks_of(runtime, alive=True)
+    workers = _workers(runtime)
+    all_of = blocks_by_model(workers)
+    alive = blocks_by_model(worker for worker in workers if worker.pid and worker.is_alive)
     names = sorted({*models.known, *models.served, *models.failures})
     rows = [
-        _row(name, models, runtime, all_of.get(name, []), live_of.get(name, []), history, settings) for name in names
+        _row(name, models, runtime, all_of.get(name, []), serving_blocks(alive.get(name, [])), history, settings)
+        for name in names
     ]
     return {"models": rows}, [each for row in rows for each in attention_of(row)]
 
@@ -104,13 +101,11 @@ def _row(
             stage: round(counts[f"stage_{stage}"] / 1e3 / answers, 1) if answers else 0.0 for stage in STAGES
         },
         "cache_hit_share": hits / asked if asked else None,
-        "cache_bytes": _sum_path_cell(live, "cache_bytes"),
-        "processes": _sum_path_cell(live, "processes"),
-        "processes_replaced": sum(
-            _sum_path_cell(blocks, cell) for cell in WORKER_CELLS if cell.startswith("replaced_")
-        ),
-        "breaker_open": _sum_path_cell(live, "breaker_open"),
-        "answers_since_start": sum(each.cells[CELL["answers"]] for each in blocks),
+        "cache_bytes": sum_cell(live, "cache_bytes"),
+        "processes": sum_cell(live, "processes"),
+        "processes_replaced": sum(sum_cell(blocks, f"replaced_{cause}") for cause in CAUSES),
+        "breaker_open": sum_cell(live, "breaker_open"),
+        "answers_since_start": sum_cell(blocks, "answers"),
         "log": log_figures(blocks, live, settings.request_log_path / name),
         "drift": drift_of(name, models, runtime, settings),
         "rollout": describe_rollout(open_releases(settings, name)),

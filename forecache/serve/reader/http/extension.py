@@ -68,7 +68,7 @@ class Extension(Protocol):
         """Further paths of the OpenAPI document, as they are now."""
 
     def prometheus_text(self) -> str:
-        """Further metrics of all workers in Prometheus's text format, lines that end in a newline."""
+        """Further metrics of all workers in Prometheus's text format, ended by a newline; called in any thread."""
 
     def model_counts(self) -> "Mapping[str, ModelCounts]":
         """Counts of all workers by model name, for the history; called in the watching thread."""

@@ -1,6 +1,6 @@
 """Requests and replies, and checks that many handlers share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,12 @@ class Reply(NamedTuple):
 
 @dataclass(slots=True)
 class ParsedRequest:
-    """A parsed request; `route` is its index in the metrics, set once it is known."""
+    """A parsed request.
+
+    Attributes:
+        route: Its index in the metrics, set once it is known.
+        render: Set by a handler whose reply gets its body in another thread.
+    """
 
     method: str
     path: str
@@ -29,6 +34,7 @@ class ParsedRequest:
     now: float
     body: bytes = b""
     route: int = ROUTE["other"]
+    render: Callable[[], bytes] | None = None
 
 
 NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))

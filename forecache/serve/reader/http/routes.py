@@ -215,9 +215,13 @@ class Routes:
             limits[name] = answers.manifest.policy.max_age_h * 3600
             if answers.manifest.is_packed:
                 views.append(name)
-        body = render(self._runtime, ages, build=self._build, limits=limits, views=views)
-        body += "".join(extension.prometheus_text() for extension in self._extensions).encode()
-        return Reply(200, [("content-type", CONTENT_TYPE)], body)
+
+        def render_page() -> bytes:
+            page = render(self._runtime, ages, build=self._build, limits=limits, views=views)
+            return page + "".join(extension.prometheus_text() for extension in self._extensions).encode()
+
+        request.render = render_page
+        return Reply(200, [("content-type", CONTENT_TYPE)], b"")
 
     def _openapi_document(self, request: ParsedRequest) -> Reply:
         paths = dict(self._openapi["paths"])

@@ -1,15 +1,11 @@
 """The metrics of all workers, and of the processes, as a page for Prometheus."""
 
 import os
-import resource
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 
-from forecache.kit.metrics import processes
-from forecache.kit.metrics import reader as metrics
-from forecache.kit.metrics.metric import Metric
+from prometheus_client.process_collector import ProcessCollector
+
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import (
@@ -35,43 +31,28 @@ from forecache.serve.reader.processes.worker_metrics import (
     WorkerMetrics,
 )
 
-_FILES = resource.RLIMIT_NOFILE
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_USER, _SYSTEM, _STARTED, _RESIDENT = 11, 12, 19, 21  # fields of proc(5)'s stat, counted from the one after the name
+_OF_PROCESSES: dict[str, Callable[[Iterable[float]], float]] = {
+    "process_cpu_seconds_total": sum,
+    "process_resident_memory_bytes": sum,
+    "process_open_fds": sum,
+    "process_max_fds": min,
+    "process_start_time_seconds": min,
+}
+"""Metrics of Prometheus's library that are shown, and what makes one number from those of all processes."""
 
 
-def process_values(workers: Iterable[int]) -> Iterator[tuple[Metric, object]]:
+def process_values(workers: Iterable[int]) -> Iterator[tuple[str, float]]:
     """Each metric and its value; none if the system has no /proc.
 
     Args:
         workers: Process ids of the workers, all children of the main process.
     """
-    stats = {pid: stat for pid in {*workers, os.getppid()} if (stat := _read_stat(pid))}
-    if not stats:
-        return
-    ticks = sum(int(stat[_USER]) + int(stat[_SYSTEM]) for stat in stats.values())
-    yield processes.CPU, f"{ticks * _TICK_S:.2f}"
-    yield processes.RESIDENT, sum(int(stat[_RESIDENT]) for stat in stats.values()) * os.sysconf("SC_PAGE_SIZE")
-    yield processes.OPEN_FILES, sum(map(_num_open_files, stats))
-    yield processes.MOST_FILES, resource.getrlimit(_FILES)[0]
-    with open("/proc/uptime") as file:
-        booted = time.time() - float(file.read().split()[0])
-    started = min(int(stat[_STARTED]) for stat in stats.values())
-    yield processes.STARTED, f"{booted + started * _TICK_S:.2f}"
-
-
-def _read_stat(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _num_open_files(pid: int) -> int:
-    try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0
+    pids = {*workers, os.getppid()}
+    collector = ProcessCollector(pid=iter(pids).__next__, registry=None)  # collects those of the next one each time
+    samples = [sample for _ in pids for family in collector.collect() for sample in family.samples]
+    for name, combine in _OF_PROCESSES.items():
+        if values := [sample.value for sample in samples if sample.name == name]:
+            yield name, combine(values)
 
 
 _FIRST_BUCKET = 3
@@ -104,28 +85,25 @@ def render(
     page = MetricsPage()
     _add_requests(page, workers)
     _add_pipelines(page, workers, live)
-    page.add(metrics.AGE, (((pipeline,), f"{age:.0f}") for pipeline, age in ages.items()))
-    page.add(metrics.AGE_LIMIT, (((pipeline,), f"{limit:.0f}") for pipeline, limit in (limits or {}).items()))
-    page.add(metrics.FEATURE_FRESHNESS, (((view,), f"{ages[view]:.0f}") for view in views))
-    for metric, value in (
-        (metrics.TOKEN_FILE_ERRORS, _sum(cells, TOKEN_ERRORS)),
-        (metrics.BODIES_REFUSED, _sum(cells, BODIES_REFUSED)),
-        (metrics.CONNECTIONS, _sum([each.cells for each in live], CONNECTIONS)),
-        (metrics.SILENT_CONNECTIONS_CLOSED, _sum(cells, CLOSED_EARLY)),
-        (metrics.WORKERS, len(live)),
-        (metrics.WORKER_CRASHES, runtime.crashes),
-        (metrics.DRAINING, int(runtime.is_draining)),
-        (metrics.IN_FLIGHT, f"{_sum(cells, IN_FLIGHT) / 1e9:.9f}"),
-        *([(metrics.START, f"{runtime.start_s:.3f}")] if runtime.start_s else []),
-    ):
-        page.add_value(metric, value)
-    page.add(metrics.BUILD_INFO, [(tuple(build[label] for label in metrics.BUILD_INFO.labels), 1)])
-    for metric, shown in process_values([worker.pid for worker in live]):
-        page.add_value(metric, shown)
+    page.add("forecache_reader_age_seconds", ((pipeline, round(age)) for pipeline, age in ages.items()))
+    page.add("forecache_reader_age_limit_seconds", ((name, round(limit)) for name, limit in (limits or {}).items()))
+    page.add("forecache_feature_freshness_seconds", ((view, round(ages[view])) for view in views))
+    values: dict[str, float] = {
+        "forecache_reader_token_file_errors_total": _sum(cells, TOKEN_ERRORS),
+        "forecache_reader_bodies_refused_total": _sum(cells, BODIES_REFUSED),
+        "forecache_reader_connections": _sum([each.cells for each in live], CONNECTIONS),
+        "forecache_reader_silent_connections_closed_total": _sum(cells, CLOSED_EARLY),
+        "forecache_reader_workers": len(live),
+        "forecache_reader_worker_crashes_total": runtime.crashes,
+        "forecache_reader_draining": int(runtime.is_draining),
+        "forecache_reader_in_flight_seconds_total": _sum(cells, IN_FLIGHT) / 1e9,
+    }
+    if runtime.start_s:
+        values["forecache_reader_start_seconds"] = round(runtime.start_s, 3)
+    page.add_values(values.items())
+    page.add("forecache_reader_build_info", [((build["version"], build["code_version"], build["python"]), 1)])
+    page.add_values(process_values([worker.pid for worker in live]))
     return page.text().encode()
-
-
-Rows = list[list[int]]
 
 
 def _sum(cells: Sequence[Sequence[int]], cell: int) -> int:
@@ -144,19 +122,23 @@ def _add_requests(page: MetricsPage, workers: Sequence[WorkerMetrics]) -> None:
             ):
                 sums[:] = map(int.__add__, sums, [*buckets, nanoseconds])
     counts = dict.fromkeys(_FROM_THE_START, 0) | {outcome: sum(sums[:-1]) for outcome, sums in outcomes.items()}
-    page.add(metrics.REQUESTS, (((route, str(status)), count) for (route, status), count in counts.items()))
-    page.add_histogram(
-        metrics.REQUEST_DURATION, _BOUNDS, (((route,), *_histogram_values(sums)) for route, sums in by_route.items())
+    page.add(
+        "forecache_reader_requests_total", (((route, str(status)), count) for (route, status), count in counts.items())
     )
     page.add_histogram(
-        metrics.HTTP_DURATION,
+        "forecache_reader_request_duration_seconds",
+        _BOUNDS,
+        ((route, *_histogram_values(sums)) for route, sums in by_route.items()),
+    )
+    page.add_histogram(
+        "http_server_request_duration_seconds",
         _BOUNDS,
         ((_http_labels(route, status), *_histogram_values(sums)) for (route, status), sums in outcomes.items()),
     )
 
 
-def _histogram_values(sums: Sequence[int]) -> tuple[list[int], str]:
-    return merge_first_buckets(_FIRST_BUCKET, sums[:-1]), f"{sums[-1] / 1e9:.9f}"
+def _histogram_values(sums: Sequence[int]) -> tuple[list[int], float]:
+    return merge_first_buckets(_FIRST_BUCKET, sums[:-1]), sums[-1] / 1e9
 
 
 def _http_labels(route: str, status: int) -> tuple[str, str, str]:
@@ -166,46 +148,33 @@ def _http_labels(route: str, status: int) -> tuple[str, str, str]:
 
 def _add_pipelines(page: MetricsPage, workers: list[WorkerMetrics], live: list[WorkerMetrics]) -> None:
     """Counters of all workers, past ones included, and gauges of live workers."""
-    totals = _pipeline_values(workers)
-    counters: tuple[tuple[Metric, Callable[[list[int]], int]], ...] = (
-        (metrics.HITS, lambda row: row[HITS] + row[STALE_HITS]),
-        (metrics.STALE_ANSWERS, lambda row: row[STALE_HITS]),
-        (metrics.MISSES, lambda row: row[MISSES]),
-        (metrics.SWAPS, lambda row: row[SWAPS]),
-        (metrics.SWAP_FAILURES, lambda row: row[SWAP_FAILURES]),
-    )
-    for metric, count in counters:
-        page.add(metric, (((pipeline,), sum(map(count, rows))) for pipeline, rows in totals.items()))
     of_living = _pipeline_values(live)
-    page.add(
-        metrics.DAMAGED, (((pipeline,), max(row[DAMAGED] for row in rows)) for pipeline, rows in of_living.items())
+    page.add_each(
+        _pipeline_values(workers).items(),
+        {
+            "forecache_reader_hits_total": lambda rows: _sum(rows, HITS) + _sum(rows, STALE_HITS),
+            "forecache_reader_stale_answers_total": lambda rows: _sum(rows, STALE_HITS),
+            "forecache_reader_misses_total": lambda rows: _sum(rows, MISSES),
+            "forecache_reader_swaps_total": lambda rows: _sum(rows, SWAPS),
+            "forecache_reader_swap_failures_total": lambda rows: _sum(rows, SWAP_FAILURES),
+        },
     )
+    page.add_each(of_living.items(), {"forecache_reader_damaged": lambda rows: max(row[DAMAGED] for row in rows)})
     served = {name: [row for row in rows if row[LIVE]] for name, rows in of_living.items()}
-    gauges: tuple[tuple[Metric, Callable[[Rows], float]], ...] = (
-        (metrics.VERSION, _lowest_version),
-        (metrics.SWAP_DURATION, _slowest_swap),
-        (metrics.MAPPED, _mapped_bytes),
+    page.add_each(
+        [(name, rows) for name, rows in served.items() if rows],
+        {
+            "forecache_reader_version": lambda rows: min(row[VERSION] for row in rows),
+            "forecache_reader_swap_seconds": lambda rows: max(row[SWAP_US] for row in rows) / 1e6,
+            "forecache_reader_mapped_bytes": lambda rows: max(row[MAPPED] for row in rows),
+        },
     )
-    for metric, value in gauges:
-        page.add(metric, (((pipeline,), value(rows)) for pipeline, rows in served.items() if rows))
 
 
-def _pipeline_values(workers: list[WorkerMetrics]) -> dict[str, Rows]:
+def _pipeline_values(workers: list[WorkerMetrics]) -> dict[str, list[list[int]]]:
     """The pipeline cells of each worker by pipeline, in alphabetical order."""
-    values: dict[str, Rows] = {}
+    values: dict[str, list[list[int]]] = {}
     for worker in workers:
         for pipeline, offset in worker.pipelines():
             values.setdefault(pipeline, []).append(list(worker.cells[offset : offset + len(PIPELINE_CELLS)]))
     return dict(sorted(values.items()))
-
-
-def _lowest_version(rows: Rows) -> int:
-    return min(row[VERSION] for row in rows)
-
-
-def _slowest_swap(rows: Rows) -> float:
-    return max(row[SWAP_US] for row in rows) / 1e6
-
-
-def _mapped_bytes(rows: Rows) -> int:
-    return max(row[MAPPED] for row in rows)
