@@ -12,9 +12,9 @@ from typing import Any
 
 import dagster as dg
 
+from forecache.base.alert import Alert, Severity, Subject
 from forecache.base.settings import Settings
 from forecache.base.table_names import STREAM
-from forecache.plugins.alerts.alert import Alert, Severity, Subject
 from forecache.plugins.alerts.journal import list_open_alerts, read_cursor
 from forecache.plugins.alerts.notify import describe_failures
 from forecache.plugins.alerts.receivers.configured import has_alert_receivers

@@ -37,6 +37,11 @@ PLUGINS = {
             "alerts": ("command:alerts", "Look for what is wrong, and tell what is new."),
         },
         checks={"alerts": "check:check_alerts"},
+        hooks={
+            "notify": "notify:notify",
+            "current_alerts": "open_alerts:current_alerts",
+            "noted_alerts": "open_alerts:read_noted_alerts",
+        },
     ),
     "backfill": Plugin(
         hooks={

@@ -16,9 +16,9 @@ from monitoring_services import program, started
 from slack_sdk.models.blocks import Block
 from slack_sdk.webhook import WebhookClient
 
+from forecache.base.alert import Alert
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
-from forecache.plugins.alerts.alert import Alert
 from forecache.plugins.alerts.message import Message, Notice
 from forecache.plugins.alerts.notify import notify
 from forecache.plugins.alerts.receivers.alertmanager import alertmanager_content

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from alert_receivers import Receiver, receiver
 
+from forecache.base.alert import Alert, Subject
 from forecache.base.settings import Settings, load_settings
-from forecache.plugins.alerts.alert import Alert, Subject
 from forecache.plugins.alerts.database import transaction
 from forecache.plugins.alerts.journal import list_open_alerts
 from forecache.plugins.alerts.notify import NotifyResult, notify
@@ -220,7 +220,7 @@ def test_an_unusable_home_or_setting_fails_nothing(tmp_path: Path, there: Receiv
 JOB = """
 import os, signal, sys
 from datetime import datetime, timezone
-from forecache.plugins.alerts.alert import Alert
+from forecache.base.alert import Alert
 from forecache.plugins.alerts import notify as telling
 from forecache.base.settings import load_settings
 

@@ -12,12 +12,12 @@ from alert_receivers import Receiver, receiver
 from reader_support import StalePolicy, churn_rows, write_version, yesterday
 from store_tables import churn
 
+from forecache.base.alert import LASTING, Alert
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log, load_pipeline, load_realtime
 from forecache.declare.project import Project
 from forecache.kit.delta.tables import append_rows
 from forecache.models.registry.promotions import Promotion, last_promotion, record_promotion
-from forecache.plugins.alerts.alert import LASTING, Alert
 from forecache.plugins.alerts.notify import notify
 from forecache.plugins.alerts.watch import collect_alerts as looking
 from forecache.plugins.alerts.watch.collect_alerts import collect_and_notify

@@ -10,8 +10,8 @@ from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.runner import has_orchestrator_run, import_orchestrator
 
 if TYPE_CHECKING:
+    from forecache.base.alert import Alert, Subject
     from forecache.base.settings import Settings
-    from forecache.plugins.alerts.alert import Alert, Subject
     from forecache.plugins.alerts.message import Notice
     from forecache.plugins.alerts.notify import NotifyResult
 
@@ -74,7 +74,7 @@ def _send_news(current: "Settings") -> "list[NotifyResult]":
 def _send_test(current: "Settings") -> "list[NotifyResult]":
     from datetime import datetime, timezone
 
-    from forecache.plugins.alerts.alert import Alert
+    from forecache.base.alert import Alert
     from forecache.plugins.alerts.notify import notify
 
     moment = datetime.now(timezone.utc)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 
+from forecache.base.alert import LASTING, REPEATED, Alert, Kind, Subject
 from forecache.base.settings import Settings
-from forecache.plugins.alerts.alert import LASTING, REPEATED, Alert, Kind, Subject
 from forecache.plugins.alerts.database import database_file, transaction
 from forecache.plugins.alerts.message import Notice
 

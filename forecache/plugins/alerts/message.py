@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Literal
 
-from forecache.plugins.alerts.alert import SEVERITIES, TITLES, Alert
+from forecache.base.alert import SEVERITIES, TITLES, Alert
 
 NAMED = 20
 """Number of groups that a message for people names; the rest are counted."""

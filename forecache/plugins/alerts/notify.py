@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from traceback import format_tb
 from urllib.parse import quote
 
+from forecache.base.alert import Alert, Kind, Subject
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import lock
 from forecache.base.posting import PostFailure
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
-from forecache.plugins.alerts.alert import Alert, Kind, Subject
 from forecache.plugins.alerts.database import alerts_folder
 from forecache.plugins.alerts.journal import record_alerts
 from forecache.plugins.alerts.message import Message

@@ -2,9 +2,9 @@
 
 from datetime import datetime, timedelta
 
+from forecache.base.alert import Alert, Kind, Severity
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.plugins.alerts.alert import Alert, Kind, Severity
-from forecache.plugins.alerts.notify import notify
 from forecache.realtime.rollout.rollout_state import RolloutState
 
 
@@ -21,7 +21,8 @@ def notify_of_rollout(settings: Settings, state: RolloutState, now: datetime) ->
     else:
         return
     details = {"release": state.release, "stage": state.step.stage, "share": state.step.share}
-    notify(settings, [Alert(kind, state.name, severity, state.why, details, now, occasion)])
+    for notify in find_hooks("notify"):
+        notify(settings, [Alert(kind, state.name, severity, state.why, details, now, occasion)])
 
 
 def _waits_too_long(state: RolloutState, now: datetime) -> bool:

@@ -6,9 +6,9 @@ import sys
 from datetime import datetime, timezone
 
 from forecache.base.errors import UnavailableError
+from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import load_settings
 from forecache.plugins.status.last_nights import last_nights
-from forecache.plugins.status.open_alerts import describe_alert, read_noted_alerts
 from forecache.stream.status.stream_status import describe_stream as described_stream
 from forecache.stream.status.stream_status import read_stream_statuses
 
@@ -20,14 +20,15 @@ def main() -> None:
     settings = load_settings()
     now = datetime.now(timezone.utc)
     try:
-        alerts, unread = read_noted_alerts(settings), False
+        alerts = load_hook("alerts", "noted_alerts")(settings) if is_installed("alerts") else []
+        unread = False
     except UnavailableError as error:
         print(error, file=sys.stderr)  # the reader's log; the page shows no paths
         alerts, unread = [], True
     part = {
         "nights": last_nights(settings, now),
         # The reader itself knows which of its versions are stale.
-        "alerts": [describe_alert(alert) for alert in alerts if alert.kind != "version_stale"],
+        "alerts": [alert.describe() for alert in alerts if alert.kind != "version_stale"],
         "alerts_unread": unread,
         "streams": [described_stream(each) for each in read_stream_statuses(settings)],
         "read_at": now.timestamp(),

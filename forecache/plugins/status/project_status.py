@@ -6,11 +6,11 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from forecache.base.errors import ForecacheError
+from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.declare.loading import read_project
 from forecache.declare.project import Published
 from forecache.plugins.status.last_nights import last_nights
-from forecache.plugins.status.open_alerts import current_alerts, describe_alert
 from forecache.plugins.status.reader.attention import Attention, sort_by_severity
 from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
@@ -26,7 +26,7 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
         told: Pipelines and views that a reader has already reported as stale.
     """
     now = datetime.now(timezone.utc)
-    alerts, problems = current_alerts(settings)
+    alerts, problems = load_hook("alerts", "current_alerts")(settings) if is_installed("alerts") else ([], [])
     found = [
         Attention(
             "critical" if alert.severity == "critical" else "warning",
@@ -43,7 +43,7 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
         "versions": versions,
         "releases": list(_release_rows(settings, found)),
         "streams": [describe_stream(each) for each in read_stream_statuses(settings)],
-        "alerts": [describe_alert(alert) for alert in alerts],
+        "alerts": [alert.describe() for alert in alerts],
         "attention": [asdict(each) for each in sort_by_severity(found)],
     }
 

@@ -7,8 +7,8 @@ repeat. Format: https://github.com/prometheus/alertmanager/blob/main/api/v2/open
 from datetime import datetime, timedelta
 from typing import Any
 
+from forecache.base.alert import LASTING
 from forecache.base.posting import PostFailure, post_json
-from forecache.plugins.alerts.alert import LASTING
 from forecache.plugins.alerts.message import Message, Notice
 
 _SHOWN_FOR = timedelta(hours=1)

@@ -4,10 +4,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from forecache.base.alert import LASTING, Alert, Kind, Subject
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare.loading import read_project
-from forecache.plugins.alerts.alert import LASTING, Alert, Kind, Subject
 from forecache.plugins.alerts.notify import NotifyResult, notify
 from forecache.plugins.alerts.watch.find_alerts import (
     STREAM_KINDS,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from forecache.base.alert import Alert, Kind, Severity
 from forecache.base.settings import Settings
 from forecache.declare.project import Project
 from forecache.declare.schedules.as_of import due_as_of_dates
@@ -14,7 +15,6 @@ from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.sources.source_states import find_awaited_sources
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.registry.versions.model_versions import WAITING
-from forecache.plugins.alerts.alert import Alert, Kind, Severity
 from forecache.plugins.alerts.journal import read_cursor
 from forecache.realtime.answer.model_path import RefusedCallError
 from forecache.realtime.log.commit.committer_state import read_state

@@ -1,11 +1,10 @@
 """Open alerts: those of the journal, and those that a look at the project finds now."""
 
 import sqlite3
-from typing import Any
 
+from forecache.base.alert import LASTING, Alert
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.plugins.alerts.alert import LASTING, TITLES, Alert
 from forecache.plugins.alerts.database import database_file
 
 
@@ -42,14 +41,3 @@ def current_alerts(settings: Settings) -> tuple[list[Alert], list[str]]:
     # Of kinds that the look covers completely, recorded alerts that it has not found are over.
     noted = [alert for alert in noted if alert.subject not in known and alert.kind not in found.complete]
     return [*seen, *noted], list(found.problems)
-
-
-def describe_alert(alert: Alert) -> dict[str, Any]:
-    return {
-        "kind": alert.kind,
-        "title": TITLES[alert.kind],
-        "name": alert.name,
-        "severity": alert.severity,
-        "summary": alert.summary,
-        "since": f"{alert.at:%Y-%m-%d %H:%M}",
-    }

@@ -91,6 +91,17 @@ class Alert:
         assert self.severity in SEVERITIES, self.severity
         assert self.at.tzinfo is not None, "a time needs its zone"
 
+    def describe(self) -> dict[str, Any]:
+        """The alert as a row of a status."""
+        return {
+            "kind": self.kind,
+            "title": TITLES[self.kind],
+            "name": self.name,
+            "severity": self.severity,
+            "summary": self.summary,
+            "since": f"{self.at:%Y-%m-%d %H:%M}",
+        }
+
     @property
     def subject(self) -> "Subject":
         return Subject(self.kind, self.name, self.occasion)
