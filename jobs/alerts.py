@@ -17,7 +17,7 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import STREAM
 from forecache.plugins.alerts.journal import list_open_alerts, read_cursor
 from forecache.plugins.alerts.notify import describe_failures
-from forecache.plugins.alerts.receivers.configured import has_alert_receivers
+from forecache.plugins.alerts.receivers import has_alert_receivers
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -208,7 +208,7 @@ def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         "to where the settings FORECACHE_ALERT_... say.",
     )
     def send_alerts(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SkipReason:
-        from forecache.plugins.alerts.watch.collect_alerts import collect_and_notify
+        from forecache.plugins.alerts.collect_alerts import collect_and_notify
 
         current = settings.load()
         if not has_alert_receivers(current):

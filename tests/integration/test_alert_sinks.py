@@ -21,10 +21,12 @@ from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
 from forecache.plugins.alerts.message import Message, Notice
 from forecache.plugins.alerts.notify import notify
-from forecache.plugins.alerts.receivers.alertmanager import alertmanager_content
-from forecache.plugins.alerts.receivers.configured import configured_alert_receivers
-from forecache.plugins.alerts.receivers.email import email_content
-from forecache.plugins.alerts.receivers.slack import slack_content
+from forecache.plugins.alerts.receivers import (
+    alertmanager_content,
+    configured_alert_receivers,
+    email_content,
+    slack_content,
+)
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
 NOW = datetime.now(timezone.utc)

@@ -17,8 +17,7 @@ from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder, write_state
 from forecache.declare.project import Project
 from forecache.operations.keep_streams_running import StartResult, keep_running
-from forecache.plugins.alerts.watch.collect_alerts import collect_alerts
-from forecache.plugins.alerts.watch.find_alerts import stream_alerts
+from forecache.plugins.alerts.collect_alerts import collect_alerts, stream_alerts
 from forecache.stream.status.starts import Starts, read_starts, write_starts
 
 SUPPORT = Path(__file__).parent.parent / "support"

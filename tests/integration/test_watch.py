@@ -18,10 +18,9 @@ from forecache.declare import Log, load_pipeline, load_realtime
 from forecache.declare.project import Project
 from forecache.kit.delta.tables import append_rows
 from forecache.models.registry.promotions import Promotion, last_promotion, record_promotion
-from forecache.plugins.alerts.notify import notify
-from forecache.plugins.alerts.watch import collect_alerts as looking
-from forecache.plugins.alerts.watch.collect_alerts import collect_and_notify
-from forecache.plugins.alerts.watch.find_alerts import (
+from forecache.plugins.alerts import collect_alerts as looking
+from forecache.plugins.alerts.collect_alerts import (
+    collect_and_notify,
     gate_alerts,
     lost_row_alerts,
     stale_version_alerts,
@@ -29,6 +28,7 @@ from forecache.plugins.alerts.watch.find_alerts import (
     unasked_model_alerts,
     waiting_date_alerts,
 )
+from forecache.plugins.alerts.notify import notify
 from forecache.realtime.log.commit.committer_state import CommitterState, write_state
 from forecache.realtime.log.record import schema
 

@@ -15,7 +15,7 @@ from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
 from forecache.plugins.torch.worker.distributed import group as group_module
 from forecache.plugins.torch.worker.distributed.group import WorkerGroup
 from forecache.plugins.torch.worker.distributed.parallel import Kind, ParallelNetwork, Precision, gather_weights
-from forecache.plugins.torch.worker.loop.step import Stepper
+from forecache.plugins.torch.worker.loop.loop import Stepper
 from forecache.plugins.torch.worker.model.model import Prepare, Statistics
 from forecache.plugins.torch.worker.model.objective import Objective
 from forecache.plugins.torch.worker.reading.reader import TrainingBatch

@@ -31,7 +31,7 @@ def test_engine_and_tailer_import_nothing_heavy_that_they_do_not_use() -> None:
         "from forecache.base.arrow_imports import hide_pandas_from_arrow\n"
         "hide_pandas_from_arrow()\n"
         "import forecache.stream.arrow.engine, forecache.stream.tail.tailer\n"
-        "import forecache.stream.step.pipeline_answerer, forecache.stream.step.release_answerer\n"
+        "import forecache.stream.step.answerer, forecache.stream.step.release_answerer\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     ).split()
     heavy = {"pandas", "mlflow", "pyspark", "sklearn", "great_expectations", "torch", "dagster", "duckdb", "matplotlib"}

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from forecache.plugins.cost.autoscale.demand import constant_demand
-from forecache.plugins.cost.autoscale.queueing import queue_with_fallback, queue_without_fallback
 from forecache.plugins.cost.autoscale.scaling_policy import FixedReplicas
-from forecache.plugins.cost.autoscale.simulate_day import Replica, simulate_day
+from forecache.plugins.cost.autoscale.simulate_day import (
+    Replica,
+    queue_with_fallback,
+    queue_without_fallback,
+    simulate_day,
+)
 
 
 def followed(load: float, patience: float, *, requests: int = 200_000, seed: int = 7) -> tuple[float, float]:

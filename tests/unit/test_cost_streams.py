@@ -10,8 +10,7 @@ from cost_support import PRICES, written
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.stream_state import StreamState, read_state, write_state
-from forecache.plugins.cost.cost_report import cost_report, report_to_dict
-from forecache.plugins.cost.stream_costs import use_of_streams
+from forecache.plugins.cost.cost_report import cost_report, report_to_dict, use_of_streams
 from forecache.stream.engine.figures import StreamFigures
 
 STREAM = "fraud"
@@ -28,7 +27,7 @@ def declared(priced: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A project with one stream, of which the cost needs the name alone."""
     from types import SimpleNamespace
 
-    from forecache.plugins.cost import stream_costs as module
+    from forecache.plugins.cost import cost_report as module
 
     project = SimpleNamespace(streams={STREAM: SimpleNamespace(name=STREAM, engine="arrow")})
     monkeypatch.setattr(module, "read_project", lambda settings: project)

@@ -9,7 +9,7 @@ import pytest
 from release_support import lightgbm_trees, onnx_network
 
 from forecache.plugins.explain import contributions, shapley
-from forecache.plugins.explain.logged_answers import candidate_labels
+from forecache.plugins.explain.explain import candidate_labels
 
 
 def by_all_orders(value: Any, count: int) -> np.ndarray:

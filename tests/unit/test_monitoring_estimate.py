@@ -6,7 +6,13 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.report.calibration import Calibration, fit_calibration, fit_calibrations
-from forecache.plugins.drift.estimate import accuracy, estimate_metrics, estimated_metrics, expected_confusion, f1
+from forecache.plugins.drift.expected_performance import (
+    accuracy,
+    estimate_metrics,
+    estimated_metrics,
+    expected_confusion,
+    f1,
+)
 
 ROWS = 4_000
 WIDEST = {"roc_auc": 0.04, "average_precision": 0.06, "accuracy": 0.03, "f1": 0.05, "brier": 0.02, "log_loss": 0.06}

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from forecache.plugins.redis import realtime_reads as redis
-from forecache.plugins.redis.realtime_reads import RemoteReads, RemoteUnavailable
+from forecache.plugins.redis import realtime_lookups as redis
+from forecache.plugins.redis.realtime_lookups import RemoteReads, RemoteUnavailable
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.workers.path_counters import PathCounters
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from forecache.base.errors import InputError
-from forecache.plugins.spark_stream.java_options import java_options
+from forecache.plugins.spark_stream.engine import java_options
 
 
 def test_without_options_spark_reads_what_is_committed() -> None:

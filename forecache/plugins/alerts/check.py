@@ -4,7 +4,7 @@ from forecache.base.settings import Settings
 from forecache.cli.checks import Finding
 from forecache.plugins.alerts.database import database_file
 from forecache.plugins.alerts.outbox import Outbox
-from forecache.plugins.alerts.receivers.configured import configured_alert_receivers
+from forecache.plugins.alerts.receivers import configured_alert_receivers
 
 
 def check_alerts(settings: Settings) -> Finding:

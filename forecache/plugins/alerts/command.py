@@ -33,7 +33,7 @@ def alerts(dry_run: bool, test: bool) -> None:
     could not be sent; the next call tries again.
     """
     from forecache.plugins.alerts.notify import describe_failures
-    from forecache.plugins.alerts.receivers.configured import configured_alert_receivers
+    from forecache.plugins.alerts.receivers import configured_alert_receivers
 
     if dry_run and test:
         raise click.UsageError("Give --dry-run or --test, not both.")
@@ -63,7 +63,7 @@ def _orchestrator_news(current: "Settings") -> "tuple[list[Alert], list[Subject]
 
 
 def _send_news(current: "Settings") -> "list[NotifyResult]":
-    from forecache.plugins.alerts.watch.collect_alerts import collect_and_notify
+    from forecache.plugins.alerts.collect_alerts import collect_and_notify
 
     found, well, cursors = _orchestrator_news(current)
     told, problems = collect_and_notify(current, found, well, cursors=cursors)
@@ -83,8 +83,8 @@ def _send_test(current: "Settings") -> "list[NotifyResult]":
 
 
 def _show_dry_run(current: "Settings", sinks: list[str]) -> None:
+    from forecache.plugins.alerts.collect_alerts import collect_alerts_safely
     from forecache.plugins.alerts.journal import preview_notices
-    from forecache.plugins.alerts.watch.collect_alerts import collect_alerts_safely
 
     alerts, well, _ = _orchestrator_news(current)
     found = collect_alerts_safely(current)

@@ -18,7 +18,7 @@ from forecache.plugins.alerts.database import alerts_folder
 from forecache.plugins.alerts.journal import record_alerts
 from forecache.plugins.alerts.message import Message
 from forecache.plugins.alerts.outbox import Outbox
-from forecache.plugins.alerts.receivers.configured import AlertReceiver, configured_alert_receivers
+from forecache.plugins.alerts.receivers import AlertReceiver, configured_alert_receivers
 
 _GIVEN_UP_S = 3 * 86400.0
 _log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ def read_noted_alerts(settings: Settings) -> list[Alert]:
 
 def current_alerts(settings: Settings) -> tuple[list[Alert], list[str]]:
     """Open alerts from a look at the project and from the journal, and the look's problems, a sentence each."""
-    from forecache.plugins.alerts.watch.collect_alerts import collect_alerts_safely
+    from forecache.plugins.alerts.collect_alerts import collect_alerts_safely
 
     found = collect_alerts_safely(settings)
     seen = [alert for alert in found.alerts if alert.kind in LASTING]

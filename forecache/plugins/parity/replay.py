@@ -3,13 +3,13 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.base.errors import InputError, NotFoundError
+from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Target
@@ -21,17 +21,74 @@ from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.parity.check_stores import StoreCheck, check_store
+from forecache.plugins.parity.live.live_lookups import NeededRows, needed_rows_of
 from forecache.plugins.parity.live.stream_replay import index_views
-from forecache.plugins.parity.referenced_versions import ReferencedVersions, contracts_of, find_referenced_versions
 from forecache.plugins.parity.replay_result import ReplayResult
 from forecache.plugins.parity.report import ParityReport, result_rows, result_schema
 from forecache.plugins.parity.row_group import LogRowGroup, ReplayJob, close_replay, compare_row_group
+from forecache.plugins.parity.store_versions import StoreVersion, distinct_versions
 from forecache.realtime.log.read import newest_day
 from forecache.realtime.log.record import DAY, table_of
+from forecache.realtime.release.folder import open_releases, read_release
 from forecache.serve.store.publishing.worker_pool import ProcessPool, num_cores
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+
+_COLUMNS = ("release", "stores", "live")
+
+
+@dataclass
+class ReferencedVersions:
+    """References of logged answers.
+
+    Attributes:
+        live: By live view, the rows of its stream that were looked up.
+    """
+
+    releases: set[int] = field(default_factory=set)
+    versions: set[StoreVersion] = field(default_factory=set)
+    live: dict[str, NeededRows] = field(default_factory=dict)
+
+    def add_needed_rows(self, more: Mapping[str, NeededRows]) -> None:
+        for view, need in more.items():
+            self.live[view] = self.live[view].merge(need) if view in self.live else need
+
+
+def find_referenced_versions(settings: Settings, name: str, pieces: Sequence[LogRowGroup]) -> ReferencedVersions:
+    """Find the references of the answers in some row groups of a log; one row group is in memory at a time."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    named = ReferencedVersions()
+    filesystem = place_of(settings, table_of(name)).open()
+    for piece in pieces:
+        with open_data_file(filesystem, piece.path, table_of(name)) as source:
+            file = pq.ParquetFile(source)
+            # A file from before a column was added lacks it.
+            columns = [column for column in _COLUMNS if column in file.schema_arrow.names]
+            rows = file.read_row_group(piece.row_group, columns, use_threads=False)
+        named.releases |= set(pc.unique(rows["release"]).to_pylist())
+        stores = rows["stores"].combine_chunks()
+        named.versions |= distinct_versions(stores)
+        if "live" in columns:
+            named.add_needed_rows(needed_rows_of(stores, rows["live"].combine_chunks()))
+    return named
+
+
+def contracts_of(settings: Settings, name: str, releases: Iterable[int]) -> dict[str, set[str]]:
+    """Return by view the contracts that releases have for it."""
+    found: dict[str, set[str]] = {}
+    for number in releases:
+        try:
+            release = read_release(open_releases(settings, name), number)
+        except ForecacheError:
+            continue
+        for lookup in release.lookups:
+            found.setdefault(lookup.view, set()).add(lookup.contract)
+    return found
+
 
 STAGE = "parity"
 PARITY_TABLE = "parity_"

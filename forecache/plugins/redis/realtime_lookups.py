@@ -1,18 +1,137 @@
-"""Look-ups of views some of which are served from Redis: awaited, without blocking the event loop."""
+"""Look-ups of views some of which are served from Redis: awaited, without blocking the event loop.
+
+A read is given up at the deadline, and sent a second time if the first is slow.
+"""
 
 import asyncio
-from time import monotonic, time
+import time
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
-from forecache.plugins.redis.realtime_reads import RemoteReads, RemoteUnavailable
-from forecache.realtime.answer.model_path import TooLate
+from forecache.realtime.answer.model_path import NoScores, TooLate
+from forecache.realtime.circuit_breaker import CircuitBreaker
 from forecache.realtime.lookups.lookups import ViewLookups, keys_of
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
 from forecache.serve.store.packed import matrix_of
+
+HEDGED_SHARE = 0.1
+"""Most second reads, as a share of all."""
+_HEDGES_AT_FIRST = 5.0
+_FIRST_P95_S, _LEAST_P95_S = 0.005, 0.0002
+_STEP = 0.05
+_GIVE_UP_S = 0.5
+_MARGIN_S = 0.001
+
+
+class RemoteUnavailable(NoScores):
+    """A store on another machine does not answer, or lacks the served version."""
+
+    reason = "lookup"
+
+
+class RemoteReads:
+    """The connections of one event loop to one Redis or Redis Cluster.
+
+    Attributes:
+        p95_s: Running estimate of the 95th percentile of the time of a read.
+    """
+
+    def __init__(self, url: str, *, is_cluster: bool) -> None:
+        self._url, self._is_cluster = url, is_cluster
+        self._client: Any = None
+        self._breaker = CircuitBreaker()
+        self._hedges = _HEDGES_AT_FIRST
+        self._reading: set[asyncio.Task[list[bytes | None]]] = set()
+        self.p95_s = _FIRST_P95_S
+
+    async def get(self, names: Sequence[bytes], until: float, counters: PathCounters) -> list[bytes | None]:
+        """Read the values of several names; None for a name without a value.
+
+        Args:
+            until: Time of `time.monotonic()`, before which it returns or raises.
+
+        Raises:
+            TooLate: There is no answer in time.
+            RemoteUnavailable: The server refuses, or has repeatedly not answered.
+        """
+        now = time.monotonic()
+        if not self._breaker.allow_request(now):
+            raise RemoteUnavailable("Redis did not answer a moment ago.")
+        self._hedges = min(_HEDGES_AT_FIRST, self._hedges + HEDGED_SHARE)
+        until -= _MARGIN_S
+        first = self._start(names)
+        running = {first}
+        failure: BaseException | None = None
+        while running:
+            left = until - time.monotonic()
+            may_hedge = len(running) == 1 and failure is None and self._hedges >= 1
+            wait_s = min(left, self.p95_s) if may_hedge else left
+            done, running = await asyncio.wait(running, timeout=max(0.0, wait_s), return_when=asyncio.FIRST_COMPLETED)
+            for read in done:
+                failure = read.exception()
+                if failure is None:
+                    self._breaker.record_success()
+                    if read is not first:
+                        counters.add("hedges_won")
+                    return read.result()
+            if not done:
+                if not may_hedge or wait_s >= left:
+                    break
+                self._hedges -= 1
+                counters.add("hedged_reads")
+                running.add(self._start(names))
+        self._breaker.record_failure(time.monotonic())
+        if failure is not None:
+            raise RemoteUnavailable(f"Redis does not answer: {failure}.")
+        counters.add("late_reads")
+        raise TooLate
+
+    def _start(self, names: Sequence[bytes]) -> "asyncio.Task[list[bytes | None]]":
+        """Start a read. It is never cancelled, as that would cost its connection."""
+        read = asyncio.ensure_future(asyncio.wait_for(self._read(names), _GIVE_UP_S))
+        self._reading.add(read)
+        read.add_done_callback(self._forget_read)
+        return read
+
+    def _forget_read(self, read: "asyncio.Task[list[bytes | None]]") -> None:
+        self._reading.discard(read)
+        if not read.cancelled():
+            read.exception()  # retrieved, so that asyncio does not log it
+
+    async def _read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        client = self._client
+        if client is None:
+            client = self._client = self._connect()
+        began = time.monotonic()
+        try:
+            if self._is_cluster:
+                pipe = client.pipeline()
+                for name in names:
+                    pipe.get(name)
+                return list(await pipe.execute())
+            return list(await client.mget(names))
+        finally:
+            self._update_p95(time.monotonic() - began)
+
+    def _update_p95(self, took_s: float) -> None:
+        # A quantile by stochastic approximation (Robbins and Monro 1951).
+        step = _STEP * self.p95_s
+        self.p95_s = max(_LEAST_P95_S, self.p95_s + (step if took_s > self.p95_s else -step * 0.05 / 0.95))
+
+    def _connect(self) -> Any:
+        from redis.asyncio import Redis, RedisCluster
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        waits: dict[str, Any] = {"socket_timeout": _GIVE_UP_S, "socket_connect_timeout": _GIVE_UP_S}
+        if self._is_cluster:
+            return RedisCluster.from_url(self._url, **waits)
+        return Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **waits)
+
 
 _HELD_S = 1.0
 """A version seen in Redis is not checked again for this time: it stays there until one publish after it is replaced."""
@@ -33,7 +152,7 @@ async def read_remote(
         NoScores: The model must not be called with the versions that are served, or the reads took too long.
         Problem: The values of a key are not valid.
     """
-    found, now = LookupResult(), time()
+    found, now = LookupResult(), time.time()
     asked: list[tuple[Any, Any, RemoteVersion, int]] = []
     names: list[bytes] = []
     for each in lookups:
@@ -66,14 +185,14 @@ def _reads_from(source: RedisSource) -> RemoteReads:
 
 async def _check_held(version: RemoteVersion, until: float) -> None:
     """Check that Redis still has a version: a key missing because its version was removed is not an unknown key."""
-    if monotonic() - _held.get(version, 0.0) < _HELD_S:
+    if time.monotonic() - _held.get(version, 0.0) < _HELD_S:
         return
     checking = asyncio.get_running_loop().run_in_executor(None, version.check_missing)
     try:
-        await asyncio.wait_for(asyncio.shield(checking), max(0.0, until - monotonic()))
+        await asyncio.wait_for(asyncio.shield(checking), max(0.0, until - time.monotonic()))
     except asyncio.TimeoutError:  # of Python 3.10, where it is no TimeoutError
         checking.add_done_callback(lambda check: check.exception())
         raise TooLate from None
     except UnavailableError as error:
         raise RemoteUnavailable(str(error)) from None
-    _held[version] = monotonic()
+    _held[version] = time.monotonic()

@@ -6,22 +6,25 @@ have left wrong ones in memory.
 """
 
 import logging
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from forecache.base.errors import UnavailableError
+from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
 from forecache.kit.spark.kafka import kafka_jars
 from forecache.kit.spark.session import spark_session
 from forecache.plugins.spark_stream.batch_handler import BatchHandler, CheckpointAheadError
-from forecache.plugins.spark_stream.checkpoint import Offsets, choose_checkpoint
-from forecache.plugins.spark_stream.query import SparkQuery
+from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, choose_checkpoint, starting_offsets
 from forecache.plugins.spark_stream.sink import SparkSink
+from forecache.plugins.spark_stream.source import judge_frame, read_topic
 from forecache.stream.engine.engine import StreamEngine
 from forecache.stream.engine.threads import ModelWatch
 from forecache.stream.kafka.client import client_options
@@ -35,6 +38,165 @@ from forecache.stream.topic.send_answers import send_answers
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from forecache.stream.events.event_judge import EventJudge
+
+
+_JAAS = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
+    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+}
+# Options that have the same name in both clients.
+_SAME = frozenset(
+    {
+        *("client.id", "client.rack", "fetch.max.bytes", "fetch.min.bytes", "isolation.level"),
+        *("max.partition.fetch.bytes", "metadata.max.age.ms", "reconnect.backoff.max.ms", "reconnect.backoff.ms"),
+        *("retry.backoff.ms", "session.timeout.ms", "ssl.key.password"),
+    }
+)
+_SECURITY = frozenset(
+    {
+        *("security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"),
+        *("ssl.ca.location", "ssl.ca.pem", "ssl.certificate.location", "ssl.certificate.pem", "ssl.key.location"),
+        *("ssl.key.pem", "ssl.endpoint.identification.algorithm", "ssl.key.password"),
+    }
+)
+
+
+def java_options(brokers: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of Spark's Kafka source, secrets included, such as `kafka.bootstrap.servers`.
+
+    Options of librdkafka that only control its queues and timers are left out. Both clients read only committed
+    messages of transactions, unless `isolation.level` says otherwise.
+
+    Raises:
+        InputError: A security option has no counterpart in the Java client, or its file cannot be read.
+    """
+    given = {name: str(value) for name, value in options.items()}
+    for name in given:
+        if name.startswith(("ssl.", "sasl.", "enable.ssl")) and name not in _SECURITY:
+            raise InputError(
+                f"The engine 'spark' cannot take the Kafka option {name!r}: the Java client has no such option.",
+                remedy='Leave it out of FORECACHE_KAFKA_OPTIONS, or declare the stream with engine="arrow".',
+            )
+    java = {"bootstrap.servers": brokers, "isolation.level": "read_committed"}
+    java |= {name: value for name, value in given.items() if name in _SAME}
+    if "security.protocol" in given:
+        java["security.protocol"] = given["security.protocol"].upper()
+    java |= _sasl_options(given) | _certificate_options(given)
+    return {f"kafka.{name}": value for name, value in java.items()}
+
+
+def _sasl_options(given: Mapping[str, str]) -> dict[str, str]:
+    mechanism = given.get("sasl.mechanism", given.get("sasl.mechanisms", "")).upper()
+    if not mechanism:
+        return {}
+    if mechanism not in _JAAS:
+        raise InputError(
+            f"The engine 'spark' cannot log in to Kafka with sasl.mechanism={mechanism}.",
+            remedy=f'Use one of {", ".join(_JAAS)}, or declare the stream with engine="arrow".',
+        )
+    user, password = (_quote(given.get(f"sasl.{name}", "")) for name in ("username", "password"))
+    line = f"{_JAAS[mechanism]} required username={user} password={password};"
+    return {"sasl.mechanism": mechanism, "sasl.jaas.config": line}
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _certificate_options(given: Mapping[str, str]) -> dict[str, str]:
+    authority, chain, key = (_read_pem(given, f"ssl.{name}") for name in ("ca", "certificate", "key"))
+    java: dict[str, str] = {}
+    if authority:
+        java |= {"ssl.truststore.type": "PEM", "ssl.truststore.certificates": authority}
+    if chain and key:
+        java |= {"ssl.keystore.type": "PEM", "ssl.keystore.certificate.chain": chain, "ssl.keystore.key": key}
+    if given.get("ssl.endpoint.identification.algorithm") == "none":
+        java["ssl.endpoint.identification.algorithm"] = ""
+    return java
+
+
+def _read_pem(given: Mapping[str, str], name: str) -> str:
+    path = given.get(f"{name}.location")
+    if not path:
+        return given.get(f"{name}.pem", "")
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The file {path} of the Kafka option {name}.location cannot be read: {error}.",
+            remedy="Name a PEM file that this process may read.",
+        ) from error
+
+
+_LOOK_EVERY_S = 0.2
+_CONF = {
+    # Batches without messages change nothing here.
+    "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    # A batch needs its own offsets and those of the one before.
+    "spark.sql.streaming.minBatchesToRetain": "10",
+}
+
+
+class SparkQuery:
+    """
+    Attributes:
+        unknown: Accumulator of events with undeclared members.
+
+    Args:
+        starts: By partition of the topic, the next offset; used if the checkpoint is new.
+    """
+
+    def __init__(
+        self, spark: "SparkSession", settings: Settings, stream: Stream, judge: "EventJudge", checkpoint: Checkpoint,
+        starts: Offsets,
+    ) -> None:  # fmt: skip
+        for name, value in _CONF.items():
+            spark.conf.set(name, value)
+        topic = stream.topic.topic
+        options = java_options(settings.kafka_brokers, settings.kafka_options)
+        messages = read_topic(spark, topic, options, starting=starting_offsets(topic, starts))
+        self.unknown = spark.sparkContext.accumulator(0)
+        self._stream = stream
+        self._writer = (
+            judge_frame(messages, judge, unknown=self.unknown.add)
+            .writeStream.queryName(f"forecache-{stream.name}")
+            .option("checkpointLocation", checkpoint.path)
+            .trigger(processingTime=f"{round(stream.commit_s * 1000)} milliseconds")
+        )
+
+    def run(self, batches: BatchHandler, stop: threading.Event, look: Callable[[], bool]) -> None:
+        """Run until `stop` is set or `look`, called several times a second, returns True.
+
+        The batch in progress is finished.
+
+        Raises:
+            UnavailableError: Spark's query failed.
+            The exception that a batch raised.
+        """
+        query = self._writer.foreachBatch(batches).start()
+        is_enough = False
+        try:
+            while query.isActive and not is_enough:
+                is_enough = stop.wait(_LOOK_EVERY_S) or look()
+        finally:
+            batches.close()
+            query.stop()
+        if batches.failure is not None:
+            raise batches.failure
+        if not is_enough and (error := query.exception()) is not None:
+            raise _query_error(self._stream, error)
+
+
+def _query_error(stream: Stream, error: Any) -> ForecacheError:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
+    return UnavailableError(
+        f"Spark's query of the stream {stream.name!r} failed: {first[:300].rstrip('.')}.",
+        remedy="It is started again; look at the broker, and at HOME/spark/spark.log.",
+    )
+
 
 logger = logging.getLogger("forecache.stream")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0

@@ -27,7 +27,7 @@ def read_topic(spark: "SparkSession", topic: str, options: Mapping[str, str], *,
     """Read the messages of a topic as a stream, with the columns of `MESSAGES` except the time of receipt.
 
     Args:
-        options: From `forecache.plugins.spark_stream.java_options.java_options`.
+        options: From `forecache.plugins.spark_stream.engine.java_options`.
         starting: From `forecache.plugins.spark_stream.checkpoint.starting_offsets`; used if there is no checkpoint.
     """
     reader = spark.readStream.format("kafka").options(**options)

@@ -1,15 +1,20 @@
 """Casts texts to column types exactly as Spark's `try_cast` does, by which landing rows are judged.
 
-This is the slow way, for values that `forecache.stream.events.direct_values` does not convert directly. It
+This is the slow way, for values that `forecache.stream.events.event_judge` does not convert directly. It
 follows `UTF8String.toLong`, `Cast` and `SparkDateTimeUtils.parseTimestampString` of Spark 4.1 in ANSI mode, with the
 session's time zone UTC.
 """
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forecache.declare import Column
+
 
 # Characters that Spark strips at both ends: white space and control characters of one byte.
 _BLANK = "".join(map(chr, range(33))) + "\x7f"
@@ -192,3 +197,46 @@ _CASTS: Mapping[str, Callable[[str], Any]] = {
     "date": _parse_date,
     "timestamp": _parse_timestamp,
 }
+
+
+def judge_texts(columns: "Sequence[Column]", texts: Sequence[str | None]) -> tuple[list[Any], str | None]:
+    """Cast the texts of an event; returns the typed values, and the first problem or None."""
+    typed = [None if text is None else cast(text, column.type) for column, text in zip(columns, texts, strict=True)]
+    for column, text, value in zip(columns, texts, typed, strict=True):
+        reason = _find_problem(column, text, value)
+        if reason is not None:
+            return typed, reason
+    return typed, None
+
+
+def _find_problem(column: "Column", text: str | None, value: Any) -> str | None:
+    name = column.name
+    if text is None:
+        return f"{name} is missing" if column.required else None
+    if value is None:
+        return f"{name} '{text}' is not of type {column.type}"
+    if column.type == "double" and not math.isfinite(value):
+        return f"{name} is not a number" if math.isnan(value) else f"{name} {text} is not finite"
+    if column.type in ("date", "timestamp"):
+        day = value if column.type == "date" else value // _DAY_US
+        if not DAYS_OF_YEARS[0] <= day <= DAYS_OF_YEARS[1]:
+            return f"{name} {text} is outside the years 1 to 9999"
+    if is_below(value, column.minimum):
+        return f"{name} {text} is below the minimum {column.minimum:g}"
+    if is_above(value, column.maximum):
+        return f"{name} {text} is above the maximum {column.maximum:g}"
+    return None
+
+
+def is_below(value: float, minimum: float | None) -> bool:
+    """Compare with a minimum as Spark does: integers exactly, others as doubles."""
+    if minimum is None:
+        return False
+    return value < minimum if type(minimum) is int and type(value) is int else float(value) < float(minimum)
+
+
+def is_above(value: float, maximum: float | None) -> bool:
+    """Compare with a maximum, as `is_below`."""
+    if maximum is None:
+        return False
+    return value > maximum if type(maximum) is int and type(value) is int else float(value) > float(maximum)

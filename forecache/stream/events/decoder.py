@@ -1,13 +1,23 @@
-"""The protocol of message decoders, and code that all formats share."""
+"""Decoders of messages: JSON, and Avro with or without the header of Confluent's wire format."""
 
+import json
+import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timezone
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from forecache.base.errors import InputError
+import orjson
+
+from forecache.base.errors import InputError, SettingsError
+from forecache.lake.ingest.formats.json_rows import as_text, json_record
+from forecache.lake.ingest.formats.parsed_row import escape_surrogates
 
 if TYPE_CHECKING:
     from forecache.declare import Column
+
 
 Texts = tuple[str | None, ...]
 
@@ -66,9 +76,151 @@ def decoder_of(topic: Any, folder: Path) -> Decoder:
     from forecache.declare import Avro
 
     if isinstance(topic.format, Avro):
-        from forecache.stream.events.avro_events import AvroDecoder
-
         return AvroDecoder(topic, folder)
-    from forecache.stream.events.json_events import JsonDecoder
-
     return JsonDecoder(topic)
+
+
+_MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
+
+
+class JsonDecoder:
+    """Reads JSON messages; see `forecache.stream.events.decoder.Decoder`."""
+
+    def __init__(self, topic: Any) -> None:
+        self.columns = topic.columns
+
+    def read_record(self, message: bytes) -> Mapping[str, Any] | None:
+        try:
+            found = orjson.loads(message)
+        except ValueError:
+            return None
+        if type(found) is not dict:
+            return None
+        # The number of quotes reveals a duplicate member; orjson reads -0 as the integer 0, but as a double it is -0.0.
+        texts = sum(type(value) is str for value in found.values())
+        if b"\\" in message or message.count(b'"') != 2 * (len(found) + texts) or _MINUS_ZERO.search(message):
+            return None
+        return found
+
+    def read_texts(self, message: bytes) -> tuple[Texts, bool]:
+        try:
+            return record_texts(self.columns, json_record(message.decode()), as_text)
+        except UnicodeDecodeError:
+            raise InvalidMessageError("bad JSON: it is not UTF-8 text") from None
+        except RecursionError:
+            raise InvalidMessageError("bad JSON: it is nested too deeply") from None
+        except (InputError, ValueError) as error:
+            raise InvalidMessageError(f"bad JSON: {escape_surrogates(str(error))}") from None
+
+
+_HEADER = struct.Struct(">bI")
+_ANY = -1
+
+
+class AvroDecoder:
+    """Reads Avro messages; see `forecache.stream.events.decoder.Decoder`."""
+
+    def __init__(self, topic: Any, folder: Path) -> None:
+        import fastavro
+
+        self.columns = topic.columns
+        self._has_header = topic.format.registry_wire
+        self._read = fastavro.schemaless_reader
+        declared = topic.format.schema
+        self._where = f"The Avro schema of topic {topic.name!r}"
+        self._schemas = {
+            number: self._parse_schema(schema) for number, schema in self._read_schemas(declared, folder).items()
+        }
+
+    def read_record(self, message: bytes) -> Mapping[str, Any] | None:
+        try:
+            return self._decode(message)
+        except InvalidMessageError:
+            return None
+
+    def read_texts(self, message: bytes) -> tuple[Texts, bool]:
+        return record_texts(self.columns, self._decode(message), _value_text)
+
+    def _decode(self, message: bytes) -> Mapping[str, Any]:
+        schema, start = self._schema_of(message)
+        stream = BytesIO(message)
+        stream.seek(start)
+        try:
+            found = self._read(stream, schema, None)
+        except Exception as error:  # noqa: BLE001  # no bytes may stop a stream
+            raise InvalidMessageError(
+                f"bad Avro: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            ) from None
+        if stream.tell() != len(message):
+            raise InvalidMessageError(f"bad Avro: {len(message) - stream.tell()} bytes are left over")
+        return cast(Mapping[str, Any], found)
+
+    def _schema_of(self, message: bytes) -> tuple[Any, int]:
+        if not self._has_header:
+            return self._schemas[_ANY], 0
+        if len(message) < _HEADER.size or message[0] != 0:
+            raise InvalidMessageError("bad Avro: it has no header of a schema registry")
+        number = _HEADER.unpack_from(message)[1]
+        schema = self._schemas.get(number, self._schemas.get(_ANY))
+        if schema is None:
+            raise InvalidMessageError(f"bad Avro: its schema {number} is not declared")
+        return schema, _HEADER.size
+
+    def _read_schemas(self, declared: str, folder: Path) -> dict[int, Any]:
+        """The schemas by their number; one schema for all messages has the number `_ANY`."""
+        try:
+            content = json.loads(declared if declared.lstrip().startswith("{") else (folder / declared).read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"{self._where} cannot be read: {error}.",
+                remedy=f"Give a file below {folder}, or the schema itself as JSON.",
+            ) from None
+        if isinstance(content, dict) and content and all(name.isdigit() for name in content):
+            return {int(name): schema for name, schema in content.items()}
+        return {_ANY: content}
+
+    def _parse_schema(self, schema: Any) -> Any:
+        import fastavro
+
+        try:
+            found = fastavro.parse_schema(schema)
+        except Exception as error:
+            raise SettingsError(
+                f"{self._where} is not valid: {error}.",
+                remedy="Correct it: a record, as Avro's specification defines it.",
+            ) from error
+        if not isinstance(found, dict) or found.get("type") != "record":
+            raise SettingsError(f"{self._where} is no record.", remedy="An event is a record with named fields.")
+        fields = {field["name"] for field in found["fields"]}
+        for column in self.columns:
+            if column.required and column.name not in fields:
+                raise SettingsError(
+                    f"{self._where} lacks the column {column.name!r}, which is required.",
+                    remedy="Add it to the schema, or declare the column with required=False.",
+                )
+        return found
+
+
+def _value_text(value: Any) -> str | None:
+    """The text that the value would have if it were read from a Parquet file."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        at = value.astimezone(timezone.utc) if value.tzinfo else value
+        return at.strftime("%Y-%m-%d %H:%M:%S.%f").zfill(26) + ("Z" if value.tzinfo else "")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float):
+        import pyarrow as pa
+
+        return str(pa.array([value]).cast(pa.string())[0])
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise InvalidMessageError("bad Avro: bytes are not UTF-8 text") from None
+    if isinstance(value, (dict, list)):
+        raise InvalidMessageError("bad Avro: a value is nested")
+    return str(value)

@@ -1,6 +1,6 @@
 """Answers events with a release of a real-time model, each as a request; the bits are those that a reader answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,23 +8,119 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.base.errors import InputError, NotFoundError
+from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Realtime
 from forecache.declare.realtime.request import RequestField
-from forecache.declare.realtime.request_rows import column_of
+from forecache.declare.realtime.request_rows import RequestArrays, column_of
+from forecache.declare.realtime.rows import Rows
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.serve.store import Snapshot, open_store
 from forecache.serve.store.keys import encode_columns
 from forecache.stream.step.answerer import EventAnswers
-from forecache.stream.step.event_scores import EventScorer, RequestColumns
+from forecache.stream.step.batch_invariance import Matrix, matrix_invariance_check
+from forecache.stream.step.used_features import UsedFeatures, unknown_features
 from forecache.stream.step.view_tiles import ViewFeatures
+
+
+@dataclass
+class EventScores:
+    """Scores of n events.
+
+    Attributes:
+        values: float64 [n], NaN for no score.
+        is_known: True if there is a score, bool [n].
+        used: The features of each event, also if the model failed on them.
+        failed: Events whose transform or model failed.
+        failure: The error of the last of these.
+    """
+
+    values: NDArray[np.float64]
+    is_known: NDArray[np.bool_]
+    used: UsedFeatures
+    failed: int = 0
+    failure: str = ""
+
+    def add_failure(self, error: Exception) -> None:
+        self.failed += 1
+        self.failure = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+
+
+@dataclass
+class RequestColumns:
+    """The requests of n events, by column.
+
+    Attributes:
+        value: `value(name, place)` is an event's value of a field, [1]; raises InputError if a required one is missing.
+        columns: By field, the values [n]; None if an event lacks a required value.
+        views, found: By look-up, the features, float32 [n, d], and which were found, bool [n].
+    """
+
+    length: int
+    names: tuple[str, ...]
+    value: Callable[[str, int], Matrix]
+    columns: Mapping[str, Matrix] | None
+    views: Mapping[str, Matrix]
+    found: Mapping[str, Matrix]
+
+
+class EventScorer:
+    """Scores events by one loaded release."""
+
+    def __init__(self, loaded: LoadedRelease) -> None:
+        self._loaded = loaded
+        self._transform, self._model = matrix_invariance_check("transform"), matrix_invariance_check("model")
+
+    def score(self, asked: RequestColumns) -> EventScores:
+        n = asked.length
+        used = unknown_features(n, len(self._loaded.release.features))
+        scored = EventScores(np.full(n, np.nan), np.zeros(n, np.bool_), used)
+        if asked.columns is not None and n:
+            try:
+                scored.values[:] = self._score_together(asked, asked.columns, used)
+                scored.is_known[:] = ~np.isnan(scored.values)
+                return scored
+            except Exception:  # noqa: BLE001, S110  # raised again below for the event that causes it
+                pass
+        for place in range(n):
+            try:
+                features = self._features_alone(asked, place)
+                used.matrix[place], used.known[place] = features[0], True
+                scored.values[place] = self._loaded.scores_of(features)[0]
+            except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
+                scored.add_failure(error)
+        scored.is_known[:] = ~np.isnan(scored.values)
+        return scored
+
+    def _score_together(self, asked: RequestColumns, columns: Mapping[str, Matrix], used: UsedFeatures) -> Matrix:
+        def compute_together() -> Matrix:
+            rows = self._loaded.builder.build_rows(RequestArrays(asked.length, columns), asked.views, asked.found)
+            return self._loaded.features_of(rows)
+
+        features = self._transform.compute(
+            asked.length, compute_together, lambda place: self._features_alone(asked, place)
+        )
+        used.matrix[:], used.known[:] = features, True
+        return self._model.compute(
+            asked.length,
+            lambda: self._loaded.scores_of(features),
+            lambda place: self._loaded.scores_of(features[place : place + 1]),
+        )
+
+    def _features_alone(self, asked: RequestColumns, place: int) -> Matrix:
+        columns = RequestArrays(1, {name: asked.value(name, place) for name in asked.names})
+        views = {called: each[place : place + 1] for called, each in asked.views.items()}
+        found = {called: each[place : place + 1] for called, each in asked.found.items()}
+        rows: Rows = self._loaded.builder.build_rows(columns, views, found)
+        return self._loaded.features_of(rows)
+
 
 MODEL = "model"
 """The value of `rung` in rows that the model answered."""
-Matrix = tuple[NDArray[np.float32], NDArray[np.bool_]]
+RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Rows of a look-up, and which keys were found."""
 
 
 class ReleaseAnswerer:
@@ -108,7 +204,7 @@ class ReleaseAnswerer:
             columns_of, release.model.version, release.number, scored.failed, scored.failure, scored.used
         )
 
-    def _look_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> Matrix:
+    def _look_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> RowsFound:
         if lookup.view in self._live:
             of_view = seen[lookup.view]
             return _order_columns(self._columns[lookup.view], of_view.features, lookup.columns), of_view.found
@@ -157,7 +253,7 @@ class _PublishedView:
         self._store = open_store(settings, view)
         self._snapshot: Snapshot | None = None
 
-    def matrix(self, lookup: LookupContract, events: pa.Table) -> Matrix:
+    def matrix(self, lookup: LookupContract, events: pa.Table) -> RowsFound:
         nothing = (
             np.full((events.num_rows, len(lookup.columns)), np.nan, np.float32),
             np.zeros(events.num_rows, np.bool_),

@@ -1,13 +1,64 @@
 """A day of requests against replicas that a policy starts and stops, second by second."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from forecache.plugins.cost.autoscale.demand import Demand
-from forecache.plugins.cost.autoscale.queueing import queue_with_fallback, queue_without_fallback
 from forecache.plugins.cost.autoscale.scaling_policy import FleetSnapshot, ScalingPolicy
+
+_LARGEST_EXPONENT = 60.0
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """A queue in its steady state.
+
+    Attributes:
+        late: Share of requests that would wait longer than their patience.
+        waiting: Mean number of waiting requests.
+    """
+
+    late: float
+    waiting: float
+
+
+def queue_with_fallback(load: float, patience: float) -> QueueState:
+    """A queue that late requests do not join; it is stable under any load.
+
+    Args:
+        load: Requests that arrive in the service time of one: in Erlang.
+        patience: In multiples of the service time.
+    """
+    if load <= 0:
+        return QueueState(0.0, 0.0)
+    if patience < 0:
+        return QueueState(1.0, 0.0)
+    slack = 1 - load
+    if -slack * patience > _LARGEST_EXPONENT:  # the queue is as long as the patience permits
+        return QueueState(1 - 1 / load, patience)
+    # Density of the wait relative to the chance that none is needed: `load * exp(-slack * wait)` up to the patience,
+    # and falling with the worker busy beyond it, where nobody joins.
+    end = math.exp(-slack * patience)
+    if abs(slack) < 1e-9:
+        joined, moment = patience, patience**2 / 2
+    else:
+        joined, moment = (1 - end) / slack, (1 - end * (1 + slack * patience)) / slack**2
+    whole = 1 + load * (joined + end)
+    return QueueState(load * end / whole, load**2 * moment / whole)
+
+
+def queue_without_fallback(load: float, patience: float) -> QueueState:
+    """The M/M/1 queue, whose requests all wait; under a load of 1 or more it grows without bound."""
+    if load <= 0:
+        return QueueState(0.0, 0.0)
+    if load >= 1:
+        return QueueState(1.0, math.inf)
+    slack = 1 - load
+    return QueueState(load * math.exp(-slack * patience) if patience >= 0 else 1.0, load**2 / slack)
+
 
 _RETRY_S = tuple(min(0.1 * 2**attempt, 1.0) for attempt in range(25))
 """Pauses of a router between tries of stopped replicas: Ray Serve's, from 0.1 s doubled to 1 s, 25 times."""

@@ -1,1 +1,0 @@
-"""Receivers of alerts: one module for each kind."""
