@@ -14,7 +14,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline
 from forecache.kit.delta.partitions import TableSnapshot
 from forecache.lake.stage import Stage
-from forecache.models.inference.choose_runtime import ScoringPlan
+from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.versions.model_versions import ModelVersion
 from forecache.scoring.tasks.prediction_rows import Stamp
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from forecache.base.errors import SettingsError
 from forecache.kit.spark.python_worker import unpack_folder
-from forecache.models.inference.choose_runtime import ScoringPlan, plan_scoring
+from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.kernel import score_stream
-from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.kernel_spec import KernelSpec, ScoringPlan
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext

@@ -17,8 +17,8 @@ from forecache.declare import FunctionModel, SqlModel
 from forecache.models.inference.declared.function import FunctionKernel, pack
 from forecache.models.inference.declared.plans import plan_declared
 from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.known_runtimes import LOADERS
 from forecache.models.inference.outputs import score_values
-from forecache.models.inference.runtimes.registry import LOADERS
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.scoring.batch_size import bytes_a_row
 from forecache.scoring.tasks.output_arrays import output_arrays

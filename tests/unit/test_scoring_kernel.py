@@ -13,9 +13,9 @@ from scoring_support import network
 from forecache.base.errors import CheckError, InputError
 from forecache.models.inference.kernel import clip_to_bounds, load_kernel, score_arrays, score_stream
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.models.inference.known_runtimes import LOADERS
 from forecache.models.inference.runtimes.onnx import onnx_session
 from forecache.models.inference.runtimes.pyfunc import as_columns
-from forecache.models.inference.runtimes.registry import LOADERS
 
 OUTPUT = OutputColumn("probability", "float")
 

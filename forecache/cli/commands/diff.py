@@ -17,7 +17,7 @@ from forecache.cli.output import print_json, show_table, wants_json
 def diff(pipeline: str, before: int, after: int, top: int) -> None:
     """Show the changes from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
     from forecache.cli.live_rows import live_layer_dict
-    from forecache.serve.store.read.compare_versions import diff_versions
+    from forecache.serve.store.compare_versions import diff_versions
 
     store = open_pipeline_store(pipeline)
     found = diff_versions(store, before, after, top=top)

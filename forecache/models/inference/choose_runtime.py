@@ -14,7 +14,7 @@ The rule, in order, if every input is a number:
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,42 +23,13 @@ from forecache.base.output_kinds import OutputSpec
 from forecache.models.inference.description import describe_model
 from forecache.models.inference.encoding import ENCODING, find_encoding
 from forecache.models.inference.environment import compare_environment, deciding_versions
-from forecache.models.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, KernelSpec
-from forecache.models.inference.runtimes.registry import RUNTIMES
+from forecache.models.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, ScoringPlan
+from forecache.models.inference.known_runtimes import RUNTIMES
 from forecache.models.inference.runtimes.runtime import PackedModel, Runtime, StoredModel
 from forecache.models.inference.signature import read_signature, resolve_result
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType
-
-
-@dataclass(frozen=True)
-class ScoringPlan:
-    """Plan for scoring a model; a run records its `metadata()`.
-
-    Attributes:
-        payload: Bytes that workers load: the model's file, or the model's folder as a zip archive.
-        reason: Reason for this runtime.
-        warnings: Differences between the model's environment and this one that do not stop the run.
-    """
-
-    uri: str
-    spec: KernelSpec
-    payload: bytes = field(repr=False)
-    reason: str
-    warnings: tuple[str, ...] = ()
-
-    def metadata(self) -> dict[str, Any]:
-        return {
-            "model_uri": self.uri,
-            "runtime": self.spec.runtime,
-            "reason": self.reason,
-            "returns": [f"{column.name}: {column.ddl}" for column in self.spec.outputs],
-            "model_bytes": len(self.payload),
-            "checksum": self.spec.checksum,
-            "packages": dict(self.spec.packages),
-            "warnings": list(self.warnings),
-        }
 
 
 def plan_scoring(

@@ -26,8 +26,8 @@ from forecache.models.inference.kernel_spec import (
     returned_type,
     value_type,
 )
+from forecache.models.inference.known_runtimes import LOADERS
 from forecache.models.inference.outputs import own_outputs, read_output
-from forecache.models.inference.runtimes.registry import LOADERS
 from forecache.models.inference.runtimes.runtime import Kernel, Load
 
 _MODELS_PER_PROCESS = 4

@@ -57,7 +57,7 @@ class KernelSpec:
     """A model's specification for workers; it is small, because every task carries it.
 
     Attributes:
-        runtime: Name of the library that runs the model, as in `forecache.models.inference.runtimes.registry`.
+        runtime: Name of the library that runs the model, as in `forecache.models.inference.known_runtimes`.
         checksum: Of the model's content, its configuration and the runtime: the key of the process's cache.
         inputs: Input names of the signature, in order; empty if it has none (a tensor).
         width: Number of features, if known.
@@ -105,3 +105,32 @@ def value_type(name: str) -> "pa.DataType":
         return arrow_type(name)
     fields = (field.rsplit(":", 1) for field in name.removeprefix("struct<").removesuffix(">").split(","))
     return pa.struct([(field, arrow_type(kind)) for field, kind in fields])
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """Plan for scoring a model; a run records its `metadata()`.
+
+    Attributes:
+        payload: Bytes that workers load: the model's file, or the model's folder as a zip archive.
+        reason: Reason for this runtime.
+        warnings: Differences between the model's environment and this one that do not stop the run.
+    """
+
+    uri: str
+    spec: KernelSpec
+    payload: bytes = field(repr=False)
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            "model_uri": self.uri,
+            "runtime": self.spec.runtime,
+            "reason": self.reason,
+            "returns": [f"{column.name}: {column.ddl}" for column in self.spec.outputs],
+            "model_bytes": len(self.payload),
+            "checksum": self.spec.checksum,
+            "packages": dict(self.spec.packages),
+            "warnings": list(self.warnings),
+        }

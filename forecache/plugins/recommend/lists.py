@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _USERS_AT_ONCE = 4096
 _NONE = np.float32(-np.inf)
 
+STAGE = "recommend"
+"""Name of the stage in the ledger."""
+
 
 @dataclass(frozen=True)
 class Lists:

@@ -18,8 +18,7 @@ from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.plugins.recommend.build_date import PendingDate, RecommenderTables
 from forecache.plugins.recommend.evaluation.gate import first_test_day
-
-STAGE = "recommend"
+from forecache.plugins.recommend.lists import STAGE
 
 
 def recommend(

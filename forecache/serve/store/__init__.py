@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forecache.serve.store.compare_versions import diff_versions
     from forecache.serve.store.fields import Field
     from forecache.serve.store.keys import KeyColumn, KeySchema, decode_key, encode_key, parse_key
     from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo
     from forecache.serve.store.pointer import Pointer
     from forecache.serve.store.publishing.publish import publish
-    from forecache.serve.store.read.compare_versions import diff_versions
     from forecache.serve.store.read.snapshot import Snapshot, split_entry
     from forecache.serve.store.replicas.push_pull import pull, push
     from forecache.serve.store.replicas.sync import open_remote, sync_targets

@@ -19,7 +19,7 @@ from forecache.kit.windows.tile_columns import microseconds
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.stream.events.cast import is_above, is_below, judge_texts
 from forecache.stream.events.decoder import Decoder, InvalidMessageError, decoder_of
-from forecache.stream.step.event_keys import encode_event_keys, key_schema
+from forecache.stream.events.event_keys import encode_event_keys, key_schema
 from forecache.stream.table_schema import (
     ARROW_TYPES,
     EVENT_DAY,

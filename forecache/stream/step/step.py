@@ -20,9 +20,9 @@ from forecache.declare import Pipeline, Stream
 from forecache.declare.streams.check_stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge
+from forecache.stream.events.event_keys import key_schema
 from forecache.stream.step.answerer import EventAnswers, answerer_of
 from forecache.stream.step.batch_states import NOTHING_YET, ServedStates
-from forecache.stream.step.event_keys import key_schema
 from forecache.stream.step.view_tiles import Bases, ViewFeatures, ViewTiles
 from forecache.stream.table_schema import (
     BASE,

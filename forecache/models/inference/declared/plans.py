@@ -10,11 +10,18 @@ from typing import Any, Literal
 from forecache.base.errors import InputError
 from forecache.base.output_kinds import OutputSpec, probabilities_column
 from forecache.declare import FunctionModel, SqlModel
-from forecache.models.inference.choose_runtime import ScoringPlan
 from forecache.models.inference.declared import function, sql
-from forecache.models.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, OWN, PICKED, KernelSpec, OutputColumn
+from forecache.models.inference.kernel_spec import (
+    KERNEL_VERSION,
+    OUTPUTS,
+    OWN,
+    PICKED,
+    KernelSpec,
+    OutputColumn,
+    ScoringPlan,
+)
 from forecache.models.inference.outputs import own_outputs, read_output
-from forecache.models.inference.runtimes.registry import FUNCTION, SQL
+from forecache.models.inference.runtimes.runtime import FUNCTION, SQL
 
 
 def plan_declared(

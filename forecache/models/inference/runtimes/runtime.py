@@ -16,6 +16,8 @@ from forecache.models.inference.encoding import find_encoding
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.models.inference.signature import Signature
 
+FUNCTION, SQL = "function", "sql"
+"""Names of the runtimes of models that are declared as a function or as SQL."""
 Predict = Callable[[np.ndarray], np.ndarray]
 """[n, num_features] with NaN for unknown -> [n], or [n, values] if a model returns several a row."""
 

@@ -7,11 +7,11 @@ from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, RegisteredModel
 from forecache.declare.models.applied import FunctionModel, SqlModel
-from forecache.models.inference.choose_runtime import ScoringPlan, plan_scoring
+from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.declared.plans import pick_outputs, plan_declared
 from forecache.models.inference.description import describe_model
 from forecache.models.inference.kernel import load_kernel
-from forecache.models.inference.kernel_spec import ALLOW_PICKLE, pickle_allowed
+from forecache.models.inference.kernel_spec import ALLOW_PICKLE, ScoringPlan, pickle_allowed
 from forecache.models.inference.signature import read_signature
 from forecache.models.registry.applied.resolve import mlflow_message, unavailable_error
 from forecache.models.registry.versions.model_versions import ModelVersion, verified_folder

@@ -12,8 +12,8 @@ from forecache.declare import AS_OF, Recommender
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
+from forecache.plugins.recommend.lists import STAGE
 from forecache.plugins.recommend.read_interactions import read_days
-from forecache.plugins.recommend.stage import STAGE
 
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
 _USERS, _PLACES = 3, 10

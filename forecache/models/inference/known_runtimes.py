@@ -2,7 +2,7 @@
 
 from forecache.models.inference.declared import function, sql
 from forecache.models.inference.runtimes import lightgbm, onnx, pyfunc, sklearn, skops, torch, xgboost
-from forecache.models.inference.runtimes.runtime import Load, Runtime
+from forecache.models.inference.runtimes.runtime import FUNCTION, SQL, Load, Runtime
 
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
@@ -17,7 +17,6 @@ RUNTIMES: dict[str, Runtime] = {
     )
 }
 
-FUNCTION, SQL = "function", "sql"
 LOADERS: dict[str, Load] = {
     **{name: runtime.load for name, runtime in RUNTIMES.items()},
     FUNCTION: function.load,
