@@ -7,8 +7,7 @@ from typing import Any
 import orjson
 
 from forecache.base.errors import InputError
-from forecache.lake.ingest.formats.json_rows import as_text, json_record
-from forecache.lake.ingest.formats.parsed_row import escape_surrogates
+from forecache.lake.ingest.landing_rows import as_text, escape_surrogates, json_record
 from forecache.stream.events.decoder import InvalidMessageError, Texts, record_texts
 
 _MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
