@@ -13,7 +13,9 @@ from datetime import date, timedelta
 from pyspark.sql import functions as F
 
 from forecache.base.settings import load_settings
-from forecache.kit.delta.tables import write_partitions
+from forecache.kit.delta.partitions import take_snapshot
+from forecache.kit.delta.tables import commit_partitions
+from forecache.kit.delta.writers import write_frame
 from forecache.kit.spark.session import spark_session
 
 ROWS, COLUMNS, NIGHTS, WARM_UP = 23_570, 12, 7, 4
@@ -32,7 +34,9 @@ def main() -> None:
                 F.col("id").cast("string").alias("key"), *values, F.lit(night).alias("as_of")
             )
             started = time.perf_counter()
-            write_partitions(frame, settings, "features_measured", column="as_of", values=[night])
+            seen = take_snapshot(settings, "features_measured", "as_of")
+            written = write_frame(frame, settings, "features_measured", partition_by="as_of")
+            commit_partitions(written, settings, "features_measured", column="as_of", values=[night], seen=seen)
             seconds.append(time.perf_counter() - started)
     later = seconds[WARM_UP:]
     print(

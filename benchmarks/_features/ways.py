@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Column, Feature, Features, FeatureView, Source, Window
-from forecache.kit.delta.tables import append_rows, read_table, write_partitions
+from forecache.kit.delta.partitions import take_snapshot
+from forecache.kit.delta.tables import append_rows, commit_partitions, read_table
+from forecache.kit.delta.writers import write_frame
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 
@@ -110,7 +112,9 @@ def window_functions(spark: Any, settings: Settings, nights: Sequence[date]) -> 
 
 def by_window_functions(spark: Any, settings: Settings, nights: Sequence[date]) -> None:
     frame = window_functions(spark, settings, nights)
-    write_partitions(frame, settings, "features_windows", column=AS_OF, values=nights)
+    written = write_frame(frame, settings, "features_windows", partition_by=AS_OF)
+    seen = take_snapshot(settings, "features_windows", AS_OF)
+    commit_partitions(written, settings, "features_windows", column=AS_OF, values=nights, seen=seen)
 
 
 def at_once(view: FeatureView) -> Callable[[Any, Settings, Sequence[date]], None]:

@@ -21,11 +21,7 @@ def require_numbers(
 
     Args:
         names: Columns that have to be numbers, beside the key and `as_of`.
-        function: The function that returned the frame, for the message.
-        kind: "feature" or "label", for the message.
-
-    Raises:
-        InputError: With declaration, column and type.
+        function, kind: The function that returned the frame, and "feature" or "label", for the message.
     """
     require_columns(frame, declared, names, function, kind)
     types = dict(frame.dtypes)
@@ -54,13 +50,10 @@ MOST_RELEVANT = 30.0
 
 
 def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
-    """Refuse labels that a model cannot be trained on.
+    """Refuse labels that a model cannot be trained on: null, not finite, or outside the values of their kind.
 
     Args:
         written: `as_of`, `split` and the label (double) of every row of the training set.
-
-    Raises:
-        InputError: A label is null or not a finite number, or a binary label is not 0 or 1.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -99,11 +92,7 @@ def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
 
 
 def require_class_names(frame: "DataFrame", pipeline: Pipeline) -> None:
-    """Refuse a label of classes that is neither text nor whole numbers; only its schema is looked at.
-
-    Raises:
-        InputError: With pipeline, column and type.
-    """
+    """Refuse a label of classes that is neither text nor whole numbers; only its schema is looked at."""
     label, function = pipeline.trained_label, function_name(pipeline.trained_label.compute)
     kind = dict(frame.dtypes).get(label.name)
     if kind not in ("string", "tinyint", "smallint", "int", "bigint"):
@@ -116,9 +105,6 @@ def require_class_names(frame: "DataFrame", pipeline: Pipeline) -> None:
 
 def require_classes(written: "pa.Table", pipeline: Pipeline) -> tuple[str, ...]:
     """The classes of the training split, in the order of a model's probabilities: as declared, else ascending.
-
-    Args:
-        written: As for `require_labels`.
 
     Raises:
         InputError: The training split has one class only, or lacks one that is declared or that a later split has.
@@ -161,11 +147,7 @@ def class_order(names: Sequence[str | None]) -> tuple[str, ...]:
 
 
 def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
-    """Refuse rows of a training set with an entity twice on a date.
-
-    Raises:
-        InputError: With the first one found.
-    """
+    """Refuse rows of a training set with an entity twice on a date."""
     import pyarrow.compute as pc
 
     entity = [*pipeline.key, AS_OF]

@@ -7,14 +7,14 @@ changes the result.
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
 
 from forecache.base.files import lock
-from forecache.base.results import Progress
+from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 
@@ -43,16 +43,27 @@ NightsDone = Mapping[date, StageOutcome]
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of one pipeline, source or table, in one run.
-
-    Attributes:
-        subject: The pipeline, source or table that the stage is about.
-    """
+    """A stage of one pipeline, source or table (`subject`), in one run."""
 
     settings: Settings
     name: str
     subject: str
     run_id: str = ""
+    started: float = field(default_factory=time.perf_counter, compare=False)
+
+    def result(
+        self,
+        rows: int,
+        *,
+        nights: Iterable[date],
+        skipped: bool,
+        details: Mapping[str, Any],
+        table: str = "",
+        version: int | None = None,
+    ) -> StageResult:
+        """The result of the stage, whose time began when this object was made."""
+        seconds = time.perf_counter() - self.started
+        return StageResult(self.name, self.subject, rows, seconds, tuple(nights), table, version, skipped, details)
 
     def run_once(
         self,
@@ -63,15 +74,11 @@ class Stage:
         rebuild: bool = False,
         usable: Callable[[StageRecord], bool] = lambda _: True,
     ) -> tuple[StageRecord, bool]:
-        """Do the work unless the last record has the same inputs.
+        """Do the work unless the last record has the same inputs; returns the record, and whether it was skipped.
 
         Args:
             inputs: Text that names all that the result depends on.
-            rebuild: Work in any case.
             usable: Whether the result of the last record still exists.
-
-        Returns:
-            The stage's record, and whether it was skipped.
         """
         known = last_record(self.settings, self.name, self.subject, night)
         if known is not None and not rebuild and known.inputs == inputs and usable(known):
@@ -90,7 +97,7 @@ class Stage:
         find: Callable[[Mapping[date, str]], NightsDone] | None = None,
         progress: Callable[[Sequence[date], float], None] = lambda _, __: None,
     ) -> tuple[dict[date, StageRecord], list[date]]:
-        """Do the work for the nights whose last record has other inputs.
+        """Do the work for the nights whose last record has other inputs; returns all records, and the nights done.
 
         Args:
             inputs: By night, text that names all that its result depends on.
@@ -98,9 +105,6 @@ class Stage:
             find: Called with the inputs of the nights to do; returns those whose data an earlier run committed but did
                 not record.
             progress: Called with the nights that come next, and the share that is done.
-
-        Returns:
-            Each night's record, and the nights worked on.
         """
         before = last_records(self.settings, self.name, self.subject)
         pending = find_stale(inputs, before, rebuild=inputs if rebuild else ())
@@ -129,11 +133,7 @@ class Stage:
     def record(
         self, done: Mapping[_Night, StageOutcome], inputs: Mapping[_Night, str], seconds: float
     ) -> dict[_Night, StageRecord]:
-        """Append ledger rows for nights that were done together, or for None of a stage without nights.
-
-        Args:
-            seconds: Time that all of them took together.
-        """
+        """Append ledger rows for nights that took `seconds` together, or for None of a stage without nights."""
         rows = {
             night: StageRecord(
                 self.name,

@@ -64,11 +64,7 @@ class BatchSize:
 
 
 def calibrate(work: ScoringWork, nights: Sequence[ScoringNight]) -> BatchSize:
-    """The batch size for nights: the setting, the result of an earlier run, or of a sweep of at most a second.
-
-    Raises:
-        InputError: The features do not fit the model.
-    """
+    """The batch size for nights: the setting, the result of an earlier run, or of a sweep of at most a second."""
     settings, pipeline, plan = work.settings, work.pipeline, work.plan
     if settings.scoring_batch_rows:
         return BatchSize(settings.scoring_batch_rows, "set")
@@ -104,12 +100,10 @@ def sweep(
     budget_s: float = BUDGET_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, float]:
-    """Measure rows per second by batch size, the best of two rounds of ascending sizes.
+    """Measure rows per second by batch size, ascending and none above the sample, the best of two rounds.
 
-    Sizes that do not fit the budget are left out, so that a slow model is measured at the smallest sizes only.
-
-    Args:
-        sizes: Ascending, none larger than the sample; the first is always measured.
+    Sizes that do not fit the budget are left out, except for the first, so that a slow model is measured at the
+    smallest sizes only.
     """
     rates: dict[int, float] = {}
     started = clock()
@@ -162,11 +156,7 @@ def _read_sample(work: ScoringWork, night: ScoringNight) -> tuple[list[pa.Array]
 
 
 def bytes_a_row(plan: ScoringPlan, sample: Sequence[pa.Array], outputs: Sequence[OutputSpec]) -> float:
-    """Memory that a row of a batch takes: its features, the model's matrix, and the predictions on their way.
-
-    Args:
-        outputs: With the classes that the model knows.
-    """
+    """Memory that a row of a batch takes: its features, the model's matrix, and the predictions on their way."""
     came = sum(array.nbytes for array in sample) / len(sample[0])
     return came + len(sample) * np.dtype(plan.spec.dtype).itemsize + sum(map(_output_bytes, outputs))
 

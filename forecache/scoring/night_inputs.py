@@ -88,14 +88,10 @@ def describe_nights(
     *,
     compared_with: str = "",
 ) -> list[ScoringNight]:
-    """Each night's inputs and feature files, ascending.
+    """Each night's inputs and feature files, ascending; NotFoundError or InputError if a night has no features.
 
     Args:
         compared_with: A model whose predictions are compared with these, as name@version.
-
-    Raises:
-        NotFoundError: A night has no features yet.
-        InputError: A night's feature partition is empty.
     """
     versions = feature_versions(settings, pipeline, sorted(nights))
     by_version: dict[int, list[date]] = defaultdict(list)

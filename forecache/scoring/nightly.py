@@ -27,7 +27,7 @@ def score_nights(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Score nights with the champion and with the challenger, if there is one.
+    """Score nights with the champion and with the challenger, if there is one; raises as `score`.
 
     An error of the challenger does not stop the run: it is recorded in place of the comparison. With `rebuild`, nights
     that are current are scored, too.
@@ -36,9 +36,6 @@ def score_nights(
         The result of `forecache.scoring.run.score`, with `predicted` and `actual` of both models together;
         `details["challenger"]` has the challenger's `model`, `table` and, by night (ISO), either `rows` and the
         `comparison` of `score_shadow` or the `error`. It is missing without a challenger.
-
-    Raises:
-        NotFoundError, InputError, CheckError, ConflictError: As `score`.
     """
     result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
     challenger = find_challenger(settings, pipeline) if pipeline.shadow else None

@@ -5,7 +5,6 @@ kernel). Small nights share a job and a commit; a large one has a commit of its 
 files become visible by one commit to the Delta log, after the checks.
 """
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timezone
@@ -95,11 +94,9 @@ def score(
 def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild: Collection[date]) -> StageResult:
     """Score those of the nights that are not current; as `score`, by a caller who holds the table's lock.
 
-    Args:
-        rebuild: Nights that are scored again also if they are current.
+    Nights in `rebuild` are scored again also if they are current.
     """
-    started = time.perf_counter()
-    settings, pipeline, model = run.settings, run.pipeline, run.model
+    stage, settings, pipeline, model = run.ledger, run.settings, run.pipeline, run.model
     seen = take_snapshot(settings, run.table, AS_OF)
     before = last_records(settings, run.stage, pipeline.name)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before, compared_with=run.compared_with)
@@ -124,14 +121,11 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
         checks = record_committed(work, recorded, written) if recorded else {}
         outcome |= _score_pending(work, pending, before, mode, rebuild)
         outcome["checks"] |= checks
-    return StageResult(
-        stage=run.stage,
-        subject=pipeline.name,
-        rows=sum(rows.values()),
-        seconds=time.perf_counter() - started,
-        nights=tuple(rows),
+    return stage.result(
+        sum(rows.values()),
+        nights=rows,
         table=run.table,
-        delta_version=table_version(settings, run.table),
+        version=table_version(settings, run.table),
         skipped=not pending,
         details={**outcome, "rows_by_night": {night.isoformat(): count for night, count in rows.items()}},
     )

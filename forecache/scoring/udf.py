@@ -35,14 +35,11 @@ class ScoringUdf:
         self.plan: dict[str, Any] = plan.metadata()
 
     def __call__(self, *columns: "Column | str") -> "Column":
-        """The predictions as a column.
+        """The predictions as a column; SettingsError if the signature does not explain the number of columns.
 
         Args:
             columns: One array or struct column, or one column for each input of the signature, in its order. None:
                 the columns that the signature names.
-
-        Raises:
-            SettingsError: The number of columns is not one that the signature explains.
         """
         if not columns:
             if not self.inputs:

@@ -23,7 +23,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.lake.examples.build import build_examples
 from forecache.lake.examples.recorded_requests import recorded_requests_file
-from forecache.lake.examples.request_days import request_days
+from forecache.lake.examples.requests import request_days
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
 from forecache.models.registry.gate.gate import run_gate

@@ -12,14 +12,15 @@ from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.listing import list_tables
+from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import (
     append_rows,
+    commit_partitions,
     open_table,
     read_table,
     replace_rows,
     replace_table,
     table_version,
-    write_partitions,
 )
 from forecache.kit.delta.writers import write_frame, write_rows
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
@@ -31,7 +32,13 @@ SCHEMA = "customer_id string, as_of date, score double"
 
 def write(settings: Settings, spark: Any, rows: list[tuple[Any, ...]], *nights: date) -> int:
     frame = spark.createDataFrame(rows, SCHEMA)
-    return write_partitions(frame, settings, "features_t", column="as_of", values=nights).version
+    return replace_nights(settings, frame, *nights)
+
+
+def replace_nights(settings: Settings, frame: Any, *nights: date) -> int:
+    seen = take_snapshot(settings, "features_t", "as_of")
+    written = write_frame(frame, settings, "features_t", partition_by="as_of")
+    return commit_partitions(written, settings, "features_t", column="as_of", values=nights, seen=seen).version
 
 
 def test_writing_a_night_twice_leaves_the_same_rows_and_other_nights_alone(settings: Settings, spark: Any) -> None:
@@ -65,7 +72,7 @@ def test_column_of_another_type_is_refused_with_the_remedy(settings: Settings, s
     frame = spark.createDataFrame([("a", N1, "high")], "customer_id string, as_of date, score string")
     frame = frame.selectExpr("customer_id", "as_of", "array(score) as score")
     with pytest.raises(InputError, match="'features_t' holds a column of another type.*new name"):
-        write_partitions(frame, settings, "features_t", column="as_of", values=[N1])
+        replace_nights(settings, frame, N1)
 
 
 def test_replacing_the_whole_table_replaces_its_columns_too(settings: Settings, spark: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from threading import Event
@@ -17,12 +18,14 @@ from waiting import beside, wait_for
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import lake_step
+from forecache.kit.delta import merge_files
 from forecache.kit.delta.log import active_files
+from forecache.kit.delta.merge_files import MergeStopError
 from forecache.kit.delta.tables import append_rows, open_table
-from forecache.lake.maintenance.remove import data_files
-from forecache.realtime.log.commit import log_retention as keep
+from forecache.lake.maintenance.maintain import data_files
+from forecache.realtime.log.commit import log_retention
 from forecache.realtime.log.commit.committer import run_committer
-from forecache.realtime.log.commit.log_retention import MergeStopError, merge_small, remove_merged
+from forecache.realtime.log.commit.log_retention import merge_small, remove_merged
 from forecache.realtime.log.commit.maintenance_thread import maintain_logs
 from forecache.realtime.log.record import schema, table_of
 
@@ -53,15 +56,15 @@ def test_rows_are_committed_while_a_merge_goes_on_and_the_end_gives_it_up(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = Event()
-    read = keep._MergedRows.__iter__
+    read = merge_files.read_file_rows
 
-    def slow(rows: Any) -> Any:
+    def read_slowly(*args: Any, stop: Event) -> Any:
         began.set()
-        for some in read(rows):
+        for some in read(*args, stop=stop):
             yield some
-            rows.stop.wait(60)
+            stop.wait(60)
 
-    monkeypatch.setattr(keep._MergedRows, "__iter__", slow)
+    monkeypatch.setattr(merge_files, "read_file_rows", read_slowly)
     spool(settings, [["new-0"]], arrived_us=time.time_ns() // 1000).close()
     with beside(lambda stop: run_committer(settings, stop=stop)):
         assert began.wait(30)
@@ -111,7 +114,7 @@ def test_a_merge_writes_its_files_once_however_often_others_commit_meanwhile(
 def test_bytes_on_disk_stay_a_few_times_those_of_the_rows_however_often_a_day_is_merged(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keep, "MOST_SMALL", 5)
+    monkeypatch.setattr(log_retention, "DAY_POLICY", replace(log_retention.DAY_POLICY, least=5))
     merges = 0
     for number in range(40):
         add(settings, str(number), today(), 20_000)

@@ -13,21 +13,20 @@ from scoring_support import make_pipeline
 from forecache.base.hashes import row_hashes
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
-from forecache.kit.delta.files import place_of
-from forecache.scoring.partitions import unique_keys as uniqueness
-from forecache.scoring.partitions.staged_files import StagedFile
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.scoring.partitions import checks as uniqueness
 
 PIPELINE = make_pipeline(num_features=2)
 
 
-def staged(settings: Settings, tables: Sequence[pa.Table]) -> list[StagedFile]:
+def staged(settings: Settings, tables: Sequence[pa.Table]) -> list[DataFile]:
     Path(settings.table_uri("predictions")).mkdir(parents=True, exist_ok=True)
     filesystem = place_of(settings, "predictions").open()
     files = []
     for number, table in enumerate(tables):
         with filesystem.open_output_stream(f"{number}.parquet") as sink:
             pq.write_table(table, sink)
-        files.append(StagedFile(f"{number}.parquet", date(2024, 6, 30), "all", 0, table.num_rows, {}))
+        files.append(DataFile(f"{number}.parquet", 0, {}, {"numRecords": table.num_rows}))
     return files
 
 

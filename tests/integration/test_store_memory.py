@@ -27,12 +27,12 @@ sys.path.insert(0, sys.argv[2])
 from store_tables import churn
 from forecache.base.settings import load_settings
 from forecache.serve.store import publish
-from forecache.kit.delta.comparison import anti_join
 from forecache.kit.delta.comparison import compare
-from forecache.serve.store.publishing.changes import compare_partitions
+from forecache.kit.delta.comparison import hash_buckets
+from forecache.serve.store.publishing import row_changes
 
-compare.KEPT_BYTES = anti_join.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
-compare_partitions.num_cores = lambda: 1
+compare.KEPT_BYTES = hash_buckets.WAITING_BYTES = 2 << 20  # bounds that so few rows reach too
+row_changes.num_cores = lambda: 1
 peak, done = 0, threading.Event()
 
 def watch():

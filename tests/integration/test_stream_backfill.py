@@ -20,7 +20,7 @@ from forecache.base.errors import ConflictError, InputError
 from forecache.base.settings import Settings
 from forecache.cli.output import FLAGS
 from forecache.declare.project import Project
-from forecache.lake.maintenance import compaction as merging
+from forecache.lake.maintenance import maintain
 from forecache.operations import lake_maintenance as maintaining
 from forecache.plugins.backfill.backfill import backfill
 from forecache.plugins.backfill.recompute.lake_states import LakeStates
@@ -192,8 +192,8 @@ def test_features_that_are_kept_from_some_day_on_are_compared_too_and_survive_a_
     assert [len(each) for each in kept[50:]] == [4] * 30
     found = recompute(landed, keeping)
     assert (found.compared, found.difference) == (80, None)
-    monkeypatch.setattr(merging, "is_closed", lambda hour, now: True)
-    assert merging.merge_small_files(landed, "stream_payments") == 6
+    monkeypatch.setattr(maintain, "is_closed", lambda hour, now: True)
+    assert maintain.merge_table(landed, "stream_payments") == 6
     assert [row["features"] for row in table_rows(landed, "stream_payments")] == kept
     found = recompute(landed, keeping)
     assert (found.compared, found.difference) == (80, None)

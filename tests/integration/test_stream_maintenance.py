@@ -16,7 +16,7 @@ from forecache.base.settings import Settings
 from forecache.kit.delta.log import active_files, removed_files
 from forecache.kit.delta.stream_tables import KEPT, hour_of, read_stream_bases
 from forecache.kit.delta.tables import open_table
-from forecache.lake.maintenance import remove
+from forecache.lake.maintenance import maintain
 from forecache.lake.maintenance.maintain import maintain_table
 from forecache.operations.lake_maintenance import pinned_versions
 
@@ -159,8 +159,8 @@ def test_nothing_is_removed_if_the_log_does_not_say_what_was_removed_lately(sett
     (log / f"{13:020d}.checkpoint.parquet").rename(log / f"{13:020d}.checkpoint.0000000001.0000000002.parquet")
     assert removed_files(settings, TABLE) is None, "the checkpoint is not whole"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(remove, "open_table", lambda *_: delta)
-        assert remove.removable_files(settings, TABLE, (), KEPT) == []
+        patched.setattr(maintain, "open_table", lambda *_: delta)
+        assert maintain.removable_files(settings, TABLE, (), KEPT) == []
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from offered_sample import NIGHT
 from forecache.base.settings import Settings
 from forecache.declare import Candidates, Gate, Lookup, Realtime, RequestField, Window
 from forecache.lake.examples.build import examples_inputs
-from forecache.lake.examples.request_days import request_days
+from forecache.lake.examples.requests import request_days
 from forecache.lake.sources.tables.pins import Pins
 
 EXAMPLES = offers.trained_examples

@@ -16,7 +16,7 @@ from forecache.base.errors import InputError
 from forecache.kit.delta.engine_errors import as_refusal
 from forecache.lake.contracts import require_labels
 from forecache.lake.examples.lookups import matrix_column
-from forecache.lake.examples.request_days import request_days
+from forecache.lake.examples.requests import request_days
 from forecache.lake.examples.transform import request_starts, request_transformer, whole_requests
 
 AT = datetime(2026, 1, 14, 6, tzinfo=timezone.utc)

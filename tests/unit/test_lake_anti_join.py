@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecache.kit.delta.comparison import anti_join
-from forecache.kit.delta.comparison.anti_join import AntiJoin, UnmatchedRows
+from forecache.kit.delta.comparison import hash_buckets
+from forecache.kit.delta.comparison.hash_buckets import AntiJoin, UnmatchedRows
 
 NO_LIMIT = 1 << 62
 
@@ -25,11 +25,13 @@ def unmatched(
         return rows.find_unmatched(threads, most=most)
 
 
-@pytest.mark.parametrize("waiting_bytes", [anti_join.WAITING_BYTES, 5_000, 0], ids=["in memory", "some", "in the file"])
+@pytest.mark.parametrize(
+    "waiting_bytes", [hash_buckets.WAITING_BYTES, 5_000, 0], ids=["in memory", "some", "in the file"]
+)
 def test_rows_of_either_side_whose_hash_is_there_once_are_unmatched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting_bytes: int
 ) -> None:
-    monkeypatch.setattr(anti_join, "WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(hash_buckets, "WAITING_BYTES", waiting_bytes)
     rng = np.random.default_rng(5)
     hashes = rng.integers(0, 1 << 64, 3_000, np.uint64)
     old, new = rng.permutation(hashes[:2_000]), rng.permutation(hashes[500:])

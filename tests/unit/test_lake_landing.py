@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.declare import Column, Source
-from forecache.lake.ingest.formats.parsed_row import ParsedRow
 from forecache.lake.ingest.landing import file_day
+from forecache.lake.ingest.landing_rows import ParsedRow
 from forecache.lake.ingest.parsing import parse_file
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 

@@ -3,7 +3,8 @@
 import pytest
 
 from forecache.kit.delta.files import DataFile
-from forecache.lake.maintenance.compaction import SMALL_BYTES, files_of_similar_size
+from forecache.kit.delta.merge_files import SMALL_BYTES, MergePolicy
+from forecache.realtime.log.commit.log_retention import DAY_POLICY, PAST_DAY_POLICY
 
 
 def file(name: str, size_bytes: int) -> DataFile:
@@ -17,11 +18,9 @@ def test_bytes_written_stay_a_few_times_those_of_the_rows(commit_bytes: int) -> 
     for number in range(num_commits):
         files.append(file(f"{number:06}", commit_bytes))
         written += commit_bytes
-        small = [each for each in files[-2_000:] if each.size_bytes < SMALL_BYTES]
-        chosen = files_of_similar_size(small, least=48, growth=4) if number % 48 == 0 else []
-        if chosen:
-            size = sum(each.size_bytes for each in chosen)
-            files = [each for each in files if each not in chosen] + [file(f"merged-{number:06}", size)]
+        for group in DAY_POLICY.choose_groups(files[-2_000:]) if number % 48 == 0 else []:
+            size = sum(each.size_bytes for each in group)
+            files = [each for each in files if each not in group] + [file(f"merged-{number:06}", size)]
             written += size
         most_files = max(most_files, sum(each.size_bytes < SMALL_BYTES for each in files))
     live = num_commits * commit_bytes
@@ -30,11 +29,25 @@ def test_bytes_written_stay_a_few_times_those_of_the_rows(commit_bytes: int) -> 
     assert most_files < 120
 
 
+def chosen(policy: MergePolicy, files: list[DataFile]) -> list[DataFile]:
+    """All files that are merged."""
+    return [each for group in policy.choose_groups(files) for each in group]
+
+
 def test_a_large_file_waits_until_the_small_ones_are_worth_it() -> None:
     large, small = file("large", 100), [file(f"small-{number}", 1) for number in range(60)]
-    assert files_of_similar_size([large, *small], least=48, growth=4) == sorted(small, key=lambda each: each.path)
-    assert files_of_similar_size([large, *small[:40]], least=48, growth=4) == []
+    assert chosen(DAY_POLICY, [large, *small]) == sorted(small, key=lambda each: each.path)
+    assert chosen(DAY_POLICY, [large, *small[:40]]) == []
     medium = [file(f"medium-{number}", 100) for number in range(3)]
-    assert len(files_of_similar_size([large, *medium, *small], least=48, growth=4)) == 64
-    assert files_of_similar_size([file("a", 1), file("b", 1)], least=2, growth=2) == [file("a", 1), file("b", 1)]
-    assert files_of_similar_size([file("a", 1), file("b", 9)], least=2, growth=2) == []
+    assert len(chosen(DAY_POLICY, [large, *medium, *small])) == 64
+    assert chosen(PAST_DAY_POLICY, [file("a", 1), file("b", 1)]) == [file("a", 1), file("b", 1)]
+    assert chosen(PAST_DAY_POLICY, [file("a", 1), file("b", 9)]) == []
+
+
+def test_files_are_grouped_in_their_order_up_to_the_size_of_a_merged_file() -> None:
+    files = [file(f"{number}", 3) for number in range(8)]
+    policy = MergePolicy(small_bytes=4, merged_bytes=9)
+    assert policy.choose_groups(files) == [files[:3], files[3:6], files[6:]]
+    assert policy.choose_groups(files[:7]) == [files[:3], files[3:6]], "one file alone is not rewritten"
+    assert policy.choose_groups([file("large", 4), *files[:1]]) == []
+    assert MergePolicy(small_rows=1).choose_groups(files) == []

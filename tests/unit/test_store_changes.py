@@ -8,7 +8,7 @@ from forecache.serve.store.encoding.entries import EntryEncoding
 from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeyColumn, KeySchema
 from forecache.serve.store.manifest import Provenance
-from forecache.serve.store.publishing.changes.row_changes import ChangedRows, KeyChanges, RowChanges, find_key_changes
+from forecache.serve.store.publishing.row_changes import ChangedRows, KeyChanges, RowChanges, find_key_changes
 
 ENCODING = EntryEncoding(
     KeySchema((KeyColumn("customer_id", "string"),)),

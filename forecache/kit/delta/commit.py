@@ -37,8 +37,7 @@ _PAUSE_S = 1.0
 def read_commit_mark(settings: Settings, name: str, version: int) -> str | None:
     """Read the mark of a table's version; None if it has none, or does not exist (yet).
 
-    Raises:
-        UnavailableError: The object store does not answer: whether the commit was made is not known.
+    UnavailableError if the object store does not answer: whether the commit was made is not known.
     """
     for attempt in range(STORE_FAILURES):
         try:

@@ -37,25 +37,21 @@ _CONNECT_S = 10.0
 def open_dataset(delta: "DeltaTable", *, partitions: list[tuple[str, str, Any]] | None = None) -> "FileSystemDataset":
     """Open a table, as of the version at which it is open, for Arrow or DuckDB to read.
 
+    A table with features that only Spark reads, such as deletion vectors, raises DeltaProtocolError.
+
     Args:
         partitions: Conditions on partition columns, as (column, operator, value); files of others are left out.
-
-    Raises:
-        deltalake.exceptions.DeltaProtocolError: The table has features that only Spark reads, as deletion vectors.
     """
     filesystem = open_native(delta.table_uri, delta._storage_options or {})
     return delta.to_pyarrow_dataset(file_pruning_predicate=partitions, filesystem=filesystem)
 
 
 def open_native(uri: str, options: Mapping[str, str]) -> pyarrow.fs.FileSystem | None:
-    """Open Arrow's own file system, rooted at a folder or a prefix of a bucket, for reading.
+    """Open Arrow's own file system, rooted at a folder or a prefix of a bucket, for reading; None if it has none.
 
     Args:
         uri: A path, or a URI, URL-encoded.
         options: Object store options as delta-rs takes them; what they lack is taken from `AWS_...` variables.
-
-    Returns:
-        None if Arrow has none for this object store, or not with these options.
     """
     if "://" not in uri:
         return pyarrow.fs.SubTreeFileSystem(uri, pyarrow.fs.LocalFileSystem())

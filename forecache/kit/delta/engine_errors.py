@@ -1,6 +1,8 @@
 """Errors of Spark, delta-rs and object stores, translated to those of Forecache."""
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from forecache.base.errors import ConflictError, ForecacheError, InputError, UnavailableError
 
@@ -31,6 +33,18 @@ def as_known_error(name: str, error: Exception) -> ForecacheError | None:
             remedy="Run the same command again; nothing is written twice.",
         )
     return as_missing_file_error(error)
+
+
+@contextmanager
+def translate_errors(translate: Callable[[Exception], ForecacheError | None]) -> Iterator[None]:
+    """Raise the translation of an error of the block instead of it, if there is one."""
+    try:
+        yield
+    except Exception as error:
+        known = translate(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 def as_missing_file_error(error: Exception) -> UnavailableError | None:

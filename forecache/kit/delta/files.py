@@ -6,6 +6,7 @@ Runs inside Spark's Python workers too: imports neither settings nor, for a lake
 import json
 import math
 import os
+import pickle
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -88,10 +89,9 @@ def list_entries(filesystem: Any, folder: str, *, recursive: bool = False) -> li
 
 
 def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -> list[DataFile]:
-    """List the complete Parquet files with rows below a folder of a table; their folders name their partition values.
+    """List the complete Parquet files with rows below a folder of a table, or those written since a time.
 
-    Args:
-        since: Leave out files that were written before this time.
+    Their folders name their partition values.
     """
     infos = [
         info
@@ -127,21 +127,40 @@ def file_from_footer(path: str, size_bytes: int, metadata: pq.FileMetaData) -> D
     return DataFile(path, size_bytes, _partition_of(path), _statistics(metadata))
 
 
-def write_file(filesystem: Any, path: str, schema: pa.Schema, rows: Iterable[pa.Table]) -> DataFile:
-    """Write rows without their partition columns, which the path names, as one file."""
+def write_file(
+    filesystem: Any,
+    path: str,
+    schema: pa.Schema,
+    rows: Iterable[pa.Table],
+    *,
+    group_rows: int | None = None,
+    compression: str = "snappy",
+    **options: Any,
+) -> DataFile:
+    """Write rows without their partition columns, which the path names, as one file.
+
+    Args:
+        group_rows: Rows of a row group; None: each table of `rows` is one.
+        options: Those of `pyarrow.parquet.ParquetWriter`.
+    """
     if isinstance(filesystem, pa.fs.SubTreeFileSystem):
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with (
         filesystem.open_output_stream(path) as sink,
         pa.BufferedOutputStream(sink, _WRITTEN_BYTES) as buffered,
-        pq.ParquetWriter(buffered, schema, compression="snappy", store_schema=False) as writer,
+        pq.ParquetWriter(buffered, schema, compression=compression, store_schema=False, **options) as writer,
     ):
         for some in rows:
-            writer.write_table(some)
+            writer.write_table(some, group_rows)
     written = describe_file(filesystem, path, filesystem.get_file_info(path).size)
     assert written is not None, path
     lake_step("file written")
     return written
+
+
+def pickle_file(file: DataFile) -> pa.RecordBatch:
+    """Pickle a file to a row of a column `file`, which Spark returns to the driver."""
+    return pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
 
 
 def retry_write(write: Callable[[], _T], *, is_remote: bool) -> _T:

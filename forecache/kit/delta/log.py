@@ -82,10 +82,6 @@ def group_by_partition(files: Sequence[DataFile], column: str) -> dict[str, list
 def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
     """The actions of one entry of a table's log.
 
-    Args:
-        filesystem: The table's, see `forecache.kit.delta.files.Place.open`.
-        table: Its name, for the error.
-
     Raises:
         FileNotFoundError: The entry does not exist (any more).
         DamagedError: The entry is not valid JSON lines.
@@ -102,11 +98,9 @@ def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]
 def removed_files(settings: Settings, name: str) -> dict[str, int] | None:
     """By path, the time (ms since 1970) of each removal that the newest checkpoint or a later entry records.
 
-    `_last_checkpoint` is optional in Delta's protocol and may be old, lost or torn, so the log's folder is listed.
-
-    Returns:
-        None if that is not known: an entry after the newest checkpoint, or since the first, is missing from the log,
-        for example because another commit cleans the log at this moment.
+    None if that is not known: an entry after the newest checkpoint, or since the first, is missing from the log, for
+    example because another commit cleans the log at this moment. `_last_checkpoint` is optional in Delta's protocol and
+    may be old, lost or torn, so the log's folder is listed.
     """
     filesystem = place_of(settings, name).open()
     names = [info.path.rpartition("/")[2] for info in list_entries(filesystem, LOG)]

@@ -5,7 +5,6 @@ seconds of CPU with Spark's writer and 4 with this one. On an object store Spark
 requests by itself, so its own writer is used there.
 """
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby
 from operator import itemgetter
@@ -15,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.base.settings import Settings
-from forecache.kit.delta.engine_errors import as_known_error
-from forecache.kit.delta.files import DataFile, Place, new_path, place_of, write_file
-from forecache.kit.delta.writers import cast_to_table, new_folder, schema_of, write_frame
+from forecache.kit.delta.files import DataFile, Place, new_path, pickle_file, place_of, write_file
+from forecache.kit.delta.writers import cast_to_table, collect_files, new_folder, schema_of, write_frame
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -30,25 +28,14 @@ _GROUP_BYTES = 32 << 20
 def write_partitioned(
     frame: "DataFrame", settings: Settings, name: str, *, partition_by: str
 ) -> tuple["Schema", list[DataFile]]:
-    """Write a frame's rows, one file for each partition in each task of the frame; returns their columns and the files.
-
-    Raises:
-        As `forecache.kit.delta.writers.write_frame`.
-    """
+    """Write a frame's rows, one file a partition in each task of the frame; returns their columns and the files."""
     place = place_of(settings, name)
     if "://" in place.uri:
         return write_frame(frame, settings, name, partition_by=partition_by)
     frame = cast_to_table(frame, settings, name)
     task = _write_task(place, new_folder(), partition_by)
-    try:
-        # A retried task writes files with other names, and only those of its last attempt are returned.
-        told = frame.sortWithinPartitions(partition_by).mapInArrow(task, "file binary").collect()
-    except Exception as error:
-        known = as_known_error(name, error)
-        if known is None:
-            raise
-        raise known from error
-    return schema_of(frame), [pickle.loads(row.file) for row in told]
+    written = frame.sortWithinPartitions(partition_by).mapInArrow(task, "file binary")
+    return schema_of(frame), collect_files(written, name)
 
 
 def _write_task(
@@ -59,8 +46,9 @@ def _write_task(
         for value, pieces in groupby(_split_by_value(batches, column), itemgetter(0)):
             groups = _row_groups(rows for _, rows in pieces)
             first = next(groups)
-            file = write_file(filesystem, new_path(folder, {column: value}), first.schema, chain([first], groups))
-            yield pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
+            yield pickle_file(
+                write_file(filesystem, new_path(folder, {column: value}), first.schema, chain([first], groups))
+            )
 
     return write
 

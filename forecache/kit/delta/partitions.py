@@ -85,7 +85,7 @@ def replace_partitions(
     inputs: Mapping[date, str] | None = None,
     note: Mapping[str, str] | None = None,
 ) -> ReplaceResult:
-    """Replace the files of the partitions `column IN values` by `files`, in one commit.
+    """Replace the files of the partitions `column IN values` by `files`, in one commit; raises also as `commit` does.
 
     Args:
         files: Files of these partitions only; some may be in the table already.
@@ -94,7 +94,6 @@ def replace_partitions(
 
     Raises:
         ConflictError: Another run wrote a partition from other inputs meanwhile; its id is named. Nothing was written.
-        Other errors as `forecache.kit.delta.commit.commit` does.
     """
     settings, name = target.settings, target.name
     digests = {value: inputs_digest((inputs or {}).get(value, "")) for value in values}

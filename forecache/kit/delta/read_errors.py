@@ -51,12 +51,7 @@ def damaged_file(path: str, table: str = "") -> DamagedError:
 
 @contextmanager
 def open_data_file(filesystem: Any, path: str, table: str) -> Iterator[Any]:
-    """Open a data file of a table to read it while the block runs.
-
-    Raises:
-        DamagedError: The file is not valid Parquet.
-        FileNotFoundError: The file does not exist (any more).
-    """
+    """Open a data file of a table, which has to exist, while the block runs; DamagedError if it is not Parquet."""
     import pyarrow as pa
 
     try:
@@ -72,12 +67,7 @@ def open_data_file(filesystem: Any, path: str, table: str) -> Iterator[Any]:
 
 @contextmanager
 def reading_log(place: "Place", table: str) -> Iterator[None]:
-    """Name the damaged file of a table's log if the block cannot open the table.
-
-    Raises:
-        DamagedError: A file of the log is damaged.
-        Any other error of the block.
-    """
+    """Raise DamagedError with the damaged file of a table's log if the block cannot open the table because of it."""
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
@@ -127,11 +117,7 @@ def damaged_log_file(place: "Place") -> str | None:
 
 
 def newest_checkpoint(names: "Iterator[str] | list[str]") -> tuple[int, list[str]]:
-    """The version of the newest complete checkpoint, and the names of its parts; -1 and [] if there is none.
-
-    Args:
-        names: Names of the files in the log's folder.
-    """
+    """The version of the newest complete checkpoint among a log's files, and its parts' names; -1 and [] if none."""
     found: dict[tuple[int, int], list[str]] = {}
     for name in names:
         if match := _CHECKPOINT.fullmatch(name):

@@ -5,9 +5,11 @@ updates to the newest commit of any process. An append that finds many small fil
 by the columns that reads filter by.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
 from types import UnionType
@@ -20,10 +22,11 @@ import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.files import DataFile, new_path, place_of, write_file
+from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import open_if_exists
+from forecache.kit.delta.merge_files import MergePolicy, write_merged
 from forecache.kit.delta.read_errors import damaged_file, open_data_file
-from forecache.kit.delta.writers import new_folder, write_rows
+from forecache.kit.delta.writers import write_rows
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -40,6 +43,7 @@ MOST_SMALL_FILES = 200
 """An append to a table with at least so many small files merges them."""
 _SMALL_FILE_ROWS = 16_384
 _KEPT_FILE_ROWS = 1_024
+_MERGED_ROWS = 1 << 17
 _GROUP_ROWS = 2_048
 
 _ARROW_TYPES = {
@@ -70,9 +74,6 @@ def append_to_small_table(
 
     Args:
         rows_at: Returns the rows for the table's newest version (-1: there is no table); called at each attempt.
-
-    Raises:
-        As `forecache.kit.delta.commit.commit`.
     """
 
     def decide(state: TableState) -> Change:
@@ -82,11 +83,7 @@ def append_to_small_table(
 
 
 def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
-    """Arrow schema for the fields of a dataclass; choices are stored as text, mappings as JSON text.
-
-    Args:
-        int32: Fields that are stored in 32 bits.
-    """
+    """Arrow schema for the fields of a dataclass, those in `int32` in 32 bits; choices are text, mappings JSON text."""
     hints = get_type_hints(kind)
     return pa.schema([(name, pa.int32() if name in int32 else _arrow_type(hint)) for name, hint in hints.items()])
 
@@ -103,16 +100,22 @@ def small_table_target(settings: Settings, name: str, schema: pa.Schema) -> Targ
     return Target(settings, name, Schema.from_arrow(schema), keep_log=False)
 
 
+def small_table_policy(name: str) -> MergePolicy:
+    """Policy by which maintenance merges a small table: into one file, sorted by the columns that reads filter by."""
+    parquet = {"group_rows": _GROUP_ROWS}
+    return MergePolicy(math.inf, _MERGED_ROWS, math.inf, sorted_by=SORTED_BY[name], parquet=parquet)
+
+
 def prepare_upsert(
     settings: Settings, name: str, state: TableState, rows: pa.Table, *, key: Sequence[str] = ()
 ) -> Change:
     """Write rows for a small table; returns the change that adds them in place of rows with the same `key` columns."""
     replaced, kept = _rewrite_without(settings, name, state, rows.select(key)) if key else ([], [])
     new = write_rows(pa.concat_tables([*(some.cast(rows.schema) for some in kept), rows]), settings, name)
-    small = [file for file in state.files if file.rows < _SMALL_FILE_ROWS and file not in replaced]
-    if len(small) < MOST_SMALL_FILES:
-        return Change(new, replaced)
-    return Change([*new, merge_files(settings, name, state, small)], [*replaced, *small])
+    policy = replace(small_table_policy(name), small_rows=_SMALL_FILE_ROWS, least=MOST_SMALL_FILES)
+    groups = policy.choose_groups([file for file in state.files if file not in replaced])
+    merged = [write_merged(settings, name, state, group, policy) for group in groups]
+    return Change([*new, *merged], [*replaced, *(file for group in groups for file in group)])
 
 
 def _rewrite_without(
@@ -135,15 +138,6 @@ def _rewrite_without(
             replaced.append(file)
             kept.append(rows.filter(pa.array(stays, pa.bool_())))
     return replaced, kept
-
-
-def merge_files(settings: Settings, name: str, state: TableState, files: Sequence[DataFile]) -> DataFile:
-    """Write the rows of some files of a small table as one file, sorted by the columns that reads filter by."""
-    filesystem = place_of(settings, name).open()
-    rows = _concat_rows([_read_parquet(filesystem, name, file.path) for file in files], state.delta)
-    rows = rows.sort_by([(column, "ascending") for column in SORTED_BY[name]])
-    groups = (rows.slice(first, _GROUP_ROWS) for first in range(0, max(1, rows.num_rows), _GROUP_ROWS))
-    return write_file(filesystem, new_path(new_folder(), {}), rows.schema, groups)
 
 
 @cache

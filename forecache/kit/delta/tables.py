@@ -14,7 +14,7 @@ from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile, Place, place_of
 from forecache.kit.delta.partitioned_files import write_partitioned
-from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions, take_snapshot
+from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.read_errors import reading_log
 from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_rows
 from forecache.kit.spark.session import spark_path
@@ -32,12 +32,7 @@ def table_exists(settings: Settings, name: str) -> bool:
 
 
 def open_table(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable":
-    """Open a table through delta-rs.
-
-    Raises:
-        NotFoundError: The table, or that version of it, does not exist.
-        DamagedError: A file of its log is damaged.
-    """
+    """Open a table through delta-rs; NotFoundError if there is none, or not that version, DamagedError for its log."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
     from deltalake.exceptions import TableNotFoundError as DeltaTableNotFoundError
@@ -72,39 +67,6 @@ def read_table(spark: "SparkSession", settings: Settings, name: str, *, version:
     return reader.load(spark_path(settings.table_uri(name)))
 
 
-def write_partitions(
-    frame: "DataFrame",
-    settings: Settings,
-    name: str,
-    *,
-    column: str,
-    values: Sequence[date],
-    seen: TableSnapshot | None = None,
-    inputs: Mapping[date, str] | None = None,
-    run_id: str = "",
-) -> ReplaceResult:
-    """Replace the partitions `column IN values` of a table with a change data feed by the frame's rows, in one commit.
-
-    Columns new in the frame are added to the table.
-
-    Args:
-        frame: Rows with `column` in `values` only.
-        column: Partition column (date).
-        seen: The table as the run saw it before it looked at its inputs; None: as it is now.
-        inputs: Text that determines the rows of each partition; see `forecache.kit.delta.partitions`.
-
-    Raises:
-        InputError: Rows of another partition, or a column that has another type in the table; nothing was written.
-        ConflictError: Another run wrote one of the partitions from other inputs meanwhile; it is named.
-        UnavailableError: No space is left on the device; the table is unchanged.
-    """
-    seen = seen or take_snapshot(settings, name, column)
-    written = write_frame(frame, settings, name, partition_by=column)
-    return commit_partitions(
-        written, settings, name, column=column, values=values, seen=seen, inputs=inputs, run_id=run_id
-    )
-
-
 def commit_partitions(
     written: "tuple[Schema, Sequence[DataFile]]",
     settings: Settings,
@@ -116,10 +78,15 @@ def commit_partitions(
     inputs: Mapping[date, str] | None = None,
     run_id: str = "",
 ) -> ReplaceResult:
-    """As `write_partitions`, for files that are already written.
+    """Replace the partitions `column IN values` of a table with a change data feed by files that are written.
+
+    Columns that are new are added to the table; raises as `replace_partitions`, and InputError for another partition.
 
     Args:
         written: The columns of the rows, with `column`, and the files.
+        column: Partition column (date).
+        seen: The table as the run saw it before it looked at its inputs.
+        inputs: Text that determines the rows of each partition; see `forecache.kit.delta.partitions`.
     """
     schema, files = written
     wanted = {value.isoformat() for value in values}
@@ -147,7 +114,7 @@ def replace_rows(
     require: Callable[[TableState], None] | None = None,
     run_id: str = "",
 ) -> int:
-    """Replace the rows of a table with `column IN values` by the frame's, in one commit.
+    """Replace the rows of a table with `column IN values` by the frame's, in one commit; returns its Delta version.
 
     Columns new in the frame are added to the table. Files that have such rows are rewritten without them.
 
@@ -157,9 +124,6 @@ def replace_rows(
         partition_by: Partition column (date) of the table.
         within: The only partitions that can have such rows; None: any can.
         require: Called at each attempt with the table at its newest version; it raises to stop the commit.
-
-    Returns:
-        The Delta version that holds the rows; raises what `forecache.kit.delta.commit.commit` does.
     """
     if frame is None:
         schema, files = open_table(settings, name).schema(), list[DataFile]()
@@ -189,26 +153,16 @@ def replace_table(
 
     Args:
         schema, files: From `forecache.kit.delta.writers.write_frame` with `fit=False`.
-
-    Returns:
-        The Delta version that holds the rows; raises what `forecache.kit.delta.commit.commit` does.
     """
     target = Target(settings, name, schema, fit=False)
     return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
 
 
-def append_rows(
-    settings: Settings,
-    name: str,
-    rows: "pa.Table",
-    *,
-    partition_by: Sequence[str] = (),
-) -> int:
+def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by: Sequence[str] = ()) -> int:
     """Append Arrow rows in one commit, creating the table if needed; returns the Delta version.
 
     Raises:
         InputError: The rows have columns that the table lacks, or of another type; nothing was written.
-        ConflictError, UnavailableError: See `forecache.kit.delta.commit.commit`.
     """
     from deltalake import Schema
 
@@ -238,12 +192,7 @@ def resolve_place(settings: Settings, uri: str) -> Place:
 def open_existing(settings: Settings, table: str, *, what: str) -> "DeltaTable":
     """Open a table of the lake by its name, or any Delta table by its folder or URI, at its newest version.
 
-    Args:
-        what: Name of the table's role for messages, such as "The labelled table".
-
-    Raises:
-        NotFoundError: There is no such table.
-        UnavailableError: It does not open, for example because an object store does not answer.
+    NotFoundError if there is none, UnavailableError if it does not open; they name its role, `what`.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError

@@ -5,8 +5,9 @@ that a failed or killed run left behind.
 """
 
 import json
+import pickle
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import TableState
-from forecache.kit.delta.engine_errors import as_known_error, as_refusal, type_mismatch_error
+from forecache.kit.delta.engine_errors import as_known_error, as_refusal, translate_errors, type_mismatch_error
 from forecache.kit.delta.files import DataFile, list_files, new_path, place_of, retry_write, write_file
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.read_errors import open_data_file
@@ -42,11 +43,7 @@ def write_frame(
     """Write a frame's rows with Spark; returns their columns and the files.
 
     Args:
-        fit: Cast columns to their types in the table if those are wider.
-
-    Raises:
-        InputError: A column has a type that does not fit the table's.
-        UnavailableError: No space is left on the device.
+        fit: Cast columns to their types in the table if those are wider; InputError if they do not fit.
     """
     if fit:
         frame = cast_to_table(frame, settings, name)
@@ -54,41 +51,20 @@ def write_frame(
     writer = frame.write.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
     if partition_by:
         writer = writer.partitionBy(partition_by)
-    try:
+    with translate_errors(lambda error: as_known_error(name, error) or as_refusal(error)):
         writer.parquet(f"{spark_path(settings.table_uri(name))}/{folder}")
-    except Exception as error:
-        known = as_known_error(name, error) or as_refusal(error)
-        if known is None:
-            raise
-        raise known from error
     return schema_of(frame), list_files(place_of(settings, name).open(), folder)
 
 
 def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: Sequence[str] = ()) -> list[DataFile]:
-    """Write Arrow rows, one file for each of their partitions; none if there are no rows.
-
-    Raises:
-        UnavailableError: No space is left on the device.
-    """
+    """Write Arrow rows, one file for each of their partitions; none if there are no rows."""
     filesystem, folder = place_of(settings, name).open(), new_folder()
     found = []
-    try:
+    with translate_errors(partial(as_known_error, name)):
         for partition, some in _split_by_partition(rows, partition_by):
-            found.append(
-                retry_write(
-                    partial(_write_part, filesystem, folder, partition, some), is_remote=settings.lake_is_remote
-                )
-            )
-    except OSError as error:
-        known = as_known_error(name, error)
-        if known is None:
-            raise
-        raise known from error
+            write = partial(write_file, filesystem, new_path(folder, partition), some.schema, [some])
+            found.append(retry_write(write, is_remote=settings.lake_is_remote))
     return found
-
-
-def _write_part(filesystem: Any, folder: str, partition: Mapping[str, Any], rows: pa.Table) -> DataFile:
-    return write_file(filesystem, new_path(folder, partition), rows.schema, [rows])
 
 
 class RowRemover:
@@ -136,6 +112,15 @@ class RowRemover:
         for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
             wanted = pc.invert(pc.is_in(batch.column(self._column).cast(pa.string()), self._values))
             yield pa.Table.from_batches([batch]).filter(wanted).cast(schema)
+
+
+def collect_files(frame: "DataFrame", name: str) -> list[DataFile]:
+    """Run a frame whose tasks write files of a table and return them pickled (`forecache.kit.delta.files`).
+
+    A retried task writes files with other names, and only those of its last attempt are returned.
+    """
+    with translate_errors(partial(as_known_error, name)):
+        return [pickle.loads(row.file) for row in frame.collect()]
 
 
 def new_folder() -> str:

@@ -42,11 +42,7 @@ def find_java(settings: Settings) -> Path | None:
 
 
 def jar_paths(settings: Settings) -> list[Path]:
-    """The Delta jars, all present.
-
-    Raises:
-        UnavailableError: A jar is missing from the folder.
-    """
+    """The Delta jars; UnavailableError if one is missing."""
     paths = [settings.spark_jars.resolve() / jar for jar in JARS]
     for path in paths:
         if not path.is_file():

@@ -18,11 +18,7 @@ JARS = (
 
 
 def kafka_jars(settings: Settings) -> list[Path]:
-    """Paths of the jars, all present; [] if the Spark configuration names another connector.
-
-    Raises:
-        UnavailableError: A jar is missing from the folder.
-    """
+    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
     own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
     if "spark-sql-kafka" in own:
         return []

@@ -42,11 +42,7 @@ def _reads_s3(settings: Settings) -> bool:
 
 
 def s3_jars(settings: Settings) -> list[Path]:
-    """Paths of the jars of the s3a file system; [] if Spark does not read S3, or its configuration names others.
-
-    Raises:
-        UnavailableError: The jars are not installed, and the lake is on S3.
-    """
+    """Paths of the jars of the s3a file system; [] if Spark does not read S3, or its configuration names others."""
     own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
     if not _reads_s3(settings) or "hadoop-aws" in own:
         return []

@@ -34,12 +34,11 @@ def spark_session(
 ) -> "SparkSession":
     """The process's Spark session, started at the first call; later calls return it whatever their arguments.
 
+    UnavailableError if Java or a jar is missing, or the JVM did not start.
+
     Args:
         archive_to: File to which the JVM archives its classes when it ends.
         more_jars: Jars in addition to those of Delta and, for a lake on it, of S3.
-
-    Raises:
-        UnavailableError: Java or a jar is missing, or the JVM did not start.
     """
     global _session
     if _session is None:
@@ -68,8 +67,7 @@ def _start(settings: Settings, archive_to: Path | None, more_jars: Sequence[Path
     java = find_java(settings)
     if java is None:
         raise UnavailableError(
-            "Spark needs Java 17 or 21 and none was found.",
-            remedy="Run `make setup`, or set FORECACHE_JAVA_HOME.",
+            "Spark needs Java 17 or 21 and none was found.", remedy="Run `make setup`, or set FORECACHE_JAVA_HOME."
         )
     jars, more_jars = jar_paths(settings), [*s3_jars(settings), *more_jars]
     from pyspark.errors import PySparkException

@@ -1,6 +1,5 @@
 """The stage that writes the training set of a real-time model from past requests."""
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,15 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import REQUEST_ID
 from forecache.declare import AS_OF, FeatureView, Realtime
 from forecache.declare.schedules.as_of import require_within
+from forecache.kit.delta.file_rows import read_file_rows
 from forecache.kit.delta.files import DataFile, place_of
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import replace_table
 from forecache.kit.delta.writers import write_frame
 from forecache.lake.contracts import function_name, require_labels
 from forecache.lake.examples.logged_answers import logged_state
 from forecache.lake.examples.lookups import look_up
 from forecache.lake.examples.recorded_requests import record_requests
-from forecache.lake.examples.request_days import request_days, span_of
-from forecache.lake.examples.requests import request_rows
+from forecache.lake.examples.requests import request_days, request_rows, span_of
 from forecache.lake.examples.transform import transform_requests
 from forecache.lake.feature_tables.feature_rows import source_states, view_inputs
 from forecache.lake.sources.source_states import require_delivered, state_history
@@ -64,10 +62,9 @@ def build_examples(
         `details` has, by split: `splits` (rows), `requests`, `as_of` (ISO dates); and `label_mean` by day.
 
     Raises:
-        InputError: The night is outside the model's dates, a split has no request, a request is not valid, the
-            transform fails, or a model cannot be trained on the labels. The table is unchanged.
+        InputError: A night, split, request or label is not valid, or the transform fails. The table is unchanged.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, realtime.name, run_id)
     pins, pipeline = Pins(settings), realtime.training_pipeline
     require_within(realtime, [night])
     days = request_days(realtime, night)
@@ -79,19 +76,10 @@ def build_examples(
             progress(f"training set of {realtime.name} as of {night}", None)
             return _build(spark, settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
 
-        stage = Stage(settings, STAGE, realtime.name, run_id)
         inputs = examples_inputs(settings, realtime, night, days, pins)
         row, skipped = stage.run_once(inputs, build, rebuild=rebuild)
-    return StageResult(
-        stage=STAGE,
-        subject=realtime.name,
-        rows=row.rows,
-        seconds=time.perf_counter() - started,
-        nights=(night,),
-        table=pipeline.training_table,
-        delta_version=row.delta_version,
-        skipped=skipped,
-        details=row.details,
+    return stage.result(
+        row.rows, nights=[night], table=row.table, version=row.delta_version, skipped=skipped, details=row.details
     )
 
 
@@ -158,18 +146,12 @@ def _build(
 def _read_labels(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> "pa.Table":
     """`request_id`, `split`, `as_of` and the label of every row of a training set's files."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     pipeline = realtime.training_pipeline
-    columns = [REQUEST_ID, "split", AS_OF, *realtime.trained_examples.columns]
     labels = [pa.field(name, pa.float64()) for name in realtime.trained_examples.columns]
     schema = pa.schema([(REQUEST_ID, pa.string()), ("split", pa.string()), (AS_OF, pa.date32()), *labels])
-    parts = [schema.empty_table()]
     filesystem = place_of(settings, pipeline.training_table).open()
-    for file in files:
-        with open_data_file(filesystem, file.path, pipeline.training_table) as source:
-            parts.append(pq.read_table(source, columns=columns).cast(schema))
-    return pa.concat_tables(parts)
+    return pa.Table.from_batches(read_file_rows(filesystem, pipeline.training_table, files, schema), schema)
 
 
 def _details(realtime: Realtime, days: Mapping[str, Sequence[date]], written: "pa.Table") -> dict[str, Any]:

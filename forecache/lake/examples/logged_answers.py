@@ -39,13 +39,8 @@ def logged_answer_rows(
     """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
 
     For its columns see `forecache.declare.Examples`. If a client retried a request under the same id, only the last
-    answer is returned. Shadow answers are left out, as nobody saw them.
-
-    Requests that do not fit the declaration are left out if they were answered without being checked, as a client may
-    send anything.
-
-    Raises:
-        NotFoundError: Nothing of the model has been logged.
+    answer is returned. Shadow answers are left out, as nobody saw them. So are requests that do not fit the declaration
+    if they were answered without being checked, as a client may send anything.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -64,11 +59,7 @@ def logged_answer_rows(
 
 
 def logged_state(settings: Settings, realtime: Realtime, first: date, last: date) -> str:
-    """A text that changes if rows of these days are added or removed, but not if files are merged.
-
-    Raises:
-        NotFoundError: Nothing of the model has been logged.
-    """
+    """A text that changes if rows of these days are added or removed, but not if files are merged."""
     rows: Counter[str] = Counter()
     for file in active_files(_require_log(settings, realtime)):
         rows[str(file.partition["day"])] += int(file.statistics["numRecords"])
@@ -142,17 +133,7 @@ class AnswerExpander:
             pa.array([record[RELEASE]] * length, pa.int64()),
             pa.array([record[ARM]] * length, pa.string()),
         ]
-        names = [
-            REQUEST_ID,
-            EVENT_TIMESTAMP,
-            POSITION,
-            *(field.name for field in fields),
-            SHOWN,
-            SCORE,
-            RUNG,
-            RELEASE,
-            ARM,
-        ]
+        names = [REQUEST_ID, EVENT_TIMESTAMP, POSITION, *(f.name for f in fields), SHOWN, SCORE, RUNG, RELEASE, ARM]
         return pa.RecordBatch.from_arrays(arrays, names=names)
 
 

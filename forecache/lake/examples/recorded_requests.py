@@ -23,11 +23,7 @@ def recorded_requests_file(settings: Settings, name: str) -> Path:
 
 
 def record_requests(settings: Settings, realtime: Realtime, requests: "DataFrame") -> None:
-    """Write 50 requests of the last day that has any, chosen by a hash of their ids, to `recorded_requests_file`.
-
-    Args:
-        requests: See `forecache.lake.examples.requests.request_rows`.
-    """
+    """Write 50 requests of the last day that has any, chosen by a hash of their ids, to `recorded_requests_file`."""
     from pyspark.sql import functions as F
 
     last = requests.select(F.max(AS_OF)).collect()[0][0]

@@ -1,4 +1,4 @@
-"""Past requests from the declared function, with the types that the transform takes, each with its split."""
+"""Past requests from the declared function, with the types that the transform takes, each with its split by day."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -11,7 +11,6 @@ from forecache.declare import AS_OF, Realtime, RequestField
 from forecache.declare.realtime.examples import LOG
 from forecache.lake.contracts import function_name
 from forecache.lake.examples.logged_answers import logged_answer_rows
-from forecache.lake.examples.request_days import span_of
 from forecache.lake.sources.point_in_time import horizon_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.training_sets.training_splits import SPLITS
@@ -30,6 +29,7 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
     "date": ("date",),
 }
 """By type of a request field, the Spark types that are accepted for its column."""
+_DAY = timedelta(days=1)
 
 
 def request_rows(
@@ -41,14 +41,7 @@ def request_rows(
     pins: Pins | None = None,
 ) -> "DataFrame":
     """`request_id`, `event_timestamp`, `position` (int), `as_of` (the day of the request), `split`, the fields in their
-    types, the label and its weight (double), of the requests made on the days of the splits.
-
-    Args:
-        days: By split; see `request_days`.
-        pins: The existing tables as the run sees them; None: as they are now.
-
-    Raises:
-        InputError: A column is missing, or of another type.
+    types, the label and its weight (double), of the requests made on the days of the splits; see `request_days`.
     """
     from pyspark.sql import functions as F
 
@@ -109,3 +102,41 @@ def _require_types(realtime: Realtime, types: Mapping[str, str]) -> None:
                 f"The column {name!r} of the examples of {realtime.name!r} is a {found}.",
                 remedy=f"Return {' or '.join(kinds)} from {function_name(examples.compute)}: cast it.",
             )
+
+
+def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]:
+    """The days of each split for a training night, ascending; see `forecache.declare.Examples`.
+
+    The outcome of every request is known by the night, and of those of a split before the first request of the next.
+    InputError if the data do not reach back far enough for a single day to train on.
+    """
+    examples = realtime.trained_examples
+    gap = timedelta(days=examples.horizon_days)
+    days: dict[str, tuple[date, ...]] = {}
+    last = night - gap
+    for split in reversed(SPLITS):
+        first = last - getattr(examples, f"{split}_days") * _DAY + _DAY
+        days[split] = _date_range(max(first, realtime.start + _DAY), last)
+        last = first - _DAY - gap
+    if not days["train"]:
+        lacking = (realtime.start + _DAY - _last_to_train_on(realtime, night)).days
+        raise InputError(
+            f"Real-time model {realtime.name!r} cannot train on the night {night}: its data starts on "
+            f"{realtime.start}.",
+            remedy=f"Train on {night + timedelta(days=lacking)} or later, or give validation and test fewer days.",
+        )
+    return {split: days[split] for split in SPLITS}
+
+
+def span_of(days: Mapping[str, Sequence[date]]) -> tuple[date, date]:
+    """First and last day of all splits."""
+    return days[SPLITS[0]][0], days[SPLITS[-1]][-1]
+
+
+def _last_to_train_on(realtime: Realtime, night: date) -> date:
+    examples = realtime.trained_examples
+    return night - timedelta(days=examples.test_days + examples.validation_days + 3 * examples.horizon_days)
+
+
+def _date_range(first: date, last: date) -> tuple[date, ...]:
+    return tuple(first + timedelta(days=number) for number in range((last - first).days + 1))

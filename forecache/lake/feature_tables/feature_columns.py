@@ -34,11 +34,7 @@ _RULES = {
 
 
 def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
-    """The declared features of a computed frame as Spark columns in their stored types.
-
-    Raises:
-        InputError: A column is missing, or has a type that its feature does not take.
-    """
+    """The declared features of a computed frame as Spark columns in their stored types; InputError if one is wrong."""
     function = view.features and view.features.compute
     require_columns(computed, view, view.feature_names, function, "feature")
     types = dict(computed.dtypes)

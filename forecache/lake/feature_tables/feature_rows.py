@@ -49,9 +49,6 @@ def view_frame(
         pins: The existing tables as the run sees them; None: as they are now.
         asked: Key columns and `as_of` of the rows that are needed; windows are computed for these only.
         states: Include the states of a live view.
-
-    Raises:
-        InputError: The declaration's function left out a column that it declares, or one is no number.
     """
     if view.features is None:
         computed = window_frame(spark, settings, view, nights, run_id=run_id, progress=progress, asked=asked)
@@ -95,8 +92,7 @@ def joined_inputs(
 ) -> dict[date, str]:
     """For each night, text of all that joined features depend on: view partitions, entities, and the declaration.
 
-    Args:
-        versions: By name of the view, the Delta version that wrote each night's partition.
+    `versions` has, by name of the view, the Delta version that wrote each night's partition.
     """
     entities = source_states(settings, pipeline.entities.sources if pipeline.entities else (), nights, pins=pins)
     tables = {view.name: view.feature_table for view in pipeline.views}

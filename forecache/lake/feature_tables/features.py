@@ -1,6 +1,5 @@
 """The feature table: one partition for each night, point-in-time correct, rebuilt only if its inputs changed."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,16 +11,16 @@ from forecache.base.table_names import FEATURES
 from forecache.declare import AS_OF, FeatureView, Pipeline
 from forecache.declare.schedules.as_of import require_as_of, require_within
 from forecache.kit.delta.files import DataFile
-from forecache.kit.delta.log import active_files, group_by_partition
-from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
-from forecache.kit.delta.tables import commit_partitions, open_table, table_version
+from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
+from forecache.kit.delta.tables import table_version
 from forecache.kit.delta.writers import write_frame
 from forecache.lake.feature_tables.feature_rows import joined_inputs, view_frame, view_inputs
 from forecache.lake.feature_tables.join import join_views, read_view
 from forecache.lake.ledger import last_records
+from forecache.lake.partition_stage import write_stale_partitions
 from forecache.lake.sources.source_states import require_delivered
 from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
+from forecache.lake.stage import Stage, hold_table_lock
 from forecache.lake.windows.nights import write_windows
 
 if TYPE_CHECKING:
@@ -84,7 +83,9 @@ def build_view(
     with hold_table_lock(settings, view.feature_table, run_id, progress):
         pins = Pins(settings)
         require_nights(settings, view, nights, pins=pins)
-        writer = _FeatureWriter(settings, view, pins.details(view.sources), run_id, progress)
+        details, stage = pins.details(view.sources), Stage(settings, STAGE, view.name, run_id)
+        seen = take_snapshot(settings, view.feature_table, AS_OF)
+        inputs = view_inputs(settings, view, nights, pins=pins)
 
         def write(some: Sequence[date]) -> Written:
             if view.windows:
@@ -92,7 +93,9 @@ def build_view(
             frame = view_frame(spark, settings, view, some, pins=pins)
             return write_frame(frame, settings, view.feature_table, partition_by=AS_OF)
 
-        return writer.write_stale(view_inputs(settings, view, nights, pins=pins), write, rebuild=rebuild)
+        return _write_stale(
+            stage, view.feature_table, seen, inputs, write, details=details, rebuild=rebuild, progress=progress
+        )
 
 
 def _build_joined(
@@ -107,8 +110,9 @@ def _build_joined(
     """Write the features that are joined from the tables of views, for the nights whose views or entities changed."""
     with hold_table_lock(settings, pipeline.feature_table, run_id, progress):
         pins = Pins(settings)
-        sources = pipeline.entities.sources if pipeline.entities else ()
-        writer = _FeatureWriter(settings, pipeline, pins.details(sources), run_id, progress)
+        details = pins.details(pipeline.entities.sources if pipeline.entities else ())
+        stage, table = Stage(settings, STAGE, pipeline.name, run_id), pipeline.feature_table
+        seen = take_snapshot(settings, table, AS_OF)
         versions = {view.name: feature_versions(settings, view, nights) for view in pipeline.views}
 
         def write(some: Sequence[date]) -> Written:
@@ -117,101 +121,52 @@ def _build_joined(
                 for view in pipeline.views
             }
             frame = join_views(spark, settings, pipeline, some, frames, pins=pins)
-            return write_frame(frame, settings, pipeline.feature_table, partition_by=AS_OF)
+            return write_frame(frame, settings, table, partition_by=AS_OF)
 
         inputs = joined_inputs(settings, pipeline, versions, nights, pins=pins)
-        return writer.write_stale(inputs, write, rebuild=rebuild)
+        return _write_stale(stage, table, seen, inputs, write, details=details, rebuild=rebuild, progress=progress)
 
 
-class _FeatureWriter:
-    """Writes the stale nights of a feature table.
-
-    Create it before the inputs are read, so that newer rows of another run are not overwritten.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        declared: Pipeline | FeatureView,
-        details: Mapping[str, Any],
-        run_id: str,
-        progress: Progress,
-    ) -> None:
-        self._started = time.perf_counter()
-        self._settings, self._declared, self._table = settings, declared, declared.feature_table
-        self._details, self._run_id, self._progress = details, run_id, progress
-        self._seen = take_snapshot(settings, self._table, AS_OF)
-
-    def write_stale(
-        self, inputs: Mapping[date, str], write: Callable[[Sequence[date]], Written], *, rebuild: bool
-    ) -> StageResult:
-        """Write the nights whose inputs differ from those of their last record, with `write` for some at a time."""
-        name = self._declared.name
-
-        def build(some: Sequence[date]) -> dict[date, StageOutcome]:
-            done = commit_partitions(
-                write(some),
-                self._settings,
-                self._table,
-                column=AS_OF,
-                values=some,
-                seen=self._seen,
-                inputs={night: inputs[night] for night in some},
-                run_id=self._run_id,
-            )
-            return _night_outcomes(self._settings, self._table, done.versions, self._details)
-
-        def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
-            written = find_committed_partitions(self._settings, self._table, column=AS_OF, inputs=stale)
-            return _night_outcomes(
-                self._settings, self._table, {night: writer.version for night, writer in written.items()}
-            )
-
-        def report_progress(some: Sequence[date], share: float) -> None:
-            self._progress(f"features of {name} for {format_nights(some)}", share)
-
-        stage = Stage(self._settings, STAGE, name, self._run_id)
-        records, built = stage.run_nights(
-            inputs, build, at_once=_NIGHTS_AT_ONCE, rebuild=rebuild, find=find, progress=report_progress
-        )
-        return StageResult(
-            stage=STAGE,
-            subject=name,
-            rows=sum(row.rows for row in records.values()),
-            seconds=time.perf_counter() - self._started,
-            nights=tuple(sorted(inputs)),
-            table=self._table,
-            delta_version=table_version(self._settings, self._table),
-            skipped=not built,
-            details={
-                "built": [night.isoformat() for night in built],
-                "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
-            },
-        )
-
-
-def _night_outcomes(
-    settings: Settings, table: str, versions: Mapping[date, int], details: Mapping[str, Any] | None = None
-) -> dict[date, StageOutcome]:
-    """The outcome for each night, given the Delta version that wrote it."""
-    if not versions:
-        return {}
-    rows = partition_rows(settings, table, list(versions))
-    return {night: StageOutcome(rows[night], details or {}, table, version) for night, version in versions.items()}
-
-
-def partition_rows(settings: Settings, table: str, nights: Sequence[date]) -> dict[date, int]:
-    """Rows of each night's partition, from the log's statistics; 0 for a missing one."""
-    files = group_by_partition(active_files(open_table(settings, table)), AS_OF)
-    return {night: sum(file.rows for file in files.get(night.isoformat(), ())) for night in nights}
+def _write_stale(
+    stage: Stage,
+    table: str,
+    seen: TableSnapshot,
+    inputs: Mapping[date, str],
+    write: Callable[[Sequence[date]], Written],
+    *,
+    details: Mapping[str, Any],
+    rebuild: bool,
+    progress: Progress,
+) -> StageResult:
+    """Write the stale nights of a feature table; see `write_stale_partitions`."""
+    records, built = write_stale_partitions(
+        stage,
+        table,
+        inputs,
+        write,
+        column=AS_OF,
+        seen=seen,
+        at_once=_NIGHTS_AT_ONCE,
+        rebuild=rebuild,
+        progress=progress,
+        about=f"features of {stage.subject}",
+        details=details,
+    )
+    return stage.result(
+        sum(row.rows for row in records.values()),
+        nights=sorted(inputs),
+        table=table,
+        version=table_version(stage.settings, table),
+        skipped=not built,
+        details={
+            "built": [night.isoformat() for night in built],
+            "rows_by_night": {night.isoformat(): records[night].rows for night in sorted(records)},
+        },
+    )
 
 
 def feature_versions(settings: Settings, declared: Pipeline | FeatureView, nights: Iterable[date]) -> dict[date, int]:
-    """The Delta version of the feature table that wrote each night's partition.
-
-    Raises:
-        NotFoundError: A night has no features yet.
-    """
+    """The Delta version of the feature table that wrote each night's partition; NotFoundError if a night has none."""
     subject = declared.feature_table.removeprefix(FEATURES)
     records, versions = last_records(settings, STAGE, subject), {}
     for night in nights:

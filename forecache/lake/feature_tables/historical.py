@@ -80,12 +80,7 @@ def historical_features(
 
 
 def _join_live_features(
-    spark: "SparkSession",
-    settings: Settings,
-    view: FeatureView,
-    rows: "DataFrame",
-    timestamp: str,
-    progress: Progress,
+    spark: "SparkSession", settings: Settings, view: FeatureView, rows: "DataFrame", timestamp: str, progress: Progress
 ) -> "DataFrame":
     """Add the features of a live view as of each row's timestamp."""
     from pyspark.sql import functions as F
@@ -100,11 +95,7 @@ def _join_live_features(
 
 
 def visible_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
-    """The newest as-of date of a view that is visible at a timestamp; null before its first.
-
-    Args:
-        published_h: Hours from the end of an as-of date until it is visible.
-    """
+    """The newest as-of date of a view that is visible at a timestamp, `published_h` after its end; null before."""
     from pyspark.sql import functions as F
 
     micros = F.unix_micros(F.col(f"`{timestamp}`").cast("timestamp")) - F.lit(round(published_h * 3_600_000_000))

@@ -32,9 +32,6 @@ def join_views(
 
     Args:
         frames: By name of the view, its key columns, `as_of` and features on these nights.
-
-    Raises:
-        InputError: The function of the entities left out a column, or returns another type than the key of a view.
     """
     joined = _entity_frame(spark, settings, pipeline, nights, frames, pins)
     for view in pipeline.views:
@@ -67,11 +64,7 @@ def _entity_frame(
 
 
 def require_key_types(owner: str, given: "DataFrame", view: FeatureView, features: "DataFrame") -> None:
-    """Refuse a key column whose type differs in kind from the view's, such as text and number.
-
-    Raises:
-        InputError: With column, types and remedy.
-    """
+    """Refuse a key column whose type differs in kind from the view's, such as text and number."""
     here, there = dict(given.dtypes), dict(features.dtypes)
     for name in view.key:
         kinds = {_WHOLE if kind in _WHOLE_TYPES else kind for kind in (here[name], there[name])} - {"void"}
@@ -85,11 +78,10 @@ def require_key_types(owner: str, given: "DataFrame", view: FeatureView, feature
 def read_view(
     spark: "SparkSession", settings: Settings, view: FeatureView, versions: Mapping[date, int], *, states: bool = False
 ) -> "DataFrame":
-    """Key columns, `as_of` and features of a view's table.
+    """Key columns, `as_of`, features, and states of a live view if wanted, of a view's table.
 
     Args:
         versions: By night, the Delta version that wrote its partition.
-        states: Include the states of a live view.
     """
     from pyspark.sql import functions as F
 

@@ -55,9 +55,6 @@ def live_features(
     Args:
         by: Columns of the rows that hold the view's key.
         timestamp: Column with the time of each row; if it is null, so are the features.
-
-    Raises:
-        InputError: A date that is needed has no delivery.
     """
     from pyspark.sql import functions as F
 
@@ -137,9 +134,7 @@ class _LiveFeatureMerger:
     """Computes the features of rows from the events of the same keys, in a Spark worker.
 
     Attributes:
-        columns: The columns of the rows to keep.
-        keys: The columns of the rows that hold the key.
-        column: Name of the column for the features.
+        columns, keys: Columns of the rows: those to keep, and those that hold the key.
     """
 
     plan: MergePlan

@@ -38,16 +38,13 @@ def load_night_features(
 ) -> "DataFrame":
     """Key columns, `as_of` and features of nights, from the view's table if they are current, else computed.
 
+    The job that reads them fails if a function returned several rows of a key; see
+    `forecache.kit.delta.engine_errors.as_refusal`.
+
     Args:
         asked: Key columns and `as_of` of the rows that are needed, which may repeat; windows are computed for these
             only, unless there are too many. None: all.
         states: Include the states of a live view.
-
-    The job that reads them fails if a function returned several rows of a key; see
-    `forecache.kit.delta.engine_errors.as_refusal`.
-
-    Raises:
-        InputError: A date has no delivery.
     """
     require_nights(settings, view, nights, pins=pins)
     records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)

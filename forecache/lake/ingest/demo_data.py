@@ -32,13 +32,10 @@ def land_demo_data(
     """Write a landing file for each day, Parquet for Arrow tables and CSV for other rows; existing files stay.
 
     Args:
-        days: None: those that the project's `landing.landing_days()` yields.
+        days: None: those that the project's `landing.landing_days()` yields; SettingsError if it has none.
 
     Returns:
         One stage "land" for each source, with all its rows.
-
-    Raises:
-        SettingsError: The project has no module `landing` with that function.
     """
     started = time.perf_counter()
     landed: dict[str, set[str]] = {}

@@ -24,8 +24,7 @@ from forecache.lake.ingest.landing import LandingFile, list_landing, source_uri
 from forecache.lake.ingest.parsing import add_event_day, parse_files, parsed_columns
 from forecache.lake.ingest.pending import files_to_ingest, find_copies, has_changed
 from forecache.lake.ingest.table_commits import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
-from forecache.lake.ledger import StageRecord, append_records
-from forecache.lake.stage import hold_table_lock
+from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -61,7 +60,7 @@ def ingest(
         InputError: The content of an ingested file has changed. New files are still ingested.
         ConflictError: Another process ingested the same source at the same time, repeatedly.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, source.name, run_id)
     with hold_table_lock(settings, source.raw_table, run_id, progress):
         # Listed under the lock: while this run waited, another one may have landed a day again and ingested it.
         found = list_landing(settings, source)
@@ -76,7 +75,9 @@ def ingest(
             retry_if_overtaken(
                 lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES
             )
-            _record(settings, source, list(done.values()), time.perf_counter() - began, run_id=run_id)
+            # The files themselves are in `ingested_files`.
+            outcome = StageOutcome(sum(file.landing_rows for file in done.values()), {"files": len(done)})
+            stage.record({None: outcome}, {None: ""}, time.perf_counter() - began)
     as_before = [file for file in landed if file.name in known and file.name not in done]
     changed = [file for file in as_before if has_changed(settings, source, file, known[file.name])]
     if changed:
@@ -85,14 +86,7 @@ def ingest(
             remedy="Land corrections under a new name (such as 1998-06-30.2.csv) and restore the file.",
         )
     already = [known[file.name] for file in landed if file.name in known]
-    return _result(settings, source, list(done.values()), known=list(known.values()), already=already, started=started)
-
-
-def _record(settings: Settings, source: Source, done: list[IngestedFile], seconds: float, *, run_id: str) -> None:
-    """Record the rows and the time of an ingestion in the ledger; the files are in `ingested_files`."""
-    rows = sum(file.landing_rows for file in done)
-    append_records(settings, [StageRecord(STAGE, source.name, None, "", "", -1, rows, seconds, {"files": len(done)},
-                                  run_id=run_id)])  # fmt: skip
+    return _result(stage, source, list(done.values()), known=list(known.values()), already=already)
 
 
 def _ingest_files(
@@ -165,11 +159,7 @@ def _commit(
 
 
 def _parse_frame(
-    spark: "SparkSession",
-    settings: Settings,
-    source: Source,
-    files: Sequence[LandingFile],
-    refused: Mapping[str, str],
+    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile], refused: Mapping[str, str]
 ) -> "DataFrame":
     """All rows of the files, every value a string, with the file's day."""
     schema = ", ".join(f"`{name}` {kind}" for name, kind in parsed_columns(source).items())
@@ -200,26 +190,17 @@ def _count_rows(judged: "DataFrame") -> dict[str, dict[str, Any]]:
 
 
 def _result(
-    settings: Settings,
-    source: Source,
-    done: list[IngestedFile],
-    *,
-    known: list[IngestedFile],
-    already: list[IngestedFile],
-    started: float,
+    stage: Stage, source: Source, done: list[IngestedFile], *, known: list[IngestedFile], already: list[IngestedFile]
 ) -> StageResult:
     days = sorted({file.event_day for file in done if file.event_day})
     newest_before = max((file.event_day for file in known if file.event_day), default=None)
     late = [day for day in days if newest_before and day <= newest_before]
-    exists = table_exists(settings, source.raw_table)
-    return StageResult(
-        stage=STAGE,
-        subject=source.name,
-        rows=sum(file.landing_rows for file in done or already),
-        seconds=time.perf_counter() - started,
-        nights=tuple(days),
+    exists = table_exists(stage.settings, source.raw_table)
+    return stage.result(
+        sum(file.landing_rows for file in done or already),
+        nights=days,
         table=source.raw_table,
-        delta_version=table_version(settings, source.raw_table) if exists else None,
+        version=table_version(stage.settings, source.raw_table) if exists else None,
         skipped=not done,
         details={
             "files": len(done),

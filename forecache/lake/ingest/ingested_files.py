@@ -54,11 +54,7 @@ def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
 def record_files(
     settings: Settings, files: Sequence[IngestedFile], *, require: Callable[[], None] = lambda: None
 ) -> None:
-    """Write rows to `ingested_files`, replacing those of the same files.
-
-    Args:
-        require: Called before each attempt to commit; it raises to stop it.
-    """
+    """Write rows to `ingested_files` in place of those of the same files; `require` raises to stop an attempt."""
     rows = pa.Table.from_pylist([vars(file) for file in files], schema=row_schema(IngestedFile))
 
     def decide(state: TableState) -> Change:
@@ -77,9 +73,6 @@ def require_days(
     settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
 ) -> None:
     """Refuse nights whose day has no readable landing file, according to the source's `missing`.
-
-    Args:
-        files: The source's ingested files; None: read here.
 
     Raises:
         InputError: Names the night, the state of its files, and the remedy.

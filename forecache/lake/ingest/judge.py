@@ -1,4 +1,7 @@
-"""Judges landing rows in one Spark expression: good, or bad with the reason."""
+"""Judges landing rows in one Spark expression: good, or bad with the reason.
+
+A file of a snapshot that has a key twice, or only a part of the state, is quarantined as a whole.
+"""
 
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING
 from forecache.base.settings import Settings
 from forecache.declare import Column, Source
 from forecache.kit.delta.tables import read_table
-from forecache.lake.ingest.snapshot_checks import refuse_partial_files, refuse_repeated_keys
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
@@ -77,8 +79,7 @@ def _column_reasons(column: Column) -> "list[SparkColumn]":
     is_row = F.col("source_line") > 0
     reasons = [
         F.when(
-            text.isNotNull() & typed.isNull(),
-            F.format_string(f"{column.name} '%s' is not of type {column.type}", text),
+            text.isNotNull() & typed.isNull(), F.format_string(f"{column.name} '%s' is not of type {column.type}", text)
         )
     ]
     if column.required:
@@ -98,3 +99,63 @@ def _column_reasons(column: Column) -> "list[SparkColumn]":
         if bound is not None:
             reasons.append(F.when(breaks, F.format_string(f"{column.name} %s is {word} {bound:g}", text)))
     return reasons
+
+
+def refuse_repeated_keys(rows: "DataFrame", key: Sequence[str]) -> "DataFrame":
+    """Refuse a file that has a key twice, with the reason in its line 0: which of the rows is right is unknown."""
+    from pyspark.sql import functions as F
+
+    typed = [f"typed_{name}" for name in key]
+    good = rows.where(F.col("reason").isNull() & (F.col("source_line") > 0))
+    counts = good.groupBy("source_file", *typed).agg(
+        F.count("*").alias("times"), F.min("source_line").alias("first"), F.max("source_line").alias("last")
+    )
+    told = ", ".join(f"{name} %s" for name in key)
+    texts = [F.col(name).cast("string") for name in typed]
+    why = F.format_string(f"it has the key {told} in lines %d and %d", *texts, F.col("first"), F.col("last"))
+    twice = counts.where("times > 1").groupBy("source_file").agg(F.min_by(why, "first").alias("repeated"))
+    return _drop_refused_files(rows.join(F.broadcast(twice), "source_file", "left"))
+
+
+def refuse_partial_files(
+    rows: "DataFrame", key: Sequence[str], before: "DataFrame | None", files: Sequence[str], *, days: Collection[date]
+) -> "DataFrame":
+    """Refuse a file that shares no key with the other files of its day: it is a part, and one file has to be the state.
+
+    Args:
+        before: The raw table; None if there is none.
+        days: Days with more than one file.
+    """
+    from pyspark.sql import functions as F
+
+    typed = [f"typed_{name}" for name in key]
+    good = rows.where(F.col("reason").isNull() & (F.col("source_line") > 0))
+    known = good.select("event_day", "source_file", *typed)
+    if before is not None:
+        others = before.where(~F.col("source_file").isin(list(files)))
+        named = (F.col(name).alias(f"typed_{name}") for name in key)
+        known = known.unionByName(others.select("event_day", "source_file", *named))
+    known = known.where(F.col("event_day").isin(sorted(days)))
+    in_files = known.groupBy("event_day", *typed).agg(F.collect_set("source_file").alias("in"))
+    sharing = in_files.where(F.size("in") > 1).select(F.explode("in").alias("source_file")).distinct()
+    by_day = known.groupBy("event_day").agg(F.sort_array(F.collect_set("source_file")).alias("of_day"))
+    alone = by_day.where(F.size("of_day") > 1).select("of_day", F.explode("of_day").alias("source_file"))
+    other = F.array_min(F.array_remove("of_day", F.col("source_file")))
+    why = F.format_string("it has no key of '%s', a file of the same day: a state is one file", other)
+    parts = alone.join(sharing, "source_file", "left_anti").select("source_file", why.alias("repeated"))
+    return _drop_refused_files(rows.join(F.broadcast(parts), "source_file", "left"))
+
+
+def _drop_refused_files(rows: "DataFrame") -> "DataFrame":
+    """Drop the rows of files that have a reason in `repeated`, and put the reason into their line 0."""
+    from pyspark.sql import functions as F
+
+    is_refused = F.col("repeated").isNotNull()
+    rows = rows.where(~is_refused | (F.col("source_line") == 0))
+    return rows.withColumns(
+        {
+            "reason": F.coalesce("repeated", "reason"),
+            "error": F.coalesce("repeated", "error"),
+            "counted_rows": F.when(~is_refused, F.col("counted_rows")),
+        }
+    ).drop("repeated")

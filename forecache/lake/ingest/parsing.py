@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from forecache.base.errors import InputError
 from forecache.declare import Source
-from forecache.lake.ingest.formats.csv_rows import csv_rows, require_header
-from forecache.lake.ingest.formats.json_rows import json_rows
-from forecache.lake.ingest.formats.parquet_rows import parquet_column_names, parquet_rows, text_batches
-from forecache.lake.ingest.formats.parsed_row import KEPT_BYTES, ParsedRow, column_names, require_declared_columns
 from forecache.lake.ingest.landing import file_day, open_landing
+from forecache.lake.ingest.landing_rows import (
+    KEPT_BYTES,
+    ParsedRow,
+    column_names,
+    csv_rows,
+    json_rows,
+    parquet_column_names,
+    parquet_rows,
+    require_declared_columns,
+    require_header,
+    text_batches,
+)
 from forecache.lake.ingest.row_count import checksum, count_rows
 
 if TYPE_CHECKING:
@@ -48,11 +56,7 @@ def parse_files(
     source: Source,
     refused: dict[str, str],
 ) -> Iterator["pa.RecordBatch"]:
-    """Yield the rows of the files named in the batches' `source_file` column, with `parsed_columns`.
-
-    Args:
-        refused: Files that are not to be read, with the reason.
-    """
+    """Yield the rows of the files named in `source_file`, with `parsed_columns`; those in `refused` have its reason."""
     names = [name for batch in batches for name in batch.column("source_file").to_pylist()]
     rows: list[tuple[Any, ...]] = []
     num_bytes = 0
@@ -90,12 +94,10 @@ def _to_batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
 def parse_file(name: str, stream: BinaryIO, source: Source, *, refused: str | None = None) -> Iterator[ParsedRow]:
     """Yield line 0, about the file, and then its rows in order; an unreadable file has only a line 0 with an error.
 
-    Args:
-        stream: The file, seekable.
-        refused: Why the file is not to be read; None: read it.
+    OSError passes through: that reading the bytes failed is not the file's fault.
 
-    Raises:
-        OSError: Reading the bytes failed, which is not the file's fault.
+    Args:
+        refused: Why the file is not to be read; None: read it.
     """
     nothing = (None,) * len(source.columns)
     sha256 = checksum(stream)

@@ -23,11 +23,7 @@ from forecache.lake.ingest.row_count import count_rows
 def pending_files(
     settings: Settings, source: Source, *, landed: Sequence[LandingFile] | None = None
 ) -> list[LandingFile]:
-    """Files that were not ingested, and those whose content has changed since; by name.
-
-    Args:
-        landed: The source's landing files; None: listed here.
-    """
+    """Files that were not ingested, and those whose content has changed since; by name."""
     known = {file.file: file for file in ingested_files(settings, source)}
     landed = list_landing(settings, source) if landed is None else landed
     return [file for file in landed if file.name not in known or has_changed(settings, source, file, known[file.name])]
@@ -90,11 +86,8 @@ def find_copies(
 ) -> dict[str, str]:
     """Find files that have the same bytes as another file of their day, with the reason to refuse them.
 
-    Of copies that land together, the first by name is accepted. Files without rows may be equal.
-
-    Args:
-        files: Files to be ingested; only those of the same size as another one of their day are read.
-        ingested: Files that were ingested before.
+    Of copies that land together, the first by name is accepted. Files without rows may be equal. Only files of the same
+    size as another one of their day are read.
     """
     seen: dict[tuple[date, int], dict[str, str]] = {}
     for known in ingested:

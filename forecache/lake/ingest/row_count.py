@@ -45,8 +45,7 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 def count_rows(stream: BinaryIO, suffix: str) -> int:
     """Count the rows of a CSV (without its header), JSON lines or Parquet file; the stream is read from its start.
 
-    Raises:
-        InputError: Why the whole file cannot be read: it is empty, not UTF-8, or its structure is broken.
+    InputError says why the whole file cannot be read: it is empty, not UTF-8, or its structure is broken.
     """
     if not stream.read(1):
         raise InputError("the file is empty")

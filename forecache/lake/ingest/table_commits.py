@@ -43,8 +43,7 @@ def commit_raw(
 ) -> int:
     """Replace all rows of the files in the raw table by the good rows; returns the Delta version.
 
-    Raises:
-        OvertakenError: The table has other files than those that the rows were judged against.
+    OvertakenError if the table has other files than those that the rows were judged against.
     """
     judged_against = {path for paths in seen.files.values() for path in paths}
 

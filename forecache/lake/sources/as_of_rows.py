@@ -51,12 +51,7 @@ def _rows_of(
 
 
 def cut_events(events: "DataFrame", nights: Sequence[date], *, after: int | None, until: int) -> "DataFrame":
-    """For each night, the events on the days in (night + after, night + until], with `as_of`.
-
-    Args:
-        events: Rows with `event_day` (date).
-        after: None: no lower limit.
-    """
+    """For each night, the events on the days in (night + after, night + until], with `as_of`; None: no lower limit."""
     from pyspark.sql import functions as F
 
     bounded = events.where(F.col("event_day") <= F.lit(max(nights) + timedelta(days=until)))

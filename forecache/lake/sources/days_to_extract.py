@@ -20,9 +20,6 @@ def days_to_extract(
 
     These are the days without a landing file, and those for which rows may have come late. For a stream only days that
     it has read completely, and also days with rows that came later than `late_days`.
-
-    Args:
-        now: With a time zone; None: the current time.
     """
     if source.extract is None:
         return []

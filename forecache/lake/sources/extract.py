@@ -20,6 +20,9 @@ from forecache.base.table_names import STREAM
 from forecache.declare import Snapshot, Source
 from forecache.declare.sources.query import Query, extract_file_name
 from forecache.declare.sources.stream_day import StreamDay
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.file_rows import fit_columns
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import last_records
 from forecache.lake.sources.days_to_extract import (
@@ -29,8 +32,10 @@ from forecache.lake.sources.days_to_extract import (
     select_complete_days,
     utc_today,
 )
-from forecache.lake.sources.streams.day_file import write_day_file
 from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
+
+_BATCH_ROWS = 1 << 16
+_POSITION, _DAY = "position", "event_day"
 
 
 def extract(
@@ -57,7 +62,7 @@ def extract(
         InputError: The database refuses the query, a column is missing, or `rebuild` is for a past state.
         UnavailableError: The database or the object store does not answer. Files of earlier days are complete.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, source.name, run_id)
     assert source.extract is not None
     first, last = min(days), max(days)
     rows: dict[date, int] = {}
@@ -72,7 +77,6 @@ def extract(
                 chosen = select_complete_days(settings, source.extract, chosen)
         else:
             chosen = [day for day in days_to_extract(settings, source, first=first, last=last, now=now) if day in days]
-        stage = Stage(settings, STAGE, source.name, run_id)
         # A stream may get more rows of a day at any time.
         looks_again = source.extract.late_days or isinstance(source.extract, StreamDay)
         before = last_records(settings, STAGE, source.name) if looks_again and not rebuild else {}
@@ -89,12 +93,9 @@ def extract(
                 {day: f"{_describe_inputs(source.extract, details)} {extract_file_name(day)}"},
                 time.perf_counter() - begun,
             )
-    return StageResult(
-        stage=STAGE,
-        subject=source.name,
-        rows=sum(rows.values()),
-        seconds=time.perf_counter() - started,
-        nights=tuple(sorted(rows)),
+    return stage.result(
+        sum(rows.values()),
+        nights=sorted(rows),
         skipped=not rows,
         details={"days": format_nights(sorted(rows)) if rows else "none", "from": _origin(source.extract)},
     )
@@ -122,8 +123,7 @@ def _extract_day(
 ) -> tuple[int, dict[str, Any]]:
     """Write the day's file in a scratch folder, then move it to the landing zone; returns its rows and details.
 
-    Args:
-        known: Digest of the rows that were landed before; if it is the same, the file stays.
+    The file that landed before stays if the digest of its rows, `known`, is the same.
     """
     written = scratch / extract_file_name(day)
     more: dict[str, Any] = {}
@@ -172,3 +172,42 @@ def _scratch_folder(settings: Settings, source: Source) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_day_file(settings: Settings, source: Source, extract: StreamDay, day: date, path: Path) -> tuple[int, int]:
+    """Write the events of a day; returns their number and the highest position among them (-1: none).
+
+    Rows of a stream are never changed or removed, so equal numbers mean equal rows. A column that the topic does not
+    have, such as a label that comes later, is null; InputError if it is a required one of the source.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    dataset = open_dataset(open_table(settings, STREAM + extract.stream))
+    there = set(dataset.schema.names)
+    for column in source.columns:
+        if column.required and column.name not in there:
+            raise InputError(
+                f"The stream {extract.stream!r} has no column {column.name!r}, which source {source.name!r} requires.",
+                remedy="Declare it with required=False, or in a source of its own where it comes later.",
+            )
+    names = [column.name for column in source.columns if column.name in there]
+    schema = pa.schema(
+        [
+            dataset.schema.field(each.name) if each.name in there else pa.field(each.name, pa.string())
+            for each in source.columns
+        ]
+    )
+    num_rows, newest = 0, -1
+    wanted = ds.field(_DAY) == pa.scalar(day, pa.date32())
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in dataset.to_batches(columns=[*names, _POSITION], filter=wanted, batch_size=_BATCH_ROWS):
+            if not batch.num_rows:
+                continue
+            writer.write_batch(fit_columns(batch, schema))
+            num_rows += batch.num_rows
+            newest = max(newest, pc.max(batch.column(_POSITION)).as_py())
+            extract_step("batch extracted")
+    return num_rows, newest

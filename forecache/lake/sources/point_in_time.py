@@ -33,10 +33,6 @@ def known_rows(
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
-
-    Raises:
-        InputError: An existing table cannot be read as declared.
-        UnavailableError: Its object store does not answer.
     """
     pins = pins or Pins(settings)
 

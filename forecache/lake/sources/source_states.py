@@ -24,11 +24,7 @@ from forecache.lake.sources.tables.pins import Pins
 def source_state(
     settings: Settings, source: AnySource, nights: Collection[date], *, pins: Pins | None = None
 ) -> dict[date, str]:
-    """By night, a text that changes if the source rows that the night may see change.
-
-    Args:
-        pins: The existing tables as the run sees them; None: as they are now.
-    """
+    """By night, a text that changes if the source rows that the night may see change."""
     if isinstance(source, TableSource):
         pinned = (pins or Pins(settings)).pin(source)
         return {night: pinned.state(night) for night in nights}
@@ -61,12 +57,7 @@ def state_history(settings: Settings, source: AnySource, first: date, last: date
 def require_delivered(
     settings: Settings, source: AnySource, nights: Collection[date], *, pins: Pins | None = None
 ) -> None:
-    """Refuse nights for which the source has not delivered, according to its `missing`.
-
-    Raises:
-        InputError: Names the night, the state of its delivery, and the remedy.
-        NotYetError: The source waits for the delivery.
-    """
+    """Refuse nights for which the source has not delivered, according to its `missing`; raises as `require_days`."""
     if isinstance(source, TableSource):
         pinned = (pins or Pins(settings)).pin(source)
         for night in sorted(nights):

@@ -23,9 +23,7 @@ from forecache.lake.sources.tables.table_rows import duplicate_key_error
 def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequence[str], *, pins: Pins) -> Any:
     """Columns of the state of a source on a day, or of its rows without time; None if there is none.
 
-    Raises:
-        InputError: The state of an existing table has a key twice, or a null in one; or its version was removed.
-        UnavailableError: Its object store does not answer.
+    InputError if the state of an existing table has a key twice, or a null in one; or if its version was removed.
     """
     if isinstance(source, TableSource):
         return existing_table_rows(pins.pin(source), day, columns)
@@ -37,11 +35,7 @@ def state_rows(settings: Settings, source: AnySource, day: date, columns: Sequen
 
 
 def existing_table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Table | None:
-    """Columns of the rows of an existing table that are valid on a day: of events all, else the state.
-
-    Raises:
-        As `state_rows`.
-    """
+    """Columns of the rows of an existing table that are valid on a day: of events all, else the state."""
     source = pinned.source
     if source.time is not None and not pinned.has_state(day):
         return None

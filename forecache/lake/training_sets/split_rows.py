@@ -29,11 +29,7 @@ def count_split(settings: Settings, table: str, *, version: int, split: str) -> 
 
 
 def training_classes(settings: Settings, pipeline: Pipeline, *, version: int, table: str = "") -> tuple[str, ...]:
-    """The classes of a training set's label at a version, in the order of a model's probabilities; () for a number.
-
-    Args:
-        table: Name of the training set; "": the pipeline's.
-    """
+    """The classes of a training set's label at a version, in the order of a model's probabilities; () for a number."""
     if pipeline.trained_label.kind != "multiclass":
         return ()
     table, label = table or pipeline.training_table, pipeline.trained_label.name
@@ -55,12 +51,7 @@ def label_numbers(column: "pa.Array", classes: Sequence[str]) -> "NDArray[np.flo
 
 
 def open_with_columns(settings: Settings, table: str, columns: Sequence[str], *, version: int) -> "DeltaTable":
-    """Open a training table at a version.
-
-    Raises:
-        NotFoundError: No such table or version.
-        InputError: One of the columns is missing from it.
-    """
+    """Open a training table at a version; InputError if one of the columns is missing from it."""
     delta = open_table(settings, table, version=version)
     missing = set(columns) - {field.name for field in delta.schema().fields}
     if missing:
@@ -74,12 +65,7 @@ def open_with_columns(settings: Settings, table: str, columns: Sequence[str], *,
 def split_batches(
     settings: Settings, table: str, *, version: int, split: str, columns: Sequence[str]
 ) -> Iterator["pa.RecordBatch"]:
-    """The columns of a split in batches of at most 65,536 rows: file after file by name, rows as they lie in it.
-
-    Raises:
-        NotFoundError: No such table or version.
-        InputError: A column is missing from it.
-    """
+    """The columns of a split in batches of at most 65,536 rows: file after file by name, rows as they lie in it."""
     import pyarrow.dataset as ds
 
     dataset = open_dataset(open_with_columns(settings, table, columns, version=version))

@@ -1,6 +1,5 @@
 """The training set: features and labels on past as-of dates, split by time so that no label reaches a later split."""
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -55,11 +54,9 @@ def build_training_set(
         `classes` in the order of a model's probabilities, and `class_shares` by split.
 
     Raises:
-        InputError: The night is outside the pipeline's dates, a split is empty, or a model cannot be trained on the
-            labels: null, not a number, not 0 or 1 for a binary label, or several for an entity and date. The table is
-            unchanged.
+        InputError: A night, split or label is not valid, or an entity has several on a date. The table is unchanged.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     pins = Pins(settings)
     require_nights(settings, pipeline, [night], pins=pins)
     dates = as_of_dates(pipeline, night)
@@ -69,18 +66,9 @@ def build_training_set(
             progress(f"training set of {pipeline.name} as of {night}", None)
             return _build(spark, settings, pipeline, dates, pins=pins, run_id=run_id)
 
-        stage = Stage(settings, STAGE, pipeline.name, run_id)
         row, skipped = stage.run_once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
-    return StageResult(
-        stage=STAGE,
-        subject=pipeline.name,
-        rows=row.rows,
-        seconds=time.perf_counter() - started,
-        nights=(night,),
-        table=pipeline.training_table,
-        delta_version=row.delta_version,
-        skipped=skipped,
-        details=row.details,
+    return stage.result(
+        row.rows, nights=[night], table=row.table, version=row.delta_version, skipped=skipped, details=row.details
     )
 
 
@@ -204,7 +192,6 @@ def label_frame(
 
     Args:
         entities: Key columns and `as_of`, on the nights only.
-        pins: The existing tables as the run sees them; None: as they are now.
     """
     from pyspark.sql import functions as F
 

@@ -51,11 +51,7 @@ class NightTiles:
         self._running: dict[str, Ints] = {}
 
     def select_keys(self, keys: Ints) -> None:
-        """Restrict later results to these keys.
-
-        Args:
-            keys: Key numbers, ascending.
-        """
+        """Restrict later results to keys with these numbers, ascending."""
         self.chosen = keys
         self._found.clear()
 

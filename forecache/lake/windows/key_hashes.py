@@ -39,12 +39,9 @@ class KeyHashesByNight:
 
 
 def hash_requested_keys(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> KeyHashesByNight | None:
-    """Hash the keys of rows with key columns and `as_of`, by night.
+    """Hash the keys of rows with key columns and `as_of`, by night, with the types that they have in the tiles.
 
     None, which means all keys, if the column types do not fit; the join reports that later.
-
-    Args:
-        types: Types of the key columns in the tiles, with which they are hashed.
     """
     rows = rows.set_column(rows.schema.get_field_index(_AS_OF), _AS_OF, rows[_AS_OF].cast(pa.date32()))
     for name in key:

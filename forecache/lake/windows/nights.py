@@ -21,8 +21,7 @@ from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.windows.key_hashes import hash_requested_keys
 from forecache.lake.windows.task_runner import delta_schema, run_tasks, task_frame, widen_schema
 from forecache.lake.windows.tasks import DAY, NightTask, split_buckets
-from forecache.lake.windows.tiles import build_tiles, day_states, window_days
-from forecache.lake.windows.window_spec import merger_of
+from forecache.lake.windows.tiles import build_tiles, day_states, merger_of, window_days
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -63,9 +62,6 @@ def window_frame(
 
     Args:
         asked: Key columns and `as_of` of the rows that are needed; None: all.
-
-    Raises:
-        InputError, ConflictError: See `build_tiles`.
     """
     tasks = _tasks(spark, settings, view, nights, run_id, progress, asked)
     kinds = {column.name: column.type for column in view.event_source.columns}

@@ -1,16 +1,14 @@
 """Runs the tasks of windows in Spark, and fits their columns to the tables."""
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from forecache.base.settings import Settings
-from forecache.kit.delta.engine_errors import as_known_error
-from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.files import DataFile, pickle_file
 from forecache.kit.delta.log import open_if_exists
-from forecache.lake.windows.tasks import pickle_files
+from forecache.kit.delta.writers import collect_files
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -24,21 +22,10 @@ _TASKS_A_CORE = 4
 def run_tasks(
     spark: "SparkSession", table: str, tasks: Sequence[_T], files: Callable[[_T], Iterable[DataFile]]
 ) -> list[DataFile]:
-    """Run tasks in Spark; returns the files that they write for a table.
-
-    Raises:
-        UnavailableError: No space is left on the device.
-    """
+    """Run tasks in Spark; returns the files that they write for a table."""
     at_once = _TASKS_A_CORE * spark.sparkContext.defaultParallelism
-    frame = task_frame(spark, tasks, lambda task: pickle_files(files(task)), "file binary", num_tasks=at_once)
-    try:
-        # A retried task writes files with other names, and only those of its last attempt are returned.
-        return [pickle.loads(row.file) for row in frame.collect()]
-    except Exception as error:
-        known = as_known_error(table, error)
-        if known is None:
-            raise
-        raise known from error
+    frame = task_frame(spark, tasks, lambda task: map(pickle_file, files(task)), "file binary", num_tasks=at_once)
+    return collect_files(frame, table)
 
 
 def task_frame(
@@ -49,11 +36,7 @@ def task_frame(
     *,
     num_tasks: int | None = None,
 ) -> "DataFrame":
-    """The rows of tasks as a frame.
-
-    Args:
-        num_tasks: Maximum number of Spark tasks; None: one for each.
-    """
+    """The rows of tasks as a frame; `num_tasks` is the maximum number of Spark tasks (None: one for each)."""
     tasks = list(tasks)
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

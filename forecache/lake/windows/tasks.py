@@ -3,8 +3,7 @@
 No row goes through the JVM. Runs inside Spark's Python workers: imports neither settings nor the declaration's modules.
 """
 
-import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forecache.kit.delta.file_rows import fit_columns, read_rows
 from forecache.kit.delta.files import DataFile, Place, new_path, retry_write, write_file
 from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.windows.states import MeasureState, as_tiles, combine
@@ -71,11 +71,8 @@ class TileTask:
     def _rows(self) -> Iterator[pa.Table]:
         filesystem, table = self.raw.open(), self.raw.uri.rpartition("/")[2]
         for path in self.paths:
-            with open_data_file(filesystem, path, table) as source:
-                parquet = pq.ParquetFile(source)
-                known = [name for name in self.read.names if name in parquet.schema_arrow.names]
-                for batch in parquet.iter_batches(_READ_ROWS, columns=known, use_threads=False):
-                    yield _drop_null_keys(_fill_columns(pa.Table.from_batches([batch]), self.read), self.key)
+            for batch in read_rows(filesystem, table, path, self.read, batch_rows=_READ_ROWS):
+                yield _drop_null_keys(pa.Table.from_batches([batch]), self.key)
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class NightTask:
                     rows = parquet.read_row_groups(groups, columns=[*known, BUCKET], use_threads=False)
                 buckets = rows[BUCKET].to_numpy()
                 wanted = (buckets >= self.buckets[0]) & (buckets < self.buckets[1])
-                rows = _fill_columns(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
+                rows = fit_columns(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
                 if asked is not None and rows.num_rows:
                     rows = rows.filter(pa.array(asked.is_ever_requested(key_hashes(rows, self.merge.key))))
                 parts.append(rows.append_column(DAY, pa.array([day], pa.date32()).take(pa.array(_zeros(rows)))))
@@ -146,12 +143,6 @@ def split_buckets(num_parts: int) -> list[tuple[int, int]]:
     return list(zip(ends, ends[1:], strict=False))
 
 
-def pickle_files(files: Iterable[DataFile]) -> Iterator[pa.RecordBatch]:
-    """Pickle files to rows that Spark returns to the driver."""
-    for file in files:
-        yield pa.record_batch({"file": pa.array([pickle.dumps(file)], pa.binary())})
-
-
 def _write_partition_file(place: Place, folder: str, partition: dict[str, Any], rows: pa.Table) -> DataFile:
     groups = [rows.slice(first, _GROUP_ROWS) for first in range(0, rows.num_rows, _GROUP_ROWS)]
     filesystem = place.open()
@@ -163,15 +154,6 @@ def _write_partition_file(place: Place, folder: str, partition: dict[str, Any], 
 def _drop_null_keys(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     known = np.logical_and.reduce([np.asarray(rows[name].combine_chunks().is_valid()) for name in key])
     return rows if known.all() else rows.filter(pa.array(known))
-
-
-def _fill_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast rows to a schema; null for columns that they lack."""
-    columns = [
-        rows[field.name].cast(field.type) if field.name in rows.schema.names else pa.nulls(rows.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
 
 
 def _zeros(rows: pa.Table) -> Any:

@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.base.errors import ConflictError
+from forecache.base.errors import ConflictError, InputError, chain_of
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView
+from forecache.declare.features.window import LastMinutes
+from forecache.declare.streams.merge_plan import build_merge_plan, conditions_of, state_names
+from forecache.kit.delta.engine_errors import translate_errors
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, group_by_partition
-from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot, was_written_from
-from forecache.kit.delta.tables import commit_partitions, open_table
+from forecache.kit.delta.partitions import take_snapshot, was_written_from
+from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import new_folder
-from forecache.kit.windows.states import as_tiles
+from forecache.kit.windows.states import TOO_LARGE, MeasureState, as_tiles
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
-from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
+from forecache.lake.partition_stage import write_stale_partitions
+from forecache.lake.stage import Stage, hold_table_lock
+from forecache.lake.windows.aggregates import WindowFeature
+from forecache.lake.windows.key_hashes import KeyHashesByNight
 from forecache.lake.windows.task_runner import delta_schema, run_tasks, widen_schema
 from forecache.lake.windows.tasks import BUCKET, DAY, TileTask
-from forecache.lake.windows.window_spec import as_overflow_error, states_of
+from forecache.lake.windows.tile_merge import TileMerger
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -80,39 +86,27 @@ def build_tiles(
         A Delta version of the view's tile table at which the tiles of all the days are written from these inputs.
 
     Raises:
-        InputError: A value is too large for a sum.
         ConflictError: Another run wrote one of the tiles from other rows meanwhile.
     """
     table = view.tile_table
     with hold_table_lock(settings, table, run_id, progress):
         seen = take_snapshot(settings, table, DAY)
 
-        def build(days: Sequence[date]) -> dict[date, StageOutcome]:
-            wanted = {day: inputs[day] for day in days}
-            try:
-                written = _write_tiles(spark, settings, view, days)
-            except Exception as error:
-                known = as_overflow_error(error, view)
-                if known is None:
-                    raise
-                raise known from error
-            done = commit_partitions(
-                written, settings, table, column=DAY, values=days, seen=seen, inputs=wanted, run_id=run_id
-            )
-            return _tile_outcomes(settings, table, done.versions)
+        def write(days: Sequence[date]) -> "tuple[Schema, list[DataFile]]":
+            with translate_errors(lambda error: as_overflow_error(error, view)):
+                return _write_tiles(spark, settings, view, days)
 
-        def find(stale: Mapping[date, str]) -> dict[date, StageOutcome]:
-            written = find_committed_partitions(settings, table, column=DAY, inputs=stale)
-            return _tile_outcomes(settings, table, {day: writer.version for day, writer in written.items()})
-
-        def report_progress(some: Sequence[date], share: float) -> None:
-            progress(f"tiles of {view.name} for {format_nights(some)}", share)
-
-        stage = Stage(settings, STAGE, view.name, run_id)
-        # A deleted table is rebuilt, which the ledger does not show.
-        is_gone = seen.version < 0
-        records, _ = stage.run_nights(
-            inputs, build, at_once=_DAYS_AT_ONCE, rebuild=is_gone, find=find, progress=report_progress
+        records, _ = write_stale_partitions(
+            Stage(settings, STAGE, view.name, run_id),
+            table,
+            inputs,
+            write,
+            column=DAY,
+            seen=seen,
+            at_once=_DAYS_AT_ONCE,
+            rebuild=seen.version < 0,  # a deleted table is rebuilt, which the ledger does not show
+            progress=progress,
+            about=f"tiles of {view.name}",
         )
     delta = open_table(settings, table)
     files = group_by_partition(active_files(delta), DAY)
@@ -154,12 +148,39 @@ def _tile_field(raw: pa.Schema, name: str, kinds: Mapping[str, str]) -> pa.Field
     return raw.field(name) if name in raw.names else pa.field(name, _TYPES[kinds[name]])
 
 
-def _tile_outcomes(settings: Settings, table: str, versions: Mapping[date, int]) -> dict[date, StageOutcome]:
-    rows = tile_rows(settings, table, list(versions))
-    return {day: StageOutcome(rows[day], table=table, delta_version=version) for day, version in versions.items()}
+def states_of(view: FeatureView) -> tuple[MeasureState, ...]:
+    """The states that a tile of the view holds."""
+    return tuple(
+        MeasureState(
+            measure.aggregate,
+            state_names(measure),
+            measure.column,
+            conditions_of(measure),
+            measure.minutes if isinstance(measure, LastMinutes) else None,
+        )
+        for measure in view.measures
+    )
 
 
-def tile_rows(settings: Settings, table: str, days: Sequence[date]) -> dict[date, int]:
-    """Rows of each day's tiles, from the log's statistics."""
-    files = group_by_partition(active_files(open_table(settings, table)), DAY) if days else {}
-    return {day: sum(file.rows for file in files.get(day.isoformat(), ())) for day in days}
+def merger_of(view: FeatureView, nights: Sequence[date], asked: KeyHashesByNight | None = None) -> TileMerger:
+    """The function that makes the nights of a view from its tiles."""
+    features = []
+    for window in view.windows:
+        states = tuple(name for measure in window.measures for name in state_names(measure))
+        features.append(WindowFeature(window.name, window.aggregate, window.num_days, states, window.delay_days))
+    plan = None if view.live is None else build_merge_plan(view)
+    return TileMerger(view.key, tuple(features), tuple(sorted(nights)), view.num_active_days, asked, plan)
+
+
+def as_overflow_error(error: BaseException, view: FeatureView) -> InputError | None:
+    """Translate the error of a job with a value that is too large for an exact sum; None for any other."""
+    for each in chain_of(error):
+        _, marker, rest = str(each).partition(TOO_LARGE)
+        if marker:
+            name, _, value = rest.split()[0].strip("'\"").partition("=")
+            return InputError(
+                f"Feature view {view.name!r} sums the column {name!r}, which has the value {value}.",
+                remedy="Sums are exact for values within 2**44: declare a `minimum` and `maximum` of that column, so "
+                "that such rows are quarantined, or leave it out with `where`.",
+            )
+    return None

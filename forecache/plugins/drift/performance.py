@@ -12,7 +12,7 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.tables import read_table
 from forecache.lake.contracts import class_order
-from forecache.lake.feature_tables.features import partition_rows
+from forecache.lake.partition_stage import partition_rows
 from forecache.lake.training_sets.split_rows import label_numbers
 from forecache.lake.training_sets.training_set import label_frame
 from forecache.models.registry.gate.bootstrap import metric_interval
@@ -41,7 +41,7 @@ def labelled_predictions(
     """
     from pyspark.sql import functions as F
 
-    rows = partition_rows(settings, pipeline.prediction_table, as_of)
+    rows = partition_rows(settings, pipeline.prediction_table, as_of, column=AS_OF)
     step = -(-max(rows.values()) // _MOST_ROWS) or 1
     entity, spec = [*pipeline.key, AS_OF], pipeline.output_specs[0]
     if spec.top is not None:

@@ -1,6 +1,5 @@
 """The nightly stage of a recommender: fit, judge, rank for every user, and write the lists, each as-of date once."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -47,7 +46,7 @@ def recommend(
         CheckError: Every date is refused, the first one by the gate; earlier lists stay.
         ConflictError: Another run wrote one of the dates from other inputs meanwhile.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, recommender.name, run_id)
     source, table = recommender.source, recommender.prediction_table
     refused: dict[date, ForecacheError] = {}
     with hold_table_lock(settings, table, run_id, progress):
@@ -81,9 +80,7 @@ def recommend(
             about = {"source_table": source.raw_table}
             return {n: replace(done, details={**about, "source_version": versions[n]}) for n, done in found.items()}
 
-        records, pending = Stage(settings, STAGE, recommender.name, run_id).run_nights(
-            inputs, work, at_once=1, rebuild=rebuild, find=find
-        )
+        records, pending = stage.run_nights(inputs, work, at_once=1, rebuild=rebuild, find=find)
     if refused and not records:
         first = refused[min(refused)]
         raise (
@@ -92,14 +89,11 @@ def recommend(
             else type(first)(f"All {_format_refusals(recommender.name, refused, len(refused))}")
         )
     built = [night for night in pending if night not in refused]
-    return StageResult(
-        stage=STAGE,
-        subject=recommender.name,
-        rows=sum(row.rows for row in records.values()),
-        seconds=time.perf_counter() - started,
-        nights=tuple(sorted(records)),
+    return stage.result(
+        sum(row.rows for row in records.values()),
+        nights=sorted(records),
         table=table,
-        delta_version=table_version(settings, table),
+        version=table_version(settings, table),
         skipped=not built,
         details={
             "built": [night.isoformat() for night in built],

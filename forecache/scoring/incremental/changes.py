@@ -20,10 +20,15 @@ from forecache.base.errors import CheckError
 from forecache.base.hashes import row_hashes
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
-from forecache.kit.delta.comparison.compare import MOST_THREADS, find_differing_rows, first_and_last_positions
-from forecache.kit.delta.comparison.feed import read_feed, select_feed_side
-from forecache.kit.delta.comparison.hashed_partition import HashedPartition
-from forecache.kit.delta.comparison.partition import PartitionReader, to_plain_types
+from forecache.kit.delta.comparison.compare import (
+    MOST_THREADS,
+    NOWHERE,
+    HashedPartition,
+    find_differing_rows,
+    match_keys,
+    read_feed,
+)
+from forecache.kit.delta.comparison.partition import PartitionReader
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
 from forecache.kit.delta.tables import open_table
@@ -63,9 +68,7 @@ def find_changes(
 ) -> FeatureChanges:
     """Find the changes from a base to a target: one night at two versions, or two nights.
 
-    Raises:
-        NotFoundError: A version of the feature table no longer exists.
-        CheckError: An entity occurs more than once.
+    NotFoundError if a version of the feature table no longer exists, CheckError if an entity occurs more than once.
     """
     found = None
     if base.night == target.night:
@@ -105,21 +108,14 @@ def _from_feed(
     """Find the changes by the change data feed; None if it is too large."""
     table = open_table(settings, pipeline.feature_table, version=target.version)
     columns, night = [*pipeline.key, *pipeline.feature_names], (AS_OF, target.night.isoformat())
-    if base.version == target.version:
-        nothing = to_plain_types(pa.schema(table.schema()).empty_table())
-        return FeatureChanges(nothing.select(columns), nothing.select(pipeline.key), 0)
-    versions = (base.version + 1, target.version)
-    feed = read_feed(table, versions, columns, night, most_bytes=_MOST_FEED_BYTES)
+    feed = read_feed(table, (base.version + 1, target.version), columns, night, most_bytes=_MOST_FEED_BYTES)
     if feed is None:
         return None
-    (removed, removed_at), (added, added_at) = (
-        select_feed_side(feed.combine_chunks(), added=added) for added in (False, True)
-    )
+    removed, added = feed.removed.combine_chunks(), feed.added.combine_chunks()
     hashes = [np.empty(0, np.uint64)]
     for side in (removed, added):
         hashes += [_hashes(batch, pipeline.feature_names) for batch in side.to_batches()]
-    when = np.concatenate([removed_at, added_at])
-    return _changes(pipeline, removed, added, hashes=np.concatenate(hashes), when=when)
+    return _changes(pipeline, removed, added, hashes=np.concatenate(hashes), moments=feed.moments)
 
 
 def _from_partitions(
@@ -157,23 +153,20 @@ def _changes(
     added: pa.Table,
     *,
     hashes: np.ndarray | None = None,
-    when: np.ndarray | None = None,
+    moments: np.ndarray | None = None,
 ) -> FeatureChanges:
-    """The entities that changed, given rows that were removed and added.
-
-    The first row of an entity, if it was removed, is its state in the base; the last, if it was added, in the target.
+    """Find the entities that changed, given rows that were removed and added, and their `moments` (see `match_keys`).
 
     Args:
         hashes: Of the features of the removed rows and then of the added ones; None: all are known to differ.
-        when: The rows' moments, see `first_and_last`.
     """
-    keys = [entity_ids([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
-    _, first, last = first_and_last_positions(pa.chunked_array([*keys[0].chunks, *keys[1].chunks], keys[0].type), when)
-    was, now = first < len(removed), last >= len(removed)
-    changed = now if hashes is None else now & (~was | (hashes[first] != hashes[last]))
+    ids = [entity_ids([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
+    states = match_keys(pa.chunked_array([*ids[0].chunks, *ids[1].chunks], ids[0].type), len(removed), moments)
+    was, now = states.before != NOWHERE, states.after != NOWHERE
+    changed = now if hashes is None else now & (~was | (hashes[states.before] != hashes[len(removed) + states.after]))
     return FeatureChanges(
-        added.select([*pipeline.key, *pipeline.feature_names]).take(pa.array(last[changed] - len(removed))),
-        removed.select(pipeline.key).take(pa.array(first[was & ~now])),
+        added.select([*pipeline.key, *pipeline.feature_names]).take(pa.array(states.after[changed])),
+        removed.select(pipeline.key).take(pa.array(states.before[was & ~now])),
         int((changed & was).sum()),
     )
 

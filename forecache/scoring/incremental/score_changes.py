@@ -146,7 +146,6 @@ def score_changes(work: ScoringWork, night: ScoringNight, base: BasePredictions,
 
     Raises:
         CheckError: The base lacks an entity that it should have, or has one twice.
-        InputError: The model has several outputs and none of the pipeline's name.
     """
     started = time.perf_counter()
     pipeline = work.pipeline

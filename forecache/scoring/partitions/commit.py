@@ -10,6 +10,7 @@ from forecache.base.prices import core_cost
 from forecache.base.steps import lake_step
 from forecache.declare import AS_OF
 from forecache.kit.delta.commit import Target
+from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
@@ -17,7 +18,7 @@ from forecache.lake.stage import StageOutcome, format_nights
 from forecache.scoring.night_inputs import ScoringNight, partition_files
 from forecache.scoring.partitions.checks import check_partition
 from forecache.scoring.partitions.shards import StagedNights
-from forecache.scoring.partitions.staged_files import StagedFile, describe_committed
+from forecache.scoring.partitions.staged_files import describe_committed
 from forecache.scoring.run_context import ScoringWork
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 
@@ -36,9 +37,7 @@ class CommitResult:
 def commit(work: ScoringWork, chunk: Sequence[ScoringNight], staged: StagedNights) -> CommitResult:
     """Check, commit and record, in this order: the next run only records nights that were committed and not recorded.
 
-    Raises:
-        CheckError: The predictions of a night are wrong; nothing has become visible.
-        ConflictError: Another run changed one of the nights meanwhile, from other inputs.
+    CheckError if predictions are wrong, ConflictError if another run changed a night from other inputs.
     """
     lake_step("staged")
     started = time.perf_counter()
@@ -61,11 +60,7 @@ def record_committed(
 ) -> dict[str, Any]:
     """Check nights that a run committed and was killed before it could record them, and record them.
 
-    Returns:
-        The figures of the checks by night (ISO).
-
-    Raises:
-        CheckError: The predictions of a night are wrong.
+    Returns the figures of the checks by night (ISO).
     """
     files = partition_files(work.settings, work.table, None, [night.night for night in nights])
     described = {night: describe_committed(work.settings, work.table, some, night) for night, some in files.items()}
@@ -134,7 +129,7 @@ def _record(
 
 
 def commit_nights(
-    work: ScoringWork, files: Mapping[date, Sequence[StagedFile]], *, seen: TableSnapshot, inputs: Mapping[date, str]
+    work: ScoringWork, files: Mapping[date, Sequence[DataFile]], *, seen: TableSnapshot, inputs: Mapping[date, str]
 ) -> ReplaceResult:
     """Replace the nights' partitions by the staged files, some of which may be in them already, in one commit.
 
@@ -143,16 +138,13 @@ def commit_nights(
     Args:
         seen: The table as the run saw it before it scored, or carried predictions forward.
         inputs: Inputs of each night's predictions; a night that another run committed from the same is taken over.
-
-    Raises:
-        ConflictError: Another run changed one of the nights meanwhile, from other inputs; it is named.
     """
     from deltalake import Schema
 
     nights = sorted(files)
     return replace_partitions(
         Target(work.settings, work.table, Schema.from_arrow(table_schema(work)), (AS_OF,), change_feed=True),
-        [file.data_file for some in files.values() for file in some],
+        [file for some in files.values() for file in some],
         column=AS_OF,
         values=nights,
         seen=seen,

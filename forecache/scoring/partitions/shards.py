@@ -7,12 +7,12 @@ from datetime import date
 from typing import Any
 
 from forecache.declare import AS_OF
+from forecache.kit.delta.files import DataFile
 from forecache.scoring.cost_estimate import RunFigures
 from forecache.scoring.incremental.score_changes import BasePredictions, score_changes
 from forecache.scoring.memory import Peaks, own_peak
 from forecache.scoring.night_inputs import FeatureFile, ScoringNight
 from forecache.scoring.partitions.staged_files import (
-    StagedFile,
     describe_committed,
     list_folder,
     list_staged,
@@ -38,12 +38,12 @@ class StagedNights:
         before: The files of the night's partition that predictions were carried forward from; None without any.
     """
 
-    files: Mapping[date, Sequence[StagedFile]]
+    files: Mapping[date, Sequence[DataFile]]
     scored_rows: int
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
     figures: RunFigures | None = None
-    carried: Sequence[StagedFile] = ()
+    carried: Sequence[DataFile] = ()
     before: Sequence[FeatureFile] | None = None
 
 

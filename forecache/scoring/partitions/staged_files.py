@@ -10,7 +10,7 @@ are reused for 6 days, and removed by maintenance after 7.
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from itertools import count, takewhile
 from typing import Any
@@ -27,50 +27,28 @@ _RESUMED = RETENTION - timedelta(days=1)
 _PART = re.compile(r"\.c(\d+)\.[^/]*$")
 
 
-@dataclass(frozen=True)
-class StagedFile:
-    """A scored Parquet file; `statistics` has numRecords, minValues, maxValues and nullCount as Delta names them."""
-
-    path: str
-    night: date
-    shard: str
-    size_bytes: int
-    rows: int
-    statistics: Mapping[str, Any]
-
-    @classmethod
-    def from_data_file(cls, file: DataFile, night: date, shard: str) -> "StagedFile":
-        return cls(file.path, night, shard, file.size_bytes, file.rows, file.statistics)
-
-    @property
-    def data_file(self) -> DataFile:
-        """This file as a data file of the night's partition."""
-        return DataFile(self.path, self.size_bytes, {AS_OF: self.night.isoformat()}, self.statistics)
-
-
 def staging_folder(night: ScoringNight, *, shared: bool = False) -> str:
     """A new folder for this attempt, relative to the table, because two runs of one night must not share one.
 
-    Args:
-        shared: The folder is for several small nights, of which this is the first, each below `as_of=<night>`.
+    A `shared` one is for several small nights, of which this is the first, each below `as_of=<night>`.
     """
     attempt = f"{night.tag}-{uuid.uuid4().hex[:8]}"
     return f"scored-{attempt}" if shared else f"{AS_OF}={night.night.isoformat()}/{attempt}"
 
 
-def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[StagedFile]:
+def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[DataFile]:
     """The files in a folder that holds one night."""
     shards = _group_by_shard(place_of(settings, table).open(), folder, night)
     return [file for files in shards.values() for file in files]
 
 
-def list_staged(settings: Settings, table: str, night: ScoringNight) -> dict[str, list[StagedFile]]:
+def list_staged(settings: Settings, table: str, night: ScoringNight) -> dict[str, list[DataFile]]:
     """Scored files of each feature file, from its first row on without a gap, of any attempts."""
     from pyarrow import fs
 
     filesystem = place_of(settings, table).open()
     base, since = f"{AS_OF}={night.night.isoformat()}", datetime.now(timezone.utc) - _RESUMED
-    segments: dict[tuple[str, int], list[list[StagedFile]]] = {}
+    segments: dict[tuple[str, int], list[list[DataFile]]] = {}
     for folder in list_entries(filesystem, base):
         if folder.type != fs.FileType.Directory or not folder.base_name.startswith(f"{night.tag}-"):
             continue
@@ -83,7 +61,7 @@ def list_staged(settings: Settings, table: str, night: ScoringNight) -> dict[str
     return {name: files for name, files in covered.items() if files}
 
 
-def missing_files(night: ScoringNight, staged: Mapping[str, Sequence[StagedFile]]) -> list[FeatureFile]:
+def missing_files(night: ScoringNight, staged: Mapping[str, Sequence[DataFile]]) -> list[FeatureFile]:
     """The feature files, or the rest of them, that have not been scored."""
     if WHOLE in staged:
         return []
@@ -95,7 +73,7 @@ def missing_files(night: ScoringNight, staged: Mapping[str, Sequence[StagedFile]
     ]
 
 
-def _rows(files: Sequence[StagedFile]) -> int:
+def _rows(files: Sequence[DataFile]) -> int:
     return sum(file.rows for file in files)
 
 
@@ -105,40 +83,43 @@ def _rows_of_shard(shard: str) -> tuple[str, int]:
     return (name, int(first)) if name and first.isdigit() else (shard, 0)
 
 
-def _unbroken_parts(files: Sequence[StagedFile]) -> list[StagedFile]:
+def _unbroken_parts(files: Sequence[DataFile]) -> list[DataFile]:
     """The first parts of a shard without a gap."""
     by_part = {int(part[1]): file for file in files if (part := _PART.search(file.path)) is not None}
     return [by_part[i] for i in takewhile(by_part.__contains__, count())]
 
 
-def _longest_cover(
-    file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list[StagedFile]]]
-) -> list[StagedFile]:
-    found: list[StagedFile] = []
+def _longest_cover(file: FeatureFile, segments: Mapping[tuple[str, int], Sequence[list[DataFile]]]) -> list[DataFile]:
+    found: list[DataFile] = []
     while (done := _rows(found)) < file.rows:
         fitting = [some for some in segments.get((file.name, done), ()) if 0 < _rows(some) <= file.rows - done]
         if not fitting:
             break
-        longest: list[StagedFile] = max(fitting, key=_rows)
+        longest: list[DataFile] = max(fitting, key=_rows)
         found += longest
     return found
 
 
 def _group_by_shard(
     filesystem: Any, folder: str, night: date, since: datetime | None = None
-) -> dict[str, list[StagedFile]]:
+) -> dict[str, list[DataFile]]:
     """The complete files in a folder that were written since, by shard."""
-    found: dict[str, list[StagedFile]] = {}
+    found: dict[str, list[DataFile]] = {}
     for file in list_files(filesystem, folder, since=since):
         parts = dict(part.split("=", 1) for part in file.path.split("/") if "=" in part)
         shard = unquote(parts.get("shard", WHOLE))
-        found.setdefault(shard, []).append(StagedFile.from_data_file(file, night, shard))
+        found.setdefault(shard, []).append(_assign_night(file, night))
     return found
 
 
-def describe_committed(settings: Settings, table: str, files: Sequence[FeatureFile], night: date) -> list[StagedFile]:
+def _assign_night(file: DataFile, night: date) -> DataFile:
+    """Return the file as one of the night's partition, whatever folders it is in."""
+    return replace(file, partition={AS_OF: night.isoformat()})
+
+
+def describe_committed(settings: Settings, table: str, files: Sequence[FeatureFile], night: date) -> list[DataFile]:
     """The files of a night's partition, with their statistics."""
     found = describe_files(place_of(settings, table).open(), [(file.path, file.size_bytes) for file in files])
-    staged = [StagedFile.from_data_file(file, night, WHOLE) for file in found if file is not None]
+    staged = [_assign_night(file, night) for file in found if file is not None]
     assert len(staged) == len(files)
     return staged

@@ -13,15 +13,7 @@ from forecache.scoring.tasks.job import REPORT_EVERY_S, ScoringJob, local_scorer
 
 
 def score_with_arrow(work: ScoringWork, job: ScoringJob) -> Peaks:
-    """Run a job, which writes its files into its folder.
-
-    Returns:
-        The largest memory of this process.
-
-    Raises:
-        InputError: The features do not fit the model.
-        UnavailableError: No space is left on the device.
-    """
+    """Run a job, which writes its files into its folder; returns the largest memory of this process."""
     scorer = local_scorer(work, part_rows=job.part_rows(work.cores))
     tasks = tasks_of(work, job)
     started, done = time.perf_counter(), [0] * len(tasks)

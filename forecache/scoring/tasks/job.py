@@ -47,9 +47,8 @@ class ScoringJob:
 def job_spec(work: ScoringWork, *, part_rows: int) -> JobSpec:
     """Make the common specification of a job's tasks.
 
-    Raises:
-        InputError: The model takes a column that the pipeline does not compute, returns no output of a declared name,
-            or knows other classes.
+    InputError if the model takes a column that the pipeline does not compute, returns no output of a declared name, or
+    knows other classes.
     """
     layout = layout_of(work.pipeline)
     layout = replace(layout, outputs=known_outputs(layout.outputs, work.plan.spec))
@@ -66,14 +65,7 @@ def job_spec(work: ScoringWork, *, part_rows: int) -> JobSpec:
 
 
 def local_scorer(work: ScoringWork, *, part_rows: int = 0) -> TaskScorer:
-    """The scorer of this process.
-
-    Args:
-        part_rows: As in `JobSpec`; only tasks need it.
-
-    Raises:
-        InputError: As `job_spec`.
-    """
+    """The scorer of this process; only tasks need `part_rows`."""
     folder = scratch_folder(work.settings) / "models"
     folder.mkdir(exist_ok=True)
     return TaskScorer(job_spec(work, part_rows=part_rows), lambda: work.plan.payload, lambda: str(folder))
@@ -115,11 +107,7 @@ def _folder(job: ScoringJob, night: date, part: FeatureFile) -> str:
 
 
 def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
-    """The pipeline's features in the order in which the model takes them.
-
-    Raises:
-        InputError: The model takes a column that the pipeline does not compute.
-    """
+    """The pipeline's features in the order in which the model takes them; InputError if it takes another column."""
     missing = [name for name in inputs if name not in pipeline.feature_names]
     if missing:
         raise InputError(
@@ -133,8 +121,7 @@ def progress_of(shards: tuple[int, int], rows: tuple[int, int], seconds: float) 
     """Shards done, rows per second and time left, as a progress message and a share.
 
     Args:
-        shards: Number done, and of all.
-        rows: Number done, those of unfinished shards included, and of all.
+        shards, rows: Number done, and of all; rows of unfinished shards are included.
     """
     about = f"scoring {rows[1]:,} rows"
     if not rows[0] or not shards[1]:

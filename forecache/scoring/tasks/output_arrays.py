@@ -19,9 +19,6 @@ def output_arrays(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
     """The columns of an output, n rows each, with the types of `OutputSpec.arrow_fields`, except that names of classes
     are dictionaries. Unknown numbers, classes, texts and booleans are null.
 
-    Args:
-        values: From `forecache.models.inference.outputs.score_values`.
-
     Raises:
         CheckError: Invalid probabilities, a class that is not declared, or an unknown vector or list.
     """

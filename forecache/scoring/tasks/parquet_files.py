@@ -49,11 +49,7 @@ class ParquetOutput:
 
 @contextmanager
 def explain_full_disk() -> Iterator[None]:
-    """Raise the error of a full disk as one that explains the state of the run.
-
-    Raises:
-        UnavailableError: No space is left on the device.
-    """
+    """Raise the error of a full disk as UnavailableError that explains the state of the run."""
     try:
         yield
     except OSError as error:
@@ -70,9 +66,6 @@ def open_output(filesystem: Any, path: str, schema: pa.Schema) -> Iterator[Parqu
     """Open a Parquet file for writing, which appears at its path when it is complete, and not at all after an error.
 
     An existing file is replaced atomically, so that a task that is tried twice leaves one file.
-
-    Raises:
-        UnavailableError: No space is left on the device.
     """
     with explain_full_disk():
         if isinstance(filesystem, pa.fs.SubTreeFileSystem):

@@ -83,17 +83,13 @@ def prediction_rows(
     version: int,
     schema: pa.Schema,
 ) -> pa.RecordBatch:
-    """A batch of predictions.
+    """A batch of predictions, with the schema of `file_schema`.
 
     Args:
         keys: The key columns, n rows.
         values: Of each output, from `forecache.models.inference.outputs.score_values`; unknown values become null,
             which the checks refuse.
         version: Feature table version.
-        schema: From `file_schema`.
-
-    Raises:
-        CheckError: Invalid probabilities, or an unknown list.
     """
     rows = len(keys[0])
     numbers: dict[str, np.ndarray] = {}

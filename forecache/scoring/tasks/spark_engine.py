@@ -26,15 +26,7 @@ ROWS_A_SPARK_TASK = 100_000
 
 
 def score_with_spark(work: ScoringWork, job: ScoringJob) -> Peaks:
-    """Run a job, which writes its files into its folder.
-
-    Returns:
-        The largest memory of each worker that scored.
-
-    Raises:
-        InputError: The features do not fit the model.
-        UnavailableError: No space is left on the device.
-    """
+    """Run a job, which writes its files into its folder; returns the largest memory of each worker that scored."""
     assert work.spark is not None
     context = work.spark.sparkContext
     spec = job_spec(work, part_rows=job.part_rows(work.cores))

@@ -71,10 +71,7 @@ class TaskScorer:
     def score(self, task: Task, report: Callable[[int], object]) -> None:
         """Score a task into its files; `report` gets the rows of each batch as it is written.
 
-        Raises:
-            InputError: The features do not fit the model.
-            CheckError: The model returned another number of rows than it was given.
-            UnavailableError: No space is left on the device.
+        InputError if the features do not fit the model, CheckError if it returned another number of rows than it got.
         """
         spec = self.spec
         with self._features.open_input_file(task.path) as opened:
@@ -94,16 +91,12 @@ class TaskScorer:
     def predict(
         self, keys: Sequence[pa.Array], features: list[pa.Array], version: int, schema: pa.Schema
     ) -> pa.RecordBatch:
-        """The prediction rows of a batch.
+        """The prediction rows of a batch; raises as `score`.
 
         Args:
-            keys: The key columns, n rows.
-            features: The feature columns in the model's order, n rows.
+            keys, features: The key columns, and the feature columns in the model's order, n rows.
             version: Feature table version.
             schema: From `file_schema`.
-
-        Raises:
-            InputError, CheckError: As `score`.
         """
         values = score_values(self._kernel, self.spec.kernel, features, self.spec.layout.outputs)
         return prediction_rows(self.spec.layout, keys, values, self.spec.stamp, version, schema)

@@ -1,4 +1,7 @@
-"""Comparison of two versions: keys, scores, and the keys whose score changed most."""
+"""Comparison of two versions: keys, scores, and the keys whose score changed most.
+
+Entries are read by key: the extra `reader` has no Arrow, and of versions that share a base only deltas are read.
+"""
 
 import heapq
 from collections.abc import Callable, Iterator

@@ -18,8 +18,8 @@ from forecache.serve.store.live.tail_state import read_tail_state, write_tail_st
 from forecache.serve.store.live.writer import LiveWriter, open_live_writer
 from forecache.serve.store.store import Store
 from forecache.stream.tail.layer_builder import layer_builder_of
+from forecache.stream.tail.layer_comparison import ComparisonResult
 from forecache.stream.tail.retention import RetentionBounds, expire_before_us, find_retention_bounds, first_needed_day
-from forecache.stream.tail.row_comparison import ComparisonResult
 from forecache.stream.tail.table_log import TableLog
 
 logger = logging.getLogger("forecache.stream")

@@ -23,7 +23,7 @@ from forecache.serve.store.encoding.streamed_rows import (
 from forecache.serve.store.live.layer import LiveLayer
 from forecache.serve.store.live.rows import LiveRow
 from forecache.serve.store.live.writer import LiveWriter
-from forecache.stream.tail.row_comparison import ComparisonResult, compare_rows
+from forecache.stream.tail.layer_comparison import ComparisonResult, compare_rows
 
 Rows = list[tuple[bytes, LiveRow]]
 

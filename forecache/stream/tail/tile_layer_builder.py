@@ -20,8 +20,7 @@ from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, PLACE, POSIT
 from forecache.serve.store.live.layer import LiveLayer
 from forecache.serve.store.live.rows import LiveRow, row_of
 from forecache.serve.store.live.writer import LiveWriter
-from forecache.stream.tail.row_comparison import ComparisonResult
-from forecache.stream.tail.tile_comparison import EPOCH, TileChanges, TileComparison
+from forecache.stream.tail.layer_comparison import EPOCH, ComparisonResult, TileChanges, TileComparison
 
 Rows = list[tuple[bytes, LiveRow]]
 

@@ -1,12 +1,15 @@
 """Rows of 64-bit numbers in buckets by their first number, a hash: in memory, and beyond a bound in a file.
 
-Equal hashes are in one bucket, so that each bucket can be processed separately.
+Equal hashes are in one bucket, so that each bucket can be processed separately. A two-way anti-join on this finds the
+rows of each side that have no equal row on the other side, in memory that does not grow with the rows.
 """
 
 import os
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +18,11 @@ import numpy as np
 BUCKETS = 256
 """Number of buckets, so that a bucket fits a core's cache while it is sorted."""
 
+WAITING_BYTES = 16 << 20
+"""The hashes and row numbers of an anti-join are held in memory up to this size; beyond it they are in a file."""
 _SHIFT = np.uint64(56)
+_SIDES = 2
+_AT_ONCE = BUCKETS // 16
 
 
 class HashBuckets(ExitStack):
@@ -73,3 +80,53 @@ class HashBuckets(ExitStack):
             read = os.pread(self._file.fileno(), int(run[bucket + 1] - run[bucket]), int(run[bucket]))
             parts.append(np.frombuffer(read, np.uint64).reshape(-1, self._numbers))
         return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class UnmatchedRows:
+    """The rows of one side whose hash no other row of either side has: ascending row numbers, and the hashes' sum."""
+
+    rows: np.ndarray
+    sum: int
+
+
+class AntiJoin(HashBuckets):
+    """Collects rows (hash, number, side) from many threads, and then finds those that are unmatched."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, numbers=2, waiting_bytes=WAITING_BYTES)
+
+    def add_rows(self, side: int, hashes: np.ndarray, rows: np.ndarray) -> None:
+        """Add the hashes, uint64 [n], and the row numbers of some rows of side 0 or 1."""
+        self.add(np.column_stack([hashes, (rows * _SIDES + side).astype(np.uint64)]))
+
+    def find_unmatched(self, threads: ThreadPoolExecutor, *, most: int) -> tuple[UnmatchedRows, UnmatchedRows]:
+        """Find the unmatched rows of both sides; it stops early once one side has more than `most`."""
+        found: list[np.ndarray] = []
+        counts = np.zeros(_SIDES, np.int64)
+        for first in range(0, BUCKETS, _AT_ONCE):
+            for pairs in threads.map(
+                lambda bucket: _pairs_with_unique_hash(self.bucket(bucket)), range(first, first + _AT_ONCE)
+            ):
+                found.append(pairs)
+                counts += np.bincount((pairs[:, 1] % _SIDES).astype(np.int64), minlength=_SIDES)
+            if counts.max() > most:
+                break
+        together = np.concatenate(found)
+        sides = [together[together[:, 1] % _SIDES == side] for side in range(_SIDES)]
+        old, new = map(_to_unmatched_rows, sides)
+        return old, new
+
+
+def _to_unmatched_rows(pairs: np.ndarray) -> UnmatchedRows:
+    return UnmatchedRows(np.sort(pairs[:, 1] // _SIDES).astype(np.int64), int(pairs[:, 0].sum()))
+
+
+def _pairs_with_unique_hash(pairs: np.ndarray) -> np.ndarray:
+    """The pairs whose hash occurs once."""
+    order = np.argsort(pairs[:, 0])
+    hashes = pairs[:, 0][order]
+    differs = np.ones(len(hashes) + 1, bool)
+    np.not_equal(hashes[1:], hashes[:-1], out=differs[1:-1])
+    found: np.ndarray = pairs[order[differs[1:] & differs[:-1]]]
+    return found

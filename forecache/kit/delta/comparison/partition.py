@@ -13,6 +13,7 @@ import xxhash
 from deltalake import DeltaTable
 
 from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.file_rows import fit_columns
 
 BATCH_ROWS = 1 << 17
 _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
@@ -37,8 +38,7 @@ class PartitionReader:
     """Reads a partition's row groups at the Delta version that a table is open at; safe for threads.
 
     Args:
-        column: Partition column (date).
-        value: Its value as the Delta log writes it (ISO).
+        column, value: Partition column (date), and its value as the Delta log writes it (ISO).
 
     Attributes:
         pieces: Every row group of the partition, in the order of the files' paths.
@@ -79,13 +79,7 @@ class PartitionReader:
         with pq.ParquetFile(fragment.open(), metadata=fragment.metadata, coerce_int96_timestamp_unit="us") as file:
             there = [name for name in columns if name in file.schema_arrow.names]
             for batch in file.iter_batches(batch_rows, row_groups=[piece.row_group], columns=there, use_threads=False):
-                arrays = [
-                    batch.column(field.name).cast(field.type)
-                    if field.name in there
-                    else pa.nulls(len(batch), field.type)
-                    for field in schema
-                ]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                yield fit_columns(batch, schema)
 
 
 _PLAIN = {
@@ -120,11 +114,7 @@ def to_plain_types(rows: _Rows) -> _Rows:
 
 
 def partition_files(table: DeltaTable, column: str, value: date) -> pa.Table:
-    """The add actions (columns `path`, `num_records`) of a partition at the version that the table is open at.
-
-    Args:
-        column: Partition column (date).
-    """
+    """The add actions (`path`, `num_records`) of a partition at the version that the table is open at."""
     return _filter_partition(pa.table(table.get_add_actions(flatten=True)), column, value)
 
 

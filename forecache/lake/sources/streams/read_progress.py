@@ -74,11 +74,9 @@ def _newest_message_times(settings: Settings, table: str, end: datetime) -> dict
 
 
 def days_with_new_rows(settings: Settings, stream: str, landed: Mapping[date, int], *, since: date) -> list[date]:
-    """Days for which a stream committed rows after those that landed, ascending.
+    """Days for which a stream committed rows since a date after those that landed, ascending.
 
-    Args:
-        landed: By day, the highest position among its landed rows.
-        since: The date from which commits are read.
+    `landed` has, by day, the highest position among its landed rows.
     """
     import pyarrow.dataset as ds
 

@@ -1,29 +1,56 @@
-"""Pinning an existing Delta table through its log."""
+"""Pinning an existing Delta table through its log: its files, the time of each version, and whether it changed rows."""
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs
 
-from forecache.base.errors import UnavailableError
 from forecache.declare import Snapshot, TableSource
 from forecache.kit.delta.files import Place
-from forecache.lake.sources.tables.commit_history import TableCommit, read_commits
-from forecache.lake.sources.tables.pinned_table import PinnedFile, PinnedTable, source_error
-from forecache.lake.sources.tables.schema import require_source_columns
+from forecache.kit.delta.log import read_entry
+from forecache.lake.sources.tables.pinned_table import (
+    PinnedFile,
+    PinnedTable,
+    require_source_columns,
+    source_error,
+    unavailable_error,
+)
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+_ENTRY = re.compile(r"_delta_log/(\d{20})\.json")
+_READ_AT_ONCE = 16
+_UPKEEP = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES",
+           "ADD CONSTRAINT", "DROP CONSTRAINT", "UPGRADE PROTOCOL", "CLUSTER BY", "COMPUTE STATS")  # fmt: skip
+"""Operations that change no rows, whatever files they rewrite."""
+
+
+@dataclass(frozen=True)
+class TableCommit:
+    """A version of a table.
+
+    Attributes:
+        at: With time zone: the commit's own time, or else the time of the log's entry.
+        delivers: It wrote a state, perhaps the same again; false for upkeep such as OPTIMIZE.
+        marks_rows: It marked rows of remaining files as deleted.
+    """
+
+    version: int
+    at: datetime
+    delivers: bool
+    marks_rows: bool
 
 
 def pin_delta(source: TableSource, place: Place) -> PinnedTable:
     """Pin a Delta table at its newest version.
 
-    Raises:
-        InputError: There is no Delta table, or its columns are not those declared.
-        UnavailableError: The object store does not answer.
+    InputError if there is none, or its columns are not those declared; UnavailableError if it does not open.
     """
     table = open_delta(source, place)
     metadata, by_version = table.metadata(), isinstance(source.time, Snapshot) and source.time.day is None
@@ -42,12 +69,7 @@ def pin_delta(source: TableSource, place: Place) -> PinnedTable:
 
 
 def open_delta(source: TableSource, place: Place, version: int | None = None) -> "DeltaTable":
-    """Open the table at a version, or at its newest.
-
-    Raises:
-        InputError: There is no such table, or that version no longer exists.
-        UnavailableError: The object store does not answer.
-    """
+    """Open the table at a version, or at its newest; InputError or UnavailableError as `pin_delta`."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -64,22 +86,11 @@ def open_delta(source: TableSource, place: Place, version: int | None = None) ->
                 f"{place.uri} has no version {version} any more",
                 "Score later nights, keep versions longer, or keep all states in the table: Snapshot(day=...).",
             ) from error
-        raise _unavailable_error(source, place, error) from error
-
-
-def _unavailable_error(source: TableSource, place: Place, error: Exception) -> UnavailableError:
-    return UnavailableError(
-        f"Source {source.name!r} cannot be read: {place.uri} does not open: {str(error).splitlines()[0]}.",
-        remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
-    )
+        raise unavailable_error(source, place.uri, error) from error
 
 
 def require_version(pinned: PinnedTable, version: int) -> None:
-    """Refuse an older version that has other columns, or some of whose files were removed.
-
-    Raises:
-        InputError: With table, version and remedy.
-    """
+    """Refuse an older version that has other columns, or some of whose files were removed."""
     source, place = pinned.source, pinned.place
     if version == pinned.version:
         return
@@ -135,7 +146,7 @@ def _commits(source: TableSource, place: Place, version: int) -> list[TableCommi
     try:
         return read_commits(place, version)
     except OSError as error:
-        raise _unavailable_error(source, place, error) from error
+        raise unavailable_error(source, place.uri, error) from error
 
 
 def _allows_deletion_vectors(table: "DeltaTable") -> bool:
@@ -146,3 +157,36 @@ def _allows_deletion_vectors(table: "DeltaTable") -> bool:
 def _last_deletion(commits: list[TableCommit]) -> str:
     versions = [commit.version for commit in commits if commit.marks_rows]
     return f"rows deleted at {max(versions)}" if versions else ""
+
+
+def read_commits(place: Place, version: int) -> list[TableCommit]:
+    """Read the versions up to one whose entries the log still has, ascending.
+
+    delta-rs's history is not used: it numbers commits backwards from the newest, which is wrong if a commit has no
+    commitInfo or if others commit meanwhile.
+    """
+    filesystem, table = place.open(), place.uri.rstrip("/").rpartition("/")[2]
+    found = filesystem.get_file_info(pa.fs.FileSelector("_delta_log"))
+    entries = [(int(match[1]), info) for info in found if (match := _ENTRY.fullmatch(info.path))]
+    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="forecache-commits") as threads:
+        known = sorted((entry for entry in entries if entry[0] <= version), key=itemgetter(0))
+        commits = threads.map(lambda entry: _read_commit(filesystem, table, *entry), known)
+        return [commit for commit in commits if commit is not None]
+
+
+def _read_commit(filesystem: Any, table: str, version: int, info: Any) -> TableCommit | None:
+    """Read a version; None if its entry was removed from the log since that was listed, as the oldest ones are."""
+    try:
+        actions = read_entry(filesystem, version, table)
+    except FileNotFoundError:
+        return None
+    told: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    files = [action.get("add") or action.get("remove") for action in actions]
+    changed = [file for file in files if file and file.get("dataChange", True)]
+    at = told.get("inCommitTimestamp") or told.get("timestamp")
+    return TableCommit(
+        version,
+        datetime.fromtimestamp(at / 1000, timezone.utc) if at else info.mtime,
+        delivers=told.get("operation") not in _UPKEEP and (bool(changed) or not any(files)),
+        marks_rows=any(file.get("deletionVector") for file in changed),
+    )

@@ -13,8 +13,14 @@ from forecache.base.errors import UnavailableError
 from forecache.declare import TableSource
 from forecache.kit.delta.files import DataFile, Place, file_from_footer, list_entries
 from forecache.lake.sources.tables.delta_source import day_of
-from forecache.lake.sources.tables.pinned_table import NANOSECONDS, PinnedFile, PinnedTable, source_error
-from forecache.lake.sources.tables.schema import require_source_columns
+from forecache.lake.sources.tables.pinned_table import (
+    NANOSECONDS,
+    PinnedFile,
+    PinnedTable,
+    require_source_columns,
+    source_error,
+    unavailable_error,
+)
 
 _FOOTERS_AT_ONCE = 16
 _PATTERN = set("*?[]{}")
@@ -23,9 +29,7 @@ _PATTERN = set("*?[]{}")
 def pin_parquet(source: TableSource, place: Place) -> PinnedTable:
     """Pin the Parquet files below a folder, without those in folders or with names that start with "_" or ".".
 
-    Raises:
-        InputError: There is no folder, no file, a Delta table, a file that is not Parquet, or one with other columns.
-        UnavailableError: The object store does not answer.
+    InputError if there is no folder, no file, a Delta table, a file that is not Parquet, or one with other columns.
     """
     filesystem = place.open()
     infos = _list_files(source, place, filesystem)
@@ -61,7 +65,7 @@ def _list_files(source: TableSource, place: Place, filesystem: Any) -> list[Any]
     try:
         found = list_entries(filesystem, "", recursive=True)
     except OSError as error:
-        raise _unavailable_error(source, place.uri, error) from error
+        raise unavailable_error(source, place.uri, error) from error
     if any(info.path.startswith("_delta_log/") for info in found):
         raise source_error(source, f"{place.uri} is a Delta table", 'Declare format="delta".')
     files = [
@@ -80,13 +84,6 @@ def _list_files(source: TableSource, place: Place, filesystem: Any) -> list[Any]
     return sorted(files, key=lambda info: info.path)
 
 
-def _unavailable_error(source: TableSource, uri: str, error: OSError) -> UnavailableError:
-    return UnavailableError(
-        f"Source {source.name!r} cannot be read: {uri} does not open: {str(error).splitlines()[0]}.",
-        remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
-    )
-
-
 def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[PinnedFile, dict[str, str]]:
     """Read the footer of a file; returns the file, and its type by column."""
     try:
@@ -100,7 +97,7 @@ def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any)
             remedy="Run again once whoever writes them has ended.",
         ) from error
     except OSError as error:
-        raise _unavailable_error(source, f"{place.uri}/{info.path}", error) from error
+        raise unavailable_error(source, f"{place.uri}/{info.path}", error) from error
     file = file_from_footer(info.path, info.size, metadata)
     schema = metadata.schema.to_arrow_schema()
     types = {field.name: str(getattr(field.type, "value_type", field.type)) for field in schema}

@@ -1,5 +1,6 @@
 """An existing table pinned at one state for a run, whatever others write meanwhile, and the rows each night may see."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from forecache.base.errors import InputError
-from forecache.declare import Snapshot, Static, TableSource
+from forecache.base.errors import InputError, UnavailableError
+from forecache.declare import ColumnType, Snapshot, Static, TableSource
 from forecache.kit.delta.files import Place
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 
 NANOSECONDS = "bigint"
 """The type with which Spark reads a time in nanoseconds."""
+_FITS: dict[str, tuple[str, ...]] = {
+    "string": ("string", "large_string"),
+    "int": ("integer", "short", "byte", "int32", "int16", "int8"),
+    "bigint": ("long", "integer", "short", "byte", "int64", "int32", "int16", "int8"),
+    "double": ("double", "float", "float64", "float32"),
+    "date": ("date", "date32[day]"),
+    "timestamp": ("timestamp", "timestamp_ntz"),
+    "boolean": ("boolean", "bool"),
+}
+"""By declared type, the types of Delta and of Arrow whose values all fit; a decimal is also read as a double."""
+_DECIMAL = re.compile(r"decimal\d*\((\d+), ?(-?\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,48 @@ def _end(night: date) -> datetime:
     return datetime.combine(night + timedelta(days=1), time(), timezone.utc)
 
 
+def unavailable_error(source: TableSource, uri: str, error: Exception) -> UnavailableError:
+    """The error for a table, or a file of it, that does not open."""
+    return UnavailableError(
+        f"Source {source.name!r} cannot be read: {uri} does not open: {str(error).splitlines()[0]}.",
+        remedy="Check its `uri` and FORECACHE_STORAGE_OPTIONS.",
+    )
+
+
 def source_error(source: TableSource, what: str, remedy: str) -> InputError:
     """The error for a table that cannot be read as declared."""
     return InputError(f"Source {source.name!r} cannot be read: {what}.", remedy=remedy)
+
+
+def require_source_columns(source: TableSource, types: Mapping[str, str], *, where: str) -> None:
+    """Refuse a table that lacks a declared column, or has it with a type that does not fit.
+
+    Args:
+        types: By column, its type as Delta or Arrow names it.
+        where: Place of the types for messages, such as "version 12".
+    """
+    for column in source.columns:
+        found = types.get(column.name)
+        if found is None:
+            listed = ", ".join(types) or "none"
+            raise source_error(
+                source,
+                f"{where} has no column {column.name!r}",
+                f"Declare the columns that it has ({listed}), or mend the table.",
+            )
+        if not _fits(found, column.type):
+            raise source_error(
+                source,
+                f"in {where} the column {column.name!r} is a {found}, and it is declared as a {column.type}",
+                "Declare the type that the table has, or mend the table.",
+            )
+
+
+def _fits(found: str, declared: ColumnType) -> bool:
+    if found in _FITS[declared]:
+        return True
+    decimal = _DECIMAL.match(found)
+    if decimal is not None:
+        is_whole = int(decimal[1]) <= 18 and int(decimal[2]) == 0
+        return declared == "double" or (declared == "bigint" and is_whole)
+    return declared == "timestamp" and found.startswith("timestamp[")

@@ -19,12 +19,7 @@ class Pins:
         self._pinned: dict[str, PinnedTable] = {}
 
     def pin(self, source: TableSource) -> PinnedTable:
-        """Pin a table, or return the state pinned by an earlier call.
-
-        Raises:
-            InputError: The table does not exist, or its columns are not those declared.
-            UnavailableError: The object store does not answer.
-        """
+        """Pin a table, or return the state pinned by an earlier call; raises as `pin_delta`."""
         if source.name not in self._pinned:
             pin = pin_delta if source.format == "delta" else pin_parquet
             self._pinned[source.name] = pin(source, resolve_place(self._settings, source.uri))

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def known_table_rows(spark: "SparkSession", pinned: PinnedTable, nights: Sequence[date]) -> "DataFrame":
     """The declared columns, `event_day` and `as_of`: for each night the events up to it, or its state.
 
-    Raises:
-        InputError: A state has a key twice, or null in one; or a version no longer exists.
+    InputError if a state has a key twice, or null in one, or a version no longer exists.
     """
     source = pinned.source
     if source.time is None:
@@ -168,13 +167,7 @@ def _require_keys(states: "DataFrame", pinned: PinnedTable, what: str) -> None:
 
 
 def duplicate_key_error(pinned: PinnedTable, row: Mapping[str, Any], rows: int, what: str) -> InputError:
-    """The error for a state that has a key twice, or a null in one.
-
-    Args:
-        row: Has the key.
-        rows: How many rows have it.
-        what: The state, such as "version 3".
-    """
+    """The error for a state, such as "version 3", that has the key of a row in several rows, or a null in one."""
     source = pinned.source
     key = ", ".join(f"{name} {row[name]}" for name in source.key)
     return InputError(

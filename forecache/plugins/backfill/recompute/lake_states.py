@@ -20,14 +20,9 @@ from forecache.stream.step.batch_states import BatchState, NoBatchState, Words
 
 
 class LakeState:
-    """The state of a live view as of a date, at a Delta version of its table.
+    """The state of a live view as of a date, at a Delta version of its table; see `BatchState`.
 
-    Attributes:
-        name, as_of: See `forecache.stream.step.batch_states.BatchState`.
-
-    Raises:
-        NotFoundError: The table no longer has this version.
-        DamagedError: The table's columns are not those of the declared view.
+    NotFoundError if the table no longer has this version, DamagedError if its columns are not those declared.
     """
 
     def __init__(self, settings: Settings, stream: Stream, view: FeatureView, as_of: date, version: int) -> None:
@@ -43,7 +38,10 @@ class LakeState:
                 remedy=f"The view {view.name} was declared otherwise then: its rows cannot be computed again.",
             ) from None
         except FileNotFoundError:
-            raise _removed_error(view, version) from None
+            raise NotFoundError(
+                f"Files of version {version} of the table {view.feature_table} were removed.",
+                remedy="Maintenance keeps the nights of a stream for 30 days.",
+            ) from None
         keys = encode_columns(schema, [rows[name].to_pylist() for name in view.key])
         self._places = {key: place for place, key in enumerate(keys)}
         self._words = np.empty((rows.num_rows, len(wanted)), np.int64)
@@ -69,11 +67,7 @@ class MissingState:
 
 
 class LakeStates:
-    """Reads states by their names, and caches them.
-
-    Args:
-        most: States of each view that are kept in memory.
-    """
+    """Reads states by their names, and caches the newest `most` of each view."""
 
     def __init__(self, settings: Settings, stream: Stream, *, most: int = 2) -> None:
         self._settings, self._stream, self._most = settings, stream, most
@@ -111,10 +105,3 @@ class LakeStates:
             return LakeState(self._settings, self._stream, view, night, int(version))
         except NotFoundError:
             return MissingState(name, night)
-
-
-def _removed_error(view: FeatureView, version: int) -> NotFoundError:
-    return NotFoundError(
-        f"Files of version {version} of the table {view.feature_table} were removed.",
-        remedy="Maintenance keeps the nights of a stream for 30 days.",
-    )

@@ -5,10 +5,10 @@ batches, engines or the time. So the same step gives the same bits again, or som
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,10 @@ from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Stream
 from forecache.declare.streams.check_stream import FEATURES
+from forecache.kit.delta.file_rows import read_file_rows
+from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.plugins.backfill.recompute.lake_states import LakeStates, MissingState
-from forecache.plugins.backfill.recompute.ordered_rows import read_ordered_rows
 from forecache.stream.step.answerer import answerer_of, switch_to_newest
 from forecache.stream.step.batch_states import BatchState
 from forecache.stream.step.step import StreamStep
@@ -37,8 +39,13 @@ from forecache.stream.table_schema import (
     output_fields,
 )
 
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
 _STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
+_PlacedFile = tuple[int, int, DataFile]
+"""A file with the first and the last position of its rows."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,7 @@ def recompute(
 ) -> RecomputeResult:
     """Compute the rows of a stream's table again and compare every bit, up to the first difference.
 
-    Args:
-        progress: Called with the number of rows that are done.
-
-    Raises:
-        NotFoundError: The stream has no table.
+    `progress` is called with the number of rows that are done. NotFoundError if the stream has no table.
     """
     started, again = time.perf_counter(), _Recomputation(settings, stream)
     rows = compared = 0
@@ -200,3 +203,38 @@ def _split_by_state(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for start, end in zip([0, *edges], [*edges, rows.num_rows], strict=True):
             for first in range(start, end, _MOST_ROWS):
                 yield rows.slice(first, min(_MOST_ROWS, end - first))
+
+
+def read_ordered_rows(settings: Settings, table: str) -> Iterator[pa.Table]:
+    """Yield all rows sorted by position and place, in parts.
+
+    A part has the rows of files whose positions overlap: of one commit or, once an hour is compacted, of an hour.
+    """
+    delta = open_if_exists(settings, table)
+    if delta is None:
+        return
+    schema = pa.schema(delta.schema())
+    filesystem = place_of(settings, table).open()
+    for files in _group_overlapping(_list_files(delta)):
+        rows = pa.Table.from_batches(read_file_rows(filesystem, table, files, schema), schema)
+        yield rows.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
+
+
+def _list_files(delta: "DeltaTable") -> list[_PlacedFile]:
+    actions = delta.get_add_actions(flatten=True)
+    bounds = (actions.column(f"{bound}.{POSITION}").to_pylist() for bound in ("min", "max"))
+    return sorted(zip(*bounds, active_files(delta), strict=True), key=lambda placed: placed[0])
+
+
+def _group_overlapping(placed: Sequence[_PlacedFile]) -> Iterator[list[DataFile]]:
+    """Yield groups of files; the positions in a group are above those in the groups before."""
+    group: list[DataFile] = []
+    highest = -1
+    for first, last, file in placed:
+        if group and first > highest:
+            yield group
+            group = []
+        group.append(file)
+        highest = max(highest, last)
+    if group:
+        yield group

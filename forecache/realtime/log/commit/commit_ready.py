@@ -109,7 +109,7 @@ def _commit_batch(settings: Settings, name: str, folder: Path, batch: Sequence[S
     known = {stream: _last_segment_number(table, stream) for stream in {segment.stream for segment in batch}}
     new = [segment for segment in batch if segment.number > known[segment.stream]]
     read = _read_batch(new)
-    files = [write_day(settings, name, day, [rows], rows.schema) for day, rows in read.days.items()]
+    files = [write_day(settings, name, day, rows) for day, rows in read.days.items()]
     log_step("rows written")
     if new:
         _commit_files(settings, name, new, files)

@@ -1,18 +1,16 @@
 """Rows of a request log: read from segments of the spool, and written as data files by day."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs
-import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
-from forecache.kit.delta.files import DataFile, file_from_footer, new_path, place_of, retry_write
+from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
 from forecache.kit.delta.writers import new_folder
 from forecache.realtime.log.packing import unpack_answer
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of
@@ -89,33 +87,20 @@ def _table(rows: Sequence[Mapping[str, Any]], stored: pa.Schema) -> pa.Table:
     return pa.table([pa.array([row[each.name] for row in rows], each.type) for each in stored], schema=stored)
 
 
-_BOUNDS = ["request_id", "arrived_at", "key", "release", "model_version", "arm", "rung", "late", *TIMES]
 _ALIKE = ["release", "model_version", "arm", "score_dtype", "rung", "why", "replica", "items", "deadline_ms"]
-_GROUP_ROWS = 8192
+_BOUNDS = ["request_id", "arrived_at", "key", "release", "model_version", "arm", "rung", "late", *TIMES]
+PARQUET: Mapping[str, Any] = {
+    "group_rows": 8192,
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": _ALIKE,
+    "write_statistics": _BOUNDS,
+}
+"""Options of `forecache.kit.delta.files.write_file`."""
 
 
-def write_day(settings: Settings, name: str, day: str, rows: Iterable[pa.Table], schema: pa.Schema) -> DataFile:
-    """Write rows of a day, without the day column, as one data file that is not yet committed.
-
-    Args:
-        rows: Iterated once for each attempt; one table at a time is in memory.
-    """
+def write_day(settings: Settings, name: str, day: str, rows: pa.Table) -> DataFile:
+    """Write rows of a day, without the day column, as one data file that is not yet committed."""
     filesystem, path = place_of(settings, table_of(name)).open(), new_path(new_folder(), {DAY: day})
-    return retry_write(partial(_write_file, filesystem, path, rows, schema), is_remote=settings.lake_is_remote)
-
-
-def _write_file(filesystem: pa.fs.FileSystem, path: str, rows: Iterable[pa.Table], schema: pa.Schema) -> DataFile:
-    if isinstance(filesystem, pa.fs.SubTreeFileSystem):
-        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-    with (
-        filesystem.open_output_stream(path) as sink,
-        pq.ParquetWriter(
-            sink, schema, compression="zstd", compression_level=1, use_dictionary=_ALIKE, write_statistics=_BOUNDS,
-            store_schema=False,
-        ) as writer,
-    ):  # fmt: skip
-        for some in rows:
-            writer.write_table(some, _GROUP_ROWS)
-    with filesystem.open_input_file(path) as source:
-        metadata = pq.read_metadata(source)
-    return file_from_footer(path, filesystem.get_file_info(path).size, metadata)
+    write = partial(write_file, filesystem, path, rows.schema, [rows], **PARQUET)
+    return retry_write(write, is_remote=settings.lake_is_remote)

@@ -10,13 +10,8 @@ from threading import Event, Thread
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from forecache.realtime.log.commit.log_retention import (
-    MergeStopError,
-    first_kept_day,
-    merge_small,
-    remove_merged,
-    remove_old,
-)
+from forecache.kit.delta.merge_files import MergeStopError
+from forecache.realtime.log.commit.log_retention import first_kept_day, merge_small, remove_merged, remove_old
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 
 logger = logging.getLogger("forecache.request_log")

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.kit.delta.comparison.compare import first_and_last_positions
+from forecache.kit.delta.comparison.compare import match_keys
 from forecache.kit.delta.comparison.partition import to_plain_types
 from forecache.serve.store.encoding.encoder import refuse_bad_keys
 from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys
@@ -133,8 +133,7 @@ def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
     keys = encode_keys(rows, key)
     batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in key.names})
     refuse_bad_keys(batch, keys, key, "row {} of a stream", 0)
-    _, _, last = first_and_last_positions(pa.chunked_array([keys]), moments_of(rows))
-    return np.sort(last)
+    return np.sort(match_keys(pa.chunked_array([keys]), 0, moments_of(rows)).after)
 
 
 def moments_of(rows: pa.Table) -> np.ndarray:

@@ -16,18 +16,17 @@ from forecache.base.steps import publish_step
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.layout import shard_file
 from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo
-from forecache.serve.store.publishing.changes.change_feed import read_change_feed
-from forecache.serve.store.publishing.changes.compare_partitions import compare_partitions
-from forecache.serve.store.publishing.changes.row_changes import (
-    ChangesUnavailable,
-    KeyChanges,
-    RowChanges,
-    find_key_changes,
-)
 from forecache.serve.store.publishing.compaction import most_changed_rows
 from forecache.serve.store.publishing.gates import check_gates
 from forecache.serve.store.publishing.publication import PendingVersion, Publication, require_equal
 from forecache.serve.store.publishing.read_back import present_entries
+from forecache.serve.store.publishing.row_changes import (
+    ChangesUnavailable,
+    KeyChanges,
+    RowChanges,
+    find_key_changes,
+    find_row_changes,
+)
 from forecache.serve.store.publishing.streamed.key_set import make_key_set
 from forecache.serve.store.publishing.streamed.stream_changes import add_stream_changes, find_uncovered_keys
 from forecache.serve.store.read.snapshot import Snapshot
@@ -48,7 +47,7 @@ def build_incremental(publication: Publication) -> tuple[PendingVersion | None, 
         return None, f"compaction: {streamed:,} streamed keys over a base of {current.segments[0].entries:,}"
     try:
         uncovered = find_uncovered_keys(publication)
-        row_changes = _find_row_changes(publication, limit)
+        row_changes = find_row_changes(publication, limit=limit)
     except ChangesUnavailable as reason:
         return None, str(reason)
     added, removed = row_changes.added.encoder, row_changes.removed.encoder
@@ -123,17 +122,6 @@ def _any_published(publication: Publication, keys: pa.Array) -> bool:
     assert publication.current is not None
     with publication.store.snapshot(publication.current.version) as before:
         return before.get_entries(keys.to_pylist()).count(None) != len(keys)
-
-
-def _find_row_changes(publication: Publication, limit: int) -> RowChanges:
-    """The changed rows, by the change data feed if it is short, else by comparing the partitions."""
-    current = publication.current
-    assert current is not None
-    if current.as_of == publication.source.source.as_of:
-        feed = read_change_feed(publication, limit=2 * limit)
-        if feed is not None:
-            return feed
-    return compare_partitions(publication, limit=limit)
 
 
 def _updated_statistics(

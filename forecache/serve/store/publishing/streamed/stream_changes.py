@@ -16,8 +16,8 @@ from forecache.serve.store.encoding.encoder import Encoder
 from forecache.serve.store.encoding.entries import EntryEncoding, encode_keys
 from forecache.serve.store.encoding.stream_source import StreamTable
 from forecache.serve.store.manifest import Provenance
-from forecache.serve.store.publishing.changes.row_changes import ChangesUnavailable, KeyChanges
 from forecache.serve.store.publishing.publication import Publication
+from forecache.serve.store.publishing.row_changes import ChangesUnavailable, KeyChanges
 from forecache.serve.store.publishing.streamed.key_set import make_key_set
 from forecache.serve.store.publishing.streamed.overlay import unseen_rows
 

@@ -1,1 +1,0 @@
-"""Differences between the published state of a partition and its present one."""
