@@ -21,9 +21,8 @@ from forecache.kit.delta.log import active_files
 from forecache.kit.delta.tables import append_rows, open_table
 from forecache.lake.maintenance.remove import data_files
 from forecache.realtime.log.commit import log_retention as keep
-from forecache.realtime.log.commit.committer import run_committer
+from forecache.realtime.log.commit.committer import maintain_logs, run_committer
 from forecache.realtime.log.commit.log_retention import MergeStopError, merge_small, remove_merged
-from forecache.realtime.log.commit.maintenance_thread import maintain_logs
 from forecache.realtime.log.record import schema, table_of
 
 YESTERDAY = today() - timedelta(days=1)

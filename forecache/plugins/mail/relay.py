@@ -10,9 +10,10 @@ from types import TracebackType
 
 from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.settings import Settings
+from forecache.kit.process.periodic import Backoff
 from forecache.plugins.mail.journal import ServerAnswer, mail_step
 
-_TRIES, _PAUSE_S = 3, 1.0
+_TRIES, _BACKOFF = 3, Backoff(1.0)
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
 
@@ -104,7 +105,7 @@ class Relay:
             except (OSError, smtplib.SMTPException) as error:
                 if attempt == self._tries - 1:
                     raise self._unreachable(error) from None
-                time.sleep(_PAUSE_S * 2**attempt)
+                time.sleep(_BACKOFF.pause_s(attempt + 1))
         assert self._server is not None
         return self._server
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
+from forecache.kit.process.wakes import STREAM_QUERY
 from forecache.plugins.spark_stream.batch_handler import BatchHandler
 from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, starting_offsets
 from forecache.plugins.spark_stream.java_options import java_options
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from forecache.stream.events.event_judge import EventJudge
 
-_LOOK_EVERY_S = 0.2
 _CONF = {
     # Batches without messages change nothing here.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
@@ -66,7 +66,7 @@ class SparkQuery:
         is_enough = False
         try:
             while query.isActive and not is_enough:
-                is_enough = stop.wait(_LOOK_EVERY_S) or look()
+                is_enough = stop.wait(STREAM_QUERY.every_s) or look()
         finally:
             batches.close()
             query.stop()
