@@ -15,6 +15,7 @@ import dagster as dg
 from forecache.base.alert import Alert, Severity, Subject
 from forecache.base.settings import Settings
 from forecache.base.table_names import STREAM
+from forecache.kit.process.wakes import ALERTS
 from forecache.plugins.alerts.journal import list_open_alerts, read_cursor
 from forecache.plugins.alerts.notify import describe_failures
 from forecache.plugins.alerts.receivers import has_alert_receivers
@@ -187,9 +188,6 @@ def _event_time(entry: EventLogEntry) -> datetime:
     return datetime.fromtimestamp(entry.timestamp, timezone.utc)
 
 
-_EVERY_S = 60
-
-
 def read_installation_events(settings: Settings) -> EventLogAlerts:
     """Read new alerts from the event log of the installation's Dagster instance; for the command line."""
     with runner_instance(settings) as instance:
@@ -202,7 +200,7 @@ def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="alerts",
-        minimum_interval_seconds=_EVERY_S,
+        minimum_interval_seconds=int(ALERTS.every_s),
         default_status=runs,
         description="Tells of failed checks and runs, stale versions, waiting nights and refusals of the gate, "
         "to where the settings FORECACHE_ALERT_... say.",

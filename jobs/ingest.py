@@ -10,6 +10,7 @@ import dagster as dg
 from assets.landing import landing_events
 from assets.partitions import source_partitions
 from forecache.declare import Source
+from forecache.kit.process.wakes import LANDED_FILES
 from jobs.schedules import AssetJob, partition_tags
 from resources.settings import SettingsResource
 
@@ -37,7 +38,7 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{source.name}_landed",
         job=job,
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=int(LANDED_FILES.every_s),
         description=f"Ingests files of {source.name} as they arrive in the landing zone.",
     )
     def request_ingestion(

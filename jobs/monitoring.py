@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.monitoring import monitoring_name
 from forecache.declare import Pipeline
+from forecache.kit.process.wakes import RETRAINING
 from jobs.schedules import AssetJob, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
@@ -44,7 +45,7 @@ def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefin
     @dg.sensor(
         name=f"{pipeline.name}_drifted",
         job=job,
-        minimum_interval_seconds=600,
+        minimum_interval_seconds=int(RETRAINING.every_s),
         description=f"Trains {pipeline.name} again when figures are beyond their limits; the gate decides as always.",
     )
     def request_training(

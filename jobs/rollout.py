@@ -4,11 +4,10 @@ import dagster as dg
 
 from assets.rollout import build_rollout, rollout_name
 from forecache.declare import Realtime
+from forecache.kit.process.wakes import ROLLOUT_STEPS
 from jobs.schedules import AssetJob
 from resources.dagster_internals import NOT_FINISHED_STATUSES
 from resources.settings import SettingsResource
-
-_EVERY_S = 60
 
 
 def rollout_definitions(realtime: Realtime) -> dg.Definitions:
@@ -35,7 +34,7 @@ def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefiniti
     @dg.sensor(
         name=f"{rollout_name(realtime)}_under_way",
         job=job,
-        minimum_interval_seconds=_EVERY_S,
+        minimum_interval_seconds=int(ROLLOUT_STEPS.every_s),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Looks at the rollout of {realtime.name} once a minute while one is under way.",
     )

@@ -7,6 +7,7 @@ import dagster as dg
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare.schedules.as_of import ScheduledDeclaration, due_as_of_dates
+from forecache.kit.process.wakes import DELIVERIES
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -95,7 +96,6 @@ def build_newest_night_schedule(
     return request_newest_nights
 
 
-_EVERY_S = 300
 _FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -111,7 +111,7 @@ def build_delivery_sensors(pipeline: ScheduledDeclaration, job: AssetJob) -> lis
     @dg.sensor(
         name=delivery_sensor_name(job),
         job=job,
-        minimum_interval_seconds=_EVERY_S,
+        minimum_interval_seconds=int(DELIVERIES.every_s),
         description=f"Runs {pipeline.name} for what was due last, once every source that waits has delivered it.",
     )
     def request_due_nights(

@@ -22,11 +22,11 @@ from assets.streams import (
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.declare.project import Project
+from forecache.kit.process.wakes import STREAM_EVENTS
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 from resources.settings import SettingsResource
 
 CRON = "10 * * * *"
-_EVERY_S = 30
 _MADE_S, _CHECKED_S = 300.0, 3600.0
 """A version is reported every five minutes at most, a check result when it changes, or hourly."""
 Cursor = dict[str, dict[str, Any]]
@@ -54,7 +54,7 @@ def build_streams_sensor(streams: Sequence[Stream]) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="streams",
-        minimum_interval_seconds=_EVERY_S,
+        minimum_interval_seconds=int(STREAM_EVENTS.every_s),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reports versions and checks of the streams. With FORECACHE_STREAM_KEEP_RUNNING it starts those "
         "that do not run, each once, with growing pauses where one dies again and again.",

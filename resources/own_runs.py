@@ -7,7 +7,6 @@ another one, can distinguish a running run from one whose process was killed.
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,15 @@ from contextlib import contextmanager
 import dagster as dg
 import psutil
 
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import RUN_HEARTBEAT
 from resources.dagster_internals import CheckRunHealthResult, DefaultRunLauncher, RunLauncher, WorkerStatus
 
 logger = logging.getLogger("forecache")
 # Dagster hides tags with this prefix from people.
 PROCESS_TAG = ".dagster/forecache_process"
 HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
-RENEW_S = 20.0
+RENEW_S = RUN_HEARTBEAT.every_s
 SILENT_S = 600.0
 """A process of another machine that has not renewed its tag for this long is dead; clocks must differ by less."""
 _CLOCK_S = 60.0
@@ -37,22 +38,15 @@ def process_tags() -> dict[str, str]:
 @contextmanager
 def renew_heartbeat(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Renew the heartbeat of a run while the block executes it."""
-    stop = threading.Event()
 
     def renew() -> None:
-        while not stop.wait(RENEW_S):
-            try:
-                instance.add_run_tags(run_id, {HEARTBEAT_TAG: _unix_time_text()})
-            except Exception as error:  # noqa: BLE001  # the database may be unavailable for a while; the run goes on
-                logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
+        instance.add_run_tags(run_id, {HEARTBEAT_TAG: _unix_time_text()})
 
-    thread = threading.Thread(target=renew, name="forecache-heartbeat", daemon=True)
-    thread.start()
-    try:
+    def report(error: Exception) -> None:  # the database may be unavailable for a while; the run goes on
+        logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
+
+    with PeriodicThread(RUN_HEARTBEAT, renew, every_s=lambda: RENEW_S, report=report):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def is_process_gone(tags: Mapping[str, str]) -> bool:

@@ -4,9 +4,6 @@ import json
 import os
 import secrets
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import PROJECT_ROOT
 from forecache.cli.reader_process import find_free_port
+from forecache.kit.process.child import end_process, wait_until_ready
 
 MINIO = PROJECT_ROOT / ".tools" / "bin" / "minio"
 BUCKET = "forecache"
@@ -91,23 +89,8 @@ def _run_server(folder: Path, endpoint: str, password: str) -> Iterator[None]:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
         )
     try:
-        _wait_until_ready(process, endpoint, log)
+        if not wait_until_ready(process, f"{endpoint}/minio/health/ready", within_s=_START_S):
+            raise UnavailableError(f"MinIO did not start on {endpoint}.", remedy=f"Its log is {log}.")
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(process: "subprocess.Popen[bytes]", endpoint: str, log: Path) -> None:
-    give_up = time.monotonic() + _START_S
-    while process.poll() is None and time.monotonic() < give_up:
-        try:
-            with urllib.request.urlopen(f"{endpoint}/minio/health/ready", timeout=2):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.05)
-    raise UnavailableError(f"MinIO did not start on {endpoint}.", remedy=f"Its log is {log}.")
+        end_process(process, within_s=_STOP_S)

@@ -1,13 +1,10 @@
 """A reader as a child process, for the demo: on a free port, queried over HTTP, stopped at the end."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +14,7 @@ from urllib.parse import quote
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
 from forecache.cli.checks.machine import is_port_free
+from forecache.kit.process.child import end_process, wait_until_ready
 
 START_S = 30.0
 STOP_S = 10.0
@@ -103,24 +101,12 @@ class ReaderProcess:
             return
         self._process.terminate()
         time.sleep(AGAIN_S)  # pending signals of the same kind arrive as one
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        end_process(self._process, within_s=STOP_S)
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
-        give_up = time.monotonic() + START_S
-        while time.monotonic() < give_up:
-            if self._process.poll() is not None:
-                break
-            try:
-                self.get("/readyz")
-                return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.05)
+        if wait_until_ready(self._process, f"{self.address}/readyz", within_s=START_S):
+            return
         lines = self.log.read_text(errors="replace").strip().splitlines()
         raise UnavailableError(
             f"The reader did not start on {self.address}: {lines[-1] if lines else 'it printed nothing'}.",

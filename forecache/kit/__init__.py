@@ -1,0 +1,1 @@
+"""Mechanisms that each exist once, for every part of the framework."""

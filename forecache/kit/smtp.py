@@ -13,8 +13,9 @@ from typing import Literal
 from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
+from forecache.kit.process.periodic import Backoff
 
-_TRIES, _PAUSE_S = 3, 1.0
+_TRIES, _BACKOFF = 3, Backoff(1.0)
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _ADDRESS_IN_TEXT = re.compile(r"[^\s<>@]+@[^\s<>@]+")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -121,7 +122,7 @@ class Relay:
             except (OSError, smtplib.SMTPException) as error:
                 if attempt == self._tries - 1:
                     raise self._unreachable(error) from None
-                time.sleep(_PAUSE_S * 2**attempt)
+                time.sleep(_BACKOFF.pause_s(attempt + 1))
         assert self._server is not None
         return self._server
 

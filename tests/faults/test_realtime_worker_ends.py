@@ -29,7 +29,7 @@ from pool_support import (
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import PROJECT_ROOT
 from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.workers import template
+from forecache.realtime.workers import model_process
 
 pytestmark = pytest.mark.faults
 EXPECTED = faulty_scorer.found().views["view"].sum(axis=1)
@@ -106,8 +106,8 @@ def test_a_hung_process_does_not_keep_a_path_from_closing(tmp_path: Path) -> Non
 def test_a_template_whose_start_takes_longer_than_its_limit_comes_back_and_the_model_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(template, "LEAST_START_S", 1.0)
-    monkeypatch.setattr(template, "START_TIMES", 1.0)
+    monkeypatch.setattr(model_process, "LEAST_START_S", 1.0)
+    monkeypatch.setattr(model_process, "START_TIMES", 1.0)
     with running_path(tmp_path) as running:
         first, spare = running.pids
         os.kill(first, signal.SIGKILL)  # its replacement is a copy, which is warm in a fraction of the template's time

@@ -24,6 +24,8 @@ from forecache.base.errors import ConflictError
 from forecache.base.folders import BucketFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import TRAINING_LEASE
 from forecache.models.training.exclusive import lease
 from forecache.models.training.exclusive.lease import LEASE_FILE, Lease, hold_lease, this_process
 from forecache.models.training.exclusive.run_lock import lock_folder, lock_run
@@ -147,7 +149,7 @@ def test_of_many_contenders_for_a_lease_that_was_left_exactly_one_gets_it(option
 
     def contend(number: int) -> None:
         own = Lease(BucketFolder(URI, options), replace(this_process(f"run-{number}"), since=float(number)))
-        keeper = threading.Thread(target=own.renew_until_released, daemon=True)
+        keeper = PeriodicThread(TRAINING_LEASE, own.renew, every_s=lambda: lease.RENEW_S)
         start.wait()
         try:
             own.acquire(lambda message: None)

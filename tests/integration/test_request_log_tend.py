@@ -24,9 +24,8 @@ from forecache.kit.delta.merge_files import MergeStopError
 from forecache.kit.delta.tables import append_rows, open_table
 from forecache.lake.maintenance.maintain import data_files
 from forecache.realtime.log.commit import log_retention
-from forecache.realtime.log.commit.committer import run_committer
+from forecache.realtime.log.commit.committer import maintain_logs, run_committer
 from forecache.realtime.log.commit.log_retention import merge_small, remove_merged
-from forecache.realtime.log.commit.maintenance_thread import maintain_logs
 from forecache.realtime.log.record import schema, table_of
 
 YESTERDAY = today() - timedelta(days=1)

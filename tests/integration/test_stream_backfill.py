@@ -26,7 +26,7 @@ from forecache.plugins.backfill.backfill import backfill
 from forecache.plugins.backfill.recompute.lake_states import LakeStates
 from forecache.plugins.backfill.recompute.recompute import recompute
 from forecache.plugins.backfill.stream_tables import recompute_table
-from forecache.stream.lock import lock_stream
+from forecache.stream.engine.engine import lock_stream
 from forecache.stream.step.step import StreamStep
 from forecache.stream.table import writer
 from forecache.stream.table.writer import CommitBatch, StreamWriter

@@ -14,9 +14,9 @@ import pytest
 SCRIPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from forecache.cli import supervise
-supervise._INTERRUPTED_S = 0.3
-sys.exit(supervise.run_supervised(["sh", "-c", sys.argv[1]], {"PATH": "/usr/bin:/bin"}))
+from forecache.kit.process import child
+child._INTERRUPTED_S = 0.3
+sys.exit(child.run_supervised(["sh", "-c", sys.argv[1]], {"PATH": "/usr/bin:/bin"}))
 """
 # One child ignores SIGINT and one has left the group.
 TREE = "sleep 600 & setsid sleep 600 & wait"

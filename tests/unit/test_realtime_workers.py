@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forecache.realtime.circuit_breaker import PROBE_S, CircuitBreaker
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.workers.independence import is_row_independent
+from forecache.realtime.workers.model_main import is_row_independent
 from forecache.realtime.workers.path_counters import CAUSES, CELLS, PathCounters
 from forecache.realtime.workers.pool import update_mean
 from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, SlotMemory, create_memory

@@ -10,7 +10,7 @@ from forecache.base.errors import ConflictError, UnavailableError
 from forecache.cli.base import command, settings
 from forecache.cli.checks.machine import is_port_free
 from forecache.cli.runner import import_orchestrator
-from forecache.cli.supervise import run_supervised
+from forecache.kit.process.child import run_supervised
 
 
 @command("dev", examples="forecache dev\nforecache dev --port 3001")

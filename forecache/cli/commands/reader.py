@@ -23,11 +23,10 @@ from forecache.cli.output import print_json, show_table, wants_json
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
+    from forecache.operations.reader_sidecars import run_committer_sidecar, run_tailer_sidecar
     from forecache.plugins.status.sidecar import run_status_sidecar
-    from forecache.realtime.log.commit.sidecar import run_committer_sidecar
     from forecache.realtime.serve import make_inference_only_extension
     from forecache.serve.reader import serve as run_reader
-    from forecache.stream.tail.sidecar import run_tailer_sidecar
 
     def say(url: str) -> None:
         click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)

@@ -10,6 +10,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.settings import PREFIX, Settings, given_variables
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, wants_json
+from forecache.kit.process.wakes import WAKES
 
 HIDDEN = "***"
 
@@ -88,10 +89,21 @@ def _format_value(value: Any) -> str:
     return "" if value in ("", None) or value == {} else str(value)
 
 
-@command("settings", examples="forecache settings\nFORECACHE_SPARK_MASTER='local[4]' forecache settings --json")
+@command(
+    "settings",
+    examples="""
+    forecache settings
+    FORECACHE_SPARK_MASTER='local[4]' forecache settings --json
+    forecache settings --wakes
+    """,
+)
 @click.option("--markdown", is_flag=True, help="Print the table of variables and defaults for a document.")
-def show_settings(markdown: bool) -> None:
+@click.option("--wakes", is_flag=True, help="Show instead what wakes periodically, in which process, and how often.")
+def show_settings(markdown: bool, wakes: bool) -> None:
     """Show every setting, its value and its source; an invalid one is shown, too, and the exit code is 2."""
+    if wakes:
+        _show_wakes()
+        return
     current, wrong = None, None
     try:
         current = settings()
@@ -113,6 +125,14 @@ def show_settings(markdown: bool) -> None:
         )
     if wrong is not None:
         raise wrong
+
+
+def _show_wakes() -> None:
+    rows = [{"process": each.process, "period": each.period, "purpose": each.purpose} for each in WAKES]
+    if wants_json():
+        print_json(rows)
+    else:
+        show_table(("process", "period", "what it does"), [tuple(row.values()) for row in rows])
 
 
 def _print_markdown(rows: list[dict[str, Any]]) -> None:

@@ -71,12 +71,11 @@ def run(
     It may be killed at any moment, and goes on where its table stands.
     """
     import logging
-    import signal
-    import threading
 
     from forecache.base.arrow_imports import hide_pandas_from_arrow
     from forecache.declare import load_stream
-    from forecache.stream.run_stream import run_stream
+    from forecache.kit.process.sidecar import stop_event
+    from forecache.stream.engine.engine import run_stream
 
     current = settings()
     declared = load_stream(current, name)
@@ -93,10 +92,7 @@ def run(
     if declared.engine == "arrow":
         hide_pandas_from_arrow()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    run_stream(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop)
+    run_stream(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop_event())
 
 
 @command("streams", examples="forecache streams\nforecache streams cards\nforecache streams --json")

@@ -22,6 +22,7 @@ from forecache.base.steps import lake_step
 from forecache.kit.delta.engine_errors import as_known_error, as_store_error, type_mismatch_error
 from forecache.kit.delta.files import DataFile, place_of, statistics_json
 from forecache.kit.delta.log import CachedTable, active_files, open_if_exists, read_entry
+from forecache.kit.process.periodic import Backoff
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
@@ -58,7 +59,7 @@ def read_commit_mark(settings: Settings, name: str, version: int) -> str | None:
 
 # A commit that others overtake is tried for so long, and at least so often, as an attempt may merge files for minutes.
 _PATIENCE_S, _LEAST_TRIES = 120.0, 10
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_BACKOFF = Backoff(0.02, 1.0)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapp
             false.
         UnavailableError: No space is left on the device; the table is unchanged. Or the object store failed repeatedly.
     """
-    mark, pause, failures, tries = uuid.uuid4().hex, _FIRST_PAUSE_S, 0, 0
+    mark, failures, tries = uuid.uuid4().hex, 0, 0
     give_up = time.monotonic() + _PATIENCE_S
     while True:
         version = -1
@@ -162,8 +163,7 @@ def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapp
             is_over = failures > (STORE_FAILURES if target.settings.lake_is_remote else 0)
             if is_over or (tries >= _LEAST_TRIES and time.monotonic() > give_up):
                 raise known from error
-        time.sleep(random.uniform(0.5, 1.0) * pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        time.sleep(random.uniform(0.5, 1.0) * _BACKOFF.pause_s(tries))
 
 
 def _read_state(target: Target) -> TableState:

@@ -1,6 +1,6 @@
 """A sidecar: a child process that is started once it is needed, restarted if it ends, and stopped with its parent.
 
-The parent calls `running_beside`, and the sidecar calls `stop_event`.
+The parent calls `run_sidecar`, and the sidecar calls `stop_event`.
 """
 
 import logging
@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from forecache.base.errors import UnavailableError
+from forecache.kit.process.periodic import Backoff, PeriodicThread
+from forecache.kit.process.wakes import SIDECARS
+
 logger = logging.getLogger("forecache")
-_LOOK_S = 1.0
-_AGAIN_S = 5.0
+_BACKOFF = Backoff(5.0, 60.0)
 _LAST_S = 5.0
 
 
@@ -29,19 +33,23 @@ def run_sidecar(arguments: Sequence[str], *, what: str, is_needed: Callable[[], 
         what: Name of the process in the log.
         is_needed: Returns True once there is something to do; called each second until then.
     """
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=_keep_running, args=(arguments, what, is_needed, stop), name=f"forecache-{arguments[-1]}", daemon=True
+    command = [sys.executable, "-m", "forecache.cli.main", *arguments, "--until-input-ends"]
+
+    def run_if_needed() -> None:
+        if is_needed():
+            _run_until_stopped(thread, command, what)
+
+    def report(error: Exception) -> None:
+        logger.error("%s", error)
+
+    thread = PeriodicThread(
+        SIDECARS, run_if_needed, at_once=True, backoff=_BACKOFF, report=report, close_s=_LAST_S + 2.0
     )
-    thread.start()
-    try:
+    with thread:
         yield
-    finally:
-        stop.set()
-        thread.join(_LAST_S + 2.0)
 
 
-def stop_event(*, until_input_ends: bool) -> threading.Event:
+def stop_event(*, until_input_ends: bool = False) -> threading.Event:
     """An event that is set when this process is to stop: at SIGTERM, SIGINT or the end of its input.
 
     Args:
@@ -61,33 +69,22 @@ def stop_event(*, until_input_ends: bool) -> threading.Event:
     return stop
 
 
-def _keep_running(arguments: Sequence[str], what: str, is_needed: Callable[[], bool], stop: threading.Event) -> None:
-    while not is_needed():
-        if stop.wait(_LOOK_S):
-            return
-    while not stop.is_set():
-        command = [sys.executable, "-m", "forecache.cli.main", *arguments, "--until-input-ends"]
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        except OSError as error:  # no memory, or too many processes, for a while
-            logger.error("%s could not be started: %s", what, error)
-            stop.wait(_AGAIN_S)
-            continue
-        with process:
-            while process.poll() is None and not stop.wait(_LOOK_S):
-                pass
-            if stop.is_set():
-                _stop_process(process)
-                return
-        logger.error("%s ended with the exit code %s.", what, process.returncode)
-        stop.wait(_AGAIN_S)
-
-
-def _stop_process(process: "subprocess.Popen[bytes]") -> None:
-    assert process.stdin is not None
-    with suppress(OSError):
-        process.stdin.close()
+def _run_until_stopped(thread: PeriodicThread, command: Sequence[str], what: str) -> None:
     try:
-        process.wait(_LAST_S)
-    except subprocess.TimeoutExpired:
-        process.kill()  # safe at any moment: the next process does the rest
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    except OSError as error:  # no memory, or too many processes, for a while
+        raise UnavailableError(f"{what} could not be started: {error}") from None
+    began = time.monotonic()
+    with process:
+        while process.poll() is None and not thread.stopping.wait(SIDECARS.every_s):
+            if time.monotonic() - began > _BACKOFF.longest_s:
+                thread.note_success()
+        if not thread.stopping.is_set():
+            raise UnavailableError(f"{what} ended with the exit code {process.returncode}.")
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(_LAST_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # safe at any moment: the next process does the rest

@@ -16,10 +16,13 @@ from forecache.declare import Source
 from forecache.kit.delta.commit import TableState
 from forecache.kit.delta.partitions import TableSnapshot
 from forecache.kit.delta.tables import replace_rows, table_exists, table_version
+from forecache.kit.process.periodic import Backoff
 from forecache.lake.ingest.landing import LandingFile
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+_BACKOFF = Backoff(0.5)
 
 
 class OvertakenError(ConflictError):
@@ -102,4 +105,4 @@ def retry_if_overtaken(attempt: Callable[[], None], *, tries: int) -> None:
         except OvertakenError:
             if number == tries - 1:
                 raise
-        time.sleep(0.5 * 2**number)
+        time.sleep(_BACKOFF.pause_s(number + 1))

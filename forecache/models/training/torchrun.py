@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,12 +12,13 @@ from typing import Any
 from forecache.base import errors
 from forecache.base.errors import ForecacheError, SettingsError
 from forecache.base.settings import Settings
+from forecache.kit.process.child import end_process
+from forecache.kit.process.wakes import TRAINING_EVENTS
 from forecache.models.training.devices import gpu_environment, num_workers
 from forecache.models.training.exclusive.run_lock import GRACE_S, RunLock, lock_run
 from forecache.models.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec
 
 LOG_FILE = "torchrun.log"
-_POLL_S = 0.2
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -76,7 +76,7 @@ def run_process(
         try:
             _follow(process, spec.folder, on_event, lock)
         finally:
-            stop(process)
+            end_process(process, within_s=GRACE_S)  # the workers save and exit
     if not (spec.folder / RESULT_FILE).is_file():
         raise _failure(spec, process.returncode)
     result: dict[str, Any] = json.loads((spec.folder / RESULT_FILE).read_text())
@@ -138,17 +138,6 @@ def worker_environment(settings: Settings, *, threads: int | None = None, gpu: i
     return {**defaults, **os.environ, **own, **alone}
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the workers to save and exit; kill the process group if it has not exited after `GRACE_S`."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent, lock: RunLock) -> None:
     metrics = folder / METRICS_FILE
     metrics.touch()
@@ -162,7 +151,7 @@ def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent,
             if ended or (folder / ERROR_FILE).is_file():
                 return
             lock.stop_if_lost(process)
-            time.sleep(_POLL_S)
+            time.sleep(TRAINING_EVENTS.every_s)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from forecache.base.settings import Settings
+from forecache.kit.process.periodic import Backoff
 from forecache.plugins.alerts.database import transaction
 from forecache.plugins.alerts.journal import notice_of, utc_time
 from forecache.plugins.alerts.message import Message
 
 _KEPT_S = 90 * 86400.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 3600.0
+_BACKOFF = Backoff(30.0, 3600.0)
 _HOUR_S = 3600.0
 
 
@@ -70,7 +71,7 @@ class Outbox:
         with transaction(self._settings) as connection:
             row = connection.execute("SELECT failed FROM sinks WHERE name = ?", (self._sink,)).fetchone()
             failed = row[0] if row else 0
-            pause_s = max(min(_FIRST_PAUSE_S * 2 ** min(failed, 10), _LONGEST_PAUSE_S), at_least_s)
+            pause_s = max(_BACKOFF.pause_s(failed + 1), at_least_s)
             values = (self._sink, failed + 1, time.time() + pause_s, reason)
             connection.execute("INSERT OR REPLACE INTO sinks VALUES (?, ?, ?, ?)", values)
 
@@ -88,7 +89,7 @@ class Outbox:
     def _is_paused(self, connection: sqlite3.Connection, now: float) -> bool:
         row = connection.execute("SELECT next_at FROM sinks WHERE name = ?", (self._sink,)).fetchone()
         # If the clock was set back meanwhile, the pause ends rather than lasts very long.
-        return row is not None and now < row["next_at"] <= now + _LONGEST_PAUSE_S
+        return row is not None and now < row["next_at"] <= now + _BACKOFF.longest_s
 
     def _make_message(self, connection: sqlite3.Connection, now: float) -> tuple[str, float] | None:
         waits = connection.execute(

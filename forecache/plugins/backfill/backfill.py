@@ -15,7 +15,7 @@ from forecache.declare import FeatureView, Stream
 from forecache.kit.delta.log import open_if_exists
 from forecache.plugins.backfill.landed_events import drop_known_events, read_landed_events
 from forecache.plugins.backfill.recompute.lake_states import LakeStates
-from forecache.stream.lock import lock_stream
+from forecache.stream.engine.engine import lock_stream
 from forecache.stream.rebuild_state import rebuild_state
 from forecache.stream.step.answerer import switch_to_newest
 from forecache.stream.step.batch_states import BatchState

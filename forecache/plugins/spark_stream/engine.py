@@ -19,14 +19,15 @@ from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
+from forecache.kit.process.periodic import Backoff
+from forecache.kit.process.wakes import STREAM_QUERY
 from forecache.kit.spark.kafka import kafka_jars
 from forecache.kit.spark.session import spark_session
 from forecache.plugins.spark_stream.batch_handler import BatchHandler, CheckpointAheadError
 from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, choose_checkpoint, starting_offsets
 from forecache.plugins.spark_stream.sink import SparkSink
 from forecache.plugins.spark_stream.source import judge_frame, read_topic
-from forecache.stream.engine.engine import StreamEngine
-from forecache.stream.engine.threads import ModelWatch
+from forecache.stream.engine.engine import ModelWatch, StreamEngine
 from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.consumer import EndOffsets
 from forecache.stream.kafka.dead_letters import DeadLetters
@@ -131,7 +132,6 @@ def _read_pem(given: Mapping[str, str], name: str) -> str:
         ) from error
 
 
-_LOOK_EVERY_S = 0.2
 _CONF = {
     # Batches without messages change nothing here.
     "spark.sql.streaming.noDataMicroBatches.enabled": "false",
@@ -180,7 +180,7 @@ class SparkQuery:
         is_enough = False
         try:
             while query.isActive and not is_enough:
-                is_enough = stop.wait(_LOOK_EVERY_S) or look()
+                is_enough = stop.wait(STREAM_QUERY.every_s) or look()
         finally:
             batches.close()
             query.stop()
@@ -199,7 +199,7 @@ def _query_error(stream: Stream, error: Any) -> ForecacheError:
 
 
 logger = logging.getLogger("forecache.stream")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_BACKOFF = Backoff(1.0, 30.0)
 
 
 class SparkEngine(StreamEngine):
@@ -220,7 +220,7 @@ class SparkEngine(StreamEngine):
         self.figures.write(self._ends.read(), now=True)
 
     def _run_queries(self, spark: "SparkSession") -> None:
-        pause, distrust = _FIRST_PAUSE_S, ""
+        failures, distrust = 0, ""
         while not self._stop.is_set():
             batches = None
             try:
@@ -236,14 +236,14 @@ class SparkEngine(StreamEngine):
                 logger.warning("%s", error)
                 if batches is not None and batches.done:
                     # Such as the connector's own failure (4.1.1) after a batch that is repeated after a crash.
-                    pause, distrust = _FIRST_PAUSE_S, ""
+                    failures, distrust = 0, ""
                     continue
                 self._note_failure(str(error))
                 # A query without a finished batch may have a checkpoint that Spark cannot resume from.
                 distrust = "" if batches is None else "The last query did not finish a batch."
                 self.figures.write(now=True)
-                self._stop.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                failures += 1
+                self._stop.wait(_BACKOFF.pause_s(failures))
 
     def _prepare_query(self, spark: "SparkSession", distrust: str, held: ExitStack) -> tuple[BatchHandler, SparkQuery]:
         """Make a query at the table's offsets, with a sink whose state is rebuilt from the table."""

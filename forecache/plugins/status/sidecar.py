@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,23 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.files import write_durably
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import STATUS_PART, STATUS_VIEWS
 from forecache.plugins.status.reader.attention import Attention
+from forecache.serve.reader.http.extension import Extension
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from forecache.plugins.status.reader.history import History, ModelCounts
-    from forecache.serve.reader.http.extension import ExtensionContext, Handler, MakeExtension
+    from forecache.plugins.status.reader.history import History
+    from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
     from forecache.serve.reader.versions.watcher import RunOnLoop
 
 logger = logging.getLogger("forecache.reader")
-EVERY_S = 60.0
-_LOOK_S = 1.0
 _VIEWED_S = 30.0
 """Time after a request for the page during which it counts as viewed."""
 _CHILD_S = 120.0
 _MOST_ALERTS = 8
 _READING = "The stage ledger is being read."
+_UNREAD_LEDGER = "The stage ledger could not be read; the reader's log has the cause."
 _UNREAD = Attention("warning", "Open alerts are not known.", "The reader's log has the cause.")
 
 
@@ -43,18 +42,12 @@ _UNREAD = Attention("warning", "Open alerts are not known.", "The reader's log h
 def run_status_sidecar() -> "Iterator[MakeExtension]":
     """Run the sidecar for the block; yields the maker of a worker's extension."""
     with tempfile.TemporaryDirectory(prefix="forecache-status-") as place:
-        stop = threading.Event()
         folder = Path(place)
-        thread = threading.Thread(target=_read_while_viewed, args=(folder, stop), name="forecache-status", daemon=True)
-        thread.start()
-        try:
+        with PeriodicThread(STATUS_VIEWS, _PartReader(folder).read_if_viewed, close_s=2.0):
             yield partial(ProjectStatusExtension, folder)
-        finally:
-            stop.set()
-            thread.join(_LOOK_S + 1.0)
 
 
-class ProjectStatusExtension:
+class ProjectStatusExtension(Extension):
     """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths.
 
     Args:
@@ -66,37 +59,12 @@ class ProjectStatusExtension:
         self._stamp = 0
         self._part: dict[str, Any] = _empty_part(_READING, unread=False)
 
-    def open(self, loop: "asyncio.AbstractEventLoop") -> None: ...
-
     def poll_changes(self, run_on_loop: "RunOnLoop") -> None:
         with suppress(OSError, ValueError):
             stamp = self._file.stat().st_mtime_ns
             if stamp != self._stamp:
                 self._part = json.loads(self._file.read_bytes())
                 self._stamp = stamp
-
-    def close(self) -> None: ...
-
-    def find_handler(self, method: str, path: str) -> "Handler | None":
-        return None
-
-    def serves_anything(self) -> bool:
-        return False
-
-    def list_served(self) -> list[dict[str, Any]]:
-        return []
-
-    def not_ready_reason(self) -> str:
-        return ""
-
-    def openapi_paths(self) -> dict[str, Any]:
-        return {}
-
-    def prometheus_text(self) -> str:
-        return ""
-
-    def model_counts(self) -> "Mapping[str, ModelCounts]":
-        return {}
 
     def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
         with suppress(OSError):
@@ -135,28 +103,32 @@ def attention_of(alerts: list[dict[str, Any]]) -> list[Attention]:
     return found
 
 
-def _read_while_viewed(folder: Path, stop: threading.Event) -> None:
-    read_at = float("-inf")
-    while not stop.wait(_LOOK_S):
-        if time.monotonic() - read_at < EVERY_S or not _is_viewed(folder):
-            continue
-        read_at = time.monotonic()
+class _PartReader:
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._read_at = folder, float("-inf")
+
+    def read_if_viewed(self) -> None:
+        """Read the part if the page is viewed and the last reading was a minute ago."""
+        if time.monotonic() - self._read_at < STATUS_PART.every_s or not self._is_viewed():
+            return
+        self._read_at = time.monotonic()
         command = [sys.executable, "-m", "forecache.plugins.status"]
         try:
             # The settings are those of this process's environment.
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_CHILD_S, check=True
             )
-            write_durably(folder / "project.json", json.dumps(json.loads(done.stdout)))
+            self._write(json.loads(done.stdout))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.error("The nights of the status page could not be read: %s", error)
-            failed = _empty_part("The stage ledger could not be read; the reader's log has the cause.", unread=True)
             with suppress(OSError):
-                write_durably(folder / "project.json", json.dumps(failed))
+                self._write(_empty_part(_UNREAD_LEDGER, unread=True))
 
+    def _write(self, part: Mapping[str, Any]) -> None:
+        write_durably(self._folder / "project.json", json.dumps(part))
 
-def _is_viewed(folder: Path) -> bool:
-    try:
-        return time.time() - os.stat(folder / "viewed").st_mtime < _VIEWED_S
-    except OSError:
-        return False
+    def _is_viewed(self) -> bool:
+        try:
+            return time.time() - os.stat(self._folder / "viewed").st_mtime < _VIEWED_S
+        except OSError:
+            return False

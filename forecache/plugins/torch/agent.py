@@ -8,7 +8,6 @@ It differs from `torchrun` in two ways:
   starts at once.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -21,17 +20,7 @@ from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when its parent dies (Linux only)."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:
-        raise SystemExit("the parent process has exited")
+from forecache.kit.process.child import end_with_parent
 
 
 def reset_sigterm() -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from forecache.base.errors import ForecacheError, SettingsError, UnavailableError
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.process.child import end_process
+from forecache.kit.process.wakes import TRAINING_JOIN
+from forecache.models.training.exclusive.run_lock import GRACE_S
 from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, load_spec
-from forecache.models.training.torchrun import command, stop, worker_environment
-
-_POLL_S = 1.0
+from forecache.models.training.torchrun import command, worker_environment
 
 
 def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
@@ -43,15 +44,15 @@ def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
                 f"No training run of {pipeline!r} appeared in {settings.training_path} within {wait_s:.0f} s.",
                 remedy="Start `forecache train` on the first node, with the same FORECACHE_HOME.",
             )
-        time.sleep(_POLL_S)
+        time.sleep(TRAINING_JOIN.every_s)
     while not _is_over(spec.folder):
         process = subprocess.Popen(command(settings, spec, host=False), env=worker_environment(settings))
         try:
             while process.poll() is None and not _is_over(spec.folder):
-                time.sleep(_POLL_S)
+                time.sleep(TRAINING_JOIN.every_s)
         finally:
-            stop(process)
-        time.sleep(_POLL_S)
+            end_process(process, within_s=GRACE_S)
+        time.sleep(TRAINING_JOIN.every_s)
     if not (spec.folder / RESULT_FILE).is_file():
         raise ForecacheError(
             f"Training of {pipeline!r} failed.", remedy="See the output of the node that runs `forecache train`."

@@ -11,19 +11,25 @@ from collections import deque
 
 import numpy as np
 
+from forecache.kit.process.wakes import HUNG_MODELS
 from forecache.realtime.answer.model_path import RefusedCallError, TooLate, WorkerLost
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
 from forecache.realtime.workers.slot_memory import BATCH, CANCELLED, SHARE_NS, WARM_NS
-from forecache.realtime.workers.worker import ModelCall, Worker
 from forecache.realtime.workers.worker_config import WorkerConfig
-from forecache.realtime.workers.worker_supervisor import HANG_CALLS, HANG_S, SupervisorConfig, WorkerSupervisor
+from forecache.realtime.workers.worker_supervisor import (
+    HANG_CALLS,
+    HANG_S,
+    ModelCall,
+    SupervisorConfig,
+    Worker,
+    WorkerSupervisor,
+)
 
 QUEUE_S = 0.003
 """Work that is queued in a process, so that it need not wait for the loop, and can batch."""
 STALL_S, STALL_CALLS = 0.020, 4.0
 """A process without progress for this time and for this many usual call times gets no more requests."""
-_SWEEP_S = 0.05
 _MARGIN_S = 0.001  # timers of the event loop are exact to a millisecond
 _HANDOVER_S = 0.0002
 _FORGET_S = 0.1
@@ -203,7 +209,7 @@ class ModelProcessPool:
         for worker in list(self._staff.workers):
             if worker.silent_s(now) > hang_s:
                 self._replace_worker(worker, "hung")
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._replace_hung_workers)
+        self._sweeper = self._loop.call_later(HUNG_MODELS.every_s, self._replace_hung_workers)
 
 
 def update_mean(mean: float, value: float) -> float:

@@ -11,6 +11,11 @@ import numpy as np
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.slot_memory import SlotLayout
 
+READY, BROKEN = b"\xfe", b"\xff"
+"""Message that a process sends once in place of a slot's number: it is warm, or its model could not be loaded."""
+MODULE = "forecache.realtime.workers"
+"""The module that runs as the processes of a model."""
+
 
 @dataclass(frozen=True)
 class WorkerConfig:

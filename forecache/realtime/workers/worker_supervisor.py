@@ -1,4 +1,4 @@
-"""Supervisor of the model processes of a release: start them, replace those that fail, drain and end them."""
+"""The model processes of a release on the event loop: their calls, and the supervisor that replaces those that fail."""
 
 import asyncio
 import logging
@@ -6,14 +6,24 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+
+import numpy as np
 
 from forecache.base.errors import UnavailableError
-from forecache.realtime.workers.model_process import ModelProcess
+from forecache.realtime.answer.model_path import ModelCallError, TooLate
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.workers.model_process import ModelProcess, ProcessTemplate
 from forecache.realtime.workers.path_counters import PathCounters
-from forecache.realtime.workers.slot_memory import LONGEST_NS
-from forecache.realtime.workers.template import ProcessTemplate
-from forecache.realtime.workers.worker import Worker
+from forecache.realtime.workers.slot_memory import (
+    BEGUN,
+    BEGUN_NS,
+    DONE_NS,
+    FAILED,
+    LONGEST_NS,
+    REQUESTS,
+    SCORED,
+    STATUS,
+)
 from forecache.realtime.workers.worker_config import WorkerConfig
 
 logger = logging.getLogger("forecache.realtime")
@@ -28,6 +38,117 @@ RETRY_S = 0.3
 """Pause after a process that did not become warm; after it, one process is tried at a time."""
 _DRAIN_S = 2.0
 _JOIN_S = 5.0
+_SLOT = [bytes([number]) for number in range(256)]
+_RECEIVE_BYTES = 4096
+
+
+class ModelCall:
+    """A request sent to a model process, and the future of its scores."""
+
+    __slots__ = ("found", "future", "request", "sent", "slot", "until", "worker")
+
+    def __init__(
+        self, request: ParsedRequest, found: LookupResult, until: float, future: "asyncio.Future[np.ndarray]"
+    ) -> None:
+        self.request, self.found, self.until, self.future = request, found, until, future
+        self.worker: Worker | None = None
+        self.slot = 0
+        self.sent = 0.0
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Worker:
+    """The event loop's view of a warm model process: its running calls, and the time of its last progress.
+
+    Args:
+        process: A warm one; its channel does not block.
+    """
+
+    def __init__(self, process: ModelProcess) -> None:
+        self.process, self.memory, self.channel = process, process.memory, process.channel
+        self.descriptor = process.channel.fileno()
+        self.free = list(range(process.memory.layout.slots))
+        self.calls: dict[int, ModelCall] = {}
+        self.overgrown = False
+        """True if it takes too much memory and its replacement is starting."""
+        self._since = 0.0
+        self._sent = 0
+
+    def silent_s(self, now: float) -> float:
+        """Return the seconds without progress; 0 if the process is idle.
+
+        Progress is read from shared memory, because answers may lie unread while the loop is busy.
+        """
+        if not self.calls:
+            return 0.0
+        head = self.memory.head
+        begun_ns = head[BEGUN_NS]
+        if not begun_ns and head[REQUESTS] == self._sent:
+            return 0.0
+        return now - max(self._since, (begun_ns or head[DONE_NS]) / 1e9)
+
+    def send(self, call: ModelCall, now: float) -> bool:
+        """Send a request; return False if the process has ended."""
+        slot = self.free.pop()
+        try:
+            self.memory.write_request(slot, call.request, call.found, int(call.until * 1e9))
+        except (ValueError, KeyError) as error:
+            self.free.append(slot)
+            call.fail(ModelCallError(str(error)))
+            return True
+        if not self.calls:
+            self._since = now
+        call.worker, call.slot, call.sent = self, slot, now
+        self.calls[slot] = call
+        self._sent += 1
+        try:
+            self.channel.send(_SLOT[slot])
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """Complete the answered calls and return their slots' numbers; None if the process has ended."""
+        slots = b""
+        try:
+            slots = self.channel.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return slots
+        except OSError:
+            pass
+        if not slots or not self.calls.keys() >= set(slots):
+            return None
+        for slot in slots:
+            call = self.calls.pop(slot)
+            call.worker = None
+            if not call.future.done():
+                self._complete_call(call)
+            self.free.append(slot)
+        return slots
+
+    def has_begun(self, call: ModelCall) -> bool:
+        """Return True if the process has begun an unanswered call."""
+        return self.memory.cells[call.slot][STATUS] == BEGUN
+
+    def _complete_call(self, call: ModelCall) -> None:
+        memory, slot = self.memory, call.slot
+        status = memory.cells[slot][STATUS]
+        if status == SCORED:
+            # A broken process may have written anything.
+            with suppress(ValueError):
+                scores = memory.read_scores(slot)
+                if len(scores) == call.request.length:
+                    call.found.features = memory.read_features(slot)
+                    call.future.set_result(scores)
+                    return
+            call.fail(ModelCallError("The model process wrote scores that cannot be read."))
+        elif status == FAILED:
+            call.fail(ModelCallError(memory.read_fault(slot)))
+        else:
+            call.fail(TooLate())
 
 
 @dataclass(frozen=True)
@@ -165,15 +286,10 @@ class WorkerSupervisor:
         self._starting += 1
         self._counters.count_start()
         process = ModelProcess(
-            self._template,
-            self._orders.layout,
-            start_s=self._start_s,
-            call_s=self._call_s,
-            grows_bytes=self._plan.grows_bytes,
-            on_ready=partial(self._call_on_loop, self._add_worker),
-            on_unfit=partial(self._call_on_loop, self._handle_unfit),
-            on_end=self._processes.discard,
-        )
+            self._template, self._orders.layout,
+            start_s=self._start_s, call_s=self._call_s, grows_bytes=self._plan.grows_bytes,
+            on_event=self._schedule, on_end=self._processes.discard,
+        )  # fmt: skip
         self._processes.add(process)
         process.start()
 
@@ -181,17 +297,18 @@ class WorkerSupervisor:
         if not self._closing:
             self._start()
 
-    def _call_on_loop(self, action: Callable[..., None], process: ModelProcess, *told: str) -> None:
-        """Schedule an action on the loop; called in the thread of a process."""
+    def _schedule(self, process: ModelProcess, event: str, fault: str) -> None:
+        """Have an event of a process handled on the loop; called in the thread of the process."""
         if not self._opened.is_set():
-            self._fault = told[1] if told else ""
+            self._fault = fault
             self._opened.set()
+        handle = self._add_worker if event == "ready" else self._handle_unfit
         try:
-            self._loop.call_soon_threadsafe(action, process, *told)
+            self._loop.call_soon_threadsafe(handle, process, event, fault)
         except RuntimeError:  # the loop has ended
             process.end(gently=False)
 
-    def _add_worker(self, process: ModelProcess) -> None:
+    def _add_worker(self, process: ModelProcess, *_: str) -> None:
         self._loop_thread = threading.get_ident()
         self._starting -= 1
         self._retrying = False
@@ -212,11 +329,11 @@ class WorkerSupervisor:
         self._counters.add("processes")
         self._on_ready(worker)
 
-    def _handle_unfit(self, process: ModelProcess, cause: str, told: str) -> None:
-        if told != self._fault:
-            logger.error("%s", told)
+    def _handle_unfit(self, process: ModelProcess, cause: str, fault: str) -> None:
+        if fault != self._fault:
+            logger.error("%s", fault)
         if cause == "start":
-            self._fault = told
+            self._fault = fault
             self._starting -= 1
             self._retrying = True
             self._start_s = min(self._plan.start_s, 2 * self._start_s)

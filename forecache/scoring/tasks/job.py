@@ -8,13 +8,14 @@ from forecache.base.errors import InputError
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.process.wakes import SCORING_PROGRESS
 from forecache.models.inference.outputs import known_outputs
 from forecache.scoring.night_inputs import FeatureFile
 from forecache.scoring.run_context import ScoringWork, scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer, row_groups
 
-REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = SCORING_PROGRESS.every_s
 # A part takes a few tenths of a second. A kill loses one part per core.
 PART_ROWS = 100_000
 

@@ -4,7 +4,6 @@ No row passes through the JVM. A task writes its parts directly into the job's f
 that does not depend on the attempt: a task that runs twice, also at the same time, leaves the same files.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from forecache.base import errors
 from forecache.base.errors import ForecacheError, UnavailableError
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import SCORING_PROGRESS
 from forecache.kit.spark.python_worker import freeze_loaded, unpack_folder
 from forecache.scoring.memory import Peaks, own_peak, worker_peaks
 from forecache.scoring.run_context import ScoringWork
@@ -77,20 +78,17 @@ def _scoring_function(
 def _report_progress(context: "SparkContext", job: ScoringJob, report: Callable[[float], None]) -> Iterator[None]:
     """Call `report` every second while the job runs, with the seconds since its start."""
     context.setJobGroup(f"score {job.folder}", f"Forecache: scoring {job.rows:,} rows")
-    over = threading.Event()
     started = time.perf_counter()
-
-    def keep_reporting() -> None:
-        while not over.wait(REPORT_EVERY_S):
-            report(time.perf_counter() - started)
-
-    reporter = threading.Thread(target=keep_reporting, name="forecache-progress", daemon=True)
-    reporter.start()
+    reporter = PeriodicThread(
+        SCORING_PROGRESS,
+        lambda: report(time.perf_counter() - started),
+        every_s=lambda: REPORT_EVERY_S,
+        close_s=5.0,
+    )
     try:
-        yield
+        with reporter:
+            yield
     finally:
-        over.set()
-        reporter.join(timeout=5)
         context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
 
 

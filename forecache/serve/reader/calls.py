@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from forecache.base.errors import ForecacheError, UnavailableError
+from forecache.kit.process.periodic import Backoff
 from forecache.serve.reader.answer import answer_from, answers_from
 from forecache.serve.reader.wire import (
     CallOutcome,
@@ -75,7 +76,7 @@ class ClientBase:
         }
         self._deadline_s = deadline_s
         self._retries = retries
-        self._backoff_s = backoff_s
+        self._backoff = Backoff(backoff_s)
         self._batch = batch
 
     def _one_key_call(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> ClientCall:
@@ -109,7 +110,7 @@ class ClientBase:
         Raises:
             ForecacheError: `failure`, if no attempt is left or the deadline comes first.
         """
-        pause = max(retry_after_s, random.uniform(0, self._backoff_s * 2**attempt))
+        pause = max(retry_after_s, random.uniform(0, self._backoff.pause_s(attempt + 1)))
         if attempt >= self._retries or time.monotonic() + pause > deadline:
             raise failure
         return pause

@@ -4,12 +4,14 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.kit.process.periodic import Backoff
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 logger = logging.getLogger("forecache.stream")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_BACKOFF = Backoff(0.5, 10.0)
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,7 @@ class BatchCommitter:
 
     def _commit(self, given: NumberedBatch) -> int | None:
         """Commit a batch and return its Delta version; None if the thread was closed before that succeeded."""
-        pause = _FIRST_PAUSE_S
-        while True:
+        for failures in count(1):
             try:
                 version = self._writer.write(given.batch)
                 self.failure = ""
@@ -111,9 +112,9 @@ class BatchCommitter:
             except (UnavailableError, OSError) as error:
                 self._note_failure(error)
             with self._changed:
-                if self._changed.wait_for(lambda: self._closing, pause):
+                if self._changed.wait_for(lambda: self._closing, _BACKOFF.pause_s(failures)):
                     return None
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        return None
 
     def _has_same_offsets(self, given: NumberedBatch) -> bool:
         """True if the table still has the offsets at which the batch begins, so that the commit can be repeated."""

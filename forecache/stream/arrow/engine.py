@@ -10,16 +10,17 @@ import logging
 import sys
 import time
 from collections import deque
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
 import pyarrow as pa
 
 from forecache.base.errors import UnavailableError
 from forecache.base.steps import stream_step
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import STREAM_FIGURES, STREAM_READ
 from forecache.stream.arrow.committer import BatchCommitter, NumberedBatch
 from forecache.stream.arrow.pending_rows import PendingRows
-from forecache.stream.engine.engine import StreamEngine
-from forecache.stream.engine.threads import ModelWatch, PeriodicThread
+from forecache.stream.engine.engine import ModelWatch, StreamEngine
 from forecache.stream.kafka.client import client_options
 from forecache.stream.kafka.dead_letters import DeadLetters
 from forecache.stream.kafka.open_topic import open_topic
@@ -38,11 +39,9 @@ _MOST_MESSAGES = 2_000
 _LINGER_S = {"event": 0.0, "commit": 0.02}
 """Seconds to wait for more messages after the first: the next batch gathers while one is processed, and if answers wait
 for a commit anyway, larger batches cost less."""
-_WAIT_S = 0.2
 _MOST_HELD = 256 << 20
 """Bytes of judged rows that are not committed, plus 1 KiB a message; above it, reading waits for the committer."""
 _CLOSE_S = 30.0
-_TELL_S = 1.0
 
 
 class ArrowEngine(StreamEngine):
@@ -53,7 +52,7 @@ class ArrowEngine(StreamEngine):
     def _run(self, held: ExitStack) -> None:
         self._open(held)
         self._ends = self._reader.end_offsets()
-        with closing(PeriodicThread(_TELL_S, self._write_figures, name="figures")):
+        with PeriodicThread(STREAM_FIGURES, self._write_figures, close_s=5.0):
             self._run_loop()
             self._commit_rest()
 
@@ -119,7 +118,7 @@ class ArrowEngine(StreamEngine):
             self._submit_batch()
             self._tiles.update(holds=bool(self._held))
             if time.monotonic() > sweep_at:
-                sweep_at = time.monotonic() + _TELL_S
+                sweep_at = time.monotonic() + STREAM_FIGURES.every_s
                 self._update_end_offsets()
                 self._pending.sweep()
             while self._held_bytes > _MOST_HELD and not self._stop.is_set():
@@ -131,8 +130,8 @@ class ArrowEngine(StreamEngine):
 
     def _wait_s(self) -> float:
         if not self._held:
-            return _WAIT_S
-        return min(_WAIT_S, max(0.001, self._began + self._stream.commit_s - time.monotonic()))
+            return STREAM_READ.every_s
+        return min(STREAM_READ.every_s, max(0.001, self._began + self._stream.commit_s - time.monotonic()))
 
     def _has_reached(self, goal: dict[int, int]) -> bool:
         return all(self._reader.next[partition] >= offset for partition, offset in goal.items())

@@ -1,17 +1,73 @@
-"""Base class of the engines: holds the stream's lock, writes its live layers, and its figures until the end."""
+"""Runs a stream: its lock, the base class of the engines, and the look for a newer model.
 
+The base class writes the live layers, and the figures until the end.
+"""
+
+import logging
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
-from typing import ClassVar
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, ClassVar
 
+from forecache.base.errors import ConflictError
+from forecache.base.files import lock
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
+from forecache.base.stream_state import LOCK, stream_folder
 from forecache.declare import Stream
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import STREAM_MODELS
 from forecache.stream.engine.figures import StreamFigures
 from forecache.stream.engine.lineage import report_run
 from forecache.stream.live_layers import write_layers
-from forecache.stream.lock import lock_stream
+from forecache.stream.step.answerer import Answerer
+
+logger = logging.getLogger("forecache.stream")
+
+
+def run_stream(
+    settings: Settings,
+    stream: Stream,
+    *,
+    until_caught_up: bool = False,
+    skip_lost: bool = False,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run a stream until `stop` is set, or it has caught up with what its topic held at the start.
+
+    Args, Raises:
+        See `StreamEngine` and its `run`.
+    """
+    engine = _engine_of(stream)
+    engine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
+
+
+def _engine_of(stream: Stream) -> "type[StreamEngine]":
+    if stream.engine == "spark":
+        engine: type[StreamEngine] = load_hook("spark_stream", "engine")
+        return engine
+    from forecache.stream.arrow.engine import ArrowEngine
+
+    return ArrowEngine
+
+
+def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
+    """Hold the lock of a stream.
+
+    Raises:
+        ConflictError: Another process holds it.
+    """
+
+    def conflict_error(holder: str) -> ConflictError:
+        return ConflictError(
+            f"The stream {name!r} is run by {holder} on this machine.",
+            remedy="One process runs a stream: stop the other one first.",
+        )
+
+    path = stream_folder(settings.home_path, name) / LOCK
+    return lock(path, holder=f"process {os.getpid()}", refused=conflict_error, wait_s=1.0)
 
 
 class StreamEngine(ABC):
@@ -72,3 +128,43 @@ class StreamEngine(ABC):
     @abstractmethod
     def _write_last_figures(self) -> None:
         """Write the last figures."""
+
+
+class ModelWatch:
+    """A thread that looks for a newer release or champion; the loop switches to it between two batches."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+        self._found: Any = None
+        self._thread = PeriodicThread(
+            STREAM_MODELS,
+            self._look_for_newer,
+            every_s=lambda: answerer.look_every_s,
+            report=_log_failed_look,
+            close_s=5.0,
+        ).start()
+
+    @property
+    def failure(self) -> str:
+        """Why a newer one cannot be used; "" if nothing failed. The current one continues to answer."""
+        return self._thread.failure
+
+    def switch_to_newer(self) -> bool:
+        """Switch to the newer release or champion if one was found; called by the loop."""
+        found = self._found
+        if found is None:
+            return False
+        self._answerer.switch_to(found)
+        self._found = None
+        return True
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def _look_for_newer(self) -> None:
+        if self._found is None:
+            self._found = self._answerer.find_newer()
+
+
+def _log_failed_look(error: Exception) -> None:
+    logger.warning("What answers was not looked up: %s", error)  # a registry that is away stops no stream

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from forecache.base.files import write_durably
 from forecache.base.stream_state import StreamState, stream_folder
+from forecache.kit.process.periodic import Backoff
 
 STABLE_S = 600.0
 """Seconds after which a start counts as successful."""
 AGAIN_AND_AGAIN = 3
 """So many unsuccessful starts in a row cause an alert."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 1800.0
+_BACKOFF = Backoff(10.0, 1800.0)
 _FILE = "STARTS"
 
 
@@ -32,9 +33,7 @@ class Starts:
     @property
     def pause_s(self) -> float:
         """Least seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
-        if not self.in_a_row:
-            return 0.0
-        return min(_FIRST_PAUSE_S * 2.0 ** (min(self.in_a_row, 20) - 1), _LONGEST_PAUSE_S)
+        return _BACKOFF.pause_s(self.in_a_row) if self.in_a_row else 0.0
 
     @property
     def next_at(self) -> float:

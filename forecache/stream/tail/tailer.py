@@ -9,6 +9,8 @@ from threading import Event
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
+from forecache.kit.process.periodic import Backoff, RetryPauses
+from forecache.kit.process.wakes import TAILER_COMPARE, TAILER_LAYERS
 from forecache.serve.store.live.layer import list_stores_with_layers, read_layer
 from forecache.serve.store.store import open_store
 from forecache.stream.tail.follower import Follower
@@ -16,8 +18,7 @@ from forecache.stream.tail.layer_comparison import ComparisonResult
 from forecache.stream.tail.table_log import TableLog
 
 logger = logging.getLogger("forecache.stream")
-_NEW_LAYERS_S = 1.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_BACKOFF = Backoff(0.5, 30.0)
 _LOCAL_S, _REMOTE_S = 0.05, 1.0
 _MOST_COMPARING = 20
 
@@ -56,28 +57,26 @@ class Tailer:
         self._followers: dict[str, Follower] = {}
         self._logs: dict[str, TableLog] = {}
         self._told: set[str] = set()
-        self._pauses: dict[str, tuple[float, float]] = {}
+        self._pauses = RetryPauses(_BACKOFF)
         self._look_at = float("-inf")
         self._comparing: _RunningComparison | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forecache-compare")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"forecache-{TAILER_COMPARE.name}")
 
     def step(self) -> bool:
         """Let each follower do one step; returns True if there may be more to do at once."""
         if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _NEW_LAYERS_S
+            self._look_at = time.monotonic() + TAILER_LAYERS.every_s
             self._open_followers()
         more = False
         for name, follower in list(self._followers.items()):
-            pause_s, until = self._pauses.get(name, (0.0, 0.0))
-            if time.monotonic() < until:
+            if self._pauses.is_waiting(name):
                 continue
             try:
                 more |= follower.step()
-                self._pauses.pop(name, None)
+                self._pauses.note_success(name)
                 follower.note_success()
             except Exception as error:  # noqa: BLE001  # the lake may be away, or a disk full; it is tried again
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
-                self._pauses[name] = pause_s, time.monotonic() + pause_s
+                self._pauses.note_failure(name)
                 follower.note_failure(error)
         self._schedule_comparisons()
         return more

@@ -1,7 +1,5 @@
 """Sends the answers of a stream while it runs, in a thread of its own."""
 
-import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +15,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import open_if_exists, read_entry
 from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.process.periodic import Backoff, PeriodicThread
+from forecache.kit.process.wakes import STREAM_ANSWERS
 from forecache.stream.table_schema import PLACE, POSITION
 from forecache.stream.topic.producer import AnswersProducer
 
@@ -84,10 +84,8 @@ class CommittedRows:
         return rows
 
 
-_log = logging.getLogger(__name__)
-_LOOK_EVERY_S = 0.5
 _CLOSE_S = 30.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_BACKOFF = Backoff(1.0, 30.0)
 
 
 @contextmanager
@@ -105,29 +103,21 @@ def send_answers(
     if stream.to_topic is None:
         yield
         return
-    over = threading.Event()
+
+    def wait(seconds: float) -> bool:
+        thread.note_success()  # all that is committed was sent
+        return thread.stopping.wait(seconds)
 
     def keep_sending() -> None:
-        pause = _FIRST_PAUSE_S
-        while not over.is_set():
-            try:
-                send_until(settings, stream, options, over.wait)
-                pause = _FIRST_PAUSE_S
-            except ForecacheError as error:
-                failed(str(error))
-            except Exception as error:  # noqa: BLE001 - the stream continues, and reports it
-                _log.exception("Sending answers failed")
-                failed(f"Sending answers failed: {error}")
-            over.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        try:
+            send_until(settings, stream, options, wait)
+        except Exception as error:
+            failed(str(error) if isinstance(error, ForecacheError) else f"Sending answers failed: {error}")
+            raise
 
-    thread = threading.Thread(target=keep_sending, name="forecache-answers", daemon=True)
-    thread.start()
-    try:
+    thread = PeriodicThread(STREAM_ANSWERS, keep_sending, at_once=True, backoff=_BACKOFF, close_s=_CLOSE_S)
+    with thread:
         yield
-    finally:
-        over.set()
-        thread.join(timeout=_CLOSE_S)
 
 
 def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], wait: Callable[[float], bool]) -> None:
@@ -142,7 +132,7 @@ def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], w
     while (delta := open_if_exists(settings, stream.table)) is None:
         if is_over:
             return
-        is_over = wait(_LOOK_EVERY_S)
+        is_over = wait(STREAM_ANSWERS.every_s)
     producer = AnswersProducer(
         options,
         topic=stream.to_topic.topic,
@@ -158,6 +148,6 @@ def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], w
             if is_over:
                 return
             # Answers that were committed before the end are still sent.
-            is_over = wait(_LOOK_EVERY_S)
+            is_over = wait(STREAM_ANSWERS.every_s)
     finally:
         producer.close()

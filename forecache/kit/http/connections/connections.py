@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from forecache.kit.http.connections.http1 import Handle, Http1Connection
 from forecache.kit.http.connections.socket_wait import SocketWaitEstimator
+from forecache.kit.process.wakes import SILENT_CONNECTIONS
 
 logger = logging.getLogger("forecache.reader")
 SILENCE_TIMEOUTS = 1.5
@@ -25,7 +26,6 @@ PRESSURE_SHARE = 0.5
 """While a larger share of the connections is open, silent ones are closed early."""
 PRESSURE_SILENCE_S = 0.5
 """Silence after which a connection may be closed early: longer than a round trip around the world."""
-_LOOK_S = 0.25
 _AT_ONCE = 64
 """Most connections that are accepted in one iteration of the loop."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -70,7 +70,7 @@ class Connections:
     def start(self) -> None:
         """Start to accept connections."""
         self._start_accepting()
-        self._loop.call_later(_LOOK_S, self._close_silent)
+        self._loop.call_later(SILENT_CONNECTIONS.every_s, self._close_silent)
 
     async def drain(self) -> None:
         """Stop accepting; return when every request is answered and every connection closed."""
@@ -135,7 +135,7 @@ class Connections:
 
     def _close_silent(self) -> None:
         """Close connections that are silent for too long."""
-        self._loop.call_later(_LOOK_S, self._close_silent)
+        self._loop.call_later(SILENT_CONNECTIONS.every_s, self._close_silent)
         now = monotonic()
         silent = list(self._silent_connections(now))
         for each in choose_to_close(

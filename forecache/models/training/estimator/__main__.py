@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
+from forecache.kit.process.child import end_with_parent
 from forecache.models.training.spec import RESULT_FILE, load_spec
-from forecache.plugins.torch.agent import end_with_parent, reset_sigterm
+from forecache.plugins.torch.agent import reset_sigterm
 from forecache.plugins.torch.worker.entry import write_error
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     if (spec.folder / RESULT_FILE).is_file():
         return 0
     # An orphan must not overwrite the model of the process that replaces it.
-    end_with_parent(signal.SIGKILL)
+    end_with_parent()
     os.environ["RANK"] = "0"
     from forecache.models.training.estimator.fit import fit_estimator
 

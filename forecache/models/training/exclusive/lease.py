@@ -21,9 +21,11 @@ from typing import Any
 
 from forecache.base.errors import ConflictError
 from forecache.base.folders import BucketFolder
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import TRAINING_LEASE
 
 LEASE_FILE = "lease.json"
-RENEW_S = 10.0
+RENEW_S = TRAINING_LEASE.every_s
 EXPIRES_S = 60.0
 _RELEASED_S = 5.0
 _POLL_S = 0.5
@@ -110,17 +112,11 @@ class Lease:
                 return
             time.sleep(_POLL_S)
 
-    def renew_until_released(self) -> None:
-        """Renew the lease until it is released or taken over; try again if the bucket does not answer."""
-        from obstore.exceptions import BaseError
-
-        while not self._ended.wait(RENEW_S):
-            try:
-                with self._renewing:
-                    if self._ended.is_set() or not self._renew():
-                        return
-            except (BaseError, OSError, ConflictError):
-                continue  # the next answer shows whether this process still holds the lease
+    def renew(self) -> None:
+        """Renew the lease unless it was released or taken over; if that fails, the next try shows who holds it."""
+        with self._renewing:
+            if not self._ended.is_set() and self.taken_by is None:
+                self._renew()
 
     def release(self) -> None:
         """Delete the lease if it is still held; a conditional put comes first, as no bucket deletes conditionally."""
@@ -190,12 +186,11 @@ def hold_lease(folder: BucketFolder, *, run_id: str, report: Callable[[str], Non
     """
     lease = Lease(folder, this_process(run_id))
     lease.acquire(report)
-    keeper = threading.Thread(target=lease.renew_until_released, name="lease", daemon=True)
-    keeper.start()
-    try:
-        yield lease
-    finally:
-        lease.release()
+    with PeriodicThread(TRAINING_LEASE, lease.renew, every_s=lambda: RENEW_S, close_s=0.0):
+        try:
+            yield lease
+        finally:
+            lease.release()
 
 
 def this_process(run_id: str) -> Holder:

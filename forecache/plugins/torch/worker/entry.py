@@ -2,13 +2,12 @@
 
 import json
 import os
-import signal
 import traceback
 from pathlib import Path
 
 from forecache.base.errors import ForecacheError
+from forecache.kit.process.child import end_with_parent
 from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_spec
-from forecache.plugins.torch.agent import end_with_parent
 
 
 def work(spec_path: str, launched_at: float) -> None:
@@ -22,7 +21,7 @@ def work(spec_path: str, launched_at: float) -> None:
     if (spec.folder / RESULT_FILE).is_file():
         return
     # An orphan must not continue to write checkpoints next to the worker that replaces it.
-    end_with_parent(signal.SIGKILL)
+    end_with_parent()
     from forecache.plugins.torch.worker.run import is_lost_peer, run_worker
 
     try:

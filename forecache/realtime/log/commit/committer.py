@@ -2,23 +2,36 @@
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from threading import Event
 
 from forecache.base.errors import ForecacheError
 from forecache.base.files import try_lock
 from forecache.base.settings import Settings
+from forecache.kit.delta.merge_files import MergeStopError
+from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
+from forecache.kit.process.wakes import LOG_LOCK, LOG_MAINTENANCE
 from forecache.realtime.log.commit.commit_ready import commit_ready
 from forecache.realtime.log.commit.committer_state import read_state, write_state
-from forecache.realtime.log.commit.maintenance_thread import MaintenanceThread
+from forecache.realtime.log.commit.log_retention import (
+    first_kept_day,
+    merge_small,
+    remove_merged,
+    remove_old,
+)
 from forecache.realtime.log.spool.spool_files import ready_segments, spooled_models, streams_of
+from forecache.realtime.release.folder import open_releases, read_current, read_release
 
 logger = logging.getLogger("forecache.request_log")
 _LOCK = ".committer"
-_WAIT_S = 1.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_BACKOFF = Backoff(1.0, 30.0)
+_REMOVING_EACH = 60
 
 
 def run_committer(
@@ -39,10 +52,10 @@ def run_committer(
         if not try_lock(descriptor):
             waiting()
             while not try_lock(descriptor):
-                if stop.wait(_WAIT_S):
+                if stop.wait(LOG_LOCK.every_s):
                     return
         committer = LogCommitter(settings, names)
-        with MaintenanceThread(settings, committer.names):
+        with _maintenance_thread(settings, committer.names):
             while not stop.is_set():
                 stop.wait(0 if committer.commit_once() else settings.request_log_delay_s / 2)
             committer.commit_rest()
@@ -50,12 +63,62 @@ def run_committer(
         os.close(descriptor)
 
 
+def _maintenance_thread(settings: Settings, names: Callable[[], Sequence[str]]) -> PeriodicThread:
+    """A thread that merges small files and removes old days of each model's log, about once a minute.
+
+    About once an hour it also removes files that left the table a day ago. Its end gives a running merge up: the table
+    is unchanged.
+    """
+    number = count()
+
+    def maintain() -> None:
+        maintain_logs(settings, names(), stop=thread.stopping, is_removing=next(number) % _REMOVING_EACH == 0)
+
+    # A random pause: committers of other replicas maintain the same tables, rarely at the same time.
+    thread = PeriodicThread(
+        LOG_MAINTENANCE, maintain, at_once=True, every_s=lambda: random.uniform(0.5, 1.5) * LOG_MAINTENANCE.every_s
+    )
+    return thread
+
+
+def maintain_logs(settings: Settings, names: Sequence[str], *, stop: Event, is_removing: bool = True) -> None:
+    """Maintain the logs of models once; failures are logged, and retried the next time.
+
+    Args:
+        is_removing: Also delete files that left the tables a day ago, which lists the folders of the tables.
+    """
+    today = datetime.now(timezone.utc).date()
+    for name in names:
+        if stop.is_set():
+            return
+        try:
+            merge_small(settings, name, today=today, stop=stop)
+            if (keep_days := _days_to_keep(settings, name)) is not None:
+                remove_old(settings, name, before=first_kept_day(today, keep_days))
+            if is_removing:
+                remove_merged(settings, name)
+        except MergeStopError:
+            return
+        except Exception as error:  # noqa: BLE001  # it is tried again
+            logger.warning("The files of the request log of %s are merged at the next try: %s", name, error)
+
+
+def _days_to_keep(settings: Settings, name: str) -> int | None:
+    """Return the retention of the current release; None if there is no release here."""
+    with suppress(ForecacheError, OSError):
+        folder = open_releases(settings, name)
+        current = read_current(folder).current
+        log = None if current is None else read_release(folder, current).log
+        return None if log is None else log.keep_days
+    return None
+
+
 class LogCommitter:
     """Commits the logs of models, with a growing pause for a log whose commits fail."""
 
     def __init__(self, settings: Settings, names: Sequence[str] = ()) -> None:
         self._settings, self._names = settings, names
-        self._pauses: dict[str, tuple[float, float]] = {}
+        self._pauses = RetryPauses(_BACKOFF)
 
     def names(self) -> Sequence[str]:
         """Return the models whose logs are committed."""
@@ -65,15 +128,13 @@ class LogCommitter:
         """Commit once for each model; return True if more segments are ready."""
         more = False
         for name in self.names():
-            pause_s, until = self._pauses.get(name, (0.0, 0.0))
-            if time.monotonic() < until:
+            if self._pauses.is_waiting(name):
                 continue
             try:
                 more |= commit_ready(self._settings, name).segments > 1 and bool(self._has_ready_segments(name))
-                self._pauses.pop(name, None)
+                self._pauses.note_success(name)
             except Exception as error:  # noqa: BLE001  # the lake may be away, or full; the rows stay in the spool
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) or _FIRST_PAUSE_S
-                self._pauses[name] = pause_s, time.monotonic() + pause_s
+                self._pauses.note_failure(name)
                 self._record_failure(name, error)
         return more
 

@@ -1,6 +1,5 @@
 """The writer of a stream: frames are appended to a segment, which is closed when it is large or old."""
 
-import fcntl
 import os
 import secrets
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
+from forecache.base.files import try_lock
 from forecache.base.steps import log_step
 from forecache.realtime.log.spool.frames import whole_frames
 from forecache.realtime.log.spool.spool_files import (
@@ -44,7 +44,7 @@ class SpoolStream:
         new.mkdir(parents=True)
         self._lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(self._lock)  # no other process knows the file yet
             write_note(self._lock, WriterNote(replica))
             # Renamed with the lock held: to a committer, a stream without a held lock is one whose writer has ended.
             new.rename(self.folder)

@@ -1,5 +1,6 @@
 """Start and stop of the reader: a main process that answers no requests, and a worker for each of its sockets."""
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -11,16 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
+
+import uvloop
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
+from forecache.kit.http.connections.connections import Connections
+from forecache.kit.process.wakes import READER_WORKERS
 from forecache.plugins.status.reader.history import HISTORY_BYTES
 from forecache.serve.reader.http.access import Access
+from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.http.extension import MakeExtension
 from forecache.serve.reader.processes.listeners import listen
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker import run_worker
 from forecache.serve.reader.processes.worker_metrics import SLOT_BYTES
 
 logger = logging.getLogger("forecache.reader")
@@ -130,7 +136,7 @@ class _MainProcess:
         for place in [place for place, due in self._due.items() if due <= now]:
             del self._due[place]
             self._start(place)
-        pause_s = min(self._due.values(), default=now + 60.0) - now
+        pause_s = min(self._due.values(), default=now + READER_WORKERS.every_s) - now
         wait([woken, *(worker.sentinel for worker in self._workers.values())], max(0.0, pause_s))
         for place, worker in list(self._workers.items()):
             if not worker.is_alive() and not self._signals:
@@ -211,7 +217,39 @@ def _run_child(
     for other, listener in enumerate(listeners):
         if other != place:
             listener.close()
-    run_worker(settings, runtime.path, listeners[place], extensions)
+    _answer_requests(settings, runtime.path, listeners[place], extensions)
+
+
+def _answer_requests(
+    settings: Settings, shared: Path, listener: socket.socket, extensions: Sequence[MakeExtension]
+) -> None:
+    """Answer requests on a listening socket until SIGTERM; requests in progress are finished first."""
+    # A separate process group, so that Ctrl-C in a terminal reaches only the main process, which drains first.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
+    app = ReaderApp(settings, ReaderSharedMemory(shared, SLOT_BYTES), extensions)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_answer_until_stopped(settings, app, listener))
+    finally:
+        loop.close()
+
+
+async def _answer_until_stopped(settings: Settings, app: ReaderApp, listener: socket.socket) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    app.connections = connections = Connections(
+        loop, listener, app.handle,
+        most=settings.reader_max_connections, timeout_s=settings.reader_request_timeout_s,
+    )  # fmt: skip
+    app.open(loop)
+    connections.start()
+    await told.wait()
+    await connections.drain()
+    app.close()
 
 
 def _empty_pipe(descriptor: int) -> None:

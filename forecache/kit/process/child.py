@@ -1,0 +1,158 @@
+"""Child processes: they end with their parent, are ended cleanly, and are waited for until they are ready."""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_INTERRUPTED_S, _TERMINATED_S = 15.0, 5.0
+"""Seconds that processes have to end after SIGINT, and then after SIGTERM, before they are killed."""
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_LOOK_S = 0.05
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
+    """Have the kernel send this process a signal when its parent ends for any reason (Linux only).
+
+    The parent is the thread that started this process.
+
+    Args:
+        parent: Process id of the parent; None: the present parent.
+
+    Raises:
+        SystemExit: The parent has ended already.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid() if parent is None else parent
+    _set_process_option(_SET_PARENT_DEATH_SIGNAL, number)
+    if os.getppid() != parent:
+        raise SystemExit("The parent process has ended.")
+
+
+def end_process(process: "subprocess.Popen[bytes]", *, within_s: float) -> None:
+    """Ask a child process to end by SIGTERM; if it has not in time, kill it, and the process group that it leads."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, *, within_s: float) -> bool:
+    """Wait until a child process answers an HTTP request; False if it ends, or does not in time."""
+    give_up = time.monotonic() + within_s
+    while process.poll() is None and time.monotonic() < give_up:
+        try:
+            with urllib.request.urlopen(url, timeout=10):
+                return True
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(_LOOK_S)
+    return False
+
+
+def is_readable(descriptor: int, *, within_s: float = 0.0) -> bool:
+    """Wait until a descriptor is readable, as a pidfd is once its process has ended; False after the time."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
+
+
+def kill_group(pid: int, descriptor: int) -> None:
+    """Kill the process of a pidfd, and those of the process group that it leads."""
+    with suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+    with suppress(OSError):  # it may not lead a group yet
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+def read_own_memory(pid: int) -> int:
+    """Read the resident bytes that a process does not share through files; 0 if they cannot be read."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            _, resident, shared, *_ = file.read().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
+def is_stopped(pid: int) -> bool:
+    """Return True if a process was stopped by a signal or a debugger."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False
+
+
+def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program until it ends or this process gets SIGINT, SIGTERM or SIGHUP; its child processes end with it.
+
+    A command that a shell starts in the background ignores SIGINT, and child processes inherit that; here they do not.
+    If this process is killed, the program gets SIGINT.
+
+    Returns:
+        The program's exit code; 0 if a signal to this process ended it.
+    """
+    # Processes that outlive the program become children of this process.
+    _set_process_option(_SET_CHILD_SUBREAPER, 1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS | {signal.SIGCHLD})
+
+    def prepare() -> None:
+        for number in (*_STOP_SIGNALS, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _set_process_option(_SET_PARENT_DEATH_SIGNAL, signal.SIGINT)
+
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=prepare)
+    try:
+        while process.poll() is None:
+            if signal.sigwait(_STOP_SIGNALS | {signal.SIGCHLD}) != signal.SIGCHLD:
+                return 0
+        return process.returncode
+    finally:
+        _end_children(process)
+
+
+def _end_children(process: "subprocess.Popen[bytes]") -> None:
+    import psutil
+
+    def running_children() -> list[psutil.Process]:
+        return psutil.Process().children(recursive=True)
+
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    psutil.wait_procs(running_children(), timeout=_INTERRUPTED_S)
+    for child in running_children():
+        child.terminate()
+    psutil.wait_procs(running_children(), timeout=_TERMINATED_S)
+    for child in running_children():
+        child.kill()
+
+
+def _load_prctl() -> Callable[[int, int, int, int, int], object]:
+    if sys.platform != "linux":
+        return lambda *_: None
+    function: Callable[[int, int, int, int, int], object] = ctypes.CDLL(None).prctl
+    return function
+
+
+def _set_process_option(option: int, value: int) -> None:
+    _prctl(option, value, 0, 0, 0)
+
+
+_prctl = _load_prctl()
