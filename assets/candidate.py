@@ -9,15 +9,15 @@ from assets.metadata import owners_of, stage_metadata
 from assets.stage import RunStep, explain_errors
 from assets.views import training_view
 from forecache.base.results import StageResult
-from forecache.declare import Pipeline, TorchModel
+from forecache.declare import TorchModel, Trainable
 from resources.settings import SettingsResource
 
 
-def candidate_name(pipeline: Pipeline) -> str:
+def candidate_name(pipeline: Trainable) -> str:
     return f"candidate_{pipeline.name}"
 
 
-def build_candidate(pipeline: Pipeline) -> dg.AssetsDefinition:
+def build_candidate(pipeline: Trainable) -> dg.AssetsDefinition:
     """The newest training run of a pipeline. A network resumes from its checkpoint, so that a retry is cheap."""
 
     @dg.asset(

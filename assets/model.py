@@ -14,24 +14,24 @@ from assets.metadata import embed_plots, owners_of, stage_metadata
 from assets.stage import RunStep, explain_errors
 from assets.views import evaluation_plots, metrics_view, verdict_view
 from forecache.base.results import StageResult
-from forecache.declare import Pipeline, RegisteredModel, TorchModel
+from forecache.declare import RegisteredModel, TorchModel, Trainable
 from resources.settings import SettingsResource
 
 GATE = "passes_gate"
 
 
-def model_name(pipeline: Pipeline) -> str:
+def model_name(pipeline: Trainable) -> str:
     return f"model_{pipeline.name}"
 
 
-def _approval_remedy(pipeline: Pipeline, version: int) -> str:
+def _approval_remedy(pipeline: Trainable, version: int) -> str:
     return (
         f"Launch the job approve_{pipeline.name} with your name as confirmed_by, or run "
         f"`forecache promote {pipeline.name} {version}`."
     )
 
 
-def build_registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.AssetSpec:
+def build_registered_model(pipeline: Trainable, model: RegisteredModel) -> dg.AssetSpec:
     """An external asset for a pipeline's model that is trained and registered outside this project."""
     return dg.AssetSpec(
         model_name(pipeline),
@@ -43,7 +43,7 @@ def build_registered_model(pipeline: Pipeline, model: RegisteredModel) -> dg.Ass
     )
 
 
-def build_model(pipeline: Pipeline) -> dg.AssetsDefinition:
+def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
     """The registered versions of a pipeline's model."""
     asset = model_name(pipeline)
     gate = pipeline.trained_gate

@@ -19,7 +19,7 @@ from forecache.declare import AS_OF, Realtime
 
 def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
     """The training set of a real-time model; each build is a Delta version, which the model's run pins."""
-    table, of = realtime.training_pipeline.training_table, realtime.trained_examples
+    table, of = realtime.training_table, realtime.trained_examples
     columns = [
         dg.TableColumn(REQUEST_ID, "string", description="The request."),
         dg.TableColumn(POSITION, "int", description="The candidate's place in it, from 0."),

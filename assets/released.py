@@ -42,7 +42,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
     @dg.asset(
         name=released_name(realtime),
         deps=[
-            *([model_name(realtime.training_pipeline)] if has_model else []),
+            *([model_name(realtime)] if has_model else []),
             *(published_name(view) for view in realtime.views),
         ],
         description=f"{realtime.description}\n\n{__doc__}".strip(),

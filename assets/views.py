@@ -9,7 +9,7 @@ import dagster as dg
 from assets.metadata import bar_chart, embed_plots, markdown_table
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Pipeline, Trainable
 from forecache.lake.quality.report import CheckReport
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def cost_view(cost: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     return markdown_table(("cost", "value"), rows)
 
 
-def tuning_view(pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
+def tuning_view(pipeline: Trainable, result: StageResult) -> dict[str, Any]:
     """A search of hyperparameters: the declared values against the best, and counts of its trials."""
     details = result.details
     rows = [(name, getattr(pipeline.training, name), value) for name, value in details["best"].items()]

@@ -12,7 +12,7 @@ from pydantic import Field
 from assets.model import model_name
 from assets.stage import explain_errors
 from assets.views import verdict_view
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from resources.settings import SettingsResource
 
 
@@ -29,7 +29,7 @@ class ApprovalConfig(dg.Config):
     outdated_verdict: bool = Field(False, description="Approve although champion or gate changed since the verdict.")
 
 
-def approval_job_name(pipeline: Pipeline) -> str:
+def approval_job_name(pipeline: Trainable) -> str:
     return f"approve_{pipeline.name}"
 
 
@@ -37,7 +37,7 @@ def _format_champion_change(before: int | None, after: int | None) -> str:
     return f"{before or 'none'} before, {after or 'none'} after"
 
 
-def build_approval_job(pipeline: Pipeline) -> dg.JobDefinition:
+def build_approval_job(pipeline: Trainable) -> dg.JobDefinition:
     """One step that takes a name and a decision from the launchpad, and sets the champion if the model is approved."""
 
     @dg.op(name=f"decide_{pipeline.name}", description=f"Approve or reject the model of {pipeline.name} that waits.")

@@ -52,13 +52,13 @@ def realtime_nightly_selection(realtime: Realtime) -> dg.AssetSelection:
 
 
 def realtime_training_selection(realtime: Realtime) -> dg.AssetSelection:
-    return training_selection(realtime.training_pipeline) | dg.AssetSelection.assets(released_name(realtime))
+    return training_selection(realtime) | dg.AssetSelection.assets(released_name(realtime))
 
 
 def build_realtime_nightly_job(realtime: Realtime) -> AssetJob:
     """Ingest, features, their stores, and a new release if something has changed."""
     return dg.define_asset_job(
-        nightly_job_name(realtime.training_pipeline),
+        nightly_job_name(realtime),
         selection=realtime_nightly_selection(realtime),
         description=f"Ingest what waits, then build and publish what {realtime.name} looks up, and release it.",
         executor_def=dg.in_process_executor,
@@ -70,13 +70,13 @@ def build_realtime_training_jobs(realtime: Realtime) -> list[AssetJob]:
     training, night = realtime_training_selection(realtime), realtime_nightly_selection(realtime)
     return [
         dg.define_asset_job(
-            training_job_name(realtime.training_pipeline),
+            training_job_name(realtime),
             selection=training,
             description=f"Train {realtime.name} on past requests, let the gate decide, and release what passes.",
             executor_def=dg.in_process_executor,
         ),
         dg.define_asset_job(
-            full_job_name(realtime.training_pipeline),
+            full_job_name(realtime),
             selection=training | night,
             description=f"Train {realtime.name}, then build and publish what it looks up, and release it.",
             executor_def=dg.in_process_executor,
@@ -114,7 +114,7 @@ def logged_drift_definitions(realtime: Realtime) -> dg.Definitions:
 
 def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     """The assets, jobs and schedules of a real-time model; those of its views are defined once for all their users."""
-    pipeline, nightly = realtime.training_pipeline, build_realtime_nightly_job(realtime)
+    nightly = build_realtime_nightly_job(realtime)
     about = f"{realtime.schedule.cron} ({realtime.schedule.time_zone}): what {realtime.name} looks up, and its release."
     own = dg.Definitions(
         assets=[build_released(realtime)],
@@ -128,15 +128,15 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     if realtime.log is not None and realtime.is_trained:
         defined = dg.Definitions.merge(defined, logged_drift_definitions(realtime))
     if isinstance(realtime.model, RegisteredModel):
-        watched = dg.Definitions(assets=[build_registered_model(pipeline, realtime.model)])
+        watched = dg.Definitions(assets=[build_registered_model(realtime, realtime.model)])
         return dg.Definitions.merge(defined, watched)
     if not realtime.is_trained:
         return defined
     training, full = build_realtime_training_jobs(realtime)
-    searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
-    approval = [build_approval_job(pipeline)] if pipeline.trained_gate.approval else []
+    searches = [build_tuning_job(realtime)] if isinstance(realtime.model, TorchModel) else []
+    approval = [build_approval_job(realtime)] if realtime.trained_gate.approval else []
     trained = dg.Definitions(
-        assets=[build_realtime_training_set(realtime), build_candidate(pipeline), build_model(pipeline)],
+        assets=[build_realtime_training_set(realtime), build_candidate(realtime), build_model(realtime)],
         jobs=[training, full, *searches, *approval],
         schedules=[build_training_schedule(realtime, training)] if realtime.schedule.training != NEVER else [],
     )

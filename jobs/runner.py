@@ -174,15 +174,14 @@ def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
         return job
     from forecache.models.registry.versions.model_versions import find_champion
 
-    return "nightly" if find_champion(settings, declared.training_pipeline) else "full"
+    return "nightly" if find_champion(settings, declared) else "full"
 
 
 def _run_config(declared: Nightly, job: Job, spans: Mapping[str, Nights]) -> dict[str, object]:
     if job != "training" or not isinstance(declared, (Pipeline, Realtime)):
         return {}
-    pipeline = declared.training_pipeline if isinstance(declared, Realtime) else declared
-    night = spans[pipeline.name][1].isoformat()
-    return {"ops": {pipeline.training_table: {"config": {"night": night}}}}
+    night = spans[declared.name][1].isoformat()
+    return {"ops": {declared.training_table: {"config": {"night": night}}}}
 
 
 def _as_of_span(pipeline: ScheduledDeclaration, nights: Nights | None) -> Nights:

@@ -11,17 +11,17 @@ from assets.candidate import candidate_name
 from assets.model import model_name
 from assets.stage import RunStep, explain_errors
 from assets.views import tuning_view
-from forecache.declare import Pipeline, Realtime
+from forecache.declare import Pipeline, Trainable
 from jobs.nightly import nightly_selection
 from jobs.schedules import AssetJob
 from resources.settings import SettingsResource
 
 
-def training_job_name(pipeline: Pipeline) -> str:
+def training_job_name(pipeline: Trainable) -> str:
     return f"training_{pipeline.name}"
 
 
-def training_selection(pipeline: Pipeline) -> dg.AssetSelection:
+def training_selection(pipeline: Trainable) -> dg.AssetSelection:
     return dg.AssetSelection.assets(pipeline.training_table, candidate_name(pipeline), model_name(pipeline))
 
 
@@ -35,7 +35,7 @@ def build_training_job(pipeline: Pipeline) -> AssetJob:
     )
 
 
-def build_training_schedule(pipeline: Pipeline | Realtime, job: AssetJob) -> dg.ScheduleDefinition:
+def build_training_schedule(pipeline: Trainable, job: AssetJob) -> dg.ScheduleDefinition:
     """The training times of the pipeline's schedule, as of its newest as-of date."""
     schedule = pipeline.schedule
     return dg.ScheduleDefinition(
@@ -47,7 +47,7 @@ def build_training_schedule(pipeline: Pipeline | Realtime, job: AssetJob) -> dg.
     )
 
 
-def full_job_name(pipeline: Pipeline) -> str:
+def full_job_name(pipeline: Trainable) -> str:
     return f"full_{pipeline.name}"
 
 
@@ -67,11 +67,11 @@ class TuningConfig(dg.Config):
     trials: int = Field(20, ge=1, description="Finished trials in all; a search that was interrupted goes on.")
 
 
-def tuning_job_name(pipeline: Pipeline) -> str:
+def tuning_job_name(pipeline: Trainable) -> str:
     return f"tuning_{pipeline.name}"
 
 
-def build_tuning_job(pipeline: Pipeline) -> dg.JobDefinition:
+def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:
     """Search on the newest training set; the job shows the best values and changes no declaration."""
 
     @dg.op(name=f"tune_{pipeline.name}", description=f"Search the hyperparameters of {pipeline.name}.")

@@ -28,7 +28,7 @@ def main() -> None:
     finally:
         stop_spark()
     columns = ["request_id", *card_fraud.feature_names]
-    dataset = open_dataset(open_table(settings, card_fraud.training_pipeline.training_table))
+    dataset = open_dataset(open_table(settings, card_fraud.training_table))
     import pyarrow.dataset as ds
 
     rows = dataset.to_table(columns=columns, filter=ds.field("split") == "test")

@@ -21,8 +21,6 @@ MAIL_TABLE = "mail_ledger"
 AS_OF = "as_of"
 REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
 """Columns of a real-time model's examples: request, place of the candidate in it, and time of the request."""
-REQUEST_KEY = (REQUEST_ID, POSITION)
-"""The key of the training pipeline of a real-time model."""
 PROVENANCE_COLUMNS = ("model_name", "model_version", "feature_version", "scored_at", "run_id")
 SOURCE_COLUMNS = ("event_day", "source_file", "source_line", "ingested_at")
 

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
-    from forecache.declare import Pipeline
+    from forecache.declare import Pipeline, Trainable
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -169,8 +169,8 @@ def settings() -> "Settings":
     return load_settings()
 
 
-def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
-    """The settings of this invocation, and the pipeline of that name, which trains its model."""
+def load_trained_model(name: str) -> "tuple[Settings, Trainable]":
+    """The settings of this invocation, and the pipeline or real-time model of that name, which trains its model."""
     from forecache.declare.loading import load_trained
 
     current = settings()
@@ -178,8 +178,18 @@ def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
 
 
 def load_declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
-    """The settings of this invocation, and the pipeline of that name."""
+    """The settings of this invocation, and the pipeline of that name, which is no real-time model."""
     from forecache.declare import load_pipeline
 
     current = settings()
     return current, load_pipeline(current, name)
+
+
+def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
+    """As `load_declared_pipeline`, of a pipeline that trains its model."""
+    from forecache.declare.trainable import not_trained_error
+
+    current, found = load_declared_pipeline(name)
+    if not found.is_trained:
+        raise not_trained_error(found)
+    return current, found

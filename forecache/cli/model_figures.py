@@ -1,20 +1,20 @@
 """The gate's verdicts on models, with their metrics: for `demo`, `run` and `train`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.base.settings import Settings
 from forecache.cli.output import show_table
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 
 if TYPE_CHECKING:
     from forecache.models.registry.versions.model_versions import ModelVersion
 
 
 def collect_verdicts(
-    settings: Settings, pipelines: list[Pipeline], *, versions: Mapping[str, int] | None = None
+    settings: Settings, pipelines: Sequence[Trainable], *, versions: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """The gate's verdicts on models, with their metrics.
 

@@ -13,9 +13,9 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import unknown_name_error
 from forecache.declare.loading import (
     load_nightly,
-    load_pipeline,
     load_pipelines,
     load_served,
+    load_trainable,
     load_trained,
     read_project,
 )
@@ -65,13 +65,13 @@ def resolve_pipeline_names(settings: Settings, names: Sequence[str]) -> list[str
     """The given names, each checked; those of all pipelines and real-time models if none is given."""
     if not names:
         return [*load_pipelines(settings), *read_project(settings).realtime]
-    return [load_pipeline(settings, name).name for name in dict.fromkeys(names)]
+    return [load_trainable(settings, name).name for name in dict.fromkeys(names)]
 
 
 def resolve_trained_names(settings: Settings, names: Sequence[str]) -> list[str]:
     """The given names, each checked; the names of all pipelines and models that are trained here if none is given."""
     if not names:
-        return list(read_project(settings).trained_pipelines)
+        return list(read_project(settings).trained_models)
     return [load_trained(settings, name).name for name in dict.fromkeys(names)]
 
 

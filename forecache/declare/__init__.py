@@ -30,7 +30,6 @@ from forecache.declare.models.output import (
     Text,
     Vector,
 )
-from forecache.declare.models.task import Task
 from forecache.declare.policies import Drift, Effect, Publish, Retraining
 from forecache.declare.realtime.examples import Examples
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
@@ -54,6 +53,7 @@ from forecache.declare.streams.live import Live
 from forecache.declare.streams.results import LiveRows, Table, ToTopic
 from forecache.declare.streams.stream import Stream
 from forecache.declare.streams.topic import Avro, Json, Topic
+from forecache.declare.trainable import Task, Trainable
 
 __all__ = [
     "AS_OF",
@@ -128,6 +128,7 @@ __all__ = [
     "ToTopic",
     "Topic",
     "TorchModel",
+    "Trainable",
     "Training",
     "Vector",
     "Where",

@@ -1,19 +1,16 @@
 """A pipeline: its parts, the checks that they fit together, and the names of its tables."""
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from typing import Any
 
 from forecache.base.errors import SettingsError
-from forecache.base.output_kinds import OutputSpec
 from forecache.base.table_names import (
     AS_OF,
     FEATURES,
     PREDICTIONS,
     PROVENANCE_COLUMNS,
-    REQUEST_KEY,
-    TRAINING_SET,
     check_name,
     check_unique,
 )
@@ -25,55 +22,21 @@ from forecache.declare.features.entities import Entities, check_entities, unique
 from forecache.declare.features.feature import Feature
 from forecache.declare.features.features import Features, Label, check_features_without_function
 from forecache.declare.features.view import FeatureView
-from forecache.declare.models.applied import FunctionModel, RegisteredModel, SqlModel
-from forecache.declare.models.check_training import TRAINED, check_training, not_published_error, not_trained_error
+from forecache.declare.models.check_training import check_training, not_published_error
 from forecache.declare.models.gate import Gate
-from forecache.declare.models.model import EstimatorModel, TorchModel, Training
+from forecache.declare.models.model import Training
 from forecache.declare.models.output import AnyOutput, Segment
-from forecache.declare.models.task import Task, check_outputs, task_of
+from forecache.declare.models.task import check_feature_names, check_outputs
 from forecache.declare.policies import Drift, Publish, Retraining
 from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.declare.schedules.schedule import Schedule
 from forecache.declare.served import Predictions
 from forecache.declare.sources.table_source import AnySource, check_first_day
-
-
-class PipelineTables(Predictions):
-    """Names and columns of the Delta tables of a pipeline."""
-
-    name: str
-
-    @property
-    def views(self) -> tuple[FeatureView, ...]:
-        raise NotImplementedError
-
-    @property
-    def is_joined(self) -> bool:
-        raise NotImplementedError
-
-    @property
-    def feature_table(self) -> str:
-        """Delta table: key, as_of (date, partition), features (float32)."""
-        return FEATURES + self.name if self.is_joined else self.views[0].feature_table
-
-    @property
-    def training_table(self) -> str:
-        """Delta table: key, as_of, split ("train", "validation", "test"), features (float32), label (double)."""
-        return TRAINING_SET + self.name
-
-    @property
-    def prediction_table(self) -> str:
-        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
-        return PREDICTIONS + self.name
-
-    @property
-    def challenger_table(self) -> str:
-        """Delta table of the challenger's predictions, with the prediction table's columns; it is never published."""
-        return f"{self.prediction_table}_challenger"
+from forecache.declare.trainable import AnyModel, Trainable
 
 
 @dataclass(frozen=True)
-class Pipeline(PipelineTables):
+class Pipeline(Trainable, Predictions):
     """One model, from its sources to served answers.
 
     Attributes:
@@ -99,10 +62,12 @@ class Pipeline(PipelineTables):
         owner: An e-mail address or `team:NAME`, shown at the assets in Dagster's UI; "": none.
     """
 
+    kind_name = "pipeline"
+
     name: str
     key: tuple[str, ...]
     features: Features | FeatureView | tuple[FeatureView, ...]
-    model: TorchModel | EstimatorModel | RegisteredModel | FunctionModel | SqlModel
+    model: AnyModel
     outputs: tuple[AnyOutput, ...]
     sources: tuple[AnySource, ...] = ()
     entities: Entities | None = None
@@ -123,7 +88,7 @@ class Pipeline(PipelineTables):
         owner = self.display_name
         check_fields(owner, self)
         check_name("pipeline", self.name)
-        check_outputs(owner, self)
+        check_outputs(owner, self.outputs, self.segments)
         if not self.key or (isinstance(self.features, Features) and not self.sources):
             raise SettingsError(f"{owner} has no key or no source.", remedy="Declare at least one of each.")
         if isinstance(self.features, Features):
@@ -135,39 +100,29 @@ class Pipeline(PipelineTables):
         names = [name for feature in self.feature_columns for name in feature.own_names]
         check_unique("feature", owner, [*self.key, AS_OF, *names, *(self.label.columns if self.label else ())])
         check_unique("column", owner, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
-        check_training(owner, self)
+        given = [name for name in ("retraining", "shadow") if getattr(self, name)]
+        check_training(owner, self, needed=("label", "gate"), only_trained=given)
+        if self.retraining is not None:
+            ignored = self.retraining.ignore
+            check_feature_names(f"{owner} ignores", ignored, self.feature_names, " in its retraining")
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         if self.publish is not None:
             self.publish.check_served_fields(owner, self.output_columns)
 
     @property
-    def is_of_requests(self) -> bool:
-        """True for the `training_pipeline` of a real-time model, whose rows are those of requests."""
-        return self.key == REQUEST_KEY
+    def feature_table(self) -> str:
+        """Delta table: key, as_of (date, partition), features (float32)."""
+        return FEATURES + self.name if self.is_joined else self.views[0].feature_table
 
     @property
-    def display_name(self) -> str:
-        """The name at the beginning of a message: "Pipeline 'churn'", "Realtime 'search'"."""
-        return f"{'Realtime' if self.is_of_requests else 'Pipeline'} {self.name!r}"
+    def prediction_table(self) -> str:
+        """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
+        return PREDICTIONS + self.name
 
     @property
-    def inline_name(self) -> str:
-        """The name inside a sentence: "pipeline 'churn'", "real-time model 'search'"."""
-        return f"{'real-time model' if self.is_of_requests else 'pipeline'} {self.name!r}"
-
-    @property
-    def main_output(self) -> AnyOutput:
-        """The output that the label, the gate and the drift checks are about: the first."""
-        return self.outputs[0]
-
-    @property
-    def output_specs(self) -> tuple[OutputSpec, ...]:
-        return tuple(output.spec for output in self.outputs)
-
-    @property
-    def task(self) -> Task:
-        """The task that metrics and plots are chosen by, see `task_of`."""
-        return task_of(self)
+    def challenger_table(self) -> str:
+        """Delta table of the challenger's predictions, with the prediction table's columns; it is never published."""
+        return f"{self.prediction_table}_challenger"
 
     @property
     def output_columns(self) -> tuple[str, ...]:
@@ -189,37 +144,10 @@ class Pipeline(PipelineTables):
         return self.publish
 
     @property
-    def is_trained(self) -> bool:
-        """True if the model is trained here, False if it is applied as it is."""
-        return isinstance(self.model, TRAINED)
-
-    @property
     def trained_label(self) -> Label:
-        """The label of a model that is trained here.
-
-        Raises:
-            InputError: The model is not trained here.
-        """
-        if self.label is None:
-            raise not_trained_error(self)
-        return self.label
-
-    @property
-    def trained_gate(self) -> Gate:
-        """The gate of a model that is trained here.
-
-        Raises:
-            InputError: The model is not trained here.
-        """
-        if self.gate is None:
-            raise not_trained_error(self)
-        return self.gate
-
-    @property
-    def network(self) -> TorchModel:
-        """The model of a pipeline that trains a torch network; there is no other in a torchrun worker."""
-        assert isinstance(self.model, TorchModel)
-        return self.model
+        label = super().trained_label
+        assert isinstance(label, Label)
+        return label
 
     @cached_property
     def views(self) -> tuple[FeatureView, ...]:
@@ -241,10 +169,6 @@ class Pipeline(PipelineTables):
     @property
     def feature_columns(self) -> tuple[Feature, ...]:
         return tuple(feature for view in self.views for feature in view.feature_columns)
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.feature_columns)
 
     @cached_property
     def all_sources(self) -> tuple[AnySource, ...]:
@@ -268,7 +192,7 @@ class Pipeline(PipelineTables):
     @property
     def fingerprint(self) -> str:
         """Hash of the fingerprints of all stages."""
-        return hashlib.sha256(repr(self.fingerprints).encode()).hexdigest()[:16]
+        return self.fingerprints.digest
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
@@ -276,4 +200,8 @@ class Pipeline(PipelineTables):
 
         A stage compares its hash with the recorded one to decide whether its earlier result is still current.
         """
-        return fingerprint_stages(self)
+        computed: dict[str, Any] = {"views": [view.fingerprint for view in self.views]}
+        if self.entities is not None:
+            computed["entities"] = (self.entities.columns, self.entities.compute)
+        segments = [(cut.name, cut.of, cut.bounds, cut.labels) for cut in self.segments]
+        return fingerprint_stages(self, computed, segments)

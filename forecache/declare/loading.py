@@ -24,13 +24,13 @@ from forecache.declare.checks.stream_days import stream_day_errors
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.mailings.mailing import Mailing
-from forecache.declare.models.check_training import not_trained_error
 from forecache.declare.project import Nightly, Project, Published
 from forecache.declare.project_modules import import_from_project, load_declarations
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.recommenders.recommender import Recommender
 from forecache.declare.recommenders.second_tables import SecondTable
 from forecache.declare.streams.stream import Stream
+from forecache.declare.trainable import Trainable, not_trained_error
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
@@ -124,8 +124,8 @@ def realtime_name_error(name: str) -> InputError:
     )
 
 
-def load_pipeline(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name; for a real-time model, its `training_pipeline`.
+def load_trainable(settings: Settings, name: str) -> Trainable:
+    """One pipeline or real-time model by name.
 
     Raises:
         InputError: It is a recommender or a feature view.
@@ -133,7 +133,7 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     """
     project = read_project(settings)
     if name in project.realtime:
-        return project.realtime[name].training_pipeline
+        return project.realtime[name]
     there = sorted({*project.pipelines, *project.realtime})
     found = _require_served(settings, project, name, "pipeline or real-time model", there)
     if isinstance(found, FeatureView):
@@ -146,14 +146,30 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
     return found
 
 
-def load_trained(settings: Settings, name: str) -> Pipeline:
-    """One pipeline by name whose model is trained here; for a real-time model, its `training_pipeline`.
+def load_pipeline(settings: Settings, name: str) -> Pipeline:
+    """One pipeline by name.
+
+    Raises:
+        InputError: It is a real-time model, a recommender or a feature view.
+        Others as `load_served`.
+    """
+    found = load_trainable(settings, name)
+    if not isinstance(found, Pipeline):
+        raise InputError(
+            f"{name!r} is a real-time model: it answers requests, and no as-of date of it is scored.",
+            remedy=f"`forecache releases {name}` lists what answers.",
+        )
+    return found
+
+
+def load_trained(settings: Settings, name: str) -> Trainable:
+    """One pipeline or real-time model by name whose model is trained here.
 
     Raises:
         InputError: It is a recommender or a feature view, or its model is not trained here.
         Others as `load_served`.
     """
-    found = load_pipeline(settings, name)
+    found = load_trainable(settings, name)
     if not found.is_trained:
         raise not_trained_error(found)
     return found

@@ -11,6 +11,7 @@ from forecache.declare.recommenders.recommender import Recommender
 from forecache.declare.recommenders.second_tables import SimilarItems, Vectors, second_tables_of
 from forecache.declare.sources.source import Source
 from forecache.declare.streams.stream import Stream
+from forecache.declare.trainable import Trainable
 
 Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
 Nightly = Pipeline | Recommender | FeatureView | Realtime
@@ -47,9 +48,9 @@ class Project:
         return {name: found[name] for name in sorted(found)} | self.realtime
 
     @property
-    def trained_pipelines(self) -> dict[str, Pipeline]:
-        """The pipelines whose model is trained here, by name; for a real-time model its `training_pipeline`."""
-        found = {**self.pipelines, **{name: each.training_pipeline for name, each in self.realtime.items()}}
+    def trained_models(self) -> dict[str, Trainable]:
+        """The pipelines and real-time models whose model is trained here, by name."""
+        found: dict[str, Trainable] = {**self.pipelines, **self.realtime}
         return {name: each for name, each in found.items() if each.is_trained}
 
     @property

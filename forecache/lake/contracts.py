@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import InputError
-from forecache.declare import AS_OF, Features, FeatureView, Pipeline
+from forecache.declare import AS_OF, Features, FeatureView, Pipeline, Trainable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +49,7 @@ MOST_RELEVANT = 30.0
 """The largest label of a ranking that LightGBM and XGBoost accept."""
 
 
-def require_labels(written: "pa.Table", pipeline: Pipeline) -> None:
+def require_labels(written: "pa.Table", pipeline: Trainable) -> None:
     """Refuse labels that a model cannot be trained on: null, not finite, or outside the values of their kind.
 
     Args:

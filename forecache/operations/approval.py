@@ -2,7 +2,7 @@
 
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.alias_moves import promote_version, reject_version
 from forecache.models.registry.gate.gate import run_gate
 from forecache.models.registry.gate.verdicts import GateVerdict
@@ -13,7 +13,7 @@ from forecache.operations.rollback import recover_interrupted
 
 def approve(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     *,
     version: int | None = None,
     approved: bool = True,
@@ -50,7 +50,7 @@ def approve(
 
 
 def judge_version(
-    settings: Settings, pipeline: Pipeline, *, version: int | None = None, actor: str, run_id: str = ""
+    settings: Settings, pipeline: Trainable, *, version: int | None = None, actor: str, run_id: str = ""
 ) -> GateVerdict:
     """Have the gate judge a registered version, again if its verdict is outdated; nothing is trained.
 
@@ -73,7 +73,7 @@ def judge_version(
     return run_gate(settings, pipeline, version, actor=actor, run_id=run_id)
 
 
-def _newest_waiting(settings: Settings, pipeline: Pipeline) -> int:
+def _newest_waiting(settings: Settings, pipeline: Trainable) -> int:
     waiting = [found.version for found in list_models(settings, pipeline) if found.gate == WAITING]
     if not waiting:
         raise NotFoundError(

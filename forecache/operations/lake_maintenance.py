@@ -88,7 +88,7 @@ def own_tables(each: Served | Realtime | Stream) -> Iterator[str]:
     if isinstance(each, Stream):
         yield from (each.table, each.quarantine_table)
         return
-    yield each.training_pipeline.training_table if isinstance(each, Realtime) else each.served_table
+    yield each.training_table if isinstance(each, Realtime) else each.served_table
     if isinstance(each, Realtime):
         yield REQUEST_LOG + each.name
     if isinstance(each, Pipeline):

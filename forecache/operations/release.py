@@ -84,10 +84,10 @@ def release_model(
         NotEverywhereError: It is released here, but not on the remote.
     """
     started = time.perf_counter()
-    folder, pipeline = open_releases(settings, realtime.name), realtime.training_pipeline
-    model = scoring_model(settings, pipeline, run_id=run_id)
+    folder = open_releases(settings, realtime.name)
+    model = scoring_model(settings, realtime, run_id=run_id)
     _refuse_other_features(realtime, model)
-    plan = plan_model(settings, pipeline, model)
+    plan = plan_model(settings, realtime, model)
     if plan.spec.runtime not in RUNTIMES:
         raise InputError(
             f"The model {model.uri} of {realtime.name!r} runs by {plan.spec.runtime}, which does not answer requests.",
@@ -195,7 +195,7 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
     """Refuse a champion that was trained with another transform or other views."""
     if not realtime.is_trained:
         return
-    if model.tags.get(FEATURES_TAG) != realtime.training_pipeline.fingerprints.features:
+    if model.tags.get(FEATURES_TAG) != realtime.fingerprints.features:
         raise CheckError(
             f"Model {realtime.name!r} version {model.version} was trained with another transform, other request fields "
             "or other feature views than are declared now.",

@@ -16,7 +16,7 @@ from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
-from forecache.declare import Pipeline
+from forecache.declare import Pipeline, Trainable
 from forecache.models.registry.alias_moves import close_operation, make_closing_row
 from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
 from forecache.models.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
@@ -35,7 +35,9 @@ from forecache.serve.store.replicas.sync import sync_targets
 from forecache.serve.store.store import Store, open_store
 
 
-def undo_operation(settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, *, reason: str) -> Promotion:
+def undo_operation(
+    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, *, reason: str
+) -> Promotion:
     """Move the store and the aliases back to where they were before the operation; returns the closing ledger row."""
     for version, why in store.quarantined_versions().items():
         if why == quarantine_reason(entry):
@@ -80,7 +82,7 @@ class RollbackResult:
 
 def roll_back(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     *,
     version: int | None = None,
     keep_model: bool = False,
@@ -124,7 +126,7 @@ def roll_back(
 
 def roll_back_model(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     *,
     to: int | None = None,
     keep_published: bool = False,
@@ -163,7 +165,7 @@ def roll_back_model(
 
 
 def recover_interrupted(
-    settings: Settings, pipeline: Pipeline, *, progress: Progress = no_progress
+    settings: Settings, pipeline: Trainable, *, progress: Progress = no_progress
 ) -> RollbackResult | None:
     """Finish or undo an interrupted rollback or promotion by a person; returns None if there is none.
 
@@ -178,7 +180,7 @@ def recover_interrupted(
 
 
 @contextmanager
-def _locked_store(settings: Settings, pipeline: Pipeline) -> Iterator[Store]:
+def _locked_store(settings: Settings, pipeline: Trainable) -> Iterator[Store]:
     """The pipeline's store, locked so that no other process on this machine moves its models or versions."""
     store = open_store(settings, pipeline.name)
     with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
@@ -194,18 +196,23 @@ def _model_of(store: Store, version: int) -> int | None:
 
 
 def _move_store_only(
-    settings: Settings, pipeline: Pipeline, store: Store, current: int, target: Manifest, progress: Progress
+    settings: Settings, pipeline: Trainable, store: Store, current: int, target: Manifest, progress: Progress
 ) -> RollbackResult:
     """Quarantine the current version and move the pointer to another one; the champion stays."""
     store.quarantine(current, f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}")
     store.serve_again(target.version)
     with report_replica_failure(pipeline.name, "Rolled back."):
-        return RollbackResult(target, targets=sync_targets(settings, pipeline, store, progress))
+        return RollbackResult(target, targets=_sync_published(settings, pipeline, store, progress))
+
+
+def _sync_published(settings: Settings, pipeline: Trainable, store: Store, progress: Progress) -> dict[str, Any]:
+    """Update Redis and the remote to the served version; a real-time model publishes none."""
+    return sync_targets(settings, pipeline, store, progress) if isinstance(pipeline, Pipeline) else {}
 
 
 def _begin_operation(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     store: Store,
     entry: Promotion,
     entries: Sequence[Promotion],
@@ -219,7 +226,7 @@ def _begin_operation(
 
 
 def _complete_operation(
-    settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress
+    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, progress: Progress
 ) -> RollbackResult:
     """Carry out the operation of an opening ledger row and write the closing row; every step is idempotent."""
     finish_move(settings, pipeline, entry)
@@ -242,7 +249,7 @@ def _complete_operation(
     try:
         if entry.to_published is not None:
             with report_replica_failure(pipeline.name, "Rolled back."):
-                targets = sync_targets(settings, pipeline, store, progress)
+                targets = _sync_published(settings, pipeline, store, progress)
             rollback_step("targets synced")
     finally:
         closing = close_operation(settings, pipeline, make_closing_row(entry))
@@ -251,7 +258,7 @@ def _complete_operation(
 
 
 def _resume_operation(
-    settings: Settings, pipeline: Pipeline, store: Store, entry: Promotion, progress: Progress
+    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, progress: Progress
 ) -> RollbackResult:
     try:
         assert entry.to_version is not None
@@ -262,7 +269,7 @@ def _resume_operation(
         reason = f"undone after an interruption: {gone.message}"
         closing = undo_operation(settings, pipeline, store, entry, reason=reason)
         with report_replica_failure(pipeline.name, f"The {entry.action} is undone."):
-            targets = {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)
+            targets = {} if store.pointer().serving is None else _sync_published(settings, pipeline, store, progress)
         return RollbackResult(store.current(), closing, targets, resumed=True)
     done = replace(_complete_operation(settings, pipeline, store, entry, progress), resumed=True)
     pinned = store.pointer().pinned

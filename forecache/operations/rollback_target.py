@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from forecache.base.errors import CheckError, ConflictError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.alias_moves import describe_move, make_opening_row
 from forecache.models.registry.promotions import Promotion, earlier_champions, promotions, rolled_back_versions
 from forecache.models.registry.versions.model_versions import champion, list_models, model_version, verified_folder
@@ -14,7 +14,7 @@ from forecache.serve.store.store import Store
 
 def plan_move(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     store: Store,
     *,
     model: int,
@@ -60,7 +60,7 @@ def plan_move(
     )
 
 
-def find_previous_champion(settings: Settings, pipeline: Pipeline) -> int:
+def find_previous_champion(settings: Settings, pipeline: Trainable) -> int:
     """The latest earlier champion that was not rolled back, and whose weights are not those of one that was.
 
     Raises:
@@ -81,12 +81,12 @@ def find_previous_champion(settings: Settings, pipeline: Pipeline) -> int:
     return past[0]
 
 
-def weights_by_version(settings: Settings, pipeline: Pipeline) -> dict[int, str]:
+def weights_by_version(settings: Settings, pipeline: Trainable) -> dict[int, str]:
     """The known digests of weights by version of a pipeline's model."""
     return {v.version: v.weights for v in list_models(settings, pipeline) if v.weights is not None}
 
 
-def is_same_model(settings: Settings, pipeline: Pipeline, first: int, second: int) -> bool:
+def is_same_model(settings: Settings, pipeline: Trainable, first: int, second: int) -> bool:
     """Tell if two versions are equal or have the same weights, as two machines that train at once make them."""
     weights = weights_by_version(settings, pipeline)
     return first == second or (first in weights and weights[first] == weights.get(second))

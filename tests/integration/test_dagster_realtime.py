@@ -12,7 +12,7 @@ from offered_sample import NIGHT, land_offers, shown, visits
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.declare import load_pipeline
+from forecache.declare.loading import load_trainable
 from forecache.models.registry.gate.verdicts import load_verdict
 from forecache.models.registry.versions.model_versions import champion
 from forecache.realtime.release.folder import open_releases, read_current
@@ -75,7 +75,7 @@ def test_the_first_run_trains_publishes_and_releases(home: Settings, capsys: pyt
         "taste",
     ]
     settings = home
-    version = champion(settings, offers.training_pipeline)
+    version = champion(settings, offers)
     verdict = load_verdict(version)
     assert verdict is not None
     assert verdict.passed
@@ -104,7 +104,7 @@ def test_a_second_run_does_nothing_and_a_training_releases_again(
     assert main(["models", "list", "offers", "--json"]) == 0
     (model,) = json.loads(capsys.readouterr().out)
     assert np.isfinite(model["metrics"]["ndcg@5"])
-    assert load_pipeline(home, "offers") == offers.training_pipeline
+    assert load_trainable(home, "offers") == offers
 
 
 def test_the_run_is_shown_with_its_metadata(home: Settings) -> None:

@@ -166,7 +166,7 @@ def test_some_requests_are_kept_as_they_are_sent(landed: Settings, built: Any) -
     }
     assert set(sent[0]["candidates"][0]) == {"product_id", "price"}
     assert {each["channel"] for each in sent} <= {"app", "web"}, "an empty channel is asked as its default"
-    columns = offers.training_pipeline.feature_names
+    columns = offers.feature_names
     assert columns == FEATURES
 
 
@@ -251,15 +251,15 @@ def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, 
         assert (worth, is_app) == ((2.0, 1.0) if rows[0].channel == "app" else (1.0, 0.0))
     texts = json.loads(recorded_requests_file(landed, "takers").read_bytes())
     assert set(json.loads(texts[0])) == {"household_id", "channel", "shown"}
-    trained = train(landed, takers.training_pipeline, NIGHT)
-    version = register_trained_model(landed, takers.training_pipeline, trained).details["model_version"]
-    verdict = run_gate(landed, takers.training_pipeline, version, actor="test")
+    trained = train(landed, takers, NIGHT)
+    version = register_trained_model(landed, takers, trained).details["model_version"]
+    verdict = run_gate(landed, takers, version, actor="test")
     assert np.isfinite(verdict.metrics["roc_auc"])
     assert {"calibration", "latency_ms"} <= {check.name for check in verdict.checks}
     scores = np.linspace(0.02, 0.98, 150, dtype=np.float32)
     figures, note = expected_log_performance(landed, takers, NIGHT, version, [scores[::2], scores[1::2]])
     assert (note, len(figures)) == ("", 6)
-    [model] = list_models(landed, takers.training_pipeline)
+    [model] = list_models(landed, takers)
     for row in figures:
         assert (row.pipeline, row.night, row.kind, row.model_version, row.rows) == ("takers", NIGHT, "estimate", 1, 150)
         assert row.reference_value == model.metrics.get(row.name, row.reference_value)

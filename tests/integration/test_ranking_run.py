@@ -19,7 +19,7 @@ from ranking_sample import DAYS, write_requests
 
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
-from forecache.declare import EstimatorModel, Pipeline
+from forecache.declare import EstimatorModel, Trainable
 from forecache.models.inference.encoding import encoding_of
 from forecache.models.registry.gate.gate import run_gate
 from forecache.models.registry.gate.verdicts import load_gate_plots
@@ -49,7 +49,7 @@ def trained(settings: Settings) -> StageResult:
     return train(settings, offers, NIGHT)
 
 
-def mean_ndcg(settings: Settings, pipeline: Pipeline, version: int, column: str) -> float:
+def mean_ndcg(settings: Settings, pipeline: Trainable, version: int, column: str) -> float:
     """nDCG@10 of a column over the requests of the test split, by scikit-learn."""
     from sklearn.metrics import ndcg_score
 
@@ -136,7 +136,7 @@ def test_the_report_shows_the_ranking_beside_its_baselines(settings: Settings, t
 
 
 @pytest.mark.parametrize("pipeline", [offers_xgboost, offers_by_offer], ids=lambda pipeline: pipeline.name)
-def test_other_estimators_take_the_same_road(settings: Settings, pipeline: Pipeline) -> None:
+def test_other_estimators_take_the_same_road(settings: Settings, pipeline: Trainable) -> None:
     write_requests(settings, pipeline)
     result = train(settings, pipeline, NIGHT)
     if pipeline is offers_xgboost:
@@ -148,7 +148,7 @@ def test_other_estimators_take_the_same_road(settings: Settings, pipeline: Pipel
 
 @pytest.mark.parametrize("pipeline", [weighted_offers, weighted_xgboost], ids=lambda pipeline: pipeline.name)
 def test_weights_of_requests_reach_the_ranker(
-    settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, pipeline: Trainable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = write_requests(settings, pipeline, 400)
     encoding = encoding_of(pipeline.feature_columns, {})

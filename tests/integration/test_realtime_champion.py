@@ -41,7 +41,7 @@ WEIGHTS = ((2.0, 1.0, 0.0), (2.4, 1.2, 0.0))
 
 
 def new_champion(settings: Settings, weights: tuple[float, ...]) -> int:
-    pipeline = search.training_pipeline
+    pipeline = search
     made_up = registry_sample.made_up_training(settings, pipeline, weights, training_version=2)
     training = replace(made_up, details={**made_up.details, "estimator": {"class": "none", "parameters": {}}})
     version = int(register_trained_model(settings, pipeline, training).details["model_version"])
@@ -53,7 +53,7 @@ def new_champion(settings: Settings, weights: tuple[float, ...]) -> int:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which two models were champion and were released."""
     settings = load_settings(home=tmp_path_factory.mktemp("champions") / "home")
-    write_requests(settings, search.training_pipeline)
+    write_requests(settings, search)
     with pytest.raises(NotFoundError, match="champion"):
         release_model(settings, search)
     for number, weights in enumerate(WEIGHTS, 1):
@@ -124,7 +124,7 @@ def test_what_is_not_learned_is_released_without_training(champions: Settings) -
 def test_a_model_that_is_promoted_by_hand_answers_requests(
     champions: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline = search.training_pipeline
+    pipeline = search
     made_up = registry_sample.made_up_training(champions, pipeline, (2.8, 1.4, 0.0), training_version=2)
     training = replace(made_up, details={**made_up.details, "estimator": {"class": "none", "parameters": {}}})
     assert register_trained_model(champions, pipeline, training).details["model_version"] == 3
@@ -143,7 +143,7 @@ def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
     reference, names = loaded.reference, loaded.release.features
     assert reference is not None
     assert [column.name for column in reference.columns] == [*names, "score"]
-    table, version = champion(champions, search.training_pipeline).training_table
+    table, version = champion(champions, search).training_table
     assert reference.of == f"training split of {table}@{version}"
     batches = split_batches(champions, table, version=version, split="train", columns=names)
     rows = np.concatenate([np.column_stack([batch.column(name) for name in names]) for batch in batches])

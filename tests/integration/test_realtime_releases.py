@@ -200,13 +200,13 @@ def test_a_champion_of_other_features_is_not_released(
     settings: Settings, registered: Realtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Realtime, "is_trained", True)
-    found = module.scoring_model(settings, registered.training_pipeline)
+    found = module.scoring_model(settings, registered)
     for tag in ("", "of other features"):
         other = replace(found, tags={FEATURES_TAG: tag})
         monkeypatch.setattr(module, "scoring_model", lambda *_, other=other, **__: other)
         with pytest.raises(CheckError, match="was trained with another transform"):
             release_model(settings, registered)
-    tags = {FEATURES_TAG: registered.training_pipeline.fingerprints.features}
+    tags = {FEATURES_TAG: registered.fingerprints.features}
     monkeypatch.setattr(module, "scoring_model", lambda *_, **__: replace(found, tags=tags))
     assert not release_model(settings, registered).skipped
 

@@ -8,7 +8,7 @@ from deltalake import DeltaTable, write_deltalake
 from ranked_project.pipelines.offers import offers
 
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.inference.encoding import encoding_of
 from forecache.models.registry.gate.examples import SplitExamples
 
@@ -26,7 +26,7 @@ def requests(num: int, seed: int = 5) -> SplitExamples:
     return SplitExamples(features, label, days, encoding_of(offers.feature_columns, {}), sizes=sizes.astype(np.int64))
 
 
-def write_requests(settings: Settings, pipeline: Pipeline, num: int = 1500, *, files: int = 3) -> int:
+def write_requests(settings: Settings, pipeline: Trainable, num: int = 1500, *, files: int = 3) -> int:
     """Write a training set of so many requests, half of them to train on, each whole in a file; its Delta version."""
     examples = requests(num)
     assert examples.sizes is not None

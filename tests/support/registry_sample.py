@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.tracking.runs import open_training_run
 from forecache.models.training import spec as files
 
@@ -21,7 +21,7 @@ SLIGHTLY_WORSE = (-0.03, 0.0, 0.8, 0.7, 0.8)
 USELESS = (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def write_onnx(path: Path, pipeline: Pipeline, weights: tuple[float, ...]) -> None:
+def write_onnx(path: Path, pipeline: Trainable, weights: tuple[float, ...]) -> None:
     """`sigmoid(features @ weights - 2)` for a binary label, without the sigmoid for a regression; NaN counts as 0."""
     tensors = {
         "weights": np.array(weights, np.float32).reshape(-1, 1),
@@ -48,7 +48,7 @@ def write_onnx(path: Path, pipeline: Pipeline, weights: tuple[float, ...]) -> No
 
 
 def made_up_training(
-    settings: Settings, pipeline: Pipeline, weights: tuple[float, ...], *, training_version: int
+    settings: Settings, pipeline: Trainable, weights: tuple[float, ...], *, training_version: int
 ) -> StageResult:
     """What `train` returns, for a linear model with these weights."""
     digest = hashlib.sha256(repr(weights).encode()).hexdigest()

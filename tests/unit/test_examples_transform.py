@@ -116,7 +116,7 @@ def test_more_candidates_than_may_be_asked_are_refused() -> None:
 
 @pytest.mark.parametrize("wrong", [-1.0, 0.5, 31.0, float("nan"), None])
 def test_labels_of_a_ranking_are_whole_numbers_from_0_to_30(wrong: float | None) -> None:
-    pipeline = offers.training_pipeline
+    pipeline = offers
     days = pa.array([date(2026, 1, 1)] * 3, pa.date32())
 
     def table(label: float | None) -> pa.Table:

@@ -1,9 +1,12 @@
 """What importing each surface costs: the command line and the reader stay light."""
 
+import ast
 import resource
 import subprocess
 import sys
 from pathlib import Path
+
+from forecache.base.settings import PROJECT_ROOT
 
 HEAVY = ("dagster", "pyspark", "torch", "mlflow", "great_expectations", "pandas", "pyarrow", "matplotlib", "sklearn")
 FORECACHE = Path(sys.executable).with_name("forecache")
@@ -57,3 +60,10 @@ def test_a_saved_scikit_learn_estimator_is_loaded_without_torch() -> None:
     )
     assert "sklearn" in loaded
     assert "torch" not in loaded
+
+
+def test_training_and_registry_take_every_declaration_with_a_model() -> None:
+    folders = [PROJECT_ROOT / "forecache" / name for name in ("training", "registry", "tracking")]
+    for file in (file for folder in folders for file in folder.rglob("*.py")):
+        names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+        assert not names & {"Pipeline", "Realtime"}, file

@@ -215,7 +215,6 @@ def recall_of_the_first() -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"key": ("request_id",)}, "has a ranking as its label, which compares the candidates of a request"),
         ({"model": TorchModel(nothing)}, "learns a ranking by a network, and has no loss for it"),
         ({"gate": Gate("roc_auc", {})}, "judges a ranking label by 'roc_auc'"),
         ({"gate": Gate("ndcg@0", {})}, "judges a ranking label by 'ndcg@0'"),
@@ -227,6 +226,12 @@ def test_a_declaration_that_cannot_be_judged_is_refused(change: dict[str, object
     with pytest.raises(SettingsError, match="^") as refused:
         replace(offers, **change)  # type: ignore[arg-type]
     assert message in str(refused.value)
+
+
+def test_a_ranking_of_rows_without_a_request_is_refused() -> None:
+    label = Label("taken", "ranking", 1, nothing)
+    with pytest.raises(SettingsError, match="has a ranking as its label, which compares the candidates of a request"):
+        replace(returns, label=label)
 
 
 def test_a_ranking_needs_no_baseline_but_the_random_order() -> None:

@@ -12,7 +12,6 @@ from asked_project.views import SALES, household, product
 from forecache.base.errors import InputError, NotFoundError, SettingsError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.checks.state import check_project
-from forecache.cli.commands.scoring import newest_scored
 from forecache.declare import (
     Baseline,
     Candidates,
@@ -34,7 +33,7 @@ from forecache.declare import (
     load_pipeline,
     load_realtime,
 )
-from forecache.declare.loading import load_nightly, load_served, read_project
+from forecache.declare.loading import load_nightly, load_served, load_trainable, read_project
 from forecache.models.registry.versions.model_versions import champion
 
 
@@ -161,15 +160,14 @@ def test_a_model_that_is_not_trained_has_no_training() -> None:
         search(**applied, runs="loop")
 
 
-def test_its_training_pipeline_has_the_rows_of_requests() -> None:
+def test_it_is_trained_on_rows_of_requests() -> None:
     declared = search()
-    pipeline = declared.training_pipeline
-    assert pipeline.name == "search"
-    assert pipeline.key == ("request_id", "position")
-    assert pipeline.feature_names == declared.feature_names
-    assert pipeline.publish is None
-    assert pipeline.training_table == "training_set_search"
-    assert pipeline.trained_label.columns == ("bought",)
+    assert declared.key == ("request_id", "position")
+    assert declared.group_column == "request_id"
+    assert declared.feature_names == tuple(feature.name for feature in declared.features)
+    assert declared.training_table == "training_set_search"
+    assert declared.feature_table == ""
+    assert declared.trained_label.columns == ("bought",)
     assert [source.name for source in declared.all_sources] == ["sales"]
     assert declared.views == (household, product)
     assert (declared.start, declared.end) == (SALES.start, SALES.end)
@@ -182,7 +180,7 @@ def test_fingerprints_change_with_what_they_cover() -> None:
     def changed(**changes: Any) -> tuple[bool, bool, bool]:
         other = search(**changes)
         return (
-            other.training_pipeline.fingerprints.features != declared.training_pipeline.fingerprints.features,
+            other.fingerprints.features != declared.fingerprints.features,
             other.examples_fingerprint != declared.examples_fingerprint,
             other.answers_fingerprint != declared.answers_fingerprint,
         )
@@ -210,7 +208,9 @@ def test_it_is_found_in_its_project_with_its_views(project: Settings) -> None:
     assert list(found.realtime) == ["payments", "search"]
     assert list(found.views) == ["household", "product"]
     assert load_realtime(project, "payments").output == "suspicion"
-    assert load_pipeline(project, "payments") is load_realtime(project, "payments").training_pipeline
+    assert load_trainable(project, "payments") is load_realtime(project, "payments")
+    with pytest.raises(InputError, match="'payments' is a real-time model: .* no as-of date of it is scored"):
+        load_pipeline(project, "payments")
     with pytest.raises(NotFoundError, match="no real-time model 'payment'. Did you mean 'payments'"):
         load_realtime(project, "payment")
     with pytest.raises(InputError, match="'payments' is a real-time model.*POST /v1/payments"):
@@ -296,10 +296,8 @@ def test_errors_of_label_and_gate_name_what_was_declared(changed: dict[str, Any]
 
 def test_later_errors_name_what_was_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forecache.models.registry.versions.model_versions.list_models", lambda *_: [])
-    applied = search(model=FunctionModel(transforms.suspicion), examples=None, gate=None).training_pipeline
+    applied = search(model=FunctionModel(transforms.suspicion), examples=None, gate=None)
     with pytest.raises(InputError, match="The model of real-time model 'search' is a `FunctionModel`"):
         _ = applied.trained_label
     with pytest.raises(NotFoundError, match="^Realtime 'search' has no champion yet"):
-        champion(settings, search().training_pipeline)
-    with pytest.raises(InputError, match="'search' is a real-time model: .* no as-of date of it is scored"):
-        newest_scored(settings, search().training_pipeline)
+        champion(settings, search())

@@ -28,8 +28,8 @@ def home(tmp_path: Path) -> Settings:
 
 def test_real_time_models_are_trained_and_run_by_name(home: Settings) -> None:
     project = read_project(home)
-    assert list(project.trained_pipelines) == ["offers", "takers"]
-    assert project.trained_pipelines["offers"] is project.realtime["offers"].training_pipeline
+    assert list(project.trained_models) == ["offers", "takers"]
+    assert project.trained_models["offers"] is project.realtime["offers"]
     assert project.standalone_views == {}
     assert load_nightly(home, "offers") is project.realtime["offers"]
     assert load_trained(home, "offers").training_table == "training_set_offers"

@@ -59,7 +59,7 @@ def test_a_log_that_cannot_be_is_refused_when_it_is_declared(log: dict[str, obje
 def test_a_log_changes_what_is_released_and_not_what_is_trained() -> None:
     one, other = model(Log("household_id")), model(Log("household_id", sample=0.5))
     assert one.answers_fingerprint != other.answers_fingerprint
-    assert one.training_pipeline.fingerprint == other.training_pipeline.fingerprint
+    assert one.fingerprints == other.fingerprints
 
 
 def test_the_sample_holds_its_share_of_the_keys_and_a_growing_one_keeps_them() -> None:

@@ -104,8 +104,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
     started = time.perf_counter()
     current = settings()
     pipelines = [load_nightly(current, name) for name in resolve_nightly_names(current, names)]
-    modelled = [each.training_pipeline if isinstance(each, Realtime) else each for each in pipelines]
-    trained = [pipeline for pipeline in modelled if isinstance(pipeline, Pipeline) and pipeline.is_trained]
+    trained = [each for each in pipelines if isinstance(each, (Pipeline, Realtime)) and each.is_trained]
     with StageProgress() as progress:
         stages = land_demo_data(current, progress=progress.update)
         for stage in stages:
@@ -122,7 +121,7 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         progress.update("writing the report")
         predicting = [each for each in pipelines if not isinstance(each, (FeatureView, Realtime))]
         fitted = [pipeline for pipeline in pipelines if isinstance(pipeline, Recommender)]
-        reported: list[Pipeline | Recommender] = [*trained, *fitted]
+        reported: list[Pipeline | Realtime | Recommender] = [*trained, *fitted]
         reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in reported}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
@@ -199,7 +198,9 @@ def _limit(pipeline: Pipeline | Recommender) -> int | None:
     return _MOST_ITEMS if isinstance(pipeline, Recommender) else None
 
 
-def _write_report(settings: Settings, pipeline: Pipeline | Recommender, stages: list[StageResult], night: date) -> str:
+def _write_report(
+    settings: Settings, pipeline: Pipeline | Realtime | Recommender, stages: list[StageResult], night: date
+) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
     from forecache.models.registry.report.model_report import write_report
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import click
 
 from forecache.base.errors import CheckError
-from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_pipeline, settings
+from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion
 from forecache.cli.dagster_events import actor, show_in_dagster
 from forecache.cli.output import format_cell, print_json, show_table, wants_json
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
-    from forecache.declare import Pipeline
+    from forecache.declare import Trainable
     from forecache.models.registry.gate.verdicts import GateVerdict
 
 
@@ -38,11 +38,11 @@ def models() -> None:
 def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), their gate verdicts, and the champion."""
     from forecache.cli.runner import resolve_pipeline_names
-    from forecache.declare import load_pipeline
+    from forecache.declare.loading import load_trainable
     from forecache.models.registry.applied.pipeline_models import models_of
 
     current = settings()
-    declared = [load_pipeline(current, name) for name in resolve_pipeline_names(current, pipelines)]
+    declared = [load_trainable(current, name) for name in resolve_pipeline_names(current, pipelines)]
     found = [(pipeline, version) for pipeline in declared for version in models_of(current, pipeline)]
     if wants_json():
         print_json([version.as_dict() for _, version in found])
@@ -84,7 +84,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     from forecache.models.registry.versions.model_versions import CHAMPION, model_version
     from forecache.operations.rollback import recover_interrupted
 
-    current, declared = load_trained_pipeline(pipeline)
+    current, declared = load_trained_model(pipeline)
     recover_interrupted(current, declared)
     judged_now = model_version(current, declared, version).gate == "pending"
     if judged_now:
@@ -112,7 +112,7 @@ def judge(pipeline: str, version: int) -> None:
     """
     from forecache.models.registry.versions.model_versions import CHAMPION, model_version
 
-    current, declared = load_trained_pipeline(pipeline)
+    current, declared = load_trained_model(pipeline)
     verdict = _judge(current, declared, version)
     judged = model_version(current, declared, version)
     if wants_json():
@@ -132,7 +132,7 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     from forecache.models.registry.versions.model_versions import model_version
     from forecache.operations.approval import approve
 
-    current, declared = load_trained_pipeline(pipeline)
+    current, declared = load_trained_model(pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
     show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
     if wants_json():
@@ -149,7 +149,7 @@ def diff(pipeline: str, first: int, second: int) -> None:
     """Show the differences between versions FIRST and SECOND of PIPELINE's model: metrics, data, code, parameters."""
     from forecache.models.registry.alias_moves import diff_models
 
-    changed = diff_models(*load_trained_pipeline(pipeline), first, second)
+    changed = diff_models(*load_trained_model(pipeline), first, second)
     if wants_json():
         print_json({name: {"first": one, "second": other} for name, (one, other) in changed.items()})
         return
@@ -158,7 +158,7 @@ def diff(pipeline: str, first: int, second: int) -> None:
     show_table(columns, rows, caption="" if rows else "nothing differs")
 
 
-def _judge(current: "Settings", pipeline: "Pipeline", version: int) -> "GateVerdict":
+def _judge(current: "Settings", pipeline: "Trainable", version: int) -> "GateVerdict":
     from forecache.operations.approval import judge_version
 
     verdict = judge_version(current, pipeline, version=version, actor=actor())

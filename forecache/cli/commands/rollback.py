@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from forecache.base.errors import CheckError
-from forecache.cli.base import command, load_trained_pipeline, settings
+from forecache.cli.base import command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, print_served
 from forecache.cli.dagster_events import actor, show_despite_replica_failure, show_in_dagster
@@ -85,7 +85,7 @@ def model_rollback(pipeline: str, to: int | None, model_only: bool, reason: str)
     from forecache.operations.rollback import roll_back_model
     from forecache.serve.store import open_store
 
-    current, declared = load_trained_pipeline(pipeline)
+    current, declared = load_trained_model(pipeline)
     with show_despite_replica_failure(current, pipeline, reason), StageProgress() as progress:
         done = roll_back_model(
             current,

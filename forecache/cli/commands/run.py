@@ -33,7 +33,7 @@ def _run_job(names: tuple[str, ...], nights: tuple[date, date] | None, job: Job,
         pipelines = (resolve_trained_names if job == "training" else resolve_nightly_names)(current, names)
     else:
         project = read_project(current)
-        pipelines = list(project.trained_pipelines if job == "training" else project.nightly)
+        pipelines = list(project.trained_models if job == "training" else project.nightly)
         # A pipeline that cannot be loaded does not run, which must not look like success.
         failures |= project.broken
         if not pipelines and not failures and project.nightly:
@@ -106,9 +106,9 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
     if registered:
         from forecache.cli.model_figures import collect_verdicts, show_models
-        from forecache.declare import load_pipeline
+        from forecache.declare.loading import load_trainable
 
-        pipelines = [load_pipeline(current, name) for name in registered]
+        pipelines = [load_trainable(current, name) for name in registered]
         show_models(collect_verdicts(current, pipelines, versions=registered))
 
 

@@ -5,33 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.base.errors import InputError, NotFoundError
-from forecache.cli.base import DateParam, command, load_trained_pipeline
+from forecache.base.errors import NotFoundError
+from forecache.cli.base import DateParam, command, load_trained_model, load_trained_pipeline
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
-    from forecache.declare import Pipeline
+    from forecache.declare import Pipeline, Trainable
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 _NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
 
 
-def require_scored(pipeline: "Pipeline") -> None:
-    """Refuse a real-time model, which answers requests."""
-    if pipeline.is_of_requests:
-        raise InputError(
-            f"{pipeline.name!r} is a real-time model: it answers requests, and no as-of date of it is scored.",
-            remedy=f"`forecache releases {pipeline.name}` lists what answers.",
-        )
-
-
 def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
     from forecache.lake.ledger import newest_night
 
-    require_scored(pipeline)
     newest = newest_night(current, "score", pipeline.name)
     if newest is None:
         raise NotFoundError(
@@ -60,7 +50,7 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
     if stop == (version is not None):
         raise click.UsageError("Give a VERSION or --stop.")
-    current, declared = load_trained_pipeline(pipeline)
+    current, declared = load_trained_model(pipeline)
     named = dismiss_challenger(current, declared) if version is None else name_challenger(current, declared, version)
     if named is not None:
         show_in_dagster(current, f"model_{pipeline}", {"challenger": version})
@@ -74,7 +64,11 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
         click.echo(f"Model {pipeline} {named.version} is the challenger.{_next_scoring_text(declared)}")
 
 
-def _next_scoring_text(pipeline: "Pipeline") -> str:
+def _next_scoring_text(pipeline: "Trainable") -> str:
+    from forecache.declare import Pipeline
+
+    if not isinstance(pipeline, Pipeline):
+        return ""
     if pipeline.shadow:
         return " The next run scores it together with the champion."
     return f" `forecache shadow {pipeline.name}` scores it; with `shadow=True` declared every nightly run does."
@@ -95,7 +89,6 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     from forecache.scoring.challenger.shadow import score_shadow
 
     current, declared = load_trained_pipeline(pipeline)
-    require_scored(declared)
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
     if challenger is None:
         raise NotFoundError(

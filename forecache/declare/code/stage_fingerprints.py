@@ -1,24 +1,27 @@
 """One hash for each stage of the parts of a declaration that it reads: if they are equal, no such part has changed."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.output_kinds import OutputSpec
 from forecache.declare.code.fingerprint import fingerprint
+from forecache.declare.features.features import Label
 from forecache.declare.models.applied import RegisteredModel
 from forecache.declare.models.model import EstimatorModel
 
 if TYPE_CHECKING:
-    from forecache.declare.declaration import Pipeline
+    from forecache.declare.trainable import Trainable
 
 
 @dataclass(frozen=True)
 class Fingerprints:
     """Hashes of the parts of a declaration that each stage reads.
 
-    If a pipeline trains no model, `training_set` is "" and `training` is the hash of the declared model. Inputs that a
-    stage reads from a table, such as features in training, are covered by the table's Delta version. `Pipeline` hashes
-    the `repr` of this class: its name and its fields must not change.
+    If no model is trained, `training_set` is "" and `training` is the hash of the declared model. Inputs that a stage
+    reads from a table, such as features in training, are covered by the table's Delta version. `digest` hashes the
+    `repr` of this class: its name and its fields must not change.
     """
 
     features: str
@@ -26,45 +29,50 @@ class Fingerprints:
     training: str
     scoring: str
 
+    @property
+    def digest(self) -> str:
+        """Hash of all of them."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
-def fingerprint_stages(pipeline: "Pipeline") -> Fingerprints:
-    """Compute the hashes of a pipeline.
+
+def fingerprint_stages(
+    declared: "Trainable", computed: Mapping[str, Any], segments: Sequence[Any] = ()
+) -> Fingerprints:
+    """Compute the hashes of a declaration.
+
+    Args:
+        computed: Everything that its features are computed by, by name.
+        segments: Values of the segments that are cut from its outputs.
 
     Raises:
         SettingsError: The declaration holds a value that cannot be compared between two runs.
     """
-    views, entities = [view.fingerprint for view in pipeline.views], pipeline.entities
-    joined = {"entities": (entities.columns, entities.compute)} if entities else {}
-    rows: dict[str, Any] = {"key": pipeline.key, "features": pipeline.feature_names}
+    rows: dict[str, Any] = {"key": declared.key, "features": declared.feature_names}
     # The names of a registered model's outputs belong to the declaration, not to the model.
-    returns = {"returns": pipeline.model.returns} if isinstance(pipeline.model, RegisteredModel) else {}
-    training_set, training = _fingerprint_training(pipeline, {**rows, **joined, "views": views})
+    returns = {"returns": declared.model.returns} if isinstance(declared.model, RegisteredModel) else {}
+    training_set, training = _fingerprint_training(declared, {**rows, **computed})
     return Fingerprints(
-        features=fingerprint(**rows, **joined, views=views),
+        features=fingerprint(**rows, **computed),
         training_set=training_set,
         training=training,
-        scoring=fingerprint(
-            **rows,
-            **returns,
-            outputs=list(pipeline.output_specs),
-            segments=[(cut.name, cut.of, cut.bounds, cut.labels) for cut in pipeline.segments],
-        ),
+        scoring=fingerprint(**rows, **returns, outputs=list(declared.output_specs), segments=list(segments)),
     )
 
 
-def _fingerprint_training(pipeline: "Pipeline", rows: dict[str, Any]) -> tuple[str, str]:
+def _fingerprint_training(declared: "Trainable", rows: dict[str, Any]) -> tuple[str, str]:
     """The hashes of the training set and of the training; without a label, "" and the hash of the model."""
-    label, model = pipeline.label, pipeline.model
+    label, model = declared.label, declared.model
     if label is None:
         return "", fingerprint(model=model)
-    classes = pipeline.output_specs[0].classes  # the training set is checked against them
-    described = (label.name, label.kind, label.horizon_days, label.compute, label.weight, classes)
-    return fingerprint(**rows, label=described, split=pipeline.training.split), fingerprint(
-        features=[feature.training_inputs for feature in pipeline.feature_columns],
+    classes = declared.output_specs[0].classes  # the training set is checked against them
+    horizon_days = label.horizon_days if isinstance(label, Label) else None
+    described = (label.name, label.kind, horizon_days, label.compute, label.weight, classes)
+    return fingerprint(**rows, label=described, split=declared.training.split), fingerprint(
+        features=[feature.training_inputs for feature in declared.feature_columns],
         label=(label.name, label.kind, label.weight),
-        outputs=[_drop_serving_limits(output) for output in pipeline.output_specs],
+        outputs=[_drop_serving_limits(output) for output in declared.output_specs],
         model=model,
-        training=_training_inputs(pipeline),
+        training=_training_inputs(declared),
     )
 
 
@@ -73,6 +81,6 @@ def _drop_serving_limits(output: OutputSpec) -> OutputSpec:
     return replace(output, minimum=None, maximum=None, top=None)
 
 
-def _training_inputs(pipeline: "Pipeline") -> Any:
+def _training_inputs(declared: "Trainable") -> Any:
     """The parts of `Training` that the trained model depends on: for an estimator the seed alone."""
-    return pipeline.training.seed if isinstance(pipeline.model, EstimatorModel) else pipeline.training
+    return declared.training.seed if isinstance(declared.model, EstimatorModel) else declared.training

@@ -1,42 +1,24 @@
-"""The task of a pipeline, by its label and main output, and the checks that outputs and gate fit it."""
+"""Check that the outputs and the gate of a declaration fit the task of its model."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
 
 from forecache.base.errors import SettingsError
 from forecache.declare.checks.fields import check_value
-from forecache.declare.models.applied import RegisteredModel
 from forecache.declare.models.gate import METRICS, Gate, rank_cutoff
 from forecache.declare.models.model import EstimatorModel, TorchModel
-from forecache.declare.models.output import Classes, Output, Quantiles, Vector
-
-if TYPE_CHECKING:
-    from forecache.declare.declaration import Pipeline
-
-Task = Literal["binary", "regression", "multiclass", "quantiles", "ranking"]
+from forecache.declare.models.output import AnyOutput, Classes, Output, Quantiles, Segment, Vector
+from forecache.declare.trainable import Trainable
 
 
-def task_of(pipeline: "Pipeline") -> Task:
-    """The label's kind, or "quantiles" if quantiles of a regression's label are learned.
-
-    For a registered model with floors, the kind of label that has their metrics.
-    """
-    if isinstance(pipeline.main_output, Quantiles):
-        return "quantiles"
-    if isinstance(pipeline.model, RegisteredModel) and pipeline.model.floors:
-        kind = pipeline.model.kind
-        return "multiclass" if isinstance(pipeline.main_output, Classes) else kind
-    return pipeline.trained_label.kind
-
-
-def check_outputs(owner: str, pipeline: "Pipeline") -> None:
-    """Refuse a pipeline without outputs, and segments of no output that is a number.
+def check_outputs(owner: str, outputs: Sequence[AnyOutput], segments: Sequence[Segment]) -> None:
+    """Refuse a declaration without outputs, and segments of no output that is a number.
 
     Raises:
         SettingsError: With the segment.
     """
-    check_value(owner, "outputs", pipeline.outputs, bool(pipeline.outputs), "Declare one or more.")
-    for segment in pipeline.segments:
-        numbers = [column for output in pipeline.output_specs for column in output.numbers]
+    check_value(owner, "outputs", outputs, bool(outputs), "Declare one or more.")
+    numbers = [column for output in outputs for column in output.spec.numbers]
+    for segment in segments:
         if segment.of not in numbers or len(segment.labels) != len(segment.bounds) + 1:
             of = f"`of` is {' or '.join(map(repr, numbers))}" if numbers else "Declare an output that is a number"
             raise SettingsError(
@@ -46,31 +28,31 @@ def check_outputs(owner: str, pipeline: "Pipeline") -> None:
             )
 
 
-def check_training_outputs(owner: str, pipeline: "Pipeline") -> None:
+def check_training_outputs(owner: str, declared: Trainable) -> None:
     """Refuse outputs that the model cannot be trained for.
 
     Raises:
         SettingsError: With the output, and the outputs that would fit.
     """
-    main, others, kind = pipeline.main_output, pipeline.outputs[1:], pipeline.trained_label.kind
+    main, others, kind = declared.main_output, declared.outputs[1:], declared.trained_label.kind
     wanted = {"multiclass": (Classes,), "regression": (Output, Quantiles)}.get(kind, (Output,))
     if not isinstance(main, wanted):
         raise SettingsError(
             f"{owner} has a {kind} label and the first output {main.name!r}, which is of {type(main).__name__}.",
             remedy=f"The first is what is learned of the label: {' or '.join(each.__name__ for each in wanted)}.",
         )
-    if kind == "ranking" and not pipeline.is_of_requests:
+    if kind == "ranking" and not declared.group_column:
         raise SettingsError(
             f"{owner} has a ranking as its label, which compares the candidates of a request.",
             remedy="Declare a `Realtime` model with `candidates`, or a `Recommender`.",
         )
-    if kind == "ranking" and isinstance(pipeline.model, TorchModel) and not (pipeline.model.loss or pipeline.model.fit):
+    if kind == "ranking" and isinstance(declared.model, TorchModel) and not (declared.model.loss or declared.model.fit):
         raise SettingsError(
             f"{owner} learns a ranking by a network, and has no loss for it.",
             remedy="Declare a loss of each candidate, `TorchModel(loss=...)`, a training of your own, `fit=...`, or a "
             "ranker: EstimatorModel.",
         )
-    if others and isinstance(pipeline.model, EstimatorModel):
+    if others and isinstance(declared.model, EstimatorModel):
         raise SettingsError(
             f"{owner} has the output {others[0].name!r} beside {main.name!r}, and its model is an estimator.",
             remedy="An estimator returns the first output only: remove the others, or train a torch network.",
@@ -81,19 +63,19 @@ def check_training_outputs(owner: str, pipeline: "Pipeline") -> None:
                 f"{owner} has the output {output.name!r} of {type(output).__name__}, which no network is trained for.",
                 remedy="Beside the first output, a network returns numbers and vectors: Output and Vector.",
             )
-    if kind != "regression" and isinstance(pipeline.model, TorchModel):
+    if kind != "regression" and isinstance(declared.model, TorchModel):
         rule = f"log1p is for a regression; a {kind} label takes 'identity'."
-        check_value(owner, "model.target", pipeline.model.target, pipeline.model.target == "identity", rule)
+        check_value(owner, "model.target", declared.model.target, declared.model.target == "identity", rule)
 
 
-def check_gate(owner: str, pipeline: "Pipeline") -> None:
-    """Refuse a gate whose metrics, baselines or slices do not fit the pipeline's task and features.
+def check_gate(owner: str, declared: Trainable) -> None:
+    """Refuse a gate whose metrics, baselines or slices do not fit the task and features.
 
     Raises:
         SettingsError: With the metric, the baseline or the feature.
     """
-    gate, task = pipeline.trained_gate, task_of(pipeline)
-    features = pipeline.feature_names
+    gate, task = declared.trained_gate, declared.task
+    features = declared.feature_names
     if task == "ranking":
         _check_ranking_gate(owner, gate)
     if task in ("multiclass", "quantiles"):
@@ -107,7 +89,7 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
             f"{owner} has a {task} label and no baseline in its gate.",
             remedy="Declare the feature that a model has to beat: Gate(baseline=Baseline(...)).",
         )
-    numeric = {feature.name for feature in pipeline.feature_columns if feature.is_numeric}
+    numeric = {feature.name for feature in declared.feature_columns if feature.is_numeric}
     for baseline in gate.baselines:
         if baseline.feature not in features:
             raise SettingsError(
@@ -130,15 +112,16 @@ def check_gate(owner: str, pipeline: "Pipeline") -> None:
                 f"{owner} judges a {task} label by {name!r} in its gate, which is no metric of it.",
                 remedy=f"Those are {', '.join(known)}.",
             )
-    ignored = pipeline.retraining.ignore if pipeline.retraining else ()
-    for about, columns in (("slices its gate by", gate.slices), ("ignores", ignored)):
-        for column in columns:
-            if column not in features:
-                where = " in its retraining" if about == "ignores" else ""
-                raise SettingsError(
-                    f"{owner} {about} {column!r}{where}, which is not a feature.",
-                    remedy=f"Its features are {', '.join(features)}.",
-                )
+    check_feature_names(f"{owner} slices its gate by", gate.slices, features)
+
+
+def check_feature_names(use: str, names: Sequence[str], features: Sequence[str], where: str = "") -> None:
+    """Refuse names that are no features."""
+    for name in names:
+        if name not in features:
+            raise SettingsError(
+                f"{use} {name!r}{where}, which is not a feature.", remedy=f"Its features are {', '.join(features)}."
+            )
 
 
 def _check_ranking_gate(owner: str, gate: Gate) -> None:

@@ -9,6 +9,7 @@ from forecache.base.table_names import (
     AS_OF,
     EVENT_TIMESTAMP,
     POSITION,
+    PROVENANCE_COLUMNS,
     REQUEST_ID,
     check_column,
     check_name,
@@ -18,8 +19,8 @@ from forecache.declare.checks.fields import check_least, check_value
 from forecache.declare.checks.importable import check_arguments, check_importable
 from forecache.declare.checks.keys import key_types
 from forecache.declare.models.applied import FunctionModel
-from forecache.declare.models.check_training import TRAINED
-from forecache.declare.models.model import TorchModel, Training
+from forecache.declare.models.check_training import check_training
+from forecache.declare.models.model import EstimatorModel, TorchModel
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
 from forecache.declare.realtime.lookup import Lookup
 
@@ -68,6 +69,7 @@ def _check_names(owner: str, model: "Realtime") -> None:
     of_examples = model.examples.columns if model.examples else ()
     check_unique("feature", owner, [*OWN_COLUMNS, *of_examples, *model.feature_names])
     check_unique("column of the examples", owner, [*OWN_COLUMNS, *of_examples, *(f.name for f in model.all_fields)])
+    check_unique("column", owner, [*model.key, AS_OF, model.output, *PROVENANCE_COLUMNS])
     if model.candidates is not None:
         check_unique("field", owner, [model.candidates.name, *(each.name for each in model.request)])
 
@@ -160,20 +162,9 @@ def stored_values_of(ladder: Sequence[Rung]) -> Iterable[Stored]:
 
 
 def _check_model(owner: str, model: "Realtime") -> None:
-    kind = f"a `{type(model.model).__name__}`"
-    if isinstance(model.model, TRAINED):
-        for name in ("examples", "gate"):
-            if getattr(model, name) is None:
-                raise SettingsError(f"{owner} trains {kind} and has no {name}.", remedy=f"Declare its {name}.")
+    if isinstance(model.model, (TorchModel, EstimatorModel)):
         arguments = ("num_features",) if isinstance(model.model, TorchModel) else ()
         check_arguments(f"{owner}, in its model,", "build", model.model.build, *arguments)
-    else:
-        given = [name for name in ("examples", "gate") if getattr(model, name) is not None]
-        given += ["training"] if model.training != Training() else []
-        if given:
-            raise SettingsError(
-                f"{owner} declares {given[0]!r}, and its model, {kind}, is not trained here.", remedy="Leave it out."
-            )
     if model.examples is not None and model.examples.kind == "ranking" and model.candidates is None:
         raise SettingsError(
             f"{owner} learns a ranking and has no candidates to rank.",
@@ -181,3 +172,4 @@ def _check_model(owner: str, model: "Realtime") -> None:
         )
     rule = "A function can hang: leave `runs` out, and it runs in a process that can be abandoned."
     check_value(owner, "runs", model.runs, not (isinstance(model.model, FunctionModel) and model.runs == "loop"), rule)
+    check_training(owner, model, needed=("examples", "gate"))

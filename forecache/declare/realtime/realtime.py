@@ -1,23 +1,23 @@
 """A real-time model: its request, look-ups, transform, model, and fallbacks for when the model cannot answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from forecache.base.table_names import POSITION, REQUEST_ID
 from forecache.declare.checks.fields import check_fields
 from forecache.declare.checks.importable import import_path_of
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.declare.declaration import Pipeline
+from forecache.declare.code.stage_fingerprints import Fingerprints, fingerprint_stages
 from forecache.declare.features.entities import unique_sources
 from forecache.declare.features.feature import Feature
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.applied import FunctionModel, RegisteredModel
-from forecache.declare.models.check_training import TRAINED, not_trained_error
 from forecache.declare.models.gate import Gate
 from forecache.declare.models.model import EstimatorModel, TorchModel, Training
-from forecache.declare.realtime.as_pipeline import build_training_pipeline
+from forecache.declare.models.output import Output
 from forecache.declare.realtime.check_realtime import check_realtime
 from forecache.declare.realtime.examples import Examples
 from forecache.declare.realtime.ladder import Rung
@@ -25,13 +25,16 @@ from forecache.declare.realtime.log import Log
 from forecache.declare.realtime.lookup import Lookup
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.rollout import Rollout
-from forecache.declare.schedules.as_of import first_as_of, last_as_of
+from forecache.declare.schedules.as_of import last_as_of
 from forecache.declare.schedules.schedule import Schedule
 from forecache.declare.sources.table_source import AnySource
+from forecache.declare.trainable import ExampleLabel, Trainable, not_trained_error
+
+_FIRST_DAY = date(2000, 1, 1)  # of a model without sources
 
 
 @dataclass(frozen=True)
-class Realtime:
+class Realtime(Trainable):
     """A model in the path of a request: `POST /v1/<name>` answers within a deadline.
 
     Attributes:
@@ -56,6 +59,11 @@ class Realtime:
         log: The request log in the lake; None: answers are not logged.
         rollout: The steps in which a new release takes over, judged by the log; None: at once.
     """
+
+    kind_name = "real-time model"
+    group_column = REQUEST_ID
+    key: ClassVar[tuple[str, ...]] = (REQUEST_ID, POSITION)
+    feature_table: ClassVar[str] = ""
 
     name: str
     request: tuple[RequestField, ...]
@@ -82,10 +90,8 @@ class Realtime:
     owner: str = ""
 
     def __post_init__(self) -> None:
-        owner = f"Realtime {self.name!r}"
-        check_fields(owner, self)
-        check_realtime(owner, self)
-        assert self.training_pipeline  # in which label, gate and schedule are checked
+        check_fields(self.display_name, self)
+        check_realtime(self.display_name, self)
 
     @property
     def all_fields(self) -> tuple[RequestField, ...]:
@@ -93,8 +99,17 @@ class Realtime:
         return self.request + (self.candidates.fields if self.candidates else ())
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.features)
+    def feature_columns(self) -> tuple[Feature, ...]:
+        return self.features
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output(self.output),)
+
+    @cached_property
+    def label(self) -> ExampleLabel | None:
+        of = self.examples
+        return None if of is None else ExampleLabel(of.label, of.kind, of.compute, of.weight)
 
     @property
     def transform_path(self) -> str:
@@ -114,11 +129,6 @@ class Realtime:
         return True
 
     @property
-    def is_trained(self) -> bool:
-        """True if the model is trained here, False if it is applied as it is."""
-        return isinstance(self.model, TRAINED)
-
-    @property
     def trained_examples(self) -> Examples:
         """The examples of a model that is trained here.
 
@@ -126,7 +136,7 @@ class Realtime:
             InputError: The model is not trained here.
         """
         if self.examples is None:
-            raise not_trained_error(self.training_pipeline)
+            raise not_trained_error(self)
         return self.examples
 
     @property
@@ -149,7 +159,8 @@ class Realtime:
     @property
     def start(self) -> date:
         """First as-of date."""
-        return first_as_of(self.schedule, self.all_sources or self.training_pipeline.sources)
+        starts = [source.start for source in self.all_sources if source.start]
+        return self.schedule.first_as_of_from(max(starts, default=_FIRST_DAY))
 
     @property
     def end(self) -> date | None:
@@ -157,9 +168,17 @@ class Realtime:
         return last_as_of(self.schedule, self.all_sources)
 
     @cached_property
-    def training_pipeline(self) -> Pipeline:
-        """The model as a pipeline whose rows are those of requests, for training, registry and gate."""
-        return build_training_pipeline(self)
+    def fingerprints(self) -> Fingerprints:
+        """Hashes of the parts of the declaration that features, training set, training and scoring depend on."""
+        return fingerprint_stages(
+            self,
+            {
+                "computed": [feature.computation_inputs for feature in self.features],
+                "transform": self.transform,
+                "fields": [replace(each, description="") for each in self.all_fields],
+                "contracts": self.contracts,
+            },
+        )
 
     @cached_property
     def examples_fingerprint(self) -> str:
@@ -171,7 +190,7 @@ class Realtime:
         of = self.trained_examples
         days = (of.train_days, of.validation_days, of.test_days, of.horizon_days, of.history_days)
         examples = (of.compute, of.label, of.kind, of.weight, days, of.from_log)
-        return fingerprint(features=self.training_pipeline.fingerprints.features, examples=examples)
+        return fingerprint(features=self.fingerprints.features, examples=examples)
 
     @cached_property
     def answers_fingerprint(self) -> str:
@@ -181,7 +200,7 @@ class Realtime:
             SettingsError: As `examples_fingerprint`.
         """
         return fingerprint(
-            features=self.training_pipeline.fingerprints.features,
+            features=self.fingerprints.features,
             request=(self.request, self.candidates),
             lookups=[(each.called, each.view.name, each.max_age_h) for each in self.lookups],
             output=self.output,
@@ -195,4 +214,4 @@ class Realtime:
     def fingerprint(self) -> str:
         """Hash of the whole declaration."""
         examples = self.examples_fingerprint if self.examples else ""
-        return fingerprint(all=(self.answers_fingerprint, self.training_pipeline.fingerprint, examples, self.rollout))
+        return fingerprint(all=(self.answers_fingerprint, self.fingerprints.digest, examples, self.rollout))

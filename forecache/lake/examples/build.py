@@ -65,12 +65,12 @@ def build_examples(
         InputError: A night, split, request or label is not valid, or the transform fails. The table is unchanged.
     """
     stage = Stage(settings, STAGE, realtime.name, run_id)
-    pins, pipeline = Pins(settings), realtime.training_pipeline
+    pins = Pins(settings)
     require_within(realtime, [night])
     days = request_days(realtime, night)
     for source in realtime.trained_examples.sources:
         require_delivered(settings, source, [night], pins=pins)
-    with hold_table_lock(settings, pipeline.training_table, run_id, progress):
+    with hold_table_lock(settings, realtime.training_table, run_id, progress):
 
         def build() -> StageOutcome:
             progress(f"training set of {realtime.name} as of {night}", None)
@@ -124,34 +124,32 @@ def _build(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    pipeline = realtime.training_pipeline
     requests = request_rows(spark, settings, realtime, days, pins=pins).persist()
     try:
         files = max(_LEAST_FILES, -(-requests.count() // _ROWS_OF_A_FILE))
         looked_up = look_up(spark, settings, realtime, requests, pins=pins, progress=progress)
         frame = transform_requests(looked_up, realtime, files=files)
         progress(f"transforming the requests of {realtime.name}", None)
-        schema, written_files = write_frame(frame, settings, pipeline.training_table, fit=False)
+        schema, written_files = write_frame(frame, settings, realtime.training_table, fit=False)
         written = _read_labels(settings, realtime, written_files)
-        require_labels(written, pipeline)
+        require_labels(written, realtime)
         details = _details(realtime, days, written)
-        version = replace_table(settings, pipeline.training_table, schema, written_files, run_id=run_id)
+        version = replace_table(settings, realtime.training_table, schema, written_files, run_id=run_id)
         record_requests(settings, realtime, requests)
     finally:
         requests.unpersist()
     sources = [*realtime.trained_examples.sources, *(source for view in realtime.views for source in view.sources)]
-    return StageOutcome(written.num_rows, {**details, **pins.details(sources)}, pipeline.training_table, version)
+    return StageOutcome(written.num_rows, {**details, **pins.details(sources)}, realtime.training_table, version)
 
 
 def _read_labels(settings: Settings, realtime: Realtime, files: Sequence[DataFile]) -> "pa.Table":
     """`request_id`, `split`, `as_of` and the label of every row of a training set's files."""
     import pyarrow as pa
 
-    pipeline = realtime.training_pipeline
     labels = [pa.field(name, pa.float64()) for name in realtime.trained_examples.columns]
     schema = pa.schema([(REQUEST_ID, pa.string()), ("split", pa.string()), (AS_OF, pa.date32()), *labels])
-    filesystem = place_of(settings, pipeline.training_table).open()
-    return pa.Table.from_batches(read_file_rows(filesystem, pipeline.training_table, files, schema), schema)
+    filesystem = place_of(settings, realtime.training_table).open()
+    return pa.Table.from_batches(read_file_rows(filesystem, realtime.training_table, files, schema), schema)
 
 
 def _details(realtime: Realtime, days: Mapping[str, Sequence[date]], written: "pa.Table") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.contracts import class_order
@@ -28,7 +28,7 @@ def count_split(settings: Settings, table: str, *, version: int, split: str) -> 
     return int(dataset.count_rows(filter=ds.field(_SPLIT) == split))
 
 
-def training_classes(settings: Settings, pipeline: Pipeline, *, version: int, table: str = "") -> tuple[str, ...]:
+def training_classes(settings: Settings, pipeline: Trainable, *, version: int, table: str = "") -> tuple[str, ...]:
     """The classes of a training set's label at a version, in the order of a model's probabilities; () for a number."""
     if pipeline.trained_label.kind != "multiclass":
         return ()

@@ -10,7 +10,7 @@ from typing import Any
 
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.aliases import end_challenge, finish_move, reconcile_aliases
 from forecache.models.registry.gate.verdicts import outdated_reason
 from forecache.models.registry.promotions import (
@@ -39,7 +39,7 @@ from forecache.models.tracking.client import connect_mlflow
 
 def promote_version(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     version: int,
     *,
     actor: str,
@@ -83,7 +83,7 @@ def promote_version(
         return close_operation(settings, pipeline, make_closing_row(entry))
 
 
-def _refuse_equal(settings: Settings, pipeline: Pipeline, chosen: ModelVersion, entries: Sequence[Promotion]) -> None:
+def _refuse_equal(settings: Settings, pipeline: Trainable, chosen: ModelVersion, entries: Sequence[Promotion]) -> None:
     equal = find_equal_champion(settings, pipeline, chosen, entries)
     if equal is not None:
         is_champion = CHAMPION in equal.aliases
@@ -94,7 +94,7 @@ def _refuse_equal(settings: Settings, pipeline: Pipeline, chosen: ModelVersion, 
         )
 
 
-def _outdated_error(pipeline: Pipeline, version: int, why: str) -> CheckError:
+def _outdated_error(pipeline: Trainable, version: int, why: str) -> CheckError:
     name = pipeline.name
     return CheckError(
         f"The verdict on model {name!r} version {version} is outdated: {why}.",
@@ -104,7 +104,7 @@ def _outdated_error(pipeline: Pipeline, version: int, why: str) -> CheckError:
 
 
 def reject_version(
-    settings: Settings, pipeline: Pipeline, version: int, *, actor: str, reason: str = "", run_id: str = ""
+    settings: Settings, pipeline: Trainable, version: int, *, actor: str, reason: str = "", run_id: str = ""
 ) -> Promotion:
     """Reject a version that waits for approval, by a person's decision; the champion does not change.
 
@@ -131,7 +131,7 @@ def reject_version(
 
 def describe_move(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     to: ModelVersion,
     *,
     action: str,
@@ -169,7 +169,7 @@ def make_closing_row(entry: Promotion) -> Promotion:
 
 
 def find_equal_champion(
-    settings: Settings, pipeline: Pipeline, version: ModelVersion, entries: Sequence[Promotion]
+    settings: Settings, pipeline: Trainable, version: ModelVersion, entries: Sequence[Promotion]
 ) -> ModelVersion | None:
     """Another version with the same inputs and weights that has been champion, None if there is none.
 
@@ -191,7 +191,7 @@ def find_equal_champion(
     )
 
 
-def close_operation(settings: Settings, pipeline: Pipeline, closing: Promotion) -> Promotion:
+def close_operation(settings: Settings, pipeline: Trainable, closing: Promotion) -> Promotion:
     """Append the closing row of an operation, unless another machine has closed it; returns the row that closes it."""
     while True:
         entries = promotions(settings, pipeline.name)
@@ -206,7 +206,7 @@ def close_operation(settings: Settings, pipeline: Pipeline, closing: Promotion) 
         return closing
 
 
-def diff_models(settings: Settings, pipeline: Pipeline, first: int, second: int) -> dict[str, tuple[Any, Any]]:
+def diff_models(settings: Settings, pipeline: Trainable, first: int, second: int) -> dict[str, tuple[Any, Any]]:
     """Pairs of values that differ between two versions: metrics, training data, code, features, parameters."""
     client = connect_mlflow(settings)
     sides = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.promotions import Promotion, find_unfinished, last_promotion, promotions
 from forecache.models.registry.versions.model_versions import (
     CHALLENGER,
@@ -18,7 +18,7 @@ from forecache.models.registry.versions.model_versions import (
 from forecache.models.tracking.client import connect_mlflow
 
 
-def reconcile_aliases(settings: Settings, pipeline: Pipeline) -> list[Promotion]:
+def reconcile_aliases(settings: Settings, pipeline: Trainable) -> list[Promotion]:
     """Move the aliases to where the ledger's last row says, if they are elsewhere; returns the ledger's rows.
 
     The process that recorded a decision may have died before it moved the aliases, or be about to on another machine.
@@ -43,7 +43,7 @@ def reconcile_aliases(settings: Settings, pipeline: Pipeline) -> list[Promotion]
     return entries
 
 
-def _is_registered(settings: Settings, pipeline: Pipeline, entries: Sequence[Promotion]) -> bool:
+def _is_registered(settings: Settings, pipeline: Trainable, entries: Sequence[Promotion]) -> bool:
     """Tell if the registry has the ledger's champion; a new registry may have another version under its number."""
     number = entries[-1].to_version
     promoted = [(e.training_table, e.training_version) for e in entries if e.to_version == number == e.about]
@@ -53,7 +53,7 @@ def _is_registered(settings: Settings, pipeline: Pipeline, entries: Sequence[Pro
     )
 
 
-def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
+def finish_move(settings: Settings, pipeline: Trainable, entry: Promotion) -> None:
     """Move the aliases as the ledger row says, or as a later row does that was recorded meanwhile; idempotent.
 
     A challenger that becomes the champion loses the alias `challenger`.
@@ -70,7 +70,7 @@ def finish_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> Non
         entry = last
 
 
-def _move_aliases(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
+def _move_aliases(settings: Settings, pipeline: Trainable, entry: Promotion) -> None:
     client = connect_mlflow(settings)
     assert entry.to_version is not None
     end_challenge(settings, pipeline, entry.to_version)
@@ -80,13 +80,13 @@ def _move_aliases(settings: Settings, pipeline: Pipeline, entry: Promotion) -> N
     client.set_model_version_tag(pipeline.name, str(entry.to_version), "gate", "passed")
 
 
-def end_challenge(settings: Settings, pipeline: Pipeline, version: int) -> None:
+def end_challenge(settings: Settings, pipeline: Trainable, version: int) -> None:
     """Remove the alias `challenger` from a version, if it has it."""
     if CHALLENGER in model_version(settings, pipeline, version).aliases:
         connect_mlflow(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
 
 
-def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
+def undo_move(settings: Settings, pipeline: Trainable, entry: Promotion) -> None:
     """Move the aliases back to where they were before the ledger row; idempotent."""
     client = connect_mlflow(settings)
     client.delete_registered_model_alias(pipeline.name, PREVIOUS)
@@ -97,6 +97,6 @@ def undo_move(settings: Settings, pipeline: Pipeline, entry: Promotion) -> None:
     client.set_model_version_tag(pipeline.name, str(entry.from_version), "gate", "passed")
 
 
-def mark_rolled_back(settings: Settings, pipeline: Pipeline, version: int) -> None:
+def mark_rolled_back(settings: Settings, pipeline: Trainable, version: int) -> None:
     """Tag a version as rolled back, so that only a person can promote it again."""
     connect_mlflow(settings).set_model_version_tag(pipeline.name, str(version), "gate", ROLLED_BACK)

@@ -2,7 +2,7 @@
 
 from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.alias_moves import find_equal_champion
 from forecache.models.registry.aliases import reconcile_aliases
 from forecache.models.registry.versions.model_versions import (
@@ -18,7 +18,7 @@ from forecache.models.registry.versions.model_versions import (
 from forecache.models.tracking.client import connect_mlflow
 
 
-def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
+def find_challenger(settings: Settings, pipeline: Trainable) -> ModelVersion | None:
     """The version with the alias; None if there is none, or if it has become the champion."""
     for version in list_models(settings, pipeline):
         if CHALLENGER in version.aliases and CHAMPION not in version.aliases:
@@ -26,7 +26,7 @@ def find_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | No
     return None
 
 
-def name_challenger(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
+def name_challenger(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
     """Make a registered version the challenger; it has passed the gate, waits for approval, or is not judged yet.
 
     Raises:
@@ -63,7 +63,7 @@ def _objection(version: ModelVersion) -> str | None:
     return None
 
 
-def dismiss_challenger(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
+def dismiss_challenger(settings: Settings, pipeline: Trainable) -> ModelVersion | None:
     """Remove the alias; returns the version that had it, or None."""
     with registry_lock(settings):
         holders = [version for version in list_models(settings, pipeline) if CHALLENGER in version.aliases]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.code_version import code_version
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LARGEST_BATCH = 1000
 _SAMPLING_S = 5.0
 
 
-def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline) -> str:
+def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Trainable) -> str:
     """Id of the pipeline's MLflow experiment, which is created if it is missing."""
     from mlflow.exceptions import MlflowException
 
@@ -48,7 +48,7 @@ def experiment_of(settings: Settings, client: "MlflowClient", pipeline: Pipeline
 
 @contextmanager
 def open_training_run(
-    settings: Settings, pipeline: Pipeline, folder: Path, *, night: str, run_id: str = ""
+    settings: Settings, pipeline: Trainable, folder: Path, *, night: str, run_id: str = ""
 ) -> Iterator["TrainingRun"]:
     """Open the MLflow run of the training in `folder` for the block; a new one, or that of the interrupted training.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import EstimatorModel, Pipeline
+from forecache.declare import EstimatorModel, Trainable
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import Stage, StageOutcome
@@ -31,7 +31,7 @@ _FORMAT = 3
 
 def train(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     night: date,
     *,
     run_id: str = "",
@@ -92,7 +92,7 @@ def train(
 
 
 def _train(
-    settings: Settings, pipeline: Pipeline, spec: TrainingSpec, night: date, run_id: str, progress: Progress
+    settings: Settings, pipeline: Trainable, spec: TrainingSpec, night: date, run_id: str, progress: Progress
 ) -> StageOutcome:
     """Run the specification, in one process or under torchrun, and follow it in MLflow."""
     spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
@@ -136,7 +136,7 @@ def _train(
     return StageOutcome(result["rows"]["train"], details)
 
 
-def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
+def pinned_version(settings: Settings, pipeline: Trainable) -> int:
     """Delta version of the last recorded training set, else the table's newest; NotFoundError without a table."""
     recorded = last_record(settings, "training_set", pipeline.name)
     if recorded is not None and recorded.delta_version >= 0:
@@ -144,7 +144,7 @@ def pinned_version(settings: Settings, pipeline: Pipeline) -> int:
     return open_table(settings, pipeline.training_table).version()
 
 
-def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES, precision: str = "float32") -> str:
+def training_inputs(pipeline: Trainable, version: int, *, lanes: int = LANES, precision: str = "float32") -> str:
     """Text that identifies everything the trained weights depend on.
 
     The number of workers is not part of it, because the sample order depends on the lanes only.
@@ -159,12 +159,12 @@ def training_inputs(pipeline: Pipeline, version: int, *, lanes: int = LANES, pre
     return f"{pipeline.training_table}@{version} declared={pipeline.fingerprints.training} format={_FORMAT}{more}"
 
 
-def run_folder(settings: Settings, pipeline: Pipeline, inputs: str) -> Path:
+def run_folder(settings: Settings, pipeline: Trainable, inputs: str) -> Path:
     """The folder of a run; equal inputs always have the same folder, so that a run resumes there."""
     return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
-def _lanes(settings: Settings, pipeline: Pipeline) -> int:
+def _lanes(settings: Settings, pipeline: Trainable) -> int:
     """Number of lanes: a power of two and at least one per worker, so that most worker counts divide it evenly."""
     if isinstance(pipeline.model, EstimatorModel):
         return LANES
@@ -172,7 +172,7 @@ def _lanes(settings: Settings, pipeline: Pipeline) -> int:
     return max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length())
 
 
-def _report_event(progress: Progress, pipeline: Pipeline, event: dict[str, Any]) -> None:
+def _report_event(progress: Progress, pipeline: Trainable, event: dict[str, Any]) -> None:
     if event["event"] == "progress":
         unit = event.get("unit", "epoch")
         progress(f"training {pipeline.name}: {unit} {event['epoch'] + 1}", event["share"])

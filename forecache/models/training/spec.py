@@ -4,12 +4,12 @@ It contains no secrets: object store options reach the workers through their env
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.declare import EntitySplit, Pipeline, Training
+from forecache.declare import EntitySplit, Trainable, Training
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
@@ -72,9 +72,9 @@ class TrainingSpec:
         write_durably(path, json.dumps(asdict(self), indent=2))
         return path
 
-    def applied_to(self, pipeline: Pipeline) -> Pipeline:
+    def applied_to(self, pipeline: Trainable) -> Trainable:
         """The pipeline with this run's `Training` in place of the declared one."""
-        return replace(pipeline, training=self.training)
+        return pipeline.replace_training(self.training)
 
 
 def checkpoints_of(settings: Settings, run_dir: Path) -> str:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.lake.training_sets.split_rows import split_batches
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.training.spec import SPEC_FILE
 
 
-def learn_vocabularies(settings: Settings, pipeline: Pipeline, *, version: int) -> dict[str, list[str]]:
+def learn_vocabularies(settings: Settings, pipeline: Trainable, *, version: int) -> dict[str, list[str]]:
     """The categories in the training split, in order, by name of each category feature without declared ones.
 
     Raises:
@@ -35,7 +35,7 @@ def learn_vocabularies(settings: Settings, pipeline: Pipeline, *, version: int) 
     return {name: sorted(known) for name, known in found.items()}
 
 
-def trained_encoding(pipeline: Pipeline, run_dir: Path) -> MatrixEncoding:
+def trained_encoding(pipeline: Trainable, run_dir: Path) -> MatrixEncoding:
     """The encoding of the model that a run trained."""
     path = run_dir / SPEC_FILE
     learned = json.loads(path.read_text()).get("vocabularies", {}) if path.is_file() else {}

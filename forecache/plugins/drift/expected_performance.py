@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, Pipeline
+from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.models.registry.gate.class_metrics import MULTICLASS
@@ -173,7 +173,7 @@ def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
 
 
 def estimate_measurements(
-    pipeline: Pipeline,
+    pipeline: Trainable,
     model: ModelVersion,
     evaluation: Mapping[str, Any],
     night: date,

@@ -9,7 +9,7 @@ import numpy as np
 
 from forecache.base.settings import Settings
 from forecache.base.statistics import distance, equal_mass_edges
-from forecache.declare import AS_OF, Pipeline
+from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.stage import Stage, StageOutcome
@@ -43,7 +43,7 @@ class FeatureReference:
     ranges: Mapping[str, Sequence[float]]
 
 
-def feature_reference(settings: Settings, pipeline: Pipeline, champion: ModelVersion) -> FeatureReference:
+def feature_reference(settings: Settings, pipeline: Trainable, champion: ModelVersion) -> FeatureReference:
     """Count the champion's training split, once: the result is kept in the stage ledger.
 
     The edges come from about 200,000 rows at most, evenly spread; every row is counted.

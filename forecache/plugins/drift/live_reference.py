@@ -28,7 +28,7 @@ def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) 
     if not realtime.is_trained or not model.is_own:
         return None
     try:
-        features = feature_reference(settings, realtime.training_pipeline, model)
+        features = feature_reference(settings, realtime, model)
     except NotFoundError as error:
         logger.warning("Drift of %s is not counted live: %s", realtime.name, error)
         return None

@@ -226,12 +226,11 @@ def expected_log_performance(
     Args:
         parts: The scores, floats [n] without NaN.
     """
-    pipeline = realtime.training_pipeline
-    if not realtime.is_trained or pipeline.task != "binary" or not parts:
+    if not realtime.is_trained or realtime.task != "binary" or not parts:
         return [], ""
-    model = next((each for each in list_models(settings, pipeline) if each.version == version), None)
+    model = next((each for each in list_models(settings, realtime) if each.version == version), None)
     evaluation = {} if model is None else evaluation_of(settings, model)
     if model is None or not evaluation.get(CALIBRATIONS):
         return [], NO_CALIBRATION.format(version)
     score = np.concatenate(parts).astype(np.float64)
-    return estimate_measurements(pipeline, model, evaluation, day, score, run_id=run_id) if len(score) else [], ""
+    return estimate_measurements(realtime, model, evaluation, day, score, run_id=run_id) if len(score) else [], ""

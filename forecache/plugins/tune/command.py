@@ -4,7 +4,7 @@ from datetime import date
 
 import click
 
-from forecache.cli.base import DateParam, command, load_trained_pipeline
+from forecache.cli.base import DateParam, command, load_trained_model
 from forecache.cli.output import print_json, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
@@ -26,7 +26,7 @@ def tune(pipeline: str, trials: int, night: date | None) -> None:
     """
     from forecache.plugins.tune.search import tune as search
 
-    current, declared = load_trained_pipeline(pipeline)
+    current, declared = load_trained_model(pipeline)
     with StageProgress() as progress:
         result = search(current, declared, night or date.today(), trials=trials, progress=progress.update)
     if wants_json():

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import InputError, SettingsError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, TorchModel, Training
+from forecache.declare import TorchModel, Trainable, Training
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
@@ -49,7 +49,7 @@ STAGE = "tune"
 
 def tune(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     night: date,
     *,
     trials: int = 20,
@@ -81,7 +81,7 @@ def tune(
     version = pinned_version(settings, pipeline)
     training = resolve_precision(settings, pipeline.training)
     inputs = training_inputs(pipeline, version, precision=training.precision)
-    pipeline = replace(pipeline, training=training)
+    pipeline = pipeline.replace_training(training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder, "tuning"):
@@ -110,7 +110,7 @@ class _Search:
     def __init__(
         self,
         settings: Settings,
-        pipeline: Pipeline,
+        pipeline: Trainable,
         night: date,
         study: "Study",
         folder: Path,

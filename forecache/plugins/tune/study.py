@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecache.declare import Pipeline, Training
+from forecache.declare import Trainable, Training
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -18,7 +18,7 @@ _START_UP_TRIALS = 4
 _WARM_UP_EPOCHS = 2
 
 
-def open_study(folder: Path, pipeline: Pipeline) -> "Study":
+def open_study(folder: Path, pipeline: Trainable) -> "Study":
     """The study in the folder, or a new one, whose first trial is the declaration."""
     import optuna
     from optuna.storages import JournalStorage

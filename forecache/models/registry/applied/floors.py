@@ -14,7 +14,7 @@ import numpy as np
 
 from forecache.base.errors import CheckError, InputError
 from forecache.base.settings import Settings
-from forecache.declare import Labelled, Pipeline, RegisteredModel
+from forecache.declare import Labelled, RegisteredModel, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_existing
 from forecache.lake.ledger import StageRecord, all_records, append_records
@@ -37,7 +37,7 @@ _BATCH_ROWS = 65_536
 
 
 def accepted_version(
-    settings: Settings, pipeline: Pipeline, model: RegisteredModel, found: ModelVersion, *, run_id: str = ""
+    settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion, *, run_id: str = ""
 ) -> ModelVersion:
     """The version that may score: the one found, or the last that reached its floors.
 
@@ -78,7 +78,7 @@ def accepted_version(
 
 def _find_or_make_verdict(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     model: RegisteredModel,
     judged_on: Labelled,
     version: ModelVersion,
@@ -98,7 +98,7 @@ def _tags_with_reason(version: ModelVersion, reason: str) -> dict[str, str]:
     return {**version.tags, "gate_reason": reason}
 
 
-def _verdict_inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVersion) -> str:
+def _verdict_inputs(pipeline: Trainable, model: RegisteredModel, found: ModelVersion) -> str:
     output = asdict(pipeline.output_specs[0])
     about = [dict(sorted(model.floors.items())), dict(model.returns), pipeline.feature_names, output]
     judged_on = model.judged_on
@@ -109,7 +109,7 @@ def _verdict_inputs(pipeline: Pipeline, model: RegisteredModel, found: ModelVers
 
 def _judge_version(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     model: RegisteredModel,
     judged_on: Labelled,
     found: ModelVersion,
@@ -138,7 +138,7 @@ def _judge_version(
 
 
 def _score_labelled_rows(
-    settings: Settings, pipeline: Pipeline, judged_on: Labelled, found: ModelVersion, table: "DeltaTable"
+    settings: Settings, pipeline: Trainable, judged_on: Labelled, found: ModelVersion, table: "DeltaTable"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels float64 [n] (of classes their positions) and scores [n] or [n, values] of the rows that have a label."""
     plan = plan_model(settings, pipeline, found)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, RegisteredModel
+from forecache.declare import RegisteredModel, Trainable
 from forecache.declare.models.applied import FunctionModel, SqlModel
 from forecache.lake.ledger import StageRecord, all_records
 from forecache.models.registry.applied.floors import STAGE, accepted_version
@@ -18,7 +18,7 @@ from forecache.models.registry.applied.resolve import (
 from forecache.models.registry.versions.model_versions import ModelVersion, champion, list_models, model_version
 
 
-def scoring_model(settings: Settings, pipeline: Pipeline, *, run_id: str = "") -> ModelVersion:
+def scoring_model(settings: Settings, pipeline: Trainable, *, run_id: str = "") -> ModelVersion:
     """The version that scores now: the champion, or the declared model; judges a new version that has floors.
 
     Raises:
@@ -39,7 +39,7 @@ def scoring_model(settings: Settings, pipeline: Pipeline, *, run_id: str = "") -
     return _declared_model(settings, pipeline, run_id=run_id)
 
 
-def _declared_model(settings: Settings, pipeline: Pipeline, *, run_id: str) -> ModelVersion:
+def _declared_model(settings: Settings, pipeline: Trainable, *, run_id: str) -> ModelVersion:
     """The version of a declared function or expression, identified by its code."""
     code, model = pipeline.fingerprints.training, pipeline.model
     assert isinstance(model, FunctionModel | SqlModel)
@@ -49,7 +49,7 @@ def _declared_model(settings: Settings, pipeline: Pipeline, *, run_id: str) -> M
     return make_numbered_version(pipeline, number, f"{uri} code={code}")
 
 
-def models_of(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
+def models_of(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
     """All versions, newest first; those of a registered model with floors have their verdicts.
 
     Raises:
@@ -67,7 +67,7 @@ def models_of(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
     ]
 
 
-def model_of(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
+def model_of(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
     """The version that a prediction names.
 
     Raises:
@@ -93,7 +93,7 @@ def _add_verdict(version: ModelVersion, verdict: StageRecord | None) -> ModelVer
     return replace(version, gate=gate, metrics=verdict.details["metrics"], tags=tags)
 
 
-def _recorded_version(pipeline: Pipeline, number: int, row: StageRecord) -> ModelVersion:
+def _recorded_version(pipeline: Trainable, number: int, row: StageRecord) -> ModelVersion:
     run = str(row.details.get("mlflow_run_id", ""))
     version = make_numbered_version(pipeline, number, str(row.details["uri"]), run_id=run, created_at=row.recorded_at)
     return replace(version, tags={"code_version": row.code_version})

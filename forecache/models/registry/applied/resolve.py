@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, RegisteredModel
+from forecache.declare import RegisteredModel, Trainable
 from forecache.lake.ledger import StageRecord, all_records, append_records
 from forecache.models.registry.versions.model_versions import ModelVersion
 from forecache.models.tracking.client import connect_mlflow
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
-def resolve_uri(settings: Settings, pipeline: Pipeline, model: RegisteredModel) -> ModelVersion:
+def resolve_uri(settings: Settings, pipeline: Trainable, model: RegisteredModel) -> ModelVersion:
     """The version that a URI names now, by number or alias; the model of a run has the version 0.
 
     Raises:
@@ -90,7 +90,7 @@ def find_version(settings: Settings, model: RegisteredModel, number: int) -> Mod
         raise unavailable_error(model.uri, error) from None
 
 
-def _look_up(client: "MlflowClient", pipeline: Pipeline, uri: str) -> ModelVersion:
+def _look_up(client: "MlflowClient", pipeline: Trainable, uri: str) -> ModelVersion:
     scheme, _, rest = uri.partition(":/")
     if scheme == "runs":
         run = client.get_run(rest.partition("/")[0]).info
@@ -118,7 +118,7 @@ def _convert_version(version: Any) -> ModelVersion:
 
 
 def make_numbered_version(
-    pipeline: Pipeline, number: int, uri: str, *, run_id: str = "", created_at: datetime | None = None
+    pipeline: Trainable, number: int, uri: str, *, run_id: str = "", created_at: datetime | None = None
 ) -> ModelVersion:
     """The version of a model whose number is from the ledger."""
     return ModelVersion(pipeline.name, number, run_id, uri, (), "none", created_at or datetime.now(timezone.utc))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, RegisteredModel
+from forecache.declare import RegisteredModel, Trainable
 from forecache.declare.models.applied import FunctionModel, SqlModel
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.declared.plans import pick_outputs, plan_declared
@@ -20,7 +20,7 @@ from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact
 _NUMBERS = ("boolean", "int", "bigint", "float", "double")
 
 
-def plan_model(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> ScoringPlan:
+def plan_model(settings: Settings, pipeline: Trainable, model: ModelVersion) -> ScoringPlan:
     """The scoring plan of a model version.
 
     Raises:
@@ -80,7 +80,7 @@ def _missing_files_error(model: ModelVersion, said: str) -> ForecacheError:
     )
 
 
-def _check_signature(pipeline: Pipeline, model: ModelVersion, folder: Path) -> None:
+def _check_signature(pipeline: Trainable, model: ModelVersion, folder: Path) -> None:
     """Refuse a model whose inputs are not among the features, in name, number or type."""
     described = describe_model(folder)
     if described.inputs is None or described.outputs is None:

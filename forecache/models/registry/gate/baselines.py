@@ -5,7 +5,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from forecache.declare import Baseline, Pipeline
+from forecache.declare import Baseline, Trainable
 from forecache.models.registry.gate.examples import SplitExamples
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.score_metrics import RANKED_BY, Array
@@ -28,7 +28,7 @@ class BaselineScores:
     metrics: dict[str, float]
 
 
-def score_baselines(pipeline: Pipeline, examples: SplitExamples) -> list[BaselineScores]:
+def score_baselines(pipeline: Trainable, examples: SplitExamples) -> list[BaselineScores]:
     """Every baseline of a pipeline on some rows, the best by the gate's metric first."""
     judge, metric = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
     scores = {each.feature: _baseline_score(pipeline, each, examples) for each in pipeline.trained_gate.baselines}
@@ -47,7 +47,7 @@ def score_baselines(pipeline: Pipeline, examples: SplitExamples) -> list[Baselin
     return [each for _, each in sorted(found, key=itemgetter(0))]
 
 
-def _baseline_score(pipeline: Pipeline, baseline: Baseline, examples: SplitExamples) -> Array:
+def _baseline_score(pipeline: Trainable, baseline: Baseline, examples: SplitExamples) -> Array:
     """The feature times its scale, float64 [n]; a null becomes the median, or in a ranking the last of all."""
     values = examples.feature_column(baseline.feature).astype(np.float64) * baseline.scale
     unknown = np.isnan(values)

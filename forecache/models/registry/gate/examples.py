@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from forecache.base.errors import InputError
 from forecache.base.ranking import Sizes, sizes_of
 from forecache.base.settings import Settings
-from forecache.base.table_names import REQUEST_ID
-from forecache.declare import AS_OF, Pipeline
+from forecache.declare import AS_OF, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.lake.training_sets.split_rows import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.models.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE, FeatureEncoding, MatrixEncoding
@@ -69,7 +68,7 @@ class SplitExamples:
 
 def read_examples(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     *,
     table: str,
     version: int,
@@ -108,12 +107,12 @@ def read_examples(
         rows.column(weight).to_numpy().astype(np.float64) if weight else None,
         classes,
         _constant_answer(settings, pipeline, table, version, classes),
-        sizes_of(rows.column(REQUEST_ID).to_numpy()) if pipeline.is_of_requests else None,
+        sizes_of(rows.column(pipeline.group_column).to_numpy()) if pipeline.group_column else None,
     )
 
 
 def _constant_answer(
-    settings: Settings, pipeline: Pipeline, table: str, version: int, classes: tuple[str, ...]
+    settings: Settings, pipeline: Trainable, table: str, version: int, classes: tuple[str, ...]
 ) -> Array | None:
     """Class shares, or quantiles of the label, in the training split; None where baselines are features or an order."""
     if pipeline.task not in ("multiclass", "quantiles"):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.models.registry.alias_moves import describe_move, find_equal_champion
 from forecache.models.registry.aliases import end_challenge, finish_move, reconcile_aliases
@@ -53,7 +53,7 @@ from forecache.models.registry.versions.model_versions import (
 from forecache.models.tracking.client import connect_mlflow
 
 
-def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str, run_id: str = "") -> GateVerdict:
+def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: str, run_id: str = "") -> GateVerdict:
     """Judge a version and move the alias `champion` to it if it passes.
 
     A version that was judged before keeps its verdict, and nothing moves, unless the verdict is outdated (see
@@ -103,7 +103,7 @@ def run_gate(settings: Settings, pipeline: Pipeline, version: int, *, actor: str
 
 
 def _judge_candidate(
-    settings: Settings, pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None
+    settings: Settings, pipeline: Trainable, candidate: ModelVersion, before: ModelVersion | None
 ) -> tuple[GateVerdict, dict[str, str]]:
     table, table_version = candidate.training_table
     model = open_model(verified_folder(settings, candidate), pipeline.main_output.spec)
@@ -149,7 +149,7 @@ def _judge_candidate(
 
 def _compare_with_champion(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     candidate: ModelVersion,
     before: ModelVersion,
     examples: SplitExamples,
@@ -186,7 +186,7 @@ def _compare_with_champion(
 
 def _record_decision(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     candidate: ModelVersion,
     verdict: GateVerdict,
     entries: Sequence[Promotion],
@@ -221,7 +221,7 @@ def _is_row_of(entry: Promotion, verdict: GateVerdict) -> bool:
     return verdict.state == "passed" or entry.from_version == verdict.champion_before
 
 
-def _stored_verdict(pipeline: Pipeline, candidate: ModelVersion, before: ModelVersion | None) -> GateVerdict | None:
+def _stored_verdict(pipeline: Trainable, candidate: ModelVersion, before: ModelVersion | None) -> GateVerdict | None:
     champion = before.version if before else None
     if candidate.gate not in (REJECTED, ROLLED_BACK) and outdated_reason(pipeline, candidate, champion):
         return None
@@ -233,8 +233,8 @@ def _main_reasons(checks: list[Check]) -> list[str]:
     return [check.reason for check in checks if check.name.partition(":")[0] in shown]
 
 
-def _published_types(settings: Settings, pipeline: Pipeline) -> dict[str, str]:
-    if not table_exists(settings, pipeline.feature_table):
+def _published_types(settings: Settings, pipeline: Trainable) -> dict[str, str]:
+    if not pipeline.feature_table or not table_exists(settings, pipeline.feature_table):
         return {}
     fields = open_table(settings, pipeline.feature_table).schema().fields
     return {field.name: str(getattr(field.type, "type", field.type)) for field in fields}

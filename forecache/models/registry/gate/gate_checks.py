@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from forecache.base.ranking import Sizes
 from forecache.base.statistics import bin_counts, psi, quantile_edges
-from forecache.declare import Gate, Pipeline
+from forecache.declare import Gate, Trainable
 from forecache.models.registry.gate.baselines import BaselineScores
 from forecache.models.registry.gate.bootstrap import gain_interval
 from forecache.models.registry.gate.class_metrics import class_ece
@@ -79,7 +79,7 @@ def check_floors(
 
 
 def check_baselines(
-    pipeline: Pipeline, examples: SplitExamples, score: Array, baselines: Sequence[BaselineScores]
+    pipeline: Trainable, examples: SplitExamples, score: Array, baselines: Sequence[BaselineScores]
 ) -> Iterator[Check]:
     """The gate's metric beats each baseline's by the margin, and the interval of the gain is above zero."""
     gate = pipeline.trained_gate
@@ -98,7 +98,7 @@ def check_baselines(
 
 
 def compare_other_metrics(
-    pipeline: Pipeline, metrics: Mapping[str, float], baseline: BaselineScores
+    pipeline: Trainable, metrics: Mapping[str, float], baseline: BaselineScores
 ) -> Iterator[Check]:
     """Report the metrics, other than the gate's, by which the baseline is better; this never fails a model."""
     gate, judge = pipeline.trained_gate, judge_of(pipeline)
@@ -113,7 +113,7 @@ def compare_other_metrics(
 
 
 def check_champion(
-    pipeline: Pipeline, examples: SplitExamples, score: Array, champion: Array, *, version: int
+    pipeline: Trainable, examples: SplitExamples, score: Array, champion: Array, *, version: int
 ) -> Check:
     """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
     gate = pipeline.trained_gate
@@ -130,7 +130,7 @@ def check_champion(
     )
 
 
-def check_slices(pipeline: Pipeline, examples: SplitExamples, score: Array, champion: Array) -> Iterator[Check]:
+def check_slices(pipeline: Trainable, examples: SplitExamples, score: Array, champion: Array) -> Iterator[Check]:
     """No slice of the declared columns is worse than the champion's by more than is allowed, and significantly so.
 
     For a real-time model, slices are of requests, by the first row of each.
@@ -156,7 +156,7 @@ def check_slices(pipeline: Pipeline, examples: SplitExamples, score: Array, cham
             )
 
 
-def check_calibration(pipeline: Pipeline, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
+def check_calibration(pipeline: Trainable, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
     """The mean prediction agrees with the mean label in bins of equal mass; of a regression only if a limit is set, of
     classes the mean of each class's, of quantiles the shares of labels up to them are reported. A ranking has none."""
     if pipeline.task == "ranking":
@@ -201,7 +201,7 @@ def check_size(gate: Gate, size_bytes: int) -> Check:
     return Check("size_mb", size_bytes <= gate.max_size_bytes, value, limit, f"{value:.2f} MB")
 
 
-def check_shift(pipeline: Pipeline, score: Array, champion: Array) -> Check:
+def check_shift(pipeline: Trainable, score: Array, champion: Array) -> Check:
     """The population stability index (PSI) between the champion's scores and the candidate's on the same rows; of
     classes between how often each is the most likely, of quantiles of the one nearest to the median."""
     ours, theirs = single_values(pipeline, score), single_values(pipeline, champion)
@@ -212,7 +212,7 @@ def check_shift(pipeline: Pipeline, score: Array, champion: Array) -> Check:
     return Check("prediction_shift", limit is None or value <= limit, value, limit, f"PSI {value:.3f} to the champion")
 
 
-def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
+def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
     """The model takes the features that the feature table has as numeric columns, and returns the declared output.
 
     Args:
@@ -232,7 +232,7 @@ def check_schema(pipeline: Pipeline, features: tuple[str, ...], output: str, pub
 
 
 def _gain_with_interval(
-    pipeline: Pipeline, examples: SplitExamples, score: Array, reference: Array
+    pipeline: Trainable, examples: SplitExamples, score: Array, reference: Array
 ) -> tuple[float, float, float]:
     judge, name = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
     metric, label, weight = judge.metrics[name], examples.label, examples.weight

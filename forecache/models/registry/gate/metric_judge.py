@@ -18,7 +18,7 @@ from forecache.base.ranking import (
     reciprocal_rank,
     weight_of_requests,
 )
-from forecache.declare import Metric, Pipeline, RegisteredModel, Task
+from forecache.declare import Metric, RegisteredModel, Task, Trainable
 from forecache.declare.models.gate import rank_cutoff
 from forecache.models.registry.gate import class_metrics
 from forecache.models.registry.gate.score_metrics import BINARY, LESS_IS_BETTER, QUANTILES, REGRESSION, Array
@@ -60,7 +60,7 @@ class MetricJudge:
         return reference - value if metric in self.less_is_better else value - reference
 
 
-def judge_of(pipeline: Pipeline, sizes: Sizes | None = None) -> MetricJudge:
+def judge_of(pipeline: Trainable, sizes: Sizes | None = None) -> MetricJudge:
     """The metrics of a pipeline's predictions.
 
     Args:
@@ -78,7 +78,7 @@ def judge_of(pipeline: Pipeline, sizes: Sizes | None = None) -> MetricJudge:
     return MetricJudge(task, metrics, frozenset(less), frozenset(asked), sizes)
 
 
-def _ranking_judge(pipeline: Pipeline, sizes: Sizes) -> MetricJudge:
+def _ranking_judge(pipeline: Trainable, sizes: Sizes) -> MetricJudge:
     gate = pipeline.trained_gate
     by_request = _ranking_metrics(gate.metric, *gate.floors)
     by_request |= {metric.name: partial(_metric_by_request, _declared_metric(metric)) for metric in gate.metrics}
@@ -129,7 +129,7 @@ def _declared_metric(metric: Metric) -> MetricFunction:
     return function
 
 
-def single_values(pipeline: Pipeline, score: Array) -> Array:
+def single_values(pipeline: Trainable, score: Array) -> Array:
     """One value for each row, for distributions, float64 [n]: a number as it is, of quantiles the one nearest to the
     median, of classes the position of the most likely."""
     spec = pipeline.output_specs[0]

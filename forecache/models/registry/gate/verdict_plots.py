@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.gate.gate_checks import Check
 from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.gate.score_metrics import Array
@@ -14,7 +14,7 @@ from forecache.models.registry.report.evaluation_plots import ACCENT, INK, MUTED
 _BINS = 40
 
 
-def draw_verdict(pipeline: Pipeline, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
+def draw_verdict(pipeline: Trainable, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
     """The plots "gains" and, if there is a champion and the predictions are numbers, "shift", each as a standalone SVG
     document."""
     compared = [check for check in checks if check.low is not None]

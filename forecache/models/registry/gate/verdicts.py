@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.models.registry.gate.gate_checks import Check
 from forecache.models.registry.versions.model_versions import WAITING, ModelVersion
@@ -82,7 +82,7 @@ def verdict_of_equal(candidate: ModelVersion, champion: ModelVersion | None, equ
 
 
 def save_verdict(
-    client: "MlflowClient", pipeline: Pipeline, version: ModelVersion, verdict: GateVerdict, plots: Mapping[str, str]
+    client: "MlflowClient", pipeline: Trainable, version: ModelVersion, verdict: GateVerdict, plots: Mapping[str, str]
 ) -> None:
     """Write a verdict to the version and its run: `gate/checks.csv`, `gate/verdict.json`, the plots, and tags.
 
@@ -129,7 +129,7 @@ def load_verdict(version: ModelVersion) -> GateVerdict | None:
     )
 
 
-def outdated_reason(pipeline: Pipeline, version: ModelVersion, champion: int | None) -> str:
+def outdated_reason(pipeline: Trainable, version: ModelVersion, champion: int | None) -> str:
     """The reason why a version's verdict is outdated; "" if it still holds.
 
     A verdict is outdated if the gate's declaration has changed. A verdict that did not make the version the champion is
@@ -153,7 +153,7 @@ def outdated_reason(pipeline: Pipeline, version: ModelVersion, champion: int | N
     return ""
 
 
-def _gate_inputs(pipeline: Pipeline) -> str:
+def _gate_inputs(pipeline: Trainable) -> str:
     plain, own = replace(pipeline.trained_gate, metrics=()), fingerprint(metrics=pipeline.trained_gate.metrics)
     return hashlib.sha256(f"{plain!r} {own}".encode()).hexdigest()[:16]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.base.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.gate.baselines import score_baselines
 from forecache.models.registry.gate.examples import SplitExamples
 from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
@@ -24,7 +24,7 @@ _IMPORTANCE_REPEATS = 3
 
 
 def evaluate_model(
-    pipeline: Pipeline, model: CandidateModel, splits: dict[str, SplitExamples], *, seed: int
+    pipeline: Trainable, model: CandidateModel, splits: dict[str, SplitExamples], *, seed: int
 ) -> dict[str, Any]:
     """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
 
@@ -109,7 +109,7 @@ def roc_curve(label: Array, scores: Array) -> dict[str, list[float]]:
     return {"false_positive_rate": grid.round(5).tolist(), "true_positive_rate": curve.round(5).tolist()}
 
 
-def task_calibration(pipeline: Pipeline, test: SplitExamples, scores: Array) -> list[dict[str, float]]:
+def task_calibration(pipeline: Trainable, test: SplitExamples, scores: Array) -> list[dict[str, float]]:
     """Mean prediction and mean label in bins; of quantiles the level, and the share of labels up to the quantile."""
     if pipeline.task == "quantiles":
         observed = coverage(test.label, scores, test.weight)
@@ -151,7 +151,7 @@ def distribution(task: str, label: Array, scores: Array, classes: Sequence[str] 
 
 
 def importance(
-    pipeline: Pipeline, model: CandidateModel, examples: SplitExamples, *, seed: int
+    pipeline: Trainable, model: CandidateModel, examples: SplitExamples, *, seed: int
 ) -> list[dict[str, Any]]:
     """Loss of the gate's metric when a feature is shuffled (Breiman 2001), largest first."""
     rng = np.random.default_rng(seed)

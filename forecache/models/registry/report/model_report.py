@@ -7,7 +7,7 @@ from typing import Any
 from forecache.base.reports.page import make_page, write_page
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.verdicts import load_verdict
 from forecache.models.registry.report.evaluation_plots import draw_evaluation
@@ -35,7 +35,7 @@ _METRIC_NAMES = {
 }
 
 
-def write_report(settings: Settings, pipeline: Pipeline, version: int, *, stages: Sequence[StageResult] = ()) -> Path:
+def write_report(settings: Settings, pipeline: Trainable, version: int, *, stages: Sequence[StageResult] = ()) -> Path:
     """Write the report of a version and return its path, `HOME/reports/<pipeline>-<version>.html`.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import NotFoundError
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
 from forecache.models.inference.kernel_spec import OUTPUTS
 from forecache.models.inference.onnx_preprocessing import add_preprocessing
@@ -38,7 +38,7 @@ def find_model_file(folder: Path) -> tuple[str, Path]:
     )
 
 
-def log_model(pipeline: Pipeline, run_dir: Path, classes: tuple[str, ...] = ()) -> Any:
+def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ()) -> Any:
     """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
 
     The signature has one column for each column of the matrix and the declared outputs. They are floats; an ONNX graph
@@ -78,7 +78,7 @@ def installed_versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _signature(pipeline: Pipeline, encoding: MatrixEncoding, output_type: str, *, takes_texts: bool = False) -> Any:
+def _signature(pipeline: Trainable, encoding: MatrixEncoding, output_type: str, *, takes_texts: bool = False) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, Schema
 

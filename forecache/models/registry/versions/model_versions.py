@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.files import lock
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.tracking.artifacts import download_artifact, refuse_changed_files
 from forecache.models.tracking.client import connect_mlflow
 
@@ -100,7 +100,7 @@ class ModelVersion:
         }
 
 
-def list_models(settings: Settings, pipeline: Pipeline) -> list[ModelVersion]:
+def list_models(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
     """All versions of the model that the pipeline trains, newest first; empty if none is registered."""
     if not pipeline.is_trained:
         return []
@@ -122,7 +122,7 @@ def training_tables(settings: Settings) -> set[tuple[str, int]]:
     return found
 
 
-def model_version(settings: Settings, pipeline: Pipeline, version: int) -> ModelVersion:
+def model_version(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
     """The version with a number.
 
     Raises:
@@ -136,7 +136,7 @@ def model_version(settings: Settings, pipeline: Pipeline, version: int) -> Model
     raise NotFoundError(f"Model {pipeline.name!r} has no version {version}.", remedy=f"Its versions: {listed}.")
 
 
-def champion(settings: Settings, pipeline: Pipeline) -> ModelVersion:
+def champion(settings: Settings, pipeline: Trainable) -> ModelVersion:
     """The version with the alias `champion`.
 
     Raises:
@@ -151,7 +151,7 @@ def champion(settings: Settings, pipeline: Pipeline) -> ModelVersion:
     )
 
 
-def find_champion(settings: Settings, pipeline: Pipeline) -> ModelVersion | None:
+def find_champion(settings: Settings, pipeline: Trainable) -> ModelVersion | None:
     """The champion, None without one."""
     try:
         return champion(settings, pipeline)

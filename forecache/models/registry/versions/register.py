@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.code_version import code_version
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, TorchModel
+from forecache.declare import TorchModel, Trainable
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.registry.gate.examples import read_examples
@@ -36,7 +36,7 @@ _SPLITS = ("train", "validation", "test")
 
 def register_trained_model(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     training: StageResult,
     *,
     run_id: str = "",
@@ -84,7 +84,7 @@ def register_trained_model(
     return StageResult(STAGE, pipeline.name, rows, seconds, nights=training.nights, skipped=skipped, details=details)
 
 
-def find_registered(settings: Settings, pipeline: Pipeline, inputs: str) -> ModelVersion | None:
+def find_registered(settings: Settings, pipeline: Trainable, inputs: str) -> ModelVersion | None:
     """The completely registered version with these inputs, None without one."""
     for version in list_models(settings, pipeline):
         if version.tags.get("inputs") == inputs and CHECKSUMS_TAG in version.tags:
@@ -99,7 +99,7 @@ def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]
     return evaluation
 
 
-def _evaluate_folder(settings: Settings, pipeline: Pipeline, training: StageResult, folder: Path) -> dict[str, Any]:
+def _evaluate_folder(settings: Settings, pipeline: Trainable, training: StageResult, folder: Path) -> dict[str, Any]:
     """Evaluate the logged model in a folder with the kernel that scoring uses."""
     details, model = training.details, open_model(folder, pipeline.main_output.spec)
     splits = {
@@ -118,7 +118,7 @@ def _evaluate_folder(settings: Settings, pipeline: Pipeline, training: StageResu
 
 
 def _log_and_register(
-    settings: Settings, pipeline: Pipeline, training: StageResult, inputs: str, progress: Progress
+    settings: Settings, pipeline: Trainable, training: StageResult, inputs: str, progress: Progress
 ) -> ModelVersion:
     import mlflow
 
@@ -142,7 +142,7 @@ def _log_and_register(
     return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 
-def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, training: StageResult) -> None:
+def _log_parameters(client: "MlflowClient", run: str, pipeline: Trainable, training: StageResult) -> None:
     from mlflow.entities import Param
 
     declared = _declared_parameters(pipeline, training)
@@ -151,7 +151,7 @@ def _log_parameters(client: "MlflowClient", run: str, pipeline: Pipeline, traini
     client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
 
 
-def _declared_parameters(pipeline: Pipeline, training: StageResult) -> dict[str, Any]:
+def _declared_parameters(pipeline: Trainable, training: StageResult) -> dict[str, Any]:
     """The declared training parameters; for an estimator its own parameters, not a network's."""
     if isinstance(pipeline.model, TorchModel):
         return vars(pipeline.training)
@@ -213,7 +213,7 @@ def describe_environment() -> dict[str, str]:
 def _create_version(
     settings: Settings,
     client: "MlflowClient",
-    pipeline: Pipeline,
+    pipeline: Trainable,
     training: StageResult,
     evaluation: dict[str, Any],
     inputs: str,

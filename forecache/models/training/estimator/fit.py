@@ -21,7 +21,8 @@ from forecache.base.files import write_durably
 from forecache.base.ranking import DEFAULT_PLACES, mean_of_requests, ndcg
 from forecache.base.settings import load_settings
 from forecache.base.statistics import class_losses, cross_entropy, pinball_losses
-from forecache.declare import EstimatorModel, Pipeline, load_pipeline
+from forecache.declare import EstimatorModel, Trainable
+from forecache.declare.loading import load_trainable
 from forecache.declare.models.gate import rank_cutoff
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import encoding_of
@@ -96,7 +97,7 @@ def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
             model's predictions differ from the fitted one's, or they are not probabilities.
     """
     started, settings = time.perf_counter(), load_settings()
-    pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
+    pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))
     assert isinstance(pipeline.model, EstimatorModel)
     estimators = [set_seed(each, pipeline.training.seed) for each in _build_estimators(pipeline, pipeline.model)]
     classes, version = training_classes(settings, pipeline, version=spec.table_version), spec.table_version
@@ -185,7 +186,7 @@ class RoundRecorder:
             self.events("progress", step=number + 1, epoch=number, share=share, unit="round", **latest)
 
 
-def _build_estimators(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
+def _build_estimators(pipeline: Trainable, model: EstimatorModel) -> list[Any]:
     """The declared estimators: one, or for quantiles one for each level or one for all."""
     levels = pipeline.output_specs[0].levels
     built = model.build(levels) if levels else model.build()
@@ -216,7 +217,7 @@ def _build_estimators(pipeline: Pipeline, model: EstimatorModel) -> list[Any]:
 
 
 def _check_saved_model(
-    pipeline: Pipeline, fitted: FittedEstimator, estimators: Sequence[Any], path: Path, validation: Matrix
+    pipeline: Trainable, fitted: FittedEstimator, estimators: Sequence[Any], path: Path, validation: Matrix
 ) -> dict[str, float]:
     """Load the file as scoring does and compare it with the estimator; returns the differences and validation loss."""
     task, several = pipeline.task, pipeline.output_specs[0].is_array
@@ -256,12 +257,12 @@ def _check_saved_model(
     return {"parity_max_abs": float(difference.max()), "parity_max_relative": relative, "validation_loss": loss}
 
 
-def _places(pipeline: Pipeline) -> int:
+def _places(pipeline: Trainable) -> int:
     """Number of first places that the gate's ranking metric is about."""
     return rank_cutoff(pipeline.trained_gate.metric) or DEFAULT_PLACES
 
 
-def _loss(pipeline: Pipeline, validation: Matrix, predicted: np.ndarray) -> float:
+def _loss(pipeline: Trainable, validation: Matrix, predicted: np.ndarray) -> float:
     label, task, levels = validation.label, pipeline.task, pipeline.output_specs[0].levels
     losses: np.ndarray
     if task == "ranking":

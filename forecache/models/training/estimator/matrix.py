@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from forecache.base.errors import InputError
 from forecache.base.ranking import sizes_of
 from forecache.base.settings import Settings
-from forecache.base.table_names import REQUEST_ID
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.lake.training_sets.split_rows import count_split, label_numbers, split_batches
 from forecache.models.inference.encoding import MatrixEncoding
 
@@ -42,7 +41,7 @@ class Matrix:
 
 def read_matrix(
     settings: Settings,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     encoding: MatrixEncoding,
     *,
     version: int,
@@ -71,7 +70,7 @@ def read_matrix(
     )
     start, ranked = 0, pipeline.task == "ranking"
     requests: list[NDArray[np.object_]] = []
-    columns = [*names, *pipeline.trained_label.columns, *([REQUEST_ID] if ranked else [])]
+    columns = [*names, *pipeline.trained_label.columns, *([pipeline.group_column] if ranked else [])]
     for batch in split_batches(settings, table, version=version, split=split, columns=columns):
         stop = start + batch.num_rows
         if batch.column(label).null_count:
@@ -84,7 +83,7 @@ def read_matrix(
         if matrix.weight is not None:
             matrix.weight[start:stop] = batch.column(weight).to_numpy(zero_copy_only=False)
         if ranked:
-            requests.append(batch.column(REQUEST_ID).to_numpy(zero_copy_only=False))
+            requests.append(batch.column(pipeline.group_column).to_numpy(zero_copy_only=False))
         start = stop
     assert start == rows
     return replace(matrix, sizes=sizes_of(np.concatenate(requests))) if ranked else matrix

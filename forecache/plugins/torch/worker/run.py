@@ -13,7 +13,8 @@ from deltalake import DeltaTable
 from forecache.base.files import write_durably
 from forecache.base.folders import open_folder
 from forecache.base.settings import load_settings
-from forecache.declare import Pipeline, Training, load_pipeline
+from forecache.declare import Trainable, Training
+from forecache.declare.loading import load_trainable
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
@@ -50,7 +51,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
         launched_at: When torchrun's agent started, in seconds since 1970, for the cost record.
     """
     settings = load_settings()
-    pipeline = spec.applied_to(load_pipeline(settings, spec.pipeline))
+    pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))
     torch.use_deterministic_algorithms(pipeline.training.deterministic)
     group = WorkerGroup(spec.device)
     try:
@@ -65,7 +66,7 @@ def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
 
 
 def _train(
-    spec: TrainingSpec, pipeline: Pipeline, group: WorkerGroup, table: DeltaTable, *, launched_at: float
+    spec: TrainingSpec, pipeline: Trainable, group: WorkerGroup, table: DeltaTable, *, launched_at: float
 ) -> None:
     names, label = pipeline.feature_names, pipeline.trained_label.name
     classes = training_classes(load_settings(), pipeline, version=spec.table_version)
@@ -142,7 +143,11 @@ def _train(
 
 
 def _build_loop(
-    pipeline: Pipeline, session: TrainingSession, build: Callable[[int], torch.nn.Module], num_features: int, width: int
+    pipeline: Trainable,
+    session: TrainingSession,
+    build: Callable[[int], torch.nn.Module],
+    num_features: int,
+    width: int,
 ) -> TrainingLoop | UserFitLoop:
     model = pipeline.network
     torch.manual_seed(session.training.seed)
@@ -155,7 +160,7 @@ def _build_loop(
 
 def _finish(
     spec: TrainingSpec,
-    pipeline: Pipeline,
+    pipeline: Trainable,
     loop: TrainingLoop | UserFitLoop,
     network: torch.nn.Module,
     statistics: Statistics,

@@ -4,19 +4,24 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import numpy as np
+
 from forecache.declare import (
     Baseline,
+    Candidates,
     Column,
     EstimatorModel,
+    Examples,
     Feature,
-    Features,
     Gate,
-    Label,
-    Output,
-    Pipeline,
+    OrderGiven,
+    Realtime,
+    RequestField,
+    Rows,
     Source,
 )
 
+FEATURES = ("taste", "popularity", "price")
 SHOWN = Source(
     name="shown",
     columns=(Column("request_id", "string"), Column("position", "int"), Column("day", "date")),
@@ -47,18 +52,24 @@ def by_offer() -> Any:
     return LGBMRegressor(n_estimators=80, num_leaves=7, verbose=-1)
 
 
-offers = Pipeline(
+def stack_features(rows: Rows) -> np.ndarray:
+    return np.column_stack([rows["taste"], rows["popularity"], rows["price"]]).astype(np.float32)
+
+
+EXAMPLES = Examples((SHOWN,), nothing, "taken", "ranking")
+
+offers = Realtime(
     name="offers",
-    key=("request_id", "position"),
-    sources=(SHOWN,),
-    features=Features((Feature("taste"), Feature("popularity"), Feature("price")), nothing),
-    label=Label("taken", "ranking", 1, nothing),
+    request=(),
+    candidates=Candidates((RequestField("offer", "string"), *(RequestField(name, "double") for name in FEATURES))),
+    transform=stack_features,
+    features=tuple(map(Feature, FEATURES)),
+    examples=EXAMPLES,
     model=EstimatorModel(lambdamart, patience=20),
-    outputs=(Output("score"),),
     gate=Gate("ndcg@10", {"ndcg@10": 0.4}, baseline=(Baseline("popularity"), Baseline("price", scale=-1.0))),
-    publish=None,
+    ladder=(OrderGiven(),),
 )
 offers_xgboost = replace(offers, name="offers_xgboost", model=EstimatorModel(xgboost_ranker, patience=20))
 offers_by_offer = replace(offers, name="offers_by_offer", model=EstimatorModel(by_offer))
-weighted_offers = replace(offers, name="weighted_offers", label=Label("taken", "ranking", 1, nothing, weight="worth"))
+weighted_offers = replace(offers, name="weighted_offers", examples=replace(EXAMPLES, weight="worth"))
 weighted_xgboost = replace(weighted_offers, name="weighted_xgboost", model=offers_xgboost.model)

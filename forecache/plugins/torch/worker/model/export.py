@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from forecache.base.errors import CheckError
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.models.training.spec import ONNX_FILE, TORCH_FILE
 from forecache.plugins.torch.worker.model.model import ExportedModel
 
@@ -16,7 +16,7 @@ INPUT = "features"
 _TOLERANCE = 1e-5
 
 
-def export(model: ExportedModel, pipeline: Pipeline, folder: Path, sample: torch.Tensor) -> dict[str, float]:
+def export(model: ExportedModel, pipeline: Trainable, folder: Path, sample: torch.Tensor) -> dict[str, float]:
     """Write `model.pt2` and `model.onnx` (one file each) into the folder and compare them on a sample.
 
     Args:

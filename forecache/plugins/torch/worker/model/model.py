@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from forecache.base.errors import InputError
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 from forecache.declare.models.model import CategoryColumn
 from forecache.models.inference.encoding import MatrixEncoding
 from forecache.plugins.torch.worker.reading.split import TableSplit
@@ -31,7 +31,7 @@ class Statistics:
     null_share: torch.Tensor
 
 
-def log_mask(pipeline: Pipeline) -> torch.Tensor:
+def log_mask(pipeline: Trainable) -> torch.Tensor:
     """True for each column of the matrix with a declared log1p, bool [num_features]."""
     return torch.tensor([feature.log for feature in pipeline.feature_columns for _ in range(feature.size or 1)])
 
@@ -93,7 +93,7 @@ class ExportedModel(nn.Module):
     It does not clip the outputs, nor sort quantiles: scoring does, by the limits that are declared at that time.
     """
 
-    def __init__(self, pipeline: Pipeline, prepare: Prepare, network: nn.Module, widths: Sequence[int]) -> None:
+    def __init__(self, pipeline: Trainable, prepare: Prepare, network: nn.Module, widths: Sequence[int]) -> None:
         super().__init__()
         self.prepare, self.network, self.widths = prepare, network, list(widths)
         self.task = pipeline.task
@@ -114,13 +114,13 @@ class ExportedModel(nn.Module):
         return torch.expm1(output) if self.log_target else output
 
 
-def output_widths(pipeline: Pipeline, classes: Sequence[str]) -> tuple[int, ...]:
+def output_widths(pipeline: Trainable, classes: Sequence[str]) -> tuple[int, ...]:
     """Values a row of each output of the network; of an output of classes there is a logit for each class."""
     return tuple(len(classes) if output.kind == "classes" else output.values or 1 for output in pipeline.output_specs)
 
 
 def network_builder(
-    pipeline: Pipeline, classes: Sequence[str], encoding: MatrixEncoding
+    pipeline: Trainable, classes: Sequence[str], encoding: MatrixEncoding
 ) -> Callable[[int], torch.nn.Module]:
     """The declared `build` as a function of the number of features."""
     build, more = pipeline.network.build, ([len(classes)] if classes else [])
@@ -129,7 +129,7 @@ def network_builder(
     return lambda num_features: build(num_features, *more, **told)
 
 
-def require_width(pipeline: Pipeline, network: torch.nn.Module, num_features: int, width: int) -> None:
+def require_width(pipeline: Trainable, network: torch.nn.Module, num_features: int, width: int) -> None:
     """Refuse a network that does not return as many values a row as the outputs take.
 
     Raises:

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from forecache.base.errors import InputError
-from forecache.declare import Pipeline
+from forecache.declare import Trainable
 
 
 class Objective(nn.Module):
@@ -18,7 +18,7 @@ class Objective(nn.Module):
         width: Values of the first output.
     """
 
-    def __init__(self, pipeline: Pipeline, width: int = 1) -> None:
+    def __init__(self, pipeline: Trainable, width: int = 1) -> None:
         super().__init__()
         self.loss, self.task, self.width = pipeline.network.loss, pipeline.task, width
         self.log_target = pipeline.network.target == "log1p"
