@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -51,6 +51,16 @@ def print_json(value: Any) -> None:
 
 def wants_json() -> bool:
     return FLAGS.json
+
+
+def show(value: Any, text: str | Callable[[], object]) -> None:
+    """Print a result: as JSON if that is asked for, else its text for people, or what `text` prints."""
+    if wants_json():
+        print_json(value)
+    elif isinstance(text, str):
+        click.echo(text)
+    else:
+        text()
 
 
 def make_console(*, stderr: bool = False) -> "Console":

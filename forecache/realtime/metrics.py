@@ -11,6 +11,7 @@ from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
 from forecache.realtime.workers.path_counters import GAUGES as WORKER_GAUGES
 from forecache.realtime.workers.path_counters import PathCounters
+from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
 from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, WorkerMetrics
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
@@ -36,10 +37,9 @@ CELL = {
     for place, name in enumerate(names)
 }
 """Place of each cell by its name, including those of `PathCounters` and `LogCounters`."""
-_NAME_BYTES = 64
 CANDIDATE = "@candidate"
 _MODEL_BYTES = 64 * 1024
-MAX_MODELS = _MODEL_BYTES // (_BLOCK * 8 + _NAME_BYTES)
+MAX_MODELS = _MODEL_BYTES // (_BLOCK * 8 + NAME_BYTES)
 assert _MODEL_BYTES < EXTENSION_BYTES
 GAUGES = ("release", "live", "in_loop", "p99_us", "damaged", *WORKER_GAUGES)
 
@@ -111,7 +111,7 @@ class RealtimeMetrics:
 
     def __init__(self, memory: memoryview) -> None:
         size = MAX_MODELS * _BLOCK * 8
-        self._blocks, self._names = memory[:size].cast("Q"), memory[size:_MODEL_BYTES]
+        self._blocks, self._names = memory[:size].cast("Q"), NameTable(memory[size:_MODEL_BYTES], MAX_MODELS)
         self.drift = memory[_MODEL_BYTES:]
 
     def cells_of_model(self, name: str) -> ModelCells:
@@ -120,29 +120,24 @@ class RealtimeMetrics:
         Raises:
             LookupError: There are more models than blocks.
         """
-        encoded = name.encode()
-        for place in range(MAX_MODELS):
-            known = self._name(place)
-            if not known:
-                start = place * _NAME_BYTES
-                self._names[start : start + len(encoded)] = encoded
-            if not known or known == encoded:
-                return ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
-        raise LookupError(f"A reader counts at most {MAX_MODELS} real-time models.")
+        try:
+            return self._block(self._names.assign_place(name))
+        except LookupError:
+            raise LookupError(f"A reader counts at most {MAX_MODELS} real-time models.") from None
 
     def cells_of_candidate(self, name: str) -> ModelCells:
-        """Return the cells of a release that is being rolled out; those of the model if no block is free."""
+        """Return the cells of a release that is being rolled out.
+
+        They are those of the model if no block is free, or if its name is too long for a block of its own.
+        """
         try:
             return self.cells_of_model(f"{name}{CANDIDATE}")
-        except (LookupError, ValueError):
+        except LookupError:
             return self.cells_of_model(name)
 
     def models(self) -> Iterator[tuple[str, ModelCells]]:
-        for place in range(MAX_MODELS):
-            name = self._name(place)
-            if not name:
-                return
-            yield name.decode(), ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
+        for place, name in enumerate(self._names):
+            yield name, self._block(place)
 
     def reset_gauges(self) -> None:
         """Set the gauges of an earlier worker with this slot to 0."""
@@ -150,8 +145,8 @@ class RealtimeMetrics:
             for name in GAUGES:
                 block.cells[CELL[name]] = 0
 
-    def _name(self, place: int) -> bytes:
-        return bytes(self._names[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0")
+    def _block(self, place: int) -> ModelCells:
+        return ModelCells(self._blocks[place * _BLOCK : (place + 1) * _BLOCK])
 
 
 def blocks_by_model(workers: Iterable[WorkerMetrics]) -> dict[str, list[ModelCells]]:

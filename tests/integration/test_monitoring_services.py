@@ -215,7 +215,7 @@ def test_a_textfile_is_replaced_in_one_step_and_says_the_same(busy: Watched, tmp
     assert found["forecache_gate_champion_version", "churn"] == 1
     assert found["forecache_gate_last_passed", "churn"] == 0
     assert found["forecache_store_keys", "churn"] == 100
-    assert found["forecache_monitoring_value", "churn", "estimate", "roc_auc"] == 0.7
+    assert found["forecache_monitoring_value", "estimate", "roc_auc", "churn"] == 0.7
     end = datetime(2026, 11, 2, tzinfo=timezone.utc).timestamp()
     assert found["forecache_batch_newest_as_of_timestamp_seconds", "score", "churn"] == end
     assert [path.name for path in tmp_path.iterdir()] == ["forecache.prom"]

@@ -11,9 +11,9 @@ from status_documents import model_row
 from forecache.base.settings import load_settings
 from forecache.plugins.status.reader.history import HISTORY_BYTES, MORE_CELLS, History, ModelCounts, ReaderTraffic
 from forecache.realtime.http.status import _NAMES, attention_of, request_counts_of, status_part
-from forecache.realtime.metrics import CELL, RealtimeMetrics
+from forecache.realtime.metrics import CANDIDATE, CELL, MAX_MODELS, RealtimeMetrics
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, SLOT_BYTES, WorkerMetrics
 
 
 @pytest.fixture
@@ -87,3 +87,25 @@ def test_a_column_that_has_moved_is_said() -> None:
     [found] = attention_of(row)
     assert "price (PSI 0.40)" in found.what
     assert "spend" not in found.what
+
+
+def test_a_candidate_whose_name_is_too_long_counts_with_its_model_and_damages_no_other() -> None:
+    metrics = RealtimeMetrics(memoryview(bytearray(EXTENSION_BYTES)))
+    long, other = "m" * 63, "search"
+    metrics.cells_of_model(long)
+    for _ in range(2):
+        metrics.cells_of_candidate(long).cells[CELL["answers"]] += 1
+    metrics.cells_of_model(other).cells[CELL["answers"]] += 5
+    metrics.cells_of_candidate(other).cells[CELL["answers"]] += 7
+    found = {name: block.cells[CELL["answers"]] for name, block in metrics.models()}
+    assert found == {long: 2, other: 5, f"{other}{CANDIDATE}": 7}
+
+
+def test_the_last_block_is_used_and_one_model_more_is_refused() -> None:
+    metrics = RealtimeMetrics(memoryview(bytearray(EXTENSION_BYTES)))
+    for number in range(MAX_MODELS):
+        metrics.cells_of_model(f"model_{number}").cells[CELL["answers"]] = number
+    with pytest.raises(LookupError, match=f"at most {MAX_MODELS} real-time models"):
+        metrics.cells_of_model("one_more")
+    metrics.cells_of_candidate("model_0").cells[CELL["answers"]] += 3
+    assert [block.cells[CELL["answers"]] for _, block in metrics.models()] == [3, *range(1, MAX_MODELS)]

@@ -6,7 +6,7 @@ import click
 
 from forecache.cli.base import command
 from forecache.cli.commands.store import PIPELINE, open_pipeline_store
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import show, show_table
 
 
 @command("diff", examples="forecache diff churn 16 17\nforecache diff churn 16 17 --json")
@@ -24,10 +24,7 @@ def diff(pipeline: str, before: int, after: int, top: int) -> None:
     live = live_layer_dict(store, store.manifest(before), store.manifest(after))
     if live is not None:
         found["live"] = live
-    if wants_json():
-        print_json(found)
-    else:
-        _show_diff(pipeline, found)
+    show(found, lambda: _show_diff(pipeline, found))
 
 
 def _show_diff(pipeline: str, found: dict[str, Any]) -> None:

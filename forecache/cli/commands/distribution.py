@@ -9,7 +9,7 @@ from forecache.base.errors import ForecacheError, NotFoundError, SettingsError
 from forecache.base.settings import Settings
 from forecache.base.table_names import check_name, known_names_remedy
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, size, wants_json
+from forecache.cli.output import print_json, show, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published, is_released, is_stream_only
 from forecache.cli.runner import resolve_served_names
@@ -197,7 +197,4 @@ def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool) -
     done here and is not pushed yet.
     """
     rows = _exchange(pipelines, remote, pulling=True, verify=verify)
-    if wants_json():
-        print_json(rows)
-    else:
-        _show(rows, "served here now")
+    show(rows, lambda: _show(rows, "served here now"))

@@ -9,7 +9,7 @@ import click
 
 from forecache.base.errors import InputError
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, wants_json
+from forecache.cli.output import show
 from forecache.cli.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
         )
         known = collect_rows(found).sort_by(ROW).drop_columns([ROW])
     _write_rows(current, out, known)
-    if wants_json():
-        print_json({"rows": known.num_rows, "columns": known.column_names, "out": out})
-    else:
-        click.echo(f"{known.num_rows:,} rows with {known.num_columns - rows.num_columns} features in {out}.")
+    show(
+        {"rows": known.num_rows, "columns": known.column_names, "out": out},
+        f"{known.num_rows:,} rows with {known.num_columns - rows.num_columns} features in {out}.",
+    )
 
 
 def collect_rows(frame: "DataFrame") -> "pa.Table":

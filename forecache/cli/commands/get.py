@@ -7,7 +7,7 @@ import click
 
 from forecache.base.errors import NotFoundError
 from forecache.cli.base import command
-from forecache.cli.output import format_cell, format_duration, print_json, show_table, wants_json
+from forecache.cli.output import format_cell, format_duration, show, show_table
 
 if TYPE_CHECKING:
     from forecache.serve.store import Manifest
@@ -48,10 +48,10 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
             found, _ = answers.many(key_bytes, (), limit or 0)
             answer = json.loads(found)
             results = answer.pop("results")
-        if wants_json():
-            print_json({**results[0], **answer} if len(keys) == 1 else {"results": results, **answer})
-            return
-        _show_answers(manifest, results, answer)
+        show(
+            {**results[0], **answer} if len(keys) == 1 else {"results": results, **answer},
+            lambda: _show_answers(manifest, results, answer),
+        )
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:

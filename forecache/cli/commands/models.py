@@ -8,7 +8,7 @@ from forecache.base.errors import CheckError
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion
 from forecache.cli.dagster_events import actor, show_in_dagster
-from forecache.cli.output import format_cell, print_json, show_table, wants_json
+from forecache.cli.output import format_cell, print_json, show, show_table, wants_json
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
@@ -93,10 +93,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
         promote_by_hand(current, declared, version, actor=actor(), reason=reason, outdated_verdict=outdated_verdict)
     promoted = model_version(current, declared, version)
     show_in_dagster(current, f"model_{pipeline}", {"champion": version, "reason": reason})
-    if wants_json():
-        print_json(promoted.as_dict())
-    else:
-        click.echo(f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
+    show(promoted.as_dict(), f"Model {promoted.name} {promoted.version} is the champion; the next run scores with it.")
     release_champion(current, pipeline)
 
 
@@ -115,10 +112,7 @@ def judge(pipeline: str, version: int) -> None:
     current, declared = load_trained_model(pipeline)
     verdict = _judge(current, declared, version)
     judged = model_version(current, declared, version)
-    if wants_json():
-        print_json(judged.as_dict())
-    else:
-        click.echo(f"{verdict.line}.")
+    show(judged.as_dict(), f"{verdict.line}.")
     if CHAMPION in judged.aliases:
         release_champion(current, pipeline)
 

@@ -7,7 +7,7 @@ import click
 
 from forecache.base.errors import SettingsError
 from forecache.cli.base import LazyGroup, command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import print_json, show, show_table, wants_json
 
 
 @command(
@@ -114,10 +114,7 @@ def revoke(token_id: str, file: Path | None) -> None:
     from forecache.serve.reader.tokens import revoke_token
 
     record = revoke_token(_token_file(file), token_id)
-    if wants_json():
-        print_json(_public(record))
-    else:
-        click.echo(f"Revoked token {record.id} of {record.name}.")
+    show(_public(record), f"Revoked token {record.id} of {record.name}.")
 
 
 def _public(record: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import click
 from forecache.base.errors import CheckError, DamagedError
 from forecache.cli.base import command, settings
 from forecache.cli.dagster_events import show_in_dagster
-from forecache.cli.output import print_json, show_table, size, stage_dict, wants_json
+from forecache.cli.output import print_json, show, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import require_release
 
@@ -166,10 +166,10 @@ def roll_release_back(current: "Settings", name: str, number: int | None, reason
 
     moved = go_back(current, name, number, reason=reason)
     show_in_dagster(current, f"{ASSET}{name}", {"release": moved.current, "reason": reason})
-    if wants_json():
-        print_json({"name": name, "release": moved.current, "rolled_back": list(moved.bad)})
-    else:
-        click.echo(f"Rolled back. Release {moved.current} of {name} answers now.")
+    show(
+        {"name": name, "release": moved.current, "rolled_back": list(moved.bad)},
+        f"Rolled back. Release {moved.current} of {name} answers now.",
+    )
 
 
 def release_champion(current: "Settings", name: str, *, at_once: bool = False) -> None:

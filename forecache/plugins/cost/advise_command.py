@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import print_json, show, show_table, wants_json
 from forecache.cli.resolve_names import nothing_released_error, require_release
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ def _advise_model(name: str, requests: Path | None, cache_mib: int) -> None:
     cache = cache_advice(found, now=loaded.release.cache_bytes, cache_bytes=cache_mib * _MIB)
     answer = advice_as_dict(loaded, found, [place, cache])
     loaded.close()
-    if wants_json():
-        print_json(answer)
-    else:
-        _show(answer, "given" if requests else "recorded")
+    show(answer, lambda: _show(answer, "given" if requests else "recorded"))
 
 
 def _load_current_release(current: "Settings", name: str) -> "LoadedRelease":

@@ -9,7 +9,7 @@ import click
 
 from forecache.base.errors import InputError
 from forecache.cli.base import DateParam, command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import show, show_table
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
@@ -87,10 +87,7 @@ def autoscale(
 
         draw(found, plot)
     made = comparison_figures(current, found)
-    if wants_json():
-        print_json(made)
-    else:
-        _show(made)
+    show(made, lambda: _show(made))
 
 
 def _read_demand(

@@ -8,7 +8,7 @@ import click
 
 from forecache.base.errors import InputError
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import show, show_table
 
 if TYPE_CHECKING:
     from forecache.plugins.cost.cost_line import CostLine
@@ -45,10 +45,7 @@ def cost(days: int, cores: int | None, plot: Path | None) -> None:
         from forecache.plugins.cost.cost_report import plot_costs as draw
 
         draw(report, plot)
-    if wants_json():
-        print_json(report_to_dict(report))
-    else:
-        _show(report)
+    show(report_to_dict(report), lambda: _show(report))
 
 
 def _show(report: "CostReport") -> None:

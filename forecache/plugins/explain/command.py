@@ -7,7 +7,7 @@ import click
 
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.commands.get import provenance_text
-from forecache.cli.output import format_cell, json_value, make_console, print_json, wants_json
+from forecache.cli.output import format_cell, json_value, make_console, print_json, show, wants_json
 from forecache.cli.resolve_names import find_published, is_stream_only
 from forecache.plugins.explain.trace import trace, trace_list, trace_view
 from forecache.plugins.explain.trace_live import live_lines, live_title, trace_stream
@@ -55,10 +55,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
     if is_stream_only(current, name):
         chain = trace_stream(current, name, key)
-        if wants_json():
-            print_json(chain)
-        else:
-            _show(name, chain)
+        show(chain, lambda: _show(name, chain))
         return
     served = find_published(current, name, or_model=True)
     if isinstance(served, FeatureView):
@@ -67,10 +64,7 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
         chain = trace(current, served, key, version=version)
     else:
         chain = trace_list(current, served, key, version=version)
-    if wants_json():
-        print_json(chain)
-    else:
-        _show(name, chain)
+    show(chain, lambda: _show(name, chain))
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:

@@ -1,22 +1,23 @@
-"""OpenLineage's events of facts: https://openlineage.io/spec/2-0-2/OpenLineage.json and its facets.
+"""OpenLineage's events of facts and of runs of streams: https://openlineage.io/spec/2-0-2/OpenLineage.json.
 
 They are plain JSON, which tests hold to the official schemas and to the classes of OpenLineage's client. Made of these
 classes (version 1.54) the events were the same but for empty members, at 90 lines more. The client's import takes 0.5 s
 of CPU in each process that sends, and its nine packages would be an extra that lineage does not need now.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta, timezone
 from functools import cache
 from typing import Any
 
 from forecache.base.settings import Settings
-from forecache.plugins.lineage.fact import Dataset, Fact, parent_run_id
+from forecache.plugins.lineage.fact import Dataset, Fact, named_run_id, parent_run_id
 
 PRODUCER = "https://pypi.org/project/forecache"
 _EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = "https://openlineage.io/spec/facets"
-OWN_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
+_RUN_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunFacet"
 _VERSIONS = {
     "columnLineage": "1-2-0/ColumnLineageDatasetFacet",
     "dataQualityAssertions": "1-1-0/DataQualityAssertionsDatasetFacet",
@@ -50,55 +51,100 @@ def events_of(settings: Settings, fact: Fact, *, job_names: Mapping[str, str]) -
         "runId": fact.event_run_id(settings.lake_uri),
         "facets": _run_facets(settings, fact, job_names),
     }
-    job = {"namespace": namespace(settings), "name": fact.job, "facets": _job_facets(settings, fact)}
-    inputs = [dataset_of(each, of="input") for each in fact.inputs]
-    yield run_event("START", fact.started_at, run, job, inputs, [])
+    kind = {"processingType": "BATCH", "jobType": fact.stage.upper()}
+    job = _job(settings, fact.job, kind, fact.code_version)
+    yield _event("START", fact.started_at, run, job, fact.inputs)
     if fact.error:
-        error = facet("errorMessage", {"message": fact.error, "programmingLanguage": "PYTHON"})
-        failed = {**run, "facets": {**run["facets"], "errorMessage": error}}
-        yield run_event("FAIL", fact.ended_at, failed, job, inputs, [])
-        return
-    outputs = [dataset_of(each, of="output") for each in fact.outputs]
-    yield run_event("COMPLETE", fact.ended_at, run, job, inputs, outputs)
+        yield _event("FAIL", fact.ended_at, run, job, fact.inputs, error=fact.error)
+    else:
+        yield _event("COMPLETE", fact.ended_at, run, job, fact.inputs, fact.outputs)
 
 
-def namespace(settings: Settings) -> str:
-    return settings.openlineage_namespace or settings.project
+@dataclass(frozen=True)
+class StreamRun:
+    """One process that runs a stream.
+
+    Attributes:
+        started_at: Unix time.
+        inputs, outputs: Datasets that it reads and writes, by the declaration.
+    """
+
+    stream: str
+    started_at: float
+    code_version: str = ""
+    inputs: Sequence[Dataset] = ()
+    outputs: Sequence[Dataset] = ()
+
+    def event(
+        self,
+        settings: Settings,
+        kind: str,
+        at: float,
+        *,
+        figures: Mapping[str, Any] | None = None,
+        outputs: Sequence[Dataset] | None = None,
+        error: str = "",
+    ) -> dict[str, Any]:
+        """An event of the run: START, RUNNING, and COMPLETE, FAIL or ABORT at its end.
+
+        Args:
+            at: Unix time.
+            figures: For the facet `forecache_stream`.
+            outputs: With their current figures; None: as they are declared.
+            error: Reason of a failure.
+        """
+        facets = _own_facet("forecache_stream", figures or {})
+        run_id = named_run_id(settings.lake_uri, "stream", self.stream, repr(self.started_at))
+        pattern = {
+            "eventTrigger": "PERIODIC",
+            "eventContentMode": "COMPLETE_SNAPSHOT",
+            "windowDuration": settings.openlineage_stream_every_s,
+        }
+        job_type = {"processingType": "STREAMING", "jobType": "STREAM", "emissionPattern": pattern}
+        job = _job(settings, f"stream.{self.stream}", job_type, self.code_version)
+        run, moment = {"runId": run_id, "facets": facets}, datetime.fromtimestamp(at, timezone.utc)
+        made = self.outputs if outputs is None else outputs
+        return _event(kind, moment, run, job, self.inputs, made, error=error)
 
 
-def run_event(
+def _event(
     kind: str,
     at: datetime,
     run: Mapping[str, Any],
     job: Mapping[str, Any],
-    inputs: list[dict[str, Any]],
-    outputs: list[dict[str, Any]],
+    inputs: Sequence[Dataset],
+    outputs: Sequence[Dataset] = (),
+    *,
+    error: str = "",
 ) -> dict[str, Any]:
-    """An OpenLineage event of a type such as "START"."""
+    facets = {**run["facets"], **_facet("processing_engine", {"name": "forecache", "version": _package_version()})}
+    if error:
+        facets |= _facet("errorMessage", {"message": error, "programmingLanguage": "PYTHON"})
     return {
         "eventType": kind,
-        "eventTime": moment(at),
-        "run": run,
+        "eventTime": _moment(at),
+        "run": {**run, "facets": facets},
         "job": job,
-        "inputs": inputs,
-        "outputs": outputs,
+        "inputs": [_input(each) for each in inputs],
+        "outputs": [_output(each) for each in outputs],
         "producer": PRODUCER,
         "schemaURL": _EVENT,
     }
 
 
+def _namespace(settings: Settings) -> str:
+    return settings.openlineage_namespace or settings.project
+
+
 def _run_facets(settings: Settings, fact: Fact, job_names: Mapping[str, str]) -> dict[str, Any]:
-    facets: dict[str, Any] = {
-        "processing_engine": facet("processing_engine", {"name": "forecache", "version": package_version()})
-    }
+    facets: dict[str, Any] = {}
     if fact.run_id:
-        job = {"namespace": namespace(settings), "name": job_names.get(fact.run_id, UNKNOWN_JOB)}
-        facets["parent"] = facet("parent", {"run": {"runId": parent_run_id(fact.run_id)}, "job": job})
+        job = {"namespace": _namespace(settings), "name": job_names.get(fact.run_id, UNKNOWN_JOB)}
+        facets |= _facet("parent", {"run": {"runId": parent_run_id(fact.run_id)}, "job": job})
     if fact.nights:
         first = datetime.combine(fact.nights[0], time(), timezone.utc)
         end = datetime.combine(fact.nights[-1] + timedelta(days=1), time(), timezone.utc)
-        times = {"nominalStartTime": moment(first), "nominalEndTime": moment(end)}
-        facets["nominalTime"] = facet("nominalTime", times)
+        facets |= _facet("nominalTime", {"nominalStartTime": _moment(first), "nominalEndTime": _moment(end)})
     recorded = {
         "stage": fact.stage,
         "subject": fact.subject,
@@ -107,46 +153,59 @@ def _run_facets(settings: Settings, fact: Fact, job_names: Mapping[str, str]) ->
         "nights": [night.isoformat() for night in fact.nights],
         "details": dict(fact.details),
     }
-    facets["forecache_stage"] = {"_producer": PRODUCER, "_schemaURL": OWN_FACET, **recorded}
-    return facets
+    return facets | _own_facet("forecache_stage", recorded)
 
 
-def _job_facets(settings: Settings, fact: Fact) -> dict[str, Any]:
-    kind: dict[str, Any] = {"processingType": "BATCH", "integration": "FORECACHE", "jobType": fact.stage.upper()}
-    facets = {"jobType": facet("jobType", kind)}
+def _job(settings: Settings, name: str, job_type: Mapping[str, Any], code_version: str) -> dict[str, Any]:
+    facets = _facet("jobType", {"integration": "FORECACHE", **job_type})
     if settings.openlineage_code_url:
-        where = {"type": "git", "url": settings.openlineage_code_url, "version": fact.code_version}
-        facets["sourceCodeLocation"] = facet("sourceCodeLocation", where)
-    return facets
+        where = {"type": "git", "url": settings.openlineage_code_url, "version": code_version}
+        facets |= _facet("sourceCodeLocation", where)
+    return {"namespace": _namespace(settings), "name": name, "facets": facets}
 
 
-def dataset_of(dataset: Dataset, *, of: str) -> dict[str, Any]:
-    """A dataset as an event has it; `of` is "input" or "output"."""
-    own = {name: facet(name, content) for name, content in dataset.facets.items() if name not in _OF_INPUTS}
+def _input(dataset: Dataset) -> dict[str, Any]:
+    facets: dict[str, Any] = {}
+    for name in _OF_INPUTS:
+        if name in dataset.facets:
+            facets |= _facet(name, dataset.facets[name])
+    return {**_dataset(dataset), "inputFacets": facets}
+
+
+def _output(dataset: Dataset) -> dict[str, Any]:
+    if dataset.rows is None:
+        return _dataset(dataset)
+    return {**_dataset(dataset), "outputFacets": _facet("outputStatistics", {"rowCount": dataset.rows})}
+
+
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    facets: dict[str, Any] = {}
+    for name, content in dataset.facets.items():
+        if name not in _OF_INPUTS:
+            facets |= _facet(name, content)
     if dataset.version:
-        own["version"] = facet("version", {"datasetVersion": dataset.version})
-    more: dict[str, Any] = {}
-    if of == "input":
-        more["inputFacets"] = {name: facet(name, dataset.facets[name]) for name in _OF_INPUTS if name in dataset.facets}
-    elif dataset.rows is not None:
-        more["outputFacets"] = {"outputStatistics": facet("outputStatistics", {"rowCount": dataset.rows})}
-    return {"namespace": dataset.namespace, "name": dataset.name, "facets": own, **more}
+        facets |= _facet("version", {"datasetVersion": dataset.version})
+    return {"namespace": dataset.namespace, "name": dataset.name, "facets": facets}
 
 
-def facet(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A facet of the specification with the URL of its schema."""
+def _facet(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A facet of the specification by its name, with the URL of its schema."""
     path = _VERSIONS[name]
     schema = f"{_FACETS}/{path}.json#/$defs/{path.partition('/')[2]}"
-    return {"_producer": PRODUCER, "_schemaURL": schema, **content}
+    return {name: {"_producer": PRODUCER, "_schemaURL": schema, **content}}
 
 
-def moment(at: datetime) -> str:
+def _own_facet(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {"_producer": PRODUCER, "_schemaURL": _RUN_FACET, **content}}
+
+
+def _moment(at: datetime) -> str:
     """ISO 8601 in UTC."""
     return at.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @cache
-def package_version() -> str:
+def _package_version() -> str:
     """Version of the installed Forecache."""
     from importlib.metadata import PackageNotFoundError, version
 

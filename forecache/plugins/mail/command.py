@@ -6,7 +6,7 @@ import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.dagster_events import show_in_dagster
-from forecache.cli.output import print_json, stage_dict, wants_json
+from forecache.cli.output import print_json, show, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
 
@@ -39,10 +39,10 @@ def mail(name: str, dry_run: bool, out: Path | None, limit: int | None) -> None:
     if dry_run:
         folder = out or current.home_path / "mail" / name
         written = write_messages(current, declared, folder, limit=limit)
-        if wants_json():
-            print_json({"folder": folder, "messages": [path.name for path in written]})
-        else:
-            click.echo(f"{len(written):,} messages of {name} are in {folder}; nothing was sent.")
+        show(
+            {"folder": folder, "messages": [path.name for path in written]},
+            f"{len(written):,} messages of {name} are in {folder}; nothing was sent.",
+        )
         return
     with StageProgress() as progress:
         result = send(current, declared, limit=limit, progress=progress.update)

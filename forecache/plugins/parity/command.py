@@ -9,7 +9,7 @@ import click
 from forecache.base.errors import CheckError
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.dagster_events import show_in_dagster
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import show, show_table
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import require_log
 
@@ -44,10 +44,7 @@ def parity(name: str, day: date | None, sample: float, processes: int | None) ->
         result = compare(current, name, day, sample=sample, processes=processes, progress=progress.update)
     details = result.details
     show_in_dagster(current, f"parity_{name}", {"verdict": details["sentence"]}, result=result)
-    if wants_json():
-        print_json(details)
-    else:
-        _show(details)
+    show(details, lambda: _show(details))
     if not details["passed"]:
         raise CheckError(details["sentence"], remedy=f'All figures: `forecache query "select * from {result.table}"`.')
 

@@ -11,7 +11,7 @@ from forecache.base.errors import ConflictError, ForecacheError
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
 from forecache.cli.commands.release import ASSET
 from forecache.cli.dagster_events import show_in_dagster
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import show, show_table, wants_json
 from forecache.cli.resolve_names import require_model
 
 if TYPE_CHECKING:
@@ -87,10 +87,7 @@ def show_look(current: "Settings", found: "AdvanceResult") -> None:
     if found.moved:
         shown = {"rollout": state.stage, "share": state.share, "release": state.release, "reason": state.why}
         show_in_dagster(current, f"{ASSET}{state.name}", shown)
-    if wants_json():
-        print_json(rollout_dict(state))
-    else:
-        click.echo(f"{state.name}: {headline(state)}")
+    show(rollout_dict(state), f"{state.name}: {headline(state)}")
 
 
 def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":

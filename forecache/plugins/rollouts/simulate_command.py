@@ -5,7 +5,7 @@ import math
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import print_json, show, show_table, wants_json
 
 
 @command(
@@ -71,13 +71,11 @@ def rollout(
     traffic = SimulatedTraffic(rate, requests_per_key, alike, per_hour)
     if runs is not None:
         found = simulate_equal_release(traffic, rollout=declared, runs=runs)
-        if wants_json():
-            print_json({"runs": found.runs, "wrong": found.num_stopped, "held": found.held, "by": dict(found.by)})
-        else:
-            click.echo(
-                f"{found.num_stopped} of {found.runs:,} equal releases were stopped; {declared.error:g} was asked for. "
-                f"{found.held} waited at a step for long."
-            )
+        show(
+            {"runs": found.runs, "wrong": found.num_stopped, "held": found.held, "by": dict(found.by)},
+            f"{found.num_stopped} of {found.runs:,} equal releases were stopped; {declared.error:g} was asked for. "
+            f"{found.held} waited at a step for long.",
+        )
         return
     rows = harm_table(traffic, sorted(harms), rollout=declared, runs=100)
     if wants_json():

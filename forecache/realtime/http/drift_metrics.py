@@ -117,8 +117,7 @@ def drift_of(name: str, models: ServedModels, runtime: ReaderSharedMemory, setti
     served = models.served.get(name)
     if served is None or served.loaded.reference is None:
         return []
-    slots = (WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots))
-    memories = [RealtimeMetrics(worker.extension).drift for worker in slots]
+    memories = [RealtimeMetrics(worker.extension).drift for worker in WorkerMetrics.open_all(runtime)]
     found = live_drift(memories, {name: served.loaded.reference}, window_s=settings.reader_drift_window_s)
     columns = sorted(found[name].columns(), key=lambda each: -each.distance.psi)[:5] if name in found else []
     return [

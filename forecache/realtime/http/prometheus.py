@@ -75,7 +75,7 @@ def metrics_page(
         spool: Folder of the request log's spool.
         references: By model, the bins that its answers are counted in.
     """
-    workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+    workers = WorkerMetrics.open_all(runtime)
     all_of, alive = blocks_by_model(workers), blocks_by_model(worker for worker in workers if worker.is_alive)
     serving = {name: serving_blocks(blocks) for name, blocks in alive.items()}
     page = MetricsPage()

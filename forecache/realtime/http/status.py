@@ -42,11 +42,7 @@ _FEW = 100
 
 def request_counts_of(runtime: ReaderSharedMemory) -> dict[str, ModelCounts]:
     """Return the counts of each model for the history."""
-    return {name: _request_counts(blocks) for name, blocks in blocks_by_model(_workers(runtime)).items()}
-
-
-def _workers(runtime: ReaderSharedMemory) -> list[WorkerMetrics]:
-    return [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+    return {name: _request_counts(blocks) for name, blocks in blocks_by_model(WorkerMetrics.open_all(runtime)).items()}
 
 
 def _request_counts(blocks: Sequence[ModelCells]) -> ModelCounts:
@@ -58,7 +54,7 @@ def status_part(
     models: ServedModels, runtime: ReaderSharedMemory, history: History, settings: Settings
 ) -> tuple[dict[str, Any], list[Attention]]:
     """Return the member `models` of the status document, and what needs attention."""
-    workers = _workers(runtime)
+    workers = WorkerMetrics.open_all(runtime)
     all_of = blocks_by_model(workers)
     alive = blocks_by_model(worker for worker in workers if worker.pid and worker.is_alive)
     names = sorted({*models.known, *models.served, *models.failures})

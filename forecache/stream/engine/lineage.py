@@ -20,9 +20,9 @@ from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import Stream
 from forecache.plugins.lineage import naming
+from forecache.plugins.lineage.events import StreamRun
 from forecache.plugins.lineage.fact import Dataset
 from forecache.plugins.lineage.receivers import Receiver, configured_receivers
-from forecache.plugins.lineage.streaming import ABORT, COMPLETE, FAIL, RUNNING, START, StreamRun
 from forecache.stream.live_layers import layers_of
 from forecache.stream.table_schema import event_fields, schema_of
 
@@ -47,9 +47,9 @@ def report_run(settings: Settings, stream: Stream, state: StreamState) -> Iterat
     try:
         yield
     except BaseException as error:
-        teller.end(FAIL, f"{type(error).__name__}: {error}")
+        teller.end("FAIL", f"{type(error).__name__}: {error}")
         raise
-    teller.end(COMPLETE)
+    teller.end("COMPLETE")
 
 
 @dataclass
@@ -105,7 +105,7 @@ class _RunReporter:
             path.unlink(missing_ok=True)
             return
         run = StreamRun(self._stream.name, earlier.started_at)
-        event = run.event(self._settings, earlier.kind or ABORT, earlier.at or time.time(), error=earlier.error)
+        event = run.event(self._settings, earlier.kind or "ABORT", earlier.at or time.time(), error=earlier.error)
         for receiver in self._receivers:
             if receiver.name in earlier.receivers:
                 self._send(receiver, event)
@@ -124,14 +124,14 @@ class _RunReporter:
     def _report_to(self, run: StreamRun, receiver: Receiver, is_last: bool) -> None:
         settings, noted, state = self._settings, self._noted, self._state
         if receiver.name not in noted.receivers:
-            if not self._send(receiver, run.event(settings, START, noted.started_at)):
+            if not self._send(receiver, run.event(settings, "START", noted.started_at)):
                 return
             noted.receivers.append(receiver.name)
             self._save_note()
         rows = state.rows
         event = run.event(
             settings,
-            noted.kind if is_last else RUNNING,
+            noted.kind if is_last else "RUNNING",
             noted.at if is_last else time.time(),
             figures={name: getattr(state, name) for name in _SHOWN} | {"engine": state.engine},
             outputs=self._outputs_at_version(run, rows - self._rows[receiver.name]),

@@ -38,7 +38,7 @@ class Recorder:
     def __init__(self, runtime: ReaderSharedMemory, extensions: Sequence[Extension]) -> None:
         self._runtime, self._extensions = runtime, extensions
         self._history = History(runtime.history)
-        self._workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+        self._workers = WorkerMetrics.open_all(runtime)
         self._step = 0
 
     def record_sample(self, _: RunOnLoop) -> None:
@@ -98,7 +98,7 @@ class Collector:
         self._runtime, self._catalog, self._readiness = runtime, catalog, readiness
         self._extensions, self._wanted, self._build = extensions, workers, dict(build)
         self._history = History(runtime.history)
-        self._workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+        self._workers = WorkerMetrics.open_all(runtime)
 
     def document(self, now: float) -> dict[str, Any]:
         """The status at a Unix time. It has no keys of rows, no paths and no secrets."""

@@ -4,11 +4,12 @@ A sample has sums over all workers since the reader started, and rates and quant
 that a page with charts only reads a few columns.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from forecache.plugins.status.reader.ring import Ring
+from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
 from forecache.serve.reader.processes.worker_metrics import BUCKETS, WorkerMetrics
 
 
@@ -39,7 +40,6 @@ MOST_PIPELINES, MOST_MODELS = 64, 16
 """Most pipelines and models with a history; of further ones, only sums since the reader started are shown."""
 MORE_CELLS = 28
 """Most counters of a model beside its histogram."""
-_NAME_BYTES = 64
 
 _AT, _CLOCK, _OK, _CLIENT_ERRORS, _SERVER_ERRORS, _BUCKETS = range(6)
 _PER_S = _BUCKETS + BUCKETS
@@ -49,7 +49,7 @@ _PIPELINE = 2
 _MODEL = BUCKETS + MORE_CELLS + 1
 _MODELS_AT = _HEAD + MOST_PIPELINES * _PIPELINE
 _WIDTH = _MODELS_AT + MOST_MODELS * _MODEL
-_NAMES_BYTES = (MOST_PIPELINES + MOST_MODELS) * _NAME_BYTES
+_NAMES_BYTES = (MOST_PIPELINES + MOST_MODELS) * NAME_BYTES
 HISTORY_BYTES = _NAMES_BYTES + Ring.size(_WIDTH, LENGTH)
 _MILLI = 1000
 """Rates are kept in thousandths."""
@@ -97,33 +97,6 @@ class WindowCounts:
         return count / self.seconds if self.seconds else 0.0
 
 
-class NameTable:
-    """Names with a fixed place each, in shared memory; a new one gets the next place."""
-
-    def __init__(self, memory: memoryview, most: int) -> None:
-        self._memory, self.most = memory, most
-
-    def __iter__(self) -> Iterator[str]:
-        for place in range(self.most):
-            name = bytes(self._memory[place * _NAME_BYTES : (place + 1) * _NAME_BYTES]).rstrip(b"\0").decode()
-            if not name:
-                return
-            yield name
-
-    def find_place(self, name: str) -> int | None:
-        """Place of a name, None if it has none."""
-        return next((place for place, known in enumerate(self) if known == name), None)
-
-    def add(self, names: Mapping[str, object]) -> None:
-        """Give places to new names while places are free; called in the one process that writes."""
-        known = list(self)
-        for name in [name for name in names if name not in known][: self.most - len(known)]:
-            start = len(known) * _NAME_BYTES
-            encoded = name.encode()
-            self._memory[start : start + len(encoded)] = encoded
-            known.append(name)
-
-
 class History:
     """The samples, for the one process that adds them and for all that show them.
 
@@ -134,7 +107,7 @@ class History:
     def __init__(self, memory: memoryview) -> None:
         if len(memory) < HISTORY_BYTES:
             memory = memoryview(bytearray(HISTORY_BYTES))
-        split = MOST_PIPELINES * _NAME_BYTES
+        split = MOST_PIPELINES * NAME_BYTES
         self._pipelines = NameTable(memory[:split], MOST_PIPELINES)
         self._models = NameTable(memory[split:_NAMES_BYTES], MOST_MODELS)
         self._ring = Ring(memory[_NAMES_BYTES:HISTORY_BYTES], _WIDTH, LENGTH)

@@ -46,7 +46,7 @@ class Readiness:
     ) -> None:
         self._runtime, self._metrics, self._catalog = runtime, metrics, catalog
         self._extensions, self._workers = extensions, workers
-        self._slots = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+        self._slots = WorkerMetrics.open_all(runtime)
         # A replaced worker counts as ready from the start, once all were ready: its connections wait for it. Otherwise
         # one request that crashes workers would take every replica out of the balancer at once.
         metrics.note_state(WorkerState.READY if runtime.was_ready else WorkerState.STARTING)

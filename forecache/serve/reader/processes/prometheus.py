@@ -79,7 +79,7 @@ def render(
         limits: Seconds of age by pipeline beyond which its answers are stale.
         views: The pipelines that are feature views.
     """
-    workers = [WorkerMetrics(runtime.slot(index)) for index in range(runtime.num_slots)]
+    workers = WorkerMetrics.open_all(runtime)
     cells = [worker.cells for worker in workers]
     live = [worker for worker in workers if worker.is_alive]
     page = MetricsPage()

@@ -12,6 +12,8 @@ import os
 import struct
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger("forecache.reader")
@@ -154,6 +156,55 @@ class ReaderSharedMemory:
     def remove(self) -> None:
         if self.path.parts[:2] != ("/", "proc"):
             self.path.unlink(missing_ok=True)
+
+
+NAME_BYTES = 64
+
+
+class NameTable:
+    """Names with a fixed place each, in shared memory; a new one gets the next place. One process writes it.
+
+    Args:
+        memory: `most * NAME_BYTES` bytes, zeroed or as another process left them.
+        most: Names that it holds.
+    """
+
+    def __init__(self, memory: memoryview, most: int) -> None:
+        self._memory, self.most = memory, most
+
+    def __iter__(self) -> Iterator[str]:
+        for place in range(self.most):
+            name = bytes(self._memory[place * NAME_BYTES : (place + 1) * NAME_BYTES]).rstrip(b"\0").decode()
+            if not name:
+                return
+            yield name
+
+    def find_place(self, name: str) -> int | None:
+        """Place of a name, None if it has none."""
+        return next((place for place, known in enumerate(self) if known == name), None)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Give places to new names while places are free."""
+        known = set(self)
+        for name in names:
+            if name not in known:
+                with suppress(LookupError):
+                    self.assign_place(name)
+
+    def assign_place(self, name: str) -> int:
+        """Place of a name, a new one if it has none yet.
+
+        Raises:
+            LookupError: No place is free, or the name is longer than `NAME_BYTES`.
+        """
+        place, encoded = self.find_place(name), name.encode()
+        if place is None:
+            place = sum(1 for _ in self)
+            if place == self.most or len(encoded) > NAME_BYTES:
+                raise LookupError(f"{name} gets no place among {self.most} names of {NAME_BYTES} bytes.")
+            start = place * NAME_BYTES
+            self._memory[start : start + len(encoded)] = encoded
+        return place
 
 
 def _process_start_ns() -> int:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from forecache.kit.http.problems import STATUSES
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable, ReaderSharedMemory
 from forecache.serve.reader.versions.watcher import RunOnLoop
 
 HTTP_ROUTES = {
@@ -52,7 +52,6 @@ HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, 
 )
 """A key that is found counts under `hits`, or under `stale_hits` if its answer is stale."""
 MAX_PIPELINES = 512
-_NAME_BYTES = 64
 
 _HEARTBEAT, TOKEN_ERRORS, _PID, BODIES_REFUSED, CONNECTIONS, CLOSED_EARLY, _STATE, IN_FLIGHT = range(8)
 LATENCY = 8
@@ -63,7 +62,7 @@ _PIPELINES = SECONDS + _OUTCOMES
 _CELLS = _PIPELINES + MAX_PIPELINES * len(PIPELINE_CELLS)
 EXTENSION_BYTES = 320 * 1024
 """At the end of a slot, for the counters of extensions; see `forecache.serve.reader.http.extension`."""
-SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * _NAME_BYTES + EXTENSION_BYTES
+SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * NAME_BYTES + EXTENSION_BYTES
 """Size of one worker's slot."""
 
 _STALE_HEARTBEAT_S = 10.0
@@ -77,10 +76,9 @@ class WorkerMetrics:
     """
 
     def __init__(self, memory: memoryview) -> None:
-        self._memory = memory
         self.cells = memory[: _CELLS * 8].cast("Q")
         self.extension = memory[-EXTENSION_BYTES:]
-        self._names = [name for name in self._read_names() if name]
+        self._names = NameTable(memory[_CELLS * 8 : -EXTENSION_BYTES], MAX_PIPELINES)
 
     @classmethod
     def claim(cls, runtime: ReaderSharedMemory) -> "WorkerMetrics":
@@ -90,6 +88,11 @@ class WorkerMetrics:
         for _, offset in metrics.pipelines():
             metrics.cells[offset + LIVE] = 0
         return metrics
+
+    @classmethod
+    def open_all(cls, runtime: ReaderSharedMemory) -> "list[WorkerMetrics]":
+        """The cells of all workers, those that have ended included."""
+        return [cls(runtime.slot(index)) for index in range(runtime.num_slots)]
 
     def observe(self, route: int, status: int, elapsed_ns: int) -> None:
         """Count one answered request; `route` indexes ROUTES."""
@@ -126,13 +129,7 @@ class WorkerMetrics:
 
     def pipeline_offset(self, pipeline: str) -> int:
         """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""
-        if pipeline not in self._names:
-            assert len(self._names) < MAX_PIPELINES, "more pipelines than the metrics hold"
-            start = _CELLS * 8 + len(self._names) * _NAME_BYTES
-            encoded = pipeline.encode()
-            self._memory[start : start + len(encoded)] = encoded
-            self._names.append(pipeline)
-        return _PIPELINES + self._names.index(pipeline) * len(PIPELINE_CELLS)
+        return _PIPELINES + self._names.assign_place(pipeline) * len(PIPELINE_CELLS)
 
     def record_heartbeat(self) -> None:
         """Record that the worker is alive; only gauges of live workers are reported."""
@@ -190,15 +187,8 @@ class WorkerMetrics:
 
     def pipelines(self) -> Iterator[tuple[str, int]]:
         """Names of the counted pipelines and the offsets of their cells."""
-        for index, name in enumerate(self._read_names()):
-            if not name:
-                return
-            yield name, _PIPELINES + index * len(PIPELINE_CELLS)
-
-    def _read_names(self) -> Iterator[str]:
-        for index in range(MAX_PIPELINES):
-            start = _CELLS * 8 + index * _NAME_BYTES
-            yield bytes(self._memory[start : start + _NAME_BYTES]).rstrip(b"\0").decode()
+        for place, name in enumerate(self._names):
+            yield name, _PIPELINES + place * len(PIPELINE_CELLS)
 
 
 class InFlightTime:
