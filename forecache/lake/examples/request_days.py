@@ -11,7 +11,7 @@ _DAY = timedelta(days=1)
 
 
 def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]:
-    """The days of each split for a training night, ascending; see `forecache.declare.Examples`.
+    """The days of each split for a training night, ascending; see `forecache.Examples`.
 
     The outcome of every request is known by the night, and of those of a split before the first request of the next.
 
