@@ -4,7 +4,7 @@ Pending landing files up to the date are ingested first. Only dates whose raw ro
 late landing file makes the dates after it stale; the check `is_current` fails for them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -13,11 +13,10 @@ import dagster as dg
 from assets import checks
 from assets.metadata import details_json, feature_columns, key_columns, owners_of, stage_metadata
 from assets.partitions import as_of_freshness, as_of_partitions, source_dependencies
-from assets.pending_files import ingest_pending_files
+from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
-from forecache.declare import AS_OF, FeatureView, Pipeline, Schedule
-from forecache.lake.quality.report import CheckReport
+from forecache.declare import FeatureView, Pipeline, Schedule
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -73,6 +72,7 @@ def _build_features_asset(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.feature_tables.features import build_features, build_view, stale_nights
+        from forecache.lake.quality.stage_checks import check_features
 
         step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
@@ -94,22 +94,6 @@ def _build_features_asset(
         yield from checks.check_events(context, table, CURRENT, built, others=stale)
 
     return build_and_check_features
-
-
-def check_features(
-    step: RunStep, declared: FeatureView | Pipeline, nights: Sequence[date]
-) -> Mapping[date, CheckReport]:
-    """Check as-of dates of a feature table against its expectations; only dates that pass are published."""
-    from forecache.lake.feature_tables.features import feature_versions
-    from forecache.lake.quality.expectations import feature_expectations
-    from forecache.lake.quality.verdicts import check_nights
-
-    table = declared.feature_table
-    step.report_progress(f"checking {table}")
-    versions = feature_versions(step.settings, declared, nights)
-    states = {night: f"{table}@{version}" for night, version in versions.items()}
-    expectations = feature_expectations(declared)
-    return check_nights(step.session(), step.settings, table, expectations, column=AS_OF, states=states)
 
 
 def _stale_verdicts(nights: Iterable[date]) -> dict[date, checks.CheckVerdict]:

@@ -11,8 +11,8 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import details_json, owners_of, stage_metadata
-from assets.pending_files import ingest_pending_files
 from assets.published import published_name
+from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
 from forecache.declare import Mailing

@@ -1,7 +1,6 @@
 """Predictions: every entity of an as-of date, scored once by the champion. Partitioned by date; the table for SQL."""
 
-from collections.abc import Iterator, Sequence
-from datetime import date
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,7 @@ from assets.model import model_name
 from assets.partitions import nightly_freshness, pipeline_partitions
 from assets.stage import RunStep, explain_errors
 from assets.views import scoring_view
-from forecache.declare import AS_OF, Expectation, Pipeline, RegisteredModel, TorchModel
+from forecache.declare import Pipeline, RegisteredModel, TorchModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
@@ -46,7 +45,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def score_and_check(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.quality.expectations import prediction_expectations
+        from forecache.lake.quality.stage_checks import check_predictions
         from forecache.operations.rollback import recover_interrupted
         from forecache.plugins.drift.distributions.drift import check_drift
         from forecache.scoring.nightly import score_nights
@@ -62,7 +61,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         if "judged" in result.details:
             judged = result.details["judged"]
             yield checks.check_result(table, FLOORS, checks.CheckVerdict(judged["accepted"], judged["reason"]))
-        yield from check_predictions(step, table, prediction_expectations(pipeline))
+        yield from checks.expectation_events(context, table, check_predictions(step, pipeline, nights))
         moved = check_drift(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
         yield from drift.drift_events(context, pipeline, moved)
         if pipeline.shadow:
@@ -84,29 +83,3 @@ def _model_assets(pipeline: Pipeline) -> list[str]:
     """The asset of the model; empty for a function or an SQL expression, which the declaration contains."""
     has_asset = pipeline.is_trained or isinstance(pipeline.model, RegisteredModel)
     return [model_name(pipeline)] if has_asset else []
-
-
-def check_predictions(
-    step: RunStep, table: str, expectations: Sequence[Expectation], *, nights: Sequence[date] | None = None
-) -> Iterator[Any]:
-    """Check as-of dates of the current version of a prediction table; yields both checks of `expectation_specs`.
-
-    Args:
-        nights: As-of dates to check; None: those of the step.
-    """
-    from forecache.kit.delta.comparison.partition import partition_digests
-    from forecache.kit.delta.tables import open_table
-    from forecache.lake.quality.verdicts import check_nights
-
-    step.report_progress(f"checking {table}")
-    checked = open_table(step.settings, table)
-    reports = check_nights(
-        step.session(),
-        step.settings,
-        table,
-        expectations,
-        column=AS_OF,
-        states=partition_digests(checked, AS_OF, step.nights if nights is None else nights),
-        version=checked.version(),
-    )
-    yield from checks.expectation_events(step.context, table, reports)

@@ -13,8 +13,7 @@ from assets.metadata import details_json, owners_of, stage_metadata
 from assets.partitions import nightly_freshness
 from assets.recommendations import require_none_refused
 from assets.stage import RunStep, explain_errors
-from forecache.declare import FeatureView, Recommender, Served
-from forecache.declare.recommenders.second_tables import SecondTable
+from forecache.declare import Recommender, Served
 from resources.settings import SettingsResource
 
 
@@ -29,14 +28,6 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
         after: Assets whose step also builds the table, so that they run first.
     """
 
-    stage, subject = "score", pipeline.name
-    if isinstance(pipeline, FeatureView):
-        stage = "features"
-    if isinstance(pipeline, (Recommender, SecondTable)):
-        stage = "recommend"
-    if isinstance(pipeline, SecondTable):
-        subject = pipeline.recommender.name
-
     @dg.asset(
         name=published_name(pipeline),
         deps=[pipeline.served_table, *after],
@@ -48,11 +39,10 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
     )
     @explain_errors
     def publish_newest_night(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.lake.ledger import newest_night
-        from forecache.operations.publish_night import publish_night
+        from forecache.operations.publish_night import newest_publishable_night, publish_night
 
         step = RunStep(context, settings.load())
-        newest = newest_night(step.settings, stage, subject)
+        newest = newest_publishable_night(step.settings, pipeline)
         result = step.run_stage(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)

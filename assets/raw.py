@@ -6,6 +6,7 @@ landing rows. A day is materialized if at least one of its landing files was rea
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,14 +16,16 @@ from assets.metadata import details_json, owners_of, source_schema, stage_metada
 from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
-from forecache.declare import Source
+from forecache.declare import AnySource, Source
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
+    from forecache.lake.quality.pending_files import RawChecks
     from forecache.lake.quality.reconcile import DayCounts
 
+_EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 RECONCILES = "adds_up_to_what_landed"
 READ = "files_are_read"
 BLOCKING = (checks.EXPECTATIONS, RECONCILES)
@@ -76,7 +79,9 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     def ingest_source(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
+        from forecache.lake.ingest.ingest import ingest
         from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, require_days
+        from forecache.lake.quality.pending_files import check_raw_days, extract_days
         from forecache.lake.quality.raw_days import raw_verdicts
 
         step = RunStep(context, settings.load(), spark)
@@ -84,7 +89,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         try:
             extract_days(step, source, days, rebuild=step.rebuild)
             correctable = days if source.extract else raw_verdicts(current, source).refused_days
-            result = ingest_days(step, source, days, correctable=correctable)
+            result = step.run_stage(ingest, step.session(), current, source, days=days, correctable=correctable)
         except Exception:
             # Some days were ingested before a file failed the run.
             record_days(step, source, ingested_files(current, source))
@@ -97,7 +102,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         else:
             record_days(step, source, files, of=done)
         step.report_progress(f"checking {raw}")
-        for check, verdicts in day_verdicts(step, source, days, files).items():
+        for check, verdicts in day_verdicts(check_raw_days(step, source, days, files), files).items():
             yield from checks.check_events(context, raw, check, verdicts, blocking=check in BLOCKING)
         others = (context.run.asset_selection or set()) - {dg.AssetKey(raw), dg.AssetKey(quarantine)}
         if others:
@@ -106,21 +111,29 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     return ingest_source
 
 
-def extract_days(step: RunStep, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
-    """Write the landing files of days that have none, if the source's rows come from a database or a stream."""
-    from forecache.lake.sources.days_to_extract import extraction_delay_reason
-    from forecache.lake.sources.extract import extract
+def ingest_pending_files(step: RunStep, source: AnySource, *, last: date) -> None:
+    """Ingest the pending landing files of a source up to a day, in the step of an asset that reads it.
 
-    if source.extract is not None and days:
-        step.run_stage(extract, step.settings, source, days, rebuild=rebuild)
-        if reason := extraction_delay_reason(step.settings, source, max(days)):
-            step.report_progress(reason)
+    Raises:
+        CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
+    """
+    from forecache.lake.quality.pending_files import ingest_pending
+
+    if isinstance(source, Source):
+        ingest_pending(
+            step, source, last=last, on_ingested=partial(record_days, step, source),
+            on_checked=partial(_record_checks, step, source),
+        )  # fmt: skip
 
 
-def ingest_days(step: RunStep, source: Source, days: Collection[date], *, correctable: Collection[date]) -> StageResult:
-    from forecache.lake.ingest.ingest import ingest
-
-    return step.run_stage(ingest, step.session(), step.settings, source, days=days, correctable=correctable)
+def _record_checks(step: RunStep, source: Source, found: "RawChecks", files: Sequence["IngestedFile"]) -> None:
+    """Record checks of days outside their own asset's step."""
+    context = step.context
+    for check, verdicts in day_verdicts(found, files).items():
+        for event in checks.check_evaluations(context, source.raw_table, check, verdicts, blocking=check in BLOCKING):
+            # Reported for this run: outside of runs Dagster accepts only one evaluation of a day, ever.
+            report = dg.DagsterEvent(_EVALUATION, context.job_name, event_specific_data=event)
+            context.instance.report_dagster_event(report, run_id=context.run_id)
 
 
 def record_days(
@@ -172,31 +185,16 @@ def _materialize_days(
     yield dg.MaterializeResult(quarantine, metadata={"dagster/uri": step.settings.table_uri(quarantine)})
 
 
-def day_verdicts(
-    step: RunStep, source: Source, days: Collection[date], files: Sequence["IngestedFile"]
-) -> dict[str, dict[date, checks.CheckVerdict]]:
+def day_verdicts(found: "RawChecks", files: Sequence["IngestedFile"]) -> dict[str, dict[date, checks.CheckVerdict]]:
     """Verdicts by check and day, for days that have a file; expectations cover only days with a file that was read."""
-    from forecache.lake.ingest.ingested_files import delivered_days
-    from forecache.lake.quality.expectations import raw_expectations
-    from forecache.lake.quality.raw_days import reconcile_days, row_states
-    from forecache.lake.quality.reconcile import day_counts
-    from forecache.lake.quality.verdicts import check_nights
-
-    raw, done = source.raw_table, delivered_days(files)
-    counts = {day: count for day, count in day_counts(files, days).items() if count.files}
-    states = {day: state for day, state in row_states(source, counts).items() if day in done}
-    expectations = raw_expectations(source)
-    reports = check_nights(step.session(), step.settings, raw, expectations, column="event_day", states=states)
-    unread = [file for file in files if file.error is not None]
     read = {}
-    for day in counts:
-        names = [f"{file.file}: {file.error}" for file in unread if file.event_day == day]
-        severity = dg.AssetCheckSeverity.WARN if day in done else dg.AssetCheckSeverity.ERROR
+    for day in found.sums:
+        names = [f"{file.file}: {file.error}" for file in files if file.error is not None and file.event_day == day]
+        severity = dg.AssetCheckSeverity.WARN if day in found.reports else dg.AssetCheckSeverity.ERROR
         reason = f"{len(names)} in quarantine: {'; '.join(names)}." if names else "Every landing file was read."
         read[day] = checks.CheckVerdict(not names, reason, severity=severity)
-    outcomes = reconcile_days(step.settings, source, list(counts), files=files, run_id=step.context.run_id)
     return {
-        **checks.expectation_verdicts(reports),
-        RECONCILES: {day: checks.CheckVerdict(outcome.success, outcome.sentence) for day, outcome in outcomes.items()},
+        **checks.expectation_verdicts(found.reports),
+        RECONCILES: {day: checks.CheckVerdict(each.success, each.sentence) for day, each in found.sums.items()},
         READ: read,
     }

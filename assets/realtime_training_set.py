@@ -8,10 +8,9 @@ from datetime import date
 
 import dagster as dg
 
-from assets import checks
 from assets.stage import RunStep
 from assets.table import source_asset
-from assets.training_set import build_training_set_asset, check_result_splits
+from assets.training_set import build_training_set_asset
 from forecache.base.results import StageResult
 from forecache.base.table_names import POSITION, REQUEST_ID
 from forecache.declare import AS_OF, Realtime
@@ -34,12 +33,6 @@ def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
 
         return step.run_stage(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
 
-    def check_separation(result: StageResult) -> checks.CheckVerdict:
-        # The outcome of a request is known only after the last day of the horizon.
-        found = check_result_splits(result, of.horizon_days + 1)
-        apart = f"{of.horizon_days} days without requests lie between the splits: every outcome is known by then."
-        return checks.CheckVerdict(found.success, apart if found.success else found.sentence)
-
     return build_training_set_asset(
         realtime,
         table,
@@ -48,5 +41,4 @@ def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
         description=__doc__,
         apart="Outcomes of a split are known before the next one begins, and none is empty.",
         build=build,
-        separate=check_separation,
     )

@@ -12,8 +12,7 @@ import dagster as dg
 from assets import checks
 from assets.metadata import details_json, owners_of, recommendation_schema, stage_metadata
 from assets.partitions import nightly_freshness, pipeline_partitions, source_dependencies
-from assets.pending_files import ingest_pending_files
-from assets.predictions import check_predictions
+from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.views import ranking_view
 from forecache.declare import Recommender
@@ -49,7 +48,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
     def rank_and_check(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.quality.expectations import recommendation_expectations
+        from forecache.lake.quality.stage_checks import check_predictions
         from forecache.plugins.recommend.stage import recommend, refused_dates
 
         step = RunStep(context, settings.load(), spark)
@@ -65,7 +64,8 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
             }
         )
 
-        yield from check_predictions(step, table, recommendation_expectations(recommender), nights=result.nights)
+        reports = check_predictions(step, recommender, result.nights)
+        yield from checks.expectation_events(context, table, reports)
         # Refused dates do not fail the step: the lists of the other dates are published first.
         refusal = refused_dates(result)
         yield checks.check_result(table, NONE_REFUSED, checks.CheckVerdict(not refusal, refusal or "None was refused."))
@@ -116,12 +116,12 @@ def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         from forecache.kit.delta.tables import table_version
         from forecache.lake.ledger import last_records
-        from forecache.lake.quality.expectations import recommendation_expectations
+        from forecache.lake.quality.stage_checks import check_predictions
 
         step = RunStep(context, settings.load(), spark)
         yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})
         written = last_records(step.settings, "recommend", recommender.name)
         nights = [night for night in step.nights if night in written]
-        yield from check_predictions(step, table, recommendation_expectations(second), nights=nights)
+        yield from checks.expectation_events(context, table, check_predictions(step, second, nights))
 
     return check_second_table

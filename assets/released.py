@@ -9,12 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.features import check_features
 from assets.metadata import details_json, owners_of, stage_metadata
 from assets.model import model_name
 from assets.partitions import as_of_partitions, choose_training_night
-from assets.pending_files import ingest_pending_files
 from assets.published import published_name
+from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from forecache.declare import FeatureView, Realtime, RegisteredModel
 from resources.settings import SettingsResource
@@ -55,6 +54,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.feature_tables.features import build_view
+        from forecache.lake.quality.stage_checks import check_features
         from forecache.operations.publish_night import publish_night
         from forecache.operations.release import release_model
 

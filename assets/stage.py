@@ -55,7 +55,7 @@ def explain_errors(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterato
 
 
 class RunStep:
-    """A step of a run as the function of an asset or an op sees it.
+    """A step of a run as the function of an asset or an op sees it; a `Run` for stages and checks of the framework.
 
     Attributes:
         nights: The as-of dates, or landing days, of the step, ascending.
@@ -65,6 +65,7 @@ class RunStep:
 
     def __init__(self, context: Context, settings: Settings, spark: SparkResource | None = None) -> None:
         self.context, self.settings, self._spark = context, settings, spark
+        self.run_id: str = context.run_id
         self.rebuild = context.run.tags.get(REBUILD_TAG) == "true"
         self._session = current_session()  # progress also comes from threads, which have no current session
         self._last_logged = float("-inf")
@@ -82,7 +83,7 @@ class RunStep:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""
         self._last_logged = float("-inf")
         with send_lineage(self.context, self.settings, stage, arguments):
-            result = stage(*arguments, **more, run_id=self.context.run_id, progress=self.progress)
+            result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
         self.context.log.info(_describe_result(result))
         for night, rows in result.details.get("rows_by_night", {}).items():
             self.context.add_asset_metadata({"dagster/row_count": rows}, partition_key=night)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from assets import checks
 from assets.metadata import feature_columns, key_columns, owners_of, stage_metadata
 from assets.partitions import TrainingSetConfig
-from assets.pending_files import ingest_pending_files
+from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
 from assets.views import splits_view
@@ -17,9 +17,6 @@ from forecache.base.results import StageResult
 from forecache.declare import Pipeline, Realtime
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
-
-if TYPE_CHECKING:
-    from forecache.lake.quality.splits import Separation
 
 SEPARATE = "splits_are_apart"
 
@@ -41,10 +38,6 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
             stage.build_training_set, step.session(), step.settings, pipeline, night, rebuild=step.rebuild
         )
 
-    def check_separation(result: StageResult) -> checks.CheckVerdict:
-        found = check_result_splits(result, label.horizon_days)
-        return checks.CheckVerdict(found.success, found.sentence)
-
     return build_training_set_asset(
         pipeline,
         pipeline.training_table,
@@ -53,7 +46,6 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=__doc__,
         apart=f"{label.horizon_days} days or more lie between the splits, and none is empty.",
         build=build,
-        separate=check_separation,
     )
 
 
@@ -66,14 +58,12 @@ def build_training_set_asset(
     description: str | None,
     apart: str,
     build: Callable[[RunStep, date], StageResult],
-    separate: Callable[[StageResult], checks.CheckVerdict],
 ) -> dg.AssetsDefinition:
     """The asset of a training set.
 
     Args:
         apart: Description of the check that the splits are apart.
         build: Writes the training set for an as-of date.
-        separate: Returns the verdict of that check.
     """
 
     @dg.asset(
@@ -90,6 +80,8 @@ def build_training_set_asset(
     def write_training_set(
         context: dg.AssetExecutionContext, config: TrainingSetConfig, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
+        from forecache.lake.quality.stage_checks import check_training_splits
+
         step = RunStep(context, settings.load(), spark)
         night = config.resolve_night(declared, context)
         for source in declared.all_sources:
@@ -99,14 +91,7 @@ def build_training_set_asset(
             value=result,
             metadata={**stage_metadata(step.settings, result), "night": str(night), "splits": splits_view(result)},
         )
-        yield checks.check_result(table, SEPARATE, separate(result), blocking=True)
+        found = check_training_splits(declared, result)
+        yield checks.check_result(table, SEPARATE, checks.CheckVerdict(found.success, found.sentence), blocking=True)
 
     return write_training_set
-
-
-def check_result_splits(result: StageResult, horizon_days: int) -> "Separation":
-    """Check that the splits of a training set are apart, by the details of its stage."""
-    from forecache.lake.quality.splits import check_splits
-
-    as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
-    return check_splits(as_of, result.details["splits"], horizon_days=horizon_days)

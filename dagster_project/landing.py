@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from dagster_project.purchases import PURCHASES
-from forecache.declare import Source
+from forecache import Source
 
 DATA = Path(__file__).parent / "data" / "cdnow" / "CDNOW_master.txt.gz"
 

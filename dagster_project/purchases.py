@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
-from forecache.declare import Column, Feature, Features, FeatureView, Source, expect
+from forecache import Column, Feature, Features, FeatureView, Source, expect
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

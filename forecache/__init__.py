@@ -1,1 +1,95 @@
-"""Batch-first machine learning on a data lake."""
+"""Batch-first machine learning on a data lake: all that projects and applications import, in one place.
+
+A name loads when it is first used: `import forecache` costs nothing, and an installation of one part needs the
+libraries of no other part.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forecache.base.alert import Alert as Alert
+    from forecache.base.alert import Subject as Subject
+    from forecache.base.results import StageResult as StageResult
+    from forecache.base.settings import Settings as Settings
+    from forecache.base.settings import load_settings as load_settings
+    from forecache.declare import *  # noqa: F403
+    from forecache.declare.loading import read_project as read_project
+    from forecache.declare.project import Project as Project
+    from forecache.declare.realtime.log_records import features_of as features_of
+    from forecache.declare.realtime.log_records import order_of as order_of
+    from forecache.declare.realtime.log_records import scores_of as scores_of
+    from forecache.kit.delta.dataset import open_dataset as open_dataset
+    from forecache.kit.delta.tables import open_table as open_table
+    from forecache.lake.feature_tables.historical import historical_features as historical_features
+    from forecache.lake.query import query as query
+    from forecache.models.inference.encoding import read_encoding as read_encoding
+    from forecache.night import run_night as run_night
+    from forecache.plugins.alerts.notify import notify as notify
+    from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
+    from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
+    from forecache.realtime.log.read import read_log as read_log
+    from forecache.scoring.challenger.shadow import score_shadow as score_shadow
+    from forecache.scoring.run import score as score
+    from forecache.scoring.udf import scoring_udf as scoring_udf
+    from forecache.serve.reader.answer import Answer as Answer
+    from forecache.serve.reader.client import AsyncClient as AsyncClient
+    from forecache.serve.reader.client import Client as Client
+    from forecache.serve.reader.wire import RealtimeAnswer as RealtimeAnswer
+    from forecache.serve.store.keys import encode_columns as encode_columns
+    from forecache.serve.store.keys import encode_key as encode_key
+    from forecache.serve.store.publishing.publish import publish as publish
+    from forecache.serve.store.store import Store as Store
+    from forecache.serve.store.store import open_store as open_store
+
+_PUBLIC = {
+    "forecache.base.alert": "Alert Subject",
+    "forecache.plugins.alerts.notify": "notify",
+    "forecache.models.inference.encoding": "read_encoding",
+    "forecache.kit.delta.dataset": "open_dataset",
+    "forecache.kit.delta.tables": "open_table",
+    "forecache.lake.feature_tables.historical": "historical_features",
+    "forecache.lake.query": "query",
+    "forecache.plugins.drift.distributions.drift": "prediction_drift",
+    "forecache.night": "run_night",
+    "forecache.declare": """
+        AS_OF PROVENANCE_COLUMNS SOURCE_COLUMNS AnyOutput AnySource Avro Baseline Boolean Candidates Catalogue Classes
+        Column ColumnType Default DotProduct Drift Effect Entities EntitySplit EstimatorModel Examples Expectation
+        Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled LastNight Live LiveRows Log
+        Lookup Mailing Metric OrderGiven Outcome Output Pipeline Publish Quantiles Query RankingGate Realtime
+        Recommender RegisteredModel RequestField Retraining Rollout Rows Schedule Segment Served Snapshot Source
+        SqlModel Static Stored Stream StreamDay Structs Table TableSource Task Text ToTopic Topic TorchModel Training
+        Vector Where Window expect load_pipeline load_pipelines load_realtime load_served load_stream
+    """,
+    "forecache.declare.loading": "read_project",
+    "forecache.declare.project": "Project",
+    "forecache.declare.realtime.log_records": "features_of order_of scores_of",
+    "forecache.serve.reader.answer": "Answer",
+    "forecache.serve.reader.client": "AsyncClient Client",
+    "forecache.serve.reader.wire": "RealtimeAnswer",
+    "forecache.realtime.log.read": "read_log",
+    "forecache.base.results": "StageResult",
+    "forecache.scoring.challenger.shadow": "score_shadow",
+    "forecache.scoring.run": "score",
+    "forecache.scoring.udf": "scoring_udf",
+    "forecache.base.settings": "Settings load_settings",
+    "forecache.serve.store.keys": "encode_columns encode_key",
+    "forecache.serve.store.publishing.publish": "publish",
+    "forecache.serve.store.store": "Store open_store",
+    "forecache.plugins.torch.worker.model.embedding": "EmbeddedCategories",
+}
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+__all__ = sorted(_MODULES)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
+if not TYPE_CHECKING:  # a type checker shall know a wrong name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        return value

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dagster_project.purchases import CUSTOMER
-from forecache.declare import (
+from forecache import (
     Baseline,
     Gate,
     Label,

@@ -10,12 +10,13 @@ from datetime import date
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import FeatureView, Pipeline, Served
+from forecache.declare import FeatureView, Pipeline, Recommender, Served
 from forecache.declare.loading import read_project
 from forecache.declare.models.check_training import require_published
+from forecache.declare.recommenders.second_tables import SecondTable
 from forecache.lake.feature_tables.feature_rows import code_of
 from forecache.lake.feature_tables.features import STAGE as BUILT
-from forecache.lake.ledger import StageRecord, append_records, last_record
+from forecache.lake.ledger import StageRecord, append_records, last_record, newest_night
 from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
 from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions
 from forecache.operations.rollback import recover_interrupted
@@ -74,6 +75,14 @@ def publish_night(
     if not result.skipped:
         _record_publish(settings, result, run_id=run_id)
     return result
+
+
+def newest_publishable_night(settings: Settings, declared: Served) -> date | None:
+    """The newest as-of date whose stage is in the ledger; None if there is none."""
+    if isinstance(declared, SecondTable):  # the run of the recommender writes it
+        return newest_night(settings, "recommend", declared.recommender.name)
+    stage = "recommend" if isinstance(declared, Recommender) else "score"
+    return newest_night(settings, BUILT if isinstance(declared, FeatureView) else stage, declared.name)
 
 
 def _record_publish(settings: Settings, result: StageResult, *, run_id: str) -> None:

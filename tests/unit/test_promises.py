@@ -1,4 +1,4 @@
-"""docs/promises.md names, for each promise of the README, tests that exist."""
+"""tests/promises.md names, for each promise of the README, tests that exist."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROMISES = (ROOT / "docs" / "promises.md").read_text()
+PROMISES = (ROOT / "tests" / "promises.md").read_text()
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PROMISES)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cards.simulator import CUSTOMERS, START, Payments, Simulator
 from cards.sources import PAYMENTS
-from forecache.declare import Source
+from forecache import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from forecache.declare import Rows
+    from forecache import Rows
 
 DAYS = (1, 7, 30)
 LABEL_WINDOWS = (1, 3, 7, 14, 21, 28)

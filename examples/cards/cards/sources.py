@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from cards.simulator import DAYS, START
-from forecache.declare import Column, Json, Source, Topic
+from forecache import Column, Json, Source, Topic
 
 PAYMENTS = Source(
     name="card_payments",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from cards.scoring import DAYS, LABEL_WINDOWS
 from cards.sources import PAYMENTS
-from forecache.declare import FeatureView, Live, Publish, Where, Window
+from forecache import FeatureView, Live, Publish, Where, Window
 
 LABEL_DAYS = 7
 """Days until it is known whether a payment was a fraud."""

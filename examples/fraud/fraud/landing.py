@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
-from forecache.declare import Source
+from forecache import Source
 from fraud.sources import PAYMENTS
 
 _USERS, _SHARE, _FRAUDS = 300, 0.5, 0.04

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from forecache.declare import Rows
+    from forecache import Rows
 
 FEATURES: Mapping[str, str] = {
     "amount": "Of the payment.",

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from forecache.declare import Column, Source
+from forecache import Column, Source
 
 PAYMENTS = Source(
     name="payments",

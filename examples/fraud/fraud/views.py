@@ -1,6 +1,6 @@
 """What is known of a user on the evening before."""
 
-from forecache.declare import FeatureView, Publish, Where, Window
+from forecache import FeatureView, Publish, Where, Window
 from fraud.sources import PAYMENTS
 
 SPENDING = FeatureView(

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pyarrow.compute as pc
 
-from forecache.declare import Source
+from forecache import Source
 from movielens.pipelines.films import RATINGS, ratings
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from forecache.declare import Rows
+    from forecache import Rows
 
 Floats = NDArray[np.float32]
 FEATURES: Mapping[str, str] = {

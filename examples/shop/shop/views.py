@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from forecache.declare import FeatureView, Publish, Window
+from forecache import FeatureView, Publish, Window
 from shop.pipelines.recommended import PURCHASES
 
 

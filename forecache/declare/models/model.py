@@ -35,7 +35,7 @@ class TorchModel:
             weight; None: binary cross-entropy, Huber, pinball or cross-entropy of the first output. The target of a
             class is its position.
         fit: A training function of your own in place of the framework's loop: every worker calls `fit(run)` with a
-            `forecache.declare.FitRun`, and it returns the trained network, whose weights have the
+            `forecache.FitRun`, and it returns the trained network, whose weights have the
             names of `build`'s. Of `Training`, only the dates, `batch_size`, `seed` and `deterministic` then apply.
     """
 

@@ -38,7 +38,7 @@ def logged_answer_rows(
 ) -> "DataFrame":
     """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
 
-    For its columns see `forecache.declare.Examples`. If a client retried a request under the same id, only the last
+    For its columns see `forecache.Examples`. If a client retried a request under the same id, only the last
     answer is returned. Shadow answers are left out, as nobody saw them. So are requests that do not fit the declaration
     if they were answered without being checked, as a client may send anything.
     """

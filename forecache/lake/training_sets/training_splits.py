@@ -15,7 +15,7 @@ _PLACES = 1 << 20
 
 
 def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
-    """The as-of dates of each split for a training night, ascending; see `forecache.declare.Training`.
+    """The as-of dates of each split for a training night, ascending; see `forecache.Training`.
 
     InputError if the pipeline's data does not reach back far enough for a single training date.
     """

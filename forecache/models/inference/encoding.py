@@ -33,7 +33,7 @@ class FeatureEncoding:
     """Encoding of one feature into columns of the matrix.
 
     Attributes:
-        type: As in `forecache.declare.Feature`.
+        type: As in `forecache.Feature`.
         size: Columns of a vector, or of a text, which is a vector in the table; 1 for all others.
         categories: The known categories, in the order of their codes.
     """

@@ -7,6 +7,8 @@ from datetime import date, datetime, timedelta, timezone
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Retraining
+from forecache.declare.schedules.cron import read_cron
+from forecache.declare.schedules.schedule import NEVER
 from forecache.lake.ledger import last_record
 from forecache.models.registry.versions.model_versions import find_champion
 from forecache.models.training.launch import STAGE as TRAIN
@@ -182,3 +184,19 @@ def last_training(settings: Settings, pipeline: Pipeline) -> LastTraining | None
         return None
     assert row.recorded_at is not None
     return LastTraining(date.fromisoformat(row.details["night"]), row.recorded_at)
+
+
+def is_training_due(settings: Settings, pipeline: Pipeline, *, now: datetime | None = None) -> bool:
+    """True without a champion, past a training time of the schedule, or if figures about the champion ask for it.
+
+    Args:
+        now: With a time zone; default: the clock.
+    """
+    now, last, schedule = now or datetime.now(timezone.utc), last_training(settings, pipeline), pipeline.schedule
+    if last is None or find_champion(settings, pipeline) is None:
+        return True
+    if schedule.training != NEVER:
+        times = read_cron("`Schedule`", "training", schedule.training)
+        if last.ended_at < next(times.run_moments(schedule.zone, now, backwards=True)):
+            return True
+    return pipeline.retraining is not None and retraining_decision(settings, pipeline, now=now).retrain

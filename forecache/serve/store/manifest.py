@@ -96,7 +96,7 @@ class TableSource:
 
 @dataclass(frozen=True)
 class StalePolicy:
-    """Handling of answers whose as-of date is too old; see `forecache.declare.Publish`."""
+    """Handling of answers whose as-of date is too old; see `forecache.Publish`."""
 
     max_age_h: float
     on_stale: str

@@ -6,8 +6,8 @@ from datetime import date
 from cards.landing import landing_days
 from cards.simulator import CUSTOMERS
 from cards.sources import PAYMENTS
-from forecache.base.settings import load_settings
-from forecache.lake.ingest.demo_data import land_demo_data
+from forecache import load_settings
+from forecache.testing import land_demo_data
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from cards.demo.watch import Seen
-from forecache.base.reports.page import make_page, write_page
-from forecache.models.registry.report.evaluation_plots import ACCENT, MUTED, SECOND, render_svg
+from forecache.testing import ACCENT, MUTED, SECOND, make_page, render_svg, write_page
 
 TEMPLATE = Path(__file__).with_name("day.html.j2")
 _DAY_H = 24

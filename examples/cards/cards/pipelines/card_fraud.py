@@ -7,7 +7,7 @@ from typing import Any
 from cards.scoring import FEATURES, payment_features
 from cards.sources import AS_THEY_HAPPEN, PAYMENTS
 from cards.views import CUSTOMER, LABEL_DAYS, TERMINAL
-from forecache.declare import (
+from forecache import (
     Baseline,
     Default,
     EstimatorModel,

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from forecache import Column, RankingGate, Recommender, Source
 from forecache.base.errors import UnavailableError
-from forecache.declare import Column, RankingGate, Recommender, Source
 from forecache.plugins.recommend.models import Ease
 
 RATINGS = Source(

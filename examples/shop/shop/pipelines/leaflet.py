@@ -3,7 +3,7 @@
 from datetime import date
 from pathlib import Path
 
-from forecache.declare import Column, Mailing, Snapshot, Source
+from forecache import Column, Mailing, Snapshot, Source
 from shop.pipelines.recommended import recommended
 
 CONTACTS = Source(

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from forecache.declare import Column, Publish, RankingGate, Recommender, Source
+from forecache import Column, Publish, RankingGate, Recommender, Source
 from forecache.plugins.recommend.models import Als, Habits, Popularity, WithFallback
 
 PURCHASES = Source(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from forecache.declare import (
+from forecache import (
     Baseline,
     Candidates,
     DotProduct,

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from datetime import date, timedelta
 
-from forecache.declare import Source
+from forecache import Source
 from new_project.pipelines.returns import VISITS
 
 NUM_VISITORS, NUM_DAYS = 400, 59

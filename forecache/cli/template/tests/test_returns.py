@@ -9,15 +9,14 @@ import pytest
 from new_project.landing import landing_days
 from new_project.pipelines.returns import returned, visit_features
 
-from forecache.base.settings import load_settings
-from forecache.declare.loading import read_project
+from forecache import load_settings, read_project
 
 AS_OF = date(2026, 1, 31)
 
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from forecache.kit.spark.session import spark_session, stop_spark
+    from forecache.testing import spark_session, stop_spark
 
     home: Path = tmp_path_factory.mktemp("spark")
     yield spark_session(load_settings(home=home, spark_master="local[1]", spark_driver_memory="1g"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from forecache.declare import (
+from forecache import (
     Baseline,
     Column,
     Drift,

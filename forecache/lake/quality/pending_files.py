@@ -1,0 +1,152 @@
+"""Pending landing files: the run that reads them ingests and checks them; a day that fails a check stops it."""
+
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forecache.base.errors import CheckError
+from forecache.base.results import Progress, StageResult, no_progress
+from forecache.base.settings import Settings
+from forecache.declare import AnySource, Source, TableSource
+from forecache.kit.spark.session import spark_session
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.ingested_files import IngestedFile, delivered_days, ingested_files
+from forecache.lake.ingest.landing import list_landing
+from forecache.lake.ingest.pending import files_to_ingest, pending_days
+from forecache.lake.quality.expectations import raw_expectations
+from forecache.lake.quality.raw_days import raw_verdicts, reconcile_days, row_states
+from forecache.lake.quality.reconcile import Reconciliation, day_counts
+from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.verdicts import check_nights
+from forecache.lake.sources.days_to_extract import days_to_extract, extraction_delay_reason
+from forecache.lake.sources.extract import extract
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class Run(Protocol):
+    """A run of stages: it gives each its id and progress, and keeps the results."""
+
+    settings: Settings
+    run_id: str
+
+    def session(self) -> "SparkSession": ...
+    def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult: ...
+    def progress(self, message: str, share: float | None = None) -> None: ...
+    def report_progress(self, message: str) -> None: ...
+
+
+class ProcessRun(Run):
+    """A run in this process, without an orchestrator."""
+
+    def __init__(self, settings: Settings, progress: Progress = no_progress) -> None:
+        self.settings, self.run_id = settings, str(uuid.uuid4())
+        self.results: list[StageResult] = []
+        self._progress = progress
+
+    def session(self) -> "SparkSession":
+        """The process's Spark session, started at the first call."""
+        return spark_session(self.settings)
+
+    def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
+        result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
+        self.results.append(result)
+        return result
+
+    def progress(self, message: str, share: float | None = None) -> None:
+        self._progress(message, share)
+
+    def report_progress(self, message: str) -> None:
+        self.progress(message)
+
+
+@dataclass(frozen=True)
+class RawChecks:
+    """Checks of days of a raw table.
+
+    Attributes:
+        reports: Of each day with a file that was read.
+        sums: Of each day that has a file: whether its rows add up.
+    """
+
+    reports: Mapping[date, CheckReport]
+    sums: Mapping[date, Reconciliation]
+
+    @property
+    def refused(self) -> dict[date, str]:
+        """The reason for each day that nothing may be built from."""
+        failed = {day: each.sentence for day, each in self.reports.items() if not each.success}
+        return failed | {day: each.sentence for day, each in self.sums.items() if not each.success}
+
+
+def extract_days(run: Run, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
+    """Write the landing files of days that have none, if the source's rows come from a database or a stream."""
+    if source.extract is not None and days:
+        run.run_stage(extract, run.settings, source, days, rebuild=rebuild)
+        if reason := extraction_delay_reason(run.settings, source, max(days)):
+            run.report_progress(reason)
+
+
+def ingest_pending(
+    run: Run,
+    source: AnySource,
+    *,
+    last: date,
+    on_ingested: Callable[[Sequence[IngestedFile]], None] = lambda files: None,
+    on_checked: Callable[[RawChecks, Sequence[IngestedFile]], None] = lambda checks, files: None,
+) -> None:
+    """Ingest the pending landing files of a source up to a day, and check the days that were not checked since.
+
+    Such as those that a killed run has ingested. For an existing table there is nothing to do.
+
+    Args:
+        on_ingested: Called with the source's files after some were ingested, also if that failed.
+        on_checked: Called with the checks of days and the source's files.
+
+    Raises:
+        CheckError: A check refuses a day up to `last`, in this run or since an earlier one.
+    """
+    if isinstance(source, TableSource):
+        return
+    settings = run.settings
+    extract_days(run, source, days_to_extract(settings, source, first=source.start, last=last))
+    files, known = ingested_files(settings, source), raw_verdicts(settings, source)
+    landed = list_landing(settings, source)
+    # A database can be queried again, and its new answers replace the files.
+    correctable = {file.day for file in landed if file.day} if source.extract else known.refused_days
+    waiting = files_to_ingest(settings, source, landed, files, correctable=correctable)
+    days = pending_days(waiting, first=source.start, last=last)
+    if days:
+        try:
+            run.run_stage(ingest, run.session(), settings, source, days=days, correctable=correctable)
+        finally:
+            files = ingested_files(settings, source)
+            on_ingested(files)
+    standing = known.current_verdicts(files, last=last)
+    refused = {day: reason for day, reason in standing.items() if reason}
+    unjudged = {file.event_day for file in files if file.event_day and file.event_day <= last} - standing.keys()
+    if unjudged:
+        checks = check_raw_days(run, source, unjudged, files)
+        on_checked(checks, files)
+        refused |= checks.refused
+    if refused:
+        day, reason = min(refused.items())
+        raise CheckError(
+            reason,
+            remedy=f"Correct the landing files of {day} or the declaration of source {source.name!r}, and run again: "
+            "the files of a refused day are read anew.",
+        )
+
+
+def check_raw_days(run: Run, source: Source, days: Collection[date], files: Sequence[IngestedFile]) -> RawChecks:
+    """Check days of a raw table: the expectations of those that were read, and whether rows add up."""
+    table, done = source.raw_table, delivered_days(files)
+    counts = {day: count for day, count in day_counts(files, days).items() if count.files}
+    states = {day: state for day, state in row_states(source, counts).items() if day in done}
+    expectations = raw_expectations(source)
+    reports = check_nights(run.session(), run.settings, table, expectations, column="event_day", states=states)
+    sums = reconcile_days(run.settings, source, list(counts), files=files, run_id=run.run_id)
+    return RawChecks(reports, sums)

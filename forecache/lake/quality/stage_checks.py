@@ -1,0 +1,89 @@
+"""Checks of what a run has built, features, predictions, splits of a training set, and of whether it may go on.
+
+The verdict on an as-of date is recorded for the rows that are there now; publishing asks for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Protocol
+
+from forecache.base.errors import CheckError
+from forecache.base.results import StageResult
+from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime, Recommender
+from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.kit.delta.comparison.partition import partition_digests
+from forecache.kit.delta.tables import open_table
+from forecache.lake.feature_tables.features import feature_versions
+from forecache.lake.quality.expectations import (
+    feature_expectations,
+    prediction_expectations,
+    recommendation_expectations,
+)
+from forecache.lake.quality.pending_files import Run
+from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.splits import Separation, check_splits
+from forecache.lake.quality.verdicts import check_nights
+
+Reports = Mapping[date, CheckReport]
+
+
+class Verdict(Protocol):
+    """The outcome of a check, with the reason in a sentence."""
+
+    @property
+    def success(self) -> bool: ...
+    @property
+    def sentence(self) -> str: ...
+
+
+def check_features(run: Run, declared: FeatureView | Pipeline, nights: Sequence[date]) -> Reports:
+    """Check as-of dates of a feature table, at the versions that the stage recorded."""
+    table = declared.feature_table
+    run.report_progress(f"checking {table}")
+    versions = feature_versions(run.settings, declared, nights)
+    states = {night: f"{table}@{version}" for night, version in versions.items()}
+    expectations = feature_expectations(declared)
+    return check_nights(run.session(), run.settings, table, expectations, column=AS_OF, states=states)
+
+
+def check_predictions(
+    run: Run, declared: Pipeline | Recommender | SimilarItems | Vectors, nights: Sequence[date]
+) -> Reports:
+    """Check as-of dates of the current version of a prediction table."""
+    table = declared.prediction_table
+    run.report_progress(f"checking {table}")
+    checked = open_table(run.settings, table)
+    return check_nights(
+        run.session(),
+        run.settings,
+        table,
+        prediction_expectations(declared) if isinstance(declared, Pipeline) else recommendation_expectations(declared),
+        column=AS_OF,
+        states=partition_digests(checked, AS_OF, nights),
+        version=checked.version(),
+    )
+
+
+def check_training_splits(declared: Pipeline | Realtime, result: StageResult) -> Separation:
+    """Check that the splits of a training set are apart, by the details of its stage."""
+    as_of = {split: [date.fromisoformat(day) for day in days] for split, days in result.details["as_of"].items()}
+    rows = result.details["splits"]
+    if isinstance(declared, Pipeline):
+        return check_splits(as_of, rows, horizon_days=declared.trained_label.horizon_days)
+    # The outcome of a request is known only after the last day of the horizon.
+    horizon_days = declared.trained_examples.horizon_days
+    found = check_splits(as_of, rows, horizon_days=horizon_days + 1)
+    apart = f"{horizon_days} days without requests lie between the splits: every outcome is known by then."
+    return replace(found, sentence=apart) if found.success else found
+
+
+def require_success(verdicts: Mapping[date, Verdict]) -> None:
+    """Refuse to go on after a check of some dates that failed.
+
+    Raises:
+        CheckError: The first that failed, with the reason.
+    """
+    for verdict in verdicts.values():
+        if not verdict.success:
+            raise CheckError(verdict.sentence, remedy="What was published stays. Mend the cause and run again.")
