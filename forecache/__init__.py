@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forecache.base.alert import Alert as Alert
     from forecache.base.alert import Subject as Subject
+    from forecache.base.errors import CheckError as CheckError
+    from forecache.base.errors import ConflictError as ConflictError
+    from forecache.base.errors import DamagedError as DamagedError
+    from forecache.base.errors import ForecacheError as ForecacheError
+    from forecache.base.errors import InputError as InputError
+    from forecache.base.errors import NotEverywhereError as NotEverywhereError
+    from forecache.base.errors import NotFoundError as NotFoundError
+    from forecache.base.errors import NotYetError as NotYetError
+    from forecache.base.errors import PipelinesFailedError as PipelinesFailedError
+    from forecache.base.errors import SettingsError as SettingsError
+    from forecache.base.errors import UnavailableError as UnavailableError
     from forecache.base.results import StageResult as StageResult
     from forecache.base.settings import Settings as Settings
     from forecache.base.settings import load_settings as load_settings
@@ -27,6 +38,16 @@ if TYPE_CHECKING:
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
+    from forecache.plugins.recommend.models import Als as Als
+    from forecache.plugins.recommend.models import Ease as Ease
+    from forecache.plugins.recommend.models import Factors as Factors
+    from forecache.plugins.recommend.models import Fitted as Fitted
+    from forecache.plugins.recommend.models import Habits as Habits
+    from forecache.plugins.recommend.models import Popularity as Popularity
+    from forecache.plugins.recommend.models import RecommenderModel as RecommenderModel
+    from forecache.plugins.recommend.models import RepeatPurchase as RepeatPurchase
+    from forecache.plugins.recommend.models import TwoTowers as TwoTowers
+    from forecache.plugins.recommend.models import WithFallback as WithFallback
     from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
     from forecache.scoring.challenger.shadow import score_shadow as score_shadow
@@ -43,6 +64,13 @@ if TYPE_CHECKING:
     from forecache.serve.store.store import open_store as open_store
 
 _PUBLIC = {
+    "forecache.base.errors": """
+        CheckError ConflictError DamagedError ForecacheError InputError NotEverywhereError NotFoundError NotYetError
+        PipelinesFailedError SettingsError UnavailableError
+    """,
+    "forecache.plugins.recommend.models": """
+        Als Ease Factors Fitted Habits Popularity RecommenderModel RepeatPurchase TwoTowers WithFallback
+    """,
     "forecache.base.alert": "Alert Subject",
     "forecache.plugins.alerts.notify": "notify",
     "forecache.models.inference.encoding": "read_encoding",
@@ -58,8 +86,8 @@ _PUBLIC = {
         Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled LastNight Live LiveRows Log
         Lookup Mailing Metric OrderGiven Outcome Output Pipeline Publish Quantiles Query RankingGate Realtime
         Recommender RegisteredModel RequestField Retraining Rollout Rows Schedule Segment Served Snapshot Source
-        SqlModel Static Stored Stream StreamDay Structs Table TableSource Task Text ToTopic Topic TorchModel Training
-        Vector Where Window expect load_pipeline load_pipelines load_realtime load_served load_stream
+        SqlModel Static Stored Stream StreamDay Structs Table TableSource Task Text ToTopic Topic TorchModel Trainable
+        Training Vector Where Window expect load_pipeline load_pipelines load_realtime load_served load_stream
     """,
     "forecache.declare.loading": "read_project",
     "forecache.declare.project": "Project",

@@ -16,24 +16,19 @@ from forecache.base.settings import PROJECT_ROOT
 
 PUBLIC = {
     "forecache": """
-        AS_OF Alert Answer AnyOutput AnySource AsyncClient Avro Baseline Boolean Candidates Catalogue Classes Client
-        Column ColumnType Default DotProduct Drift Effect EmbeddedCategories Entities EntitySplit EstimatorModel
-        Examples Expectation Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled
-        LastNight Live LiveRows Log Lookup Mailing Metric OrderGiven Outcome Output PROVENANCE_COLUMNS Pipeline
-        Project Publish Quantiles Query RankingGate Realtime RealtimeAnswer Recommender RegisteredModel RequestField
-        Retraining Rollout Rows SOURCE_COLUMNS Schedule Segment Served Settings Snapshot Source SqlModel StageResult
-        Static Store Stored Stream StreamDay Structs Subject Table TableSource Task Text ToTopic Topic TorchModel
-        Training Vector Where Window encode_columns encode_key expect features_of historical_features load_pipeline
-        load_pipelines load_realtime load_served load_settings load_stream notify open_dataset open_store open_table
-        order_of prediction_drift publish query read_encoding read_log read_project run_night score score_shadow
-        scores_of scoring_udf
-    """,
-    "forecache.base.errors": """
-        CheckError ConflictError DamagedError ForecacheError InputError NotEverywhereError NotFoundError NotYetError
-        PipelinesFailedError SettingsError UnavailableError
-    """,
-    "forecache.plugins.recommend.models": """
-        Als Ease Factors Fitted Habits Popularity RecommenderModel RepeatPurchase TwoTowers WithFallback
+        AS_OF Alert Als Answer AnyOutput AnySource AsyncClient Avro Baseline Boolean Candidates Catalogue CheckError
+        Classes Client Column ColumnType ConflictError DamagedError Default DotProduct Drift Ease Effect
+        EmbeddedCategories Entities EntitySplit EstimatorModel Examples Expectation Factors Feature FeatureView Features
+        FitRun Fitted ForecacheError FunctionModel Gate Guards Habits InputError Json Label Labelled LastNight Live
+        LiveRows Log Lookup Mailing Metric NotEverywhereError NotFoundError NotYetError OrderGiven Outcome Output
+        PROVENANCE_COLUMNS Pipeline PipelinesFailedError Popularity Project Publish Quantiles Query RankingGate Realtime
+        RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField Retraining Rollout Rows
+        SOURCE_COLUMNS Schedule Segment Served Settings SettingsError Snapshot Source SqlModel StageResult Static Store
+        Stored Stream StreamDay Structs Subject Table TableSource Task Text ToTopic Topic TorchModel Trainable Training
+        TwoTowers UnavailableError Vector Where Window WithFallback encode_columns encode_key expect features_of
+        historical_features load_pipeline load_pipelines load_realtime load_served load_settings load_stream notify
+        open_dataset open_store open_table order_of prediction_drift publish query read_encoding read_log read_project
+        run_night score score_shadow scores_of scoring_udf
     """,
     "forecache.testing": """
         ACCENT MUTED ReaderProcess SECOND StreamState land_demo_data make_page read_state render_svg spark_session
@@ -55,10 +50,8 @@ def test_a_public_module_has_exactly_these_names_and_each_of_them_is_there(modul
 
 
 def test_each_error_is_public() -> None:
-    classes = ast.parse((PROJECT_ROOT / "forecache" / "errors.py").read_text()).body
-    assert {node.name for node in classes if isinstance(node, ast.ClassDef)} == {
-        *PUBLIC["forecache.base.errors"].split()
-    }
+    classes = ast.parse((PROJECT_ROOT / "forecache/base/errors.py").read_text()).body
+    assert {node.name for node in classes if isinstance(node, ast.ClassDef)} <= {*PUBLIC["forecache"].split()}
 
 
 def test_the_package_gives_the_declarations_themselves_and_no_name_twice() -> None:

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from forecache import Source
-from forecache.base.errors import UnavailableError
+from forecache import Source, UnavailableError
 from shop.pipelines.leaflet import CONTACTS
 from shop.pipelines.recommended import PURCHASES
 

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, Retraining
+from forecache.declare import Pipeline, Realtime, Retraining, Trainable
 from forecache.declare.schedules.cron import read_cron
 from forecache.declare.schedules.schedule import NEVER
 from forecache.lake.ledger import last_record
@@ -177,7 +177,7 @@ def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime
     )
 
 
-def last_training(settings: Settings, pipeline: Pipeline) -> LastTraining | None:
+def last_training(settings: Settings, pipeline: Trainable) -> LastTraining | None:
     """Read the last training from the stage ledger; None if there was none."""
     row = last_record(settings, TRAIN, pipeline.name)
     if row is None:
@@ -186,7 +186,7 @@ def last_training(settings: Settings, pipeline: Pipeline) -> LastTraining | None
     return LastTraining(date.fromisoformat(row.details["night"]), row.recorded_at)
 
 
-def is_training_due(settings: Settings, pipeline: Pipeline, *, now: datetime | None = None) -> bool:
+def is_training_due(settings: Settings, pipeline: Pipeline | Realtime, *, now: datetime | None = None) -> bool:
     """True without a champion, past a training time of the schedule, or if figures about the champion ask for it.
 
     Args:
@@ -199,4 +199,6 @@ def is_training_due(settings: Settings, pipeline: Pipeline, *, now: datetime | N
         times = read_cron("`Schedule`", "training", schedule.training)
         if last.ended_at < next(times.run_moments(schedule.zone, now, backwards=True)):
             return True
-    return pipeline.retraining is not None and retraining_decision(settings, pipeline, now=now).retrain
+    if isinstance(pipeline, Realtime) or pipeline.retraining is None:
+        return False
+    return retraining_decision(settings, pipeline, now=now).retrain

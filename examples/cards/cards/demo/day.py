@@ -19,8 +19,7 @@ from cards.demo.replay import make_topic, send
 from cards.demo.watch import Reader, Seen, Watch
 from cards.pipelines.card_fraud import card_fraud, cards
 from cards.simulator import CUSTOMERS, Payments, Simulator
-from forecache import Settings, load_settings, query
-from forecache.base.errors import UnavailableError
+from forecache import Settings, UnavailableError, load_settings, query
 from forecache.testing import ReaderProcess, read_state
 
 _START_S, _STOP_S, _DRAIN_S, _SHOWN = 60.0, 20.0, 60.0, 8

@@ -5,9 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from forecache import Column, RankingGate, Recommender, Source
-from forecache.base.errors import UnavailableError
-from forecache.plugins.recommend.models import Ease
+from forecache import Column, Ease, RankingGate, Recommender, Source, UnavailableError
 
 RATINGS = Source(
     name="ratings",

@@ -2,8 +2,7 @@
 
 from datetime import date
 
-from forecache import Column, Publish, RankingGate, Recommender, Source
-from forecache.plugins.recommend.models import Als, Habits, Popularity, WithFallback
+from forecache import Als, Column, Habits, Popularity, Publish, RankingGate, Recommender, Source, WithFallback
 
 PURCHASES = Source(
     name="purchases",
