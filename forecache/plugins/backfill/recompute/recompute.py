@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Stream
-from forecache.declare.streams.check_stream import FEATURES
+from forecache.declare.streams.stream import FEATURES
 from forecache.plugins.backfill.recompute.lake_states import LakeStates, MissingState
 from forecache.plugins.backfill.recompute.ordered_rows import read_ordered_rows
 from forecache.stream.step.answerer import answerer_of, switch_to_newest
