@@ -11,8 +11,8 @@ from forecache.base.output_kinds import spark_name
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
-from forecache.declare.checks.keys import key_types
 from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare.sources.keys import key_types
 
 
 class _HasOwner(Protocol):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from forecache.base.errors import SettingsError
 from forecache.base.files import lock, write_durably
 from forecache.base.settings import Settings
-from forecache.declare.project_modules import import_from_project
+from forecache.declare.loading import import_from_project
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

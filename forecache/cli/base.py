@@ -187,7 +187,7 @@ def load_declared_pipeline(name: str) -> "tuple[Settings, Pipeline]":
 
 def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     """As `load_declared_pipeline`, of a pipeline that trains its model."""
-    from forecache.declare.trainable import not_trained_error
+    from forecache.declare.models.trainable import not_trained_error
 
     current, found = load_declared_pipeline(name)
     if not found.is_trained:

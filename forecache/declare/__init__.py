@@ -30,6 +30,7 @@ from forecache.declare.models.output import (
     Text,
     Vector,
 )
+from forecache.declare.models.trainable import Task, Trainable
 from forecache.declare.policies import Drift, Effect, Publish, Retraining
 from forecache.declare.realtime.examples import Examples
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
@@ -53,7 +54,6 @@ from forecache.declare.streams.live import Live
 from forecache.declare.streams.results import LiveRows, Table, ToTopic
 from forecache.declare.streams.stream import Stream
 from forecache.declare.streams.topic import Avro, Json, Topic
-from forecache.declare.trainable import Task, Trainable
 
 __all__ = [
     "AS_OF",

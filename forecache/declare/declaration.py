@@ -14,25 +14,23 @@ from forecache.base.table_names import (
     check_name,
     check_unique,
 )
-from forecache.declare.checks.fields import check_fields
-from forecache.declare.checks.keys import check_pipeline_key
-from forecache.declare.code.stage_fingerprints import Fingerprints, fingerprint_stages
+from forecache.declare.checks.fields import check_fields, check_known
 from forecache.declare.expectations import Expectation, check_columns
 from forecache.declare.features.entities import Entities, check_entities, unique_sources
 from forecache.declare.features.feature import Feature
 from forecache.declare.features.features import Features, Label, check_features_without_function
 from forecache.declare.features.view import FeatureView
-from forecache.declare.models.check_training import check_training, not_published_error
+from forecache.declare.models.check_training import check_outputs, check_training
 from forecache.declare.models.gate import Gate
 from forecache.declare.models.model import Training
 from forecache.declare.models.output import AnyOutput, Segment
-from forecache.declare.models.task import check_feature_names, check_outputs
+from forecache.declare.models.trainable import AnyModel, Fingerprints, Trainable, fingerprint_stages
 from forecache.declare.policies import Drift, Publish, Retraining
 from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.served import Predictions
+from forecache.declare.served import Predictions, not_published_error
+from forecache.declare.sources.keys import check_pipeline_key
 from forecache.declare.sources.table_source import AnySource, check_first_day
-from forecache.declare.trainable import AnyModel, Trainable
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,8 @@ class Pipeline(Trainable, Predictions):
         given = [name for name in ("retraining", "shadow") if getattr(self, name)]
         check_training(owner, self, needed=("label", "gate"), only_trained=given)
         if self.retraining is not None:
-            ignored = self.retraining.ignore
-            check_feature_names(f"{owner} ignores", ignored, self.feature_names, " in its retraining")
+            which = " in its retraining, which is not a feature"
+            check_known(f"{owner} ignores", self.retraining.ignore, self.feature_names, which, "Its features are")
         check_columns(owner, self.expectations, [*self.key, AS_OF, *self.output_columns, *PROVENANCE_COLUMNS])
         if self.publish is not None:
             self.publish.check_served_fields(owner, self.output_columns)

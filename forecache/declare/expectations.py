@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecache.base.errors import SettingsError
-from forecache.declare.checks.fields import check_fields
+from forecache.declare.checks.fields import check_fields, check_known
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,8 @@ def known_types() -> frozenset[str]:
 def check_columns(owner: str, expectations: Iterable[Expectation], columns: Collection[str]) -> None:
     """Refuse expectations of columns that a table does not have."""
     for expectation in expectations:
-        for column in expectation.columns:
-            if column not in columns:
-                raise SettingsError(
-                    f"{owner} expects {expectation.type} of the column {column!r}, which its table does not have.",
-                    remedy=f"It has {', '.join(columns)}.",
-                )
+        use = f"{owner} expects {expectation.type} of the column"
+        check_known(use, expectation.columns, columns, ", which its table does not have", "It has")
 
 
 def expect(type_: str, /, *, severity: Literal["critical", "warning"] = "critical", **arguments: Any) -> Expectation:

@@ -4,39 +4,95 @@ A module that cannot be imported or has a wrong declaration makes only its own p
 in `Project.broken` and logged, and the others are loaded.
 """
 
+import importlib
 import logging
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
 from operator import attrgetter, itemgetter
-from typing import TypeVar
+from pathlib import Path
+from types import ModuleType
+from typing import TypeGuard, TypeVar
 
-from forecache.base.errors import InputError, SettingsError
+from forecache.base.errors import ForecacheError, InputError, SettingsError
 from forecache.base.settings import Settings
 from forecache.base.table_names import unknown_name_error
-from forecache.declare.checks.conflicts import (
-    Declared,
-    date_conflict_errors,
-    name_conflict_errors,
-    published_views,
-)
-from forecache.declare.checks.fallbacks import fallback_errors
-from forecache.declare.checks.stream_days import stream_day_errors
+from forecache.declare.code.location import add_project
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.mailings.mailing import Mailing
-from forecache.declare.project import Nightly, Project, Published
-from forecache.declare.project_modules import import_from_project, load_declarations
+from forecache.declare.models.trainable import Trainable, not_trained_error
+from forecache.declare.project import Declared, Nightly, Project, Published
+from forecache.declare.project_checks import (
+    date_conflict_errors,
+    fallback_errors,
+    name_conflict_errors,
+    published_views,
+    stream_day_errors,
+)
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.recommenders.recommender import Recommender
 from forecache.declare.recommenders.second_tables import SecondTable
 from forecache.declare.streams.stream import Stream
-from forecache.declare.trainable import Trainable, not_trained_error
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 _T = TypeVar("_T")
 _PUBLISHED = "pipeline, recommender or feature view"
 _ALL = "pipeline, recommender, feature view or real-time model"
+
+
+def import_from_project(settings: Settings, module: str) -> ModuleType:
+    """Import a module of the project; its package may lie in the current folder.
+
+    Raises:
+        SettingsError: It cannot be imported.
+    """
+    root = settings.project.partition(".")[0]
+    folder = Path.cwd()
+    # A console script, other than `python -m`, does not have the current folder on its path.
+    if root not in sys.modules and (folder / root).is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    add_project(root)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise SettingsError(
+                f"The project module {module!r} cannot be imported: {error}.", remedy=f"Install {error.name}."
+            ) from error
+        raise SettingsError(
+            f"The project module {module!r} cannot be imported: {error}.",
+            remedy="Set FORECACHE_PROJECT to the package that has it, and run from the folder in which that package "
+            "lies, or put that folder on PYTHONPATH.",
+        ) from error
+
+
+def _is_standalone(value: object) -> TypeGuard[Declared]:
+    """True for a declaration, except a view that is not published: that is a part of the pipelines that use it."""
+    return isinstance(value, Declared) and not (isinstance(value, FeatureView) and value.publish is None)
+
+
+def load_declarations(module_name: str) -> list[Declared]:
+    """Import a module and return its declarations, each checked.
+
+    Raises:
+        SettingsError: The import or a check failed.
+    """
+    try:
+        module = importlib.import_module(module_name)
+        found = {id(value): value for value in vars(module).values() if _is_standalone(value)}
+        for each in found.values():
+            # Computed now, from the source that was loaded; raises if a value cannot be compared between two runs.
+            assert isinstance(each, Mailing) or each.fingerprint
+            assert not isinstance(each, Realtime) or each.is_tried
+        return list(found.values())
+    except (Exception, SystemExit) as error:
+        what = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        raise SettingsError(
+            f"The pipeline module {module_name} cannot be used: {what}",
+            remedy="" if isinstance(error, ForecacheError) else "Mend the module.",
+        ) from error
 
 
 def read_project(settings: Settings) -> Project:

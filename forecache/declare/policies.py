@@ -6,7 +6,7 @@ from typing import Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import check_unique
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks.fields import check_fields, check_known, check_least, check_value
 
 Effect = Literal["none", "small", "large"]
 
@@ -56,17 +56,9 @@ class Publish:
             check_value("`Publish`", name, getattr(self, name), fits, "It is a share, at most 1.")
 
     def check_served_fields(self, owner: str, columns: Sequence[str]) -> None:
-        """Refuse a field that is none of the columns that can be served.
-
-        Raises:
-            SettingsError: With the field and the columns.
-        """
-        unknown = set(self.fields or ()) - set(columns)
-        if unknown:
-            raise SettingsError(
-                f"{owner} publishes the field {min(unknown)!r}, which its table does not have.",
-                remedy=f"It has {', '.join(columns)}.",
-            )
+        """Refuse a field that is none of the columns that can be served."""
+        which = ", which its table does not have"
+        check_known(f"{owner} publishes the field", sorted(self.fields or ()), columns, which, "It has")
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from forecache.base.errors import SettingsError
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.mailings.mailing import Mailing
+from forecache.declare.models.trainable import Trainable
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.recommenders.recommender import Recommender
 from forecache.declare.recommenders.second_tables import SimilarItems, Vectors, second_tables_of
 from forecache.declare.sources.source import Source
 from forecache.declare.streams.stream import Stream
-from forecache.declare.trainable import Trainable
 
+Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView | Stream
 Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
 Nightly = Pipeline | Recommender | FeatureView | Realtime
 

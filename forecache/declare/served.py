@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import ClassVar, Protocol
 
+from forecache.base.errors import InputError
 from forecache.declare.policies import Publish
 from forecache.declare.schedules.schedule import Schedule
 from forecache.declare.sources.table_source import AnySource
@@ -79,3 +80,20 @@ class Served(Protocol):
     def description(self) -> str: ...
     @property
     def owner(self) -> str: ...
+
+
+def require_published(pipeline: Served) -> None:
+    """Refuse a declaration that is not published.
+
+    Raises:
+        InputError: It declares `publish=None`.
+    """
+    _ = pipeline.publishing
+
+
+def not_published_error(name: str) -> InputError:
+    """The error for the store of a pipeline that declares `publish=None`."""
+    return InputError(
+        f"Pipeline {name!r} is not published: it is declared with publish=None.",
+        remedy=f"Its predictions are in the table predictions_{name}: `forecache query` reads it.",
+    )

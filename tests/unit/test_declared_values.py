@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import pytest
@@ -55,6 +55,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: column(type="string", minimum=1), r"minimum=1\. A string has no limits"),
     (lambda: column(name="two words"), r"column name 'two words', which a table cannot have"),
     (lambda: source(start="2024-01-01"), r"Source 'visits' has start='2024-01-01'\. It is a date"),
+    (lambda: source(start=datetime(2024, 1, 1)), r"start=datetime.*It is a date"),
+    (lambda: source(columns=(column(), "day")), r"columns=\(.*It is a tuple, each item a Column"),
     (lambda: source(end=date(2023, 1, 1)), r"end=.*It is not before the start, 2024-01-01"),
     (lambda: source(event_time="amount"), r"event_time='amount'\. It is a date or timestamp column, not a double"),
     (lambda: source(file_pattern="(?P<day>"), r"which is no regular expression: "),
@@ -74,6 +76,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: EstimatorModel(nothing, patience=0), r"patience=0\. Give 1 or more"),
     (lambda: Training(epochs=0), r"`Training` has epochs=0\. Give 1 or more"),
     (lambda: Training(epochs=2.5), r"epochs=2\.5\. It is a whole number"),
+    (lambda: Training(epochs=True), r"epochs=True\. It is a whole number"),
+    (lambda: Training(learning_rate=10**400), r"learning_rate=1000.*\. It is a number"),
     (lambda: Training(learning_rate=0.0), r"learning_rate=0\.0\. Give more than 0"),
     (lambda: Training(learning_rate=float("nan")), r"learning_rate=nan\. It is a number"),
     (lambda: Training(parallel="dpp"), r"parallel='dpp'\. It is one of"),
@@ -81,6 +85,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: Segment("s", "p", (0.5, 0.5), ("a", "b", "c")), r"bounds=\(0\.5, 0\.5\)\. They ascend"),
     (lambda: Segment("s", "p", (0.5,), (1, 2)), r"labels=\(1, 2\)\. It is a tuple, each item a text"),
     (lambda: Baseline("f", scale="1"), r"scale='1'\. It is a number"),
+    (lambda: Gate("roc_auc", {"roc_auc": "0.5"}, Baseline("f")), r"It is a mapping from a text to a number"),
     (lambda: Gate("roc_auc", ["roc_auc"], Baseline("f")), r"floors=\['roc_auc'\]\. It is a mapping"),
     (lambda: Gate("roc_auc", {}, Baseline("f"), max_regression=-0.1), r"max_regression=-0\.1\. Give 0 or more"),
     (lambda: Publish(backend="dynamodb"), r"`Publish` has backend='dynamodb'\. It is one of 'lmdb', 'redis'"),
@@ -131,3 +136,4 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
     spec = Output("p", minimum=np.float32(0.5), maximum=np.int64(1)).spec
     assert (spec.minimum, spec.maximum) == (0.5, 1)
+    assert Training(epochs=np.int64(3)).epochs == 3

@@ -11,7 +11,7 @@ from scoring_support import make_pipeline
 
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare import FunctionModel, Labelled, Output, Pipeline, RegisteredModel, SqlModel, Training
-from forecache.declare.models.check_training import require_published
+from forecache.declare.served import require_published
 
 URI = "models:/churn_model@production"
 

@@ -25,7 +25,7 @@ from forecache.declare import (
     Where,
     Window,
 )
-from forecache.declare.features.check_view import TILE_COLUMNS
+from forecache.declare.features.view import TILE_COLUMNS
 from forecache.declare.project import Project
 from forecache.kit.windows.states import EVENTS
 from forecache.lake.windows.tasks import BUCKET, DAY

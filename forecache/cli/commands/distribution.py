@@ -13,7 +13,7 @@ from forecache.cli.output import print_json, show, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published, is_released, is_stream_only
 from forecache.cli.runner import resolve_served_names
-from forecache.declare.models.check_training import require_published
+from forecache.declare.served import require_published
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")

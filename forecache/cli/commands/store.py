@@ -25,7 +25,7 @@ def open_pipeline_store(pipeline: str, *, or_model: bool = False) -> "Store":
     Args:
         or_model: True if the command accepts real-time models, too, and has found no release with this name.
     """
-    from forecache.declare.models.check_training import require_published
+    from forecache.declare.served import require_published
     from forecache.serve.store import open_store
 
     current = settings()

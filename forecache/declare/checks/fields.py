@@ -1,12 +1,17 @@
-"""Check declared values against the types of their fields when a declaration loads."""
+"""Check declared values against the types of their fields when a declaration loads.
+
+Every check of a declaration refuses a value by SettingsError, with the thing, the value and a remedy.
+"""
 
 import dataclasses
-import math
 import types
-from collections.abc import Callable, Mapping
-from datetime import date, datetime
-from numbers import Integral, Real
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BeforeValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from forecache.base.errors import SettingsError
 
@@ -16,21 +21,42 @@ def check_fields(owner: str, declared: Any) -> None:
 
     Args:
         owner: Its name in the message, such as "Column 'amount'".
-
-    Raises:
-        SettingsError: The message names the field, the value and the type.
     """
     for field in dataclasses.fields(declared):
         value = getattr(declared, field.name)
-        kind = _resolve_annotation(field.type) if isinstance(field.type, str) else field.type
-        if not _is_of_type(value, kind):
-            raise SettingsError(f"{owner} has {field.name}={_shorten(value)}.", remedy=f"It is {_describe_type(kind)}.")
+        # A quoted annotation names classes of heavy libraries: all of them are functions.
+        kind: Any = field.type if not isinstance(field.type, str) else _FUNCTIONS[field.type.endswith("| None")]
+        try:
+            _type_adapter(kind).validate_python(value)
+        except ValidationError:
+            raise SettingsError(
+                f"{owner} has {field.name}={_shorten(value)}.", remedy=f"It is {_describe_type(kind)}."
+            ) from None
 
 
 def check_value(owner: str, name: str, value: object, fits: bool, rule: str) -> None:
     """Refuse a value unless it `fits`; `rule` becomes the remedy, such as "It is at least 1."."""
     if not fits:
         raise SettingsError(f"{owner} has {name}={_shorten(value)}.", remedy=rule)
+
+
+def check_known(
+    use: str,
+    names: Iterable[str],
+    known: Collection[str],
+    which: str = ", which it does not declare",
+    listed: str = "Its columns are",
+) -> None:
+    """Refuse a name that is not among the known ones.
+
+    Args:
+        use: The text before the name in the message, such as "Source 'sales' has the key column".
+        which: The text after it.
+        listed: The text before the known names in the remedy.
+    """
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"{use} {name!r}{which}.", remedy=f"{listed} {', '.join(known)}.")
 
 
 def check_least(owner: str, declared: Any, least: float, *names: str, above: bool = False) -> None:
@@ -43,33 +69,25 @@ def check_least(owner: str, declared: Any, least: float, *names: str, above: boo
         )
 
 
-def _resolve_annotation(annotation: str) -> Any:
-    """The type of a quoted annotation, which names classes of heavy libraries: all of them are functions."""
-    return Callable[..., Any] | None if annotation.endswith("| None") else Callable[..., Any]
+@cache
+def _type_adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(
+        _validated_type(kind), config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    )
 
 
-def _is_of_type(value: Any, kind: Any) -> bool:
+def _validated_type(kind: Any) -> Any:
+    """The type for pydantic, which looks at no field of a declaration, and takes numpy's whole numbers as such."""
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return True
-    if origin is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin in (Union, types.UnionType):
-        return any(_is_of_type(value, choice) for choice in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is_of_type(item, arguments[0]) for item in value)
-    if origin is Mapping:
-        return isinstance(value, Mapping) and all(
-            _is_of_type(k, arguments[0]) and _is_of_type(v, arguments[1]) for k, v in value.items()
-        )
-    if origin is Callable:
-        return callable(value)
-    if kind in (int, float):
-        is_number = isinstance(value, Integral if kind is int else Real) and math.isfinite(value)
-        return is_number and type(value) is not bool
-    if kind is date:
-        return isinstance(value, date) and not isinstance(value, datetime)
-    return isinstance(value, kind)
+        return Union[tuple(map(_validated_type, arguments))]  # noqa: UP007  (of a tuple)
+    if origin in (tuple, Mapping):
+        return origin[tuple(map(_validated_type, arguments))]
+    if kind is int:
+        return Annotated[int, BeforeValidator(lambda value: value.item() if hasattr(value, "item") else value)]
+    if dataclasses.is_dataclass(kind):
+        return Annotated[Any, GetPydanticSchema(lambda source, handler: core_schema.is_instance_schema(kind))]
+    return kind
 
 
 def _describe_type(kind: Any) -> str:
@@ -92,6 +110,7 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+_FUNCTIONS: tuple[Any, Any] = (Callable[..., Any], Callable[..., Any] | None)
 _NAMES: dict[Any, str] = {
     str: "a text",
     int: "a whole number",

@@ -15,9 +15,6 @@ def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
     Args:
         name: Of the declared field.
         by: The reason in the message, such as "Workers import it".
-
-    Raises:
-        SettingsError: It is a lambda, is defined inside another function, or is no function.
     """
     module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
@@ -36,9 +33,6 @@ def check_arguments(owner: str, name: str, function: Any, *arguments: str) -> No
     Args:
         name: Of the declared field.
         arguments: Their names in the message.
-
-    Raises:
-        SettingsError: It takes fewer or needs more.
     """
     try:
         signature = inspect.signature(function)

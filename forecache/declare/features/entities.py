@@ -46,9 +46,6 @@ def check_entities(
 
     Args:
         own: True if the features are the pipeline's own.
-
-    Raises:
-        SettingsError: With view, column and remedy.
     """
     if not views:
         raise SettingsError(f"{owner} has no features.", remedy="Give a feature view, or several.")

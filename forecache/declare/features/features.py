@@ -89,11 +89,7 @@ class Label:
 def check_features_without_function(
     owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]
 ) -> None:
-    """Refuse features without a function that are not columns of one source with the pipeline's key, of fitting types.
-
-    Raises:
-        SettingsError: With pipeline, source, column and remedy.
-    """
+    """Refuse features without a function that are not fitting columns of one source with the pipeline's key."""
     if features.compute is not None:
         return
     remedy = "Give the features a function, `compute`."

@@ -6,7 +6,7 @@ from typing import Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import check_column
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks.fields import check_fields, check_known, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.sources.column import NUMBERS, Column
 from forecache.kit.windows.plan import DAY_MINUTES
@@ -167,17 +167,10 @@ class Window:
         return what + (f" where {conditions}" if conditions else "")
 
     def check_columns(self, owner: str, columns: dict[str, Column]) -> None:
-        """Refuse a column that the source lacks or the aggregate does not take, and condition values of another type.
-
-        Raises:
-            SettingsError: With window, column and remedy.
-        """
-        for name in (self.column, *(where.column for where in self.where)):
-            if name is not None and name not in columns:
-                raise SettingsError(
-                    f"{owner} has the window {self.name!r} over the column {name!r}, which its source lacks.",
-                    remedy=f"Its columns are {', '.join(columns)}.",
-                )
+        """Refuse columns that the source lacks or the aggregate does not take, and conditions of another type."""
+        use = f"{owner} has the window {self.name!r} over the column"
+        names = [*([] if self.column is None else [self.column]), *(where.column for where in self.where)]
+        check_known(use, names, columns, ", which its source lacks")
         takes = {"count": None, "distinct": _COUNTED}.get(self.aggregate, NUMBERS)
         kind = columns[self.column].type if self.column else None
         if kind is not None and takes is not None and kind not in takes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import AS_OF, check_column, check_name, check_unique
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks.fields import check_fields, check_known, check_least, check_value
 from forecache.declare.declaration import Pipeline
 from forecache.declare.mailings.templates import check_template, compile_template
 from forecache.declare.recommenders.recommender import Recommender
@@ -97,12 +97,8 @@ class Mailing:
             check_value(owner, "addresses", self.addresses, _TABLE.fullmatch(self.addresses) is not None, rule)
             return
         types = {column.name: column.type for column in self.addresses.columns}
-        for name in self.columns:
-            if name not in types:
-                raise SettingsError(
-                    f"{owner} has the column {name!r}, which source {self.addresses.name!r} does not declare.",
-                    remedy=f"Its columns are {', '.join(types)}.",
-                )
+        which = f", which source {self.addresses.name!r} does not declare"
+        check_known(f"{owner} has the column", self.columns, types, which)
         for what, allowed in (("user", _KEY_TYPES), ("address", ("string",)), ("opted_out", ("boolean",))):
             kind = types[getattr(self, what)]
             rule = f"That column is a {kind}; it has to be a {' or '.join(allowed)}."

@@ -37,9 +37,6 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
     Args:
         names: Names that will have a value.
         lists: Those of them that are lists of items, each with the fields ITEM_FIELDS.
-
-    Raises:
-        SettingsError: The message names the template, the field and the known names.
     """
     from jinja2 import meta, nodes
 

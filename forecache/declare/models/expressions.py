@@ -46,11 +46,7 @@ def build_query(expressions: Sequence[str]) -> str:
 
 
 def check_expression(owner: str, expression: str, features: Sequence[str]) -> None:
-    """Refuse a text that is no expression over one row of the features, or whose value is no number.
-
-    Raises:
-        SettingsError: The message has the reason.
-    """
+    """Refuse a text that is no expression over one row of the features, or whose value is no number."""
     import duckdb
 
     word = _refusal_reason(expression, features)

@@ -15,14 +15,14 @@ from forecache.base.table_names import (
     check_name,
     check_unique,
 )
-from forecache.declare.checks.fields import check_least, check_value
+from forecache.declare.checks.fields import check_known, check_least, check_value
 from forecache.declare.checks.importable import check_arguments, check_importable
-from forecache.declare.checks.keys import key_types
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.models.check_training import check_training
 from forecache.declare.models.model import EstimatorModel, TorchModel
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
 from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.sources.keys import key_types
 
 if TYPE_CHECKING:
     from forecache.declare.realtime.examples import Examples
@@ -35,11 +35,7 @@ _KEYS = "a string, a bigint or a date"
 
 
 def check_realtime(owner: str, model: "Realtime") -> None:
-    """Refuse a declaration that could not answer, or whose model could not be trained.
-
-    Raises:
-        SettingsError: With the field, view, rung or feature, and the remedy.
-    """
+    """Refuse a declaration that could not answer, or whose model could not be trained."""
     check_name("real-time model", model.name)
     check_column(f"{owner}, as its output,", model.output)
     beside = ("rung", "rank", model.candidates.item.name) if model.candidates else ("rung",)
@@ -144,12 +140,8 @@ def _check_fallbacks(owner: str, model: "Realtime", types: Mapping[str, str]) ->
                 remedy="Move it to the end of the ladder.",
             )
     for stored in stored_values_of(model.ladder):
-        for name in stored.key:
-            if name not in types:
-                raise SettingsError(
-                    f"{owner} has a rung that reads {stored.store!r} by {name!r}, which is no field of its request.",
-                    remedy=f"Its fields are {', '.join(types)}.",
-                )
+        use = f"{owner} has a rung that reads {stored.store!r} by"
+        check_known(use, stored.key, types, ", which is no field of its request", "Its fields are")
 
 
 def stored_values_of(ladder: Sequence[Rung]) -> Iterable[Stored]:

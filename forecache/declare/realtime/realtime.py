@@ -10,7 +10,6 @@ from forecache.base.table_names import POSITION, REQUEST_ID
 from forecache.declare.checks.fields import check_fields
 from forecache.declare.checks.importable import import_path_of
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.declare.code.stage_fingerprints import Fingerprints, fingerprint_stages
 from forecache.declare.features.entities import unique_sources
 from forecache.declare.features.feature import Feature
 from forecache.declare.features.view import FeatureView
@@ -18,6 +17,13 @@ from forecache.declare.models.applied import FunctionModel, RegisteredModel
 from forecache.declare.models.gate import Gate
 from forecache.declare.models.model import EstimatorModel, TorchModel, Training
 from forecache.declare.models.output import Output
+from forecache.declare.models.trainable import (
+    ExampleLabel,
+    Fingerprints,
+    Trainable,
+    fingerprint_stages,
+    not_trained_error,
+)
 from forecache.declare.realtime.check_realtime import check_realtime
 from forecache.declare.realtime.examples import Examples
 from forecache.declare.realtime.ladder import Rung
@@ -28,7 +34,6 @@ from forecache.declare.realtime.rollout import Rollout
 from forecache.declare.schedules.as_of import last_as_of
 from forecache.declare.schedules.schedule import Schedule
 from forecache.declare.sources.table_source import AnySource
-from forecache.declare.trainable import ExampleLabel, Trainable, not_trained_error
 
 _FIRST_DAY = date(2000, 1, 1)  # of a model without sources
 
@@ -182,11 +187,7 @@ class Realtime(Trainable):
 
     @cached_property
     def examples_fingerprint(self) -> str:
-        """Hash of everything that the training set depends on besides the rows of the sources.
-
-        Raises:
-            SettingsError: The declaration holds a value that cannot be compared between two runs.
-        """
+        """Hash of everything that the training set depends on besides the rows of the sources."""
         of = self.trained_examples
         days = (of.train_days, of.validation_days, of.test_days, of.horizon_days, of.history_days)
         examples = (of.compute, of.label, of.kind, of.weight, days, of.from_log)
@@ -194,11 +195,7 @@ class Realtime(Trainable):
 
     @cached_property
     def answers_fingerprint(self) -> str:
-        """Hash of everything in a release besides the model.
-
-        Raises:
-            SettingsError: As `examples_fingerprint`.
-        """
+        """Hash of everything in a release besides the model."""
         return fingerprint(
             features=self.fingerprints.features,
             request=(self.request, self.candidates),

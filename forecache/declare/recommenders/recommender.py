@@ -9,7 +9,6 @@ from forecache.base.errors import SettingsError
 from forecache.base.key_types import DECLARED
 from forecache.base.table_names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
 from forecache.declare.checks.fields import check_fields, check_least, check_value
-from forecache.declare.checks.keys import check_key_type
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.policies import Publish
 from forecache.declare.recommenders.catalogue import Catalogue
@@ -17,6 +16,7 @@ from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_
 from forecache.declare.schedules.schedule import Schedule
 from forecache.declare.served import Predictions
 from forecache.declare.sources.column import NUMBERS, Column
+from forecache.declare.sources.keys import check_key_type
 from forecache.declare.sources.source import Source
 from forecache.declare.sources.table_source import AnySource
 

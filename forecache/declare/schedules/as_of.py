@@ -49,11 +49,7 @@ def due_as_of_dates(pipeline: ScheduledDeclaration, moment: datetime) -> tuple[d
 
 
 def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource], publish: Publish | None) -> None:
-    """Refuse a schedule without an as-of date in the sources' days, or under which answers are stale between runs.
-
-    Raises:
-        SettingsError: The message has the declared values, and values that fit.
-    """
+    """Refuse a schedule without an as-of date in the sources' days, or under which answers are stale between runs."""
     start, end = first_as_of(schedule, sources), last_as_of(schedule, sources)
     if end is not None and end < start:
         raise SettingsError(

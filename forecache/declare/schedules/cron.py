@@ -6,6 +6,8 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
 from forecache.base.errors import SettingsError
 
+# No cron library is locked: Dagster bundles croniter, and the framework must not import Dagster. Nor would one suffice:
+# the "once a day" rule and Dagster's moments at a change of the clock would still be written here.
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LAST = "l"

@@ -50,11 +50,7 @@ class Query:
 
 
 def check_query(owner: str, query: Query, event_time: str, time: Snapshot | Static | None) -> None:
-    """Refuse a query without the parameters that the source's rows need, or with others.
-
-    Raises:
-        SettingsError: With source and remedy.
-    """
+    """Refuse a query without the parameters that the source's rows need, or with others."""
     wanted = {"start", "end"} if event_time else set[str]()
     found = set(_PARAMETER.findall(query.sql)) if query.sql else wanted
     if found != wanted:

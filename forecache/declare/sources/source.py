@@ -8,10 +8,10 @@ from typing import Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import QUARANTINE, RAW, SOURCE_COLUMNS, check_name, check_unique
-from forecache.declare.checks.fields import check_fields, check_value
-from forecache.declare.checks.keys import check_source_key
+from forecache.declare.checks.fields import check_fields, check_known, check_value
 from forecache.declare.expectations import Expectation, check_columns
 from forecache.declare.sources.column import Column
+from forecache.declare.sources.keys import check_source_key
 from forecache.declare.sources.query import Query, check_file_name, check_query
 from forecache.declare.sources.source_time import Snapshot, Static
 from forecache.declare.sources.stream_day import StreamDay, check_stream_day
@@ -66,12 +66,7 @@ class Source:
         check_unique("column", f"Source {self.name!r}", [*names, *SOURCE_COLUMNS])
         self._check_time(owner)
         check_source_key(owner, self.key, self.columns, self.time)
-        for wanted in self.unique:
-            if wanted not in names:
-                raise SettingsError(
-                    f"Source {self.name!r} refers to the column {wanted!r}, which it does not declare.",
-                    remedy=f"Its columns are {', '.join(names)}.",
-                )
+        check_known(f"{owner} refers to the column", self.unique, names)
         if self.end is not None:
             check_value(owner, "end", self.end, self.end >= self.start, f"It is not before the start, {self.start}.")
         check_columns(owner, self.expectations, [*names, *SOURCE_COLUMNS])
@@ -122,11 +117,7 @@ class Source:
 
 
 def check_time(owner: str, event_time: str, time: Snapshot | Static | None, columns: Sequence[Column]) -> None:
-    """Refuse a source with both or neither of `event_time` and `time`, or with a wrong column for them.
-
-    Raises:
-        SettingsError: With source, column and remedy.
-    """
+    """Refuse a source with both or neither of `event_time` and `time`, or with a wrong column for them."""
     if bool(event_time) == (time is not None):
         both = "both `event_time` and `time`" if event_time else "neither `event_time` nor `time`"
         raise SettingsError(
@@ -138,10 +129,6 @@ def check_time(owner: str, event_time: str, time: Snapshot | Static | None, colu
         if not name:
             continue
         types = {column.name: column.type for column in columns}
-        if name not in types:
-            raise SettingsError(
-                f"{owner} refers to the column {name!r}, which it does not declare.",
-                remedy=f"Its columns are {', '.join(types)}.",
-            )
+        check_known(f"{owner} refers to the column", [name], types)
         rule = f"It is a {' or '.join(kinds)} column, not a {types[name]}."
         check_value(owner, what, name, types[name] in kinds, rule)

@@ -36,11 +36,7 @@ class StreamDay:
 
 
 def check_stream_day(owner: str, event_time: str) -> None:
-    """Refuse a source whose rows are no events.
-
-    Raises:
-        SettingsError: With source and remedy.
-    """
+    """Refuse a source whose rows are no events."""
     if not event_time:
         raise SettingsError(
             f"{owner} has `extract=StreamDay(...)` and no `event_time`.",

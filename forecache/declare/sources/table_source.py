@@ -9,9 +9,9 @@ from typing import Literal
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import AS_OF, TABLE, check_name, check_unique
 from forecache.declare.checks.fields import check_fields, check_value
-from forecache.declare.checks.keys import check_source_key
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.sources.column import Column
+from forecache.declare.sources.keys import check_source_key
 from forecache.declare.sources.source import Missing, Source, check_time
 from forecache.declare.sources.source_time import Snapshot, Static
 

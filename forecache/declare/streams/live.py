@@ -39,11 +39,7 @@ class Live:
 
 
 def check_live(owner: str, view: "FeatureView") -> None:
-    """Refuse a live view whose features cannot be merged when they are read, and windows that only a live view has.
-
-    Raises:
-        SettingsError: With view, window and remedy.
-    """
+    """Refuse a live view whose features cannot be merged when they are read, and windows that only a live view has."""
     if view.live is None:
         for window in view.windows:
             if window.minutes is not None:

@@ -5,16 +5,39 @@ from datetime import date
 from functools import cached_property
 from typing import Literal
 
-from forecache.base.table_names import STREAM, STREAM_QUARANTINE
-from forecache.declare.checks.fields import check_fields
+from forecache.base.errors import SettingsError
+from forecache.base.table_names import STREAM, STREAM_QUARANTINE, check_name, check_unique
+from forecache.declare.checks.fields import check_fields, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
+from forecache.declare.models.applied import SqlModel
 from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.sources.keys import check_key_type
 from forecache.declare.sources.source import Source
-from forecache.declare.streams.check_stream import check_stream
 from forecache.declare.streams.results import LiveRows, Result, Table, ToTopic
 from forecache.declare.streams.topic import Topic
+
+STREAM_COLUMNS = (
+    "position",
+    "place",
+    "kafka_partition",
+    "kafka_offset",
+    "kafka_at",
+    "hour",
+    "event_day",
+    "received_at",
+    "model_version",
+    "release",
+    "rung",
+    "base",
+    "late",
+)
+"""Columns of a stream's table besides those of its topic and the outputs."""
+FEATURES = "features"
+"""The column of the features, if the stream keeps them."""
+_FIELDS = {"int": "bigint"}
+"""The type of the request field for a type of column, if their names differ."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +137,133 @@ class Stream:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that decides the rows, besides the model.
-
-        Raises:
-            SettingsError: The declaration holds a value that cannot be compared between two runs.
-        """
+        """Hash of everything that decides the rows, besides the model."""
         columns = [(column.name, column.type) for column in self.topic.columns]
         return fingerprint(
             topic=(self.topic.topic, self.topic.format, columns, self.source.event_time, self.source.unique),
             views=[(view.name, view.fingerprint) for view in self.views],
             answers=self.answers and (type(self.answers).__name__, self.answers.name),
             late_days=self.late_days,
+        )
+
+
+def check_stream(owner: str, stream: Stream) -> None:
+    """Refuse a stream that could not run, or whose answers could not be found."""
+    check_name("stream", stream.name)
+    check_least(owner, stream, 0, "late_days")
+    check_least(owner, stream, 0, "commit_s", "max_lag_s", above=True)
+    if not stream.views and stream.answers is None:
+        raise SettingsError(f"{owner} has neither views nor answers.", remedy="Give `views`, `answers`, or both.")
+    check_unique("kind of result", owner, [type(each).__name__ for each in stream.to])
+    rule = "Every stream has its table, by which it is exactly once: name `Table()` among them."
+    check_value(owner, "to", stream.to, any(isinstance(each, Table) for each in stream.to), rule)
+    rule = "Only `Table()` is of use without `answers`; a view has its live layer in any case."
+    check_value(owner, "to", stream.to, stream.answers is not None or len(stream.to) == 1, rule)
+    rule = 'Only the engine "arrow" shows rows before their commit.'
+    check_value(owner, "freshness", stream.freshness, stream.freshness == "commit" or stream.engine == "arrow", rule)
+    check_unique("view", owner, [view.name for view in stream.views])
+    for view in stream.views:
+        _check_view(owner, stream, view)
+    rule = "Without `answers` nothing is answered with features."
+    check_value(
+        owner, "keep_features", stream.keep_features, not stream.keep_features or stream.answers is not None, rule
+    )
+    columns = [*STREAM_COLUMNS, *(column.name for column in stream.topic.columns), *stream.output_columns]
+    check_unique("column", f"{owner}, in its table,", [*columns, *([FEATURES] if stream.keep_features else [])])
+    if isinstance(stream.answers, Realtime):
+        _check_realtime(owner, stream, stream.answers)
+    elif stream.answers is not None:
+        _check_pipeline(owner, stream, stream.answers)
+        _check_live_rows(owner, stream, stream.answers)
+
+
+def _check_view(owner: str, stream: Stream, view: FeatureView) -> None:
+    if view.live is None:
+        raise SettingsError(
+            f"{owner} keeps the view {view.name!r}, which is not live.", remedy="Declare it with `live=Live()`."
+        )
+    if view.event_source != stream.source:
+        raise SettingsError(
+            f"{owner} keeps the view {view.name!r} of the source {view.event_source.name!r}, and its topic carries "
+            f"{stream.source.name!r}.",
+            remedy="Name views of the topic's source.",
+        )
+    for window in view.windows:
+        needed = () if window.delay_days else (window.column or "", *(where.column for where in window.where))
+        missing = {*needed, *view.key} & set(stream.topic.without)
+        if missing:
+            raise SettingsError(
+                f"{owner} keeps the view {view.name!r}, whose window {window.name!r} needs {min(missing)!r}, which the "
+                "messages of its topic do not have.",
+                remedy="Give that window as many `delay_days` as pass until the column is known, or leave it out.",
+            )
+
+
+def _check_realtime(owner: str, stream: Stream, model: Realtime) -> None:
+    types = {column.name: column.type for column in stream.topic.columns}
+    if model.candidates is not None:
+        raise SettingsError(
+            f"{owner} answers by {model.name!r}, which ranks candidates.",
+            remedy="Name a real-time model whose answer is one value.",
+        )
+    if not stream.source.unique:
+        raise SettingsError(
+            f"{owner} answers each event, and its source {stream.source.name!r} has no `unique` columns.",
+            remedy="Declare the columns that identify an event: they are the key of its answer.",
+        )
+    for name in stream.source.unique:
+        check_key_type(owner, name, types[name])
+    for field in model.request:
+        kind = types.get(field.name)
+        if kind is None and field.default is None:
+            raise SettingsError(
+                f"{owner} answers by {model.name!r}, whose field {field.name!r} is no column of its topic.",
+                remedy=f"Its columns are {', '.join(types)}: name the field after one, or give it a default.",
+            )
+        if kind is not None and _FIELDS.get(kind, kind) != field.type:
+            raise SettingsError(
+                f"{owner} answers by {model.name!r}, whose field {field.name!r} is a {field.type}, and the column of "
+                f"its topic is a {kind}.",
+                remedy="Declare the field with the type of the column.",
+            )
+    for lookup in model.lookups:
+        if lookup.view.live is not None and lookup.view not in stream.views:
+            raise SettingsError(
+                f"{owner} answers by {model.name!r}, which looks up the live view {lookup.view.name!r}, and does not "
+                "keep it.",
+                remedy="Name it in `views`: then an event sees all events before it.",
+            )
+
+
+def _check_pipeline(owner: str, stream: Stream, pipeline: "Pipeline") -> None:
+    if not isinstance(pipeline.features, FeatureView) or pipeline.features not in stream.views:
+        raise SettingsError(
+            f"{owner} answers by {pipeline.name!r}, whose features are none of its views.",
+            remedy="Give the pipeline one live view as its features, and name that view in `views`.",
+        )
+    if pipeline.key != pipeline.features.key:
+        raise SettingsError(
+            f"{owner} answers by {pipeline.name!r}, whose key is {', '.join(pipeline.key)}, and that of its view is "
+            f"{', '.join(pipeline.features.key)}.",
+            remedy="Give both the same key.",
+        )
+    if isinstance(pipeline.model, SqlModel):
+        raise SettingsError(
+            f"{owner} answers by {pipeline.name!r}, whose model is SQL expressions.",
+            remedy="Apply a function or a registered model, or train one.",
+        )
+    if pipeline.publish is not None and pipeline.publish.backend != "lmdb":
+        raise SettingsError(
+            f"{owner} answers by {pipeline.name!r}, which is published to {pipeline.publish.backend}.",
+            remedy="A live layer is kept in LMDB beside the versions: publish it there.",
+        )
+
+
+def _check_live_rows(owner: str, stream: Stream, pipeline: "Pipeline") -> None:
+    """Refuse `keep_h`: a row that expires before a version has its key would be missing until the next publish."""
+    rows = stream.live_rows
+    if rows is not None and rows.keep_h is not None:
+        raise SettingsError(
+            f"{owner} answers by the pipeline {pipeline.name!r} and declares LiveRows(keep_h={rows.keep_h:g}).",
+            remedy="Write `LiveRows()`: a row of a pipeline's key stays until all retained versions include it.",
         )

@@ -16,7 +16,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import Source
-from forecache.declare.project_modules import import_from_project
+from forecache.declare.loading import import_from_project
 from forecache.lake.ingest.landing import list_landing, source_uri
 
 if TYPE_CHECKING:

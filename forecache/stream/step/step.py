@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Stream
-from forecache.declare.streams.check_stream import FEATURES
+from forecache.declare.streams.stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge
 from forecache.stream.events.event_keys import key_schema

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from forecache.base.errors import SettingsError
 from forecache.base.key_types import ALLOWED, DECLARED
+from forecache.declare.checks.fields import check_known
 from forecache.declare.sources.column import Column
 from forecache.declare.sources.source_time import Snapshot, Static
 
@@ -21,33 +22,21 @@ class KeyedSource(Protocol):
 
 
 def check_source_key(owner: str, key: Sequence[str], columns: Sequence[Column], time: Snapshot | Static | None) -> None:
-    """Refuse a source's key that cannot be one, or a snapshot without a key.
-
-    Raises:
-        SettingsError: With source, column and remedy.
-    """
+    """Refuse a source's key that cannot be one, or a snapshot without a key."""
     if isinstance(time, Snapshot) and not key:
         raise SettingsError(
             f"{owner} is a snapshot without a key.", remedy="Declare the columns that its states are of, as `key`."
         )
     by_name = {column.name: column for column in columns}
+    check_known(f"{owner} has the key column", key, by_name)
     for name in key:
-        if name not in by_name:
-            raise SettingsError(
-                f"{owner} has the key column {name!r}, which it does not declare.",
-                remedy=f"Its columns are {', '.join(by_name)}.",
-            )
         check_key_type(owner, name, by_name[name].type)
         if not by_name[name].required:
             raise SettingsError(f"{owner} has the key column {name!r}, which may be null.", remedy="Make it required.")
 
 
 def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[KeyedSource]) -> None:
-    """Refuse a pipeline's key that no source declares, and key columns of different types in its sources.
-
-    Raises:
-        SettingsError: With column, sources and remedy.
-    """
+    """Refuse a pipeline's key that no source declares, and key columns of different types in its sources."""
     for name in key:
         declared = _column_types(name, sources)
         if not declared:
