@@ -103,6 +103,19 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
+def is_locked(path: Path) -> bool:
+    """Tell if a process of this machine holds the exclusive lock on a file; a missing file is not created."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two callers at the same moment do not take each other for the holder.
+        return not try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)
+
+
 def _try_lock_for(wait_s: float, descriptor: int) -> bool:
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:

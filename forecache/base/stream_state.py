@@ -4,12 +4,11 @@ It lies in the folder `HOME/streams/<name>/`, with the lock of the running proce
 """
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from forecache.base.files import replace_file, try_lock
+from forecache.base.files import is_locked, replace_file
 
 STATE, LOCK = "STATE", "LOCK"
 
@@ -90,17 +89,6 @@ def write_state(home: Path, name: str, state: StreamState) -> None:
 
 def is_running(home: Path, name: str) -> bool:
     """Tell if a process of this machine holds the stream's lock."""
-    return is_locked(stream_folder(home, name) / LOCK)
-
-
-def is_locked(path: Path) -> bool:
-    """Tell if a process of this machine holds the lock on a file; a missing file is not created."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        # Shared, so that two callers at the same moment do not take each other for the holder.
-        return not try_lock(descriptor, shared=True)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        return is_locked(stream_folder(home, name) / LOCK)
+    return False

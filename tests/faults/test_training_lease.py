@@ -197,7 +197,7 @@ def test_a_release_waits_for_a_renewal_under_way(options: dict[str, str], monkey
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         done = put(*args, **kwargs)
-        if threading.current_thread().name == "lease":
+        if threading.current_thread().name == f"forecache-{TRAINING_LEASE.name}":
             renewing.set()
             time.sleep(0.5)
         return done

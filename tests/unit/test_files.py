@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecache.base.errors import ConflictError, SettingsError
-from forecache.base.files import lock, replace_file, write_durably
+from forecache.base.files import is_locked, lock, replace_file, write_durably
 from forecache.base.folders import BucketFolder, LocalFolder, open_folder
 
 
@@ -64,3 +64,15 @@ def test_a_folder_is_local_or_in_a_bucket_by_its_uri(tmp_path: Path) -> None:
     assert isinstance(bucket, BucketFolder)
     with pytest.raises(SettingsError, match="A_SETTING is 'ftp://elsewhere'"):
         open_folder("ftp://elsewhere", {}, setting="A_SETTING")
+
+
+def test_a_lock_is_seen_by_others_while_it_is_held_and_a_missing_file_is_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "LOCK"
+    assert not is_locked(path)
+    assert not path.exists()
+    with lock(path):
+        assert is_locked(path)
+        assert is_locked(path)
+    assert not is_locked(path)
+    with pytest.raises(NotADirectoryError):
+        is_locked(path / "LOCK")  # that it cannot be read does not say that it is free

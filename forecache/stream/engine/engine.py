@@ -146,7 +146,7 @@ class ModelWatch:
 
     @property
     def failure(self) -> str:
-        """Why a newer one cannot be used; "" if nothing failed. The current one continues to answer."""
+        """The reason why a newer one cannot be used; "" if nothing failed. The current one continues to answer."""
         return self._thread.failure
 
     def switch_to_newer(self) -> bool:

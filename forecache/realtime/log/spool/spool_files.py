@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forecache.base.files import try_lock
+from forecache.base.files import is_locked
 from forecache.base.names import NAME
 
 LOCK = "lock"
@@ -91,24 +91,13 @@ def size_of(segment: SpoolSegment) -> int:
 
 def ready_segments(stream: Path) -> tuple[list[SpoolSegment], bool]:
     """List the finished segments of a stream in their order; also return True if its writer has ended."""
-    has_ended = _has_ended(stream)
+    has_ended = not is_locked(stream / LOCK)  # the lock is created before the folder gets its name
     # Listed after the check of the writer: all segments of an ended writer are there.
     found = segments_of(stream)
     if has_ended:
         return found, True
     last = max((each.number for each in found), default=0)
     return [each for each in found if each.rows is not None or each.number < last], False
-
-
-def _has_ended(stream: Path) -> bool:
-    try:
-        descriptor = os.open(stream / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True  # the lock is created before the folder gets its name
-    try:
-        return try_lock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_stream(stream: Path) -> None:
@@ -125,7 +114,7 @@ def remove_unfinished(folder: Path) -> None:
         for entry in entries:
             if entry.name.startswith(".") and _STREAM.fullmatch(entry.name[1:]):
                 with suppress(OSError):
-                    if time.time() - entry.stat().st_mtime > _UNFINISHED_S and _has_ended(Path(entry.path)):
+                    if time.time() - entry.stat().st_mtime > _UNFINISHED_S and not is_locked(Path(entry.path) / LOCK):
                         (Path(entry.path) / LOCK).unlink(missing_ok=True)
                         os.rmdir(entry.path)
 

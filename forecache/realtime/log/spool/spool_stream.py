@@ -44,7 +44,8 @@ class SpoolStream:
         new.mkdir(parents=True)
         self._lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
-            try_lock(self._lock)  # no other process knows the file yet
+            if not try_lock(self._lock):
+                raise BlockingIOError(f"Another process has locked {new}.")
             write_note(self._lock, WriterNote(replica))
             # Renamed with the lock held: to a committer, a stream without a held lock is one whose writer has ended.
             new.rename(self.folder)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from forecache.base.errors import DamagedError, UnavailableError
-from forecache.base.files import try_lock
+from forecache.base.files import is_locked
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.live.environment import LIVE, PENDING_ROWS, Environment, acquire, release
@@ -275,11 +275,4 @@ def wait_until_applied(layout: StoreLayout, cut: int, *, longest_s: float = _LON
 
 def has_writer(layout: StoreLayout) -> bool:
     """Return whether a process of this machine writes the live layer of a store."""
-    try:
-        descriptor = os.open(layout.streamed_folder / f"{LIVE}.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not try_lock(descriptor, shared=True)
-    finally:
-        os.close(descriptor)
+    return is_locked(layout.streamed_folder / f"{LIVE}.lock")
