@@ -54,8 +54,10 @@ def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, in
         log.assign_id(parsed)
         now = perf_counter_ns()
         clock = RequestClock(now, now + 10**12, 1e6)
-        why = "deadline" if place % _LATE_EVERY == 0 else ""
-        answered = engine.answer_now(served, parsed, clock, StageTimes(), why=why)
+        if place % _LATE_EVERY == 0:
+            answered = engine.answer_by_fallback(served, parsed, clock, StageTimes(), why="deadline")
+        else:
+            answered = engine.answer_now(served, parsed, clock, StageTimes())
         log.add(parsed, answered, clock)
     writer.close()
     return {"logged": counters.get("spooled"), "lost": sum(counters.losses_by_reason().values())}

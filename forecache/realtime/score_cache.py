@@ -14,6 +14,7 @@ import numpy as np
 
 from forecache.realtime.answer.model_path import ModelPath, RefusedCallError, TooLate
 from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.deadline.deadline import may_begin
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.workers.path_counters import PathCounters
 from forecache.realtime.workers.slot_memory import join_texts
@@ -94,7 +95,7 @@ class CachedPath:
         expected_s = self.inner.expected_s()
         if expected_s == math.inf:
             raise RefusedCallError("There is no way to the model.")
-        if began + expected_s > until:
+        if not may_begin(expected_s, began, until):
             raise TooLate
         self._count("cache_misses")
         flight = self._flights[key] = asyncio.get_running_loop().create_future()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forecache.plugins.status.reader.attention import Attention
-from forecache.realtime.http.not_ready import NotReadyHandlers
+from forecache.realtime.http.protocol_errors import NotReadyHandlers
 from forecache.realtime.release.released_models import list_released_models
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
 from forecache.serve.reader.versions.watcher import RunOnLoop

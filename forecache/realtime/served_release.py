@@ -8,8 +8,8 @@ from forecache.plugins.drift.live.watch import DriftWatch
 from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.cost import CostEstimate
+from forecache.realtime.answer.request_answer import RequestAnswer
+from forecache.realtime.deadline.deadline import CostEstimate
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.metrics import ModelCells
@@ -60,21 +60,23 @@ class ServedRelease:
     def number(self) -> int:
         return self.loaded.release.number
 
-    def learn(self, answered: RequestAnswer, spent_ns: int) -> bool:
-        """Update the cost estimates with the time of an answer; return True if the model gave it."""
-        if answered.why:
-            if answered.rung == self.rungs[-1].name:
-                self.low_cost.add_sample(spent_ns)
-            return False
-        if answered.scores is None:  # there were no candidates
-            return False
-        self.model_cost.add_sample(spent_ns)
-        return True
+    def learn(self, answered: RequestAnswer, spent_ns: int) -> None:
+        """Update the cost estimates with the time of an answer."""
+        if answered.is_by_model:
+            self.model_cost.add_sample(spent_ns)
+        elif answered.why and answered.rung == self.rungs[-1].name:
+            self.low_cost.add_sample(spent_ns)
 
-    def loop_time_ns(self, times: StageTimes) -> int:
-        """Return the nanoseconds of an answer's stages that were spent on the event loop's thread."""
-        lookup = 0 if self.lookups.is_remote() else times.lookup
-        return times.parse + lookup + (times.model if self.path.in_loop else 0)
+    def loop_time_ns(self, answered: RequestAnswer) -> int:
+        """Return the nanoseconds of an answer's stages that were spent on the event loop's thread.
+
+        Of an answer by a fallback, those without the attempt at the model, which may have been a wait.
+        """
+        times = answered.times
+        spent = times.parse + times.ladder
+        if answered.why:
+            return spent
+        return spent + (0 if self.lookups.is_remote() else times.lookup) + (times.model if self.path.in_loop else 0)
 
 
 def serve_release(

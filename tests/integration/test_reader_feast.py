@@ -165,4 +165,4 @@ def test_the_remote_online_store_reads_typed_values(said: dict[str, Any]) -> Non
 
 @pytest.mark.slow
 def test_an_error_reaches_the_caller_in_words(said: dict[str, Any]) -> None:
-    assert "There is no pipeline 'unknown'" in said["unknown"]
+    assert "There is no pipeline or real-time model 'unknown'" in said["unknown"]

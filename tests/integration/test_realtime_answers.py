@@ -204,7 +204,7 @@ def test_the_model_describes_itself_and_other_methods_are_refused(reader: Runnin
     assert described["calibrated_p99_ms"] > 0
     assert [field["name"] for field in described["request"]] == ["household_id", "store_id"]
     refused = httpx.put(f"{reader.url}/v1/ranking")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST, HEAD")
     assert httpx.post(f"{reader.url}/v1/nobody", content=a_request()).status_code == 404
     listed = httpx.get(f"{reader.url}/v1").json()
     assert [(model["name"], model["release"]) for model in listed["models"]] == [("fraud", 1), ("ranking", 1)]

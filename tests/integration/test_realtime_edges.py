@@ -21,6 +21,7 @@ from release_support import HOUSEHOLD, a_request, make_release
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.plugins.protocols.mlflow import MlflowProtocol
+from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.serve import RealtimeExtension
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.access import Access
@@ -195,7 +196,7 @@ def test_while_the_reader_loads_releases_it_is_live_and_a_name_without_one_is_un
     settings = load_settings(home=tmp_path)
     make_release(settings, name="fraud", **FRAUD)
     assert while_loading(settings, "/v2/health/live")[::2] == (200, {"live": True})
-    unknown = "There is no real-time model 'other' with a release here."
+    unknown = "There is no pipeline or real-time model 'other'; GET /v1 lists what is served."
     assert while_loading(settings, "/v1/other") is None
     assert while_loading(settings, "/v2/models/other/infer")[::2] == (404, {"error": unknown})
     code = "RESOURCE_DOES_NOT_EXIST"
@@ -214,8 +215,8 @@ def test_mlflows_protocol_says_503_where_a_known_release_is_not_served(
     context: Any = SimpleNamespace(
         access=None, runtime=SimpleNamespace(is_draining=True), metrics=SimpleNamespace(observe=lambda *_: None)
     )
-    exchange: Any = SimpleNamespace(context=context)
-    protocol = MlflowProtocol(exchange, models)
+    handler: Any = RequestHandler(context, None, None)  # type: ignore[arg-type]
+    protocol = MlflowProtocol(handler, models)
     for path, query in (("/invocations", ""), ("/invocations", "model=fraud"), ("/ping", "")):
         call: Any = Asked(query)
         call.method, call.arrived = "POST", 0

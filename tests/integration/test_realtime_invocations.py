@@ -112,15 +112,16 @@ def test_one_of_several_models_is_named(both: RunningReader) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        ([], "The body is an array; send an object."),
         ({}, "The body must be an object with one of dataframe_split, dataframe_records, inputs, instances."),
         ({"inputs": COLUMNS, "instances": RECORDS}, "The body must be an object with one of"),
         ({"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}, "Row 0 of `dataframe_split` is not an array of 1"),
         ({"dataframe_split": {"columns": ["a", "a"], "data": []}}, "A name is twice"),
         ({"dataframe_split": [1]}, "`dataframe_split` must be an object"),
-        ({"dataframe_records": {"a": [1]}}, "There is no field 'a'; ranking takes"),
+        ({"dataframe_records": {"a": [1]}}, "The request has the unknown field 'a'; it takes"),
         ({"instances": [[1.0, 2.0]]}, "Row 0 of `instances` is an array; it must be an object"),
         ({"inputs": [1]}, "`inputs` is an array; it must be an object"),
-        ({"inputs": {**COLUMNS, "colour": ["red"]}}, "There is no field 'colour'"),
+        ({"inputs": {**COLUMNS, "colour": ["red"]}}, "The request has the unknown field 'colour'"),
         ({"inputs": {**COLUMNS, "household_id": [1, 2, 3]}}, "The field 'household_id' is '1' in one row and '2'"),
         ({"inputs": {**COLUMNS, "household_id": "one"}}, "The request field 'household_id' is 'one'."),
         ({"inputs": COLUMNS, "params": {"k": 3}}, "`params` are not taken"),
@@ -128,7 +129,7 @@ def test_one_of_several_models_is_named(both: RunningReader) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_an_error_as_mlflows_server_gives_it(
-    reader: RunningReader, body: dict[str, object], message: str
+    reader: RunningReader, body: object, message: str
 ) -> None:
     answer = httpx.post(f"{reader.url}/invocations", json=body)
     assert answer.status_code == 400, answer.text

@@ -176,16 +176,16 @@ def test_a_timeout_in_microseconds_is_a_deadline(said: dict[str, Any]) -> None:
     ("way", "status", "message"),
     [
         ("no such version", "404", "Release '2' of ranking is not served; 1 is."),
-        ("no such model", "404", "There is no real-time model 'nothing' with a release here."),
+        ("no such model", "404", "There is no pipeline or real-time model 'nothing'; GET /v1 lists what is served."),
         ("no such output", "400", "There is no output 'chance'; ranking has score, rank, rung."),
-        ("missing", "400", "The field 'product_id' is missing; it names the candidates."),
+        ("missing", "400", "The request field 'product_id' is missing; it names the candidates."),
         (
             "unknown field",
             "400",
-            "There is no field 'colour'; ranking takes household_id, store_id, product_id, price.",
+            "The request has the unknown field 'colour'; it takes household_id, price, product_id, store_id.",
         ),
-        ("wrong type", "400", "The input 'household_id' is FP64; it is a bigint, sent as INT64."),
-        ("too big", "400", "The input 'household_id' has a number that INT64 does not hold."),
+        ("wrong type", "400", "The request field 'household_id' is 1.0. It is a whole number"),
+        ("too big", "400", "The request field 'household_id' is 9223372036854775808. It is a whole number"),
         ("two requests", "400", "The field 'household_id' is '1' in one row and '2' in another; candidates of"),
         ("uneven", "400", "The field 'price' has 1 values, and others 3."),
         ("too many", "422", "The request has 201 candidates; the most is 200."),
@@ -211,7 +211,7 @@ def one_input(**members: object) -> bytes:
     ("body", "headers", "message"),
     [
         (b"{", {}, "The body is not JSON"),
-        (b"[]", {}, "The body must be an object with an array `inputs`."),
+        (b"[]", {}, "The body is an array; send an object."),
         (one_input(datatype="FP9"), {}, "The input 'price' has the datatype 'FP9'"),
         (one_input(datatype=None), {}, "The input 'price' has the datatype 'None'"),
         (one_input(shape=[-1]), {}, "The input 'price' has the shape '[-1]'"),
@@ -238,7 +238,7 @@ def test_a_malformed_body_is_refused_with_what_is_wrong(
 
 
 def test_methods_paths_and_the_trace_are_those_of_the_protocol(reader: RunningReader) -> None:
-    assert httpx.get(f"{reader.url}/v2/models/ranking/infer").status_code == 404
+    assert httpx.get(f"{reader.url}/v2/models/ranking/infer").status_code == 405
     assert httpx.post(f"{reader.url}/v2/models/ranking").status_code == 405
     assert httpx.get(f"{reader.url}/v2/repository").json() == {"error": "There is nothing at '/v2/repository'."}
     assert httpx.get(f"{reader.url}/v2/models/Not-A-Name/ready").status_code == 404

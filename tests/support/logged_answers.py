@@ -134,7 +134,10 @@ class Answering:
     ) -> dict[str, Any]:
         """The row of an answer; `changes` are columns that are logged otherwise."""
         parsed = self.served.parser.parse(asked) if isinstance(asked, bytes) else asked
-        answered = self.engine.answer_now(self.served, parsed, _clock(), StageTimes(), why=why)
+        if why:
+            answered = self.engine.answer_by_fallback(self.served, parsed, _clock(), StageTimes(), why=why)
+        else:
+            answered = self.engine.answer_now(self.served, parsed, _clock(), StageTimes())
         ages = {name: int(at.timestamp() - each.manifest.as_of_end.timestamp()) for name, each in answered.used.items()}
         return {**row_of(self.loaded.release, parsed, answered, ages, at), **changes}
 

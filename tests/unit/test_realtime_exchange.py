@@ -1,24 +1,26 @@
 """Requests that come together in one body of another protocol: in time, and others have their turns between."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from time import monotonic, perf_counter_ns
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from forecache.realtime.answer.engine import AnswerEngine
+from forecache.kit.http import problems
+from forecache.kit.http.problems import Problem
+from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
+from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.model_path import TooLate
 from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.deadline.cost import CostEstimate
+from forecache.realtime.deadline.deadline import CostEstimate, may_begin
 from forecache.realtime.deadline.request_queue import RequestQueue
-from forecache.realtime.http import protocol_base as module
-from forecache.realtime.http.protocol_base import ProtocolHandler
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.served_release import ServedRelease
+from forecache.serve.reader.http.replies import Reply
 
 US, MS = 1_000, 1_000_000
 MODEL_US, LAST_US = 200, 20
@@ -31,12 +33,48 @@ def cost(nanoseconds: int) -> CostEstimate:
     return made
 
 
+class Protocol:
+    """Takes a number of requests, and keeps what is answered."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.answers = rows, list[RequestAnswer]()
+
+    def check_headers(self, headers: Any) -> None: ...
+
+    def parse(self, exchange: Exchange, body: bytes) -> list[ModelRequest]:
+        return [ModelRequest(values={}) for _ in range(self.rows)]
+
+    def render(self, exchange: Exchange) -> Reply:
+        self.answers = exchange.answers
+        return Reply(200, (), b"")
+
+    def render_error(self, problem: Problem) -> Reply:
+        return Reply(problem.kind.status, (), b"")
+
+
+class Call:
+    """A call whose body has come."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.arrived, self.waited = perf_counter_ns(), 0
+        self.replied = asyncio.Event()
+
+    def whole_body(self, limit_bytes: int, memory: Any) -> bytes:
+        return b""
+
+    def respond(self, status: int, headers: Any, body: bytes) -> None:
+        self.status = status
+        self.replied.set()
+
+
 def served(path: Any = None) -> Any:
     stub: Any = SimpleNamespace
     return ServedRelease(
-        loaded=stub(release=stub(request=())), path=path or stub(in_loop=True),
+        loaded=stub(release=stub(request=(), name="m", deadline_ms=1e6)), path=path or stub(in_loop=True),
         parser=stub(parse_values=lambda request, candidates: ParsedRequest(1, {}, (), b"")),
-        lookups=stub(is_remote=lambda: False), rungs=(stub(name="default"),), renderer=stub(), cells=stub(), costs=(),
+        lookups=stub(is_remote=lambda: False), rungs=(stub(name="default"),), renderer=stub(),
+        cells=stub(count=lambda *_, **__: None), costs=(cost(LAST_US * US),),
         model_cost=cost(MODEL_US * US), low_cost=cost(LAST_US * US),
     )  # fmt: skip
 
@@ -47,26 +85,42 @@ def work(took_us: int) -> None:
         pass
 
 
-def answer_now(
-    by: Any, request: Any, clock: RequestClock, times: StageTimes, *, why: str = "", waiting: int = 0
-) -> RequestAnswer:
-    work(LAST_US if why else MODEL_US)
-    return RequestAnswer((), [0.0], "default" if why else MODEL, why=why, times=times)
+class Engine:
+    """Takes the time of a model, or of a fallback."""
+
+    def answer_now(
+        self, by: Any, request: Any, clock: RequestClock, times: StageTimes, *, waiting: int, reserve_ns: int
+    ) -> RequestAnswer:
+        if not may_begin(by.model_cost, perf_counter_ns(), clock.until, reserve=reserve_ns):
+            return self.answer_by_fallback(by, request, clock, times, why=TooLate.reason)
+        work(MODEL_US)
+        return RequestAnswer((), np.zeros(1), MODEL, times=times)
+
+    def answer_by_fallback(
+        self, by: Any, request: Any, clock: RequestClock, times: StageTimes, *, why: str, **more: Any
+    ) -> RequestAnswer:
+        work(LAST_US)
+        return RequestAnswer((), np.zeros(1), "default", why=why, times=times)
 
 
-async def answers(by: Any, rows: int, left_ms: float, backlog: RequestQueue) -> list[RequestAnswer]:
-    exchange = ProtocolHandler(None, SimpleNamespace(answer_now=answer_now), backlog)  # type: ignore[arg-type]
-    now = perf_counter_ns()
-    asked: Any = [SimpleNamespace(request={}, candidates=None)] * rows
-    found = await exchange._parse_and_answer(by, asked, RequestClock(now, now + int(left_ms * MS), left_ms), "")
-    return [each.answered for each in found]
+async def reply_to(by: Any, protocol: Protocol, left_ms: float, queue: RequestQueue, engine: Any = None) -> Call:
+    """Handle a call whose deadline is so many milliseconds away."""
+    context: Any = SimpleNamespace(
+        access=None, bodies=None, settings=SimpleNamespace(reader_max_body_bytes=1),
+        metrics=SimpleNamespace(observe=lambda *_: None), catalog=SimpleNamespace(check_for_damage=lambda: None),
+    )  # fmt: skip
+    call: Any = Call()
+    call.headers["x-deadline-ms"] = str(1000.0 + left_ms)
+    call.arrived -= 1000 * MS
+    assert RequestHandler(context, engine or Engine(), queue).handle(by, protocol, call) is None
+    await call.replied.wait()
+    return call  # type: ignore[no-any-return]
 
 
-@pytest.fixture(autouse=True)
-def _done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        module, "_finish_answer", lambda by, request, answered, clock: SimpleNamespace(answered=answered)
-    )
+async def answers(by: Any, rows: int, left_ms: float, queue: RequestQueue) -> list[RequestAnswer]:
+    protocol = Protocol(rows)
+    await reply_to(by, protocol, left_ms, queue)
+    return protocol.answers
 
 
 def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -129,13 +183,39 @@ async def test_the_queue_learns_nothing_from_requests_that_fail_or_ask_nothing()
     def nothing(*_: Any, **more: Any) -> RequestAnswer:
         return RequestAnswer((), None, "order_given")
 
-    for answer in (fail, nothing):
-        exchange = ProtocolHandler(None, SimpleNamespace(answer_now=answer), backlog)  # type: ignore[arg-type]
-        now, asked = perf_counter_ns(), [SimpleNamespace(request={}, candidates=None)]
+    for answer, status in ((fail, 500), (nothing, 200)):
+        engine = SimpleNamespace(answer_now=answer)
         for _ in range(50):
-            with contextlib.suppress(ValueError):
-                await exchange._parse_and_answer(served(), asked, RequestClock(now, now + 10**12, 1e6), "")  # type: ignore[arg-type]
+            assert (await reply_to(served(), Protocol(1), 1e6, backlog, engine)).status == status
     assert backlog.model_cost.estimate == before
+
+
+class Split:
+    """Assigns each request to one release, or refuses it; keeps what is offered to the shadow."""
+
+    def __init__(self, by: Any, *, refuses: bool) -> None:
+        self.by, self.refuses, self.offered = by, refuses, 0
+
+    def assign_release(self, parse: Callable[[Any], ParsedRequest]) -> tuple[Any, ParsedRequest]:
+        if self.refuses:
+            raise Problem(problems.BAD_REQUEST, "wrong")
+        return self.by, parse(self.by)
+
+    def offer_to_shadow(self, *_: Any) -> None:
+        self.offered += 1
+
+
+@pytest.mark.parametrize(("refuses", "status", "offered"), [(False, 200, 3), (True, 400, 0)])
+def test_each_answered_request_is_offered_to_the_shadow_and_no_refused_one(
+    refuses: bool, status: int, offered: int
+) -> None:
+    async def ask() -> None:
+        by = served()
+        by.split = Split(by, refuses=refuses)
+        call = await reply_to(by, Protocol(3), 1e6, RequestQueue(asyncio.get_running_loop()))
+        assert (call.status, by.split.offered) == (status, offered)
+
+    asyncio.run(ask())
 
 
 class Unread:
@@ -165,3 +245,10 @@ def test_nothing_is_looked_up_for_a_model_elsewhere_that_would_be_too_late(
     answered = asyncio.run(AnswerEngine({}).answer(by, request, clock, StageTimes()))
     assert (answered.why, answered.rung) == (TooLate.reason, "default")
     assert monotonic() - began < 5
+
+
+def test_a_fallback_elsewhere_costs_what_the_loop_did_for_it_and_not_the_wait_for_the_model() -> None:
+    by = served(SimpleNamespace(in_loop=True))
+    times = StageTimes(parse=1, lookup=10, model=10**9, ladder=2)
+    assert by.loop_time_ns(RequestAnswer((), None, "default", why=TooLate.reason, times=times)) == 3
+    assert by.loop_time_ns(RequestAnswer((), np.zeros(1), MODEL, times=times)) == 10**9 + 13

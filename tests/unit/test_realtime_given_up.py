@@ -1,16 +1,19 @@
 """Which rung answers a request that has no time for the model: while others wait, one that costs much less than it."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from forecache.declare.realtime.ladder import Default, OrderGiven
-from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.engine import AnswerEngine, has_time_for_last_only
 from forecache.realtime.answer.fallbacks import open_fallbacks
 from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.deadline import deadline
 from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.deadline.cost import CostEstimate
+from forecache.realtime.deadline.deadline import CostEstimate, may_begin
 from forecache.realtime.request.parsed_request import ParsedRequest
 
 US, MS, FAR = 1_000, 1_000_000, 10**18
@@ -33,7 +36,7 @@ def rung_of(model: Any, *, waiting: int) -> tuple[str, bool]:
     """The rung that answers, and whether no more than the names of candidates had to be read for it."""
     clock, request = RequestClock(0, FAR, 1e9), ParsedRequest(2, {}, ["a", "b"], b"")
     engine = AnswerEngine({})
-    is_hasty = engine.has_time_for_last_only(model, clock, waiting)
+    is_hasty = has_time_for_last_only(model, clock, waiting)
     return engine.answer_by_fallback(
         model, request, clock, StageTimes(), why="overload", waiting=waiting
     ).rung, is_hasty
@@ -43,6 +46,29 @@ def rung_of(model: Any, *, waiting: int) -> tuple[str, bool]:
 def test_a_rung_that_costs_as_much_as_the_model_answers_only_where_nobody_waits(waiting: int, rung: str) -> None:
     model = served(model_ns=300 * US, rung_ns=280 * US)
     assert rung_of(model, waiting=waiting) == (rung, waiting > 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "more", "may"),
+    [
+        (1000, {}, True), (999, {}, False), (0, {}, False), (-1, {}, False),
+        (1500, {"reserve": 500}, True), (1499, {"reserve": 500}, False),
+        (3000, {"waiting": 2}, True), (2999, {"waiting": 2}, False),
+        (10**9, {"most": 1000}, True), (10**9, {"most": 999}, False), (999, {"most": 10**9}, False),
+    ],
+)  # fmt: skip
+def test_work_may_begin_if_it_ends_in_time(left: int, more: dict[str, Any], may: bool) -> None:
+    assert may_begin(1000, 5000, 5000 + left, **more) is may
+    estimate = CostEstimate(1)
+    estimate.estimate = 1000
+    assert may_begin(estimate, 5000, 5000 + left, **more) is may
+
+
+def test_one_file_decides_by_the_deadline() -> None:
+    """All other modules ask `may_begin`."""
+    folder = Path(deadline.__file__).parents[1]
+    asking = [path.name for path in folder.rglob("*.py") if re.search(r"\.fits\(", path.read_text())]
+    assert asking == ["deadline.py"]
 
 
 def test_a_rung_that_costs_little_answers_also_where_others_wait() -> None:

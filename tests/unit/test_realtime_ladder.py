@@ -14,10 +14,9 @@ from release_support import make_release
 
 from forecache.base.settings import load_settings
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
-from forecache.realtime.answer.engine import _features_of
-from forecache.realtime.answer.fallbacks import fallback_answer, model_answer, open_fallbacks
+from forecache.realtime.answer.fallbacks import fallback_answer, features_of, model_answer, open_fallbacks
 from forecache.realtime.answer.render import Renderer
-from forecache.realtime.answer.request_answer import RequestAnswer
+from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import KeyColumn, KeySchema, open_store
@@ -159,7 +158,7 @@ def test_a_field_that_a_store_does_not_have_leads_to_the_next_rung(stores: Store
 def test_candidates_that_the_model_has_no_score_for_come_from_below_it(stores: Stores) -> None:
     asked = request(["a", "b", "c"])
     scores = np.array([0.1, np.nan, 0.2], np.float32)
-    assert model_answer(asked, scores) is None
+    assert model_answer(asked, scores, LookupResult(), StageTimes()) is None
     used = {"items": stores.served["items"]}
     answered = fallback_answer(asked, open_fallbacks(LADDER), stores.served, NOW, scores=scores, used=used)
     assert rung_of(answered) == ["model", "dot_product", "model"]
@@ -178,7 +177,7 @@ def test_an_answer_is_of_one_version_even_if_a_store_is_swapped_while_the_model_
 
 
 def test_equal_scores_keep_the_order_given(stores: Stores) -> None:
-    answered = model_answer(request(["x", "y", "z"]), np.array([1.0, 2.0, 1.0]))
+    answered = model_answer(request(["x", "y", "z"]), np.array([1.0, 2.0, 1.0]), LookupResult(), StageTimes())
     assert answered is not None
     assert order_of(answered) == ["y", "x", "z"]
 
@@ -228,7 +227,7 @@ def test_whatever_names_a_candidate_comes_back_as_it_was_sent(stores: Stores, it
 
 
 def test_a_score_of_the_model_has_the_same_text_where_others_come_from_below(stores: Stores) -> None:
-    whole = model_answer(request(["a", "c"]), np.array([0.1, 0.3], np.float32))
+    whole = model_answer(request(["a", "c"]), np.array([0.1, 0.3], np.float32), LookupResult(), StageTimes())
     assert whole is not None
     alone = {item["product_id"]: item["score"] for item in shown(stores, whole)["items"]}
     scores = np.array([0.1, np.nan, 0.3], np.float32)
@@ -281,6 +280,6 @@ def test_a_rung_that_fails_is_logged_and_the_next_one_answers(stores: Stores, ca
 def test_features_of_versions_that_the_answer_does_not_name_are_not_logged_beside_it() -> None:
     before, after = object(), object()
     found = LookupResult(versions={"view": before}, features=b"1234")
-    assert _features_of(found, RequestAnswer((), None, "model", used={"view": before})) == b"1234"  # type: ignore[dict-item]
-    assert _features_of(found, RequestAnswer((), None, "last_night")) == b"1234"
-    assert _features_of(found, RequestAnswer((), None, "last_night", used={"view": after})) is None  # type: ignore[dict-item]
+    assert features_of(found, RequestAnswer((), None, "model", used={"view": before})) == b"1234"  # type: ignore[dict-item]
+    assert features_of(found, RequestAnswer((), None, "last_night")) == b"1234"
+    assert features_of(found, RequestAnswer((), None, "last_night", used={"view": after})) is None  # type: ignore[dict-item]

@@ -143,7 +143,6 @@ def test_a_shadow_scores_after_the_answer_and_only_where_nothing_waits() -> None
         of.offer_to_shadow(request, refusing(), clock)  # type: ignore[arg-type]
         backlog.waiting = 0
         of.offer_to_shadow(request, refusing("shadow"), clock)  # type: ignore[arg-type]
-        of.offer_to_shadow(None, refusing(), clock)  # type: ignore[arg-type]
         for _ in range(5):
             await asyncio.sleep(0)
 

@@ -95,3 +95,10 @@ def quote_value(value: object, *, limit: int = 60) -> str:
     """A value for display in a detail: quoted, and cut to `limit` characters."""
     text = str(value)
     return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def unknown_name_problem(name: str) -> Problem:
+    """Make the problem of a name that nothing served has."""
+    return Problem(
+        NO_PIPELINE, f"There is no pipeline or real-time model {quote_value(name)}; GET /v1 lists what is served."
+    )

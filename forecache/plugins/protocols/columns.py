@@ -1,34 +1,28 @@
-"""Requests and answers as columns, for protocols of tables or tensors: split columns into requests, and back."""
+"""Requests and answers as columns, for protocols of tables or tensors: split columns into requests, and back.
+
+Their answers also say where they come from, as flat members: release, model, versions of the stores, times.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
-from forecache.realtime.answer.request_answer import RequestAnswer
+from forecache.realtime.answer.exchange import Exchange, ModelRequest
+from forecache.realtime.answer.render import lowest_fallback
+from forecache.realtime.http.protocol_errors import bad_request
 from forecache.realtime.release.format import Release
-from forecache.realtime.served_release import ServedRelease
+from forecache.realtime.request.request_parser import refuse_unknown_field
 
 Column = Sequence[Any] | np.ndarray
+_STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "transform", "model", "ladder")}
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolRequest:
-    """One request of a protocol with columns.
-
-    Attributes:
-        request: Value by field of the request.
-        candidates: Values [n] by field of the candidates; None if the model ranks none.
-    """
-
-    request: Mapping[str, Any]
-    candidates: Mapping[str, Column] | None
-
-
-def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[ProtocolRequest]:
+def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[ModelRequest]:
     """Split columns into requests: one whose candidates are the rows, or one for each row if the model ranks none.
 
     A field of the request may have one value, or the same one in every row of candidates.
@@ -40,17 +34,15 @@ def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: i
     Raises:
         Problem: A field is unknown and the release refuses these, columns differ in length, or there are too many rows.
     """
-    if release.on_unknown == "refuse" and (unknown := columns.keys() - {each.name for each in release.all_fields}):
-        names = ", ".join(each.name for each in release.all_fields)
-        raise Problem(
-            problems.BAD_REQUEST, f"There is no field {quote_value(min(unknown))}; {release.name} takes {names}."
-        )
+    known = frozenset(each.name for each in release.all_fields)
+    if release.on_unknown == "refuse" and not columns.keys() <= known:
+        refuse_unknown_field(columns.keys() - known, known, "request")
     if release.candidates is None:
         return _request_of_each_row(release, columns, most_rows)
     fields = {each.name: columns[each.name] for each in release.candidates.fields if each.name in columns}
     item = release.candidates.item.name
     if item not in fields:
-        raise Problem(problems.BAD_REQUEST, f"The field {item!r} is missing; it names the candidates.")
+        raise bad_request(f"The request field {item!r} is missing; it names the candidates.")
     length = len(fields[item])
     _check_lengths(fields, length)
     request = {
@@ -58,10 +50,10 @@ def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: i
         for each in release.request
         if each.name in columns
     }
-    return [ProtocolRequest(request, fields)]
+    return [ModelRequest(values=request, candidates=fields)]
 
 
-def _request_of_each_row(release: Release, columns: Mapping[str, Column], most_rows: int) -> list[ProtocolRequest]:
+def _request_of_each_row(release: Release, columns: Mapping[str, Column], most_rows: int) -> list[ModelRequest]:
     fields = {each.name: _as_list(columns[each.name]) for each in release.request if each.name in columns}
     length = max(map(len, fields.values()), default=1)
     _check_lengths(fields, length)
@@ -70,32 +62,30 @@ def _request_of_each_row(release: Release, columns: Mapping[str, Column], most_r
             problems.TOO_MANY_KEYS,
             f"There are {length} rows, and at most {most_rows} are answered at once; send fewer.",
         )
-    return [ProtocolRequest({name: values[row] for name, values in fields.items()}, None) for row in range(length)]
+    rows = zip(*fields.values(), strict=True) if fields else [()] * length
+    return [ModelRequest(values=dict(zip(fields, row, strict=True))) for row in rows]
 
 
 def _check_lengths(columns: Mapping[str, Column], length: int) -> None:
     for name, values in columns.items():
         if len(values) != length:
-            raise Problem(problems.BAD_REQUEST, f"The field {name!r} has {len(values)} values, and others {length}.")
+            raise bad_request(f"The field {name!r} has {len(values)} values, and others {length}.")
 
 
 def _same_in_all(name: str, values: Column, length: int) -> Any:
     """Return the single value of a field of the request."""
     listed = _as_list(values)
     if len(listed) not in (1, length) or not listed:
-        raise Problem(
-            problems.BAD_REQUEST,
-            f"The field {name!r} has {len(listed)} values; it is of the request: send one, or one for each candidate.",
+        raise bad_request(
+            f"The field {name!r} has {len(listed)} values; it is of the request: send one, or one for each candidate."
         )
     first = listed[0]
     for value in listed:
         # Compared by repr: NaN differs from itself, and a transform can tell -0.0 from 0.0, and True from 1.
         if repr(value) != repr(first):
-            raise Problem(
-                problems.BAD_REQUEST,
-                f"The field {name!r} is {quote_value(first)} in one row and {quote_value(value)} in "
-                "another; candidates of "
-                "different requests are asked about separately.",
+            raise bad_request(
+                f"The field {name!r} is {quote_value(first)} in one row and {quote_value(value)} in another; "
+                "candidates of different requests are asked about separately."
             )
     return first
 
@@ -106,27 +96,74 @@ def _as_list(values: Column) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class AnswerColumns:
-    """The answer to one request as columns, in the order of its rows.
+    """The answers to one body as columns, in the order of its rows.
 
     Attributes:
         scores: float64 [n]; NaN for none, as from the order given.
-        ranks: int64 [n], the rank of each row, from 0.
+        ranks: int64 [n], the rank of each row in its request, from 0.
         rungs: The source of each score: "model" or a fallback.
-        answered: The answer that they are made from.
-        served: The release that gave it.
     """
 
     scores: np.ndarray
     ranks: np.ndarray
     rungs: Sequence[str]
-    answered: RequestAnswer
-    served: ServedRelease
 
 
-def answer_columns(answered: RequestAnswer, length: int, served: ServedRelease) -> AnswerColumns:
-    """Make the columns of an answer to a request with `length` rows."""
-    scores = np.full(length, np.nan) if answered.scores is None else answered.scores.astype(np.float64, copy=False)
-    ranks = np.arange(length)
-    if answered.order is not None:
-        ranks[answered.order] = np.arange(length)
-    return AnswerColumns(scores, ranks, [answered.rung] * length if answered.rung else answered.rungs, answered, served)
+def answer_columns(exchange: Exchange) -> AnswerColumns:
+    """Make the columns of the answers."""
+    scores, ranks, rungs = [np.empty(0)], [np.empty(0, np.int64)], list[str]()
+    for (_, request), answered in zip(exchange.parsed, exchange.answers, strict=True):
+        length, places = request.length, np.arange(request.length)
+        scores.append(np.full(length, np.nan) if answered.scores is None else answered.scores)
+        if answered.order is not None:
+            places[answered.order] = np.arange(length)
+        ranks.append(places)
+        rungs += [answered.rung] * length if answered.rung else answered.rungs
+    return AnswerColumns(np.concatenate(scores), np.concatenate(ranks), rungs)
+
+
+def provenance_of(exchange: Exchange, columns: AnswerColumns) -> dict[str, Any]:
+    """Return the provenance of the answers to one body, as flat members."""
+    served, clock, now, answers = exchange.served, exchange.clock, perf_counter_ns(), exchange.answers
+    release = exchange.parsed[0][0].loaded.release if exchange.parsed else served.loaded.release
+    told: dict[str, Any] = {
+        "rung": lowest_fallback(columns.rungs) if columns.rungs else "",
+        "release": release.number,
+        "model": f"{release.model.name}/{release.model.version}",
+        "model_runtime": release.model.runtime,
+        "deadline_ms": clock.deadline_ms,
+        **_timings(exchange, now - clock.arrived),
+    }
+    if served.split is not None and answers:
+        told["arm"] = " ".join(dict.fromkeys(by.arm for by, _ in exchange.parsed))
+    if clock.is_late(now):
+        told["late"] = True
+    if served.log is not None:
+        told["request_id"] = " ".join(each.request_id for each in answers)
+    for each in answers:
+        if each.why:
+            told["why"] = each.why
+        if each.flags:
+            told["flags"] = " ".join(each.flags)
+        for name, store in each.used.items():
+            told.update({
+                f"stores.{name}.version": store.manifest.version,
+                f"stores.{name}.as_of": store.manifest.as_of,
+                f"stores.{name}.age_s": store.age_s,
+                f"stores.{name}.stale": store.stale,
+            })  # fmt: skip
+    return told
+
+
+def _timings(exchange: Exchange, elapsed: int) -> dict[str, float]:
+    """Return milliseconds: the wait of the first answer, the sum of each other stage over all answers, and the total.
+
+    Args:
+        elapsed: Nanoseconds since the arrival.
+    """
+    told = dict.fromkeys(_STAGES.values(), 0)
+    for place, answered in enumerate(exchange.answers):
+        for name, stage in _STAGES.items():
+            told[stage] += getattr(answered.times, name) if name != "wait" or not place else 0
+    told["timings_ms.total"] = elapsed
+    return {stage: spent // 1000 / 1000 for stage, spent in told.items()}

@@ -1,13 +1,24 @@
-"""Measure how long transform and model take, with recorded requests, before the first real one."""
+"""Warm a release before it answers, and measure how long its transform and model take, with recorded requests."""
 
 import ctypes
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
-from time import perf_counter_ns, sleep, thread_time_ns
+from time import perf_counter_ns, sleep, thread_time_ns, time
 
+import numpy as np
+
+from forecache.declare.realtime.request_rows import RequestArrays
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.cpu_guard import CpuBudgetError
+from forecache.realtime.answer.model_path import NoScores
+from forecache.realtime.lookups.lookups import ViewLookups
+from forecache.realtime.release.load import LoadedRelease
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_parser import RequestParser
+from forecache.serve.reader.versions.answers import VersionAnswers
 
 logger = logging.getLogger("forecache.realtime")
 CALLS, ENOUGH_NS = 300, 500_000_000
@@ -55,3 +66,36 @@ def _time_calls_s(calls: Sequence[Callable[[], object]]) -> float:
             break
         sleep(_PAUSE_S)  # requests are answered meanwhile, on another thread of the same core
     return max(sorted(cpu)[len(cpu) * 99 // 100], median(clock)) / 1e9
+
+
+def warm_and_measure_s(loaded: LoadedRelease, versions: Mapping[str, VersionAnswers]) -> float:
+    """Warm a release; return the 99th percentile of transform and model, in seconds; infinity if they fail."""
+    release = loaded.release
+    parser = RequestParser(release)
+    lookups = ViewLookups(release.lookups, versions, refuses=False)
+    calls: list[Callable[[], object]] = []
+    for body in loaded.warmup:
+        try:
+            request = parser.parse(body)
+        except Problem:
+            continue  # recorded for an earlier release, which took other requests
+        if request.length:
+            calls.append(partial(_score, loaded, request, _look_up(loaded, lookups, request)))
+    return measure_p99_s(calls) if calls else 0.0
+
+
+def _look_up(loaded: LoadedRelease, lookups: ViewLookups, request: ParsedRequest) -> LookupResult:
+    try:
+        if not lookups.is_remote():
+            return lookups.read(request, time())
+    except (NoScores, Problem):
+        pass
+    found = LookupResult()
+    for each in loaded.release.lookups:
+        found.views[each.called] = np.full((request.length, len(each.columns)), np.nan, np.float32)
+        found.known[each.called] = np.zeros(request.length, np.bool_)
+    return found
+
+
+def _score(loaded: LoadedRelease, request: ParsedRequest, found: LookupResult) -> None:
+    loaded.score(loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known))

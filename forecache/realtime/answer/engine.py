@@ -1,30 +1,265 @@
-"""Answer a parsed request: by the model if there is time, else by the best fallback that there is time for."""
+"""The whole way of a request to a model, over every protocol: admit, look up, transform, model, fall back, finish.
 
-from collections.abc import Mapping
+`RequestHandler` takes a call from admission to its end, `AnswerEngine` one request from look-up to fallback. A protocol
+only parses a body into requests and renders their answers (`ModelProtocol`). `may_begin` decides by the deadline before
+each step (`forecache.realtime.deadline.deadline`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from functools import partial
 from math import inf
 from time import monotonic, perf_counter_ns, time
 
-import numpy as np
-
 from forecache.base.plugins import load_hook
-from forecache.realtime.answer.fallbacks import fallback_answer, model_answer
+from forecache.kit.http import problems
+from forecache.kit.http.connections.call import ClientGone, HttpCall
+from forecache.kit.http.problems import Problem
+from forecache.realtime.answer.exchange import Exchange, ModelProtocol
+from forecache.realtime.answer.fallbacks import empty_answer, fallback_answer, features_of, scored_answer
 from forecache.realtime.answer.model_path import NoScores, TooLate
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.deadline.clock import RequestClock, clock_of
+from forecache.realtime.deadline.deadline import (
+    CostEstimate,
+    choose_fallback,
+    may_begin,
+    time_for_model,
+    time_to_finish,
+)
+from forecache.realtime.deadline.request_queue import SLICE_NS, RequestQueue
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.realtime.served_release import ServedRelease
+from forecache.serve.reader.http.extension import ExtensionContext
+from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.processes.worker_metrics import ROUTE
 from forecache.serve.reader.versions.answers import VersionAnswers
 
-_GIVEN_UP_SHARE = 1 / 3
-"""Share of the model's time that a request given up for others may take. With more, giving it up would gain nothing,
-and a worker that has fallen behind would stay behind."""
-_MARGIN_NS, _MARGIN_SHARE = 2_000_000, 0.1
-"""Time reserved for finishing the answer when a model in another process has used up its time: so many nanoseconds,
-or this share of the deadline if that is less."""
+logger = logging.getLogger("forecache.realtime")
+_ROUTE = ROUTE["realtime"]
+_STARTED_AT_ONCE = 16
+"""Requests of one body for other processes that are started before other work on the loop gets its turn."""
+
+
+class RequestHandler:
+    """Takes calls to models from admission to the reply, on the event loop's thread of one worker."""
+
+    def __init__(self, context: ExtensionContext, engine: "AnswerEngine", queue: RequestQueue) -> None:
+        self.context, self._engine, self._queue = context, engine, queue
+
+    def handle(self, served: ServedRelease, protocol: ModelProtocol, call: HttpCall) -> Awaitable[None] | None:
+        """Admit a call and answer it; return what has to be awaited, if anything."""
+        context = self.context
+        try:
+            if context.access is not None:
+                context.access.check(call.headers, served.name)
+            protocol.check_headers(call.headers)
+            exchange = Exchange(call, protocol, served, clock_of(call, served.loaded.release.deadline_ms))
+            body = call.whole_body(context.settings.reader_max_body_bytes, context.bodies)
+        except Problem as problem:
+            self._refuse(served, protocol, call, problem)
+            return None
+        return self._read_body(exchange) if body is None else self._admit(exchange, body)
+
+    async def _read_body(self, exchange: Exchange) -> None:
+        """Answer once the whole body has arrived."""
+        call, settings = exchange.call, self.context.settings
+        limit_bytes, timeout_s = settings.reader_max_body_bytes, settings.reader_request_timeout_s
+        try:
+            body = await call.read_body(limit_bytes, self.context.bodies, timeout_s)
+        except ClientGone:
+            self.context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
+            return
+        except Problem as problem:
+            self._fail(exchange, problem)
+            return
+        if (later := self._admit(exchange, body)) is not None:
+            await later
+
+    def _admit(self, exchange: Exchange, body: bytes) -> Awaitable[None] | None:
+        """Parse a body and begin to answer: in another process if the model or a view is elsewhere, else here."""
+        served = exchange.served
+        try:
+            exchange.requests = exchange.protocol.parse(exchange, body)
+            if len(exchange.requests) != 1 or served.split is not None:
+                self._parse_all(exchange)
+        except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
+            self._fail(exchange, error)
+            return None
+        now = perf_counter_ns()
+        for by in (served,) if served.split is None else [by for by, _ in exchange.parsed]:
+            if (not by.path.in_loop or by.lookups.is_remote()) and may_begin(by.model_cost, now, exchange.clock.until):
+                return self._answer_elsewhere(exchange)
+        self._take_turn(exchange, now)
+        return None
+
+    def _parse_all(self, exchange: Exchange) -> None:
+        """Parse all requests before the first is answered, each for the release that answers it."""
+        began, served, split = perf_counter_ns(), exchange.served, exchange.served.split
+        exchange.parsed = [
+            (served, each.parse_for(served)) if split is None else split.assign_release(each.parse_for)
+            for each in exchange.requests
+        ]
+        for by, request in exchange.parsed:
+            if by.log is not None:
+                by.log.assign_id(request)
+        exchange.parse_ns = (perf_counter_ns() - began) // (len(exchange.requests) or 1)
+
+    def _take_turn(self, exchange: Exchange, now: int) -> None:
+        """Answer on this thread: at once, when the queue allows it, or by fallbacks if the model has no time."""
+        place = len(exchange.answers)
+        by = exchange.parsed[place][0] if place < len(exchange.parsed) else exchange.served
+        if exchange.why or not may_begin(by.model_cost, now, exchange.clock.until):
+            self._answer_slice(exchange, exchange.why or TooLate.reason)
+        elif self._queue.can_run_now(exchange.clock, now):
+            self._answer_slice(exchange, "")
+        else:
+            self._queue.enqueue(exchange.clock, partial(self._answer_slice, exchange))
+
+    def _answer_slice(self, exchange: Exchange, why: str) -> None:
+        """Answer requests on this thread for a slice of time, after which others have their turns.
+
+        Args:
+            why: Reason why the model must not be called; "" if it may.
+        """
+        began, is_by_model, reply = perf_counter_ns(), True, None
+        exchange.why = why
+        count, answers = len(exchange.requests), exchange.answers
+        try:
+            while len(answers) < count:
+                answered = self._answer_next(exchange)
+                is_by_model = is_by_model and answered.is_by_model
+                if len(answers) < count and perf_counter_ns() - began >= SLICE_NS:
+                    break
+            else:
+                reply = exchange.render_reply()
+        except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
+            self._fail(exchange, error)
+            return
+        spent_ns = perf_counter_ns() - began + exchange.parse_ns
+        if is_by_model and count:
+            self._queue.model_cost.add_sample(spent_ns)
+        if reply is None:
+            asyncio.get_running_loop().call_soon(lambda: self._take_turn(exchange, perf_counter_ns()))
+        else:
+            self._complete(exchange, reply, spent_ns)
+
+    def _answer_next(self, exchange: Exchange) -> RequestAnswer:
+        """Answer the next request on this thread, so that there is time for the last fallback of each behind it."""
+        began, clock, why, place = perf_counter_ns(), exchange.clock, exchange.why, len(exchange.answers)
+        behind, is_hasty = len(exchange.requests) - place - 1, False
+        waiting, times = self._queue.waiting + behind, exchange.times(began)
+        if exchange.parsed:
+            by, request = exchange.parsed[place]
+        else:
+            by, alone, members = exchange.served, exchange.requests[0], None
+            if why and alone.body is not None and has_time_for_last_only(by, clock, waiting):
+                is_hasty = True
+                request, members = by.parser.parse_candidates_only(alone.body)
+            else:
+                request = alone.parse_for(by)
+            times.parse += perf_counter_ns() - began
+            if by.log is not None:
+                by.log.assign_id(request, members)
+            exchange.parsed = ((by, request),)
+        if why:
+            answered = self._engine.answer_by_fallback(
+                by, request, clock, times, why=why, waiting=waiting, only_last=is_hasty
+            )
+        else:
+            reserve_ns = behind * by.low_cost.estimate
+            answered = self._engine.answer_now(by, request, clock, times, waiting=waiting, reserve_ns=reserve_ns)
+        exchange.note_end(answered)
+        exchange.answers.append(answered)
+        if len(exchange.requests) > 1:
+            self._finish(exchange, by, request, answered, perf_counter_ns() - began + exchange.parse_ns)
+        return answered
+
+    async def _answer_elsewhere(self, exchange: Exchange) -> None:
+        """Answer requests some of which need another process, or look-ups on another machine."""
+        try:
+            if not exchange.parsed:
+                self._parse_all(exchange)
+            if len(exchange.parsed) == 1:
+                exchange.answers = [await self._answer_waiting(exchange, 0)]
+            else:
+                tasks: list[asyncio.Task[RequestAnswer]] = []
+                for place in range(len(exchange.parsed)):
+                    tasks.append(asyncio.create_task(self._answer_waiting(exchange, place)))
+                    if len(tasks) % _STARTED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                exchange.answers = await asyncio.gather(*tasks)
+            began = perf_counter_ns()
+            reply = exchange.render_reply()
+        except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
+            self._fail(exchange, error)
+            return
+        spent_ns = perf_counter_ns() - began
+        if len(exchange.parsed) == 1:
+            spent_ns += exchange.parsed[0][0].loop_time_ns(exchange.answers[0])
+        self._complete(exchange, reply, spent_ns)
+
+    async def _answer_waiting(self, exchange: Exchange, place: int) -> RequestAnswer:
+        by, request = exchange.parsed[place]
+        times = exchange.times(perf_counter_ns())
+        answered = await self._engine.answer(by, request, exchange.clock, times)
+        began = perf_counter_ns()
+        exchange.note_end(answered)
+        if len(exchange.requests) > 1:
+            spent_ns = by.loop_time_ns(answered) + perf_counter_ns() - began
+            self._finish(exchange, by, request, answered, spent_ns)
+        return answered
+
+    def _complete(self, exchange: Exchange, reply: Reply, spent_ns: int) -> None:
+        """Send the reply; finish an answer that comes alone after that, so that the client does not wait for it."""
+        if len(exchange.requests) == 1:
+            by, request = exchange.parsed[0]
+            self._finish(exchange, by, request, exchange.answers[0], spent_ns, reply)
+        else:
+            self.send(exchange.call, reply)
+        split = exchange.served.split
+        if split is not None:
+            for (_, request), each in zip(exchange.parsed, exchange.requests, strict=True):
+                split.offer_to_shadow(request, each.parse_for, exchange.clock)
+
+    def _finish(
+        self, exchange: Exchange, by: ServedRelease, request: ParsedRequest, answered: RequestAnswer, spent_ns: int,
+        reply: Reply | None = None,
+    ) -> None:  # fmt: skip
+        """Count an answer, send its reply, log the answer, learn from its cost, and watch the features' drift."""
+        by.cells.count(answered, elapsed=answered.elapsed, late=answered.late)
+        if reply is not None:
+            if by.log is not None:
+                by.log.mark_sending()
+            self.send(exchange.call, reply)
+        if by.log is not None:
+            by.log.add(request, answered, exchange.clock)
+        by.learn(answered, spent_ns)
+        if by.drift is not None:
+            by.drift.count_if_sampled(answered)
+
+    def _fail(self, exchange: Exchange, error: Exception) -> None:
+        self._refuse(exchange.served, exchange.protocol, exchange.call, error)
+
+    def _refuse(self, served: ServedRelease, protocol: ModelProtocol, call: HttpCall, error: Exception) -> None:
+        """Answer a call by an error; any but a `Problem` is a defect, which the log explains."""
+        if not isinstance(error, Problem):
+            logger.error("A request to %s failed.", served.name, exc_info=error)
+            self.context.catalog.check_for_damage()
+            error = Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause.")
+        if error.kind is problems.OVERLOADED:
+            self.context.metrics.count_refused_body()
+        self.send(call, protocol.render_error(error))
+
+    def send(self, call: HttpCall, reply: Reply) -> None:
+        """Send a reply and count it."""
+        call.respond(reply.status, reply.headers, reply.body)
+        self.context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - call.arrived)
 
 
 class AnswerEngine:
-    """The answers of one worker.
+    """Answers parsed requests: by the model if there is time, else by the best fallback that there is time for.
 
     Args:
         versions: The served versions by store name, kept up to date by the reader.
@@ -40,39 +275,35 @@ class AnswerEngine:
         clock: RequestClock,
         times: StageTimes,
         *,
-        why: str = "",
         waiting: int = 0,
+        reserve_ns: int = 0,
     ) -> RequestAnswer:
         """Answer a request to a model that runs on this thread.
 
         Args:
-            why: Reason why the model must not be called; "" if it may.
             waiting: Number of further requests that wait for this thread.
+            reserve_ns: Time that they need.
 
         Raises:
             Problem: The key of a look-up is not valid.
         """
         if not request.length:
-            return _empty_answer(request, times)
-        now = time()
-        if not why and not served.model_cost.fits(clock.until - perf_counter_ns()):
-            why = TooLate.reason
-        found = LookupResult()
-        if not why:
-            began = perf_counter_ns()
-            try:
-                found = served.lookups.read(request, now)
-                times.lookup = perf_counter_ns() - began
-                path = served.path
-                scores = path.score_now(request, found, _left_for_model(served, clock))
-                times.transform, times.model = path.times.transform, path.times.model
-            except NoScores as error:
-                why = error.reason
-            else:
-                return self._answer_by_model(served, request, found, scores, now, times)
-        answered = self.answer_by_fallback(served, request, clock, times, why=why, waiting=waiting)
-        answered.features, answered.live = _features_of(found, answered), found.merged
-        return answered
+            return empty_answer(request, times)
+        now, began = time(), perf_counter_ns()
+        found: LookupResult | None = None
+        try:
+            if not may_begin(served.model_cost, began, clock.until, reserve=reserve_ns):
+                raise TooLate
+            found = served.lookups.read(request, now)
+            times.lookup = perf_counter_ns() - began
+            path = served.path
+            scores = path.score_now(request, found, time_for_model(served.low_cost, clock.until - perf_counter_ns()))
+            times.transform, times.model = path.times.transform, path.times.model
+        except NoScores as error:
+            return self.answer_by_fallback(
+                served, request, clock, times, why=error.reason, waiting=waiting, found=found
+            )
+        return scored_answer(request, scores, found, times, served.rungs, self._versions, now)
 
     async def answer(
         self, served: ServedRelease, request: ParsedRequest, clock: RequestClock, times: StageTimes
@@ -82,35 +313,36 @@ class AnswerEngine:
         Raises:
             Problem: The key of a look-up is not valid.
         """
-        remote = served.lookups.is_remote()
-        if served.path.in_loop and not remote:
+        is_remote, path = served.lookups.is_remote(), served.path
+        if path.in_loop and not is_remote:
             return self.answer_now(served, request, clock, times)
         if not request.length:
-            return _empty_answer(request, times)
-        margin = min(_MARGIN_NS, int(clock.deadline_ms * 1e6 * _MARGIN_SHARE))
-        until = monotonic() + (_left_for_model(served, clock) - margin) / 1e9
-        began, found = perf_counter_ns(), LookupResult()
+            return empty_answer(request, times)
+        began = perf_counter_ns()
+        found: LookupResult | None = None
+        end = began + time_for_model(served.low_cost, clock.until - began) - time_to_finish(clock.deadline_ms)
+        until = monotonic() + (end - began) / 1e9
         try:
-            _check_time_for_model(served, until)
-            found = (
-                await load_hook("redis", "read_remote")(served.lookups, request, until, served.cells.path_counters)
-                if remote
-                else served.lookups.read(request, time())
-            )
-            times.lookup = perf_counter_ns() - began
-            began = perf_counter_ns()
-            _check_time_for_model(served, until)
-            if served.path.in_loop:
-                scores = served.path.score_now(request, found, int((until - monotonic()) * 1e9))
+            if not may_begin(_cost_of_model(served), began, end):
+                raise TooLate
+            if is_remote:
+                found = await load_hook("redis", "read_remote")(
+                    served.lookups, request, until, served.cells.path_counters
+                )
             else:
-                scores = await served.path.score(request, found, until)
+                found = served.lookups.read(request, time())
+            times.lookup, began = perf_counter_ns() - began, perf_counter_ns()
+            if not may_begin(_cost_of_model(served), began, end):
+                raise TooLate
+            if path.in_loop:
+                scores = path.score_now(request, found, end - began)
+            else:
+                scores = await path.score(request, found, until)
             times.model = perf_counter_ns() - began
         except NoScores as error:
             times.model = perf_counter_ns() - began
-            answered = self.answer_by_fallback(served, request, clock, times, why=error.reason)
-            answered.features, answered.live = _features_of(found, answered), found.merged
-            return answered
-        return self._answer_by_model(served, request, found, scores, time(), times)
+            return self.answer_by_fallback(served, request, clock, times, why=error.reason, found=found)
+        return scored_answer(request, scores, found, times, served.rungs, self._versions, time())
 
     def answer_by_fallback(
         self,
@@ -121,87 +353,37 @@ class AnswerEngine:
         *,
         why: str,
         waiting: int = 0,
+        found: LookupResult | None = None,
+        only_last: bool = False,
     ) -> RequestAnswer:
-        """Answer by the best fallback that there is time for."""
-        began = perf_counter_ns()
-        left, rungs = _left_for_fallback(served, clock, began, waiting), served.rungs
-        first = next((place for place, cost in enumerate(served.costs) if cost.fits(left)), len(rungs) - 1)
-        answered = fallback_answer(request, rungs[first:], self._versions, time())
+        """Answer by the best fallback that there is time for.
+
+        Args:
+            found: Of the look-ups, if they were made for the model.
+            only_last: True if only the candidates' names of the request have been parsed, for the last fallback.
+        """
+        if not request.length:
+            return empty_answer(request, times, why)
+        began, last = perf_counter_ns(), len(served.rungs) - 1
+        first = last if only_last else choose_fallback(served.costs, served.model_cost, began, clock.until, waiting)
+        answered = fallback_answer(request, served.rungs[first:], self._versions, time())
         times.ladder = perf_counter_ns() - began
         served.costs[first].add_sample(times.ladder)
         answered.why, answered.times = why, times
-        return answered
-
-    def has_time_for_last_only(self, served: ServedRelease, clock: RequestClock, waiting: int) -> bool:
-        """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
-        left = _left_for_fallback(served, clock, perf_counter_ns(), waiting)
-        return not served.rungs[-1].needs_request and not any(cost.fits(left) for cost in served.costs[:-1])
-
-    def answer_by_last_fallback(
-        self, served: ServedRelease, request: ParsedRequest, times: StageTimes, *, why: str
-    ) -> RequestAnswer:
-        """Answer by the last fallback; only the candidates' names of the request have been parsed."""
-        if not request.length:
-            answered = _empty_answer(request, times)
-            answered.why = why
-            return answered
-        rung = served.rungs[-1]
-        scores = rung.scores(request, self._versions, 0.0, {})
-        return RequestAnswer(request.items, scores, rung.name, why=why, request_id=request.request_id, times=times)
-
-    def _answer_by_model(
-        self,
-        served: ServedRelease,
-        request: ParsedRequest,
-        found: LookupResult,
-        scores: np.ndarray,
-        now: float,
-        times: StageTimes,
-    ) -> RequestAnswer:
-        answered = model_answer(request, scores)
-        if answered is None:
-            began = perf_counter_ns()
-            answered = fallback_answer(
-                request, served.rungs, self._versions, now, scores=scores, used=dict(found.versions)
-            )  # fmt: skip
-            times.ladder = perf_counter_ns() - began
-        else:
-            answered.used = found.versions
-        answered.flags, answered.times, answered.live = found.flags, times, found.merged
-        answered.features = _features_of(found, answered)
+        if found is not None:
+            answered.features, answered.live = features_of(found, answered), found.merged
         return answered
 
 
-def _check_time_for_model(served: ServedRelease, until: float) -> None:
-    """Raise `TooLate` if the model would not be done by `until`."""
-    left = until - monotonic()
-    if left <= 0 or (
-        not served.model_cost.fits(left * 1e9) if served.path.in_loop else left < served.path.expected_s() < inf
-    ):
-        raise TooLate
+def has_time_for_last_only(served: ServedRelease, clock: RequestClock, waiting: int) -> bool:
+    """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
+    first = choose_fallback(served.costs, served.model_cost, perf_counter_ns(), clock.until, waiting)
+    return first == len(served.rungs) - 1 and not served.rungs[first].needs_request
 
 
-def _left_for_fallback(served: ServedRelease, clock: RequestClock, now: int, waiting: int) -> float:
-    """Return the nanoseconds that a fallback may take; much less than the model takes while other requests wait."""
-    left = clock.until - now
-    # The waiting requests usually have as little time as this one.
-    return min(left / (waiting + 1), served.model_cost.estimate * _GIVEN_UP_SHARE) if waiting else left
-
-
-def _left_for_model(served: ServedRelease, clock: RequestClock) -> int:
-    """Return the nanoseconds that the model may take, so that time for the last fallback remains."""
-    left = clock.until - perf_counter_ns()
-    return left - min(served.low_cost.estimate, max(0, left // 4))
-
-
-def _features_of(found: LookupResult, answered: RequestAnswer) -> np.ndarray | bytes | None:
-    """Return the features for the log; None if a store was swapped meanwhile: the answer then names other versions."""
-    used = answered.used
-    if used is not found.versions and any(used.get(name, of) is not of for name, of in found.versions.items()):
-        return None
-    return found.features
-
-
-def _empty_answer(request: ParsedRequest, times: StageTimes) -> RequestAnswer:
-    """Make the answer to a request without candidates."""
-    return RequestAnswer((), None, "order_given", request_id=request.request_id, times=times)
+def _cost_of_model(served: ServedRelease) -> CostEstimate | float:
+    """Return what may_begin compares: nanoseconds; 0 if the process cannot be reached, which its path reports."""
+    if served.path.in_loop:
+        return served.model_cost
+    expected_s = served.path.expected_s()
+    return 0.0 if expected_s == inf else expected_s * 1e9

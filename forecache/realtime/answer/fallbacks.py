@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy as np
 from forecache.base.ranking import descending_order
 from forecache.declare.realtime import ladder
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer
+from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import NoVersion
 from forecache.serve.store import Snapshot
@@ -87,34 +88,24 @@ class _LastNightFallback:
         return rows[:, 0] if len(rows) == request.length else rows[:, 0].repeat(request.length)
 
 
-class _DefaultFallback:
-    name, needs_request = "default", False
+class _ConstantFallback:
+    needs_request = False
 
-    def __init__(self, declared: ladder.Default) -> None:
-        self._value = float(declared.value)
-
-    def scores(
-        self, request: ParsedRequest, served: Served, now: float, used: dict[str, VersionAnswers]
-    ) -> np.ndarray | None:
-        return np.full(request.length, self._value)
-
-
-class _OrderGivenFallback:
-    name, needs_request = "order_given", False
-
-    def __init__(self, declared: ladder.OrderGiven) -> None: ...
+    def __init__(self, declared: ladder.Default | ladder.OrderGiven) -> None:
+        self._value = float(declared.value) if isinstance(declared, ladder.Default) else None
+        self.name = "order_given" if self._value is None else "default"
 
     def scores(
         self, request: ParsedRequest, served: Served, now: float, used: dict[str, VersionAnswers]
     ) -> np.ndarray | None:
-        return None
+        return None if self._value is None else np.full(request.length, self._value)
 
 
 _KINDS: dict[type, Any] = {
     ladder.DotProduct: _DotProductFallback,
     ladder.LastNight: _LastNightFallback,
-    ladder.Default: _DefaultFallback,
-    ladder.OrderGiven: _OrderGivenFallback,
+    ladder.Default: _ConstantFallback,
+    ladder.OrderGiven: _ConstantFallback,
 }
 
 
@@ -176,7 +167,9 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else float("nan")
 
 
-def model_answer(request: ParsedRequest, scores: np.ndarray) -> RequestAnswer | None:
+def model_answer(
+    request: ParsedRequest, scores: np.ndarray, found: LookupResult, times: StageTimes
+) -> RequestAnswer | None:
     """Make the answer of the model's scores [n]; None if some candidates have no score."""
     order = None
     if request.items:
@@ -185,7 +178,10 @@ def model_answer(request: ParsedRequest, scores: np.ndarray) -> RequestAnswer | 
             return None
     elif scores[0] != scores[0]:
         return None
-    return RequestAnswer(request.items, scores, MODEL, (), order, request_id=request.request_id)
+    return RequestAnswer(
+        request.items, scores, MODEL, (), order, found.versions, flags=found.flags, request_id=request.request_id,
+        times=times, features=found.features, live=found.merged,
+    )  # fmt: skip
 
 
 def fallback_answer(
@@ -206,6 +202,9 @@ def fallback_answer(
         scores: Of the model [n], NaN for no score; None: the model was not called.
         used: The versions that the model's scores come from.
     """
+    if len(rungs) == 1 and scores is None and not rungs[0].needs_request:
+        given = rungs[0].scores(request, served, now, {})
+        return RequestAnswer(request.items, given, rungs[0].name, request_id=request.request_id)
     used = {} if used is None else used
     names: list[str] = []
     level = np.zeros(request.length, np.intp)
@@ -259,3 +258,36 @@ def fallback_answer(
         request_id=request.request_id,
         single=single if single.any() else None,
     )
+
+
+def scored_answer(
+    request: ParsedRequest,
+    scores: np.ndarray,
+    found: LookupResult,
+    times: StageTimes,
+    rungs: Sequence[Fallback],
+    served: Served,
+    now: float,
+) -> RequestAnswer:
+    """Make the answer of the model's scores [n]; fallbacks answer for candidates without a score."""
+    answered = model_answer(request, scores, found, times)
+    if answered is None:
+        began = perf_counter_ns()
+        answered = fallback_answer(request, rungs, served, now, scores=scores, used=dict(found.versions))
+        times.ladder = perf_counter_ns() - began
+        answered.flags, answered.times, answered.live = found.flags, times, found.merged
+        answered.features = features_of(found, answered)
+    return answered
+
+
+def empty_answer(request: ParsedRequest, times: StageTimes, why: str = "") -> RequestAnswer:
+    """Make the answer to a request without candidates."""
+    return RequestAnswer((), None, "order_given", why=why, request_id=request.request_id, times=times)
+
+
+def features_of(found: LookupResult, answered: RequestAnswer) -> np.ndarray | bytes | None:
+    """Return the features for the log; None if a store was swapped meanwhile: the answer then names other versions."""
+    used = answered.used
+    if used is not found.versions and any(used.get(name, of) is not of for name, of in found.versions.items()):
+        return None
+    return found.features

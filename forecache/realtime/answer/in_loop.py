@@ -12,7 +12,7 @@ import numpy as np
 
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
-from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate
+from forecache.realtime.answer.model_path import ModelCallError, RefusedCallError, TooLate
 from forecache.realtime.answer.request_answer import StageTimes
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
@@ -32,18 +32,39 @@ _STRIKES, _SPINS = 5, 3
 processes are warm it is still called, unless it has spun so often."""
 
 
-class InLoopPath:
+@dataclass(eq=False)
+class DirectPath:
+    """A `ModelPath` without a CPU guard or a time limit; errors of transform and model reach the caller."""
+
+    loaded: LoadedRelease
+    in_loop: bool = True
+    times: StageTimes = field(default_factory=StageTimes)
+
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
+        rows = self.loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
+        found.features = self.loaded.features_of(rows)
+        return self.loaded.scores_of(found.features)
+
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
+        raise AssertionError("the engine calls `score_now` of a path on the loop")
+
+    def expected_s(self) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        """Do nothing: no resources beside the release."""
+
+
+class InLoopPath(DirectPath):
     """A `ModelPath` on this thread, guarded by a CPU budget.
 
     Attributes:
         misbehaved: Why the model must leave the loop; "" while it may stay.
-        times: Of the last call.
     """
 
-    in_loop = True
-
     def __init__(self, loaded: LoadedRelease, guard: CpuGuard, *, p99_s: float) -> None:
-        self._loaded, self._guard = loaded, guard
+        super().__init__(loaded)
+        self._guard = guard
         usual_ns = int(p99_s * 1e9)
         self._enough_ns = 2 * usual_ns
         self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * usual_ns)
@@ -52,12 +73,11 @@ class InLoopPath:
         self._tell_at = 0
         self.p99_s = p99_s
         self.misbehaved = ""
-        self.times = StageTimes()
 
     def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         if self._spins >= _SPINS:
             raise RefusedCallError(self.misbehaved)
-        loaded, guard, times = self._loaded, self._guard, self.times
+        loaded, guard, times = self.loaded, self._guard, self.times
         began = perf_counter_ns()
         try:
             guard.arm(self._spin_ns, min(max(left_ns // 2, min(left_ns, self._enough_ns)), self._patience_ns))
@@ -86,7 +106,7 @@ class InLoopPath:
         now = perf_counter_ns()
         if now >= self._tell_at:
             self._tell_at = now + _TELL_EVERY_NS
-            logger.error("The model of %s failed: %s: %s", self._loaded.release.name, type(error).__name__, error)
+            logger.error("The model of %s failed: %s: %s", self.loaded.release.name, type(error).__name__, error)
 
     def _judge_ended_call(self, took_ns: int) -> None:
         """Count an interrupted call as spinning if it used too much CPU time.
@@ -98,38 +118,9 @@ class InLoopPath:
         least_ns = max(self._enough_ns, _SPUN_NS, _SPUN_SHARE * took_ns)
         self._spins += used_ns >= self._spin_ns or used_ns > least_ns
         if (self._spins or self._strikes >= _STRIKES) and not self.misbehaved:
-            release = self._loaded.release
+            release = self.loaded.release
             self.misbehaved = f"a call worked {used_ns / 1e6:.1f} of {took_ns / 1e6:.1f} ms and was ended"
             logger.error("%s release %d leaves the event loop: %s.", release.name, release.number, self.misbehaved)
 
-    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
-        raise NoScores("this path runs on the loop")
-
     def expected_s(self) -> float:
         return self.p99_s
-
-    def close(self) -> None:
-        """Do nothing: no resources beside the release."""
-
-
-@dataclass
-class DirectPath:
-    """A `ModelPath` without a CPU guard or a time limit; errors of transform and model reach the caller."""
-
-    loaded: LoadedRelease
-    in_loop: bool = True
-    times: StageTimes = field(default_factory=StageTimes)
-
-    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
-        rows = self.loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
-        found.features = self.loaded.features_of(rows)
-        return self.loaded.scores_of(found.features)
-
-    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
-        raise AssertionError("the engine asks a path in the loop at once")
-
-    def expected_s(self) -> float:
-        return 0.0
-
-    def close(self) -> None:
-        """Do nothing: no resources beside the release."""

@@ -3,7 +3,9 @@
 The scores of all candidates are encoded by a handful of calls, not by one call each.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from random import getrandbits
 from typing import Any
 
 import numpy as np
@@ -93,14 +95,6 @@ class Renderer:
         parts.append(self._item)
         parts += columns
 
-    def render_order_given(self, items: Sequence[Any], request_id: str, why: str, *, deadline_ms: float, elapsed: int,
-                       late: bool, wait: int) -> bytes:  # fmt: skip
-        """Encode the answer of a ranking's last fallback, the order given, with the least possible work."""
-        return self.body(
-            RequestAnswer(items, None, "order_given", why=why, request_id=request_id, times=StageTimes(wait=wait)),
-            deadline_ms=deadline_ms, elapsed=elapsed, late=late,
-        )  # fmt: skip
-
 
 def lowest_fallback(rungs: Sequence[str]) -> str:
     """Return the last fallback in the usual order among those that candidates come from."""
@@ -156,3 +150,16 @@ def _times(times: StageTimes, elapsed: int) -> bytes:
         b',"timings_ms":{"wait":%.3f,"parse":%.3f,"lookup":%.3f,"transform":%.3f,"model":%.3f,"ladder":%.3f,'
         b'"render":%.3f,"total":%.3f}}' % (*(each / 1e6 for each in named), (elapsed - sum(named)) / 1e6, elapsed / 1e6)
     )
+
+
+TRACE = "traceparent"
+"""The header field of W3C Trace Context."""
+_FORM = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+def trace_headers(parent: str) -> list[tuple[str, str]]:
+    """Return the trace header of an answer: the request's trace with a new span; none if the request's is malformed."""
+    found = _FORM.fullmatch(parent)
+    if found is None or parent.startswith("ff") or not int(found[1], 16) or not int(found[2], 16):
+        return []
+    return [(TRACE, f"00-{found[1]}-{getrandbits(64) or 1:016x}-{found[3]}")]

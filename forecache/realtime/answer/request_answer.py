@@ -59,3 +59,8 @@ class RequestAnswer:
     late: bool = False
     features: np.ndarray | bytes | None = None
     live: Mapping[str, LiveRead] = field(default_factory=dict)
+
+    @property
+    def is_by_model(self) -> bool:
+        """Return True if the model was called; an answer without candidates is by nobody."""
+        return not self.why and self.scores is not None

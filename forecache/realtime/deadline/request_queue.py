@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.deadline.cost import CostEstimate
+from forecache.realtime.deadline.deadline import CostEstimate, may_begin
 
 logger = logging.getLogger("forecache.realtime")
 SLICE_NS = 1_000_000
@@ -24,11 +24,10 @@ _IN_ORDER_SHARE = 0.5
 
 
 class _QueuedRequest:
-    __slots__ = ("done", "run")
+    __slots__ = ("run",)
 
-    def __init__(self, run: Callable[[str], None], done: "asyncio.Future[None]") -> None:
+    def __init__(self, run: Callable[[str], None]) -> None:
         self.run: Callable[[str], None] | None = run
-        self.done = done
 
 
 class RequestQueue:
@@ -56,13 +55,13 @@ class RequestQueue:
     def waiting(self) -> int:
         return self._count
 
-    def enqueue(self, clock: RequestClock, run: Callable[[str], None]) -> "asyncio.Future[None]":
-        """Queue a request; the future is done once it is answered.
+    def enqueue(self, clock: RequestClock, run: Callable[[str], None]) -> None:
+        """Queue a request.
 
         Args:
             run: Answers it; its argument is the reason why the model must not be called, "" if it may. Raises nothing.
         """
-        job = _QueuedRequest(run, self._loop.create_future())
+        job = _QueuedRequest(run)
         if len(self._stack) > 2 * self._count + 64:
             self._stack = [each for each in self._stack if each.run is not None]
         self._stack.append(job)
@@ -73,7 +72,6 @@ class RequestQueue:
             self._is_scheduled = True
             self._ended = perf_counter_ns()
             self._loop.call_soon(self._work)
-        return job.done
 
     def _work(self) -> None:
         now = perf_counter_ns()
@@ -94,8 +92,8 @@ class RequestQueue:
 
     def _has_time_for_all(self) -> bool:
         """Return True if all queued requests can be answered in the order of their deadlines, with time to spare."""
-        left = self._by_deadline[0][0] - perf_counter_ns()
-        return self.model_cost.fits(left * _IN_ORDER_SHARE / self._count)
+        waiting = int(self._count / _IN_ORDER_SHARE) - 1
+        return may_begin(self.model_cost, perf_counter_ns(), self._by_deadline[0][0], waiting=waiting)
 
     def _pop_earliest_deadline(self) -> _QueuedRequest:
         """Take the queued request with the earliest deadline."""
@@ -121,7 +119,8 @@ class RequestQueue:
             until, _, job = heap[0]
             if job.run is not None:
                 # It runs after all other queued requests, and after those still to come.
-                if self.model_cost.fits((until - perf_counter_ns() - soon) / self._count):
+                waiting = self._count - 1
+                if may_begin(self.model_cost, perf_counter_ns(), until, reserve=soon, waiting=waiting):
                     return
                 self._finish(job, OVERLOAD)
             heapq.heappop(heap)
@@ -135,5 +134,3 @@ class RequestQueue:
         except Exception:
             # The requests behind it are answered all the same.
             logger.exception("A request could not be answered.")
-        if not job.done.done():
-            job.done.set_result(None)

@@ -1,6 +1,7 @@
 """Find the handler of a request to the real-time models, and describe a model for `GET /v1/<name>`."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,20 +13,19 @@ from forecache.kit.http.connections.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.plugins.protocols.mlflow import MlflowProtocol
 from forecache.plugins.protocols.open_inference.protocol import InferenceProtocol
-from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
+from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.deadline.request_queue import RequestQueue
-from forecache.realtime.http.native_protocol import NativeProtocol
-from forecache.realtime.http.protocol_base import ProtocolHandler
-from forecache.realtime.http.protocol_errors import not_served_problem
+from forecache.realtime.http.protocol_errors import find_release
 from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.http.replies import Reply
-from forecache.serve.reader.versions.answers import JSON
+from forecache.serve.reader.http.parsing import check_json_body
+from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, Reply, check_method
 
 
 def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any]:
@@ -66,6 +66,22 @@ def _field(field: RequestField) -> dict[str, Any]:
             "description": field.description}  # fmt: skip
 
 
+class NativeProtocol:
+    """The reader's own JSON: a body is one request."""
+
+    check_headers = staticmethod(check_json_body)
+    render_error = staticmethod(problem_reply)
+
+    def parse(self, exchange: Exchange, body: bytes) -> Sequence[ModelRequest]:
+        return (ModelRequest(body),)
+
+    def render(self, exchange: Exchange) -> Reply:
+        answered, renderer = exchange.answers[0], exchange.parsed[0][0].renderer
+        deadline_ms, elapsed = exchange.clock.deadline_ms, answered.elapsed
+        body = renderer.body(answered, deadline_ms=deadline_ms, elapsed=elapsed, late=answered.late)
+        return Reply(200, NO_STORE, body)
+
+
 _PATH = "/v1/"
 
 
@@ -73,47 +89,39 @@ class RealtimeHandlers:
     """Finds handlers by method and path."""
 
     def __init__(self, context: ExtensionContext, models: ServedModels, loop: asyncio.AbstractEventLoop) -> None:
-        self._context, self._models = context, models
-        self.engine = AnswerEngine(context.catalog.answers)
-        self.backlog = RequestQueue(loop)
-        models.shadow_of = lambda candidate: ShadowScorer(candidate, self.engine, self.backlog)
-        self._own = NativeProtocol(context, self.engine, self.backlog)
-        exchange = ProtocolHandler(context, self.engine, self.backlog)
-        self._inference, self._mlflow = InferenceProtocol(exchange, models), MlflowProtocol(exchange, models)
+        self._context, self._models, self._native = context, models, NativeProtocol()
+        engine, queue = AnswerEngine(context.catalog.answers), RequestQueue(loop)
+        models.shadow_of = lambda candidate: ShadowScorer(candidate, engine, queue)
+        self._handler = RequestHandler(context, engine, queue)
+        self._inference = InferenceProtocol(self._handler, models)
+        self._mlflow = MlflowProtocol(self._handler, models)
 
     def find(self, method: str, path: str) -> Handler | None:
         """Return the handler of a request; None if it is not to a real-time model."""
         if path[:4] != _PATH:
             if path[:4] == "/v2/" or path == "/v2":
-                return self._inference.find(method, path)
+                return self._inference.find(path)
             return self._mlflow.find(path)
         name = path[4:]
         served = self._models.served.get(name)
-        if served is not None:
-            if method == "POST":
-                return partial(self._own.answer, served)
-            return partial(self._describe, served, method)
-        if name in self._models.known:
-            return partial(self._refuse_not_served, name)
+        if served is not None and method == "POST":
+            return partial(self._handler.handle, served, self._native)
+        if name in self._models.known or served is not None:
+            return partial(self._describe, name)
         model, slash, _ = name.partition("/")
         if slash and model in self._models.known and model not in self._context.catalog.answers:
             return partial(self._refuse_key_lookup, model)
         return None
 
-    def _describe(self, served: ServedRelease, method: str, call: HttpCall) -> None:
+    def _describe(self, name: str, call: HttpCall) -> None:
         try:
-            if self._context.access is not None:
-                self._context.access.check(call.headers, served.name)
-            if method not in ("GET", "HEAD"):
-                raise Problem(
-                    problems.METHOD, f"{method[:20]} is not allowed here; use GET, HEAD, POST.",
-                    headers=[("allow", "GET, HEAD, POST")],
-                )  # fmt: skip
+            served = find_release(self._context, self._models, call.headers, name)
+            check_method(call, "GET", "POST")
             body = orjson.dumps(describe_model(served, self._models))
-            reply = Reply(200, [("content-type", JSON), ("cache-control", "no-cache")], body)
+            reply = Reply(200, NO_CACHE, body)
         except Problem as problem:
             reply = problem_reply(problem)
-        self._own.send(call, reply)
+        self._handler.send(call, reply)
 
     def _refuse_key_lookup(self, name: str, call: HttpCall) -> None:
         try:
@@ -124,12 +132,4 @@ class RealtimeHandlers:
                 f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}.",
             )
         except Problem as problem:
-            self._own.send(call, problem_reply(problem))
-
-    def _refuse_not_served(self, name: str, call: HttpCall) -> None:
-        try:
-            if self._context.access is not None:
-                self._context.access.check(call.headers, name)
-            raise not_served_problem(name, self._models.failures)
-        except Problem as problem:
-            self._own.send(call, problem_reply(problem))
+            self._handler.send(call, problem_reply(problem))

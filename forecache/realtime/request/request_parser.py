@@ -42,7 +42,7 @@ class RequestParser:
         Raises:
             Problem: 400 or 422, with the field that is wrong.
         """
-        return self.parse_members(_parse_object(body), body=body)
+        return self.parse_members(parse_object(body), body=body)
 
     def parse_members(self, data: Mapping[str, Any], *, body: bytes = b"") -> ParsedRequest:
         """Parse the members of a JSON object.
@@ -55,7 +55,7 @@ class RequestParser:
             Problem: 400 or 422, with the field that is wrong.
         """
         if self._refuses_unknown and not data.keys() <= self._allowed:
-            _refuse_unknown(data.keys() - self._allowed, self._allowed, "request")
+            refuse_unknown_field(data.keys() - self._allowed, self._allowed, "request")
         lists: Mapping[str, Sequence[Any]] | None = None
         if self._candidates is not None:
             lists = self._candidate_columns(self._candidate_list(data, self._candidates), self._candidates)
@@ -99,7 +99,7 @@ class RequestParser:
         Raises:
             Problem: 400 or 422: the list of candidates is missing or malformed, or the request id is wrong.
         """
-        data = _parse_object(body)
+        data = parse_object(body)
         items: Sequence[Any] = ()
         if self._candidates is not None:
             items = listed = self._candidate_list(data, self._candidates)
@@ -137,14 +137,19 @@ class RequestParser:
             known = frozenset(self._names_of_one)
             for each in listed:
                 if not each.keys() <= known:
-                    _refuse_unknown(each.keys() - known, known, "candidate")
+                    refuse_unknown_field(each.keys() - known, known, "candidate")
         return {name: [each.get(name) for each in listed] for name in self._names_of_one}
 
 
 _PLAIN = frozenset({int, str})
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a body that is a JSON object.
+
+    Raises:
+        Problem: 400: it is not JSON, or no object.
+    """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -172,7 +177,7 @@ def _check_id(request_id: Any) -> None:
         )
 
 
-def _refuse_unknown(unknown: set[str], known: frozenset[str], where: str) -> NoReturn:
+def refuse_unknown_field(unknown: set[str], known: frozenset[str], where: str) -> NoReturn:
     raise Problem(
         problems.BAD_REQUEST,
         f"The {where} has the unknown field {quote_value(min(unknown))}; it takes {', '.join(sorted(known))}.",

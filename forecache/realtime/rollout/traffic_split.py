@@ -72,10 +72,10 @@ class TrafficSplit:
             return self._stand_in, request
 
     def offer_to_shadow(
-        self, request: ParsedRequest | None, parse: Callable[[ServedRelease], ParsedRequest], clock: RequestClock
+        self, request: ParsedRequest, parse: Callable[[ServedRelease], ParsedRequest], clock: RequestClock
     ) -> None:
-        """Offer an answered request to the shadow; None is a request that was refused."""
-        if self.shadow is not None and request is not None and self._is_in_share(request):
+        """Offer an answered request to the shadow."""
+        if self.shadow is not None and self._is_in_share(request):
             self.shadow.offer(request, parse, clock)
 
     def _is_in_share(self, request: ParsedRequest) -> bool:

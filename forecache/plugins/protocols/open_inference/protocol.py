@@ -1,63 +1,88 @@
-"""The paths of the Open Inference Protocol under `/v2`."""
+"""The paths of the Open Inference Protocol under `/v2`, and a release as a model of it: metadata, inputs, outputs."""
 
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from importlib import metadata as packages
-from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 import orjson
 
-from forecache.base.names import NAME
+from forecache.declare.realtime.request import FieldType
+from forecache.declare.realtime.request_rows import DTYPES
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import ClientGone, HttpCall
+from forecache.kit.http.connections.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value
-from forecache.plugins.protocols.columns import requests_of
-from forecache.plugins.protocols.open_inference.infer import PLATFORM, infer_response, input_columns, model_metadata
-from forecache.plugins.protocols.open_inference.tensors import HEADER_LENGTH, parse_request
+from forecache.plugins.protocols.columns import AnswerColumns, Column, answer_columns, provenance_of, requests_of
+from forecache.plugins.protocols.open_inference.tensors import (
+    BYTES,
+    HEADER_LENGTH,
+    InferRequest,
+    Tensor,
+    parse_request,
+    render_response,
+)
+from forecache.realtime.answer.engine import RequestHandler
+from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.deadline.clock import shorten_deadline
-from forecache.realtime.http.protocol_base import ProtocolHandler, not_ready_reason
-from forecache.realtime.http.protocol_errors import inference_error, not_served_problem
-from forecache.realtime.http.provenance import TRACE, provenance_of, trace_headers
+from forecache.realtime.http.protocol_errors import (
+    bad_request,
+    find_release,
+    inference_error,
+    not_ready_problem,
+    not_ready_reason,
+)
+from forecache.realtime.release.format import Release
+from forecache.realtime.request.request_parser import REQUEST_ID
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.replies import NO_STORE, Reply
-from forecache.serve.reader.processes.worker_metrics import ROUTE
-from forecache.serve.reader.versions.answers import JSON
+from forecache.serve.reader.http.parsing import check_encoding
+from forecache.serve.reader.http.replies import NO_STORE, Reply, check_method
 
-PATH = "/v2"
-_BINARY = "application/octet-stream"
-_ROUTE = ROUTE["realtime"]
-_NOT_STORED = ("cache-control", "no-store")
+PLATFORM = "forecache"
+RUNG, RANK = "rung", "rank"
+_DATATYPE: Mapping[FieldType, str] = {
+    "bigint": "INT64", "double": "FP64", "boolean": "BOOL", "string": BYTES, "timestamp": BYTES, "date": BYTES
+}  # fmt: skip
 
 
 class InferenceProtocol:
     """Finds handlers for the paths of the protocol. Errors are objects with the one member `error`."""
 
-    def __init__(self, exchange: ProtocolHandler, models: ServedModels) -> None:
-        self._exchange, self._context, self._models = exchange, exchange.context, models
+    def __init__(self, handler: RequestHandler, models: ServedModels) -> None:
+        self._handler, self._context, self._models = handler, handler.context, models
 
-    def find(self, method: str, path: str) -> Handler:
+    def find(self, path: str) -> Handler:
         """Return the handler of a path that begins with `/v2`."""
-        parts = path.strip("/").split("/")
-        if method == "POST" and len(parts) >= 4 and parts[1] == "models" and parts[-1] == "infer":
-            return partial(self._infer, parts)
-        return partial(self._get, method, parts)
+        match path.strip("/").split("/")[1:]:
+            case ["models", name, "infer"]:
+                return partial(self._infer, name, "")
+            case ["models", name, "versions", version, "infer"]:
+                return partial(self._infer, name, version)
+            case parts:
+                return partial(self._get, parts)
 
-    def _get(self, method: str, parts: list[str], call: HttpCall) -> None:
+    def _infer(self, name: str, version: str, call: HttpCall) -> Awaitable[None] | None:
         try:
-            reply = Reply(200, NO_STORE, orjson.dumps(self._get_document(method, parts, call.headers)))
+            check_method(call, "POST")
+            served = find_release(self._context, self._models, call.headers, name, version)
+        except Problem as problem:
+            self._handler.send(call, inference_error(problem))
+            return None
+        return self._handler.handle(served, _Inference(self._context.settings.reader_max_keys), call)
+
+    def _get(self, parts: list[str], call: HttpCall) -> None:
+        try:
+            reply = Reply(200, NO_STORE, orjson.dumps(self._get_document(parts, call)))
         except Problem as problem:
             reply = inference_error(problem)
-        self._send(call, reply)
+        self._handler.send(call, reply)
 
-    def _get_document(self, method: str, parts: list[str], headers: Any) -> dict[str, Any]:
+    def _get_document(self, parts: list[str], call: HttpCall) -> dict[str, Any]:
         """Return the document at a path of a request without a body."""
-        if method not in ("GET", "HEAD"):
-            raise Problem(
-                problems.METHOD, f"{method[:20]} is not allowed here; use GET.", headers=[("allow", "GET, HEAD")]
-            )
-        match parts[1:]:
+        check_method(call, "GET")
+        find = partial(find_release, self._context, self._models, call.headers)
+        match parts:
             case []:
                 return {
                     "name": PLATFORM,
@@ -68,72 +93,101 @@ class InferenceProtocol:
                 return {"live": True}
             case ["health", "ready"]:
                 if reason := not_ready_reason(self._context, self._models):
-                    raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
+                    raise not_ready_problem(reason)
                 return {"ready": True}
-            case ["models", name, *rest] if rest == ["ready"] or (rest[:1] == ["versions"] and rest[2:] == ["ready"]):
-                served = self._requested_release(name, rest[1] if rest[0] == "versions" else "", headers)
-                return {"name": served.name, "ready": True}
-            case ["models", name, *rest] if not rest or (rest[0] == "versions" and len(rest) == 2):
-                return model_metadata(self._requested_release(name, rest[1] if rest else "", headers).loaded.release)
-        raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value('/' + '/'.join(parts))}.")
+            case ["models", name, "ready"]:
+                return {"name": find(name).name, "ready": True}
+            case ["models", name, "versions", version, "ready"]:
+                return {"name": find(name, version).name, "ready": True}
+            case ["models", name]:
+                return model_metadata(find(name).loaded.release)
+            case ["models", name, "versions", version]:
+                return model_metadata(find(name, version).loaded.release)
+        raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value(call.path)}.")
 
-    def _requested_release(self, name: str, version: str, headers: Any) -> ServedRelease:
-        """Return the served release, which must have the version if one is given.
 
-        Raises:
-            Problem: It is not served, or the client has no access.
-        """
-        if not NAME.fullmatch(name):
-            raise Problem(problems.NO_PIPELINE, f"{quote_value(name)} cannot be a model's name.")
-        if self._context.access is not None:
-            self._context.access.check(headers, name)
-        served = self._models.served.get(name)
-        if served is None:
-            if name in self._models.known:
-                raise not_served_problem(name, self._models.failures)
-            raise Problem(problems.NO_PIPELINE, f"There is no real-time model {quote_value(name)} with a release here.")
-        if version and version != str(served.number):
-            raise Problem(
-                problems.NO_PIPELINE, f"Release {quote_value(version)} of {name} is not served; {served.number} is."
-            )
-        return served
+class _Inference:
+    """Parses one request for inference, and renders its response.
 
-    async def _infer(self, parts: list[str], call: HttpCall) -> None:
-        try:
-            reply = await self._infer_reply(parts, call)
-        except ClientGone:
-            self._context.metrics.observe(_ROUTE, problems.CLIENT_GONE, perf_counter_ns() - call.arrived)
-            return
-        except Problem as problem:
-            reply = inference_error(problem)
-        self._send(call, reply)
+    Args:
+        most_rows: More requests in one body are refused.
+    """
 
-    async def _infer_reply(self, parts: list[str], call: HttpCall) -> Reply:
-        match parts[2:]:
-            case [name, "infer"]:
-                version = ""
-            case [name, "versions", version, "infer"]:
-                pass
-            case _:
-                raise Problem(problems.NO_ROUTE, f"There is nothing at {quote_value('/' + '/'.join(parts))}.")
-        served = self._requested_release(name, version, call.headers)
-        body, clock = await self._exchange.read_body(served, call)
-        asked = parse_request(body, call.headers.get(HEADER_LENGTH))
+    check_headers = staticmethod(check_encoding)  # its clients send any media type, or none
+    render_error = staticmethod(inference_error)
+    _request: InferRequest
+
+    def __init__(self, most_rows: int) -> None:
+        self._most_rows = most_rows
+
+    def parse(self, exchange: Exchange, body: bytes) -> Sequence[ModelRequest]:
+        release = exchange.served.loaded.release
+        asked = self._request = parse_request(body, exchange.call.headers.get(HEADER_LENGTH))
         if asked.timeout_ms is not None:
-            clock = shorten_deadline(clock, asked.timeout_ms)
-        release = served.loaded.release
-        requests = requests_of(
-            release, input_columns(release, asked.inputs), most_rows=self._context.settings.reader_max_keys
-        )
-        answers = await self._exchange.answer_requests(served, requests, clock, asked.id)
-        content, length = infer_response(release, asked, answers, provenance_of(served, answers, clock))
-        headers = [("content-type", _BINARY if length else JSON), _NOT_STORED]
-        if length:
-            headers.append((HEADER_LENGTH, str(length)))
-        if trace := call.headers.get(TRACE):
-            headers += trace_headers(trace)
-        return Reply(200, headers, content)
+            exchange.clock = shorten_deadline(exchange.clock, asked.timeout_ms)
+        names = [each["name"] for each in model_metadata(release)["outputs"]]
+        if asked.wanted is not None and (unknown := asked.wanted.keys() - set(names)):
+            raise bad_request(f"There is no output {quote_value(min(unknown))}; {release.name} has {', '.join(names)}.")
+        requests = requests_of(release, input_columns(release, asked.inputs), most_rows=self._most_rows)
+        if asked.id and all(field.name != REQUEST_ID for field in release.request):
+            for place, each in enumerate(requests):
+                each.values = {**(each.values or {}), REQUEST_ID: asked.id}
+                each.id_suffix = f"/{place}" if len(requests) > 1 else ""  # each has its own row in the log
+        return requests
 
-    def _send(self, call: HttpCall, reply: Reply) -> None:
-        call.respond(reply.status, reply.headers, reply.body)
-        self._context.metrics.observe(_ROUTE, reply.status, perf_counter_ns() - call.arrived)
+    def render(self, exchange: Exchange) -> Reply:
+        release, asked, columns = exchange.served.loaded.release, self._request, answer_columns(exchange)
+        outputs = _outputs(release, columns)
+        wanted = asked.wanted if asked.wanted is not None else dict.fromkeys(outputs, asked.binary)
+        head: dict[str, Any] = {"model_name": release.name, "model_version": str(release.number)}
+        if asked.id:
+            head["id"] = asked.id
+        head["parameters"] = provenance_of(exchange, columns)
+        content, length = render_response(head, [outputs[name] for name in wanted], list(wanted.values()))
+        if not length:
+            return Reply(200, NO_STORE, content)
+        binary = [("content-type", "application/octet-stream"), *NO_STORE[1:], (HEADER_LENGTH, str(length))]
+        return Reply(200, binary, content)
+
+
+def model_metadata(release: Release) -> dict[str, Any]:
+    """Return the model's metadata. Its version is the release's number; dates and timestamps are texts in ISO 8601."""
+    own = {each.name for each in release.request} if release.candidates is not None else set()
+    inputs = [
+        {
+            "name": each.name,
+            "datatype": _DATATYPE[each.type],
+            "shape": [1] if each.name in own else [-1],
+            "parameters": {"optional": each.default is not None, "type": each.type},
+        }
+        for each in release.all_fields
+    ]
+    empty = _outputs(release, AnswerColumns(np.empty(0), np.empty(0), ()))
+    outputs = [{"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in empty.values()]
+    return {
+        "name": release.name,
+        "versions": [str(release.number)],
+        "platform": PLATFORM,
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def input_columns(release: Release, inputs: Sequence[Tensor]) -> dict[str, Column]:
+    """Convert numbers to the type of their field if that holds each of them; the parser judges all other values."""
+    types = {each.name: DTYPES[each.type] for each in release.all_fields if each.type in ("bigint", "double")}
+    found: dict[str, Column] = {}
+    for tensor in inputs:
+        values, dtype = tensor.values, types.get(tensor.name)
+        if dtype is not None and isinstance(values, np.ndarray) and values.dtype != bool:
+            values = values.astype(dtype, copy=False) if np.can_cast(values.dtype, dtype) else values
+        found[tensor.name] = values
+    return found
+
+
+def _outputs(release: Release, columns: AnswerColumns) -> dict[str, Tensor]:
+    found = [Tensor(release.output, "FP64", columns.scores)]
+    if release.candidates is not None:
+        found.append(Tensor(RANK, "INT64", columns.ranks))
+    found.append(Tensor(RUNG, BYTES, columns.rungs))
+    return {each.name: each for each in found}

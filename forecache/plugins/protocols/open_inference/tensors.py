@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import quote_value
+from forecache.realtime.http.protocol_errors import bad_request
+from forecache.realtime.request.request_parser import parse_object
 from forecache.serve.reader.http.parsing import describe_type
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -38,7 +39,7 @@ class Tensor:
 
     name: str
     datatype: str
-    values: np.ndarray | list[str]
+    values: np.ndarray | Sequence[str]
     shape: tuple[int, ...] = ()
 
 
@@ -69,29 +70,26 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
         Problem: 400, with the mistake.
     """
     text, tail = _split(body, header_length)
-    try:
-        data = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise _bad_request(f"The body is not JSON: {error}.") from None
-    if type(data) is not dict or type(data.get("inputs")) is not list:
-        raise _bad_request("The body must be an object with an array `inputs`.")
+    data = parse_object(text)
+    if type(data.get("inputs")) is not list:
+        raise bad_request("The body must be an object with an array `inputs`.")
     parameters = _parameters(data, "The request")
     tensors, place = [], 0
     for each in data["inputs"]:
         tensor, place = _tensor(each, tail, place)
         tensors.append(tensor)
     if place != len(tail):
-        raise _bad_request(f"{len(tail) - place} bytes follow the tensors that the JSON names; check binary_data_size.")
+        raise bad_request(f"{len(tail) - place} bytes follow the tensors that the JSON names; check binary_data_size.")
     names = [each.name for each in tensors]
     if len(set(names)) != len(names):
-        raise _bad_request("An input is there twice; send each once.")
+        raise bad_request("An input is there twice; send each once.")
     binary = parameters.get("binary_data_output", False) is True
     timeout = parameters.get("timeout")
     if timeout is not None and (type(timeout) not in (int, float) or timeout < 0):
-        raise _bad_request(f"The parameter `timeout` is {quote_value(timeout)}; it is a number of microseconds.")
+        raise bad_request(f"The parameter `timeout` is {quote_value(timeout)}; it is a number of microseconds.")
     given = data.get("id", "")
     if type(given) is not str:
-        raise _bad_request(f"The member `id` is {describe_type(given)}; it must be a string.")
+        raise bad_request(f"The member `id` is {describe_type(given)}; it must be a string.")
     return InferRequest(
         given, tensors, _requested_outputs(data, binary), binary, None if timeout is None else timeout / 1000
     )
@@ -101,7 +99,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     if header_length is None:
         return body, memoryview(b"")
     if not header_length.isdecimal() or int(header_length) > len(body):
-        raise _bad_request(f"{HEADER_LENGTH} is {quote_value(header_length)}, and the body has {len(body)} bytes.")
+        raise bad_request(f"{HEADER_LENGTH} is {quote_value(header_length)}, and the body has {len(body)} bytes.")
     length = int(header_length)
     return body[:length], memoryview(body)[length:]
 
@@ -111,12 +109,12 @@ def _requested_outputs(data: Mapping[str, Any], binary: bool) -> Mapping[str, bo
     if not listed:
         return None
     if type(listed) is not list or not all(type(each) is dict and type(each.get("name")) is str for each in listed):
-        raise _bad_request("The member `outputs` must be an array of objects with a `name`.")
+        raise bad_request("The member `outputs` must be an array of objects with a `name`.")
     wanted = {}
     for each in listed:
         parameters = _parameters(each, f"The output {quote_value(each['name'])}")
         if parameters.get("classification"):
-            raise _bad_request("Classes of an output are not given here; leave out class_count.")
+            raise bad_request("Classes of an output are not given here; leave out class_count.")
         wanted[each["name"]] = parameters.get("binary_data", binary) is True
     return wanted
 
@@ -124,23 +122,23 @@ def _requested_outputs(data: Mapping[str, Any], binary: bool) -> Mapping[str, bo
 def _tensor(described: Any, tail: memoryview, place: int) -> tuple[Tensor, int]:
     """Parse a tensor; also return the offset after its bytes."""
     if type(described) is not dict or type(described.get("name")) is not str:
-        raise _bad_request("Each of `inputs` must be an object with a `name`.")
+        raise bad_request("Each of `inputs` must be an object with a `name`.")
     name, datatype, shape = described["name"], described.get("datatype"), described.get("shape")
     what = f"The input {quote_value(name)}"
     if type(datatype) is not str or (datatype != BYTES and datatype not in DTYPES):
-        raise _bad_request(f"{what} has the datatype {quote_value(datatype)}; there are {', '.join((*DTYPES, BYTES))}.")
+        raise bad_request(f"{what} has the datatype {quote_value(datatype)}; there are {', '.join((*DTYPES, BYTES))}.")
     if type(shape) is not list or len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
-        raise _bad_request(f"{what} has the shape {quote_value(shape)}; it is an array of whole numbers.")
+        raise bad_request(f"{what} has the shape {quote_value(shape)}; it is an array of whole numbers.")
     count, parameters = math.prod(shape), _parameters(described, what)
     if "shared_memory_region" in parameters:
-        raise _bad_request(f"{what} is in shared memory, which is not read here; send its data.")
+        raise bad_request(f"{what} is in shared memory, which is not read here; send its data.")
     size = parameters.get("binary_data_size")
     if size is None:
         return Tensor(
             name, datatype, _values_from_json(what, datatype, count, described.get("data")), tuple(shape)
         ), place
     if type(size) is not int or not 0 <= size <= len(tail) - place:
-        raise _bad_request(f"{what} has binary_data_size {quote_value(size)}, and {len(tail) - place} bytes are left.")
+        raise bad_request(f"{what} has binary_data_size {quote_value(size)}, and {len(tail) - place} bytes are left.")
     content = tail[place : place + size]
     return Tensor(name, datatype, _values_from_bytes(what, datatype, count, content), tuple(shape)), place + size
 
@@ -150,9 +148,7 @@ def _values_from_bytes(what: str, datatype: str, count: int, content: memoryview
         return _texts(what, count, bytes(content))
     dtype = DTYPES[datatype]
     if len(content) != count * dtype.itemsize:
-        raise _bad_request(
-            f"{what} has {len(content)} bytes, and its shape and datatype need {count * dtype.itemsize}."
-        )
+        raise bad_request(f"{what} has {len(content)} bytes, and its shape and datatype need {count * dtype.itemsize}.")
     return np.frombuffer(content, dtype)
 
 
@@ -163,34 +159,34 @@ def _texts(what: str, count: int, content: bytes) -> list[str]:
         begin = place + 4
         place = begin + int.from_bytes(content[place:begin], "little")
         if begin > len(content) or place > len(content):
-            raise _bad_request(f"{what} ends within an element; each has its length before it, in four bytes.")
+            raise bad_request(f"{what} ends within an element; each has its length before it, in four bytes.")
         try:
             found.append(content[begin:place].decode())
         except UnicodeDecodeError:
-            raise _bad_request(f"{what} has an element at place {len(found)} that is not UTF-8.") from None
+            raise bad_request(f"{what} has an element at place {len(found)} that is not UTF-8.") from None
     if len(found) != count:
-        raise _bad_request(f"{what} has {len(found)} elements, and its shape needs {count}.")
+        raise bad_request(f"{what} has {len(found)} elements, and its shape needs {count}.")
     return found
 
 
 def _values_from_json(what: str, datatype: str, count: int, data: Any) -> np.ndarray | list[str]:
     if type(data) is not list:
-        raise _bad_request(f"{what} has no array `data`, and no binary_data_size.")
+        raise bad_request(f"{what} has no array `data`, and no binary_data_size.")
     values: list[Any] = []
     _flatten(data, values, count)
     if len(values) != count:
-        raise _bad_request(f"{what} has {len(values)} elements or more, and its shape needs {count}.")
+        raise bad_request(f"{what} has {len(values)} elements or more, and its shape needs {count}.")
     taken = _TAKEN[datatype]
     for value in values:
         if type(value) not in taken:
-            raise _bad_request(f"{what} is {datatype}, and has {describe_type(value)} among its data.")
+            raise bad_request(f"{what} is {datatype}, and has {describe_type(value)} among its data.")
     if datatype == BYTES:
         return values
     try:
         with np.errstate(over="ignore"):
             return np.array(values, DTYPES[datatype])
     except OverflowError:
-        raise _bad_request(f"{what} has a number that {datatype} does not hold.") from None
+        raise bad_request(f"{what} has a number that {datatype} does not hold.") from None
 
 
 def _flatten(data: list[Any], values: list[Any], most: int, depth: int = 1) -> None:
@@ -215,7 +211,7 @@ _TAKEN: Mapping[str, frozenset[type]] = {
 def _parameters(described: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     parameters = described.get("parameters") or {}
     if type(parameters) is not dict:
-        raise _bad_request(f"{what} has `parameters` that are {describe_type(parameters)}; they are an object.")
+        raise bad_request(f"{what} has `parameters` that are {describe_type(parameters)}; they are an object.")
     return parameters
 
 
@@ -245,7 +241,3 @@ def _to_bytes(tensor: Tensor) -> bytes:
         return tensor.values.astype(DTYPES[tensor.datatype], copy=False).tobytes()
     encoded = [text.encode() for text in tensor.values]
     return b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
-
-
-def _bad_request(detail: str) -> Problem:
-    return Problem(problems.BAD_REQUEST, detail)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from forecache.kit.http import problems
+from forecache.kit.http.connections.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader.processes.worker_metrics import ROUTE
 from forecache.serve.reader.versions.answers import JSON, Headers
@@ -41,7 +42,7 @@ NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))
 NO_STORE: Headers = (("content-type", JSON), ("cache-control", "no-store"))
 
 
-def check_method(request: ParsedRequest, *methods: str) -> None:
+def check_method(request: ParsedRequest | HttpCall, *methods: str) -> None:
     """Raise a `Problem` (405) for another method."""
     allowed = (*methods, "HEAD") if "GET" in methods else methods
     if request.method not in allowed:

@@ -7,7 +7,7 @@ import orjson
 from forecache.base.names import NAME
 from forecache.base.settings import Settings
 from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.kit.metrics.page import CONTENT_TYPE
 from forecache.plugins.protocols import feast
 from forecache.plugins.status.reader.collect import Collector, Recorder
@@ -127,7 +127,7 @@ class Routes:
             raise Problem(problems.NOT_READY, "The reader is still verifying the published versions.", headers=retry)
         if name in self._catalog.waiting:
             raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
-        raise Problem(problems.NO_PIPELINE, f"There is no pipeline {quote_value(name)}; GET /v1 lists the pipelines.")
+        raise unknown_name_problem(name)
 
     def _answer_one(self, request: ParsedRequest, name: str, key: str) -> Reply:
         answers = self.find_served(request, name)
