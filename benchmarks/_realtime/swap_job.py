@@ -18,8 +18,10 @@ from _realtime import case, home
 from _realtime.swaps import seed_of
 from forecache.base.settings import Settings, load_settings
 from forecache.realtime.release.folder import open_releases, read_current, read_files, read_release
+from forecache.realtime.release.follow_lake import change_state, write_next_release
 from forecache.realtime.release.format import MODEL_FILE, WARMUP_FILE
-from forecache.realtime.release.write import write_release
+from forecache.realtime.release.lake_state import make_current
+from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.publishing.publish import publish
 
 
@@ -53,7 +55,10 @@ def swap(settings: Settings, models: Path, number: int) -> int:
     assert MODEL_FILE in files
     model = case.file_of(models, case.NETWORK, seed_of(number)).read_bytes()
     changed = replace(current, inputs=f"swap {number}", number=0, files={})
-    return write_release(releases, changed, model=model, code=code, warmup=warmup).number
+    with lock_releases(releases, action="release"):
+        released = write_next_release(settings, releases, changed, model=model, code=code, warmup=warmup)
+        change_state(settings, releases, lambda state: make_current(state, released, releases.name))
+    return released
 
 
 if __name__ == "__main__":

@@ -45,23 +45,23 @@ rollback_step = Steps(
     *("targets synced", "recorded"),
 )
 
-RELEASE_STEPS = ("locked", "staged", "moved", "pointer moved", "retired")
+PULL_STEPS = ("locked", "staged", "moved", "pointer moved", "retired")
+RELEASE_STEPS = ("locked", "numbered", "staged", "moved", "uploaded", "added")
+"""Steps of a release: it gets a number from the lake, its files are written, then the state has it."""
 
-release_step = Steps(*RELEASE_STEPS, "set aside")
-"""A release is set aside only if a pull replaces it by another one of the same number."""
+STATE_STEPS = ("state moved", "pointer moved", "copied", "retired")
+"""Steps of a state that moves: in the lake, then the copy here, of the pointer and of the rollout."""
 
-claim_step = Steps("identified", "claimed", "taken over", "adopted")
-"""Steps of an installation that starts to release a model: it gets an identity and the claim, and adopts releases."""
+release_step = Steps(*dict.fromkeys((*RELEASE_STEPS, *PULL_STEPS, *STATE_STEPS)), "set aside", "kept to be sent")
+"""A release is set aside only if a pull replaces it by another one of the same number. A change that the lake does not
+have yet is kept to be sent."""
 
 LOG_STEPS = ("frames written", "segment closed", "rows written", "rows committed", "counted", "segment removed")
 """From an answer's bytes in the spool to its row in the lake."""
 
 log_step = Steps(*LOG_STEPS)
-ROLLOUT_STEPS = ("counted", "state written", "pointer moved", "marked")
-
-rollout_step = Steps(*ROLLOUT_STEPS)
-"""Steps of the rollout controller: requests counted, state replaced; at the end of a rollout the pointer moved to the
-candidate, or the candidate marked as bad."""
+rollout_step = Steps("counted", "notified")
+"""Steps of the rollout controller, before and after those of a state that moves."""
 
 STREAM_STEPS = (
     *("judged", "pending written", "bad messages sent", "bad messages committed"),

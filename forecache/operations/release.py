@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forecache.base.code_version import code_version
-from forecache.base.errors import CheckError, InputError
+from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare.code.fingerprint import fingerprint
@@ -14,33 +14,35 @@ from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
 from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
-from forecache.operations.replica_errors import report_replica_failure
 from forecache.plugins.drift.live_reference import live_bins
-from forecache.plugins.rollouts import ownership
 from forecache.plugins.rollouts import start_rollout as rollouts
-from forecache.plugins.rollouts.controller import apply_manual_action
-from forecache.plugins.rollouts.distribute import push_if_owner, write_to_claim
-from forecache.plugins.rollouts.reconcile import reconcile_rollout
-from forecache.realtime.release.folder import (
-    ReleaseFolder,
-    ReleasePointer,
-    find_identical_release,
-    find_previous_release,
-    open_releases,
-    read_current,
-    read_files,
-    read_release,
+from forecache.plugins.rollouts.notify import distribute_state
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases
+from forecache.realtime.release.follow_lake import (
+    change_state,
+    follow_lake,
+    read_lake_state,
+    read_local_state,
+    require_release,
+    write_next_release,
 )
 from forecache.realtime.release.format import FORMAT, LookupContract, Release, ReleasedModel
+from forecache.realtime.release.lake_state import (
+    ReleaseState,
+    UnreachableError,
+    check_unmoved,
+    end_rollout,
+    roll_back,
+)
 from forecache.realtime.release.load import RUNTIMES
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.prove import example_requests, prove_release
-from forecache.realtime.release.write import move_pointer, write_release
+from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.manifest import current_timestamp
-from forecache.serve.store.replicas.sync import open_remote
 
 STAGE = "release"
 _REQUESTS = 50
@@ -54,7 +56,6 @@ def release_model(
     warmup: Sequence[bytes] = (),
     again: bool = False,
     at_once: bool = False,
-    take_over: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
@@ -68,7 +69,6 @@ def release_model(
             has recorded, or a generated one.
         again: Release it even if an equal release was rolled back.
         at_once: Answer all requests with it at once, even if a rollout is declared or under way.
-        take_over: Make this installation the owner of the model, if another one over the lake is.
 
     Returns:
         Skipped if the release with this model and declaration is current, is being rolled out already, or was rolled
@@ -79,9 +79,9 @@ def release_model(
         InputError: The runtime of the model does not answer requests, or the code cannot be packed.
         CheckError: The champion was trained with another transform or other features than are declared, or the release
             does not answer requests.
-        ConflictError: Another process is releasing it, or another installation over the lake owns it.
-        OwnerUnknownError: The lake does not say which installation owns it.
-        NotEverywhereError: It is released here, but not on the remote.
+        ConflictError: Another process is releasing it, or another installation has released another one meanwhile.
+        UnavailableError: The lake, or the remote, cannot be reached, or the state in the lake is damaged.
+        NotEverywhereError: It is released, but replicas cannot pull it from the remote yet.
     """
     started = time.perf_counter()
     folder = open_releases(settings, realtime.name)
@@ -98,31 +98,46 @@ def release_model(
         model=(model.name, model.version, plan.spec.checksum, dict(plan.spec.packages)),
         format=FORMAT,
     )
-    if take_over:
-        ownership.take_over(settings, folder)
+    with lock_releases(folder, action="release"):
+        state = follow_lake(settings, folder, may_begin=True)
+        known = _find_identical_release(settings, folder, state, inputs)
+    bad, current = state.pointer.bad, state.pointer.current
+    why_at_once = "It was asked for." if at_once else rollouts.immediate_release_reason(folder, realtime, current)
+    if known is None or (known in bad and again):
+        number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)
+        is_new = True
     else:
-        ownership.claim_ownership(settings, folder)
-    reconcile_rollout(settings, folder)
-    pointer = read_current(folder)
-    known = find_identical_release(folder, pointer, inputs)
-    why_at_once = "It was asked for." if at_once else rollouts.immediate_release_reason(folder, realtime)
-    if known is not None and (known not in pointer.bad or not again):
-        skipped = known in (pointer.current, *pointer.bad)
-        # An earlier champion may be champion again.
-        rollout = (
-            ""
-            if skipped
-            else rollouts.start_or_make_current(settings, folder, realtime, known, why_at_once, seen=pointer)
+        number, is_new = known, False
+    is_known = number in (current, *bad)
+    # An earlier champion may be champion again.
+    rollout = (
+        "" if is_known else rollouts.start_or_make_current(settings, folder, realtime, number, why_at_once, seen=state)
+    )
+    result = _release_result(
+        realtime, number, model, started, rollout, skipped=is_known or rollout == rollouts.UNDER_WAY,
+        **({"rolled_back": number} if number in bad else {}),
+    )  # fmt: skip
+    what = "rolled out" if rollout in (rollouts.BEGUN, rollouts.UNDER_WAY) else "current"
+    if is_new:
+        Stage(settings, STAGE, realtime.name, run_id).record(
+            {None: StageOutcome(0, result.details)}, {None: inputs}, result.seconds
         )
-        if known == pointer.current:
-            rollouts.cancel_rollout(folder, f"Champion and declaration are those of release {known} again.")
-        # Pushed even if nothing has changed: an earlier push may have failed.
-        what = "rolled out" if rollout in (rollouts.BEGUN, rollouts.UNDER_WAY) else "current"
-        _push_release(settings, folder, f"Release {known} of {realtime.name} is {what}.")
-        told = {"rolled_back": known} if known in pointer.bad else {}
-        return _release_result(
-            realtime, known, model, started, rollout, skipped=skipped or rollout == rollouts.UNDER_WAY, **told
-        )  # fmt: skip
+        progress(f"release {number} of {realtime.name} is {what}", 1.0)
+    with lock_releases(folder, action="release"):
+        why = f"Champion and declaration are those of release {number} again."
+        state = change_state(
+            settings, folder, lambda newest: rollouts.cancel_rollout(newest, why) if number == current else newest
+        )
+        # Brought to the remote even if nothing has changed: an earlier push may have failed.
+        distribute_state(settings, folder, state, f"Release {number} of {realtime.name} is {what}.")
+    return result
+
+
+def _write_release(
+    settings: Settings, folder: ReleaseFolder, realtime: Realtime, model: ModelVersion, plan: ScoringPlan, inputs: str,
+    warmup: Sequence[bytes], progress: Progress,
+) -> int:  # fmt: skip
+    """Prove and write a release; returns its number."""
     functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
     code = pack_code(functions)
     requests = list(warmup) or recorded_requests(settings, realtime)
@@ -130,57 +145,108 @@ def release_model(
     draft = _draft_release(realtime, released, inputs, code_version(settings))
     progress(f"proving a release of {realtime.name}", 0.5)
     prove_release(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
-    is_current = bool(why_at_once)
     bins = live_bins(settings, realtime, model)
-    written = write_release(
-        folder, draft, model=plan.payload, code=code, warmup=requests, bins=bins, current=is_current
-    )
-    rollout = why_at_once or rollouts.start_or_make_current(settings, folder, realtime, written.number, "")
-    result = _release_result(realtime, written.number, model, started, rollout)
-    Stage(settings, STAGE, realtime.name, run_id).record(
-        {None: StageOutcome(0, result.details)}, {None: inputs}, result.seconds
-    )
-    what = "current" if why_at_once else "rolled out"
-    progress(f"release {written.number} of {realtime.name} is {what}", 1.0)
-    _push_release(settings, folder, f"Release {written.number} of {realtime.name} is {what}.")
-    return result
+    with lock_releases(folder, action="release"):
+        return write_next_release(
+            settings, folder, draft, model=plan.payload, code=code, warmup=requests, bins=bins
+        )  # fmt: skip
 
 
 def roll_back_release(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
     """Make an earlier release current again; the present one, and those after it, are marked as rolled back.
 
-    A release that is being rolled out is returned instead, and the one before it goes on answering. If a return was
-    killed, it is finished, and nothing else is done.
+    A release that is being rolled out is returned instead, and the one before it goes on answering. If what answers
+    here was rolled back already, by a process that was killed or by another installation, that is finished, and nothing
+    else is done. While the lake is away it is done here, and brought to the lake by the next operation.
 
     Args:
         number: The release; None: the newest complete one before the current that was not rolled back.
 
     Raises:
         NotFoundError: There is no such release, or none before.
-        ConflictError: Another installation over the lake owns it, or another release has become current meanwhile.
-        OwnerUnknownError: The lake does not say which one does, and `number` is after the current release.
-        DamagedError: The release is damaged; or the claim is, and `number` is after the current release.
-        NotEverywhereError: It is done here, but not on the remote.
+        ConflictError: Another release has become current meanwhile, or another process is changing the releases.
+        UnavailableError: The lake does not tell the state, and `number` is after the current release.
+        DamagedError: The release is damaged.
+        NotEverywhereError: It is done here, but not in the lake, which is away, or not on the remote.
     """
     folder = open_releases(settings, name)
-    if number is None and rollouts.find_running_rollout(folder) is not None:
-        apply_manual_action(settings, name, "return", reason or "rolled back by hand")
-        return read_current(folder)
-    pointer = read_current(folder)
-    is_back = number is None or pointer.current is None or number <= pointer.current
-    ownership.claim_ownership(settings, folder, urgent=is_back)
-    finished = reconcile_rollout(settings, folder)
-    if number is None and finished is not None and finished.stage == "returned" and finished.is_bad:
-        _push_release(settings, folder, f"Release {finished.release} of {name} is returned.")
-        return read_current(folder)
-    pointer = pointer if finished is None else read_current(folder)
-    if number is None:
-        number = find_previous_release(folder, pointer)
-    read_files(folder.release(number), read_release(folder, number).files)
-    moved = move_pointer(folder, number, leave=True, seen=pointer)
-    reconcile_rollout(settings, folder)  # ends a rollout of other releases than these
-    _push_release(settings, folder, f"Release {number} of {name} is current.")
-    return moved
+    if not folder.root.is_dir() and read_lake_state(settings, name) is None:
+        raise NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")
+    with lock_releases(folder, action="rollback"):
+        seen = read_local_state(folder)
+        current, candidate = seen.pointer.current, seen.rollout
+        is_urgent = number is None or current is None or number <= current
+        state = follow_lake(settings, folder, is_urgent=is_urgent)
+        rollout = state.rollout
+        if candidate is not None and rollout is not None and candidate.started_at == rollout.started_at:
+            seen = state if rollout.is_over and not candidate.is_over else seen
+        if current is None:
+            seen = state
+        is_returned = seen is state and rollout is not None and rollout.stage == "returned" and rollout.is_bad
+        if number is None and (is_returned or seen.pointer.current in state.pointer.bad):
+            what = f"Releases of {name} were rolled back."  # by a process that was killed, or elsewhere
+        elif number is None and seen.running is not None:
+            what = f"Release {seen.running.release} of {name} is returned."
+            why = reason or "rolled back by hand"
+            state = change_state(
+                settings, folder, lambda newest: _return_candidate(newest, seen, why, name), is_urgent=is_urgent
+            )
+        else:
+            if number is None:
+                number = _find_previous_release(settings, folder, state)
+            if number not in state.inputs:
+                listed = ", ".join(map(str, sorted(state.inputs))) or "none"
+                raise NotFoundError(
+                    f"There is no release {number} of {name}.", remedy=f"Those that are kept: {listed}."
+                )
+            require_release(settings, folder, number)
+            what, target = f"Release {number} of {name} is current.", number
+
+            def decide(newest: ReleaseState) -> ReleaseState:
+                check_unmoved(newest, seen, name)
+                return roll_back(newest, target)
+
+            state = change_state(settings, folder, decide, is_urgent=is_urgent)
+        distribute_state(settings, folder, state, what)
+    return state.pointer
+
+
+def _return_candidate(state: ReleaseState, seen: ReleaseState, why: str, name: str) -> ReleaseState:
+    check_unmoved(state, seen, name)
+    return state if state.running is None else end_rollout(state, "returned", why)
+
+
+def _find_identical_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState, inputs: str) -> int | None:
+    """Find a whole release with these inputs: the current one, a rolled-back one, or the newest other one."""
+    current, bad = state.pointer.current, state.pointer.bad
+    for number in (current, *bad, *sorted(state.inputs, reverse=True)):
+        if number is not None and state.inputs.get(number) == inputs and _is_whole(settings, folder, number):
+            return number
+    return None
+
+
+def _find_previous_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> int:
+    """Find the newest whole release before the current one that was not rolled back.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    current, bad = state.pointer.current, state.pointer.bad
+    for number in sorted(state.inputs, reverse=True):
+        if number < (current or 0) and number not in bad and _is_whole(settings, folder, number):
+            return number
+    raise NotFoundError(
+        f"There is no release of {folder.name} before {current or 'the first'} to go back to.",
+        remedy=f"`forecache releases {folder.name}` lists those that are there.",
+    )
+
+
+def _is_whole(settings: Settings, folder: ReleaseFolder, number: int) -> bool:
+    try:
+        require_release(settings, folder, number)
+    except (NotFoundError, DamagedError, CheckError, UnreachableError):
+        return False
+    return True
 
 
 def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
@@ -240,11 +306,3 @@ def _release_result(
     said = {"model": {"name": model.name, "version": model.version}, "model_uri": model.uri}
     details = {"release": number, **said, **told, **more}
     return StageResult(STAGE, realtime.name, 0, time.perf_counter() - started, skipped=skipped, details=details)
-
-
-def _push_release(settings: Settings, folder: ReleaseFolder, what: str) -> None:
-    """Publish the change to the other installations, by the lake, and to replicas, by the remote."""
-    write_to_claim(settings, folder)
-    if settings.store_remote:
-        with report_replica_failure(folder.name, what):
-            push_if_owner(settings, folder, open_remote(settings.store_remote, settings.storage_options))

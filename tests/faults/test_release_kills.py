@@ -9,25 +9,27 @@ from typing import Any
 
 import pytest
 from release_jobs import move_until, pull_until, release_often, release_until
-from release_support import make_release
+from release_support import make_release, move_state
 from rollout_support import begin, two_releases
 from warm import start
 
 from forecache.base.errors import ForecacheError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
-from forecache.base.steps import RELEASE_STEPS
+from forecache.base.steps import PULL_STEPS, RELEASE_STEPS, STATE_STEPS
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     open_releases,
     read_current,
     read_files,
     read_release,
-    write_current,
 )
+from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
+from forecache.realtime.release.lake_state import end_rollout
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout, write_rollout
+from forecache.realtime.release.write import lock_releases
+from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, running_rollout
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 STEPS = RELEASE_STEPS
@@ -67,29 +69,54 @@ def test_a_release_killed_at_any_step_is_there_whole_or_not_at_all(settings: Set
     before = contents(folder, 1)
     killed(release_until, settings, step)
     assert whole(folder) == ({1, 2} if after(step, "moved") else {1})
-    current = read_current(folder).current
-    assert current == (2 if after(step, "pointer moved") else 1)
-    load_release(folder, current).close()
+    state = read_lake_state(settings, "ranking")
+    assert state is not None
+    assert read_current(folder).current == state.pointer.current == 1
+    assert sorted(state.inputs) == ([1, 2] if after(step, "added") else [1])
+    load_release(folder, 1).close()
     written = make_release(settings, version=3)  # the next writer clears up
-    assert written.number == (3 if after(step, "moved") else 2)
+    assert written.number == (3 if after(step, "numbered") else 2)
     assert read_current(folder).current == written.number
     assert list(folder.staging.iterdir()) == []
     assert written.number in whole(folder)
     assert contents(folder, 1) == before
 
 
-@pytest.mark.parametrize("step", ["locked", "pointer moved"])
-def test_going_back_killed_at_any_step_has_moved_or_has_not(settings: Settings, step: str) -> None:
-    for version in (1, 2):
-        make_release(settings, version=version)
-    folder = open_releases(settings, "ranking")
-    killed(move_until, settings, step)
-    moved = step == "pointer moved"
-    assert (read_current(folder).current, read_current(folder).bad) == ((1, (2,)) if moved else (2, ()))
-    assert whole(folder) == {1, 2}
+@pytest.mark.parametrize("step", ["locked", *STATE_STEPS])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_pointer_killed_at_any_step_of_its_move_has_moved_or_has_not(
+    settings: Settings, number: int, step: str
+) -> None:
+    for version in (1, 2, 3):
+        make_release(settings, version=version, current=version < 3)
+    begin_third(settings)
+    folder, before, moved = open_releases(settings, "ranking"), (2, ()), (1, (2, 3)) if number == 1 else (3, ())
+    killed(move_until, settings, number, step)
+    pointer = read_current(folder)
+    has_moved = step in ("pointer moved", "copied", "retired")
+    assert (pointer.current, pointer.bad) == (moved if has_moved else before)
+    assert running_rollout(read_rollout(folder), pointer) is None or not has_moved
+    with lock_releases(folder, action="test"):
+        state = follow_lake(settings, folder)
+    pointer = read_current(folder)
+    assert (pointer.current, pointer.bad) == (before if step == "locked" else moved)
+    assert (state.pointer.current, state.pointer.bad) == (pointer.current, pointer.bad)
+    assert read_rollout(folder) == state.rollout
+    assert whole(folder) == {1, 2, 3}
 
 
-@pytest.mark.parametrize("step", STEPS)
+def begin_third(settings: Settings) -> None:
+    """The rollout of release 3 beside release 2."""
+    begin(settings)
+    move_state(settings, "ranking", lambda state: replace(state, rollout=third(state.rollout)))
+
+
+def third(rollout: RolloutState | None) -> RolloutState:
+    assert rollout is not None
+    return replace(rollout, release=3, current=2, stage="canary", share=0.5)
+
+
+@pytest.mark.parametrize("step", PULL_STEPS)
 def test_a_pull_killed_at_any_step_is_finished_by_the_next(settings: Settings, tmp_path: Path, step: str) -> None:
     remote, replica = LocalFolder(tmp_path / "remote"), load_settings(home=tmp_path / "replica")
     here, there = open_releases(settings, "ranking"), open_releases(replica, "ranking")
@@ -119,8 +146,8 @@ def test_a_pull_that_is_killed_as_a_candidate_takes_over_rolls_nothing_out_and_i
     before = read_rollout(there)
     assert before is not None
     assert running_rollout(before, read_current(there)) == before
-    write_current(here, replace(read_current(here), current=2))
-    write_rollout(here, replace(state, stage="done", share=0.0))
+    assert state.stage == "canary"
+    move_state(settings, "ranking", lambda known: end_rollout(known, "passed", "It is good."))
     push_releases(here, remote)
     killed(pull_until, replica, str(tmp_path / "remote"), step)
     assert (read_current(there).current, whole(there)) == (2, {1, 2})
@@ -139,6 +166,7 @@ def test_a_pull_killed_between_two_releases_of_one_number_is_finished_by_the_nex
     push_releases(here, remote)
     pull_releases(there, remote)
     shutil.rmtree(here.root)
+    shutil.rmtree(settings.lake_uri)
     make_release(settings, version=9)
     push_releases(here, remote)
     killed(pull_until, replica, str(tmp_path / "remote"), "set aside")
@@ -155,7 +183,7 @@ def test_two_writers_at_once_give_every_release_a_number_of_its_own(settings: Se
         assert process.exitcode == 0
     folder = open_releases(settings, "ranking")
     pointer = read_current(folder)
-    assert (pointer.current, pointer.last, pointer.generation) == (12, 12, 12)
+    assert (pointer.current, pointer.last, pointer.generation) == (12, 12, 24)
     assert whole(folder) == set(range(3, 13))  # the newest ten
     versions = [read_release(folder, number).model.version for number in folder.numbers()]
     assert len(set(versions)) == len(versions)
@@ -219,7 +247,7 @@ def test_a_pickle_in_the_place_of_a_model_is_never_executed(
         name.removeprefix("code/"): content for name, content in contents(folder, 1).items() if name.startswith("code/")
     }
     monkeypatch.chdir(tmp_path)
-    write_release(folder, replace(release, model=model), model=pickle.dumps(Bomb()), code=code)
+    write_release(folder, replace(release, model=model), number=2, model=pickle.dumps(Bomb()), code=code)
     with pytest.raises(Exception):  # noqa: B017  (each library has its own error for what is no model of it)
         load_release(folder, 2)
     assert not (tmp_path / "exploded").exists()
@@ -231,9 +259,11 @@ def test_releases_of_a_store_that_began_anew_take_the_place_of_the_old(settings:
     make_release(settings)
     push_releases(here, remote)
     pull_releases(there, remote)
+    generation = read_current(there).generation
     shutil.rmtree(here.root)
+    shutil.rmtree(settings.lake_uri)
     make_release(settings, version=9)
     push_releases(here, remote)
     assert pull_releases(there, remote)["moved"]
     assert contents(there, 1) == contents(here, 1)
-    assert read_current(there).generation == 2
+    assert read_current(there).generation > generation

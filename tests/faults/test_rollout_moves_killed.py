@@ -1,30 +1,27 @@
-"""A rollout's end or take-over that is killed after each file it writes, and what is run then: as if nobody had died.
+"""A move of a rollout that is killed after each file it writes, and what is run then: as if nobody had died.
 
-Each command that follows leaves whole homes, lake and remote as the undisturbed move and the command do. Where it is
-the one that was killed in the middle, it finishes that.
+Each command that follows, in this installation or in another, leaves all disks, the lake and the remote as the
+undisturbed move and the command do. Where it is the one that was killed in the middle, it finishes that.
 """
 
 import shutil
 import signal
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from claim_homes import files_of
 from rollout_moves import MOVES, begin_third, held, homes_in, move_until
+from two_installations import files_of
 from warm import start
 
-from forecache.base.errors import ConflictError, ForecacheError, NotFoundError
-from forecache.base.settings import Settings
+from forecache.base.errors import ForecacheError
 from forecache.cli.main import main
 from forecache.plugins.rollouts.controller import advance_rollout, running_rollouts
-from forecache.plugins.rollouts.ownership import claim_of
-from forecache.realtime.release.claim import installation_of
-from forecache.realtime.release.folder import open_releases, read_current
-from forecache.realtime.release.replicas import push_releases
-from forecache.realtime.rollout.rollout_state import is_reconciled, read_rollout
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.realtime.release.folder import open_releases, read_current, read_files, read_release
+from forecache.realtime.release.follow_lake import read_lake_state
+from forecache.realtime.rollout.rollout_state import read_rollout, replicated_fields
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 OURS, OTHER = 0, 1
@@ -56,9 +53,9 @@ class Homes:
             assert process.exitcode == -signal.SIGKILL
             found.append(base)
 
-    def _undisturbed(self, home: int, moves: tuple[str, ...], without: str = "") -> tuple[str, dict[str, Any]]:
+    def _undisturbed(self, moves: tuple[tuple[int, str], ...]) -> tuple[str, dict[str, Any]]:
         base = self.copy(self.begun)
-        return [moved(base, home, each) for each in moves][-1], ended(base, home, without)
+        return [moved(base, *each) for each in moves][-1], ended(base)
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +72,25 @@ def moved(base: Path, home: int, move: str) -> str:
     return ""
 
 
-def ended(base: Path, home: int, without: str = "") -> dict[str, Any]:
-    """What all hold once the controller has looked."""
-    settings = homes_in(base)[home]
-    if read_rollout(open_releases(settings, "payments")) is not None:
+def ended(base: Path) -> dict[str, Any]:
+    """What all hold once the controllers have looked, the one of the home that moves first."""
+    for settings in homes_in(base):
         advance_rollout(settings, "payments")
-    return held(base, without=without)
+    return held(base)
 
 
-def pointer_and_state(base: Path) -> tuple[Any, Any]:
-    """What decides: the pointer's copy alone, which is written first, has begun nothing."""
-    folder = open_releases(homes_in(base)[OURS], "payments")
-    return read_current(folder), read_rollout(folder)
+def has_moved(base: Path, begun: Path) -> bool:
+    """True if the state in the lake is another one, but for a number that was given."""
+    states = [read_lake_state(homes_in(each)[OURS], "payments") for each in (base, begun)]
+    pointers = [(state.pointer, state.rollout) for state in states if state is not None]
+    return pointers[0] != pointers[1]
 
 
-def is_unfinished(settings: Settings) -> bool:
-    folder = open_releases(settings, "payments")
-    state = read_rollout(folder)
+def is_known_here(base: Path) -> bool:
+    """True if the copy has all of the state in the lake."""
+    state = read_lake_state(homes_in(base)[OURS], "payments")
     assert state is not None
-    return not is_reconciled(state, read_current(folder))
+    return read_rollout(open_releases(homes_in(base)[OURS], "payments")) == state.rollout
 
 
 @pytest.mark.parametrize("command", ["release", "return", "rollback", "finish"])
@@ -102,16 +99,14 @@ def test_what_follows_an_end_that_was_killed_finds_it_done(homes: Homes, move: s
     ends = {"return", "rollback"} if move != "finish" else {"finish"}
     unfinished = 0
     for base in homes.killed(OURS, move):
-        is_open = is_unfinished(homes_in(base)[OURS])
+        has_begun = has_moved(base, homes.begun)
+        is_open = has_begun and not is_known_here(base)
         unfinished += is_open
-        has_begun = pointer_and_state(base) != pointer_and_state(homes.begun)
-        # A candidate that answers all by the pointer alone has no reason with it.
-        without = "why" if is_open and move == "finish" else ""
         moves = (move,) if is_open and command in ends else (move, command) if has_begun else (command,)
-        error, truth = homes.undisturbed(OURS, moves, without)
+        error, truth = homes.undisturbed(tuple((OURS, each) for each in moves))
         again = homes.copy(base)
         assert moved(again, OURS, command) == error
-        assert ended(again, OURS, without) == truth
+        assert ended(again) == truth
         goes_on = not has_begun and command == "release"  # of the candidate that is being rolled out
         assert running_rollouts(homes_in(again)[OURS], ["payments"]) == ["payments"] * goes_on
     assert unfinished
@@ -130,32 +125,38 @@ def test_releases_are_listed_after_an_end_that_was_killed_and_nothing_is_changed
         assert files_of(base) == before
 
 
-@pytest.mark.parametrize("command", ["release", "return", "rollback", "take over"])
-def test_what_follows_a_take_over_that_was_killed_is_refused_or_finds_it_done(homes: Homes, command: str) -> None:
-    is_done = []
-    for base in homes.killed(OTHER, "take over"):
-        other = homes_in(base)[OTHER]
-        claim = claim_of(other, "payments")
-        assert claim is not None
-        is_done.append(claim.home == installation_of(open_releases(other, "payments")))
-        before, base = held(base), homes.copy(base)
-        error = moved(base, OTHER, command)
-        if is_done[-1] or command == "take over":
-            said, truth = homes.undisturbed(OTHER, ("take over", command))
-            assert (error, ended(base, OTHER)) == (said, truth)
-        else:
-            assert error in (ConflictError.__name__, NotFoundError.__name__)
-            after = held(base)
-            assert {name: after[name] for name in before} == before
-    assert (any(is_done), all(is_done)) == (True, False)
+@pytest.mark.parametrize("command", ["return", "rollback", "next"])
+@pytest.mark.parametrize("move", ["return", "finish"])
+def test_what_another_installation_does_after_a_move_that_was_killed_goes_on_from_the_lake(
+    homes: Homes, move: str, command: str
+) -> None:
+    begun = []
+    for base in homes.killed(OURS, move):
+        begun.append(has_moved(base, homes.begun))
+        error, truth = homes.undisturbed((((OURS, move),) if begun[-1] else ()) + ((OTHER, command),))
+        again = homes.copy(base)
+        assert moved(again, OTHER, command) == error
+        assert ended(again) == truth
+    assert begun
+    assert all(begun)  # the first file that is written is the state in the lake
 
 
-def test_a_home_that_takes_over_marks_a_candidate_whose_return_was_killed_before_that(homes: Homes) -> None:
-    base = homes.copy(homes.killed(OURS, "return")[0])
-    ours, other = homes_in(base)
-    assert is_unfinished(ours)
-    push_releases(open_releases(ours, "payments"), open_remote(ours.store_remote, ours.storage_options))
-    done = MOVES["take over"](other)
-    assert getattr(done, "details", {})["rolled_back"] == 3
-    pointer = read_current(open_releases(other, "payments"))
-    assert (pointer.current, pointer.bad) == (2, (3,))
+def test_a_release_that_was_killed_is_made_by_another_installation_and_its_number_is_given_once(homes: Homes) -> None:
+    numbers = []
+    for base in homes.killed(OURS, "next"):
+        again = homes.copy(base)
+        ours, other = homes_in(again)
+        assert moved(again, OTHER, "next") == ""
+        ended(again)
+        state = read_lake_state(other, "payments")
+        assert state is not None
+        assert state.running is not None
+        numbers.append(state.running.release)
+        assert (state.pointer.current, state.pointer.bad, state.pointer.last) == (2, (), numbers[-1])
+        assert sorted(state.inputs) == [1, 2, 3, numbers[-1]]
+        for settings in (ours, other):
+            folder = open_releases(settings, "payments")
+            read_files(folder.release(numbers[-1]), read_release(folder, numbers[-1]).files)
+            assert replicated_fields(read_rollout(folder)) == replicated_fields(state.rollout)
+            assert read_current(folder) == replace(state.pointer, generation=read_current(folder).generation)
+    assert set(numbers) == {4, 5}

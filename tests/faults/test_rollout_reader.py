@@ -18,7 +18,7 @@ from log_support import commit_all
 from pool_support import HeldUp, eventually
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
-from release_support import REQUEST, make_release
+from release_support import REQUEST, make_release, move_state
 from rollout_support import LOG, NAME, QUICK, begin, state_of
 
 from forecache.base.settings import Settings, load_settings
@@ -29,7 +29,7 @@ from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases, read_current
-from forecache.realtime.rollout.rollout_state import RolloutState, write_rollout
+from forecache.realtime.rollout.rollout_state import RolloutState
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 DEADLINE_MS = 150.0
@@ -104,9 +104,9 @@ def candidate(settings: Settings, **changes: Any) -> int:
 
 
 def roll_out(settings: Settings, number: int, **changes: Any) -> None:
-    folder = open_releases(settings, NAME)
     state = begin(settings, changes.pop("rollout", ROLLOUT), **changes)
-    write_rollout(folder, replace(state, release=number, current=read_current(folder).current or 0))
+    rollout = replace(state, release=number, current=read_current(open_releases(settings, NAME)).current or 0)
+    move_state(settings, NAME, lambda known: replace(known, rollout=rollout))
 
 
 @contextmanager

@@ -26,7 +26,9 @@ def test_a_release_without_its_description_is_damaged_and_a_current_one_that_is_
     for deadline in (10.0, 20.0, 30.0):
         release_model(settings, changed(deadline_ms=deadline))
     folder = open_releases(settings, "payments")
-    (folder.release(2) / "release.json").unlink()
+    in_lake = Path(settings.lake_uri) / ".realtime/payments/releases"
+    for gone in (folder.release(2), in_lake / "00000002"):
+        (gone / "release.json").unlink()
     assert [bool(row["problem"]) for row in answer("releases", "payments")] == [False, True, False]
     found = verify_releases(settings, ["payments"])
     assert [bool(each.problem) for each in found] == [False, True, False]

@@ -23,7 +23,7 @@ from forecache.operations.release import release_model, roll_back_release
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.plugins.rollouts.start_rollout import start_or_make_current
 from forecache.realtime.release.folder import open_releases, read_current, read_release
-from forecache.realtime.release.remote_rollout import push_rollout
+from forecache.realtime.release.follow_lake import read_local_state
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
 from jobs.rollout import build_rollout_job, build_rollout_sensor
@@ -145,7 +145,7 @@ def test_a_rollback_returns_what_is_rolled_out(begun: Settings) -> None:
 @pytest.mark.parametrize("why_at_once", ["", "It was asked for."], ids=["rolled out", "at once"])
 def test_a_candidate_that_is_returned_while_it_is_released_is_not_released(begun: Settings, why_at_once: str) -> None:
     folder = open_releases(begun, "payments")
-    seen = read_current(folder)
+    seen = read_local_state(folder)
     apply_manual_action(begun, "payments", "return", "complaints")
     before = (state_of(begun), read_current(folder))
     with pytest.raises(ConflictError, match="Release 2 of payments was rolled back, or returned, meanwhile"):
@@ -161,39 +161,37 @@ def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings
     assert read_rollout(there) == state_of(begun)
     assert read_release(there, 2).to_json() == read_release(here, 2).to_json()
     assert read_current(there).current == 1
-    older = read_rollout(here)
+    older = read_local_state(here)
     apply_manual_action(begun, "payments", "finish", "")
     push_releases(here, remote)
     pull_releases(there, remote)
     assert (read_current(there).current, state_of(replica).stage) == (2, "done")
 
-    assert older is not None
-    push_rollout(remote, ".realtime/payments/ROLLOUT", older)
+    push_releases(here, remote, older)
     pull_releases(there, remote)
     assert state_of(replica).stage == "done"  # an older state takes the place of no newer one
 
 
-def test_a_push_says_that_another_home_began_a_rollout_later_and_leaves_it(
+def test_a_push_over_that_of_another_lake_says_so(
     begun: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     remote, here = LocalFolder(tmp_path / "remote"), open_releases(begun, "payments")
     push_releases(here, remote)
-    assert "another home" not in caplog.text
+    assert "another lake" not in caplog.text
     target = ".realtime/payments/ROLLOUT"
-    theirs = rollout_to_json(replace(state_of(begun), started_at="2999-01-01T00:00:00.000000+00:00", release=7))
-    remote.write(target, theirs)
+    remote.write(target, rollout_to_json(replace(state_of(begun), history="theirs", generation=99, release=7)))
     push_releases(here, remote)
-    assert "a later rollout of payments, of release 7, than this home has" in caplog.text
+    assert f"The remote's {target} is of another lake, and is replaced." in caplog.text
     found = remote.read(target)
     assert found is not None
-    assert found[0] == theirs
+    assert found[0] == rollout_to_json(state_of(begun))
 
 
 def test_a_look_that_could_not_reach_the_remote_is_made_up_for_by_the_next(begun: Settings, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     distributed = load_settings(home=begun.home, store_remote=str(remote))
     remote.write_text("no folder")
-    with pytest.raises(NotEverywhereError, match="has changed here"):
+    with pytest.raises(NotEverywhereError, match="has changed"):
         apply_manual_action(distributed, "payments", "pause", "")
     remote.unlink()
     advance_rollout(distributed, "payments")

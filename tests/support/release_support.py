@@ -14,10 +14,12 @@ from forecache.declare.realtime.ladder import Default, OrderGiven, Rung
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.models.inference.declared import function
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.folder import open_releases, read_release
+from forecache.realtime.release.follow_lake import change_state, write_next_release
 from forecache.realtime.release.format import LookupContract, Release, ReleasedModel
+from forecache.realtime.release.lake_state import ReleaseState, make_current
 from forecache.realtime.release.pack import pack_code
-from forecache.realtime.release.write import write_release
+from forecache.realtime.release.write import lock_releases
 
 FEATURES = ("spend", "popularity", "log_price", "known")
 REQUEST = (RequestField("household_id", "bigint"), RequestField("store_id", "bigint", default=0))
@@ -124,15 +126,21 @@ def make_release(
         deadline_ms=declared.pop("deadline_ms", 50.0),
         **declared,
     )
-    return write_release(
-        open_releases(settings, name),
-        release,
-        model=payload,
-        code=pack_code(code),
-        warmup=warmup or [a_request()],
-        current=current,
-        bins=bins,
-    )
+    folder = open_releases(settings, name)
+    with lock_releases(folder, action="test"):
+        number = write_next_release(
+            settings, folder, release, model=payload, code=pack_code(code), warmup=warmup or [a_request()], bins=bins
+        )  # fmt: skip
+        if current:
+            change_state(settings, folder, lambda state: make_current(state, number, name))
+    return read_release(folder, number)
+
+
+def move_state(settings: Settings, name: str, decide: Callable[[ReleaseState], ReleaseState]) -> ReleaseState:
+    """Move the state in the lake, and the copy here."""
+    folder = open_releases(settings, name)
+    with lock_releases(folder, action="test"):
+        return change_state(settings, folder, decide)
 
 
 def a_request(household: int = 1, products: Sequence[str] = ("a", "b", "c")) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import load_settings
-from forecache.base.steps import rollout_step
+from forecache.base.steps import release_step, rollout_step
 from forecache.plugins.rollouts.controller import advance_rollout
 
 
@@ -18,7 +18,7 @@ def look_until(home: Path, step: str, at: str) -> None:
         if name == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    rollout_step.on_step = die
+    rollout_step.on_step = release_step.on_step = die
     advance_rollout(load_settings(home=home), "ranking", at=datetime.fromisoformat(at))
 
 

@@ -1,4 +1,4 @@
-"""Moves of the rollout of `payments` that are killed after each file they write, and all that homes hold of it then."""
+"""Moves of the rollout of `payments` that are killed after each file they write, and all that is held of it then."""
 
 import json
 import os
@@ -9,24 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from claim_homes import FIRST, SECOND
+from two_installations import FIRST, SECOND
 
 from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import release_model, roll_back_release
 from forecache.plugins.alerts.journal import list_open_alerts
 from forecache.plugins.rollouts.controller import apply_manual_action
 
-CANDIDATE = replace(FIRST, deadline_ms=30.0)
+CANDIDATE, NEXT = replace(FIRST, deadline_ms=30.0), replace(FIRST, deadline_ms=40.0)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?")
-_LEFT_OUT = re.compile(r"(^|/)(LOCK|\..*\.lock|ROLLOUT\.(seen|told))$|(^|/)staging/")
-"""Locks; what is counted anew, or told again, where it is missing."""
+_LEFT_OUT = re.compile(r"(^|/)(LOCK|\..*\.lock|ROLLOUT\.seen)$|(^|/)staging/")
+"""Locks; what is counted anew where it is missing."""
 
 MOVES: dict[str, Callable[[Settings], object]] = {
     "release": lambda settings: release_model(settings, CANDIDATE),
     "return": lambda settings: apply_manual_action(settings, "payments", "return", "complaints"),
     "rollback": lambda settings: roll_back_release(settings, "payments", reason="complaints"),
     "finish": lambda settings: apply_manual_action(settings, "payments", "finish", "urgent"),
-    "take over": lambda settings: release_model(settings, CANDIDATE, take_over=True),
+    "next": lambda settings: release_model(settings, NEXT),
 }
 
 
@@ -58,35 +58,24 @@ def move_until(base: Path, home: int, move: str, writes: int) -> None:
     MOVES[move](homes_in(base)[home])
 
 
-def held(base: Path, *, without: str = "") -> dict[str, Any]:
-    """All that two homes, their lake and their remote hold of the model, without times, counters and paths.
-
-    Args:
-        without: The name of a field that is left out, too.
-    """
-    ids = {}
-    for home in ("ours", "other"):
-        file = next((base / home).glob("**/.realtime/HOME"), None)
-        ids |= {} if file is None else {file.read_text(): home}
+def held(base: Path) -> dict[str, Any]:
+    """All that two homes, their lake and their remote hold of the model, without times, counters and paths."""
     files = sorted(path for path in base.rglob("*") if path.is_file() and "/.realtime/" in str(path))
     found: dict[str, Any] = {}
     for path in files:
         name = str(path.relative_to(base))
         if not _LEFT_OUT.search(name):
-            found[name] = _plain(path, {**ids, str(base): "BASE"}, {"checksum", "generation", "path", without})
+            found[name] = _plain(path, {"checksum", "generation", "mark", "history", "numbered"})
     for home, settings in zip(("ours", "other"), homes_in(base), strict=True):
         found[f"alerts of {home}"] = [(each.kind, each.summary) for each in list_open_alerts(settings)]
     return found
 
 
-def _plain(path: Path, words: dict[str, str], left_out: set[str]) -> Any:
+def _plain(path: Path, left_out: set[str]) -> Any:
     content = path.read_bytes()
-    if path.name not in ("HOME", "CLAIM", "CURRENT", "CURRENT.copy", "ROLLOUT"):
+    if path.name not in ("STATE", "CURRENT", "CURRENT.copy", "ROLLOUT", "release.json"):
         return content
-    text = _TIME.sub("TIME", content.decode())
-    for word, called in words.items():
-        text = text.replace(word, called)
-    return text if path.name == "HOME" else _without(json.loads(text), left_out)
+    return _without(json.loads(_TIME.sub("TIME", content.decode())), left_out)
 
 
 def _without(value: Any, names: set[str]) -> Any:

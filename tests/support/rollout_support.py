@@ -1,25 +1,23 @@
 """Rollouts made in milliseconds: two releases, a state, and rows of a request log as readers would write them."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from release_support import make_release
+from release_support import make_release, move_state
 
 from forecache.base.settings import Settings
 from forecache.declare import Guards, Log, Rollout
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.rollouts.controller import advance_rollout
-from forecache.plugins.rollouts.ownership import claim_ownership
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
-from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, write_rollout
+from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout
 from forecache.realtime.rollout.traffic_split import control_share
 
 LOG = Log("household_id")
@@ -36,9 +34,7 @@ def two_releases(settings: Settings, **changes: Any) -> None:
 
 
 def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN, **changes: Any) -> RolloutState:
-    """The rollout of release 2 at its first step, or where `changes` say, in the home that has claimed the model."""
-    folder = open_releases(settings, NAME)
-    claim_ownership(settings, folder)
+    """The rollout of release 2 at its first step, or where `changes` say."""
     stage, share = changes.pop("stage", "aa"), changes.pop("share", rollout.aa_share)
     plan = {**asdict(rollout), "deadline_ms": 50.0}
     state = RolloutState(
@@ -50,10 +46,11 @@ def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN,
         at.isoformat(),
         plan,
         steps=(RolloutStep(stage, share, at.isoformat()),),
-        home=installation_of(folder),
         **changes,
     )
-    return write_rollout(folder, state)
+    begun = move_state(settings, NAME, lambda known: replace(known, rollout=state)).rollout
+    assert begun is not None
+    return begun
 
 
 def state_of(settings: Settings) -> RolloutState:

@@ -89,7 +89,7 @@ def test_two_releases_have_their_own_code(settings: Settings) -> None:
     assert "HALF = 0.5" in scales.read_text()
     changed = {**pack_code([transforms.rank]), "ranking_code/scales.py": scales.read_bytes().replace(b"0.5", b"2.0")}
     model = (folder.release(1) / "model.bin").read_bytes()
-    write_release(folder, read_release(folder, 1), model=model, code=changed)
+    write_release(folder, read_release(folder, 1), number=2, model=model, code=changed)
     one, two = load_release(folder, 1), load_release(folder, 2)
     rows = rows_of(one)
     assert (one.features_of(rows)[:, 2] == np.log1p(rows["price"] * 0.5).astype(np.float32)).all()
@@ -130,7 +130,7 @@ def test_a_release_that_was_made_with_another_version_of_its_runtime_is_refused(
     folder = open_releases(settings, "ranking")
     model = replace(made.model, spec=replace(made.model.spec, packages={"onnxruntime": "0.1"}))
     content = (folder.release(1) / "model.bin").read_bytes()
-    write_release(folder, replace(made, model=model), model=content, code=pack_code([transforms.rank]))
+    write_release(folder, replace(made, model=model), number=2, model=content, code=pack_code([transforms.rank]))
     with pytest.raises(InputError, match=r"Release 2 of ranking was made with onnxruntime 0\.1, .* `forecache release"):
         load_release(folder, 2)
 

@@ -1,11 +1,12 @@
 """Exchange of versions with other machines: `push`, `pull`."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from forecache.base.errors import ForecacheError, NotFoundError, SettingsError
+from forecache.base.errors import ForecacheError, NotEverywhereError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import check_name, known_names_remedy
 from forecache.cli.base import command, settings
@@ -53,11 +54,11 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.plugins.rollouts.distribute import pull_unless_ahead, push_if_owner
+    from forecache.plugins.rollouts.notify import bring_unsent
     from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.follow_lake import read_lake_state
     from forecache.realtime.release.released_models import list_released_models
-    from forecache.realtime.release.remote_conflict import UnpushedChangesError
-    from forecache.realtime.release.replicas import list_remote_models
+    from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push
     from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
     from forecache.serve.store.replicas.sync import remote_pipelines
@@ -91,10 +92,18 @@ def _exchange(
             if name in releases:
                 folder = open_releases(current, name)
                 try:
-                    done = (pull_unless_ahead(current, folder, opened, verify=verify) if pulling
-                            else push_if_owner(current, folder, opened))  # fmt: skip
-                except UnpushedChangesError as error:
-                    return {"skipped": f"{error.message} {error.remedy}"}
+                    bring_unsent(current, folder)
+                except NotEverywhereError as error:
+                    if not pulling:
+                        raise
+                    return {"skipped": f"Nothing was pulled of {name}, to take nothing back. {error}"}
+                if pulling:
+                    done = pull_releases(folder, opened, verify=verify)
+                else:
+                    state = None
+                    with suppress(UnavailableError):  # then what is here is pushed
+                        state = read_lake_state(current, name)
+                    done = push_releases(folder, opened, state)
                 return {"version": done.pop("release"), **done}
             if pulling and names and opened.size(f"{name}/CURRENT") is None:
                 there = [*remote_pipelines(opened), *list_remote_models(opened)]
@@ -193,8 +202,8 @@ def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool) -
     """Copy the served versions of PIPELINEs from the remote to this replica, and verify them before they are served.
 
     Without names, all pipelines that the remote serves; no declarations are needed here. If one fails, the others are
-    still pulled. In the home that releases a real-time model, nothing is pulled of it that would take back what was
-    done here and is not pushed yet.
+    still pulled. Of a real-time model nothing is pulled while something was done here that could not be brought to the
+    lake or the remote yet.
     """
     rows = _exchange(pipelines, remote, pulling=True, verify=verify)
     show(rows, lambda: _show(rows, "served here now"))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.base.errors import CheckError, DamagedError
+from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.cli.base import command, settings
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show, show_table, size, stage_dict, wants_json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.declare import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
-    from forecache.realtime.rollout.rollout_state import RolloutState
+    from forecache.realtime.release.lake_state import ReleaseState
 
 
 _NAME = click.argument("name", metavar="NAME")
@@ -27,14 +27,11 @@ ASSET = "released_"
 @command(
     "release",
     examples="forecache release search\nforecache release search --again\nforecache release search --watch\n"
-    "forecache release search --now\nforecache release search --take-over",
+    "forecache release search --now",
 )
 @_NAME
 @click.option("--again", is_flag=True, help="Release also what was rolled back, or returned by a rollout.")
 @click.option("--now", is_flag=True, help="Let it answer all requests at once, without the rollout that is declared.")
-@click.option(
-    "--take-over", is_flag=True, help="Have this home release it from now on, in place of the home that has claimed it."
-)
 @click.option("--watch", is_flag=True, help="Move its rollout on until that is over, as `forecache rollouts` does.")
 @click.option(
     "--every",
@@ -43,14 +40,14 @@ ASSET = "released_"
     show_default=True,
     help="Seconds between two looks, with --watch.",
 )
-def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, every: float) -> None:
+def release(name: str, again: bool, now: bool, watch: bool, every: float) -> None:
     """Release the real-time model NAME: champion, transform and feature contracts, which answer requests as one unit.
 
     Where the current release is of the same model and declaration, nothing is done. Readers on this machine take the
     release up within a second; replicas pull it from the remote, if one is set. Where the declaration has `rollout` and
     `log`, it takes over in steps.
 
-    One home over a lake releases a model: the first that does, until another takes it over.
+    Any installation over the lake may release a model: the lake has the state of the releases.
     """
     from forecache.declare import load_realtime
     from forecache.operations.release import release_model as make
@@ -59,7 +56,7 @@ def release(name: str, again: bool, now: bool, take_over: bool, watch: bool, eve
     current = settings()
     declared = load_realtime(current, name)
     with StageProgress() as progress:
-        result = make(current, declared, again=again, at_once=now, take_over=take_over, progress=progress.update)
+        result = make(current, declared, again=again, at_once=now, progress=progress.update)
     number = result.details["release"]
     if "rolled_back" in result.details:
         raise CheckError(
@@ -84,7 +81,7 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
         blind_spot_warning,
         immediate_release_reason,
     )
-    from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.folder import open_releases, read_current
 
     model, rollout = result.details["model"], result.details.get("rollout", "")
     of = f"Release {result.details['release']} of {declared.name}"
@@ -100,7 +97,8 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
         done = f"{of} is current already: {what}."
         if declared.rollout is None:
             return done
-        why = immediate_release_reason(open_releases(current, declared.name), declared)
+        folder = open_releases(current, declared.name)
+        why = immediate_release_reason(folder, declared, read_current(folder).current)
         if why:
             return f"{done} The next release will answer all requests at once, without the rollout: {why}"
         return f"{done} The next release will be rolled out in steps. {blind_spot_warning(declared)}".rstrip()
@@ -125,22 +123,28 @@ def _watch(current: "Settings", name: str, every_s: float) -> None:
 def releases(name: str) -> None:
     """List the retained releases of the real-time model NAME, the newest first, and the steps of its rollout.
 
-    Where another home over the lake releases it, that home is named, and where its rollout stands.
+    The lake tells the state, also what other installations did; while it is away, what is known here is listed.
     """
-    from forecache.cli.release_owner import owner_dict, owner_of, show_owner
+    from forecache.base.errors import UnavailableError
     from forecache.plugins.rollouts.command import rollout_dict, show_rollout
-    from forecache.realtime.rollout.rollout_state import read_rollout
+    from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.follow_lake import read_lake_state, read_local_state
 
     current = settings()
-    owner = owner_of(current, name)
-    folder = _open_folder(current, name, elsewhere=owner.other is not None)
-    rollout = read_rollout(folder)
-    found = _list_releases(folder, rollout)
+    folder, problem = open_releases(current, name), ""
+    try:
+        state = read_lake_state(current, name)
+    except UnavailableError as error:
+        state, problem = None, str(error)
+    if state is None:
+        require_release(current, name)
+        state = read_local_state(folder)
+    rollout = state.rollout
+    found = _list_releases(folder, state)
     if wants_json():
         under_way = None if rollout is None else rollout_dict(rollout)
         print_json(
             [{**row, "rollout": under_way if rollout and row["release"] == rollout.release else None} for row in found]
-            + owner_dict(owner)
         )
         return
     rows = [
@@ -157,7 +161,8 @@ def releases(name: str) -> None:
     show_table(("release", "model", "runtime", "made", "size", "state"), rows, right=("release", "size"))
     if rollout is not None:
         show_rollout(rollout)
-    show_owner(owner)
+    if problem:
+        click.echo(f"\nThis is what is known here. {problem}")
 
 
 def roll_release_back(current: "Settings", name: str, number: int | None, reason: str) -> None:
@@ -191,29 +196,23 @@ def release_champion(current: "Settings", name: str, *, at_once: bool = False) -
         click.echo(_result_sentence(current, declared, result))
 
 
-def _open_folder(current: "Settings", name: str, *, elsewhere: bool) -> "ReleaseFolder":
-    """Open the releases here; at least one is required unless another installation owns them (`elsewhere`)."""
-    from forecache.realtime.release.folder import open_releases
+def _list_releases(folder: "ReleaseFolder", known: "ReleaseState") -> list[dict[str, Any]]:
+    from forecache.realtime.release.folder import read_release
 
-    if not elsewhere:
-        require_release(current, name)
-    return open_releases(current, name)
-
-
-def _list_releases(folder: "ReleaseFolder", newest: "RolloutState | None") -> list[dict[str, Any]]:
-    from forecache.realtime.release.folder import read_current, read_release
-    from forecache.realtime.rollout.rollout_state import running_rollout
-
-    pointer = read_current(folder)
-    rollout = running_rollout(newest, pointer)
+    pointer, rollout = known.pointer, known.running
     found = []
-    for number in reversed(folder.numbers()):
+    for number in sorted(
+        {*folder.numbers(), *known.inputs, *([pointer.current] if pointer.current else [])}, reverse=True
+    ):
         state = ["current"] * (number == pointer.current) + ["rolled back"] * (number in pointer.bad)
         state += ["rolled out"] * (rollout is not None and number == rollout.release)
         row: dict[str, Any] = {"release": number, "model": "", "model_version": None, "runtime": "", "created_at": ""}
         row |= {"size_bytes": 0, "code_version": "", "inputs": "", "state": state, "problem": ""}
         try:
             each = read_release(folder, number)
+        except NotFoundError:
+            found.append({**row, "inputs": known.inputs.get(number, ""), "problem": "Its files are not here."})
+            continue
         except DamagedError as error:
             found.append({**row, "problem": error.message})
             continue

@@ -92,13 +92,13 @@ def show_look(current: "Settings", found: "AdvanceResult") -> None:
 
 def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":
     """Run the controller for a rollout until it is over or paused; returns its last state."""
-    from forecache.plugins.rollouts.ownership import OwnerUnknownError
+    from forecache.realtime.release.lake_state import UnreachableError
 
     while True:
         found = None
         try:
             found = look_once(current, name)
-        except OwnerUnknownError as error:
+        except UnreachableError as error:
             click.echo(f"{name}: {error}", err=True)  # try again
         if found is not None and (found.state.is_over or found.state.paused):
             return found.state

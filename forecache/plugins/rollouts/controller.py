@@ -1,28 +1,21 @@
 """The controller of rollouts: judges newly logged requests, then passes a step, returns the release, or waits.
 
-Any number of controllers may run: one at a time holds the lock of the model's releases. A look that is killed anywhere
-is finished by the next: counts and state are files that are replaced atomically, rows of the log are counted by Delta
-version, and the consequences of a state (the pointer, the mark of a bad release) are repeated until they are done.
+Any number of controllers may run, in any number of installations: in one, one at a time looks at a model, and of
+several, the first that moves the state in the lake has judged the step. A look that is killed anywhere is finished by
+the next: the end of a rollout and what follows for the releases are one write, and rows of the log are counted by Delta
+version.
 """
 
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from forecache.base.errors import DamagedError, InputError, NotFoundError
+from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
-from forecache.plugins.rollouts import ownership
 from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
-from forecache.plugins.rollouts.distribute import distribute_rollout, is_distributed, mark_distributed
 from forecache.plugins.rollouts.judge_step import StepVerdict, judge_step, next_step
-from forecache.plugins.rollouts.notify import notify_of_rollout
-from forecache.plugins.rollouts.reconcile import (
-    end_if_pointer_moved,
-    end_rollout,
-    mark_bad_release,
-    reconcile_rollout,
-)
+from forecache.plugins.rollouts.notify import distribute_state
 from forecache.plugins.rollouts.step_counts import (
     StepCounts,
     calibrate_state,
@@ -30,16 +23,18 @@ from forecache.plugins.rollouts.step_counts import (
     step_figures,
     write_counts,
 )
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release
-from forecache.realtime.release.write import lock_releases
-from forecache.realtime.rollout.rollout_state import (
-    RolloutState,
-    RolloutStep,
-    is_reconciled,
-    read_rollout,
-    running_rollout,
-    write_rollout,
+from forecache.realtime.release.folder import ReleaseFolder, open_releases
+from forecache.realtime.release.follow_lake import (
+    change_state,
+    follow_lake,
+    has_unsent,
+    read_lake_state,
+    read_local_state,
+    require_release,
 )
+from forecache.realtime.release.lake_state import ReleaseState, end_rollout
+from forecache.realtime.release.write import lock_releases
+from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
 
 logger = logging.getLogger("forecache.rollout")
 _ENDS_IN = {"return": "returned", "finish": "done"}
@@ -49,8 +44,6 @@ _ENDS_IN = {"return": "returned", "finish": "done"}
 @dataclass(frozen=True)
 class AdvanceResult:
     """The state of a rollout after a look at its log.
-
-    The rollout of another installation, which was pulled, is returned unchanged.
 
     Attributes:
         moved: The look changed its step, ended it, or paused it.
@@ -68,122 +61,128 @@ def advance_rollout(settings: Settings, name: str, *, at: datetime | None = None
 
     Raises:
         ConflictError: Another process is changing the releases.
-        DamagedError: The state, or the pointer, is damaged.
-        OwnerUnknownError: The lake does not say if this installation owns the model; nothing was changed.
+        UnreachableError: The lake cannot be reached; nothing was changed.
+        DamagedError: The state in the lake is damaged.
         NotEverywhereError: It is done here, but not on the remote.
     """
     now = at or datetime.now(timezone.utc)
     folder = open_releases(settings, name)
-    state = read_rollout(folder)
-    if state is None:
+    if not folder.root.is_dir() and read_lake_state(settings, name) is None:
         return None
-    if not ownership.is_own_rollout(folder, state):
-        return AdvanceResult(state, moved=False)
     with lock_releases(folder, action="rollout"):
-        before = read_rollout(folder)
-        assert before is not None
-        owner = ownership.find_other_owner(settings, folder)
-        if owner is not None:
-            state = ownership.pause_after_take_over(folder, before, owner)
-            notify_of_rollout(settings, state, now)
-        else:
-            state = end_if_pointer_moved(folder, before, now)
-            if not (state.is_over or state.paused):
-                state = _judge_logged_requests(settings, folder, state, now)
-            notify_of_rollout(settings, state, now)
-            mark_bad_release(folder, state)
-    moved = (state.stage, state.share, state.paused) != (before.stage, before.share, before.paused)
-    if moved:
-        logger.warning("%s, release %d: %s. %s", name, state.release, state.stage, state.why)
-    if owner is None:
-        distribute_rollout(settings, folder, moved=moved)
-    elif state.is_over:
-        mark_distributed(folder, state.generation)
-    return AdvanceResult(state, moved)
+        here = read_local_state(folder).rollout
+        state = follow_lake(settings, folder)
+        before = state.rollout
+        if before is not None and not (before.is_over or before.paused):
+            judged, ending = _judge_logged_requests(settings, folder, before, now)
+            state = change_state(settings, folder, lambda newest: _apply(newest, before, judged, ending, now))
+            if ending is None and step_id(judged) != step_id(before):
+                # Requests that arrive from now on are in later versions of the log than this look has read.
+                write_counts(folder, StepCounts(step_id(judged), read_counts(folder, step_id(before)).version))
+        after = state.rollout
+        moved = after is not None and replicated_fields(here) != replicated_fields(after)
+        what = f"The rollout of {name} has changed." if moved else f"Releases of {name} have changed."
+        if after is not None and moved:
+            logger.warning("%s, release %d: %s. %s", name, after.release, after.stage, after.why)
+        distribute_state(settings, folder, state, what, now=now)
+    return None if after is None else AdvanceResult(after, moved)
 
 
 def running_rollouts(settings: Settings, names: list[str]) -> list[str]:
-    """The models among `names` whose rollout the controller has work with: not over, or not distributed, or unreadable.
-
-    Pulled rollouts of other installations are left to these.
-    """
-    return [name for name in names if _is_running(open_releases(settings, name))]
+    """The models among `names` that the controller has work with: a rollout is under way, or was not brought to all."""
+    return [name for name in names if _has_work(settings, name)]
 
 
-def _is_running(folder: ReleaseFolder) -> bool:
+def _has_work(settings: Settings, name: str) -> bool:
+    folder = open_releases(settings, name)
     try:
-        state = read_rollout(folder)
-        if state is None or not ownership.is_own_rollout(folder, state):
-            return False
-        return not (state.is_over and is_reconciled(state, read_current(folder)) and is_distributed(folder, state))
+        rollout = read_rollout(folder)
     except DamagedError:
         return True
+    if (rollout is not None and not rollout.is_over) or has_unsent(folder):
+        return True
+    try:
+        state = read_lake_state(settings, name)
+    except UnavailableError:
+        return False
+    return state is not None and state.running is not None
 
 
 def apply_manual_action(
     settings: Settings, name: str, action: str, why: str, *, at: datetime | None = None
 ) -> RolloutState:
-    """Pause, resume, return or finish a rollout by hand; completes a return or finish that was killed.
+    """Pause, resume, return or finish a rollout by hand; does nothing if the same was done and could not be finished.
 
     Args:
         action: "pause", "resume", "return" or "finish"; "finish" makes the candidate current.
 
     Raises:
         NotFoundError: No rollout is under way.
-        ConflictError: Another installation owns the model.
-        OwnerUnknownError: The lake does not say which one does, and the action is "resume" or "finish".
+        ConflictError: Another process is changing the releases.
+        UnreachableError: The lake cannot be reached, and the action is "resume" or "finish".
+        NotEverywhereError: It is done here, but not in the lake, which cannot be reached, or not on the remote.
         InputError: It is not paused, or paused already.
     """
     now = at or datetime.now(timezone.utc)
-    folder = open_releases(settings, name)
-    state = read_rollout(folder)
-    if state is not None:
-        ownership.refuse_other_owner(settings, folder, state)
-        ownership.claim_ownership(settings, folder, urgent=action in ("pause", "return"))
-    finished = reconcile_rollout(settings, folder, at=now)
-    if finished is not None and finished.is_bad and finished.stage == _ENDS_IN.get(action):
-        distribute_rollout(settings, folder, moved=True)
-        return finished
+    folder, is_urgent = open_releases(settings, name), action in ("pause", "return")
     with lock_releases(folder, action=action):
-        state = running_rollout(read_rollout(folder), read_current(folder))
-        if state is None:
+        here = read_local_state(folder).rollout
+        is_repeated = here is not None and not here.is_over
+
+        def decide(state: ReleaseState) -> ReleaseState:
+            rollout, running = state.rollout, state.running
+            if running is not None:
+                return _apply_action(state, running, action, why or f"{action} by hand", now)
+            if is_repeated and rollout is not None and rollout.is_bad and rollout.stage == _ENDS_IN.get(action):
+                return state
             raise NotFoundError(
                 f"No rollout of {name} is under way.", remedy=f"`forecache releases {name}` shows the last."
             )
-        said = why or f"{action} by hand"
-        if action in ("pause", "resume"):
-            if state.paused == (action == "pause"):
-                raise InputError(f"The rollout of {name} is {'' if state.paused else 'not '}paused already.")
-            # Requests are counted from now on: those logged while it was paused are not judged.
-            state = replace(state, paused=action == "pause", why=said)
-            since = state.step.since if action == "pause" else _timestamp(now)
-            seen = read_counts(folder, step_id(state))
-            state = write_rollout(folder, state.with_step(verdict="waits", why=said, since=since))
-            if action == "resume":
-                write_counts(
-                    folder, StepCounts(step_id(state), seen.version, kept_us=seen.kept_us, kept_scores=seen.kept_scores)
-                )
-        elif action == "return":
-            state = end_rollout(folder, state, StepVerdict("returned", said), now)
-            notify_of_rollout(settings, state, now)
-            mark_bad_release(folder, state)
-        else:
-            assert action == "finish", action
-            state = end_rollout(folder, state, StepVerdict("passed", said), now)
-    distribute_rollout(settings, folder, moved=True)
-    return state
+
+        state = change_state(settings, folder, decide, is_urgent=is_urgent)
+        assert state.rollout is not None
+        if action == "resume":
+            seen = read_counts(folder, step_id(here or state.rollout))
+            write_counts(folder, StepCounts(
+                step_id(state.rollout), seen.version, kept_us=seen.kept_us, kept_scores=seen.kept_scores
+            ))  # fmt: skip
+        distribute_state(settings, folder, state, f"The rollout of {name} has changed.", now=now)
+    return state.rollout
+
+
+def _apply_action(state: ReleaseState, running: RolloutState, action: str, why: str, now: datetime) -> ReleaseState:
+    if action in ("return", "finish"):
+        return end_rollout(state, "returned" if action == "return" else "passed", why, now)
+    if running.paused == (action == "pause"):
+        raise InputError(f"The rollout of {running.name} is {'' if running.paused else 'not '}paused already.")
+    # Requests are counted from now on: those logged while it was paused are not judged.
+    since = running.step.since if action == "pause" else _timestamp(now)
+    changed = replace(running, paused=action == "pause", why=why).with_step(verdict="waits", why=why, since=since)
+    return replace(state, rollout=changed)
+
+
+def _apply(
+    state: ReleaseState, before: RolloutState, judged: RolloutState, ending: StepVerdict | None, now: datetime
+) -> ReleaseState:
+    """Apply what was judged, unless another installation has moved the rollout meanwhile."""
+    if state.running is None or replicated_fields(state.rollout) != replicated_fields(before):
+        return state
+    state = replace(state, rollout=judged)
+    if ending is None:
+        return state
+    return end_rollout(state, "passed" if ending.verdict == "passed" else "returned", ending.why, now)
 
 
 def _judge_logged_requests(
     settings: Settings, folder: ReleaseFolder, state: RolloutState, now: datetime
-) -> RolloutState:
-    """The state after judging the requests logged so far."""
+) -> tuple[RolloutState, StepVerdict | None]:
+    """Judge the requests logged so far; the verdict is None unless it ends the rollout."""
     try:
-        read_release(folder, state.release)
-    except (NotFoundError, DamagedError) as error:
+        require_release(settings, folder, state.release)
+    except (NotFoundError, DamagedError, CheckError) as error:
         # The cause has paths, and the reason of a rollout is shown on status pages.
         logger.error("%s: %s", folder.name, error)
-        return end_rollout(folder, state, StepVerdict("returned", f"Release {state.release} is gone, or damaged."), now)
+        return state, StepVerdict("returned", f"Release {state.release} is gone, or damaged.")
     step = step_id(state)
     seen = count_new_requests(settings, state, read_counts(folder, step), now=now)
     write_counts(folder, seen)
@@ -194,19 +193,16 @@ def _judge_logged_requests(
         why=verdict.why, compared=verdict.compared, requests=verdict.requests, shown=step_figures(seen)
     )  # fmt: skip
     if verdict.verdict == "waits":
-        return write_rollout(folder, replace(state, why=verdict.why))
+        return replace(state, why=verdict.why), None
     if verdict.verdict == "paused":
-        return write_rollout(folder, replace(state, paused=True, why=verdict.why).with_step(verdict="paused"))
+        return replace(state, paused=True, why=verdict.why).with_step(verdict="paused"), None
     after = None if verdict.verdict == "returned" else next_step(state)
     if after is None:
-        return end_rollout(folder, state, verdict, now)
+        return state, verdict
     stage, share = after
     state = state.with_step(verdict="passed", until=_timestamp(now))
     steps = (*state.steps, RolloutStep(stage, share, _timestamp(now)))
-    state = write_rollout(folder, replace(state, stage=stage, share=share, why=verdict.why, steps=steps))
-    # Requests that arrive from now on are in later versions of the log than this look has read.
-    write_counts(folder, StepCounts(step_id(state), seen.version))
-    return state
+    return replace(state, stage=stage, share=share, why=verdict.why, steps=steps), None
 
 
 def _timestamp(moment: datetime) -> str:

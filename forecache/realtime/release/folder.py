@@ -31,14 +31,14 @@ class ReleasePointer:
         last: The highest number ever given; numbers are never used twice.
         bad: Releases that were rolled back; they do not become current again unless a person asks for it.
         generation: Counts the moves of the pointer.
-        home: On a remote, the identity of the installation that pushed it; "" on a local disk.
+        history: Random identity of the state in the lake that it is a copy of.
     """
 
     current: int | None = None
     last: int = 0
     bad: tuple[int, ...] = ()
     generation: int = 0
-    home: str = ""
+    history: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,38 +181,6 @@ def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes
 
 def release_file_of(content: bytes) -> ReleaseFile:
     return ReleaseFile(len(content), xxhash.xxh3_128_hexdigest(content))
-
-
-def find_identical_release(folder: ReleaseFolder, pointer: ReleasePointer, inputs: str) -> int | None:
-    """Find an undamaged release with these inputs: the current one, a rolled-back one, or the newest other one."""
-    others = [number for number in reversed(folder.numbers()) if number not in (pointer.current, *pointer.bad)]
-    for number in (pointer.current, *pointer.bad, *others):
-        try:
-            found = None if number is None else read_release(folder, number)
-            if found is not None and found.inputs == inputs:
-                read_files(folder.release(found.number), found.files)
-                return found.number
-        except (NotFoundError, DamagedError):
-            continue
-    return None
-
-
-def find_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> int:
-    """Find the newest undamaged release before the current one that was not rolled back.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    for number in previous_numbers(folder, pointer):
-        try:
-            read_files(folder.release(number), read_release(folder, number).files)
-        except DamagedError:
-            continue
-        return number
-    raise NotFoundError(
-        f"There is no release of {folder.name} before {pointer.current or 'the first'} to go back to.",
-        remedy=f"`forecache releases {folder.name}` lists those that are here.",
-    )
 
 
 def previous_numbers(folder: ReleaseFolder, pointer: ReleasePointer) -> Iterator[int]:

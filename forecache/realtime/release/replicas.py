@@ -1,5 +1,6 @@
 """Push releases to a folder or bucket, and pull them from it; every file is verified before it is served."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError
-from forecache.base.files import move_durably, write_durably
+from forecache.base.files import move_durably
 from forecache.base.folders import Folder
 from forecache.base.steps import release_step
-from forecache.realtime.release.claim import installation_of
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
     pointer_from_json,
+    pointer_to_json,
     read_current,
     read_files,
     read_release,
@@ -22,24 +23,21 @@ from forecache.realtime.release.folder import (
     write_current,
 )
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
+from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.released_models import REALTIME
-from forecache.realtime.release.remote_conflict import (
-    read_local_rollout,
-    remote_pointer_json,
-    unpushed_changes_error,
-    would_discard_local_changes,
-)
-from forecache.realtime.release.remote_rollout import push_rollout, read_remote_rollout, replicated_fields
 from forecache.realtime.release.write import lock_releases, retire_releases, stage_files
 from forecache.realtime.rollout.rollout_state import (
     RolloutState,
-    is_reconciled,
     read_rollout,
-    rollout_file,
+    replicated_fields,
+    rollout_from_json,
     rollout_to_json,
     running_rollout,
+    write_rollout,
 )
 from forecache.serve.store.replicas.remote_retention import remove_unfinished
+
+logger = logging.getLogger("forecache.realtime")
 
 
 def list_remote_models(remote: Folder) -> list[str]:
@@ -48,51 +46,71 @@ def list_remote_models(remote: Folder) -> list[str]:
     return sorted(names)
 
 
-def push_releases(folder: ReleaseFolder, remote: Folder) -> dict[str, Any]:
-    """Push the current release: its files, its description, then the pointer.
+def push_releases(folder: ReleaseFolder, remote: Folder, state: ReleaseState | None = None) -> dict[str, Any]:
+    """Push the current release: its files, its description, then the pointer; and the state of the newest rollout.
 
-    A release that is being rolled out is pushed too, before the state of its rollout.
+    A release that is being rolled out is pushed before the state of its rollout. If the remote has a later copy of the
+    same history, which another installation pushed, that stays.
+
+    Args:
+        state: The state in the lake; None: what is here.
 
     Returns:
         `{"release", "files", "bytes"}`: the current release of the remote, and what was transferred.
 
     Raises:
         NotFoundError: Nothing is released.
-        ConflictError: Another process moved the remote's pointer meanwhile.
         DamagedError: A file of the release is damaged.
     """
     root = f"{REALTIME}/{folder.name}"
-    seen = remote.read(f"{root}/CURRENT")  # before the local pointer: a pointer pushed in between must not look older
-    pointer = read_current(folder)
+    pointer = read_current(folder) if state is None else state.pointer
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
     remove_unfinished(remote, root)
-    rollout = read_rollout(folder)
+    rollout = read_rollout(folder) if state is None else state.rollout
     rolled_out = running_rollout(rollout, pointer)
-    missing = _push_files(folder, remote, pointer.current)
+    missing = upload_release(folder, remote, pointer.current)
     if rolled_out is not None:
-        missing |= _push_files(folder, remote, rolled_out.release)
-    ours = remote_pointer_json(folder, pointer)
-    same = seen is not None and seen[0] == ours
-    if not same and remote.swap(f"{root}/CURRENT", ours, seen[1] if seen else None) is None:
-        if read_current(folder) != pointer:
-            return push_releases(folder, remote)  # a new release was made and pushed here meanwhile
-        raise ConflictError(
-            f"The remote's {root}/CURRENT was moved by another process meanwhile.", remedy="Push again."
-        )
+        missing |= upload_release(folder, remote, rolled_out.release)
+    _write_later_copy(remote, f"{root}/CURRENT", pointer, pointer_to_json(pointer), pointer_from_json)
     if rollout is not None:
-        push_rollout(remote, f"{root}/ROLLOUT", rollout)
-    # Listed before the local ones: a release made and pushed meanwhile must not be taken for a retired one.
-    listed = [name for name in remote.names(f"{root}/releases") if name.rpartition("/releases/")[0] == root]
-    kept = {f"{root}/releases/{number:08d}" for number in folder.numbers()}
-    remote.delete([name for name in listed if "/".join(name.split("/")[:4]) not in kept])
+        _write_later_copy(remote, f"{root}/ROLLOUT", rollout, rollout_to_json(rollout), rollout_from_json)
+    if state is not None:
+        remove_retired_files(folder.name, remote, state)
     return {"release": pointer.current, "files": len(missing), "bytes": sum(map(len, missing.values()))}
 
 
-def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str, bytes]:
-    """Push one release; return the files that the remote did not have, by their name there."""
-    release, place = read_release(folder, number), folder.release(number)
-    files, target = read_files(place, release.files), f"{REALTIME}/{folder.name}/releases/{number:08d}"
+def _write_later_copy(
+    remote: Folder, target: str, ours: ReleasePointer | RolloutState, content: bytes,
+    decode: Callable[..., ReleasePointer | RolloutState],
+) -> None:  # fmt: skip
+    """Write a copy of a part of the state, unless the remote has the same or a later one."""
+    for is_first in (True, False):
+        there, theirs = remote.read(target), None
+        with suppress(DamagedError):  # one that cannot be read is replaced
+            theirs = None if there is None else decode(there[0], what=f"The remote's {target}")
+        is_later = theirs is not None and theirs.history == ours.history and theirs.generation >= ours.generation
+        if is_later:
+            return
+        if theirs is not None and theirs.history != ours.history:
+            logger.warning("The remote's %s is of another lake, and is replaced.", target)
+        if (is_first or theirs is None or theirs.history == ours.history) and remote.swap(
+            target, content, there[1] if there else None
+        ) is not None:
+            return
+    raise ConflictError(f"The remote's {target} was moved by another process meanwhile.", remedy="Push again.")
+
+
+def upload_release(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str, bytes]:
+    """Write a release to a remote, its description last; return the files that it did not have, by their name there.
+
+    One that is not here stays as it is on the remote.
+    """
+    target, place = f"{REALTIME}/{folder.name}/releases/{number:08d}", folder.release(number)
+    if not place.is_dir() and remote.size(f"{target}/{RELEASE_FILE}") is not None:
+        return {}
+    release = read_release(folder, number)
+    files = read_files(place, release.files)
     description = (place / RELEASE_FILE).read_bytes()
     there = remote.read(f"{target}/{RELEASE_FILE}")
     if there is not None and there[0] == description:
@@ -103,21 +121,24 @@ def _push_files(folder: ReleaseFolder, remote: Folder, number: int) -> dict[str,
     return {f"{target}/{name}": content for name, content in files.items()}
 
 
-def pull_releases(
-    folder: ReleaseFolder,
-    remote: Folder,
-    *,
-    verify: bool = False,
-    rolled_back: bool = False,
-    is_ours: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+def remove_retired_files(name: str, remote: Folder, state: ReleaseState) -> None:
+    """Remove the files of releases from a remote that are not kept.
+
+    One with a high number may be about to be added to the state, and stays.
+    """
+    root = f"{REALTIME}/{name}/releases"
+    numbered = {each: each.removeprefix(f"{root}/").partition("/")[0] for each in remote.names(root)}
+    remote.delete([
+        each for each, number in numbered.items()
+        if number.isdigit() and int(number) < state.oldest_kept and int(number) not in state.inputs
+    ])  # fmt: skip
+
+
+def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
     """Pull the current release of a remote: download it, verify every file, then move the pointer.
 
     Args:
         verify: Also verify a release that is here already, and download it again if it is damaged.
-        rolled_back: Also pull rolled-back releases that are complete on the remote: an installation that takes the
-            model over must not release the same again.
-        is_ours: Returns True if this installation owns the model; called only if local changes would be discarded.
 
     Returns:
         `{"release", "files", "bytes", "moved"}`.
@@ -125,60 +146,64 @@ def pull_releases(
     Raises:
         NotFoundError: The remote has none.
         CheckError: A downloaded file has the wrong checksum; the served release is unchanged.
-        UnpushedChangesError: This installation owns the model and has unpushed changes; nothing was changed.
         ConflictError: Another process is changing the releases.
     """
+    with lock_releases(folder, action="pull"):
+        return pull_locked_releases(folder, remote, verify=verify)
+
+
+def pull_locked_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
+    """Pull as `pull_releases`; the caller holds the lock."""
     root = f"{REALTIME}/{folder.name}"
     seen = remote.read(f"{root}/CURRENT")
     if seen is None:
         raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
     theirs = pointer_from_json(seen[0], what=f"The remote's {root}/CURRENT")
     assert theirs.current is not None
-    rollout = read_remote_rollout(folder, remote)
+    rollout = _read_remote_rollout(folder, remote)
     rolled_out = running_rollout(rollout, theirs)
-    wanted = [_read_description(folder, remote, theirs.current)]
-    if rolled_out is not None:
-        wanted.append(_read_description(folder, remote, rolled_out.release))
-    not_again = _rolled_back_releases(folder, remote, theirs, rollout) if rolled_back else []
-    with lock_releases(folder, action="pull"):
-        before = _read_local_pointer(folder, verify=verify)
-        if would_discard_local_changes(folder, before, theirs, rollout) and is_ours():
-            raise unpushed_changes_error(folder.name)
-        for each in not_again:
-            with suppress(CheckError, NotFoundError):
-                _install_release(folder, remote, *each, verify=verify)
-        travelled, *more = [_install_release(folder, remote, *each, verify=verify) for each in wanted]
-        after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation, home="")
-        moved = bool(travelled) or after != before
-        if moved:
-            after = replace(after, generation=_next_generation(folder, before, theirs))
-            write_current(folder, after)
-            release_step("pointer moved")
-        here = read_local_rollout(folder)
-        if rollout is not None and (here is None or replicated_fields(here) != replicated_fields(rollout)):
-            write_durably(rollout_file(folder), rollout_to_json(rollout))
-        retire_releases(folder, after)
-        release_step("retired")
-    files = [content for each in (travelled, *more) for content in each.values()]
-    return {"release": theirs.current, "files": len(files), "bytes": sum(map(len, files)), "moved": moved}
+    before = _read_local_pointer(folder, verify=verify)
+    travelled = fetch_release(folder, remote, theirs.current, verify=verify)
+    more = {} if rolled_out is None else fetch_release(folder, remote, rolled_out.release, verify=verify)
+    after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
+    moved = bool(travelled) or after != before
+    if moved:
+        after = replace(after, generation=max(before.generation + 1, theirs.generation))
+        write_current(folder, after)
+        release_step("pointer moved")
+    here = None
+    with suppress(DamagedError):
+        here = read_rollout(folder)
+    if rollout is not None and replicated_fields(here) != replicated_fields(rollout):
+        write_rollout(folder, rollout)
+    retire_releases(folder, after)
+    release_step("retired")
+    sizes = [len(content) for content in (*travelled.values(), *more.values())]
+    return {"release": theirs.current, "files": len(sizes), "bytes": sum(sizes), "moved": moved}
 
 
-def _next_generation(folder: ReleaseFolder, before: ReleasePointer, theirs: ReleasePointer) -> int:
-    """Return the generation of a pulled pointer; it continues the remote's if this installation pushed that."""
-    is_from_here = theirs.home != "" and theirs.home == installation_of(folder)
-    return max(before.generation + 1, theirs.generation if is_from_here else 0)
+def _read_remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
+    """Read the newest rollout of a remote; None if there is none or it cannot be read, which must not block a pull."""
+    target = f"{REALTIME}/{folder.name}/ROLLOUT"
+    there = remote.read(target)
+    try:
+        return None if there is None else rollout_from_json(there[0], what=f"The remote's {target}")
+    except DamagedError as error:
+        logger.warning("%s The current release goes on answering.", error.message)
+        return None
 
 
-def _rolled_back_releases(
-    folder: ReleaseFolder, remote: Folder, pointer: ReleasePointer, rollout: RolloutState | None
-) -> list[tuple[Release, bytes]]:
-    """Read the descriptions of releases that were rolled back, or returned and not yet marked, as far as present."""
-    unmarked = [] if rollout is None or is_reconciled(rollout, pointer) else [rollout.release]
-    found = []
-    for number in (*pointer.bad, *unmarked):
-        with suppress(DamagedError, NotFoundError):
-            found.append(_read_description(folder, remote, number))
-    return found
+def fetch_release(folder: ReleaseFolder, remote: Folder, number: int, *, verify: bool = True) -> dict[str, bytes]:
+    """Download a release and move it into place, unless it is here; return the downloaded files by name.
+
+    Args:
+        verify: Also verify the files of one that is here.
+
+    Raises:
+        NotFoundError: The remote does not have it.
+        CheckError: A downloaded file has the wrong checksum.
+    """
+    return _install_release(folder, remote, *_read_description(folder, remote, number), verify=verify)
 
 
 def _read_description(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:

@@ -1,4 +1,4 @@
-"""Write a release: stage its files, move the folder into place, then move the pointer; and roll back."""
+"""Write a release: stage its files, then move the folder into place; the lock of the releases; removal of old ones."""
 
 import json
 import os
@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from forecache.base.errors import ConflictError, DamagedError, NotFoundError
+from forecache.base.errors import ConflictError, DamagedError
 from forecache.base.files import lock, move_durably, sync
 from forecache.base.steps import release_step
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
-    read_current,
     release_file_of,
     repair_pointer,
-    write_current,
 )
 from forecache.realtime.release.format import (
     BINS_FILE,
@@ -30,8 +28,9 @@ from forecache.realtime.release.format import (
 )
 from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout
 
-_KEEP = 10
-"""Number of releases to keep. A reader holds the served one in memory; its worker processes read it again."""
+KEEP = 10
+"""Number of releases to keep, besides the current one and a candidate. A reader holds the served one in memory; its
+worker processes read it again."""
 _WAIT_S = 30.0
 
 
@@ -39,91 +38,35 @@ def write_release(
     folder: ReleaseFolder,
     release: Release,
     *,
+    number: int,
     model: bytes,
     code: Mapping[str, bytes],
     warmup: Sequence[bytes] = (),
-    current: bool = True,
     bins: bytes | None = None,
 ) -> Release:
-    """Write a release and make it the current one.
+    """Write the files of a release, which answers no requests yet; the caller holds the lock.
 
-    After a kill at any moment, of the process or the machine, either the earlier or the new release is current.
+    After a kill at any moment, of the process or the machine, the release is here whole or not at all.
 
     Args:
         release: Without number and files.
+        number: From the state in the lake, which gives none twice.
         code: Source by path, such as "shop/search.py".
         warmup: Requests in the reader's own JSON that warm the release before it answers.
-        current: If False, the earlier release stays current, and this one is to be rolled out.
         bins: A `DriftReference` as JSON, to compare live features and scores with.
 
     Returns:
         The release as it was written.
-
-    Raises:
-        ConflictError: Another process is writing one.
     """
     files = {f"{CODE_FOLDER}/{path}": content for path, content in code.items()}
     files |= {MODEL_FILE: model, WARMUP_FILE: json.dumps([each.decode() for each in warmup]).encode()}
     files |= {} if bins is None else {BINS_FILE: bins}
-    with lock_releases(folder, action="release"):
-        pointer = read_current(folder)
-        number = max([pointer.last, *folder.numbers()]) + 1
-        written = replace(
-            release, number=number, files={name: release_file_of(content) for name, content in files.items()}
-        )
-        complete = stage_files(folder, {**files, RELEASE_FILE: written.to_json()})
-        release_step("staged")
-        move_durably(complete, folder.release(number))
-        release_step("moved")
-        leads_to = number if current else pointer.current
-        pointer = replace(pointer, current=leads_to, last=number, generation=pointer.generation + 1)
-        write_current(folder, pointer)
-        release_step("pointer moved")
-        retire_releases(folder, pointer)
-        release_step("retired")
+    written = replace(release, number=number, files={name: release_file_of(content) for name, content in files.items()})
+    complete = stage_files(folder, {**files, RELEASE_FILE: written.to_json()})
+    release_step("staged")
+    move_durably(complete, folder.release(number))
+    release_step("moved")
     return written
-
-
-def move_pointer(
-    folder: ReleaseFolder, number: int, *, leave: bool = False, seen: ReleasePointer | None = None
-) -> ReleasePointer:
-    """Make an existing release current; the caller has verified its files.
-
-    Args:
-        leave: Mark the release that was current, and those after `number`, as bad.
-        seen: The pointer that the decision was based on.
-
-    Raises:
-        NotFoundError: There is no such release here.
-        ConflictError: Another process is writing one, or has made another one current since `seen`; or, without
-            `leave`, `number` was rolled back meanwhile.
-    """
-    with lock_releases(folder, action="rollback"):
-        pointer = read_current(folder)
-        if seen is not None and pointer.current != seen.current:
-            raise ConflictError(
-                f"Release {pointer.current} of {folder.name} has become current meanwhile; nothing was changed.",
-                remedy="Run it again where that one is to go, too.",
-            )
-        if not folder.release(number).is_dir():
-            raise NotFoundError(f"There is no release {number} of {folder.name}.")
-        if not leave:
-            check_not_bad(folder, pointer, number)
-        left = {each for each in folder.numbers() if each > number or each == pointer.current} if leave else set()
-        bad = tuple(sorted({*pointer.bad, *left} - {number}))
-        moved = replace(pointer, current=number, bad=bad, generation=pointer.generation + 1)
-        write_current(folder, moved)
-        release_step("pointer moved")
-    return moved
-
-
-def check_not_bad(folder: ReleaseFolder, pointer: ReleasePointer, number: int) -> None:
-    """Raise `ConflictError` if a release that is about to become current has been marked as bad."""
-    if number in pointer.bad:
-        raise ConflictError(
-            f"Release {number} of {folder.name} was rolled back, or returned, meanwhile; nothing was changed.",
-            remedy=f"`forecache release {folder.name} --again` releases it all the same.",
-        )
 
 
 @contextmanager
@@ -157,7 +100,7 @@ def retire_releases(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
         rollout = running_rollout(read_rollout(folder), pointer)
     except DamagedError:
         return  # the release being rolled out is unknown, so keep all; the pointer has moved already
-    for number in folder.numbers()[:-_KEEP]:
+    for number in folder.numbers()[:-KEEP]:
         if number not in (pointer.current, rollout and rollout.release):
             gone = folder.staging / f"retired-{number}"
             os.rename(folder.release(number), gone)  # so that no release is ever partly removed

@@ -1,9 +1,8 @@
-"""The state of a rollout, beside the pointer of the releases: written by the controller, followed by readers.
+"""The state of a rollout: a part of the state in the lake, with a copy beside the pointer, which readers follow.
 
 <store>/.realtime/<name>/
-    ROLLOUT          the state of the newest rollout, replaced atomically
-    ROLLOUT.seen     what the controller has counted in the running step; counted again if it is missing
-    ROLLOUT.told     the generation that was sent to the lake and the remote; sent again if it is missing
+    ROLLOUT          the copy of the newest rollout's state, replaced atomically
+    ROLLOUT.seen     what the controller has counted here in the running step; counted again if it is missing
 """
 
 from collections.abc import Mapping
@@ -13,13 +12,12 @@ from typing import Any, Literal
 
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.files import write_durably
-from forecache.base.steps import rollout_step
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
 from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 Stage = Literal["aa", "shadow", "canary", "done", "returned"]
 STAGES: tuple[Stage, ...] = ("aa", "shadow", "canary", "done", "returned")
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class RolloutState:
         slow_us: Time from which a request counts as slow; 0 before the A/A step.
         edges: Deciles of the scores of the current release, nine numbers; empty before the A/A step.
         steps: All steps up to the running one, which is the last.
-        home: Identity of the installation that controls it; replicas have the states of others.
+        history: As in the pointer.
     """
 
     name: str
@@ -103,7 +101,7 @@ class RolloutState:
     slow_us: float = 0.0
     edges: tuple[float, ...] = ()
     steps: tuple[RolloutStep, ...] = ()
-    home: str = ""
+    history: str = ""
     format: int = FORMAT
 
     @property
@@ -150,19 +148,9 @@ def running_rollout(state: RolloutState | None, pointer: ReleasePointer) -> Roll
     return state
 
 
-def is_reconciled(state: RolloutState, pointer: ReleasePointer) -> bool:
-    """Return True if state and pointer agree; False after a kill between writing the two, which leaves work to do."""
-    if not state.is_over:
-        return running_rollout(state, pointer) is not None
-    return state.stage == "done" or not state.is_bad or state.release in (pointer.current, *pointer.bad)
-
-
-def write_rollout(folder: ReleaseFolder, state: RolloutState) -> RolloutState:
-    """Write the state with the next generation; the caller holds the lock of the releases."""
-    state = replace(state, generation=state.generation + 1)
+def write_rollout(folder: ReleaseFolder, state: RolloutState) -> None:
+    """Replace the copy here; the caller holds the lock of the releases."""
     write_durably(rollout_file(folder), rollout_to_json(state))
-    rollout_step("state written")
-    return state
 
 
 def rollout_to_json(state: RolloutState) -> bytes:
@@ -170,8 +158,12 @@ def rollout_to_json(state: RolloutState) -> bytes:
 
 
 def rollout_from_json(content: bytes, *, what: str) -> RolloutState:
-    """Decode a state; raises what `unsealed` raises, and `DamagedError` for another format."""
-    data = load_with_checksum(content, what=what)
+    """Decode a state; raises `DamagedError` if it is damaged or has another format."""
+    return rollout_from_dict(load_with_checksum(content, what=what), what=what)
+
+
+def rollout_from_dict(data: Mapping[str, Any], *, what: str) -> RolloutState:
+    """Make a state of what `dataclasses.asdict` returned; raises `DamagedError` for another format."""
     if data.get("format") != FORMAT:
         raise DamagedError(
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
@@ -186,6 +178,13 @@ def rollout_from_json(content: bytes, *, what: str) -> RolloutState:
         for each in data["steps"]
     )  # fmt: skip
     return RolloutState(**{**data, "steps": steps, "edges": tuple(data["edges"])})
+
+
+def replicated_fields(state: RolloutState | None) -> tuple[object, ...] | None:
+    """Return the fields that readers act on; the others are figures."""
+    if state is None:
+        return None
+    return (state.release, state.started_at, state.stage, state.share, state.paused, state.is_bad)
 
 
 def describe_rollout(folder: ReleaseFolder) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Two homes over one lake, one of which rolls a release of the model `payments` out."""
+"""Two installations over one lake, one of which rolls a release of the model `payments` out."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,5 +45,5 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def claim_file(settings: Settings) -> Path:
-    return Path(settings.lake_uri) / ".realtime/payments/CLAIM"
+def state_file(settings: Settings) -> Path:
+    return Path(settings.lake_uri) / ".realtime/payments/STATE"
