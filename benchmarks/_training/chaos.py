@@ -22,7 +22,7 @@ KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
 _EARLY_SHARE, _EARLY_S = 0.15, 3.0
 _MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
-_LAYOUT = struct.Struct("<qd")  # of forecache.plugins.torch.worker.reporting.events, which would load torch
+_LAYOUT = struct.Struct("<qd")  # of forecache.models.training.run_reports, which would load torch
 
 
 @dataclass(frozen=True)

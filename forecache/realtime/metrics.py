@@ -106,7 +106,7 @@ class RealtimeMetrics:
     """The blocks in one worker's slot.
 
     Attributes:
-        drift: The rest of the memory, for `forecache.plugins.drift.live.cells`.
+        drift: The rest of the memory, for `forecache.realtime.drift.cells`.
     """
 
     def __init__(self, memory: memoryview) -> None:

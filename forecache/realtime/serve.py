@@ -8,15 +8,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from forecache.plugins.status.reader.attention import Attention
 from forecache.realtime.http.protocol_errors import NotReadyHandlers
 from forecache.realtime.release.released_models import list_released_models
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
+from forecache.serve.reader.status.attention import Attention
 from forecache.serve.reader.versions.watcher import RunOnLoop
 
 if TYPE_CHECKING:
-    from forecache.plugins.status.reader.history import History, ModelCounts
     from forecache.realtime.served_models import ServedModels
+    from forecache.serve.reader.status.history import History, ModelCounts
 
 logger = logging.getLogger("forecache.realtime")
 

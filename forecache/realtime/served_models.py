@@ -13,11 +13,11 @@ from time import monotonic, perf_counter
 from typing import NamedTuple
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
-from forecache.plugins.drift.live.watch import open_watch
 from forecache.realtime.answer.calibrate import warm_and_measure_s
 from forecache.realtime.answer.cpu_guard import CpuGuard
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.answer.model_path import ModelPath
+from forecache.realtime.drift.watch import open_watch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from forecache.plugins.drift.live.watch import DriftWatch
 from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
 from forecache.realtime.answer.model_path import ModelPath
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.request_answer import RequestAnswer
 from forecache.realtime.deadline.deadline import CostEstimate
+from forecache.realtime.drift.watch import DriftWatch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.metrics import ModelCells

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from forecache.plugins.status.reader.history import STEP_S
 from forecache.serve.reader.processes.worker_metrics import BUCKETS
+from forecache.serve.reader.status.history import STEP_S
 
 
 def in_bucket(bucket: int, number: int) -> list[int]:

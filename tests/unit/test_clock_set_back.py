@@ -17,7 +17,6 @@ from release_support import make_release
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.ladder import Default, LastNight, Stored
 from forecache.kit.http.connections import heads
-from forecache.plugins.status.reader.history import HISTORY_BYTES, History, ReaderTraffic
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
 from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable
 from forecache.realtime.release.folder import open_releases, read_release
@@ -27,6 +26,7 @@ from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.processes import shared_memory, worker_metrics
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.status.history import HISTORY_BYTES, History, ReaderTraffic
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store
 from forecache.serve.store.manifest import StalePolicy

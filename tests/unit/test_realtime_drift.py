@@ -12,11 +12,11 @@ from monitoring_services import program
 
 from forecache.base.statistics import bin_counts, equal_mass_edges
 from forecache.kit.metrics.page import MetricsPage
-from forecache.plugins.drift.live import watch as watch_module
-from forecache.plugins.drift.live.cells import DriftCells
-from forecache.plugins.drift.live.reference import ABOVE, BELOW, NULL, SCORE, ColumnBins, DriftReference
-from forecache.plugins.drift.live.watch import REQUESTS, ROWS, DriftWatch, num_counts, open_watch
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
+from forecache.realtime.drift import watch as watch_module
+from forecache.realtime.drift.cells import DriftCells
+from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, SCORE, ColumnBins, DriftReference
+from forecache.realtime.drift.watch import REQUESTS, ROWS, DriftWatch, num_counts, open_watch
 from forecache.realtime.http.drift_metrics import LEAST_REQUESTS, live_drift
 from forecache.realtime.http.prometheus import add_drift
 

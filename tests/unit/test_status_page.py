@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 from status_documents import document, in_bucket, model_row, stream_row, version_row
 
-from forecache.plugins.status.reader import format_text as words
-from forecache.plugins.status.reader.attention import Attention, reader_problems, sort_by_severity, version_problems
-from forecache.plugins.status.reader.history import (
+from forecache.plugins.status.page.charts import histogram, round_up, time_chart
+from forecache.plugins.status.page.markup import Markup, mark_code, tag
+from forecache.plugins.status.page.render import HEADERS, render_page
+from forecache.plugins.status.page.traffic import _thin_out
+from forecache.realtime.rollout.rollout_state import STAGES
+from forecache.serve.reader.processes.worker_metrics import BUCKETS
+from forecache.serve.reader.status import format_text as words
+from forecache.serve.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.serve.reader.status.history import (
     HISTORY_BYTES,
     LENGTH,
     STEP_S,
@@ -21,13 +27,7 @@ from forecache.plugins.status.reader.history import (
     ReaderTraffic,
     quantile_us,
 )
-from forecache.plugins.status.reader.page.charts import histogram, round_up, time_chart
-from forecache.plugins.status.reader.page.markup import Markup, mark_code, tag
-from forecache.plugins.status.reader.page.render import HEADERS, render_page
-from forecache.plugins.status.reader.page.traffic import _thin_out
-from forecache.plugins.status.reader.ring import Ring
-from forecache.realtime.rollout.rollout_state import STAGES
-from forecache.serve.reader.processes.worker_metrics import BUCKETS
+from forecache.serve.reader.status.ring import Ring
 
 EVIL = '<script>alert("1")</script>&\'`'
 

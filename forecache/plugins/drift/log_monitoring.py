@@ -28,9 +28,9 @@ from forecache.plugins.drift.expected_performance import (
     evaluation_of,
 )
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
-from forecache.plugins.drift.live.reference import NULL, SCORE, DriftReference
 from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
 from forecache.realtime.answer.request_answer import MODEL
+from forecache.realtime.drift.reference import NULL, SCORE, DriftReference
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.files import write_durably
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STATUS_PART, STATUS_VIEWS
-from forecache.plugins.status.reader.attention import Attention
 from forecache.serve.reader.http.extension import Extension
+from forecache.serve.reader.status.attention import Attention
 
 if TYPE_CHECKING:
-    from forecache.plugins.status.reader.history import History
     from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
+    from forecache.serve.reader.status.history import History
     from forecache.serve.reader.versions.watcher import RunOnLoop
 
 logger = logging.getLogger("forecache.reader")

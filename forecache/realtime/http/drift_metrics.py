@@ -9,9 +9,9 @@ import numpy as np
 
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, distance
-from forecache.plugins.drift.live.cells import Cells, DriftCells
-from forecache.plugins.drift.live.reference import ABOVE, BELOW, NULL, DriftReference
-from forecache.plugins.drift.live.watch import REQUESTS, ROWS, num_counts
+from forecache.realtime.drift.cells import Cells, DriftCells
+from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, DriftReference
+from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
 from forecache.realtime.metrics import RealtimeMetrics
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory

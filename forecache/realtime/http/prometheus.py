@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds, six_digits
-from forecache.plugins.drift.live.reference import DriftReference
-from forecache.plugins.drift.live.watch import REQUESTS, ROWS
+from forecache.realtime.drift.reference import DriftReference
+from forecache.realtime.drift.watch import REQUESTS, ROWS
 from forecache.realtime.http.drift_metrics import ModelDrift, live_drift
 from forecache.realtime.http.log_metrics import has_logged, lost_by_reason, read_spool_states
 from forecache.realtime.metrics import (

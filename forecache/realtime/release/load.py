@@ -19,7 +19,7 @@ from forecache.models.inference.environment import differing_versions
 from forecache.models.inference.kernel import new_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.runtimes.runtime import FUNCTION, Kernel
-from forecache.plugins.drift.live.reference import DriftReference
+from forecache.realtime.drift.reference import DriftReference
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, previous_numbers, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
 from forecache.realtime.release.inference_imports import hide_training_libraries

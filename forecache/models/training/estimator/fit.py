@@ -37,8 +37,8 @@ from forecache.models.training.estimator.libraries import (
 from forecache.models.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.models.training.estimator.quantiles import combine_estimators, predict_all
 from forecache.models.training.estimator.saving import refuse_unsaveable, save
+from forecache.models.training.run_reports import Events, Heartbeat
 from forecache.models.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
-from forecache.plugins.torch.worker.reporting.events import Events, Heartbeat
 
 
 def describe_estimator(estimator: Any, fitted: FittedEstimator) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
+from forecache.models.training.run_reports import Events, Heartbeat, report_nothing
 from forecache.models.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
 from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
 from forecache.plugins.torch.worker.distributed.group import WorkerGroup
@@ -38,7 +39,6 @@ from forecache.plugins.torch.worker.model.model import (
 from forecache.plugins.torch.worker.model.objective import Objective
 from forecache.plugins.torch.worker.reading.order import EpochOrder
 from forecache.plugins.torch.worker.reading.split import TableSplit
-from forecache.plugins.torch.worker.reporting.events import Events, Heartbeat, report_nothing
 
 _EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
 _PARITY_ROWS = 4096

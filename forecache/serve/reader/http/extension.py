@@ -15,8 +15,8 @@ from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.watcher import RunOnLoop
 
 if TYPE_CHECKING:
-    from forecache.plugins.status.reader.attention import Attention
-    from forecache.plugins.status.reader.history import History, ModelCounts
+    from forecache.serve.reader.status.attention import Attention
+    from forecache.serve.reader.status.history import History, ModelCounts
 
 Handler = Callable[[HttpCall], Awaitable[None] | None]
 """Answers a request at once, or returns an awaitable that does."""

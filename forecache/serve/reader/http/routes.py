@@ -10,8 +10,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.kit.metrics.page import CONTENT_TYPE
 from forecache.plugins.protocols import feast
-from forecache.plugins.status.reader.collect import Collector, Recorder
-from forecache.plugins.status.reader.pages import StatusPages
+from forecache.plugins.status.pages import StatusPages
 from forecache.serve.reader.http import openapi
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import Extension
@@ -21,6 +20,7 @@ from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, ParsedReques
 from forecache.serve.reader.processes.prometheus import render
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import MISSES, ROUTE, WorkerMetrics
+from forecache.serve.reader.status.collect import Collector, Recorder
 from forecache.serve.reader.tokens import METRICS
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.catalog import Catalog

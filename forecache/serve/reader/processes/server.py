@@ -21,13 +21,13 @@ from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
 from forecache.kit.http.connections.connections import Connections
 from forecache.kit.process.wakes import READER_WORKERS
-from forecache.plugins.status.reader.history import HISTORY_BYTES
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.http.extension import MakeExtension
 from forecache.serve.reader.processes.listeners import listen
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import SLOT_BYTES
+from forecache.serve.reader.status.history import HISTORY_BYTES
 
 logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0

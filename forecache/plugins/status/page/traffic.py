@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forecache.plugins.status.reader import format_text as words
-from forecache.plugins.status.reader.history import LENGTH, STEP_S
-from forecache.plugins.status.reader.page import charts
-from forecache.plugins.status.reader.page.markup import Content, Markup, section, tag
+from forecache.plugins.status.page import charts
+from forecache.plugins.status.page.markup import Content, Markup, section, tag
+from forecache.serve.reader.status import format_text as words
+from forecache.serve.reader.status.history import LENGTH, STEP_S
 
 _MOST_S, _LEAST_S = LENGTH * STEP_S, 60
 _POINTS = 150

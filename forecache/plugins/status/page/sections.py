@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forecache.plugins.status.reader import format_text as words
-from forecache.plugins.status.reader.page.markup import (
+from forecache.plugins.status.page.markup import (
     Content,
     Markup,
     TableColumn,
@@ -14,6 +13,7 @@ from forecache.plugins.status.reader.page.markup import (
     table,
     tag,
 )
+from forecache.serve.reader.status import format_text as words
 
 _STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
            "damaged": "critical", "unreadable": "critical"}  # fmt: skip

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import floor, log10
 
 from forecache.kit.metrics.page import merge_first_buckets
-from forecache.plugins.status.reader.format_text import microseconds
-from forecache.plugins.status.reader.page.markup import Markup, tag
+from forecache.plugins.status.page.markup import Markup, tag
+from forecache.serve.reader.status.format_text import microseconds
 
 WIDTH, HEIGHT = 600, 120
 _ROUND = (1, 2, 5, 10)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import orjson
 
-from forecache.plugins.status.reader.collect import Collector
-from forecache.plugins.status.reader.page.render import HEADERS, render_page
+from forecache.plugins.status.page.render import HEADERS, render_page
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.replies import NO_STORE, ParsedRequest, Reply
+from forecache.serve.reader.status.collect import Collector
 from forecache.serve.reader.tokens import METRICS
 from forecache.serve.reader.versions.watcher import RunOnLoop
 

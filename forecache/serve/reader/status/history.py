@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from forecache.plugins.status.reader.ring import Ring
 from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
 from forecache.serve.reader.processes.worker_metrics import BUCKETS, WorkerMetrics
+from forecache.serve.reader.status.ring import Ring
 
 
 def quantile_us(counts: Sequence[int], share: float) -> float | None:

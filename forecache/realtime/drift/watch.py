@@ -6,9 +6,9 @@ from time import monotonic, perf_counter_ns
 
 import numpy as np
 
-from forecache.plugins.drift.live.cells import DriftBlock, DriftCells
-from forecache.plugins.drift.live.reference import DriftReference
 from forecache.realtime.answer.request_answer import MODEL, RequestAnswer
+from forecache.realtime.drift.cells import DriftBlock, DriftCells
+from forecache.realtime.drift.reference import DriftReference
 
 logger = logging.getLogger("forecache.realtime")
 COST_SHARE = 0.01
@@ -44,7 +44,7 @@ class DriftWatch:
     The sampled share follows from the measured times of counting and of answering.
 
     Args:
-        window_s: Length of the window; see `forecache.plugins.drift.live.cells`.
+        window_s: Length of the window; see `forecache.realtime.drift.cells`.
         cost_share: Share of the answers' time that counting may take.
     """
 

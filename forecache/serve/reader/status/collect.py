@@ -9,9 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from forecache.plugins.status.reader.attention import Attention, reader_problems, sort_by_severity, version_problems
-from forecache.plugins.status.reader.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
-from forecache.plugins.status.reader.versions import version_rows
 from forecache.serve.reader.http.extension import Extension
 from forecache.serve.reader.http.readiness import Readiness, WorkerState
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
@@ -25,6 +22,9 @@ from forecache.serve.reader.processes.worker_metrics import (
     TOKEN_ERRORS,
     WorkerMetrics,
 )
+from forecache.serve.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.serve.reader.status.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
+from forecache.serve.reader.status.versions import version_rows
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.watcher import RunOnLoop
 

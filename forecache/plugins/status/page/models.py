@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.plugins.status.reader import format_text as words
-from forecache.plugins.status.reader.page import charts
-from forecache.plugins.status.reader.page.markup import Content, Markup, section, tag
+from forecache.plugins.status.page import charts
+from forecache.plugins.status.page.markup import Content, Markup, section, tag
+from forecache.serve.reader.status import format_text as words
 
 _PARTS = ("part1", "part2", "part3", "part4", "part5", "part6", "part7")
 _RUNGS = {"model": "part1", "dot_product": "part3", "last_night": "part4", "default": "part5", "order_given": "part6"}

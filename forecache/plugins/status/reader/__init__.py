@@ -1,1 +1,0 @@
-"""The status page of the reader at `/status`: counts of all workers, the last ten minutes, and problems."""
