@@ -6,6 +6,7 @@ Dagster's assets call the same functions, a step each, and show what they return
 from datetime import date
 
 from forecache.base.errors import CheckError, PipelinesFailedError
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Realtime, Recommender, Served
@@ -29,9 +30,7 @@ from forecache.models.training.launch import train
 from forecache.operations.publish_night import newest_publishable_night, publish_night
 from forecache.operations.release import release_model
 from forecache.operations.rollback import recover_interrupted
-from forecache.plugins.drift.distributions.drift import check_drift
-from forecache.plugins.drift.retraining import is_training_due
-from forecache.plugins.recommend.stage import recommend, refused_dates
+from forecache.operations.training_due import is_training_due
 from forecache.scoring.nightly import score_nights
 
 
@@ -70,14 +69,15 @@ def run_declaration(run: Run, declared: Nightly, night: date) -> None:
         recover_interrupted(settings, declared, progress=run.progress)
         run.run_stage(score_nights, run.session(), settings, declared, [night])
         require_success(check_predictions(run, declared, [night]))
-        check_drift(settings, declared, [night], spark=run.session(), run_id=run.run_id)
+        for check_scores in find_hooks("check_scores"):
+            check_scores(settings, declared, [night], spark=run.session(), run_id=run.run_id)
         publish_newest(run, declared)
     if isinstance(declared, Recommender):
-        lists = run.run_stage(recommend, settings, declared, [night])
+        lists = run.run_stage(load_hook("recommend", "recommend"), settings, declared, [night])
         for table in (declared, *second_tables_of(declared)):
             require_success(check_predictions(run, table, lists.nights))
             publish_newest(run, table)
-        if refusal := refused_dates(lists):
+        if refusal := load_hook("recommend", "refused_dates")(lists):
             raise CheckError(refusal, remedy="The others are written, and the newest of all dates is published.")
     if isinstance(declared, Realtime):
         run.run_stage(release_model, settings, declared)

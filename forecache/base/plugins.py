@@ -69,6 +69,12 @@ PLUGINS = {
             "monitor": ("command:monitor", "Drift, realised performance, and whether to train again."),
             "drift": ("command:drift", "Show how far an as-of date's scores have moved."),
         },
+        hooks={
+            "batch_metrics": "measurements:add_metrics",
+            "live_bins": "live_reference:live_bins",
+            "check_scores": "distributions.drift:check_drift",
+            "asks_for_training": "retraining:asks_for_training",
+        },
     ),
     "explain": Plugin(
         commands={
@@ -78,6 +84,9 @@ PLUGINS = {
     "lineage": Plugin(
         commands={
             "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
+        },
+        hooks={
+            "report_stream_run": "stream_runs:report_run",
         },
     ),
     "mail": Plugin(
@@ -95,9 +104,16 @@ PLUGINS = {
         commands={
             "bento": ("command:bento", "Write a BentoML service for a release of a real-time model."),
         },
+        hooks={
+            "feast": "feast:answer_request",
+            "open_inference": "open_inference.protocol:InferenceProtocol",
+            "mlflow": "mlflow:MlflowProtocol",
+        },
     ),
     "recommend": Plugin(
         hooks={
+            "recommend": "stage:recommend",
+            "refused_dates": "stage:refused_dates",
             "write_report": "evaluation.report:write_report",
         },
     ),
@@ -124,6 +140,10 @@ PLUGINS = {
     "status": Plugin(
         commands={
             "status": ("command:status", "How the reader and the project are, and what is not well."),
+        },
+        hooks={
+            "reader_sidecar": "sidecar:run_status_sidecar",
+            "status_pages": "pages:StatusPages",
         },
     ),
     "torch": Plugin(),

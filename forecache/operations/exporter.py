@@ -13,11 +13,11 @@ from datetime import date, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from forecache.base.errors import ForecacheError
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage, six_digits
+from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage
 from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.models.registry.promotions import Promotion, all_promotions
-from forecache.plugins.drift.measurements import Measurement, all_measurements
 from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
 from forecache.stream.status.stream_metrics import add_streams
@@ -31,7 +31,8 @@ def batch_page(settings: Settings) -> str:
     _add_stages(page, ledger_records(settings))
     _add_stores(page, _current_manifests(settings))
     _add_gate(page, all_promotions(settings))
-    _add_monitoring(page, all_measurements(settings))
+    for add_metrics in find_hooks("batch_metrics"):
+        add_metrics(settings, page)
     add_streams(page, settings)
     page.add_values([("forecache_batch_exported_timestamp_seconds", round(time.time()))])
     return page.text()
@@ -49,7 +50,7 @@ def _add_stages(page: MetricsPage, rows: list[StageRecord]) -> None:
             "forecache_batch_last_success_timestamp_seconds": lambda some: _unix_seconds(some[-1].recorded_at),
             "forecache_batch_last_duration_seconds": lambda some: round(some[-1].seconds, 3),
             "forecache_batch_last_rows": lambda some: some[-1].rows,
-            "forecache_batch_newest_as_of_timestamp_seconds": lambda some: _end_of_date(
+            "forecache_batch_newest_as_of_timestamp_seconds": lambda some: end_of_date(
                 max((row.night for row in some if row.night), default=None)
             ),
         },
@@ -100,34 +101,11 @@ def _add_gate(page: MetricsPage, rows: list[Promotion]) -> None:
     page.add("forecache_gate_decisions_total", sorted(decisions.items()))
 
 
-def _add_monitoring(page: MetricsPage, rows: list[Measurement]) -> None:
-    """Add the figures of the newest as-of date of each pipeline and kind."""
-    newest: dict[Of, date] = {}
-    for row in rows:
-        about = (row.pipeline, row.kind)
-        newest[about] = max(row.night, newest.get(about, row.night))
-    shown = {
-        (row.pipeline, row.kind, row.name, row.reference): row
-        for row in rows
-        if row.night == newest[row.pipeline, row.kind]
-    }
-    page.add("forecache_monitoring_effect", ((about, six_digits(row.effect)) for about, row in shown.items()))
-    page.add_each(
-        {about[:3]: row for about, row in shown.items() if row.kind in ("estimate", "performance")}.items(),
-        {
-            "forecache_monitoring_value": lambda row: six_digits(row.value),
-            "forecache_monitoring_effect_low": lambda row: six_digits(row.effect_low),
-            "forecache_monitoring_effect_high": lambda row: six_digits(row.effect_high),
-        },
-    )
-    page.add_each(newest.items(), {"forecache_monitoring_as_of_timestamp_seconds": _end_of_date})
-
-
 def _unix_seconds(at: datetime | None) -> float:
     return float("nan") if at is None else round(at.timestamp())
 
 
-def _end_of_date(night: date | None) -> float | None:
+def end_of_date(night: date | None) -> float | None:
     """Unix time of the midnight (UTC) that ends a date."""
     if night is None:
         return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from forecache.base.code_version import code_version
 from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.plugins import find_hooks
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare.code.fingerprint import fingerprint
@@ -18,7 +19,6 @@ from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
-from forecache.plugins.drift.live_reference import live_bins
 from forecache.plugins.rollouts import start_rollout as rollouts
 from forecache.plugins.rollouts.notify import distribute_state
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases
@@ -145,7 +145,7 @@ def _write_release(
     draft = _draft_release(realtime, released, inputs, code_version(settings))
     progress(f"proving a release of {realtime.name}", 0.5)
     prove_release(draft, realtime.transform, model=plan.payload, code=code, warmup=requests)
-    bins = live_bins(settings, realtime, model)
+    bins = next((live_bins(settings, realtime, model) for live_bins in find_hooks("live_bins")), None)
     with lock_releases(folder, action="release"):
         return write_next_release(
             settings, folder, draft, model=plan.payload, code=code, warmup=requests, bins=bins

@@ -21,8 +21,8 @@ from waiting import wait_for
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import LiveRows, Table, ToTopic
+from forecache.plugins.lineage.stream_runs import report_run
 from forecache.stream.arrow.engine import ArrowEngine
-from forecache.stream.engine.lineage import report_run
 
 STREAM = a_stream("card-payments", to=(Table(), LiveRows(), ToTopic("answers")))
 ENDS = ("COMPLETE", "FAIL", "ABORT")
@@ -165,7 +165,7 @@ _STREAMING = """
 import sys, time
 from stream_sample import a_stream
 from forecache.base.settings import load_settings
-from forecache.stream.engine.lineage import report_run
+from forecache.plugins.lineage.stream_runs import report_run
 from forecache.base.stream_state import StreamState
 
 settings = load_settings(home=sys.argv[1], openlineage_file=sys.argv[2])

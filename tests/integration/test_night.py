@@ -14,7 +14,7 @@ from forecache.base.errors import CheckError, PipelinesFailedError
 from forecache.base.results import StageResult
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.night import run_night
-from forecache.plugins.drift.retraining import is_training_due, last_training
+from forecache.operations.training_due import is_training_due, last_training
 from forecache.realtime.release.folder import open_releases, read_current
 from forecache.serve.store import open_store
 

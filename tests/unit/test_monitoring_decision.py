@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecache.declare import Retraining
+from forecache.operations.training_due import LastTraining
 from forecache.plugins.drift.measurements import Kind, Measurement, latest_figures
-from forecache.plugins.drift.retraining import LastTraining, RetrainingDecision, decide, find_causes
+from forecache.plugins.drift.retraining import RetrainingDecision, decide, find_causes
 
 START = date(2026, 1, 1)
 NOW = datetime(2026, 2, 1, tzinfo=timezone.utc)

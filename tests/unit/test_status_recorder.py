@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from status_documents import document
 
+from forecache.plugins.status import pages
 from forecache.plugins.status.page.render import render_page
 from forecache.plugins.status.pages import StatusPages
-from forecache.plugins.status import pages
-from forecache.serve.reader.status import collect
 from forecache.serve.reader.http.replies import ParsedRequest
 from forecache.serve.reader.processes.shared_memory import _FLOCK, ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.status import collect
 from forecache.serve.reader.status.collect import Collector, Recorder
 from forecache.serve.reader.status.history import HISTORY_BYTES, STEP_S, History, ModelCounts
 

@@ -24,7 +24,7 @@ RULED = {
     "realtime/log/writer.py:LogWriter._run": "LOG_SPOOL",
     "realtime/log/commit/committer.py:run_committer": "LOG_COMMIT",
     "stream/tail/tailer.py:run_tailer": "TAILER_POLL",
-    "stream/engine/lineage.py:_RunReporter._report_this_run": "STREAM_LINEAGE",
+    "plugins/lineage/stream_runs.py:_RunReporter._report_this_run": "STREAM_LINEAGE",
 }
 """Periodic loops whose period follows from a setting, or is stated in their own module."""
 

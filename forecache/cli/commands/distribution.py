@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from forecache.base.errors import ForecacheError, NotEverywhereError, NotFoundError, SettingsError, UnavailableError
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import check_name, known_names_remedy
 from forecache.cli.base import command, settings
@@ -140,7 +141,6 @@ def _is_unpublished(current: Settings, name: str) -> bool:
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
-    from forecache.plugins.redis.versions import open_redis_store
     from forecache.serve.store import open_store
 
     current = settings()
@@ -150,7 +150,7 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
         def load(name: str) -> dict[str, Any]:
             store = open_store(current, name)
-            return open_redis_store(current, name).load(store, verify=True, progress=progress.update)
+            return load_hook("redis", "open_store")(current, name).load(store, verify=True, progress=progress.update)
 
         published = [pipeline for pipeline in chosen if names or pipeline.publish is not None]
         in_redis = [pipeline.name for pipeline in published if pipeline.publishing.backend == "redis"]

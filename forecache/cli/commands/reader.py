@@ -1,11 +1,13 @@
 """The reader: `serve`, and its bearer tokens: `tokens`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from forecache.base.errors import SettingsError
+from forecache.base.plugins import find_hooks
 from forecache.cli.base import LazyGroup, command, settings
 from forecache.cli.output import print_json, show, show_table, wants_json
 
@@ -24,7 +26,6 @@ from forecache.cli.output import print_json, show, show_table, wants_json
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
     from forecache.operations.reader_sidecars import run_committer_sidecar, run_tailer_sidecar
-    from forecache.plugins.status.sidecar import run_status_sidecar
     from forecache.realtime.serve import make_inference_only_extension
     from forecache.serve.reader import serve as run_reader
 
@@ -32,8 +33,9 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         click.echo(f"The reader listens on {url}; Ctrl-C stops it.", err=True)
 
     current = settings()
-    with run_committer_sidecar(current), run_tailer_sidecar(current), run_status_sidecar() as project_part:
-        extensions = [make_inference_only_extension, project_part]
+    with run_committer_sidecar(current), run_tailer_sidecar(current), ExitStack() as sidecars:
+        of_plugins = [sidecars.enter_context(run()) for run in find_hooks("reader_sidecar")]
+        extensions = [make_inference_only_extension, *of_plugins]
         run_reader(current, host=host, port=port, workers=workers, on_start=say, extensions=extensions)
 
 

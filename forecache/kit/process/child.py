@@ -39,6 +39,12 @@ def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | No
         raise SystemExit("The parent process has ended.")
 
 
+def reset_sigterm() -> None:
+    """Restore SIGTERM's default action, because a parent that ignores or blocks the signal passes that on."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def end_process(process: "subprocess.Popen[bytes]", *, within_s: float) -> None:
     """Ask a child process to end by SIGTERM; if it has not in time, kill it, and the process group that it leads."""
     if process.poll() is not None:

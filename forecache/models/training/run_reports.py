@@ -5,12 +5,15 @@ The heartbeat has step and time in a memory-mapped file, which survives SIGKILL.
 
 import json
 import mmap
+import os
 import struct
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
-from forecache.models.training.spec import METRICS_FILE, TrainingSpec
+from forecache.base.errors import ForecacheError
+from forecache.models.training.spec import ERROR_FILE, METRICS_FILE, TrainingSpec
 
 
 class Events:
@@ -43,3 +46,22 @@ class Heartbeat:
 
     def beat(self, step: int) -> None:
         _LAYOUT.pack_into(self._map, 0, step, time.time())
+
+
+def write_error(spec: TrainingSpec, error: Exception) -> None:
+    """Write `error.json` for the parent, atomically; the first rank to fail wins."""
+    description = {
+        "type": type(error).__name__,
+        "message": error.message if isinstance(error, ForecacheError) else str(error),
+        "remedy": error.remedy if isinstance(error, ForecacheError) else "",
+        "traceback": traceback.format_exc(),
+        "rank": int(os.environ["RANK"]),
+    }
+    unfinished = spec.folder / f".{ERROR_FILE}.{os.getpid()}"
+    unfinished.write_text(json.dumps(description))
+    try:
+        os.link(unfinished, spec.folder / ERROR_FILE)
+    except FileExistsError:
+        pass
+    finally:
+        unfinished.unlink()

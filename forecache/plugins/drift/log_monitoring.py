@@ -1,6 +1,6 @@
 """Measures drift and expected performance of a day's requests from all of its logged answers.
 
-The bins are those in which a reader counts its sample; see `forecache.plugins.drift.live`.
+The bins are those in which a reader counts its sample; see `forecache.realtime.drift`.
 """
 
 import time

@@ -7,6 +7,8 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from forecache.base.settings import Settings
+from forecache.kit.metrics.page import MetricsPage, six_digits
+from forecache.operations.exporter import end_of_date
 
 MONITORING_TABLE = "monitoring"
 
@@ -86,3 +88,27 @@ def latest_figures(rows: Iterable[Measurement]) -> list[Measurement]:
     """Keep the last of each figure, given in the order of recording; sorted by as-of date, else in that order."""
     last = {(row.pipeline, row.night, row.kind, row.name, row.reference, row.model_version): row for row in rows}
     return sorted(last.values(), key=lambda row: row.night)
+
+
+def add_metrics(settings: Settings, page: MetricsPage) -> None:
+    """Add the figures of the newest as-of date of each pipeline and kind."""
+    rows = all_measurements(settings)
+    newest: dict[tuple[str, str], date] = {}
+    for row in rows:
+        about = (row.pipeline, row.kind)
+        newest[about] = max(row.night, newest.get(about, row.night))
+    shown = {
+        (row.pipeline, row.kind, row.name, row.reference): row
+        for row in rows
+        if row.night == newest[row.pipeline, row.kind]
+    }
+    page.add("forecache_monitoring_effect", ((about, six_digits(row.effect)) for about, row in shown.items()))
+    page.add_each(
+        {about[:3]: row for about, row in shown.items() if row.kind in ("estimate", "performance")}.items(),
+        {
+            "forecache_monitoring_value": lambda row: six_digits(row.value),
+            "forecache_monitoring_effect_low": lambda row: six_digits(row.effect_low),
+            "forecache_monitoring_effect_high": lambda row: six_digits(row.effect_high),
+        },
+    )
+    page.add_each(newest.items(), {"forecache_monitoring_as_of_timestamp_seconds": end_of_date})

@@ -6,26 +6,15 @@ from datetime import date, datetime, timedelta, timezone
 
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, Realtime, Retraining, Trainable
-from forecache.declare.schedules.cron import read_cron
-from forecache.declare.schedules.schedule import NEVER
-from forecache.lake.ledger import last_record
+from forecache.declare import Pipeline, Realtime, Retraining
 from forecache.models.registry.versions.model_versions import find_champion
-from forecache.models.training.launch import STAGE as TRAIN
+from forecache.operations.training_due import LastTraining, last_training
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
 from forecache.plugins.drift.measurements import Kind, Measurement, measurements
 
 _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
 """References by kinds of figures that may cause a training: realised performance may, an estimate may not."""
-
-
-@dataclass(frozen=True)
-class LastTraining:
-    """As-of date and end of the last training."""
-
-    night: date
-    ended_at: datetime
 
 
 @dataclass(frozen=True)
@@ -177,28 +166,8 @@ def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime
     )
 
 
-def last_training(settings: Settings, pipeline: Trainable) -> LastTraining | None:
-    """Read the last training from the stage ledger; None if there was none."""
-    row = last_record(settings, TRAIN, pipeline.name)
-    if row is None:
-        return None
-    assert row.recorded_at is not None
-    return LastTraining(date.fromisoformat(row.details["night"]), row.recorded_at)
-
-
-def is_training_due(settings: Settings, pipeline: Pipeline | Realtime, *, now: datetime | None = None) -> bool:
-    """True without a champion, past a training time of the schedule, or if figures about the champion ask for it.
-
-    Args:
-        now: With a time zone; default: the clock.
-    """
-    now, last, schedule = now or datetime.now(timezone.utc), last_training(settings, pipeline), pipeline.schedule
-    if last is None or find_champion(settings, pipeline) is None:
-        return True
-    if schedule.training != NEVER:
-        times = read_cron("`Schedule`", "training", schedule.training)
-        if last.ended_at < next(times.run_moments(schedule.zone, now, backwards=True)):
-            return True
+def asks_for_training(settings: Settings, pipeline: Pipeline | Realtime, *, now: datetime) -> bool:
+    """True if figures about the champion are beyond the limits that the pipeline declares."""
     if isinstance(pipeline, Realtime) or pipeline.retraining is None:
         return False
     return retraining_decision(settings, pipeline, now=now).retrain

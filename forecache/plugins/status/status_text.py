@@ -4,11 +4,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from forecache.cli.text_table import WIDTH, Line, format_table, streams_table, wrap
 from forecache.serve.reader.status import format_text as words
-
-WIDTH = 80
-_GAP = 2
-Line = str
 
 
 def format_status(status: Mapping[str, Any]) -> str:
@@ -17,7 +14,7 @@ def format_status(status: Mapping[str, Any]) -> str:
     if status["reader"] is not None:
         lines += ["", *_reader_lines(status["url"], status["reader"])]
     elif status["why_no_reader"]:
-        lines += ["", *_wrap(status["why_no_reader"])]
+        lines += ["", *wrap(status["why_no_reader"])]
     if status["project"] is not None:
         lines += ["", *_project_lines(status["project"], with_versions=status["reader"] is None)]
     return "\n".join(lines).strip("\n")
@@ -44,7 +41,7 @@ def _reader_lines(url: str, document: Mapping[str, Any]) -> Iterator[Line]:
     failed = words.count(traffic["server_errors"]) if traffic["server_errors"] else "none"
     p50, p99 = words.microseconds(traffic["p50_us"]), words.microseconds(traffic["p99_us"])
     asked = f"{words.rate(traffic['per_s'])} requests/s"
-    yield from _wrap(f"{asked}; in the last {window}: p50 {p50}, p99 {p99}, {failed} failed")
+    yield from wrap(f"{asked}; in the last {window}: p50 {p50}, p99 {p99}, {failed} failed")
     if document["versions"]:
         yield ""
         yield from format_table(
@@ -81,10 +78,10 @@ def _model_details(row: Mapping[str, Any]) -> Iterator[Line]:
     if total:
         shares = ", ".join(f"{words.reason(name)} {words.percent(n / total)}" for name, n in row["rungs"].items())
         why = ", ".join(f"{words.reason(name)} {words.count(n)}" for name, n in row["why"].items())
-        yield from _wrap(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
-    yield from _wrap(f"{row['name']}: drift: {words.drift(row['drift'])}")
+        yield from wrap(f"{row['name']}: scores from {shares}{f'; without the model: {why}' if why else ''}")
+    yield from wrap(f"{row['name']}: drift: {words.drift(row['drift'])}")
     if row["rollout"] is not None:
-        yield from _wrap(f"{row['name']}: {words.rollout(row['rollout'])}")
+        yield from wrap(f"{row['name']}: {words.rollout(row['rollout'])}")
 
 
 def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterator[Line]:
@@ -98,7 +95,7 @@ def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterat
         ]  # fmt: skip
         yield from format_table(("as of", "of", "rows", "took", "ended", "done"), rows, right=(2, 3, 4))
     else:
-        yield from _wrap(nights["why"].replace("`", ""))
+        yield from wrap(nights["why"].replace("`", ""))
     if project["streams"]:
         yield from ("", "STREAMS", *streams_table(project["streams"]))
     if with_versions and project["versions"]:
@@ -124,46 +121,11 @@ def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterat
         yield from format_table(("model", "release", "model version", "made"), releases, right=(1,))
 
 
-def streams_table(streams: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
-    """A line for each stream, and one for each live layer below; `streams` has documents of `described`."""
-    rows = [
-        (row["name"], row["state"], words.count(row["lag_events"]), f"{words.rate(row['rows_per_s'])} /s",
-         words.delays(row), words.ago(row["committed_s_ago"]), words.count(row["bad"]))
-        for row in streams
-    ]  # fmt: skip
-    yield from format_table(
-        ("stream", "state", "waiting", "rows", "delay p50, p99", "committed", "bad"), rows, right=(2, 3, 6)
-    )
-    for row in streams:
-        for each in row["layers"]:
-            yield from _wrap(
-                f"{row['name']}: live layer {each['store']}: {words.live_layer(each, row['committed_version'])}"
-            )
-
-
 def _stale_without_alert(versions: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     """The reason why versions may be stale although "All is well." is shown."""
     ended = ", ".join(row["name"] for row in versions if row["no_alert"] == "ended")
     undeclared = ", ".join(row["name"] for row in versions if row["no_alert"] == "undeclared")
     if ended:
-        yield from _wrap(f"Stale, but nothing is wrong: these have the last data of their sources: {ended}.")
+        yield from wrap(f"Stale, but nothing is wrong: these have the last data of their sources: {ended}.")
     if undeclared:
-        yield from _wrap(f"Stale, but no alert: no module of the project that can be loaded declares {undeclared}.")
-
-
-def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[Line]:
-    """Rows in columns of the needed width; if a line does not fit, the widest columns are cut."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    while sum(widths) + _GAP * (len(widths) - 1) > WIDTH:
-        widths[widths.index(max(widths))] -= 1
-    for row in (titles, *rows):
-        cells = [cell if len(cell) <= wide else f"{cell[: wide - 1]}…" for cell, wide in zip(row, widths, strict=True)]
-        padded = [
-            cell.rjust(wide) if place in right else cell.ljust(wide)
-            for place, (cell, wide) in enumerate(zip(cells, widths, strict=True))
-        ]
-        yield (" " * _GAP).join(padded).rstrip()
-
-
-def _wrap(text: str) -> list[Line]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        yield from wrap(f"Stale, but no alert: no module of the project that can be loaded declares {undeclared}.")

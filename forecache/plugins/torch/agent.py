@@ -20,13 +20,7 @@ from itertools import pairwise
 from multiprocessing import forkserver, resource_tracker, util
 from typing import Any
 
-from forecache.kit.process.child import end_with_parent
-
-
-def reset_sigterm() -> None:
-    """Restore SIGTERM's default action, because a parent that ignores or blocks the signal passes that on."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+from forecache.kit.process.child import end_with_parent, reset_sigterm
 
 
 def start_server() -> None:

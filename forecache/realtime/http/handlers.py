@@ -7,12 +7,11 @@ from typing import Any
 
 import orjson
 
+from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request import RequestField
 from forecache.kit.http import problems
 from forecache.kit.http.connections.call import HttpCall
 from forecache.kit.http.problems import Problem
-from forecache.plugins.protocols.mlflow import MlflowProtocol
-from forecache.plugins.protocols.open_inference.protocol import InferenceProtocol
 from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.in_loop import InLoopPath
@@ -93,15 +92,14 @@ class RealtimeHandlers:
         engine, queue = AnswerEngine(context.catalog.answers), RequestQueue(loop)
         models.shadow_of = lambda candidate: ShadowScorer(candidate, engine, queue)
         self._handler = RequestHandler(context, engine, queue)
-        self._inference = InferenceProtocol(self._handler, models)
-        self._mlflow = MlflowProtocol(self._handler, models)
+        self._others = [
+            make(self._handler, models) for name in ("open_inference", "mlflow") for make in find_hooks(name)
+        ]
 
     def find(self, method: str, path: str) -> Handler | None:
         """Return the handler of a request; None if it is not to a real-time model."""
         if path[:4] != _PATH:
-            if path[:4] == "/v2/" or path == "/v2":
-                return self._inference.find(path)
-            return self._mlflow.find(path)
+            return next((found for each in self._others if (found := each.find(path)) is not None), None)
         name = path[4:]
         served = self._models.served.get(name)
         if served is not None and method == "POST":

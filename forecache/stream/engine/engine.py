@@ -13,14 +13,13 @@ from typing import Any, ClassVar
 
 from forecache.base.errors import ConflictError
 from forecache.base.files import lock
-from forecache.base.plugins import load_hook
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.settings import Settings
 from forecache.base.stream_state import LOCK, stream_folder
 from forecache.declare import Stream
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STREAM_MODELS
 from forecache.stream.engine.figures import StreamFigures
-from forecache.stream.engine.lineage import report_run
 from forecache.stream.live_layers import write_layers
 from forecache.stream.step.answerer import Answerer
 
@@ -110,7 +109,8 @@ class StreamEngine(ABC):
         # The end of the run is reported last, after the stream's lock was released.
         with ExitStack() as telling, ExitStack() as held:
             held.enter_context(lock_stream(self._settings, self._stream.name))
-            telling.enter_context(report_run(self._settings, self._stream, self.figures.state))
+            for report_run in find_hooks("report_stream_run"):
+                telling.enter_context(report_run(self._settings, self._stream, self.figures.state))
             try:
                 write_layers(self._settings, self._stream)
                 self._run(held)

@@ -6,10 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from forecache.kit.process.child import end_with_parent
+from forecache.kit.process.child import end_with_parent, reset_sigterm
+from forecache.models.training.run_reports import write_error
 from forecache.models.training.spec import RESULT_FILE, load_spec
-from forecache.plugins.torch.agent import reset_sigterm
-from forecache.plugins.torch.worker.entry import write_error
 
 
 def main() -> int:

@@ -52,8 +52,10 @@ class InferenceProtocol:
     def __init__(self, handler: RequestHandler, models: ServedModels) -> None:
         self._handler, self._context, self._models = handler, handler.context, models
 
-    def find(self, path: str) -> Handler:
-        """Return the handler of a path that begins with `/v2`."""
+    def find(self, path: str) -> Handler | None:
+        """Return the handler of a path that begins with `/v2`; None of another."""
+        if path[:4] != "/v2/" and path != "/v2":
+            return None
         match path.strip("/").split("/")[1:]:
             case ["models", name, "infer"]:
                 return partial(self._infer, name, "")

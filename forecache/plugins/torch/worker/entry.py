@@ -1,13 +1,10 @@
 """Entry point of each training worker, which torchrun's agent calls in a process of its own."""
 
-import json
-import os
-import traceback
 from pathlib import Path
 
-from forecache.base.errors import ForecacheError
 from forecache.kit.process.child import end_with_parent
-from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec, load_spec
+from forecache.models.training.run_reports import write_error
+from forecache.models.training.spec import RESULT_FILE, load_spec
 
 
 def work(spec_path: str, launched_at: float) -> None:
@@ -30,22 +27,3 @@ def work(spec_path: str, launched_at: float) -> None:
         if not is_lost_peer(error):
             write_error(spec, error)
         raise
-
-
-def write_error(spec: TrainingSpec, error: Exception) -> None:
-    """Write `error.json` for the parent, atomically; the first rank to fail wins."""
-    description = {
-        "type": type(error).__name__,
-        "message": error.message if isinstance(error, ForecacheError) else str(error),
-        "remedy": error.remedy if isinstance(error, ForecacheError) else "",
-        "traceback": traceback.format_exc(),
-        "rank": int(os.environ["RANK"]),
-    }
-    unfinished = spec.folder / f".{ERROR_FILE}.{os.getpid()}"
-    unfinished.write_text(json.dumps(description))
-    try:
-        os.link(unfinished, spec.folder / ERROR_FILE)
-    except FileExistsError:
-        pass
-    finally:
-        unfinished.unlink()

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from forecache.base.names import NAME
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.kit.metrics.page import CONTENT_TYPE
-from forecache.plugins.protocols import feast
-from forecache.plugins.status.pages import StatusPages
 from forecache.serve.reader.http import openapi
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import Extension
@@ -59,19 +58,23 @@ class Routes:
         collector = Collector(
             runtime, catalog, readiness, extensions, workers=settings.reader_workers, build=self._build
         )
-        status = StatusPages(collector, access)
-        self.follow: tuple[Follow, ...] = (Recorder(runtime, extensions).record_sample, status.refresh_viewed)
+        self.follow: list[Follow] = [Recorder(runtime, extensions).record_sample]
+        self._feast = next(find_hooks("feast"), None)
         self._fixed: dict[str, tuple[str, str, Callable[[ParsedRequest], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
             "/health": ("healthz", "GET", self._healthz),
             "/readyz": ("readyz", "GET", self._readyz),
             "/metrics": ("metrics", "GET", self._render_metrics),
-            "/status": ("status", "GET", status.html_or_json),
-            "/status.json": ("status", "GET", status.json),
             "/openapi.json": ("openapi", "GET", self._openapi_document),
             "/v1": ("pipelines", "GET", self._list_pipelines),
-            "/get-online-features": ("feast", "POST", self._answer_feast),
         }
+        if self._feast is not None:
+            self._fixed["/get-online-features"] = ("feast", "POST", self._answer_feast)
+        for make_pages in find_hooks("status_pages"):
+            pages = make_pages(collector, access)
+            self._fixed["/status"] = ("status", "GET", pages.html_or_json)
+            self._fixed["/status.json"] = ("status", "GET", pages.json)
+            self.follow.append(pages.refresh_viewed)
 
     def takes_body(self, path: str) -> bool:
         """Return whether a POST to the path needs its body."""
@@ -184,7 +187,8 @@ class Routes:
         return Reply(200, NO_CACHE, orjson.dumps({"pipelines": rows, **({"models": covered} if covered else {})}))
 
     def _answer_feast(self, request: ParsedRequest) -> Reply:
-        names, body, counts = feast.answer_request(
+        assert self._feast is not None
+        names, body, counts = self._feast(
             request.body, lambda name: self.find_served(request, name), max_keys=self._settings.reader_max_keys
         )
         cells = self._metrics.cells
