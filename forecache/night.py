@@ -16,16 +16,11 @@ from forecache.declare.recommenders.second_tables import second_tables_of
 from forecache.declare.schedules.as_of import newest_as_of
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_features, build_view
+from forecache.lake.quality import stage_checks as checks
 from forecache.lake.quality.pending_files import ProcessRun, Run, ingest_pending
-from forecache.lake.quality.stage_checks import (
-    check_features,
-    check_predictions,
-    check_training_splits,
-    require_success,
-)
 from forecache.lake.training_sets.training_set import build_training_set
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
 from forecache.operations.publish_night import newest_publishable_night, publish_night
 from forecache.operations.release import release_model
@@ -59,23 +54,23 @@ def run_declaration(run: Run, declared: Nightly, night: date) -> None:
         ingest_pending(run, source, last=night)
     for view in (declared,) if isinstance(declared, FeatureView) else views:
         run.run_stage(build_view, run.session(), settings, view, [night])
-        require_success(check_features(run, view, [night]))
+        checks.require_success(checks.check_features(run, view, [night]))
         publish_newest(run, view)
     if isinstance(declared, Pipeline | Realtime) and declared.is_trained:
         train_if_due(run, declared, night)
     if isinstance(declared, Pipeline):
         run.run_stage(build_features, run.session(), settings, declared, [night])
-        require_success(check_features(run, declared, [night]))
+        checks.require_success(checks.check_features(run, declared, [night]))
         recover_interrupted(settings, declared, progress=run.progress)
         run.run_stage(score_nights, run.session(), settings, declared, [night])
-        require_success(check_predictions(run, declared, [night]))
+        checks.require_success(checks.check_predictions(run, declared, [night]))
         for check_scores in find_hooks("check_scores"):
             check_scores(settings, declared, [night], spark=run.session(), run_id=run.run_id)
         publish_newest(run, declared)
     if isinstance(declared, Recommender):
         lists = run.run_stage(load_hook("recommend", "recommend"), settings, declared, [night])
         for table in (declared, *second_tables_of(declared)):
-            require_success(check_predictions(run, table, lists.nights))
+            checks.require_success(checks.check_predictions(run, table, lists.nights))
             publish_newest(run, table)
         if refusal := load_hook("recommend", "refused_dates")(lists):
             raise CheckError(refusal, remedy="The others are written, and the newest of all dates is published.")
@@ -90,7 +85,7 @@ def train_if_due(run: Run, declared: Pipeline | Realtime, night: date) -> None:
         return
     build = build_training_set if isinstance(declared, Pipeline) else build_examples
     training_set = run.run_stage(build, run.session(), settings, declared, night)
-    require_success({night: check_training_splits(declared, training_set)})
+    checks.require_success({night: checks.check_training_splits(declared, training_set)})
     candidate = run.run_stage(train, settings, declared, night)
     registered = run.run_stage(register_trained_model, settings, declared, candidate)
     recover_interrupted(settings, declared, progress=run.progress)

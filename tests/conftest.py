@@ -71,9 +71,10 @@ def patient_requests() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def plots_once() -> Iterator[None]:
     """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
-    from forecache.models.registry.report import evaluation_plots as plots
+    from forecache.base.reports import plots
+    from forecache.models.registry.report import evaluation_plots
 
-    draw, drawn = plots._render_svg, dict[bytes, str]()
+    draw, drawn = plots.draw_svg, dict[bytes, str]()
 
     def once(name: str, plot: Callable[..., None], data: Any, height: float | None) -> str:
         about = pickle.dumps((name, plot.__module__, plot.__qualname__, data, height))
@@ -83,7 +84,8 @@ def plots_once() -> Iterator[None]:
         return drawn[key]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plots, "_render_svg", once)
+        patched.setattr(plots, "draw_svg", once)
+        patched.setattr(evaluation_plots, "draw_svg", once)
         yield
 
 

@@ -19,8 +19,8 @@ from warm_agents import WarmAgent, warm_agents
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Pipeline
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
 from forecache.models.training.spec import (
     CHECKPOINTS,

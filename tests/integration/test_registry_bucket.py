@@ -20,8 +20,8 @@ _PASSWORD = "orchard-7"
 _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
+from forecache.models.registry.register import register_trained_model
 from forecache.base.settings import load_settings
 
 settings = load_settings()

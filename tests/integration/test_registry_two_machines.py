@@ -23,10 +23,10 @@ from forecache.base.settings import Settings, load_settings
 from forecache.models.registry import alias_moves as moves
 from forecache.models.registry.aliases import finish_move
 from forecache.models.registry.challenger import name_challenger
-from forecache.models.registry.gate.gate import run_gate
 from forecache.models.registry.promotions import promotions, record_promotion
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.versions import model_versions as models
-from forecache.models.registry.versions.register import register_trained_model
 from forecache.operations.rollback import recover_interrupted, roll_back_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -40,8 +40,8 @@ from sample_project.pipelines.visits import returns
 from forecache.base.errors import ForecacheError
 from forecache.operations.rollback import roll_back_model
 from forecache.models.registry import alias_moves as moves
-from forecache.models.registry.gate import gate
-from forecache.models.registry.versions import register as registration
+from forecache.models.registry import run_gate as gate
+from forecache.models.registry import register as registration
 from forecache.base.settings import load_settings
 from forecache.base.steps import rollback_step
 
@@ -309,7 +309,7 @@ def test_a_rollback_skips_a_twin_of_the_champion_that_was_promoted_once(shared: 
         settings = _settings(shared, home)
         training = sample.made_up_training(settings, returns, BETTER, training_version=2)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("forecache.models.registry.versions.register.find_registered", lambda *_: None)
+            patch.setattr("forecache.models.registry.register.find_registered", lambda *_: None)
             numbers.append(int(register_trained_model(settings, returns, training).details["model_version"]))
     assert numbers == [2, 3]
     for number in numbers:  # as two machines promoted both before the ledger decided between them

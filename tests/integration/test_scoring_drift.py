@@ -21,8 +21,8 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.quality.report import CheckReport
 from forecache.lake.quality.verdicts import STAGE, refuse_failed_date, require_passed
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.plugins.drift.distributions import drift
 from forecache.plugins.drift.distributions.drift import check_drift, prediction_drift
 from forecache.scoring.run import score

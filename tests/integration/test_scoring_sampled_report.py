@@ -15,8 +15,8 @@ from training_sample import sample_rows, write_training_set
 
 from forecache.base.settings import Settings
 from forecache.declare import Drift
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.plugins.drift.distributions.sampled_report import write_drift_report
 from forecache.scoring.run import score
 

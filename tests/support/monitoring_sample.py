@@ -13,8 +13,8 @@ from training_sample import sample_rows, write_training_set
 from forecache.base.settings import Settings
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.scoring.run import score
 
 CALM = [date(2024, 8, day) for day in (2, 3, 4)]

@@ -19,8 +19,8 @@ from forecache.declare import Pipeline
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.registry import alias_moves as moves
-from forecache.models.registry.gate.gate import run_gate
-from forecache.models.registry.versions.register import register_trained_model
+from forecache.models.registry.register import register_trained_model
+from forecache.models.registry.run_gate import run_gate
 from forecache.operations.rollback import roll_back
 from forecache.scoring.run import score
 from forecache.serve.store import publish

@@ -202,7 +202,7 @@ def _write_report(
     settings: Settings, pipeline: Pipeline | Realtime | Recommender, stages: list[StageResult], night: date
 ) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
-    from forecache.models.registry.report.model_report import write_report
+    from forecache.models.registry.model_report import write_report
 
     if isinstance(pipeline, Recommender):
         return str(load_hook("recommend", "write_report")(settings, pipeline, night))

@@ -75,7 +75,7 @@ def run(
     from forecache.base.arrow_imports import hide_pandas_from_arrow
     from forecache.declare import load_stream
     from forecache.kit.process.sidecar import stop_event
-    from forecache.stream.engine.engine import run_stream
+    from forecache.stream.run_stream import run_stream
 
     current = settings()
     declared = load_stream(current, name)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from forecache.base.errors import ConflictError
 from forecache.base.files import lock
-from forecache.base.plugins import find_hooks, load_hook
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.stream_state import LOCK, stream_folder
 from forecache.declare import Stream
@@ -24,32 +24,6 @@ from forecache.stream.live_layers import write_layers
 from forecache.stream.step.answerer import Answerer
 
 logger = logging.getLogger("forecache.stream")
-
-
-def run_stream(
-    settings: Settings,
-    stream: Stream,
-    *,
-    until_caught_up: bool = False,
-    skip_lost: bool = False,
-    stop: threading.Event | None = None,
-) -> None:
-    """Run a stream until `stop` is set, or it has caught up with what its topic held at the start.
-
-    Args, Raises:
-        See `StreamEngine` and its `run`.
-    """
-    engine = _engine_of(stream)
-    engine(settings, stream, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop).run()
-
-
-def _engine_of(stream: Stream) -> "type[StreamEngine]":
-    if stream.engine == "spark":
-        engine: type[StreamEngine] = load_hook("spark_stream", "engine")
-        return engine
-    from forecache.stream.arrow.engine import ArrowEngine
-
-    return ArrowEngine
 
 
 def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:

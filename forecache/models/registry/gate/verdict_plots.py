@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from forecache.base.reports.plots import ACCENT, INK, MUTED, SECOND, SOFT, render_svg
 from forecache.declare import Trainable
 from forecache.models.registry.gate.gate_checks import Check
 from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.report.evaluation_plots import ACCENT, INK, MUTED, SECOND, SOFT, render_svg
 
 _BINS = 40
 

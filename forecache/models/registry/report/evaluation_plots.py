@@ -1,23 +1,12 @@
 """The plots of an evaluation as SVG, in the page's light and dark colours or, as standalone files, in light colours."""
 
 import functools
-import io
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Placeholder colours that CSS variables replace, because matplotlib does not support currentColor.
-INK, MUTED, LINE = "#010101", "#020202", "#030303"
-ACCENT, SECOND, SOFT = "#040404", "#050505", "#060606"
-_VARIABLES = {
-    INK: ("--ink", "#1c2024"),
-    MUTED: ("--muted", "#60646c"),
-    LINE: ("--line", "#d9dce0"),
-    ACCENT: ("--accent", "#0b6bcb"),
-    SECOND: ("--second", "#c2570c"),
-    SOFT: ("--soft", "#9aa3ad"),
-}
-_SIZE = (5.2, 3.4)
+from forecache.base.reports.plots import ACCENT, INK, MUTED, SECOND, SOFT, apply_colours, draw_svg
+
 _MOST_DAYS = 12
 
 
@@ -27,7 +16,7 @@ def draw_evaluation(evaluation: dict[str, Any], *, standalone: bool = False) -> 
     Args:
         standalone: Use fixed colours instead of CSS variables, so that the file can be shown by itself.
     """
-    return {name: _apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
+    return {name: apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
 
 
 # A run needs the plots of a model three times: for its MLflow run, its asset and its report.
@@ -50,63 +39,7 @@ def _draw_all(evaluation_json: str) -> Mapping[str, str]:
     names = [name for name in plots if there.get(name, True)]
     heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
     heights |= {"scores": 0.3 * len(evaluation["classes"]) + 0.9} if evaluation.get("classes") else {}
-    return {name: _render_svg(name, plots[name], evaluation, heights.get(name)) for name in names}
-
-
-def render_svg(
-    name: str, plot: Callable[[Any, Any], None], data: Any, *, standalone: bool, height: float | None = None
-) -> str:
-    """The result of `plot(axes, data)` as an SVG document; `height` is in inches."""
-    return _apply_colours(_render_svg(name, plot, data, height), standalone=standalone)
-
-
-def _render_svg(name: str, plot: Callable[[Any, Any], None], data: Any, height: float | None) -> str:
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({**_style(), "svg.hashsalt": name}):
-        figure = Figure(figsize=(_SIZE[0], max(height or _SIZE[1], 1.6)), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        plot(axes, data)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
-
-
-def _apply_colours(svg: str, *, standalone: bool) -> str:
-    for drawn, (variable, light) in _VARIABLES.items():
-        svg = svg.replace(drawn, light if standalone else f"var({variable})")
-    return svg if standalone else svg[svg.index("<svg") :]
-
-
-def _style() -> dict[str, Any]:
-    return {
-        "svg.fonttype": "none",
-        "font.family": ["sans-serif"],
-        "font.size": 9,
-        "text.color": INK,
-        "axes.edgecolor": LINE,
-        "axes.labelcolor": MUTED,
-        "axes.labelsize": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.8,
-        "xtick.color": LINE,
-        "ytick.color": LINE,
-        "xtick.labelcolor": MUTED,
-        "ytick.labelcolor": MUTED,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "grid.color": LINE,
-        "grid.linewidth": 0.5,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "lines.linewidth": 1.6,
-    }
+    return {name: draw_svg(name, plots[name], evaluation, heights.get(name)) for name in names}
 
 
 def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
