@@ -16,7 +16,7 @@ from forecache.base.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Plugin:
-    """What a plug-in adds. Each value names an attribute of a module in its folder, as "module:attribute".
+    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute".
 
     Attributes:
         commands: Commands of `forecache` by name, each with its line of help.
@@ -170,7 +170,7 @@ def load_hook(plugin: str, name: str) -> Any:
 
 
 def find_hooks(name: str) -> Iterator[Any]:
-    """What each plug-in that is installed adds under a name of its `hooks`, in the order of `PLUGINS`."""
+    """Yield what each plug-in that is installed adds under a name of its `hooks`, in the order of `PLUGINS`."""
     for plugin, added in PLUGINS.items():
         if name in added.hooks and is_installed(plugin):
             yield _load(plugin, added.hooks[name])

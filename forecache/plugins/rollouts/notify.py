@@ -1,4 +1,4 @@
-"""What follows a change of a model's releases: alerts to people, and the copy on the remote."""
+"""Follow up a change of a model's releases: alerts to people, and the copy on the remote."""
 
 from datetime import datetime, timedelta, timezone
 

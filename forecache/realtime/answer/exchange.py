@@ -46,7 +46,7 @@ class ModelRequest:
 
 
 class ModelProtocol(Protocol):
-    """What differs between protocols."""
+    """The differences between protocols."""
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
         """Raise a `Problem` if the header fields describe a body that the protocol does not take."""
