@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from release_support import lightgbm_trees, onnx_network
 
-from forecache.plugins.explain import contributions, shapley
+from forecache.plugins.explain import contributions
 from forecache.plugins.explain.explain import candidate_labels
 
 
@@ -48,7 +48,7 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 def test_few_features_are_enumerated_to_the_formula(rows: tuple[np.ndarray, np.ndarray]) -> None:
     row, background = rows
-    found = shapley.compute_shapley(product, row, background)
+    found = contributions.compute_shapley(product, row, background)
     np.testing.assert_allclose(found.contributions, expected(row, background), rtol=1e-5, atol=1e-6)
     assert found.permutations == 0
     assert found.base == pytest.approx(product(background).mean(), rel=1e-6)
@@ -59,8 +59,8 @@ def test_drawn_values_are_within_their_errors_and_sum_to_the_score(
     rows: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row, background = rows
-    monkeypatch.setattr(shapley, "MOST_ENUMERATED", 0)
-    found = shapley.compute_shapley(product, row, background, permutations=2000)
+    monkeypatch.setattr(contributions, "MOST_ENUMERATED", 0)
+    found = contributions.compute_shapley(product, row, background, permutations=2000)
     assert found.permutations == 2002  # a multiple of the seven rows of the background
     assert (np.abs(found.contributions - expected(row, background)) <= 4 * found.errors + 1e-6).all()
     assert 0 < found.errors.max() < 0.1
@@ -76,7 +76,7 @@ def test_a_feature_that_is_the_same_in_every_row_contributes_nothing_and_is_not_
         asked.append(len(matrix))
         return matrix[:, 0] * 2
 
-    found = shapley.compute_shapley(score, row, background)
+    found = contributions.compute_shapley(score, row, background)
     assert found.contributions.tolist() == [-3, 0, 0]
     assert len(asked) == 2
 
@@ -85,7 +85,7 @@ def test_the_permutations_of_an_additive_model_are_exact_where_many_features_are
     rng = np.random.default_rng(5)
     weights = rng.normal(size=30)
     row, background = rng.normal(size=30).astype(np.float32), rng.normal(size=(16, 30)).astype(np.float32)
-    found = shapley.compute_shapley(
+    found = contributions.compute_shapley(
         lambda matrix: matrix.astype(np.float64) @ weights, row, background, permutations=64
     )
     np.testing.assert_allclose(found.contributions, weights * (row - background.mean(axis=0)), rtol=1e-4, atol=1e-6)
@@ -124,7 +124,7 @@ def test_a_network_is_explained_with_unknown_features() -> None:
     def score(matrix: np.ndarray) -> np.ndarray:
         return session.run(None, {"features": matrix})[0].reshape(-1)
 
-    found = shapley.compute_shapley(score, row, background)
+    found = contributions.compute_shapley(score, row, background)
     assert found.base + found.contributions.sum() == pytest.approx(float(score(row[None])[0]), rel=1e-4)
 
 

@@ -19,8 +19,8 @@ PAUSES = {"wait", "wait_for", "sleep", "call_later", "poll", "is_readable"}
 LIST = {name for name, value in vars(wakes).items() if isinstance(value, wakes.Wake)}
 
 RULED = {
-    "reader/versions/watcher.py:Watcher._run": "STORE_POLL",
-    "reader/versions/damage.py:Scrubber._run": "SCRUB",
+    "serve/reader/versions/watcher.py:Watcher._run": "STORE_POLL",
+    "serve/reader/versions/damage.py:Scrubber._run": "SCRUB",
     "realtime/log/writer.py:LogWriter._run": "LOG_SPOOL",
     "realtime/log/commit/committer.py:run_committer": "LOG_COMMIT",
     "stream/tail/tailer.py:run_tailer": "TAILER_POLL",
@@ -30,30 +30,33 @@ RULED = {
 
 BOUNDED = {
     # A person looks on.
-    *("cli/commands/log.py:show", "cli/commands/rollouts.py:rollouts", "cli/commands/rollouts.py:watch"),
-    "cli/commands/status.py:status",
+    *("cli/commands/log.py:show", "plugins/rollouts/command.py:rollouts", "plugins/rollouts/command.py:watch"),
+    "plugins/status/command.py:status",
     # Attempts and waits that have a deadline or a largest number.
-    *("files.py:_try_lock_for", "store/locks.py:take_lease", "store/store.py:Store.snapshot"),
-    *("lake/delta/commit.py:read_commit_mark", "lake/delta/commit.py:commit", "lake/delta/files.py:retry_write"),
-    *("lake/ingest/table_commits.py:retry_if_overtaken", "mail/relay.py:Relay._connection"),
-    *("reader/client.py:Client._send", "reader/client.py:AsyncClient._send"),
-    *("reader/connections/connections.py:Connections.drain", "reader/processes/server.py:_MainProcess._drain"),
-    *("reader/connections/connections.py:Connections._accept", "reader/versions/watcher.py:Watcher.run_on_loop"),
-    *("realtime/answer/calibrate.py:_time_calls_s", "realtime/lookups/redis_reads.py:RemoteReads.get"),
-    *("store/live/reader.py:wait_until_applied", "training/exclusive/lease.py:Lease.acquire"),
+    *("base/files.py:_try_lock_for", "serve/store/locks.py:take_lease", "serve/store/store.py:Store.snapshot"),
+    *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
+    *("lake/ingest/table_commits.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
+    *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
+    *("kit/http/connections/connections.py:Connections.drain", "serve/reader/processes/server.py:_MainProcess._drain"),
+    *(
+        "kit/http/connections/connections.py:Connections._accept",
+        "serve/reader/versions/watcher.py:Watcher.run_on_loop",
+    ),
+    *("realtime/answer/calibrate.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
+    *("serve/store/live/reader.py:wait_until_applied", "models/training/exclusive/lease.py:Lease.acquire"),
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",
     # Work in progress: results that are waited for, a full disk or a broker that is away, pauses for others.
-    *("scoring/tasks/arrow_engine.py:score_with_arrow", "store/publishing/worker_pool.py:ProcessPool.map"),
-    *("store/publishing/read_back.py:row_blocks", "stream/tail/row_comparison.py:_summarize_rows"),
-    *("stream/tail/tile_comparison.py:_read_tiles", "stream/dedup/id_writer.py:IdWriter._run"),
-    *("stream/arrow/committer.py:BatchCommitter._commit", "stream/spark/engine.py:SparkEngine._run_queries"),
+    *("scoring/tasks/arrow_engine.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
+    *("serve/store/publishing/read_back.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
+    *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_writer.py:IdWriter._run"),
+    *("stream/arrow/committer.py:BatchCommitter._commit", "plugins/spark_stream/engine.py:SparkEngine._run_queries"),
     *("stream/arrow/engine.py:ArrowEngine._show_pending", "stream/arrow/engine.py:ArrowEngine._commit_rest"),
     *("stream/kafka/dead_letters.py:DeadLetters.send", "stream/topic/producer.py:AnswersProducer._produce"),
     *(
         "stream/topic/producer.py:_read_newest_version",
-        "training/worker/distributed/group.py:WorkerGroup.run_on_rank_0",
+        "plugins/torch/worker/distributed/group.py:WorkerGroup.run_on_rank_0",
     ),
 }
 """Loops with a pause that are not periodic activities: each ends by itself, with its work, or with who looks on."""

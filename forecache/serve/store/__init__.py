@@ -53,7 +53,7 @@ _HOMES = {
     "Snapshot": "read.snapshot",
     "Store": "store",
     "decode_key": "keys",
-    "diff_versions": "read.compare_versions",
+    "diff_versions": "compare_versions",
     "encode_key": "keys",
     "open_remote": "replicas.sync",
     "open_store": "store",
