@@ -1,0 +1,1 @@
+"""Mechanisms of which each exists once, for all parts of the framework."""
