@@ -1,7 +1,4 @@
-"""The releases that one worker serves: follow the pointers, load new releases, warm them and swap them in.
-
-A release that could not be loaded is tried again after a pause, as loading takes time from the answers.
-"""
+"""The releases that one worker serves: follow the pointers, load new releases, warm them and swap them in."""
 
 import asyncio
 import gc
@@ -9,8 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from time import monotonic, perf_counter
-from typing import NamedTuple
+from functools import partial
+from time import perf_counter
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.realtime.answer.calibrate import warm_and_measure_s
@@ -36,42 +33,8 @@ from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.score_cache import CachedPath, uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.versions.watcher import RunOnLoop, classify_failure
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
-
-
-class _Pause(NamedTuple):
-    generation: int
-    pause_s: float
-    until: float
-
-
-class RetryPauses:
-    """Pauses before the current release of a model is loaded again, each for one generation of its pointer."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, _Pause] = {}
-
-    def lengthen(self, name: str, generation: int) -> None:
-        """Start a pause: twice as long as the last one if the pointer has not moved since."""
-        before = self._of.get(name)
-        again = before is not None and before.generation == generation
-        pause_s = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None and again else _FIRST_PAUSE_S
-        self._of[name] = _Pause(generation, pause_s, monotonic() + pause_s)
-
-    def is_waiting(self, name: str) -> bool:
-        pause = self._of.get(name)
-        return pause is not None and monotonic() < pause.until
-
-    def generation(self, name: str) -> int | None:
-        """Return the generation of the pointer whose release failed; None if none has failed."""
-        pause = self._of.get(name)
-        return None if pause is None else pause.generation
-
-    def end(self, name: str) -> None:
-        self._of.pop(name, None)
-
+from forecache.serve.reader.versions.follower import Follower
+from forecache.serve.reader.versions.watcher import RunOnLoop
 
 logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002
@@ -83,10 +46,8 @@ _RETIRE_S = 10.0
 class ServedModels:
     """The served releases of one worker.
 
-    Only the event loop's thread changes `served`; the watching thread loads, warms and closes.
-
     Attributes:
-        served: By name.
+        served: By name; see `Follower.served`.
         failures: Models whose current release cannot be served, and why; an earlier one may still answer.
         known: Names of all that have a folder.
         shadow_of: Makes the scorer of shadow requests for a candidate; set before the first `follow_pointers`.
@@ -99,11 +60,11 @@ class ServedModels:
         self.metrics = RealtimeMetrics(context.metrics.extension)
         self.metrics.reset_gauges()
         self.guard = CpuGuard()
-        self.served: dict[str, ServedRelease] = {}
-        self.failures: dict[str, str] = {}
+        self._follower = Follower[ServedRelease](
+            logger, noun="release", count_failure=self._count_failure, generation_of=self._generation_of
+        )
+        self.served, self.failures = self._follower.served, self._follower.failures
         self.known: frozenset[str] = frozenset(list_released_models(context.settings))
-        self._retired: list[tuple[float, ServedRelease]] = []
-        self._pauses = RetryPauses()
         self._compared: dict[str, ReleasePointer] = {}
         self._log_writer: LogWriter | None = None
         self._rollouts = RolloutFollower(
@@ -117,36 +78,24 @@ class ServedModels:
 
     def follow_pointers(self, run_on_loop: RunOnLoop) -> None:
         """Load, swap in and close releases as their pointers say; called in the watching thread."""
-        settings = self._context.settings
-        self.known = frozenset(list_released_models(settings))
-        for name in sorted(self.known):
-            try:
-                if not self._is_paused(name):
-                    self._follow_pointer(name, run_on_loop)
-            except Exception as error:  # noqa: BLE001  # the watcher outlives a broken release, and logs it
-                self._record_failure(name, error)
-        self._rollouts.follow_states(dict(self.served), lambda served: run_on_loop(lambda: self._install(served)))
-        self._close_retired()
+        self.known = frozenset(list_released_models(self._context.settings))
+        self._follower.follow(self.known, lambda name: self._follow_pointer(name, run_on_loop))
+        self._rollouts.follow_states(
+            dict(self.served), lambda served: run_on_loop(partial(self._follower.install, served.name, served))
+        )
 
     def close(self) -> None:
         """Write the log, close the paths to the models, and unload the releases' modules."""
         if self._log_writer is not None:
             self._log_writer.close()
         self._rollouts.close()
-        for served in [*self.served.values(), *(each for _, each in self._retired)]:
+        self._follower.retired.close_all()
+        for served in self.served.values():
             served.path.close()
             served.loaded.close()
 
-    def _is_paused(self, name: str) -> bool:
-        """Return True while a release that failed is not to be tried again."""
-        return self._pauses.is_waiting(name) and self._has_failed_release(name)
-
-    def _has_failed_release(self, name: str) -> bool:
-        """Return True if the current release was tried and cannot be served."""
-        failed = self._pauses.generation(name)
-        return failed is not None and read_current(open_releases(self._context.settings, name)).generation == failed
-
-    def _follow_pointer(self, name: str, run_on_loop: RunOnLoop) -> None:
+    def _follow_pointer(self, name: str, run_on_loop: RunOnLoop) -> bool:
+        """Serve the release that the pointer names unless it is served already; return whether it is."""
         folder = open_releases(self._context.settings, name)
         pointer = read_current(folder)
         served = self.served.get(name)
@@ -156,21 +105,20 @@ class ServedModels:
             served is not None
             and isinstance(path, InLoopPath)
             and path.misbehaved
-            and (is_newest or self._has_failed_release(name))
+            and (is_newest or self._follower.has_failed(name))
         ):
             self._move_to_worker_process(served, run_on_loop)
-            return
-        if is_newest or pointer.current is None:
-            self._clear_failure(name)
-            return
-        began = perf_counter()
-        try:
-            loaded = load_release(folder, pointer.current)
-        except (DamagedError, NotFoundError):
-            self._serve_earlier_release(folder, pointer, run_on_loop)
-            raise
-        self._serve(loaded, began, run_on_loop)
-        self._clear_failure(name)
+            return False
+        if not is_newest and pointer.current is not None:
+            began = perf_counter()
+            try:
+                loaded = load_release(folder, pointer.current)
+            except (DamagedError, NotFoundError):
+                self._serve_earlier_release(folder, pointer, run_on_loop)
+                raise
+            self._serve(loaded, began, run_on_loop)
+        self.metrics.cells_of_model(name).cells[CELL["damaged"]] = 0
+        return True
 
     def _serve_earlier_release(self, folder: ReleaseFolder, pointer: ReleasePointer, run_on_loop: RunOnLoop) -> None:
         """Serve an earlier release in place of a damaged one. The served release stays, unless it was rolled back."""
@@ -202,11 +150,6 @@ class ServedModels:
                 return False
             self._compared[served.name] = pointer
         return True
-
-    def _clear_failure(self, name: str) -> None:
-        self.failures.pop(name, None)
-        self._pauses.end(name)
-        self.metrics.cells_of_model(name).cells[CELL["damaged"]] = 0
 
     def _open_path(self, loaded: LoadedRelease) -> ModelPath:
         """Open the path to a model: on the event loop if the model is native and fast, else in worker processes."""
@@ -244,15 +187,14 @@ class ServedModels:
         new = self._rollouts.arrange_arms(
             name, serve_release(loaded, path, self._context.catalog.answers, cells, log, drift)
         )  # fmt: skip
-        old = self.served.get(name)
         gc.freeze()
-        run_on_loop(lambda: self._install(new))
+        old = self._follower.swap(name, new, run_on_loop)
         for cell, value in (("release", new.number), ("live", 1), ("in_loop", int(path.in_loop))):
             cells.cells[CELL[cell]] = value
         cells.cells[CELL["swaps"]] += 1
         if old is not None:
             stay_s = max(_RETIRE_S, 2 * old.loaded.release.deadline_ms / 1e3)
-            self._retired.append((monotonic() + stay_s, old))
+            self._follower.retired.add(partial(self._close_release, old), stay_s=stay_s)
 
     def _log_of(self, release: Release, arm: str) -> AnswerLog | None:
         """Return the log of a release's answers in an arm; None if the release declares no log."""
@@ -265,27 +207,17 @@ class ServedModels:
         channel = self._log_writer.channel(release.name, self.metrics.cells_of_model(release.name).log_counters)
         return AnswerLog(release, channel, arm=arm)
 
-    def _install(self, served: ServedRelease) -> None:
-        self.served[served.name] = served
+    def _close_release(self, served: ServedRelease) -> None:
+        served.path.close()
+        if all(each.loaded is not served.loaded for each in self.served.values()):
+            served.loaded.close()
 
-    def _close_retired(self) -> None:
-        now = monotonic()
-        due = [served for until, served in self._retired if until <= now]
-        self._retired = [(until, served) for until, served in self._retired if until > now]
-        in_use = {id(served.loaded) for served in self.served.values()}
-        for served in due:
-            served.path.close()
-            if id(served.loaded) not in in_use:
-                served.loaded.close()
+    def _count_failure(self, name: str) -> None:
+        self.metrics.cells_of_model(name).cells[CELL["swap_failures"]] += 1
 
-    def _record_failure(self, name: str, error: Exception) -> None:
+    def _generation_of(self, name: str) -> int:
+        """Return the generation of a model's pointer; -1 while it cannot be read."""
         try:
-            generation = read_current(open_releases(self._context.settings, name)).generation
+            return read_current(open_releases(self._context.settings, name)).generation
         except ForecacheError:
-            generation = -1
-        self._pauses.lengthen(name, generation)
-        found = classify_failure(error)
-        if self.failures.get(name) != found.reason:
-            self.metrics.cells_of_model(name).cells[CELL["swap_failures"]] += 1
-            logger.error("The current release of %s cannot be served: %s", name, found.text, exc_info=found.trace)
-        self.failures[name] = found.reason
+            return -1

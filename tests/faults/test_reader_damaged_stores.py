@@ -6,8 +6,8 @@ from faulty_reader import eventually, metric, status
 from reader_support import churn_rows, running_reader, write_version
 
 from forecache.base.settings import Settings
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.serve.store import Store
-from forecache.serve.store.pointer import read_pointer, write_pointer
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from warm import start
 from forecache.base.settings import Settings
 from forecache.base.steps import push_step
 from forecache.serve.store import Store, open_remote, open_store, publish, pull
-from forecache.serve.store.pointer import pointer_from_json
+from forecache.serve.store.pointer import Pointer
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -74,7 +74,7 @@ class Replicas:
             assert rows_of(replica) == rows
         found = self.remote.read("churn/CURRENT")
         assert found is not None
-        assert pointer_from_json(found[0]).current == version
+        assert Pointer.from_json(found[0]).current == version
         return version
 
 

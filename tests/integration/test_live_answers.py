@@ -11,13 +11,13 @@ from live_support import LAYER, NOON_US, live_row, live_store
 from reader_support import RunningReader, eventually, running_reader, write_version
 
 from forecache.base.settings import Settings
+from forecache.kit.versioned.pointer import write_pointer
 from forecache.serve.reader import Client
 from forecache.serve.store import Store
 from forecache.serve.store.live.layer import write_layer
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.writer import LiveWriter, open_live_writer
 from forecache.serve.store.manifest import StalePolicy
-from forecache.serve.store.pointer import write_pointer
 
 ROWS = {f"c{i}": {"churn_probability": 0.5, "risk_segment": "batch"} for i in range(60)}
 OF_MODEL = {"model_version": 4, "release": 2, "base": "churn_features=2026-11-24@7"}

@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from store_tables import churn, predictions, scores, upsert, write_night
 
 from forecache.base.settings import Settings
 from forecache.serve.reader.processes.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
-from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.store import Snapshot, Store, open_remote, open_store, publish, pull, push
+from forecache.serve.store.layout import StoreLayout
 
 CHANGED = {"00001": 0.125, "00400": 0.375, "new": 0.5}
 TRUTH: dict[int, dict[str, float]] = {1: scores(2000), 2: {**scores(2000), **CHANGED}}
@@ -43,12 +43,17 @@ def flip(path: Path, offset: int = -1, count: int = 1) -> None:
         file.write(content)
 
 
+def run_at_once(action: Callable[[], None]) -> None:
+    """Run an action on the event loop's thread, which is this one."""
+    action()
+
+
 @contextmanager
 def catalog(settings: Settings) -> Iterator[Catalog]:
     """The reader's catalog after one look at the store, without HTTP."""
     opened = Catalog(settings, WorkerMetrics(memoryview(bytearray(SLOT_BYTES))))
     try:
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         yield opened
     finally:
         opened.close()
@@ -143,7 +148,7 @@ def test_a_manifest_or_a_pointer_that_is_lost_is_damage(settings: Settings, stor
     with catalog(settings) as opened:
         assert check_answers(opened) == left
         path.write_bytes(whole)
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         assert check_answers(opened) == 2
 
 
@@ -158,7 +163,7 @@ def test_a_quarantined_version_is_no_fallback_and_a_repaired_one_is_served_again
         assert check_answers(opened) is None
         path.unlink()
         path.write_bytes(whole)
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         assert check_answers(opened) == 2
         assert opened.damaged == set()
 
@@ -172,7 +177,7 @@ def test_bytes_that_rot_while_two_versions_share_a_base_are_served_of_neither(
         assert check_answers(opened) == 2
         flip(path, path.read_bytes().index(b'"churn_probability":') + 22)
         opened._scrub._scrub_once(None)
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         assert check_answers(opened) == left
 
 
@@ -183,14 +188,14 @@ def test_a_version_that_is_withdrawn_is_said_to_be_unreadable_from_the_first_req
     withdrawn = []
     with catalog(settings) as opened:
 
-        def install(name: str, answers: VersionAnswers | None) -> None:
-            opened._install(name, answers)
-            withdrawn.append((name, answers, name in opened.failures))
+        def run_on_loop(action: Callable[[], None]) -> None:
+            action()
+            withdrawn.append(("churn" in opened.answers, "churn" in opened.failures))
 
         flip(path, path.read_bytes().index(b'"churn_probability":') + 22)
         opened._scrub._scrub_once(None)
-        opened._poll(install)
-        assert withdrawn == [("churn", None, True)]
+        opened._poll(run_on_loop)
+        assert withdrawn == [(False, True)]
         assert opened._metrics.cells[opened._metrics.pipeline_offset("churn") + LIVE] == 0
 
 
@@ -205,10 +210,12 @@ def test_a_look_at_a_store_that_has_not_changed_reads_no_more_than_the_pointer(
         with monkeypatch.context() as patch:
             for name in ("quarantined_versions", "version_numbers", "manifest"):
                 patch.setattr(Store, name, asked)
-            opened._poll(opened._install)
+            for name in ("numbers", "is_quarantined"):
+                patch.setattr(StoreLayout, name, asked)
+            opened._poll(run_at_once)
             assert opened.failures == {}
         store.quarantine(1, "for the test")
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         states = [row["state"] for row in orjson.loads(opened.history["churn"])["versions"]]
         assert states[1] == ["quarantined"]
 
@@ -224,13 +231,13 @@ def test_files_that_are_fetched_anew_take_the_place_of_the_rotten_ones_that_are_
         flip(path, max(0, path.read_bytes().find(b'"churn_probability":') + 22))
         before = opened.answers["churn"].snapshot
         assert pull(store, remote, verify=True)["files"] > 0
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         assert check_answers(opened) == 2
         after = opened.answers["churn"].snapshot
         assert after is not before
         assert isinstance(after, Snapshot)
         assert not after.is_replaced()
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         assert opened.answers["churn"].snapshot is after
 
 
@@ -252,7 +259,7 @@ def test_one_file_of_several_that_is_replaced_is_opened_anew_beside_the_others(
         copy = paths[1].with_suffix(".copy")
         copy.write_bytes(whole)
         copy.replace(paths[1])
-        opened._poll(opened._install)
+        opened._poll(run_at_once)
         assert check_answers(opened) == 2
 
 

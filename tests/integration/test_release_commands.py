@@ -31,12 +31,14 @@ def test_a_release_without_its_description_is_damaged_and_a_current_one_that_is_
         (gone / "release.json").unlink()
     assert [bool(row["problem"]) for row in answer("releases", "payments")] == [False, True, False]
     found = verify_releases(settings, ["payments"])
-    assert [bool(each.problem) for each in found] == [False, True, False]
+    assert [(each.version, bool(each.problem)) for each in found] == [
+        (None, False), (1, False), (2, True), (3, False),
+    ]  # fmt: skip
     with pytest.raises(DamagedError, match=r"release\.json"):
         roll_back_release(settings, "payments", 2)
     shutil.rmtree(folder.release(3))
     assert [(each.version, bool(each.problem)) for each in verify_releases(settings, ["payments"])] == [
-        (1, False), (2, True), (3, True),
+        (None, False), (1, False), (2, True), (3, True),
     ]  # fmt: skip
     assert roll_back_release(settings, "payments").current == 1
 
@@ -69,7 +71,8 @@ def test_the_command_line_releases_lists_goes_back_and_verifies(
         "name": "payments", "release": 1, "rolled_back": [2]
     }  # fmt: skip
     assert [row["state"] for row in answer("releases", "payments")] == [["rolled back"], ["current"]]
-    assert [item["problem"] for item in answer("verify")["versions"]] == ["", ""]
+    verified = [(item["version"], item["problem"]) for item in answer("verify")["versions"]]
+    assert verified == [(None, ""), (1, ""), (2, "")]
     remote = tmp_path / "remote"
     (pushed,) = [row for row in answer("push", "--remote", str(remote)) if "skipped" not in row]
     assert (pushed["pipeline"], pushed["version"]) == ("payments", 1)

@@ -20,9 +20,9 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.versioned.pointer import write_pointer
 from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
 from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.serve.store.pointer import write_pointer
 from forecache.serve.store.replicas.sync import remote_pipelines
 
 _FOLDERS = itertools.count()
@@ -338,10 +338,13 @@ def test_a_replica_that_has_pinned_goes_on_serving_that(
 
 _KILLED_PULL = (
     "import os, signal, sys\nfrom pathlib import Path\n"
+    "from forecache.kit.versioned import transfer as files\n"
     "from forecache.serve.store import Store, open_remote, pull\n"
     "from forecache.serve.store.replicas import push_pull, transfer\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-    "setattr(push_pull if hasattr(push_pull, sys.argv[3]) else transfer, sys.argv[3], kill)\n"
+    "for module in (push_pull, transfer, files):\n"
+    "    if hasattr(module, sys.argv[3]):\n"
+    "        setattr(module, sys.argv[3], kill)\n"
     "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"
 )
 

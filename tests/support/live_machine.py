@@ -18,13 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from live_support import LAYER, live_row, live_store
 from reader_support import write_version
 
+from forecache.kit.versioned.pointer import write_pointer
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers, OpenLayer
 from forecache.serve.store import Store
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
 from forecache.serve.store.live.writer import open_live_writer
-from forecache.serve.store.pointer import write_pointer
 
 KEYS = [f"k{i}" for i in range(6)]
 Offsets = dict[int, int]

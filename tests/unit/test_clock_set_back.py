@@ -99,7 +99,7 @@ def test_ages_of_the_future_end_with_it(
 ) -> None:
     write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=StalePolicy(36.0, "flag"))
     app = ReaderApp(settings, runtime)
-    app.catalog._install("churn", VersionAnswers(open_store(settings, "churn").snapshot()))
+    app.catalog._follower.install("churn", VersionAnswers(open_store(settings, "churn").snapshot()))
     method, path, body, part = QUESTIONS[question]
     seen = []
     for clock.now in (NOW, AHEAD, NOW, NOW - 7200):
@@ -121,7 +121,7 @@ def test_what_was_refused_for_its_age_is_answered_again(
 ) -> None:
     write_version(settings.store_path, "churn", churn_rows(10), as_of=AS_OF, policy=REFUSES)
     app = ReaderApp(settings, runtime)
-    app.catalog._install("churn", VersionAnswers(open_store(settings, "churn").snapshot()))
+    app.catalog._follower.install("churn", VersionAnswers(open_store(settings, "churn").snapshot()))
     seen = []
     for clock.now in (NOW, AHEAD, NOW):
         calls: list[Any] = [Asked("GET", "/v1/churn/00007"), Asked("POST", "/v1/churn", b'{"keys":["00007"]}')]

@@ -98,7 +98,7 @@ def test_the_newest_whole_release_that_was_not_rolled_back_answers_instead_of_a_
     assert (following.cell("damaged"), following.cell("live")) == (1, 1)
     messages = [record.getMessage() for record in caplog.records]
     assert messages.count("That is a fallback: release 5 of ranking is damaged.") == 1
-    following.models._pauses.end("ranking")
+    following.models._follower.clear_failure("ranking")
     assert following.turn() == 2  # the same one, which is not loaded again
     assert following.cell("swaps") == 1
     make_release(settings, runs="loop", version=6)

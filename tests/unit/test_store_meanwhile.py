@@ -8,12 +8,12 @@ from live_support import LAYER, live_store
 from second_process import running
 from segment_files import version
 
+from forecache.kit.versioned.pointer import write_pointer
 from forecache.serve.reader.versions.damage import Scrubber
 from forecache.serve.store import Pointer, Snapshot, Store
 from forecache.serve.store.checkup import verify_store
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import read_layer
-from forecache.serve.store.pointer import write_pointer
 from forecache.serve.store.retention import remove_leftovers
 
 _QUARANTINES = """
@@ -56,7 +56,7 @@ _LOOKS_WHETHER_IT_IS_OPEN = """
 import sys
 from pathlib import Path
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.locks import is_open
+from forecache.kit.versioned.retention import is_open
 print(flush=True)
 while True:
     is_open(StoreLayout(Path(sys.argv[1])), 1)

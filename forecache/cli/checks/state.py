@@ -66,7 +66,8 @@ def check_mlflow(settings: Settings) -> Finding:
 
 def check_stores(settings: Settings) -> Finding:
     """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
-    from forecache.serve.store.checkup import list_local_stores, pointer_problem
+    from forecache.kit.versioned.pointer import pointer_problem
+    from forecache.serve.store.checkup import list_local_stores
     from forecache.serve.store.integrity import check_sizes
 
     served, problems = [], []
@@ -76,7 +77,7 @@ def check_stores(settings: Settings) -> Finding:
             if manifest is not None:
                 check_sizes(store.layout, manifest)
                 served.append(f"{store.pipeline} {manifest.version}")
-            problem = pointer_problem(store)
+            problem = pointer_problem(store.layout)
             if problem:
                 problems.append(f"{store.pipeline}: {problem}")
         except (UnavailableError, NotFoundError) as error:

@@ -18,10 +18,10 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     readers check the versions that they serve themselves.
     """
     from forecache.base.table_names import unknown_name_error
+    from forecache.kit.versioned.verify import ReadPace
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.verify import verify_releases
     from forecache.serve.store.checkup import DamagedStoresError, list_local_stores, verify_stores
-    from forecache.serve.store.integrity import ReadPace
 
     pace, current = None if mb_per_s is None else ReadPace(mb_per_s * 1e6), settings()
     models, here = list_released_models(current), [store.pipeline for store in list_local_stores(current)]
@@ -35,7 +35,7 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
         found = verify_stores(current, stores, content=content, pace=pace) if stores or not pipelines else []
     except DamagedStoresError as error:
         found = error.found
-    found = [*found, *verify_releases(current, released)]
+    found = [*found, *verify_releases(current, released, pace=pace)]
     if any(item.problem for item in found):
         damaged = DamagedStoresError(found)
     if wants_json():

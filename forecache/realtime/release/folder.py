@@ -1,36 +1,32 @@
 """The folder of a model's releases, the pointer to the current one, and finding and reading releases.
 
-<store>/.realtime/<name>/
-    CURRENT                    the pointer, replaced in one step
-    CURRENT.copy               its copy, written before it, read if the pointer is damaged or missing
-    LOCK                       held with an exclusive flock by whoever writes
+<store>/.realtime/<name>/      a versioned folder (see `forecache.kit.versioned.folder`) with:
     releases/00000003/         one release, never changed: release.json, model.bin, warmup.json, code/...
-    staging/<token>/           a release that is being written; garbage once its writer is gone
 """
 
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import xxhash
 
-from forecache.base.errors import DamagedError, NotFoundError
-from forecache.base.files import write_durably
+from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
+from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
 from forecache.realtime.release.released_models import REALTIME
 from forecache.serve.store.checksummed_json import damaged_error, dump_with_checksum, load_with_checksum
 
 
 @dataclass(frozen=True)
-class ReleasePointer:
-    """The pointer to the current release.
+class ReleasePointer(VersionPointer):
+    """The pointer to the current release; see `VersionPointer`.
 
     Attributes:
-        current: Number of the current release; None before the first.
-        last: The highest number ever given; numbers are never used twice.
         bad: Releases that were rolled back; they do not become current again unless a person asks for it.
-        generation: Counts the moves of the pointer.
         history: Random identity of the state in the lake that it is a copy of.
     """
 
@@ -40,105 +36,55 @@ class ReleasePointer:
     generation: int = 0
     history: str = ""
 
+    def to_json(self) -> bytes:
+        return dump_with_checksum(asdict(self))
+
+    @classmethod
+    def from_json(cls, content: bytes, *, what: str) -> "ReleasePointer":
+        data = load_with_checksum(content, what=what)
+        return cls(**{**data, "bad": tuple(data["bad"])})
+
 
 @dataclass(frozen=True)
-class ReleaseFolder:
+class ReleaseFolder(VersionedFolder[ReleasePointer]):
     """Paths of one real-time model's releases."""
 
-    root: Path
+    pointer_type = ReleasePointer
+    locked_text = "The releases of {name} are being changed by {holder}."
+    pointer_text = "The pointer of the releases of {name}"
+    pointer_remedy = "Remove both and run `forecache release {name}`; on a replica, run `forecache pull --verify`."
+    lock_wait_s = 30.0
 
     @property
-    def name(self) -> str:
-        return self.root.name
-
-    @property
-    def pointer(self) -> Path:
-        return self.root / "CURRENT"
-
-    @property
-    def pointer_copy(self) -> Path:
-        return self.root / "CURRENT.copy"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "LOCK"
-
-    @property
-    def releases(self) -> Path:
+    def versions(self) -> Path:
         return self.root / "releases"
 
-    @property
-    def staging(self) -> Path:
-        return self.root / "staging"
+    def lease(self, number: int) -> Path:
+        return self.release(number)  # the folder itself, which can be locked like a file
 
     def release(self, number: int) -> Path:
-        return self.releases / f"{number:08d}"
+        return self.versions / f"{number:08d}"
 
     def numbers(self) -> list[int]:
-        """List the numbers of the existing releases, ascending."""
-        found = self.releases.iterdir() if self.releases.is_dir() else ()
+        found = self.versions.iterdir() if self.versions.is_dir() else ()
         return sorted(int(path.name) for path in found if path.name.isdigit())
+
+    def is_quarantined(self, number: int, pointer: ReleasePointer) -> bool:
+        return number in pointer.bad
+
+    def remove_version(self, number: int) -> None:
+        gone = self.staging / f"retired-{number}"
+        os.rename(self.release(number), gone)  # so that no release is ever partly removed
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+read_current, write_current = read_pointer, write_pointer
+pointer_from_json, pointer_to_json = ReleasePointer.from_json, ReleasePointer.to_json
 
 
 def open_releases(settings: Settings, name: str) -> ReleaseFolder:
     """Return the release folder of a real-time model, which need not exist yet."""
     return ReleaseFolder(settings.store_path / REALTIME / name)
-
-
-def read_current(folder: ReleaseFolder) -> ReleasePointer:
-    """Read the pointer, or its copy if the pointer is damaged or missing; an empty one before the first release.
-
-    Raises:
-        DamagedError: Both are damaged.
-    """
-    there = [path for path in (folder.pointer, folder.pointer_copy) if path.exists()]
-    for path in there:
-        try:
-            return pointer_from_json(path.read_bytes(), what=f"The file {path}")
-        except DamagedError:
-            continue
-    if not there:
-        return ReleasePointer()
-    raise DamagedError(
-        f"The pointer of the releases of {folder.name} is damaged: {' and '.join(map(str, there))}.",
-        remedy=f"Remove it and run `forecache release {folder.name}`; on a replica, run `forecache pull --verify`.",
-    )
-
-
-def pointer_from_json(content: bytes, *, what: str) -> ReleasePointer:
-    """Decode a pointer; raises what `unsealed` raises."""
-    data = load_with_checksum(content, what=what)
-    return ReleasePointer(**{**data, "bad": tuple(data["bad"])})
-
-
-def pointer_to_json(pointer: ReleasePointer) -> bytes:
-    return dump_with_checksum(asdict(pointer))
-
-
-def write_current(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
-    """Move the pointer; the caller holds the lock.
-
-    The copy is written first: a process killed between the two writes leaves no copy that names a rolled-back release.
-    """
-    write_durably(folder.pointer_copy, pointer_to_json(pointer))
-    write_durably(folder.pointer, pointer_to_json(pointer))
-
-
-def repair_pointer(folder: ReleaseFolder) -> None:
-    """Write what of pointer and copy is missing, damaged or older; the caller holds the lock.
-
-    A writer may have been killed between the two. The pointer is the truth if it is whole, else the copy is.
-    """
-    try:
-        pointer = read_current(folder)
-    except DamagedError:
-        return  # both are: a release or a pull that verifies replaces them
-    if pointer == ReleasePointer():
-        return
-    content = pointer_to_json(pointer)
-    for path in (folder.pointer_copy, folder.pointer):
-        if not path.is_file() or path.read_bytes() != content:
-            write_durably(path, content)
 
 
 def read_release(folder: ReleaseFolder, number: int) -> Release:
@@ -181,10 +127,3 @@ def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes
 
 def release_file_of(content: bytes) -> ReleaseFile:
     return ReleaseFile(len(content), xxhash.xxh3_128_hexdigest(content))
-
-
-def previous_numbers(folder: ReleaseFolder, pointer: ReleasePointer) -> Iterator[int]:
-    """Numbers of the releases before the current one that were not rolled back, the newest first."""
-    for number in reversed(folder.numbers()):
-        if number < (pointer.current or 0) and number not in pointer.bad:
-            yield number

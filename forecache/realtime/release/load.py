@@ -14,13 +14,14 @@ import numpy as np
 from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.declare.realtime.rows import Rows
+from forecache.kit.versioned.pointer import earlier_versions
 from forecache.models.inference.declared.function import FunctionKernel
 from forecache.models.inference.environment import differing_versions
 from forecache.models.inference.kernel import new_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.runtimes.runtime import FUNCTION, Kernel
 from forecache.realtime.drift.reference import DriftReference
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, previous_numbers, read_files, read_release
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
 from forecache.realtime.release.inference_imports import hide_training_libraries
 from forecache.realtime.release.release_code import ReleaseCode
@@ -140,7 +141,7 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
 
 def load_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:
     """Load the newest release before the current one that was not rolled back and can be loaded; None for none."""
-    for number in previous_numbers(folder, pointer):
+    for number in earlier_versions(folder, pointer, than=pointer.current):
         try:
             return load_release(folder, number)
         except (NotFoundError, DamagedError, InputError):

@@ -1,7 +1,6 @@
 """Write a release: stage its files, then move the folder into place; the lock of the releases; removal of old ones."""
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from forecache.base.errors import ConflictError, DamagedError
-from forecache.base.files import lock, move_durably, sync
+from forecache.base.errors import DamagedError
+from forecache.base.files import move_durably, sync
 from forecache.base.steps import release_step
+from forecache.kit.versioned.pointer import lock_versions
+from forecache.kit.versioned.retention import remove_old_versions
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
     release_file_of,
-    repair_pointer,
 )
 from forecache.realtime.release.format import (
     BINS_FILE,
@@ -31,7 +31,6 @@ from forecache.realtime.rollout.rollout_state import read_rollout, running_rollo
 KEEP = 10
 """Number of releases to keep, besides the current one and a candidate. A reader holds the served one in memory; its
 worker processes read it again."""
-_WAIT_S = 30.0
 
 
 def write_release(
@@ -77,19 +76,9 @@ def lock_releases(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
         ConflictError: Another process holds the lock for too long.
     """
 
-    def conflict_error(holder: str) -> ConflictError:
-        return ConflictError(
-            f"The releases of {folder.name} are being changed by {holder}.",
-            remedy="Wait until it has finished; nothing was changed.",
-        )
-
-    for place in (folder.releases, folder.staging):
-        place.mkdir(parents=True, exist_ok=True)
-    holder = f"process {os.getpid()} ({action})"
-    with lock(folder.lock, holder=holder, refused=conflict_error, wait_s=_WAIT_S):
+    with lock_versions(folder, action=action):
         for left in folder.staging.iterdir():
             shutil.rmtree(left, ignore_errors=True)
-        repair_pointer(folder)
         release_step("locked")
         yield
 
@@ -100,11 +89,7 @@ def retire_releases(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
         rollout = running_rollout(read_rollout(folder), pointer)
     except DamagedError:
         return  # the release being rolled out is unknown, so keep all; the pointer has moved already
-    for number in folder.numbers()[:-KEEP]:
-        if number not in (pointer.current, rollout and rollout.release):
-            gone = folder.staging / f"retired-{number}"
-            os.rename(folder.release(number), gone)  # so that no release is ever partly removed
-            shutil.rmtree(gone, ignore_errors=True)
+    remove_old_versions(folder, keep=KEEP, needed=(pointer.current, rollout.release if rollout else None))
 
 
 def stage_files(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:

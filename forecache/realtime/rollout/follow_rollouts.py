@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from time import monotonic
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
@@ -21,6 +20,7 @@ from forecache.realtime.rollout.traffic_split import TrafficSplit
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.versions.follower import RetiredParts
 
 logger = logging.getLogger("forecache.realtime")
 _RETIRE_S = 10.0
@@ -62,7 +62,7 @@ class RolloutFollower:
         self._settings, self._loop, self._versions = settings, loop, versions
         self._cells_of, self._log_of, self._shadow_of = cells_of, log_of, shadow_of
         self._followed: dict[str, _FollowedRollout] = {}
-        self._retired: list[tuple[float, CandidateProcess]] = []
+        self._retired = RetiredParts()
         self._told: dict[str, str] = {}
 
     def follow_states(self, served: Mapping[str, ServedRelease], install: Callable[[ServedRelease], None]) -> None:
@@ -82,7 +82,7 @@ class RolloutFollower:
                 changed = replace(now, split=None, renderer=_plain_renderer(now)) if now.split is not None else now
             if changed is not now:
                 install(changed)
-        self._close_retired()
+        self._retired.close_due()
 
     def arrange_arms(self, name: str, served: ServedRelease) -> ServedRelease:
         """Return a current release with the arms of its running rollout, or without arms; itself if nothing changed."""
@@ -116,8 +116,7 @@ class RolloutFollower:
             followed.candidate.close()
             if followed.control is not None:
                 followed.control.close()
-        for _, candidate in self._retired:
-            candidate.close()
+        self._retired.close_all()
 
     def failures(self) -> dict[str, str]:
         """Return why candidates are unavailable, by model."""
@@ -197,16 +196,9 @@ class RolloutFollower:
         if followed is not None:
             loaded = followed.candidate.loaded
             stay_s = _RETIRE_S if loaded is None else max(_RETIRE_S, 2 * loaded.release.deadline_ms / 1e3)
-            self._retired.append((monotonic() + stay_s, followed.candidate))
-            if followed.control is not None:
-                self._retired.append((monotonic() + stay_s, followed.control))
-
-    def _close_retired(self) -> None:
-        now = monotonic()
-        due = [candidate for until, candidate in self._retired if until <= now]
-        self._retired = [each for each in self._retired if each[0] > now]
-        for candidate in due:
-            candidate.close()
+            for each in (followed.candidate, followed.control):
+                if each is not None:
+                    self._retired.add(each.close, stay_s=stay_s)
 
 
 def _is_awaited(control: CandidateProcess | None) -> bool:

@@ -1,83 +1,38 @@
 """Verification of stores on disk: every byte of every retained version, and on demand every row."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
-from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
+from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.base.names import NAME
 from forecache.base.settings import Settings
+from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_versions
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.integrity import ReadPace, verify_filter, verify_segment
-from forecache.serve.store.locks import is_being_changed, keep_version
+from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.pointer import is_copy_equal, pointer_from_json
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store, open_store
 
 _BLOCK_KEYS = 1 << 13
 
 
-@dataclass(frozen=True)
-class VerifyResult:
-    """The result for a version, or for the pointer if `version` is None.
-
-    Attributes:
-        problem: The damage, in a sentence; "" if there is none.
-        read_bytes: Bytes read for it; files shared with an older version are read once.
-        rows: Keys whose entries were read and compared, if `content` was set.
-    """
-
-    pipeline: str
-    version: int | None
-    state: tuple[str, ...]
-    problem: str
-    read_bytes: int = 0
-    rows: int = 0
-
-
 def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None = None) -> list[VerifyResult]:
-    """Verify the pointer, and every version of a store, the oldest first.
-
-    No version is removed while it is read; one that is removed before is left out.
+    """`verify_versions` of a store.
 
     Args:
         content: Also look up every key through the reader's code, and compare row count and content hash with the
             manifest's. An incremental publish reads back only the keys that it changed.
     """
-    found = [VerifyResult(store.pipeline, None, (), pointer_problem(store))]
-    try:
-        store.pointer()
-    except UnavailableError:
-        return found  # without it nobody knows which versions belong to this store
     known: dict[str, str] = {}
-    for number in sorted({*store.version_numbers(), *_required_versions(store)}):
-        with keep_version(store.layout, number) as is_there:
-            if is_there or number in _required_versions(store):
-                found.append(_verify_version(store, number, known, content=content, pace=pace))
-    return found
 
-
-def _required_versions(store: Store) -> set[int]:
-    """The versions that must exist."""
-    pointer = store.pointer()
-    return {number for number in (pointer.current, pointer.pinned) if number is not None}
-
-
-def _verify_version(
-    store: Store, number: int, known: dict[str, str], *, content: bool, pace: ReadPace | None
-) -> VerifyResult:
-    state = store.state(number)
-    read_bytes = rows = 0
-    problem = ""
-    try:
+    def verify(number: int) -> tuple[int, int]:
         read_bytes = _verify_files(store, store.manifest(number), known, pace)
-        if content:
-            with store.snapshot(number) as snapshot:
-                rows = _verify_content(snapshot)
-    except (UnavailableError, NotFoundError, ConflictError) as error:
-        problem = error.message
-    return VerifyResult(store.pipeline, number, state, problem, read_bytes, rows)
+        if not content:
+            return read_bytes, 0
+        with store.snapshot(number) as snapshot:
+            return read_bytes, _verify_content(snapshot)
+
+    return verify_versions(store.layout, verify)
 
 
 def verify_stores(
@@ -135,23 +90,6 @@ def _remedy(item: VerifyResult) -> str:
     if "pinned" in item.state:
         return f"Serve the current version with `forecache unpin {item.pipeline}`."
     return "Versions that are not current are not served, and later publishes remove them; do not roll back to them."
-
-
-def pointer_problem(store: Store) -> str:
-    """The problem of the pointer or its copy, in a sentence; "" if both are whole and equal."""
-    if not store.layout.pointer.exists() and not store.layout.pointer_copy.exists() and not store.version_numbers():
-        return ""  # nothing was published yet
-    for path in (store.layout.pointer, store.layout.pointer_copy):
-        try:
-            pointer_from_json(path.read_bytes(), what=f"The file {path}")
-        except FileNotFoundError:
-            return f"The file {path} is missing."
-        except UnavailableError as error:
-            return error.message
-    # Compared twice: a move in progress at the first time has ended by the second, or holds the lock in between.
-    if not is_copy_equal(store.layout) and not is_being_changed(store.layout) and not is_copy_equal(store.layout):
-        return f"The file {store.layout.pointer_copy} is not a copy of {store.layout.pointer.name}."
-    return ""
 
 
 def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace: ReadPace | None) -> int:

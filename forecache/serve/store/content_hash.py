@@ -6,13 +6,11 @@ adversary who chooses the rows.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import xxhash
 
 _MODULUS = 1 << 128
-_BLOCK = 4 << 20
 
 
 def content_sum(rows: Iterable[tuple[bytes, bytes]]) -> int:
@@ -46,17 +44,6 @@ def to_hex(value: int) -> str:
 
 def from_hex(text: str) -> int:
     return int(text, 16)
-
-
-def file_checksum(path: Path) -> str:
-    """XXH3-128 of a file's bytes, as hex."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb", buffering=0) as file:
-        buffer = bytearray(_BLOCK)
-        view = memoryview(buffer)
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()
 
 
 def short_name(text: str) -> str:

@@ -3,32 +3,14 @@
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
-from forecache.base.errors import DamagedError
+from forecache.kit.versioned.verify import ReadPace, check_size, verify_file
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest, SegmentInfo, ShardInfo
 
-_BLOCK_BYTES = 1 << 20
 VERIFY_EVERY_S = 24 * 3600.0
 """Greatest age of a segment's last verification when a publish builds on it."""
-
-
-class MissingFileError(DamagedError):
-    """A file of a version is missing: lost, or removed with a retired version."""
-
-
-@dataclass(frozen=True)
-class ReadPace:
-    """The rate at which files are read, by a sleep after every block."""
-
-    bytes_per_s: float
-
-    def pause(self, read_bytes: int, seconds: float) -> None:
-        time.sleep(max(0.0, read_bytes / self.bytes_per_s - seconds))
 
 
 def segment_files(layout: StoreLayout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:
@@ -53,33 +35,6 @@ def check_sizes(layout: StoreLayout, manifest: Manifest) -> None:
     """
     for path, _, info in version_files(layout, manifest):
         check_size(path, info)
-
-
-def check_size(path: Path, info: ShardInfo) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise MissingFileError(f"The file {path} is missing.") from None
-    if size != info.size_bytes:
-        raise DamagedError(f"The file {path} has {size:,} bytes where {info.size_bytes:,} were written.")
-
-
-def verify_file(path: Path, info: ShardInfo, *, pace: ReadPace | None = None) -> int:
-    """Read a file and compare its size and checksum with the manifest's; return the bytes read.
-
-    Raises:
-        DamagedError: They differ, or the file is missing or cannot be read.
-    """
-    check_size(path, info)
-    try:
-        found, read_bytes = _checksum(path, pace)
-    except FileNotFoundError:
-        raise MissingFileError(f"The file {path} is missing.") from None
-    except OSError as error:
-        raise DamagedError(f"The file {path} cannot be read: {error.strerror}.") from None
-    if found != info.checksum:
-        raise DamagedError(f"The file {path} is damaged: its checksum does not match its bytes.")
-    return read_bytes
 
 
 def verify_segment(layout: StoreLayout, segment: SegmentInfo, *, pace: ReadPace | None = None) -> int:
@@ -126,20 +81,3 @@ def _record_verified(layout: StoreLayout, segment: SegmentInfo) -> None:
         os.utime(layout.segment(segment.id))
     except OSError:
         return  # the store is read-only for this process
-
-
-def _checksum(path: Path, pace: ReadPace | None) -> tuple[str, int]:
-    digest, total = xxhash.xxh3_128(), 0
-    buffer = bytearray(_BLOCK_BYTES)
-    view = memoryview(buffer)
-    with open(path, "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while True:
-            started = time.perf_counter()
-            count = file.readinto(buffer)
-            if not count:
-                return digest.hexdigest(), total
-            digest.update(view[:count])
-            total += count
-            if pace is not None:
-                pace.pause(count, time.perf_counter() - started)

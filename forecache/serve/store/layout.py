@@ -1,16 +1,12 @@
 """Paths of a store's files.
 
-<store>/<pipeline>/
-    CURRENT                    the pointer: which version is served (replaced by rename)
-    CURRENT.copy               its copy, written before it, read if the pointer is damaged or missing
+<store>/<pipeline>/            a versioned folder (see `forecache.kit.versioned.folder`) with:
     versions/00000017.json     a version's manifest, never changed
-    versions/00000017.lease    held with a shared flock by every open snapshot of the version
     versions/00000017.bad      present if the version is quarantined; contains the reason
     segments/<segment id>/     LMDB files `000.mdb` ... (a base's with an index), a delta's `hashes.u64`; never changed
+    TARGETS                    held with an exclusive flock while Redis or a remote is updated to the served version
     filters/00000017-<hash>.bin  which delta segments may hold a key, for versions with delta segments
     staging/<name>/            a publish or pull in progress; garbage once its process has ended
-    LOCK                       held with an exclusive flock by the publisher
-    TARGETS                    held the same way while Redis or a remote is updated to the served version
     LIVE                       present if the store has a live layer: the stream, the key, the fields
     streamed/live.mdb          LMDB: the streamed rows, written by the tailer; `live.state` has its counters, mapped by
                                readers, and `live.lock` its writer
@@ -21,32 +17,22 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from forecache.kit.versioned.folder import VersionedFolder
+from forecache.serve.store.pointer import Pointer
+
 
 @dataclass(frozen=True)
-class StoreLayout:
+class StoreLayout(VersionedFolder[Pointer]):
     """Paths of one pipeline's store."""
 
-    root: Path
-
-    @property
-    def pointer(self) -> Path:
-        return self.root / "CURRENT"
-
-    @property
-    def pointer_copy(self) -> Path:
-        return self.root / "CURRENT.copy"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "LOCK"
+    pointer_type = Pointer
+    locked_text = "The store of {name} is being changed by {holder}."
+    pointer_text = "The pointer of {name}"
+    pointer_remedy = "Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`."
 
     @property
     def targets(self) -> Path:
         return self.root / "TARGETS"
-
-    @property
-    def versions(self) -> Path:
-        return self.root / "versions"
 
     @property
     def segments(self) -> Path:
@@ -64,15 +50,8 @@ class StoreLayout:
     def streamed_folder(self) -> Path:
         return self.root / "streamed"
 
-    @property
-    def staging(self) -> Path:
-        return self.root / "staging"
-
     def manifest(self, version: int) -> Path:
         return self.versions / f"{version:08d}.json"
-
-    def lease(self, version: int) -> Path:
-        return self.versions / f"{version:08d}.lease"
 
     def quarantine(self, version: int) -> Path:
         return self.versions / f"{version:08d}.bad"
@@ -83,15 +62,25 @@ class StoreLayout:
     def filter(self, file: str) -> Path:
         return self.filters / file
 
-    def version_numbers(self) -> list[int]:
-        """Versions that have a manifest, ascending."""
+    def numbers(self) -> list[int]:
         if not self.versions.is_dir():
             return []
         return sorted(int(path.stem) for path in self.versions.glob("[0-9]*.json"))
 
+    def has_version(self, number: int) -> bool:
+        return self.manifest(number).exists()
+
+    def is_quarantined(self, number: int, pointer: Pointer) -> bool:
+        return self.quarantine(number).exists()
+
+    def remove_version(self, number: int) -> None:
+        for path in (self.manifest(number), self.quarantine(number), self.lease(number)):
+            path.unlink(missing_ok=True)
+
     def create(self) -> None:
-        for folder in (self.versions, self.segments, self.filters, self.staging):
-            folder.mkdir(parents=True, exist_ok=True)
+        super().create()
+        for folder in (self.segments, self.filters):
+            folder.mkdir(exist_ok=True)
 
 
 def shard_file(index: int) -> str:

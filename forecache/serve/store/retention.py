@@ -1,11 +1,11 @@
-"""Removal of leftovers of killed publishes, and of old versions that nobody uses."""
+"""Removal of leftovers of killed publishes, and of the files of old versions that nobody uses."""
 
 import time
 from pathlib import Path
 
 from forecache.base.errors import UnavailableError
+from forecache.kit.versioned.retention import remove_old_versions
 from forecache.serve.store.layout import StoreLayout, remove_tree
-from forecache.serve.store.locks import try_evict
 from forecache.serve.store.store import Store, manifest_of
 
 _UNFINISHED_S = 3600.0
@@ -22,7 +22,7 @@ def remove_leftovers(store: Store) -> int:
     last = store.pointer().last
     for number in store.version_numbers():
         if number > last:  # its manifest was written, but the pointer never moved
-            _remove_version(store, number)
+            store.layout.remove_version(number)
             removed += 1
     for path in _unfinished_files(layout):
         path.unlink()
@@ -45,15 +45,9 @@ def _is_old(path: Path) -> bool:
 
 
 def retire_versions(store: Store, *, keep: int) -> list[int]:
-    """Remove versions beyond the newest `keep`, never one that is current, pinned or open; returns those removed."""
+    """`remove_old_versions` of a store besides the current and the pinned one, with segments and filters."""
     pointer = store.pointer()
-    others = [number for number in store.version_numbers() if number not in (pointer.current, pointer.pinned)]
-    removed = []
-    for number in others[: max(0, len(others) - keep)]:
-        with try_evict(store.layout, number) as free:
-            if free:
-                _remove_version(store, number)
-                removed.append(number)
+    removed = remove_old_versions(store.layout, keep=keep, needed=(pointer.current, pointer.pinned))
     if removed:
         remove_unreferenced(store)
     return removed
@@ -67,14 +61,7 @@ def remove_foreign_versions(store: Store) -> None:
         except UnavailableError:
             continue
         if foreign:
-            _remove_version(store, number)
-
-
-def _remove_version(store: Store, number: int) -> None:
-    layout = store.layout
-    layout.manifest(number).unlink(missing_ok=True)
-    layout.quarantine(number).unlink(missing_ok=True)
-    layout.lease(number).unlink(missing_ok=True)
+            store.layout.remove_version(number)
 
 
 def remove_unreferenced(store: Store) -> int:

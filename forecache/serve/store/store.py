@@ -7,11 +7,14 @@ from pathlib import Path
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
+from forecache.kit.versioned.pointer import earlier_versions, read_pointer, write_pointer
+from forecache.kit.versioned.retention import take_lease
+from forecache.kit.versioned.verify import version_state
 from forecache.serve.store.integrity import verify_version
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.locks import is_open, publisher_lock, take_lease
+from forecache.serve.store.locks import publisher_lock
 from forecache.serve.store.manifest import Manifest, current_timestamp, manifest_from_json
-from forecache.serve.store.pointer import Pointer, read_pointer, write_pointer
+from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
 
 _OPEN_TRIES = 10
@@ -65,7 +68,7 @@ class Store:
 
     def version_numbers(self) -> list[int]:
         """Retained versions, ascending."""
-        return self.layout.version_numbers()
+        return self.layout.numbers()
 
     def versions(self) -> list[Manifest]:
         """Manifests of the retained versions that can be read, ascending."""
@@ -86,15 +89,8 @@ class Store:
         return found
 
     def state(self, version: int) -> tuple[str, ...]:
-        """The marks of a version: any of "current", "pinned", "quarantined", "open"."""
-        pointer = self.pointer()
-        marks = {
-            "current": pointer.current == version,
-            "pinned": pointer.pinned == version,
-            "quarantined": self.layout.quarantine(version).exists(),
-            "open": is_open(self.layout, version),
-        }
-        return tuple(name for name, holds in marks.items() if holds)
+        """The marks of a version; see `version_state`."""
+        return version_state(self.layout, version)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Open a version for reading, by default the served one.
@@ -181,9 +177,9 @@ class Store:
         bad = self.quarantined_versions()
         candidates = [number for number in self.version_numbers() if number != pointer.current and number not in bad]
         if pointer.current is not None and version is None:
-            earlier = [number for number in candidates if number < pointer.current]
-            if earlier:
-                return earlier[-1]
+            earlier = next(earlier_versions(self.layout, pointer, than=pointer.current), None)
+            if earlier is not None:
+                return earlier
         elif version in candidates:
             assert version is not None
             return version

@@ -20,25 +20,22 @@ from forecache.serve.reader.versions.damage import (
     verify_open_versions,
 )
 from forecache.serve.reader.versions.describe import encode_history, hash_version
+from forecache.serve.reader.versions.follower import Follower
 from forecache.serve.reader.versions.lag import LayerLag
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers, redis_layer_error
-from forecache.serve.reader.versions.watcher import Follow, Watcher, classify_failure
+from forecache.serve.reader.versions.watcher import Follow, RunOnLoop, Watcher
 from forecache.serve.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
-Install = Callable[[str, VersionAnswers | None], None]
 Current = dict[str, Manifest | None]
 
 
 class Catalog:
     """The served versions of all pipelines.
 
-    Only the event loop's thread changes `answers`, and handlers never wait while they use one. So once a swap has run
-    on the loop, nobody uses the old snapshot any more, and the watching thread closes it.
-
     Attributes:
-        answers: The served version of each pipeline.
+        answers: The served version of each pipeline; see `Follower.served`.
         waiting: Pipelines whose store has no published version.
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
         damaged: Pipelines with no undamaged version left to serve.
@@ -49,9 +46,9 @@ class Catalog:
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         self.settings = settings
-        self.answers: dict[str, VersionAnswers] = {}
+        self._follower = Follower[VersionAnswers](logger, noun="version", count_failure=self._count_failure)
+        self.answers, self.failures = self._follower.served, self._follower.failures
         self.waiting: frozenset[str] = frozenset()
-        self.failures: dict[str, str] = {}
         self.damaged: set[str] = set()
         self.history: dict[str, bytes] = {}
         self.lag, self.warm = LayerLag(), False
@@ -76,21 +73,19 @@ class Catalog:
                 if manifest is None or self._metrics.cells[offset + VERIFIED] != hash_version(manifest):
                     continue
                 started, layer = time.perf_counter(), self._layers.open_layer(store)
-                self._install(name, self._prepare_answers(name, store.snapshot(manifest.version), started, layer=layer))
+                snapshot = store.snapshot(manifest.version)
+                self._follower.install(name, self._prepare_answers(name, snapshot, started, layer=layer))
             except (ForecacheError, OSError):
                 continue  # the watching thread reports the error
 
     def watch(self, loop: asyncio.AbstractEventLoop, each_turn: Callable[[], None], after: Sequence[Follow]) -> None:
         """Start the thread that calls `each_turn`, polls the versions and calls `after`, a few times a second."""
 
-        def install(name: str, answers: VersionAnswers | None) -> None:
-            watcher.run_on_loop(lambda: self._install(name, answers))
-
         def poll_once() -> None:
             if not self.warm:
                 verify_open_versions(self._local_snapshots(), self._replace_damaged)
             each_turn()
-            self._poll(install)
+            self._poll(watcher.run_on_loop)
             self.warm = True
 
         watcher = self._watcher = Watcher(loop, poll_once, self._metrics.record_heartbeat, after)
@@ -135,34 +130,37 @@ class Catalog:
         self._damage.record(store, snapshot.manifest.identity, reason)
         self._metrics.cells[self._metrics.pipeline_offset(store.pipeline) + VERIFIED] = 0
 
-    def _poll(self, install: Install) -> None:
+    def _poll(self, run_on_loop: RunOnLoop) -> None:
         found = self._pipelines()
         self._remote = None if self._redis is None else self._redis.read_current()
         waiting = set()
-        for name in sorted(found):
+
+        def serve(name: str) -> bool:
             store = open_store(self.settings, name)
             try:
-                if not self._serve_current(name, store, install):
+                if not self._serve_current(name, store, run_on_loop):
                     waiting.add(name)
             except DamagedError as error:
-                self._record_failure(name, error)  # first, so that a request in between gets this error
-                self._withdraw(name, store, install)
-            except Exception as error:  # noqa: BLE001  # the watcher outlives a broken store, and logs it
-                self._record_failure(name, error)
-            else:
-                self.failures.pop(name, None)
-                self.damaged.discard(name)
+                self._follower.record_failure(name, error)  # first, so that a request in between gets this error
+                self._withdraw(name, store, run_on_loop)
+                return False
+            self.damaged.discard(name)
+            return True
+
+        self._follower.follow(found, serve)
         if self._redis is not None and self._remote is not None:
-            waiting |= self._poll_redis(self._redis, self._remote, install, found - waiting)
+            waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
-            self._record_failure(
+            self._follower.record_failure(
                 name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
             )
         self.lag.check_layers(open_store(self.settings, name) for name in sorted(found))
         self.waiting = frozenset(waiting - self.answers.keys())
 
-    def _poll_redis(self, source: remote.RedisSource, current: Current, install: Install, here: set[str]) -> set[str]:
+    def _poll_redis(
+        self, source: remote.RedisSource, current: Current, run_on_loop: RunOnLoop, here: set[str]
+    ) -> set[str]:
         """Serve from Redis the pipelines without a local store; returns those that wait for their first version."""
         waiting: set[str] = set()
         self._in_redis = current.keys() - here
@@ -172,10 +170,10 @@ class Catalog:
                 waiting.add(name)
             elif served is None or served.manifest != manifest:
                 self.history[name] = remote.encode_redis_history(manifest)
-                self._swap(name, source.version(manifest), install, time.perf_counter())
+                self._swap(name, source.version(manifest), run_on_loop, time.perf_counter())
         return waiting
 
-    def _serve_current(self, name: str, store: Store, install: Install) -> bool:
+    def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
         """Serve the store's current version, or the last undamaged one before it; False if there is nothing to serve.
 
         Raises:
@@ -192,7 +190,7 @@ class Catalog:
             fallback_for = None if wanted else pointer.serving
             parts = (snapshot, fallback_for, layer)
             if served is None or (served.snapshot, served.fallback_for, served.layer) != parts:
-                self._swap(name, snapshot, install, started, layer=layer, fallback_for=fallback_for)
+                self._swap(name, snapshot, run_on_loop, started, layer=layer, fallback_for=fallback_for)
             cell = self._metrics.pipeline_offset(name) + VERIFIED
             self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
         elif layer is not None and layer.serves_alone:
@@ -200,7 +198,7 @@ class Catalog:
                 raise redis_layer_error(name)
             # A store whose pointer is gone keeps the version that is open.
             if served is None or (served.layer != layer and not served.manifest.version):
-                self._swap(name, NoVersion(name, layer.declared), install, time.perf_counter(), layer=layer)
+                self._swap(name, NoVersion(name, layer.declared), run_on_loop, time.perf_counter(), layer=layer)
         folder = store.layout.versions
         seen = (pointer, frozenset(os.listdir(folder)) if folder.is_dir() else None)
         if seen != self._seen.get(name):
@@ -208,12 +206,11 @@ class Catalog:
             self._seen[name] = seen
         return pointer.serving is not None or (layer is not None and layer.serves_alone)
 
-    def _swap(self, name: str, version: Version, install: Install, started: float, **more: Any) -> None:
+    def _swap(self, name: str, version: Version, run_on_loop: RunOnLoop, started: float, **more: Any) -> None:
         """Serve another version, and close the one before; `more` as for `answers_of`."""
-        served = self.answers.get(name)
-        install(name, self._prepare_answers(name, version, started, **more))
-        if served is not None and served.snapshot is not version:
-            served.snapshot.close()
+        old = self._follower.swap(name, self._prepare_answers(name, version, started, **more), run_on_loop)
+        if old is not None and old.snapshot is not version:
+            old.snapshot.close()
 
     def _prepare_answers(self, name: str, version: Version, started: float, **more: Any) -> VersionAnswers:
         """The answers from a version; `more` as for `answers_of`."""
@@ -228,7 +225,7 @@ class Catalog:
             logger.error("That is a fallback: version %d of %s is damaged.", answers.fallback_for, name)
         return answers
 
-    def _withdraw(self, name: str, store: Store, install: Install) -> None:
+    def _withdraw(self, name: str, store: Store, run_on_loop: RunOnLoop) -> None:
         """Stop serving a pipeline whose served version is damaged."""
         served = self.answers.get(name)
         if served is not None and not self._damage.reason_of(store, served.manifest.identity):
@@ -238,18 +235,8 @@ class Catalog:
         self._metrics.cells[offset + DAMAGED] = 1
         if served is not None:
             self._metrics.cells[offset + LIVE] = 0
-            install(name, None)
+            self._follower.swap(name, None, run_on_loop)
             served.snapshot.close()
 
-    def _install(self, name: str, answers: VersionAnswers | None) -> None:
-        if answers is None:
-            self.answers.pop(name, None)
-        else:
-            self.answers[name] = answers
-
-    def _record_failure(self, name: str, error: Exception) -> None:
-        found = classify_failure(error)
-        if self.failures.get(name) != found.reason:
-            self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1
-            logger.error("The current version of %s cannot be served: %s", name, found.text, exc_info=found.trace)
-        self.failures[name] = found.reason
+    def _count_failure(self, name: str) -> None:
+        self._metrics.cells[self._metrics.pipeline_offset(name) + SWAP_FAILURES] += 1

@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError
+from forecache.kit.versioned.pointer import earlier_versions
+from forecache.kit.versioned.verify import MissingFileError, ReadPace, verify_file
 from forecache.serve.store import Pointer, Snapshot, Store
-from forecache.serve.store.integrity import MissingFileError, ReadPace, verify_file, version_files
+from forecache.serve.store.integrity import version_files
 
 logger = logging.getLogger("forecache.reader")
 SCRUB_BYTES_PER_S = 50e6
@@ -112,8 +114,7 @@ def _candidates(store: Store, pointer: Pointer) -> Iterator[int]:
     # The first is nearly always the choice: the disk is read for the others only if it is not.
     assert pointer.serving is not None
     yield pointer.serving
-    bad = store.quarantined_versions()
-    yield from (n for n in reversed(store.version_numbers()) if n < pointer.serving and n not in bad)
+    yield from earlier_versions(store.layout, pointer, than=pointer.serving)
 
 
 def open_verified(store: Store, version: int) -> Snapshot:

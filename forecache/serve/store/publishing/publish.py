@@ -15,6 +15,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.declare import Served
 from forecache.declare.schedules.as_of import max_age_h
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.serve.store.encoding.entries import field_list, key_schema
 from forecache.serve.store.encoding.packed_entries import packed_fields, state_fields
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
@@ -24,7 +25,7 @@ from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.reader import wait_until_applied
 from forecache.serve.store.locks import publisher_lock
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.pointer import Pointer, new_store_id, read_pointer, write_pointer
+from forecache.serve.store.pointer import Pointer, new_store_id
 from forecache.serve.store.publishing.compaction import compact, compaction_reason
 from forecache.serve.store.publishing.full import build_full, encode_night
 from forecache.serve.store.publishing.incremental import build_incremental

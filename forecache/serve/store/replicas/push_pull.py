@@ -14,14 +14,15 @@ from forecache.base.files import write_durably
 from forecache.base.folders import Folder
 from forecache.base.results import Progress, no_progress
 from forecache.base.steps import push_step
-from forecache.serve.store.layout import StoreLayout
+from forecache.kit.versioned.pointer import write_pointer
+from forecache.kit.versioned.transfer import read_content, read_replica_pointer, swap_file
 from forecache.serve.store.live.reader import wait_until_applied
 from forecache.serve.store.locks import publisher_lock, targets_lock
 from forecache.serve.store.manifest import Manifest, manifest_from_json
-from forecache.serve.store.pointer import Pointer, pointer_from_json, read_pointer, write_pointer
+from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.replicas.live_layer import pull_layer, push_layer
-from forecache.serve.store.replicas.remote_files import manifest_name, pull_quarantine, push_quarantine, read_content
+from forecache.serve.store.replicas.remote_files import manifest_name, pull_quarantine, push_quarantine
 from forecache.serve.store.replicas.remote_retention import remove_retired, remove_unfinished
 from forecache.serve.store.replicas.remote_state import moved_by_another_error, require_descendant
 from forecache.serve.store.replicas.transfer import (
@@ -29,7 +30,7 @@ from forecache.serve.store.replicas.transfer import (
     fetch_manifests,
     fetch_segments,
     has_version,
-    upload_missing,
+    upload_versions,
 )
 from forecache.serve.store.retention import remove_leftovers, retire_versions
 from forecache.serve.store.store import Store
@@ -81,37 +82,29 @@ def _push(
 ) -> dict[str, Any]:
     root = store.pipeline
     seen = remote.read(f"{root}/CURRENT")
-    there = pointer_from_json(seen[0]) if seen else None
+    there = Pointer.from_json(seen[0]) if seen else None
     require_descendant(root, pointer, there)
     push_step("remote read")
     remove_unfinished(remote, root)
     for manifest in manifests:
         _read_replaceable(remote, manifest, there)
-    uploaded, done = upload_missing(store.layout, manifests, remote, progress)
+    uploaded, done = upload_versions(store.layout, manifests, remote, progress)
     push_step("uploaded")
     for manifest in manifests:
         found = _read_replaceable(remote, manifest, there)
-        if not _swap_file(remote, manifest_name(root, manifest.version), manifest.to_json(), found):
+        if not swap_file(remote, manifest_name(root, manifest.version), manifest.to_json(), found):
             remote.delete(uploaded)  # no manifest names them
             raise moved_by_another_error(root)
     push_step("manifest created")
     push_layer(store, remote)
     lifted = push_quarantine(store, remote)
-    if not _swap_file(remote, f"{root}/CURRENT", pointer.to_json(), seen):
+    if not swap_file(remote, f"{root}/CURRENT", pointer.to_json(), seen):
         raise moved_by_another_error(root)
     push_step("pointer moved")
     remote.delete(lifted)
     if keep is not None:
         remove_retired(store.layout, remote, pointer, keep=keep)
     return {"version": manifests[0].version, "files": len(uploaded), "bytes": done}
-
-
-def _swap_file(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | None) -> bool:
-    """Write a small file if it has not changed since `seen`; return whether it has the content now."""
-    if seen is not None and seen[0] == content:
-        return True
-    is_written = remote.swap(name, content, seen[1] if seen else None) is not None
-    return is_written or read_content(remote, name) == content
 
 
 def _read_replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> tuple[bytes, Any] | None:
@@ -169,10 +162,10 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
     content = read_content(remote, f"{root}/CURRENT")
     if content is None:
         raise NotFoundError(f"The remote serves nothing for {root}.", remedy="Publish and push first.")
-    theirs = pointer_from_json(content)
+    theirs = Pointer.from_json(content)
     with publisher_lock(layout, action="pull"):
         pull_layer(store, remote)
-        pointer = _replica_pointer(layout, verify)
+        pointer = read_replica_pointer(layout, verify=verify)
         manifests = fetch_manifests(remote, root, theirs)
         served = manifests[0]
         is_here = all(has_version(layout, manifest) for manifest in manifests)
@@ -224,13 +217,3 @@ def _next_replica_pointer(root: str, pointer: Pointer, theirs: Pointer) -> Point
 def _clean_and_retire(store: Store, keep: int) -> None:
     remove_leftovers(store)
     retire_versions(store, keep=keep)
-
-
-def _replica_pointer(layout: StoreLayout, verify: bool) -> Pointer:
-    """The replica's pointer; an empty one if it is damaged and `verify` is set, so that it is fetched again."""
-    try:
-        return read_pointer(layout)
-    except DamagedError:
-        if not verify:
-            raise
-        return Pointer()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from forecache.base.files import write_durably
 from forecache.base.folders import Folder
+from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.store import Store
 
@@ -13,12 +14,6 @@ def remote_versions(remote: Folder, name: str) -> dict[int, bool]:
     files = {file.rpartition("/")[2] for file in remote.names(f"{name}/versions")}
     numbers = [stem for file in files if (stem := file.removesuffix(".json")).isdigit()]
     return {int(stem): f"{stem}.bad" in files for stem in numbers}
-
-
-def read_content(remote: Folder, name: str) -> bytes | None:
-    """The bytes of a small file, None if it is not there."""
-    found = remote.read(name)
-    return None if found is None else found[0]
 
 
 def manifest_name(name: str, version: int) -> str:
@@ -43,7 +38,7 @@ def push_quarantine(store: Store, remote: Folder) -> list[str]:
 def pull_quarantine(layout: StoreLayout, remote: Folder, *, lift: bool) -> None:
     """Copy quarantines from a remote; with `lift`, also lift those that the remote does not have."""
     reasons = read_quarantine_reasons(remote, layout.root.name, remote_versions(remote, layout.root.name))
-    for number in layout.version_numbers():
+    for number in layout.numbers():
         if number in reasons:
             write_durably(layout.quarantine(number), reasons[number])
         elif lift:

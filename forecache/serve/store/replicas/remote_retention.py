@@ -5,11 +5,12 @@ from contextlib import suppress
 
 from forecache.base.errors import DamagedError
 from forecache.base.folders import Folder, LocalFolder
+from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.integrity import version_files
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest, manifest_from_json
 from forecache.serve.store.pointer import Pointer
-from forecache.serve.store.replicas.remote_files import manifest_name, quarantine_name, read_content, remote_versions
+from forecache.serve.store.replicas.remote_files import manifest_name, quarantine_name, remote_versions
 
 _UNFINISHED_S = 3600.0
 """A temporary file of this age belongs to no running push."""

@@ -5,14 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
+from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.manifest import manifest_from_json
-from forecache.serve.store.pointer import Pointer, pointer_from_json
-from forecache.serve.store.replicas.remote_files import (
-    manifest_name,
-    read_content,
-    read_quarantine_reasons,
-    remote_versions,
-)
+from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.replicas.remote_files import manifest_name, read_quarantine_reasons, remote_versions
 from forecache.serve.store.replicas.sync import open_remote
 
 
@@ -45,7 +41,7 @@ def find_publish_start(settings: Settings, name: str, pointer: Pointer, *, repla
     remote = open_remote(settings.store_remote, settings.storage_options)
     try:
         content = read_content(remote, f"{name}/CURRENT")
-        there = None if content is None else pointer_from_json(content)
+        there = None if content is None else Pointer.from_json(content)
         versions = remote_versions(remote, name)
         if not replace_remote:
             quarantined = {

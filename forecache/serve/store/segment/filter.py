@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from forecache.base.files import sync, write_durably
-from forecache.serve.store.content_hash import file_checksum
+from forecache.kit.versioned.verify import file_checksum
 from forecache.serve.store.layout import HASHES_FILE, StoreLayout
 from forecache.serve.store.manifest import SegmentInfo, ShardInfo
 
