@@ -120,6 +120,7 @@ PLUGINS = {
     "redis": Plugin(
         hooks={
             "open_store": "versions:open_redis_store",
+            "source": "reader:RedisSource",
             "read_remote": "realtime_lookups:read_remote",
         },
     ),
@@ -130,6 +131,15 @@ PLUGINS = {
         },
         simulations={
             "rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found."),
+        },
+        checks={"rollouts": "check:check_rollouts"},
+        hooks={
+            "begin_counts": "count_requests:begin_counts",
+            "logged_version": "count_requests:logged_version",
+            "notify_of_rollout": "notify:notify_of_rollout",
+            "rollout_dict": "command:rollout_dict",
+            "show_rollout": "command:show_rollout",
+            "watch": "command:watch",
         },
     ),
     "spark_stream": Plugin(

@@ -19,8 +19,8 @@ from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
-from forecache.plugins.rollouts import start_rollout as rollouts
-from forecache.plugins.rollouts.notify import distribute_state
+from forecache.operations import start_rollout as rollouts
+from forecache.operations.distribute_release import distribute_state
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases
 from forecache.realtime.release.follow_lake import (
     change_state,

@@ -15,9 +15,9 @@ from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import release_step
 from forecache.cli.main import main
+from forecache.operations.distribute_release import bring_unsent
 from forecache.operations.release import roll_back_release
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.plugins.rollouts.notify import bring_unsent
 from forecache.realtime.release import lake_state, replicas
 from forecache.realtime.release.folder import open_releases, pointer_from_json, read_current, read_files, read_release
 from forecache.realtime.release.follow_lake import follow_lake, has_unsent, read_lake_state

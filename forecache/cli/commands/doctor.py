@@ -10,7 +10,7 @@ from forecache.base.plugins import find_checks
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.base import command
 from forecache.cli.checks import Finding, machine, state
-from forecache.cli.checks.releases import check_releases, check_rollouts
+from forecache.cli.checks.releases import check_releases
 from forecache.cli.checks.services import check_registered_models, check_sources
 from forecache.cli.output import print_json, show_table, wants_json
 
@@ -31,7 +31,6 @@ def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
         ("models", lambda: check_registered_models(settings)),
         ("stores", lambda: state.check_stores(settings)),
         ("releases", lambda: check_releases(settings)),
-        ("rollouts", lambda: check_rollouts(settings)),
         ("rollbacks", lambda: state.check_rollbacks(settings)),
         *((name, partial(check, settings)) for name, check in find_checks()),
     ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
+from forecache.base.plugins import load_hook
 from forecache.cli.base import command, settings
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show, show_table, size, stage_dict, wants_json
@@ -51,7 +52,7 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
     """
     from forecache.declare import load_realtime
     from forecache.operations.release import release_model as make
-    from forecache.plugins.rollouts.start_rollout import BEGUN, UNDER_WAY
+    from forecache.operations.start_rollout import BEGUN, UNDER_WAY
 
     current = settings()
     declared = load_realtime(current, name)
@@ -75,7 +76,7 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
 
 def _result_sentence(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
     """The result of a release in one or two sentences."""
-    from forecache.plugins.rollouts.start_rollout import (
+    from forecache.operations.start_rollout import (
         BEGUN,
         UNDER_WAY,
         blind_spot_warning,
@@ -107,9 +108,7 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
 
 
 def _watch(current: "Settings", name: str, every_s: float) -> None:
-    from forecache.plugins.rollouts.command import watch
-
-    state = watch(current, name, every_s=every_s)
+    state = load_hook("rollouts", "watch")(current, name, every_s=every_s)
     if state is not None and state.stage != "done":
         what = "paused" if state.paused else "returned"
         raise CheckError(
@@ -126,7 +125,6 @@ def releases(name: str) -> None:
     The lake tells the state, also what other installations did; while it is away, what is known here is listed.
     """
     from forecache.base.errors import UnavailableError
-    from forecache.plugins.rollouts.command import rollout_dict, show_rollout
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.follow_lake import read_lake_state, read_local_state
 
@@ -142,7 +140,7 @@ def releases(name: str) -> None:
     rollout = state.rollout
     found = _list_releases(folder, state)
     if wants_json():
-        under_way = None if rollout is None else rollout_dict(rollout)
+        under_way = None if rollout is None else load_hook("rollouts", "rollout_dict")(rollout)
         print_json(
             [{**row, "rollout": under_way if rollout and row["release"] == rollout.release else None} for row in found]
         )
@@ -160,7 +158,7 @@ def releases(name: str) -> None:
     ]
     show_table(("release", "model", "runtime", "made", "size", "state"), rows, right=("release", "size"))
     if rollout is not None:
-        show_rollout(rollout)
+        load_hook("rollouts", "show_rollout")(rollout)
     if problem:
         click.echo(f"\nThis is what is known here. {problem}")
 

@@ -36,6 +36,11 @@ class RedisSource:
         self._failed = False
         self._unsure: dict[str, tuple[str, str]] = {}
 
+    def encode_history(self, manifest: Manifest) -> bytes:
+        """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
+        row = {**version_summary(manifest), "state": ["serving", "current"]}
+        return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})
+
     def call(self, question: Callable[[], _T]) -> _T:
         """The result of a call that talks to Redis.
 
@@ -161,9 +166,3 @@ class RemoteVersion:
 
     def close(self) -> None:
         """Nothing to close: the connections belong to the source."""
-
-
-def encode_redis_history(manifest: Manifest) -> bytes:
-    """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
-    row = {**version_summary(manifest), "state": ["serving", "current"]}
-    return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})

@@ -13,9 +13,9 @@ from datetime import datetime, timezone
 from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
+from forecache.operations.distribute_release import distribute_state
 from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
 from forecache.plugins.rollouts.judge_step import StepVerdict, judge_step, next_step
-from forecache.plugins.rollouts.notify import distribute_state
 from forecache.plugins.rollouts.step_counts import (
     StepCounts,
     calibrate_state,

@@ -18,9 +18,10 @@ from forecache.kit.delta.log import open_if_exists, read_entry
 from forecache.kit.delta.tables import open_existing
 from forecache.plugins.rollouts.guard_values import COLUMNS, StepRows
 from forecache.plugins.rollouts.score_order import ScorePairs, disorder
-from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, KEPT, PendingOutcomes, StepCounts
+from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, KEPT, PendingOutcomes, StepCounts, write_counts
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
+from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.rollout.rollout_state import RolloutState
 
 if TYPE_CHECKING:
@@ -191,3 +192,8 @@ def _read_added_rows(settings: Settings, name: str, versions: range) -> "Iterato
     return (
         batch for file in files for batch in file.iter_batches(_BATCH_ROWS, columns=list(COLUMNS), use_threads=False)
     )
+
+
+def begin_counts(folder: ReleaseFolder, rollout: RolloutState, version: int) -> None:
+    """Count the requests of a rollout's first step from the commit of the request log after a version."""
+    write_counts(folder, StepCounts(step_id(rollout), version))

@@ -1,57 +1,11 @@
-"""Follow up a change of a model's releases: alerts to people, and the copy on the remote."""
+"""Alerts about a rollout: its release was returned, it is paused and needs a person, or it waits for long."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from forecache.base.alert import Alert, Kind, Severity
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.base.steps import rollout_step
-from forecache.operations.replica_errors import report_replica_failure
-from forecache.realtime.release.folder import ReleaseFolder
-from forecache.realtime.release.follow_lake import follow_lake, has_unsent, is_undecided, mark_sent
-from forecache.realtime.release.lake_state import ReleaseState, UnreachableError
-from forecache.realtime.release.replicas import push_releases
-from forecache.realtime.release.write import lock_releases
 from forecache.realtime.rollout.rollout_state import RolloutState
-from forecache.serve.store.replicas.sync import open_remote
-
-
-def distribute_state(
-    settings: Settings, folder: ReleaseFolder, state: ReleaseState, what: str, *, now: datetime | None = None
-) -> None:
-    """Notify people of the rollout, and push a change that the remote does not have; the caller holds the lock.
-
-    If it is killed or fails, the next operation, or the next look of the controller, does it again.
-
-    Args:
-        what: The change, in a sentence.
-
-    Raises:
-        NotEverywhereError: The change is done here, but not in the lake, or not on the remote.
-    """
-    if state.rollout is not None:
-        notify_of_rollout(settings, state.rollout, now or datetime.now(timezone.utc))
-        rollout_step("notified")
-    if not has_unsent(folder):
-        return
-    with report_replica_failure(folder.name, what):
-        if is_undecided(folder):
-            raise UnreachableError(f"the lake {settings.lake_uri} could not be reached.")
-        if settings.store_remote and state.pointer.current is not None:
-            push_releases(folder, open_remote(settings.store_remote, settings.storage_options), state)
-    mark_sent(folder)
-
-
-def bring_unsent(settings: Settings, folder: ReleaseFolder) -> None:
-    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake.
-
-    Raises:
-        NotEverywhereError: It cannot be brought there.
-    """
-    if has_unsent(folder):
-        what = f"Releases of {folder.name} have changed."
-        with lock_releases(folder, action="push"), report_replica_failure(folder.name, what):
-            distribute_state(settings, folder, follow_lake(settings, folder), what)
 
 
 def notify_of_rollout(settings: Settings, state: RolloutState, now: datetime) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.names import NAME
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
-from forecache.plugins.redis import reader as remote
 from forecache.serve.reader.processes.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.damage import (
@@ -56,7 +56,7 @@ class Catalog:
         self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
         self._seen: dict[str, object] = {}
-        self._redis = remote.RedisSource(settings.redis_url) if settings.redis_url else None
+        self._redis: Any = load_hook("redis", "source")(settings.redis_url) if settings.redis_url else None
         self._remote: Current | None = None
         self._in_redis: set[str] = set()
         self._watcher: Watcher | None = None
@@ -158,9 +158,7 @@ class Catalog:
         self.lag.check_layers(open_store(self.settings, name) for name in sorted(found))
         self.waiting = frozenset(waiting - self.answers.keys())
 
-    def _poll_redis(
-        self, source: remote.RedisSource, current: Current, run_on_loop: RunOnLoop, here: set[str]
-    ) -> set[str]:
+    def _poll_redis(self, source: Any, current: Current, run_on_loop: RunOnLoop, here: set[str]) -> set[str]:
         """Serve from Redis the pipelines without a local store; returns those that wait for their first version."""
         waiting: set[str] = set()
         self._in_redis = current.keys() - here
@@ -169,7 +167,7 @@ class Catalog:
             if manifest is None:
                 waiting.add(name)
             elif served is None or served.manifest != manifest:
-                self.history[name] = remote.encode_redis_history(manifest)
+                self.history[name] = source.encode_history(manifest)
                 self._swap(name, source.version(manifest), run_on_loop, time.perf_counter())
         return waiting
 

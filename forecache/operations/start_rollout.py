@@ -4,10 +4,9 @@ from dataclasses import asdict, replace
 from datetime import datetime, timezone
 
 from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.declare.realtime.realtime import Realtime
-from forecache.plugins.rollouts.count_requests import logged_version, step_id
-from forecache.plugins.rollouts.step_counts import StepCounts, write_counts
 from forecache.realtime.release.folder import ReleaseFolder, read_release
 from forecache.realtime.release.follow_lake import change_state
 from forecache.realtime.release.lake_state import (
@@ -32,6 +31,8 @@ def immediate_release_reason(folder: ReleaseFolder, realtime: Realtime, current:
     """
     if realtime.rollout is None:
         return "Its declaration has no rollout."
+    if not is_installed("rollouts"):
+        return "This installation has no plug-in `rollouts`."
     if realtime.log is None:
         return "A rollout is judged by the request log, and its declaration has no log."
     if current is None:
@@ -75,7 +76,7 @@ def start_or_make_current(
             changing the releases.
     """
     name, began = realtime.name, datetime.now(timezone.utc).isoformat(timespec="microseconds")
-    version = -1 if why_at_once else logged_version(settings, name)
+    version = -1 if why_at_once else load_hook("rollouts", "logged_version")(settings, name)
 
     def decide(state: ReleaseState) -> ReleaseState:
         if number == (state.pointer.current if why_at_once else state.running and state.running.release):
@@ -90,7 +91,7 @@ def start_or_make_current(
             return why_at_once
         if rollout is None or rollout.started_at != began:
             return UNDER_WAY
-        write_counts(folder, StepCounts(step_id(rollout), version))
+        load_hook("rollouts", "begin_counts")(folder, rollout, version)
         return BEGUN
 
 
