@@ -110,8 +110,9 @@ async def reply_to(by: Any, protocol: Protocol, left_ms: float, queue: RequestQu
         metrics=SimpleNamespace(observe=lambda *_: None), catalog=SimpleNamespace(check_for_damage=lambda: None),
     )  # fmt: skip
     call: Any = Call()
-    call.headers["x-deadline-ms"] = str(1000.0 + left_ms)
-    call.arrived -= 1000 * MS
+    waited_ms = 0.0 if left_ms > 0 else 1000.0
+    call.headers["x-deadline-ms"] = str(waited_ms + left_ms)
+    call.arrived -= int(waited_ms * MS)
     assert RequestHandler(context, engine or Engine(), queue).handle(by, protocol, call) is None
     await call.replied.wait()
     return call  # type: ignore[no-any-return]

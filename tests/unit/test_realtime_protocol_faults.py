@@ -24,7 +24,7 @@ from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import SLOT_BYTES
+from forecache.serve.reader.processes.worker_metrics import BODIES_REFUSED, SLOT_BYTES
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store
 
@@ -314,6 +314,17 @@ def test_every_protocol_refuses_with_the_same_status_and_sentence(
     if fault.is_prefix:
         said = {protocol: (status, sentence[: len(fault.says)]) for protocol, (status, sentence) in said.items()}
     assert said == dict.fromkeys(PROTOCOLS, (fault.status, fault.says))
+
+
+def test_every_protocol_counts_a_body_refused_for_lack_of_memory(home: Path, runtime: ReaderSharedMemory) -> None:
+    counts: list[int] = []
+
+    def change(reader: Reader) -> None:
+        take_all_memory(reader)
+        counts.append(reader.app._metrics.cells[BODIES_REFUSED])
+
+    ask(home, runtime, Asked(), change)
+    assert counts == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", FALLEN_BACK)

@@ -78,21 +78,15 @@ class RequestHandler:
             await later
 
     def _admit(self, exchange: Exchange, body: bytes) -> Awaitable[None] | None:
-        """Parse a body and begin to answer: in another process if the model or a view is elsewhere, else here."""
-        served = exchange.served
+        """Parse a body and begin to answer."""
         try:
             exchange.requests = exchange.protocol.parse(exchange, body)
-            if len(exchange.requests) != 1 or served.split is not None:
+            if len(exchange.requests) != 1 or exchange.served.split is not None:
                 self._parse_all(exchange)
         except Exception as error:  # noqa: BLE001  # each becomes a reply that names its cause
             self._fail(exchange, error)
             return None
-        now = perf_counter_ns()
-        for by in (served,) if served.split is None else [by for by, _ in exchange.parsed]:
-            if (not by.path.in_loop or by.lookups.is_remote()) and may_begin(by.model_cost, now, exchange.clock.until):
-                return self._answer_elsewhere(exchange)
-        self._take_turn(exchange, now)
-        return None
+        return self._begin(exchange)
 
     def _parse_all(self, exchange: Exchange) -> None:
         """Parse all requests before the first is answered, each for the release that answers it."""
@@ -106,16 +100,19 @@ class RequestHandler:
                 by.log.assign_id(request)
         exchange.parse_ns = (perf_counter_ns() - began) // (len(exchange.requests) or 1)
 
-    def _take_turn(self, exchange: Exchange, now: int) -> None:
-        """Answer on this thread: at once, when the queue allows it, or by fallbacks if the model has no time."""
-        place = len(exchange.answers)
+    def _begin(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Begin to answer: by fallbacks if the model has no time, elsewhere, at once, or when the queue allows it."""
+        now, place, clock = perf_counter_ns(), len(exchange.answers), exchange.clock
         by = exchange.parsed[place][0] if place < len(exchange.parsed) else exchange.served
-        if exchange.why or not may_begin(by.model_cost, now, exchange.clock.until):
+        if exchange.why or not may_begin(by.model_cost, now, clock.until):
             self._answer_slice(exchange, exchange.why or TooLate.reason)
-        elif self._queue.can_run_now(exchange.clock, now):
+        elif not place and exchange.is_elsewhere():
+            return self._answer_elsewhere(exchange)
+        elif self._queue.can_run_now(clock, now):
             self._answer_slice(exchange, "")
         else:
-            self._queue.enqueue(exchange.clock, partial(self._answer_slice, exchange))
+            self._queue.enqueue(clock, partial(self._answer_slice, exchange))
+        return None
 
     def _answer_slice(self, exchange: Exchange, why: str) -> None:
         """Answer requests on this thread for a slice of time, after which others have their turns.
@@ -141,7 +138,7 @@ class RequestHandler:
         if is_by_model and count:
             self._queue.model_cost.add_sample(spent_ns)
         if reply is None:
-            asyncio.get_running_loop().call_soon(lambda: self._take_turn(exchange, perf_counter_ns()))
+            asyncio.get_running_loop().call_soon(self._begin, exchange)
         else:
             self._complete(exchange, reply, spent_ns)
 
@@ -364,8 +361,12 @@ class AnswerEngine:
         """
         if not request.length:
             return empty_answer(request, times, why)
-        began, last = perf_counter_ns(), len(served.rungs) - 1
-        first = last if only_last else choose_fallback(served.costs, served.model_cost, began, clock.until, waiting)
+        if only_last:
+            last = served.rungs[-1]
+            scores = last.scores(request, self._versions, 0.0, {})
+            return RequestAnswer(request.items, scores, last.name, why=why, request_id=request.request_id, times=times)
+        began = perf_counter_ns()
+        first = choose_fallback(served.costs, served.model_cost, began, clock.until, waiting)
         answered = fallback_answer(request, served.rungs[first:], self._versions, time())
         times.ladder = perf_counter_ns() - began
         served.costs[first].add_sample(times.ladder)
@@ -377,8 +378,10 @@ class AnswerEngine:
 
 def has_time_for_last_only(served: ServedRelease, clock: RequestClock, waiting: int) -> bool:
     """Return True if there is time for the last fallback only, and it needs nothing but the candidates' names."""
+    if served.rungs[-1].needs_request:
+        return False
     first = choose_fallback(served.costs, served.model_cost, perf_counter_ns(), clock.until, waiting)
-    return first == len(served.rungs) - 1 and not served.rungs[first].needs_request
+    return first == len(served.rungs) - 1
 
 
 def _cost_of_model(served: ServedRelease) -> CostEstimate | float:

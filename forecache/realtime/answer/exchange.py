@@ -87,9 +87,16 @@ class Exchange:
     parse_ns: int = 0
     why: str = ""
 
+    def is_elsewhere(self) -> bool:
+        """Return True if a model is in another process, or a view on another machine."""
+        for by in (self.served,) if self.served.split is None else [by for by, _ in self.parsed]:
+            if not by.path.in_loop or by.lookups.is_remote():
+                return True
+        return False
+
     def times(self, now: int) -> StageTimes:
         """Begin the times of an answer with the wait and the parsing so far."""
-        return StageTimes(max(0, now - self.clock.arrived - self.parse_ns), self.parse_ns)
+        return StageTimes(now - self.clock.arrived - self.parse_ns, self.parse_ns)
 
     def note_end(self, answered: RequestAnswer) -> None:
         """Set the time of an answer, and whether it is late."""

@@ -202,9 +202,6 @@ def fallback_answer(
         scores: Of the model [n], NaN for no score; None: the model was not called.
         used: The versions that the model's scores come from.
     """
-    if len(rungs) == 1 and scores is None and not rungs[0].needs_request:
-        given = rungs[0].scores(request, served, now, {})
-        return RequestAnswer(request.items, given, rungs[0].name, request_id=request.request_id)
     used = {} if used is None else used
     names: list[str] = []
     level = np.zeros(request.length, np.intp)

@@ -79,11 +79,11 @@ def choose_fallback(
 
     While others wait, it may take much less than the model: else giving a request up for them would gain nothing.
     """
-    most = model_cost.estimate * _GIVEN_UP_SHARE if waiting else 0
-    for place, cost in enumerate(costs[:-1]):
-        if may_begin(cost, now_ns, until_ns, waiting=waiting, most=most):
+    most, last = model_cost.estimate * _GIVEN_UP_SHARE if waiting else 0, len(costs) - 1
+    for place in range(last):
+        if may_begin(costs[place], now_ns, until_ns, waiting=waiting, most=most):
             return place
-    return len(costs) - 1
+    return last
 
 
 def time_for_model(low_cost: CostEstimate, left_ns: int) -> int:
