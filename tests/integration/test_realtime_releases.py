@@ -199,8 +199,10 @@ def test_a_model_that_only_mlflow_runs_does_not_answer_requests(
 def test_a_champion_of_other_features_is_not_released(
     settings: Settings, registered: Realtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Realtime, "is_trained", True)
     found = module.scoring_model(settings, registered)
+    plan = module.plan_model(settings, registered, found)
+    monkeypatch.setattr(module, "plan_model", lambda *_: plan)
+    monkeypatch.setattr(Realtime, "is_trained", True)
     for tag in ("", "of other features"):
         other = replace(found, tags={FEATURES_TAG: tag})
         monkeypatch.setattr(module, "scoring_model", lambda *_, other=other, **__: other)

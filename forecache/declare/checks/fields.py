@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from functools import cache
+from numbers import Integral
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
@@ -84,10 +85,14 @@ def _validated_type(kind: Any) -> Any:
     if origin in (tuple, Mapping):
         return origin[tuple(map(_validated_type, arguments))]
     if kind is int:
-        return Annotated[int, BeforeValidator(lambda value: value.item() if hasattr(value, "item") else value)]
+        return Annotated[int, BeforeValidator(_to_int)]
     if dataclasses.is_dataclass(kind):
         return Annotated[Any, GetPydanticSchema(lambda source, handler: core_schema.is_instance_schema(kind))]
     return kind
+
+
+def _to_int(value: Any) -> Any:
+    return int(value) if not isinstance(value, bool) and isinstance(value, Integral) else value
 
 
 def _describe_type(kind: Any) -> str:

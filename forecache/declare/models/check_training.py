@@ -10,7 +10,7 @@ from forecache.declare.models.expressions import check_expression
 from forecache.declare.models.gate import METRICS, Gate, rank_cutoff
 from forecache.declare.models.model import EstimatorModel, TorchModel, Training
 from forecache.declare.models.output import AnyOutput, Classes, Output, Quantiles, Segment, Vector
-from forecache.declare.models.trainable import Trainable
+from forecache.declare.models.trainable import TRAINED, Trainable
 
 
 def check_training(owner: str, declared: Trainable, *, needed: Sequence[str], only_trained: Sequence[str] = ()) -> None:
@@ -21,7 +21,7 @@ def check_training(owner: str, declared: Trainable, *, needed: Sequence[str], on
         only_trained: Further declared attributes that a model that is applied as it is cannot have.
     """
     kind = f"a `{type(declared.model).__name__}`"
-    if declared.is_trained:
+    if isinstance(declared.model, TRAINED):
         for name in needed:
             if getattr(declared, name) is None:
                 raise SettingsError(f"{owner} trains {kind} and has no {name}.", remedy=f"Declare its {name}.")
