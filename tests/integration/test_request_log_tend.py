@@ -54,16 +54,21 @@ def files(settings: Settings) -> int:
 def test_rows_are_committed_while_a_merge_goes_on_and_the_end_gives_it_up(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = Event()
-    read = merge_files.read_file_rows
+    began, stops = Event(), list[Event]()
+    read, merge = merge_files.read_file_rows, merge_files.merge_small_files
 
-    def read_slowly(*args: Any, stop: Event) -> Any:
+    def read_slowly(*args: Any, **options: Any) -> Any:
         began.set()
-        for some in read(*args, stop=stop):
+        for some in read(*args, **options):
             yield some
-            stop.wait(60)
+            stops[-1].wait(60)
+
+    def note_stop(*args: Any, stop: Event) -> int:
+        stops.append(stop)
+        return merge(*args, stop=stop)
 
     monkeypatch.setattr(merge_files, "read_file_rows", read_slowly)
+    monkeypatch.setattr(log_retention, "merge_small_files", note_stop)
     spool(settings, [["new-0"]], arrived_us=time.time_ns() // 1000).close()
     with beside(lambda stop: run_committer(settings, stop=stop)):
         assert began.wait(30)
