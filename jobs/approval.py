@@ -13,6 +13,7 @@ from assets.model import model_name
 from assets.stage import explain_errors
 from assets.views import verdict_view
 from forecache.declare import Trainable
+from jobs.schedules import build_op_job
 from resources.settings import SettingsResource
 
 
@@ -67,13 +68,6 @@ def build_approval_job(pipeline: Trainable) -> dg.JobDefinition:
         yield dg.AssetObservation(model_name(pipeline), metadata={**metadata, "reason": reason})
         yield dg.Output(None, metadata=metadata)
 
-    @dg.job(
-        name=approval_job_name(pipeline),
-        description=f"Confirm the model of {pipeline.name} that waits for approval: open the launchpad, put your name "
-        "into `confirmed_by`, launch.",
-        executor_def=dg.in_process_executor,
-    )
-    def run_approval() -> None:
-        decide_on_model()
-
-    return run_approval
+    waits = f"Confirm the model of {pipeline.name} that waits for approval"
+    about = f"{waits}: open the launchpad, put your name into `confirmed_by`, launch."
+    return build_op_job(decide_on_model, approval_job_name(pipeline), about)

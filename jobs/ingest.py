@@ -11,7 +11,7 @@ from assets.landing import landing_events
 from assets.partitions import source_partitions
 from forecache.declare import Source
 from forecache.kit.process.wakes import LANDED_FILES
-from jobs.schedules import AssetJob, partition_tags
+from jobs.schedules import AssetJob, build_asset_job, partition_tags
 from resources.settings import SettingsResource
 
 if TYPE_CHECKING:
@@ -24,12 +24,8 @@ def ingest_job_name(source: Source) -> str:
 
 def build_ingest_job(source: Source) -> AssetJob:
     """Landing files of some days into the raw and the quarantine table."""
-    return dg.define_asset_job(
-        ingest_job_name(source),
-        selection=dg.AssetSelection.assets(source.raw_table, source.quarantine_table),
-        description=f"Ingest the landing files of {source.name}; days that are in already cost nothing.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Ingest the landing files of {source.name}; days that are in already cost nothing."
+    return build_asset_job(ingest_job_name(source), about, [source.raw_table, source.quarantine_table])
 
 
 def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:

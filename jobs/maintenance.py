@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.stage import RunStep, explain_errors
+from jobs.schedules import build_cron_schedule, build_op_job
 from resources.settings import SettingsResource
 
 MAINTENANCE_CRON = "0 1 * * 0"
@@ -30,23 +31,14 @@ def build_maintenance_job() -> dg.JobDefinition:
             found["tables"] = dg.TableMetadataValue(records, dg.TableSchema([dg.TableColumn(name) for name in columns]))
         yield dg.Output(None, metadata=found)
 
-    @dg.job(
-        name="maintain_lake",
-        description="Merge the lake's small files and remove what no version, model or run names any more.",
-        executor_def=dg.in_process_executor,
-    )
-    def run_maintenance() -> None:
-        maintain_tables()
-
-    return run_maintenance
+    about = "Merge the lake's small files and remove what no version, model or run names any more."
+    return build_op_job(maintain_tables, "maintain_lake", about)
 
 
 def build_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Sundays at 01:00 UTC, before the nightly runs."""
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=MAINTENANCE_CRON, execution_timezone="UTC",
-        description="Sundays at 01:00 UTC: the lake's small files are merged, what nothing needs is removed.",
-    )  # fmt: skip
+    about = "Sundays at 01:00 UTC: the lake's small files are merged, what nothing needs is removed."
+    return build_cron_schedule(job, MAINTENANCE_CRON, about)
 
 
 VERIFICATION_CRON = "0 6 * * 6"
@@ -66,20 +58,11 @@ def build_verification_job() -> dg.JobDefinition:
         found = verify_stores(settings.load())
         yield dg.Output(None, metadata={"read_bytes": sum(item.read_bytes for item in found), "found": len(found)})
 
-    @dg.job(
-        name="verify_stores",
-        description="Read every byte of the stores and compare it with what was published.",
-        executor_def=dg.in_process_executor,
-    )
-    def run_verification() -> None:
-        verify_stores_on_disk()
-
-    return run_verification
+    about = "Read every byte of the stores and compare it with what was published."
+    return build_op_job(verify_stores_on_disk, "verify_stores", about)
 
 
 def build_verification_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Saturdays at 06:00 UTC."""
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=VERIFICATION_CRON, execution_timezone="UTC",
-        description="Saturdays at 06:00 UTC: whether the stores' bytes are those that were written.",
-    )  # fmt: skip
+    about = "Saturdays at 06:00 UTC: whether the stores' bytes are those that were written."
+    return build_cron_schedule(job, VERIFICATION_CRON, about)

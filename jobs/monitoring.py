@@ -7,7 +7,7 @@ import dagster as dg
 from assets.monitoring import monitoring_name
 from forecache.declare import Pipeline
 from forecache.kit.process.wakes import RETRAINING
-from jobs.schedules import AssetJob, build_newest_night_schedule
+from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from resources.settings import SettingsResource
@@ -25,12 +25,8 @@ def monitoring_job_name(pipeline: Pipeline) -> str:
 
 def build_monitoring_job(pipeline: Pipeline) -> AssetJob:
     """The figures of scored as-of dates; a job of its own, so that publishing does not wait for it."""
-    return dg.define_asset_job(
-        monitoring_job_name(pipeline),
-        selection=dg.AssetSelection.assets(monitoring_name(pipeline)),
-        description=f"Drift and realised performance of {pipeline.name} for a night.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Drift and realised performance of {pipeline.name} for a night."
+    return build_asset_job(monitoring_job_name(pipeline), about, [monitoring_name(pipeline)])
 
 
 def build_monitoring_schedule(pipeline: Pipeline, job: AssetJob) -> dg.ScheduleDefinition:
@@ -96,15 +92,11 @@ COST_CRON = "0 7 * * *"
 
 
 def build_cost_job(asset: dg.AssetsDefinition) -> AssetJob:
-    return dg.define_asset_job(
-        "cost_report", selection=dg.AssetSelection.assets(asset), executor_def=dg.in_process_executor,
-        description="What stages, training, storage and replicas cost a day, as means of the last week.",
-    )  # fmt: skip
+    about = "What stages, training, storage and replicas cost a day, as means of the last week."
+    return build_asset_job("cost_report", about, [asset])
 
 
 def build_cost_schedule(job: AssetJob) -> dg.ScheduleDefinition:
     """Every day at 07:00 UTC, after the nightly runs."""
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=COST_CRON, execution_timezone="UTC",
-        description="Every day at 07:00 UTC: what everything cost in the last week.",
-    )  # fmt: skip
+    about = "Every day at 07:00 UTC: what everything cost in the last week."
+    return build_cron_schedule(job, COST_CRON, about)

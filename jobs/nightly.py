@@ -13,7 +13,7 @@ from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
 from forecache.declare import FeatureView, Pipeline, Recommender, Served
 from forecache.declare.recommenders.second_tables import second_tables_of
-from jobs.schedules import AssetJob, build_newest_night_schedule
+from jobs.schedules import AssetJob, build_asset_job, build_newest_night_schedule
 
 
 def nightly_job_name(pipeline: Served) -> str:
@@ -43,34 +43,22 @@ def joins_that_build(view: FeatureView, pipelines: Iterable[Pipeline]) -> list[s
 
 def build_nightly_job(pipeline: Pipeline) -> AssetJob:
     """All stages of an as-of date whose files have landed; a range of dates is one run."""
-    return dg.define_asset_job(
-        nightly_job_name(pipeline),
-        selection=nightly_selection(pipeline),
-        description=f"Ingest what waits, then features, predictions and the published version of {pipeline.name}.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Ingest what waits, then features, predictions and the published version of {pipeline.name}."
+    return build_asset_job(nightly_job_name(pipeline), about, nightly_selection(pipeline))
 
 
 def build_view_job(view: FeatureView) -> AssetJob:
     """Ingest, build the features and publish them."""
-    return dg.define_asset_job(
-        nightly_job_name(view),
-        selection=dg.AssetSelection.assets(view.feature_table, published_name(view)),
-        description=f"Ingest what waits, then the features of {view.name}, and publish them.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Ingest what waits, then the features of {view.name}, and publish them."
+    return build_asset_job(nightly_job_name(view), about, [view.feature_table, published_name(view)])
 
 
 def build_recommender_job(recommender: Recommender) -> AssetJob:
     """Ingest, fit, rank and publish."""
     served = (recommender, *second_tables_of(recommender))
     assets = [name for each in served for name in (each.prediction_table, published_name(each))]
-    return dg.define_asset_job(
-        nightly_job_name(recommender),
-        selection=dg.AssetSelection.assets(*assets),
-        description=f"Ingest what waits, then fit {recommender.name}, rank for every user, and publish the lists.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Ingest what waits, then fit {recommender.name}, rank for every user, and publish the lists."
+    return build_asset_job(nightly_job_name(recommender), about, assets)
 
 
 def build_nightly_schedule(pipeline: Served, job: AssetJob) -> dg.ScheduleDefinition:

@@ -14,7 +14,13 @@ from forecache.declare.schedules.schedule import NEVER
 from jobs.approval import build_approval_job
 from jobs.nightly import nightly_job_name
 from jobs.rollout import rollout_definitions
-from jobs.schedules import AssetJob, build_delivery_sensors, build_newest_night_schedule
+from jobs.schedules import (
+    AssetJob,
+    build_asset_job,
+    build_cron_schedule,
+    build_delivery_sensors,
+    build_newest_night_schedule,
+)
 from jobs.training import (
     build_training_schedule,
     build_tuning_job,
@@ -26,23 +32,14 @@ from jobs.training import (
 
 def build_parity_job(realtime: Realtime) -> AssetJob:
     """The comparison of logged answers; a job of its own, so that publishing does not wait for it."""
-    return dg.define_asset_job(
-        f"{parity_name(realtime)}_job",
-        selection=dg.AssetSelection.assets(parity_name(realtime)),
-        description=f"Compute yesterday's logged answers of {realtime.name} again, and compare every bit.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Compute yesterday's logged answers of {realtime.name} again, and compare every bit."
+    return build_asset_job(f"{parity_name(realtime)}_job", about, [parity_name(realtime)])
 
 
 def build_parity_schedule(realtime: Realtime, job: AssetJob) -> dg.ScheduleDefinition:
     """Half an hour after a day of the log has ended, which is at midnight UTC."""
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule",
-        job=job,
-        cron_schedule="30 0 * * *",
-        execution_timezone="UTC",
-        description=f"Half an hour after midnight UTC: parity of yesterday's answers of {realtime.name}.",
-    )
+    about = f"Half an hour after midnight UTC: parity of yesterday's answers of {realtime.name}."
+    return build_cron_schedule(job, "30 0 * * *", about)
 
 
 def realtime_nightly_selection(realtime: Realtime) -> dg.AssetSelection:
@@ -57,30 +54,18 @@ def realtime_training_selection(realtime: Realtime) -> dg.AssetSelection:
 
 def build_realtime_nightly_job(realtime: Realtime) -> AssetJob:
     """Ingest, features, their stores, and a new release if something has changed."""
-    return dg.define_asset_job(
-        nightly_job_name(realtime),
-        selection=realtime_nightly_selection(realtime),
-        description=f"Ingest what waits, then build and publish what {realtime.name} looks up, and release it.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Ingest what waits, then build and publish what {realtime.name} looks up, and release it."
+    return build_asset_job(nightly_job_name(realtime), about, realtime_nightly_selection(realtime))
 
 
 def build_realtime_training_jobs(realtime: Realtime) -> list[AssetJob]:
     """Training alone, and the first run: training, then the nightly job with the model that passed the gate."""
     training, night = realtime_training_selection(realtime), realtime_nightly_selection(realtime)
+    first = f"Train {realtime.name} on past requests, let the gate decide, and release what passes."
+    both = f"Train {realtime.name}, then build and publish what it looks up, and release it."
     return [
-        dg.define_asset_job(
-            training_job_name(realtime),
-            selection=training,
-            description=f"Train {realtime.name} on past requests, let the gate decide, and release what passes.",
-            executor_def=dg.in_process_executor,
-        ),
-        dg.define_asset_job(
-            full_job_name(realtime),
-            selection=training | night,
-            description=f"Train {realtime.name}, then build and publish what it looks up, and release it.",
-            executor_def=dg.in_process_executor,
-        ),
+        build_asset_job(training_job_name(realtime), first, training),
+        build_asset_job(full_job_name(realtime), both, training | night),
     ]
 
 
@@ -96,19 +81,10 @@ def parity_definitions(realtime: Realtime) -> dg.Definitions:
 
 def logged_drift_definitions(realtime: Realtime) -> dg.Definitions:
     """The drift of each day's logged requests, after the day has ended in UTC and its last rows were committed."""
-    job = dg.define_asset_job(
-        f"monitor_{realtime.name}",
-        selection=dg.AssetSelection.assets(logged_drift_name(realtime)),
-        description=f"Drift and expected performance of {realtime.name} on yesterday's logged requests.",
-        executor_def=dg.in_process_executor,
-    )
-    schedule = dg.ScheduleDefinition(
-        name=f"monitor_{realtime.name}_schedule",
-        job=job,
-        cron_schedule="30 0 * * *",
-        execution_timezone="UTC",
-        description=f"Half an hour after midnight (UTC): what moved in {realtime.name}.",
-    )
+    about = f"Drift and expected performance of {realtime.name} on yesterday's logged requests."
+    job = build_asset_job(f"monitor_{realtime.name}", about, [logged_drift_name(realtime)])
+    about = f"Half an hour after midnight (UTC): what moved in {realtime.name}."
+    schedule = build_cron_schedule(job, "30 0 * * *", about)
     return dg.Definitions(assets=[build_logged_drift(realtime)], jobs=[job], schedules=[schedule])
 
 

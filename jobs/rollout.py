@@ -5,7 +5,7 @@ import dagster as dg
 from assets.rollout import build_rollout, rollout_name
 from forecache.declare import Realtime
 from forecache.kit.process.wakes import ROLLOUT_STEPS
-from jobs.schedules import AssetJob
+from jobs.schedules import AssetJob, build_asset_job
 from resources.dagster_internals import NOT_FINISHED_STATUSES
 from resources.settings import SettingsResource
 
@@ -20,12 +20,8 @@ def rollout_definitions(realtime: Realtime) -> dg.Definitions:
 
 def build_rollout_job(realtime: Realtime) -> AssetJob:
     # Dagster makes an op of each asset and a graph of each job, whose names must differ.
-    return dg.define_asset_job(
-        f"{rollout_name(realtime)}_job",
-        selection=dg.AssetSelection.assets(rollout_name(realtime)),
-        description=f"Look once at the rollout of {realtime.name}: wait, go on, or return its release.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Look once at the rollout of {realtime.name}: wait, go on, or return its release."
+    return build_asset_job(f"{rollout_name(realtime)}_job", about, [rollout_name(realtime)])
 
 
 def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefinition:

@@ -1,5 +1,6 @@
-"""As-of dates of runs: their partition tags, the schedule of the newest dates, the sensor for dates that came late."""
+"""Jobs and schedules of all kinds: partition tags of as-of dates, the newest dates, the sensor for late deliveries."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timezone
 
 import dagster as dg
@@ -18,6 +19,9 @@ from resources.settings import SettingsResource
 
 __all__ = [
     "AssetJob",
+    "build_asset_job",
+    "build_cron_schedule",
+    "build_op_job",
     "delivery_sensor_name",
     "describe_late_sources",
     "build_delivery_sensors",
@@ -25,6 +29,33 @@ __all__ = [
     "partition_tags",
     "not_delivered_reason",
 ]
+
+
+def build_asset_job(
+    name: str, about: str, selection: dg.AssetSelection | Sequence[str] | Sequence[dg.AssetsDefinition]
+) -> AssetJob:
+    """A job of assets whose steps run in one process, where they share a Spark session."""
+    return dg.define_asset_job(name, selection=selection, description=about, executor_def=dg.in_process_executor)
+
+
+def build_op_job(op: dg.OpDefinition, name: str, about: str) -> dg.JobDefinition:
+    """A job of one op."""
+
+    @dg.job(name=name, description=about, executor_def=dg.in_process_executor)
+    def run_op() -> None:
+        op()
+
+    return run_op
+
+
+def build_cron_schedule(
+    job: AssetJob | dg.JobDefinition, cron: str, about: str, *, time_zone: str = "UTC", is_running: bool = False
+) -> dg.ScheduleDefinition:
+    """A schedule of a job without partitions; `is_running` switches it on by default."""
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule", job=job, cron_schedule=cron, execution_timezone=time_zone, description=about,
+        default_status=dg.DefaultScheduleStatus.RUNNING if is_running else dg.DefaultScheduleStatus.STOPPED,
+    )  # fmt: skip
 
 
 def partition_tags(first: date, last: date) -> dict[str, str]:

@@ -24,6 +24,7 @@ from forecache.declare import Stream
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import STREAM_EVENTS
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
+from jobs.schedules import build_cron_schedule, build_op_job
 from resources.settings import SettingsResource
 
 CRON = "10 * * * *"
@@ -132,21 +133,11 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
         merged, removed = sum(each.merged for each in done), sum(each.removed for each in done)
         yield dg.Output(None, metadata={"merged_files": merged, "removed_files": removed})
 
-    @dg.job(
-        name="maintain_streams",
-        description="Merge the small files of the hours of streams that are over, beside the running streams.",
-        executor_def=dg.in_process_executor,
-    )
-    def run_maintenance() -> None:
-        maintain_stream_tables()
-
-    return run_maintenance
+    about = "Merge the small files of the hours of streams that are over, beside the running streams."
+    return build_op_job(maintain_stream_tables, "maintain_streams", about)
 
 
 def build_stream_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Ten minutes after each hour, when no commit adds files to that hour any more."""
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule", job=job, cron_schedule=CRON, execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Ten minutes after each hour: the small files that streams committed in it are merged.",
-    )  # fmt: skip
+    about = "Ten minutes after each hour: the small files that streams committed in it are merged."
+    return build_cron_schedule(job, CRON, about, is_running=True)

@@ -13,7 +13,7 @@ from assets.stage import RunStep, explain_errors
 from assets.views import tuning_view
 from forecache.declare import Pipeline, Trainable
 from jobs.nightly import nightly_selection
-from jobs.schedules import AssetJob
+from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule, build_op_job
 from resources.settings import SettingsResource
 
 
@@ -27,24 +27,15 @@ def training_selection(pipeline: Trainable) -> dg.AssetSelection:
 
 def build_training_job(pipeline: Pipeline) -> AssetJob:
     """Train as of the newest date, or of the date in the configuration of the training set."""
-    return dg.define_asset_job(
-        training_job_name(pipeline),
-        selection=training_selection(pipeline),
-        description=f"Train {pipeline.name}, register the model and let the gate decide.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Train {pipeline.name}, register the model and let the gate decide."
+    return build_asset_job(training_job_name(pipeline), about, training_selection(pipeline))
 
 
 def build_training_schedule(pipeline: Trainable, job: AssetJob) -> dg.ScheduleDefinition:
     """The training times of the pipeline's schedule, as of its newest as-of date."""
     schedule = pipeline.schedule
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule",
-        job=job,
-        cron_schedule=schedule.training,
-        execution_timezone=schedule.time_zone,
-        description=f"{schedule.training} ({schedule.time_zone}): train {pipeline.name} anew.",
-    )
+    about = f"{schedule.training} ({schedule.time_zone}): train {pipeline.name} anew."
+    return build_cron_schedule(job, schedule.training, about, time_zone=schedule.time_zone)
 
 
 def full_job_name(pipeline: Trainable) -> str:
@@ -53,12 +44,8 @@ def full_job_name(pipeline: Trainable) -> str:
 
 def build_full_job(pipeline: Pipeline) -> AssetJob:
     """The first run of a pipeline: training, and then the nightly job with the model that passed the gate."""
-    return dg.define_asset_job(
-        full_job_name(pipeline),
-        selection=training_selection(pipeline) | nightly_selection(pipeline),
-        description=f"Train {pipeline.name}, then score and publish a night.",
-        executor_def=dg.in_process_executor,
-    )
+    about = f"Train {pipeline.name}, then score and publish a night."
+    return build_asset_job(full_job_name(pipeline), about, training_selection(pipeline) | nightly_selection(pipeline))
 
 
 class TuningConfig(dg.Config):
@@ -85,12 +72,5 @@ def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:
         result = step.run_stage(tune, step.settings, pipeline, date.today(), trials=config.trials)
         yield dg.Output(None, metadata=tuning_view(pipeline, result))
 
-    @dg.job(
-        name=tuning_job_name(pipeline),
-        description=f"Search learning rate, weight decay and batch size of {pipeline.name} on its training set.",
-        executor_def=dg.in_process_executor,
-    )
-    def run_tuning() -> None:
-        tune_pipeline()
-
-    return run_tuning
+    about = f"Search learning rate, weight decay and batch size of {pipeline.name} on its training set."
+    return build_op_job(tune_pipeline, tuning_job_name(pipeline), about)

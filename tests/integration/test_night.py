@@ -13,6 +13,7 @@ from till_project.pipelines.till import till
 from forecache.base.errors import CheckError, PipelinesFailedError
 from forecache.base.results import StageResult
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.kit.delta.tables import table_exists
 from forecache.night import run_night
 from forecache.operations.training_due import is_training_due, last_training
 from forecache.realtime.release.folder import open_releases, read_current
@@ -29,11 +30,11 @@ def projects(monkeypatch: pytest.MonkeyPatch, spark: object) -> None:
     monkeypatch.syspath_prepend(str(SUPPORT))
 
 
-def land(settings: Settings, day: date, *amounts: str, suffix: str = "") -> None:
-    folder = Path(settings.landing_uri) / "sales"
+def land(settings: Settings, day: date, *amounts: str, source: str = "sales") -> None:
+    folder = Path(settings.landing_uri) / source
     folder.mkdir(parents=True, exist_ok=True)
     rows = [f"c{number:02},{day},{amount}" for number, amount in enumerate(amounts)]
-    (folder / f"{day}{suffix}.csv").write_text("\n".join(["customer,day,amount", *rows]) + "\n")
+    (folder / f"{day}.csv").write_text("\n".join(["customer,day,amount", *rows]) + "\n")
 
 
 @pytest.fixture
@@ -91,24 +92,32 @@ def test_a_night_after_a_training_time_trains_again_and_one_before_it_does_not(s
     assert is_training_due(settings, till, now=last.ended_at + timedelta(days=7))
 
 
-def test_nothing_is_built_from_a_day_that_fails_its_check_and_what_is_served_stays(settings: Settings) -> None:
-    run_night(settings, DAYS[4])
-    before = served(settings)
-    land(settings, DAYS[5], "1", "2", suffix=".2")
-    (Path(settings.landing_uri) / "sales" / f"{DAYS[5]}.csv").write_text("customer,day,amount\n,,\n")
-    with pytest.raises(PipelinesFailedError, match="till") as failed:
-        run_night(settings, DAYS[5])
-    assert isinstance(failed.value.failures["till"], CheckError)
-    assert served(settings) == before
+@pytest.mark.parametrize(
+    ("amounts", "column", "built", "missing"),
+    [
+        (("10", "9000"), "amount", "raw_orders", "features_orders"),
+        (("10", "400"), "spent", "features_orders", "training_set_orders"),
+    ],
+)
+def test_nothing_is_built_from_what_fails_its_check(
+    amounts: tuple[str, ...], column: str, built: str, missing: str, tmp_path: Path
+) -> None:
+    settings = load_settings(home=tmp_path / "home", project="shop_project", spark_master="local[2]")
+    for day in DAYS:
+        land(settings, day, *amounts, source="orders")
+    with pytest.raises(PipelinesFailedError, match=f"1 of 1 failed. orders: .*{column}") as failed:
+        run_night(settings)
+    assert isinstance(failed.value.failures["orders"], CheckError)
+    assert table_exists(settings, built)
+    assert not table_exists(settings, missing)
 
 
 def test_a_real_time_model_is_trained_and_released_after_its_views_are_published(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home", project="offered_project", spark_master="local[2]")
     land_offers(settings, visits(), shown(per_day=150))
     stages = stages_of(run_night(settings, NIGHT))
-    assert {*stages} == {"ingest", "features", "publish", "training_set", "train", "register", "release"}
-    assert stages.index("train") > max(at for at, stage in enumerate(stages) if stage == "publish")
-    assert stages[-1] == "release"
+    training = ["training_set", "train", "register", "release"]
+    assert stages[: stages.index("release") + 1] == [*["ingest"] * 2, *["features", "publish"] * 4, *training]
     assert read_current(open_releases(settings, "offers")).current == 1
 
 
