@@ -192,6 +192,7 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
                 settings, folder, lambda newest: _return_candidate(newest, seen, why, name), is_urgent=is_urgent
             )
         else:
+            is_named = number is not None
             if number is None:
                 number = _find_previous_release(settings, folder, state)
             if number not in state.inputs:
@@ -203,6 +204,8 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
             what, target = f"Release {number} of {name} is current.", number
 
             def decide(newest: ReleaseState) -> ReleaseState:
+                if not is_named and seen.pointer.current in newest.pointer.bad:
+                    return newest  # another installation has just rolled it back
                 check_unmoved(newest, seen, name)
                 return roll_back(newest, target)
 

@@ -18,7 +18,7 @@ from log_support import commit_all
 from pool_support import HeldUp, eventually
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
-from release_support import REQUEST, make_release, move_state
+from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
 
 from forecache.base.settings import Settings, load_settings
@@ -104,9 +104,8 @@ def candidate(settings: Settings, **changes: Any) -> int:
 
 
 def roll_out(settings: Settings, number: int, **changes: Any) -> None:
-    state = begin(settings, changes.pop("rollout", ROLLOUT), **changes)
-    rollout = replace(state, release=number, current=read_current(open_releases(settings, NAME)).current or 0)
-    move_state(settings, NAME, lambda known: replace(known, rollout=rollout))
+    current = read_current(open_releases(settings, NAME)).current
+    begin(settings, changes.pop("rollout", ROLLOUT), release=number, current=current, **changes)
 
 
 @contextmanager

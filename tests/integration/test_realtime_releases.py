@@ -56,9 +56,19 @@ def test_a_release_is_made_where_something_has_changed(settings: Settings) -> No
     assert read_release(open_releases(settings, "payments"), 2).deadline_ms == 20.0
 
 
-def test_a_damaged_release_is_made_anew(settings: Settings) -> None:
+def places(settings: Settings, number: int) -> list[Path]:
+    """Where the files of a release are: here, and in the lake."""
+    in_lake = Path(settings.lake_uri) / f".realtime/payments/releases/{number:08d}"
+    return [open_releases(settings, "payments").release(number), in_lake]
+
+
+def test_a_damaged_release_is_fetched_again_or_made_anew(settings: Settings) -> None:
     release_model(settings, payments)
-    (open_releases(settings, "payments").release(1) / "model.bin").write_bytes(b"{}")
+    (places(settings, 1)[0] / "model.bin").write_bytes(b"{}")
+    assert release_model(settings, payments).skipped
+    assert scores(settings, 1).tolist() == [10.0]
+    for place in places(settings, 1):
+        (place / "model.bin").write_bytes(b"{}")
     again = release_model(settings, payments)
     assert (again.skipped, again.details["release"]) == (False, 2)
     assert scores(settings, 2).tolist() == [10.0]
@@ -102,7 +112,8 @@ def test_what_was_current_does_not_come_back_where_a_release_after_it_takes_its_
 def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) -> None:
     for deadline in (10.0, 20.0, 30.0):
         release_model(settings, changed(deadline_ms=deadline))
-    (open_releases(settings, "payments").release(2) / "model.bin").unlink()
+    for place in places(settings, 2):
+        (place / "model.bin").unlink()
     with pytest.raises(DamagedError, match=r"model\.bin"):
         roll_back_release(settings, "payments", 2)
     assert roll_back_release(settings, "payments").current == 1
@@ -113,7 +124,8 @@ import sys
 from released_payments import changed
 from forecache.operations.release import release_model
 from forecache.base.settings import load_settings
-assert release_model(load_settings(home=sys.argv[1]), changed(deadline_ms=30.0)).details["release"] == 3
+settings = load_settings(home=sys.argv[1], lake=sys.argv[2])
+assert release_model(settings, changed(deadline_ms=30.0)).details["release"] == 3
 """
 
 
@@ -122,15 +134,15 @@ def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
 ) -> None:
     release_model(settings, payments)
     release_model(settings, changed(deadline_ms=20.0))
-    honest = module.read_files
+    honest = module.require_release
 
     def late(*arguments: Any) -> Any:
-        command = [sys.executable, "-c", _RELEASES, str(settings.home_path)]
+        command = [sys.executable, "-c", _RELEASES, f"{settings.home_path}-other", settings.lake_uri]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         return honest(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "read_files", late)
+        patched.setattr(module, "require_release", late)
         with pytest.raises(ConflictError, match="Release 3 of payments has become current meanwhile"):
             roll_back_release(settings, "payments")
     pointer = read_current(open_releases(settings, "payments"))

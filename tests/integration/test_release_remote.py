@@ -13,6 +13,7 @@ from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.follow_lake import read_lake_state
 from forecache.realtime.release.lake_state import UnreachableError
 from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
 
@@ -107,7 +108,9 @@ def test_two_pushes_at_once_leave_the_newest_release_whole(settings: Settings, t
         push_releases(folder, plain)
 
     release_model(settings, payments)
-    push_releases(folder, Interrupted(tmp_path / "remote", before, release_another))
+    remote = Interrupted(tmp_path / "remote", before, release_another)
+    push_releases(folder, remote, read_lake_state(settings, "payments"))
+    assert remote.before == ""
     there = open_releases(load_settings(home=tmp_path / "replica"), "payments")
     assert pull_releases(there, plain)["release"] == 2
     assert scores(load_settings(home=tmp_path / "replica"), 2).tolist() == [10.0]

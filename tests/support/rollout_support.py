@@ -34,13 +34,13 @@ def two_releases(settings: Settings, **changes: Any) -> None:
 
 
 def begin(settings: Settings, rollout: Rollout = QUICK, *, at: datetime = BEGAN, **changes: Any) -> RolloutState:
-    """The rollout of release 2 at its first step, or where `changes` say."""
+    """The rollout of release 2 beside release 1 at its first step, or as `changes` say."""
     stage, share = changes.pop("stage", "aa"), changes.pop("share", rollout.aa_share)
     plan = {**asdict(rollout), "deadline_ms": 50.0}
     state = RolloutState(
         NAME,
-        2,
-        1,
+        changes.pop("release", 2),
+        changes.pop("current", 1),
         stage,
         share,
         at.isoformat(),

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import CheckError, DamagedError, NotFoundError, UnavailableError
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
@@ -113,6 +113,10 @@ def change_state(
     try:
         with use_lake(settings, folder.name) as lake:
             state = swap_state(lake, folder.name, decide_next, begin=begin, floor=here.generation)
+    except ConflictError:
+        if newest.mark and not unsent.id:
+            _write_copy(settings, folder, newest)  # so that the next command goes by what was changed meanwhile
+        raise
     except UnavailableError as error:
         if not is_urgent:
             raise
@@ -273,7 +277,7 @@ def _change_copy(folder: ReleaseFolder, decide: Decide, why: str) -> ReleaseStat
         Unsent(secrets.token_hex(8), state.pointer.history, tuple(sorted(bad)), state.pointer.current, what),
     )
     release_step("kept to be sent")
-    _write_files(folder, state.pointer, rollout)
+    _write_files(folder, before.pointer, state.pointer, rollout)
     return state
 
 
@@ -290,7 +294,7 @@ def _write_copy(settings: Settings, folder: ReleaseFolder, state: ReleaseState) 
     elif rollout == state.rollout:
         return
     if _fetch_missing(settings, folder, state):
-        _write_files(folder, pointer, state.rollout)
+        _write_files(folder, here, pointer, state.rollout)
         retire_releases(folder, pointer)
         release_step("retired")
 
@@ -319,9 +323,11 @@ def _read_pointer(folder: ReleaseFolder) -> ReleasePointer:
         return ReleasePointer()
 
 
-def _write_files(folder: ReleaseFolder, pointer: ReleasePointer, rollout: RolloutState | None) -> None:
+def _write_files(
+    folder: ReleaseFolder, here: ReleasePointer, pointer: ReleasePointer, rollout: RolloutState | None
+) -> None:
     """Write the copy; the pointer first: no rollout runs here that the pointer has ended."""
-    if pointer.current is not None:
+    if pointer != here and pointer.current is not None:
         write_current(folder, pointer)
         release_step("pointer moved")
     if rollout is not None:
