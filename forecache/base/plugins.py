@@ -209,7 +209,6 @@ def is_installed(plugin: str) -> bool:
     return importlib.util.find_spec(f"forecache.plugins.{plugin}") is not None
 
 
-@cache
 def _load(plugin: str, place: str) -> Any:
     module, attribute = place.split(":")
     return getattr(importlib.import_module(f"forecache.plugins.{plugin}.{module}"), attribute)

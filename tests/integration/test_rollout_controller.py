@@ -25,7 +25,7 @@ from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Guards
 from forecache.operations.release import roll_back_release
-from forecache.plugins.rollouts import notify as tell
+from forecache.plugins.alerts import notify as tell
 from forecache.plugins.rollouts.controller import apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current
 from forecache.realtime.release.lake_state import ReleaseState, make_current

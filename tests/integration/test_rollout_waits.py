@@ -8,7 +8,7 @@ import pytest
 from rollout_support import NAME, QUICK, answered, begin, looked, two_releases
 
 from forecache.base.settings import Settings
-from forecache.plugins.rollouts import notify as tell
+from forecache.plugins.alerts import notify as tell
 from forecache.plugins.rollouts.controller import apply_manual_action
 
 
