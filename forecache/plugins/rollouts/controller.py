@@ -23,7 +23,7 @@ from forecache.plugins.rollouts.step_counts import (
     step_figures,
     write_counts,
 )
-from forecache.realtime.release.folder import ReleaseFolder, open_releases
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
@@ -32,6 +32,7 @@ from forecache.realtime.release.follow_lake import (
     read_local_state,
     require_release,
 )
+from forecache.realtime.release.format import RELEASE_FILE
 from forecache.realtime.release.lake_state import ReleaseState, end_rollout
 from forecache.realtime.release.write import lock_releases
 from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
@@ -178,7 +179,9 @@ def _judge_logged_requests(
 ) -> tuple[RolloutState, StepVerdict | None]:
     """Judge the requests logged so far; the verdict is None unless it ends the rollout."""
     try:
-        require_release(settings, folder, state.release)
+        if not (folder.release(state.release) / RELEASE_FILE).is_file():  # reading all of a model takes long
+            require_release(settings, folder, state.release)
+        read_release(folder, state.release)
     except (NotFoundError, DamagedError, CheckError) as error:
         # The cause has paths, and the reason of a rollout is shown on status pages.
         logger.error("%s: %s", folder.name, error)
