@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
@@ -23,7 +24,6 @@ import tomllib
 
 _ROUTE = re.compile(r"/(v\d.*|versions/.*|healthz?|readyz|metrics|status(\.json)?|openapi\.json|ping|version)")
 _ROUTE_WORDS = ("/invocations", "/get-online-features")
-_METRIC_CALLS = ("counter", "gauge", "histogram")
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         *_commands(root),
         *_routes(modules),
         *_settings(modules),
-        *_metrics(modules),
+        *_metrics(root),
         *_declarations(),
         *_table_names(modules),
         *_tables_of_the_project(),
@@ -112,13 +112,12 @@ def _default(value: ast.expr | None) -> str:
     return "" if value is None else f" = {ast.unparse(value)}"
 
 
-def _metrics(modules: list[ast.Module]) -> Iterator[str]:
-    """Each metric with its kind and labels, however the call that declares it is spelled."""
-    for call in _nodes(modules, ast.Call):
-        kind = ast.unparse(call.func).rpartition(".")[2].lower()
-        texts = [node.value for given in call.args for node in ast.walk(given) if isinstance(node, ast.Constant)]
-        if kind in _METRIC_CALLS and texts and isinstance(texts[0], str) and "_" in texts[0]:
-            yield f"metric: {texts[0]} {kind} {{{','.join(map(str, texts[2:]))}}}"
+def _metrics(root: Path) -> Iterator[str]:
+    """Each metric with its kind and labels."""
+    [declared] = (root / "forecache").rglob("metrics/declared.json")
+    for part in json.loads(declared.read_text()):
+        for name, kind, labels, _ in part["metrics"]:
+            yield f"metric: {name} {kind} {{{','.join(labels)}}}"
 
 
 def _declarations() -> Iterator[str]:
