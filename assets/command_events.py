@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -12,9 +12,6 @@ from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from resources.instance import runner_instance
 
-if TYPE_CHECKING:
-    from forecache.plugins.drift.measurements import Measurement
-
 
 def record_asset_event(
     settings: Settings,
@@ -23,7 +20,7 @@ def record_asset_event(
     *,
     result: StageResult | None = None,
     night: date | None = None,
-    figures: Sequence["Measurement"] = (),
+    figures: Sequence[Any] = (),
 ) -> None:
     """Record an event of an asset in the instance that the UI reads.
 

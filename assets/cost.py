@@ -7,16 +7,14 @@ to Dagster's plots of this asset. `forecache cost` shows the same.
 import os
 from collections.abc import Iterator, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from assets.metadata import embed_plots, markdown_table
 from assets.stage import RunStep, explain_errors
+from forecache.base.plugins import load_hook
 from resources.settings import SettingsResource
-
-if TYPE_CHECKING:
-    from forecache.plugins.cost.cost_report import CostReport
 
 DAYS = 7
 
@@ -27,29 +25,24 @@ def build_cost(owners: Sequence[str]) -> dg.AssetsDefinition:
     @dg.asset(name="cost", description=__doc__, group_name="monitoring", kinds={"python"}, owners=list(owners))
     @explain_errors
     def report_cost(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.plugins.cost.cost_report import cost_report
-
         step = RunStep(context, settings.load())
-        report = cost_report(step.settings, days=DAYS, cores=os.cpu_count() or 1)
+        report = load_hook("cost", "report")(step.settings, days=DAYS, cores=os.cpu_count() or 1)
         yield dg.MaterializeResult(metadata=cost_metadata(report))
 
     return report_cost
 
 
-def cost_metadata(report: "CostReport") -> dict[str, Any]:
+def cost_metadata(report: Any) -> dict[str, Any]:
     """A table, a picture, and the prices that are known as numbers."""
-    from forecache.plugins.cost.cost_line import PARTS
-    from forecache.plugins.cost.cost_report import plot_costs
-
     picture = StringIO()
-    plot_costs(report, picture, kind="svg")
+    load_hook("cost", "plot")(report, picture, kind="svg")
     headers = ("part", "of", "what", "a day", "unit", "on demand", "spot", "basis")
     rows = [
         (line.part, line.subject or "all", line.what, line.amount, line.unit, _format_price(line.price),
          _format_price(line.price_spot), line.basis)
         for line in report.lines
     ]  # fmt: skip
-    numbers = {f"{part}_price_a_day": report.price_of(part) for part in PARTS}
+    numbers = {f"{part}_price_a_day": report.price_of(part) for part in load_hook("cost", "parts")}
     numbers["price_per_million_predictions"] = report.per_million_predictions
     numbers["price_per_million_answers"] = report.per_million_answers
     numbers |= {f"price_per_million_events_of_{name}": price for name, price in report.per_million_events.items()}

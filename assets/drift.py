@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -10,9 +10,6 @@ from assets import checks
 from assets.metadata import markdown_table
 from forecache.base.results import StageResult
 from forecache.declare import Drift, Pipeline
-
-if TYPE_CHECKING:
-    from forecache.plugins.drift.distributions.drift_report import DriftReport
 
 DRIFT = "has_not_drifted"
 CHALLENGER = "agrees_with_challenger"
@@ -41,9 +38,7 @@ def drift_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[str]) ->
     return specs
 
 
-def drift_events(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, reports: Mapping[date, "DriftReport"]
-) -> Iterator[Any]:
+def drift_events(context: dg.AssetExecutionContext, pipeline: Pipeline, reports: Mapping[date, Any]) -> Iterator[Any]:
     """An evaluation for each as-of date: a small effect is a warning, a large one an error."""
     verdicts = {
         night: checks.CheckVerdict(
@@ -56,7 +51,7 @@ def drift_events(
     )
 
 
-def drift_view(report: "DriftReport") -> dict[str, Any]:
+def drift_view(report: Any) -> dict[str, Any]:
     """The distances as a table and as figures, and the shares of rows in each bin."""
     rows = [
         (name, apart.reference_rows, apart.rows, apart.psi, apart.js, report.effect(name) or "not judged")

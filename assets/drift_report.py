@@ -12,6 +12,7 @@ import dagster as dg
 from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import RunStep, explain_errors
+from forecache.base.plugins import load_hook
 from forecache.declare import Pipeline
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -42,11 +43,11 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
     def write_report(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.plugins.drift.distributions.sampled_report import write_drift_report
-
         step = RunStep(context, settings.load(), spark)
         night = step.nights[-1]
-        result = step.run_stage(write_drift_report, step.session(), step.settings, pipeline, night)
+        result = step.run_stage(
+            load_hook("drift", "write_drift_report"), step.session(), step.settings, pipeline, night
+        )
         details = result.details
         yield dg.MaterializeResult(
             metadata={

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from forecache.base.errors import ForecacheError
+from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -39,12 +40,9 @@ def send_lineage(
     arguments: Sequence[Any],
 ) -> Iterator[None]:
     """Send lineage events for the facts that the stage records, or for its failure, if a receiver is set."""
-    if not (settings.openlineage_url or settings.openlineage_file):
+    if not (is_installed("lineage") and (settings.openlineage_url or settings.openlineage_file)):
         yield
         return
-    from forecache.plugins.lineage.emit import emit_failure, emit_new
-    from forecache.plugins.lineage.fact import Fact
-
     started, names = datetime.now(timezone.utc), {context.run_id: context.job_name}
     try:
         yield
@@ -52,7 +50,7 @@ def send_lineage(
         ended = datetime.now(timezone.utc)
         name = _STAGES.get(stage.__name__, stage.__name__)
         subject = next((each.name for each in arguments if isinstance(getattr(each, "name", None), str)), "")
-        fact = Fact(
+        fact = load_hook("lineage", "fact")(
             source="failure",
             position=0,
             identity=f"{context.run_id} {name} {subject} {started.isoformat()}",
@@ -65,11 +63,11 @@ def send_lineage(
             seconds=(ended - started).total_seconds(),
             error=str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}",
         )
-        emit_failure(settings, fact, job_names=names)
+        load_hook("lineage", "emit_failure")(settings, fact, job_names=names)
         raise
     finally:
         # A stage that failed may have done some of its dates.
-        emit_new(settings, job_names=names)
+        load_hook("lineage", "emit_new")(settings, job_names=names)
 
 
 def _run_nights(tags: Mapping[str, str]) -> list[date]:

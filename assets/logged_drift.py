@@ -10,9 +10,11 @@ import dagster as dg
 from pydantic import Field
 
 from assets.metadata import owners_of, stage_metadata
+from assets.partitions import configured_day
 from assets.released import released_name
 from assets.stage import RunStep, explain_errors
 from assets.views import monitoring_figures, monitoring_view
+from forecache.base.plugins import load_hook
 from forecache.declare import Realtime
 from resources.settings import SettingsResource
 
@@ -53,13 +55,9 @@ def build_logged_drift(realtime: Realtime) -> dg.AssetsDefinition:
     def measure_logged_drift(
         context: dg.AssetExecutionContext, config: LoggedDriftConfig, settings: SettingsResource
     ) -> Iterator[Any]:
-        from forecache.plugins.drift.log_monitoring import monitor_log
-        from forecache.plugins.drift.measurements import measurements
-        from forecache.plugins.parity.replay import configured_day
-
         step, day = RunStep(context, settings.load()), configured_day(config.day)
-        result = step.run_stage(monitor_log, step.settings, realtime, day)
-        figures = measurements(step.settings, realtime.name, first=day, last=day)
+        result = step.run_stage(load_hook("drift", "monitor_log"), step.settings, realtime, day)
+        figures = load_hook("drift", "measurements")(step.settings, realtime.name, first=day, last=day)
         moved = sorted(
             (each for each in figures if each.kind in ("feature", "prediction") and each.effect > SHIFT),
             key=lambda each: -each.effect,

@@ -15,6 +15,7 @@ from assets.published import published_name
 from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
+from forecache.base.plugins import load_hook
 from forecache.declare import Mailing
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -39,13 +40,11 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
     def send_messages(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.plugins.mail.stage import mail
-
         step = RunStep(context, settings.load(), spark)
         for source in mailing.all_sources:
             yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
             ingest_pending_files(step, source, last=min(yesterday, source.end or yesterday))
-        result = step.run_stage(mail, step.settings, mailing)
+        result = step.run_stage(load_hook("mail", "mail"), step.settings, mailing)
         yield dg.MaterializeResult(metadata={**stage_metadata(step.settings, result), "details": details_json(result)})
 
     return send_messages

@@ -7,7 +7,7 @@ them.
 
 from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -15,12 +15,10 @@ from assets.metadata import owners_of, stage_metadata
 from assets.partitions import pipeline_partitions
 from assets.stage import RunStep, explain_errors
 from assets.views import monitoring_figures, monitoring_view
+from forecache.base.plugins import load_hook
 from forecache.declare import Pipeline, Retraining
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
-
-if TYPE_CHECKING:
-    from forecache.plugins.drift.measurements import Measurement
 
 EXPECTED = "expected_performance"
 
@@ -34,7 +32,7 @@ def _max_metric_drop(pipeline: Pipeline) -> float:
     return Retraining().max_metric_drop or 0.0 if drop is None else drop
 
 
-def _performance_checks(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> list[dg.AssetCheckResult]:
+def _performance_checks(pipeline: Pipeline, figures: list[Any], night: date) -> list[dg.AssetCheckResult]:
     """The check of the expected performance of an as-of date; empty for tasks without an estimate."""
     if pipeline.task not in ("binary", "multiclass"):
         return []
@@ -83,17 +81,14 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
     def measure_nights(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.plugins.drift.measurements import measurements
-        from forecache.plugins.drift.monitor import monitor
-        from forecache.plugins.drift.retraining import retraining_decision
-
         step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
-        result = step.run_stage(monitor, step.session, current, pipeline, nights)
-        figures = measurements(current, pipeline.name, first=nights[0], last=nights[-1])
+        result = step.run_stage(load_hook("drift", "monitor"), step.session, current, pipeline, nights)
+        figures = load_hook("drift", "measurements")(current, pipeline.name, first=nights[0], last=nights[-1])
         for night in nights:
             context.add_asset_metadata(monitoring_figures(figures, night), partition_key=night.isoformat())
-        verdict = retraining_decision(current, pipeline).reason if pipeline.retraining else "no retraining is declared"
+        decide = load_hook("drift", "retraining_decision")
+        verdict = decide(current, pipeline).reason if pipeline.retraining else "no retraining is declared"
         notes = result.details["notes"][nights[-1].isoformat()]
         yield dg.MaterializeResult(
             metadata={

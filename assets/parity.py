@@ -12,8 +12,10 @@ from pydantic import Field
 
 from assets import checks
 from assets.metadata import markdown_table, owners_of, stage_metadata
+from assets.partitions import configured_day
 from assets.released import released_name
 from assets.stage import RunStep, explain_errors
+from forecache.base.plugins import load_hook
 from forecache.base.results import StageResult
 from forecache.declare import Realtime
 from resources.settings import SettingsResource
@@ -56,11 +58,13 @@ def build_parity(realtime: Realtime) -> dg.AssetsDefinition:
     def compare_answers(
         context: dg.AssetExecutionContext, config: ParityConfig, settings: SettingsResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        from forecache.plugins.parity.replay import check_parity, configured_day
-
         step = RunStep(context, settings.load())
         result = step.run_stage(
-            check_parity, step.settings, realtime.name, configured_day(config.day), sample=config.sample
+            load_hook("parity", "check_parity"),
+            step.settings,
+            realtime.name,
+            configured_day(config.day),
+            sample=config.sample,
         )
         verdict = checks.CheckVerdict(result.details["passed"], result.details["sentence"])
         yield dg.MaterializeResult(

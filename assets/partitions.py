@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.table import source_asset
+from forecache.base.errors import InputError
 from forecache.declare import AnySource, Schedule, Served, Source
 from forecache.declare.schedules.as_of import ScheduledDeclaration, first_as_of, last_as_of
 from forecache.declare.schedules.schedule import WEEKDAYS
@@ -131,3 +132,17 @@ def choose_training_night(
         return date.fromisoformat(text)
     except ValueError:
         raise InputError(f"The as-of date {text!r} is not a date.", remedy="Write it like 1998-06-30.") from None
+
+
+def configured_day(text: str) -> date:
+    """Parse a configured date; if it is empty, return yesterday in UTC, the last whole day of a log.
+
+    Raises:
+        InputError: It is no date.
+    """
+    if not text:
+        return datetime.now(timezone.utc).date() - timedelta(days=1)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"The configured day {text!r} is no date.", remedy="Write it like 1998-06-30.") from None

@@ -11,6 +11,7 @@ from assets.model import model_name
 from assets.partitions import nightly_freshness, pipeline_partitions
 from assets.stage import RunStep, explain_errors
 from assets.views import scoring_view
+from forecache.base.plugins import find_hooks, is_installed
 from forecache.declare import Pipeline, RegisteredModel, TorchModel
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
@@ -37,7 +38,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         freshness_policy=nightly_freshness(pipeline),
         check_specs=[
             *checks.expectation_specs(table, partitions, about=about),
-            *drift.drift_specs(pipeline, partitions),
+            *(drift.drift_specs(pipeline, partitions) if is_installed("drift") else ()),
             *_floor_specs(pipeline),
         ],
     )
@@ -47,7 +48,6 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_predictions
         from forecache.operations.rollback import recover_interrupted
-        from forecache.plugins.drift.distributions.drift import check_drift
         from forecache.scoring.nightly import score_nights
 
         step = RunStep(context, settings.load(), spark)
@@ -62,8 +62,9 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             judged = result.details["judged"]
             yield checks.check_result(table, FLOORS, checks.CheckVerdict(judged["accepted"], judged["reason"]))
         yield from checks.expectation_events(context, table, check_predictions(step, pipeline, nights))
-        moved = check_drift(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
-        yield from drift.drift_events(context, pipeline, moved)
+        for check_scores in find_hooks("check_scores"):
+            moved = check_scores(current, pipeline, nights, spark=step.session(), run_id=context.run_id)
+            yield from drift.drift_events(context, pipeline, moved)
         if pipeline.shadow:
             yield from drift.challenger_materializations(pipeline, result)
             yield from drift.challenger_events(context, pipeline, result, nights)

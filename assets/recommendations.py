@@ -15,6 +15,7 @@ from assets.partitions import nightly_freshness, pipeline_partitions, source_dep
 from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.views import ranking_view
+from forecache.base.plugins import load_hook
 from forecache.declare import Recommender
 from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
 from resources.settings import SettingsResource
@@ -49,13 +50,12 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_predictions
-        from forecache.plugins.recommend.stage import recommend, refused_dates
 
         step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights
         for source in recommender.all_sources:
             ingest_pending_files(step, source, last=max(nights))
-        result = step.run_stage(recommend, current, recommender, nights, rebuild=step.rebuild)
+        result = step.run_stage(load_hook("recommend", "recommend"), current, recommender, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(current, result),
@@ -67,7 +67,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         reports = check_predictions(step, recommender, result.nights)
         yield from checks.expectation_events(context, table, reports)
         # Refused dates do not fail the step: the lists of the other dates are published first.
-        refusal = refused_dates(result)
+        refusal = load_hook("recommend", "refused_dates")(result)
         yield checks.check_result(table, NONE_REFUSED, checks.CheckVerdict(not refusal, refusal or "None was refused."))
 
     return rank_and_check

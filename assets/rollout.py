@@ -13,6 +13,7 @@ import dagster as dg
 from assets.metadata import markdown_table, owners_of
 from assets.released import released_name
 from assets.stage import explain_errors
+from forecache.base.plugins import load_hook
 from forecache.declare import Realtime
 from forecache.realtime.rollout.rollout_state import RolloutState
 from resources.settings import SettingsResource
@@ -35,9 +36,7 @@ def build_rollout(realtime: Realtime) -> dg.AssetsDefinition:
     )
     @explain_errors
     def report_rollout(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.plugins.rollouts.controller import advance_rollout
-
-        found = advance_rollout(settings.load(), realtime.name)
+        found = load_hook("rollouts", "advance_rollout")(settings.load(), realtime.name)
         if found is None:
             context.log.info("There is no rollout yet.")
             return

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from datetime import date
 
     from forecache.models.registry.gate.gate_checks import Check
-    from forecache.plugins.drift.measurements import Measurement
 
 _PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
 _MOST_EPOCHS = 50
@@ -156,7 +155,7 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def monitoring_view(figures: Iterable["Measurement"], night: "date") -> dg.MarkdownMetadataValue:
+def monitoring_view(figures: Iterable[Any], night: "date") -> dg.MarkdownMetadataValue:
     """Measurements of an as-of date, the largest effects first."""
     rows = [
         (
@@ -176,7 +175,7 @@ def monitoring_view(figures: Iterable["Measurement"], night: "date") -> dg.Markd
     return markdown_table(headers, rows)
 
 
-def monitoring_figures(figures: Iterable["Measurement"], night: "date") -> dict[str, float]:
+def monitoring_figures(figures: Iterable[Any], night: "date") -> dict[str, float]:
     """The figures of an as-of date that the UI plots over the dates."""
     of_night = [m for m in figures if m.night == night]
     features = [m.effect for m in of_night if m.kind == "feature"]

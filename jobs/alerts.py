@@ -13,12 +13,10 @@ from typing import Any
 import dagster as dg
 
 from forecache.base.alert import Alert, Severity, Subject
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import STREAM
 from forecache.kit.process.wakes import ALERTS
-from forecache.plugins.alerts.journal import list_open_alerts, read_cursor
-from forecache.plugins.alerts.notify import describe_failures
-from forecache.plugins.alerts.receivers import has_alert_receivers
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -70,7 +68,7 @@ def read_event_log_alerts(settings: Settings, instance: dg.DagsterInstance) -> E
         *_read_new_events(settings, instance, _SUCCEEDED, news.cursors),
     ]
     _add_check_alerts(evaluations, news)
-    open_ = [alert for alert in list_open_alerts(settings) if alert.kind == "run_failed"]
+    open_ = [alert for alert in load_hook("alerts", "list_open_alerts")(settings) if alert.kind == "run_failed"]
     for _, entry in sorted(runs, key=lambda each: each[0]):
         has_failed = entry.dagster_event_type == _FAILED
         of_job = [alert for alert in open_ if alert.name == entry.job_name]
@@ -98,7 +96,7 @@ def _read_new_events(
     newest = SqlEventLogStorage.get_event_records(storage, dg.EventRecordsFilter(kind), limit=1)
     if not newest:
         return []
-    before = int(read_cursor(settings, name) or 0)
+    before = int(load_hook("alerts", "read_cursor")(settings, name) or 0)
     # Another database has other ids: after a replacement the cursor is unknown, and reading starts one day back.
     known = 0 < before <= newest[0].storage_id
     since = dg.EventRecordsFilter(
@@ -196,7 +194,11 @@ def read_installation_events(settings: Settings) -> EventLogAlerts:
 
 def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
     """The alert sensor; it is on by default if a receiver is set."""
-    runs = dg.DefaultSensorStatus.RUNNING if has_alert_receivers(settings) else dg.DefaultSensorStatus.STOPPED
+    runs = (
+        dg.DefaultSensorStatus.RUNNING
+        if load_hook("alerts", "has_receivers")(settings)
+        else dg.DefaultSensorStatus.STOPPED
+    )
 
     @dg.sensor(
         name="alerts",
@@ -206,16 +208,16 @@ def build_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         "to where the settings FORECACHE_ALERT_... say.",
     )
     def send_alerts(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SkipReason:
-        from forecache.plugins.alerts.collect_alerts import collect_and_notify
-
         current = settings.load()
-        if not has_alert_receivers(current):
+        if not load_hook("alerts", "has_receivers")(current):
             return dg.SkipReason("No FORECACHE_ALERT_ setting names a receiver.")
         found = read_event_log_alerts(current, context.instance)
-        told, problems = collect_and_notify(current, found.alerts, found.well, cursors=found.cursors)
+        told, problems = load_hook("alerts", "collect_and_notify")(
+            current, found.alerts, found.well, cursors=found.cursors
+        )
         for problem in problems:
             context.log.warning(problem)
-        reason = describe_failures(told)
+        reason = load_hook("alerts", "describe_failures")(told)
         if reason:
             context.log.warning(reason)
         sent = ", ".join(f"{each.notices} to {each.sink}" for each in told if each.notices)

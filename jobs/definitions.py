@@ -17,6 +17,7 @@ from assets.raw import build_raw
 from assets.recommendations import build_recommendations, build_second_table
 from assets.table import build_table
 from assets.training_set import build_training_set
+from forecache.base.plugins import is_installed
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import (
     AnySource,
@@ -61,14 +62,14 @@ from jobs.nightly import (
     joins_that_build,
 )
 from jobs.realtime import realtime_definitions
-from jobs.schedules import build_delivery_sensors
+from jobs.schedules import AssetJob, build_delivery_sensors
 from jobs.streams import stream_definitions
 from jobs.training import build_full_job, build_training_job, build_training_schedule, build_tuning_job
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 SOURCE_ASSETS = (build_landing, build_raw)
-TRAINING_ASSETS = (build_training_set, build_candidate, build_model, build_monitoring)
+TRAINING_ASSETS = (build_training_set, build_candidate, build_model)
 """The stages of a pipeline that trains its model."""
 
 
@@ -86,15 +87,15 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
-        cost_definitions(project),
-        dg.Definitions(sensors=[build_alerts_sensor(settings)]),
+        *([cost_definitions(project)] if is_installed("cost") else []),
+        *([dg.Definitions(sensors=[build_alerts_sensor(settings)])] if is_installed("alerts") else []),
         *(source_definitions(source) for source in sources_of(project)),
         dg.Definitions(assets=features_of(project)),
         *(view_definitions(view, project) for view in project.views.values()),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
-        *(recommender_definitions(recommender) for recommender in project.recommenders.values()),
+        *(recommender_definitions(each) for each in project.recommenders.values() if is_installed("recommend")),
         *(realtime_definitions(realtime) for realtime in project.realtime.values()),
-        *(mailing_definitions(mailing) for mailing in project.mailings.values()),
+        *(mailing_definitions(mailing) for mailing in project.mailings.values() if is_installed("mail")),
         stream_definitions(project),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
@@ -147,16 +148,23 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
 
 def training_definitions(pipeline: Pipeline) -> dg.Definitions:
     """The further jobs of a pipeline that trains its model."""
-    training, monitoring = build_training_job(pipeline), build_monitoring_job(pipeline)
+    training = build_training_job(pipeline)
     # An estimator's parameters are its own, and its library searches them.
-    searches = [build_tuning_job(pipeline)] if isinstance(pipeline.model, TorchModel) else []
+    is_searched = isinstance(pipeline.model, TorchModel) and is_installed("tune")
     approval = [build_approval_job(pipeline)] if pipeline.trained_gate.approval else []
+    own = dg.Definitions(
+        jobs=[training, build_full_job(pipeline), *([build_tuning_job(pipeline)] if is_searched else []), *approval],
+        schedules=[build_training_schedule(pipeline, training)] if pipeline.schedule.training != NEVER else [],
+    )
+    return dg.Definitions.merge(own, monitoring_definitions(pipeline, training)) if is_installed("drift") else own
+
+
+def monitoring_definitions(pipeline: Pipeline, training: AssetJob) -> dg.Definitions:
+    """The measurements after each night, and the training that they ask for."""
+    monitoring = build_monitoring_job(pipeline)
     return dg.Definitions(
-        jobs=[training, build_full_job(pipeline), monitoring, *searches, *approval],
-        schedules=[
-            build_monitoring_schedule(pipeline, monitoring),
-            *([build_training_schedule(pipeline, training)] if pipeline.schedule.training != NEVER else []),
-        ],
+        jobs=[monitoring],
+        schedules=[build_monitoring_schedule(pipeline, monitoring)],
         sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
     )
 
@@ -198,11 +206,12 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_predictions(pipeline)]
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
+        assets += [build_monitoring(pipeline)] if is_installed("drift") else []
     if isinstance(pipeline.model, RegisteredModel):
         assets.append(build_registered_model(pipeline, pipeline.model))
     if pipeline.publish is not None:
         assets.append(build_published(pipeline))
-    if pipeline.drift.report_rows:
+    if pipeline.drift.report_rows and is_installed("drift"):
         assets.append(build_drift_report(pipeline))
     if pipeline.shadow:
         assets.append(build_challenger(pipeline))

@@ -1,20 +1,17 @@
 """Jobs for figures: monitoring of a pipeline, with the sensor that trains it again, and the daily cost report."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import dagster as dg
 
 from assets.monitoring import monitoring_name
+from forecache.base.plugins import load_hook
 from forecache.declare import Pipeline
 from forecache.kit.process.wakes import RETRAINING
 from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from resources.settings import SettingsResource
-
-if TYPE_CHECKING:
-    from forecache.plugins.drift.retraining import RetrainingDecision
-
 
 REASON_TAG = "forecache/reason"
 
@@ -47,9 +44,7 @@ def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefin
     def request_training(
         context: dg.SensorEvaluationContext, settings: SettingsResource
     ) -> dg.RunRequest | dg.SkipReason:
-        from forecache.plugins.drift.retraining import retraining_decision
-
-        decision = retraining_decision(settings.load(), pipeline)
+        decision = load_hook("drift", "retraining_decision")(settings.load(), pipeline)
         if not decision.retrain:
             return dg.SkipReason(decision.reason)
         run_key = f"{pipeline.name} champion {decision.key}"
@@ -65,7 +60,7 @@ def build_retraining_sensor(pipeline: Pipeline, job: AssetJob) -> dg.SensorDefin
     return request_training
 
 
-def _training_config(pipeline: Pipeline, decision: "RetrainingDecision") -> dict[str, object]:
+def _training_config(pipeline: Pipeline, decision: Any) -> dict[str, object]:
     assert decision.night is not None
     return {"ops": {pipeline.training_table: {"config": {"night": decision.night.isoformat()}}}}
 

@@ -9,6 +9,7 @@ from assets.parity import build_parity, parity_name
 from assets.published import published_name
 from assets.realtime_training_set import build_realtime_training_set
 from assets.released import build_released, released_name, views_of_one_range
+from forecache.base.plugins import is_installed
 from forecache.declare import Realtime, RegisteredModel, TorchModel
 from forecache.declare.schedules.schedule import NEVER
 from jobs.approval import build_approval_job
@@ -71,7 +72,7 @@ def build_realtime_training_jobs(realtime: Realtime) -> list[AssetJob]:
 
 def parity_definitions(realtime: Realtime) -> dg.Definitions:
     """The comparison of logged answers; empty if the model has no log."""
-    if realtime.log is None:
+    if realtime.log is None or not is_installed("parity"):
         return dg.Definitions()
     job = build_parity_job(realtime)
     return dg.Definitions(
@@ -99,9 +100,9 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
         sensors=build_delivery_sensors(realtime, nightly),
     )
     defined = dg.Definitions.merge(own, parity_definitions(realtime))
-    if realtime.rollout is not None:
+    if realtime.rollout is not None and is_installed("rollouts"):
         defined = dg.Definitions.merge(defined, rollout_definitions(realtime))
-    if realtime.log is not None and realtime.is_trained:
+    if realtime.log is not None and realtime.is_trained and is_installed("drift"):
         defined = dg.Definitions.merge(defined, logged_drift_definitions(realtime))
     if isinstance(realtime.model, RegisteredModel):
         watched = dg.Definitions(assets=[build_registered_model(realtime, realtime.model)])
@@ -109,7 +110,7 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     if not realtime.is_trained:
         return defined
     training, full = build_realtime_training_jobs(realtime)
-    searches = [build_tuning_job(realtime)] if isinstance(realtime.model, TorchModel) else []
+    searches = [build_tuning_job(realtime)] if isinstance(realtime.model, TorchModel) and is_installed("tune") else []
     approval = [build_approval_job(realtime)] if realtime.trained_gate.approval else []
     trained = dg.Definitions(
         assets=[build_realtime_training_set(realtime), build_candidate(realtime), build_model(realtime)],

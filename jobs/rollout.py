@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.rollout import build_rollout, rollout_name
+from forecache.base.plugins import load_hook
 from forecache.declare import Realtime
 from forecache.kit.process.wakes import ROLLOUT_STEPS
 from jobs.schedules import AssetJob, build_asset_job
@@ -35,9 +36,7 @@ def build_rollout_sensor(realtime: Realtime, job: AssetJob) -> dg.SensorDefiniti
         description=f"Looks at the rollout of {realtime.name} once a minute while one is under way.",
     )
     def request_look(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
-        from forecache.plugins.rollouts.controller import running_rollouts
-
-        if not running_rollouts(settings.load(), [realtime.name]):
+        if not load_hook("rollouts", "running_rollouts")(settings.load(), [realtime.name]):
             return dg.SkipReason("No rollout is under way.")
         running = dg.RunsFilter(job_name=job.name, statuses=NOT_FINISHED_STATUSES)
         if context.instance.get_runs(filters=running, limit=1):

@@ -11,6 +11,7 @@ from assets.candidate import candidate_name
 from assets.model import model_name
 from assets.stage import RunStep, explain_errors
 from assets.views import tuning_view
+from forecache.base.plugins import load_hook
 from forecache.declare import Pipeline, Trainable
 from jobs.nightly import nightly_selection
 from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule, build_op_job
@@ -66,10 +67,8 @@ def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:
     def tune_pipeline(
         context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource
     ) -> Iterator[dg.Output[Any]]:
-        from forecache.plugins.tune.search import tune
-
         step = RunStep(context, settings.load())
-        result = step.run_stage(tune, step.settings, pipeline, date.today(), trials=config.trials)
+        result = step.run_stage(load_hook("tune", "tune"), step.settings, pipeline, date.today(), trials=config.trials)
         yield dg.Output(None, metadata=tuning_view(pipeline, result))
 
     about = f"Search learning rate, weight decay and batch size of {pipeline.name} on its training set."

@@ -6,6 +6,7 @@ mypy checks what is left. With `--tests`, the unit tests run that do not name th
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ for top in sys.argv[1:]:
 
 
 def copy_without(plugin: str, target: Path) -> None:
-    """Copy what git has of the tree, but the plug-in's folder."""
+    """Copy what git has of the tree, but the plug-in's folder and its public names."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     for name in names:
@@ -34,6 +35,11 @@ def copy_without(plugin: str, target: Path) -> None:
         if not is_left_out and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
+    surface = target / "forecache/__init__.py"
+    own = (
+        rf'^ *from forecache\.plugins\.{plugin}\b.*\n|^ *"forecache\.plugins\.{plugin}\b[^:]*: ("""[^"]*"""|"[^"]*"),\n'
+    )
+    surface.write_text(re.sub(own, "", surface.read_text(), flags=re.MULTILINE))
 
 
 def unit_tests_without(plugin: str, tree: Path) -> list[str]:

@@ -38,6 +38,11 @@ PLUGINS = {
         },
         checks={"alerts": "check:check_alerts"},
         hooks={
+            "list_open_alerts": "journal:list_open_alerts",
+            "read_cursor": "journal:read_cursor",
+            "has_receivers": "receivers:has_alert_receivers",
+            "collect_and_notify": "collect_alerts:collect_and_notify",
+            "describe_failures": "notify:describe_failures",
             "notify": "notify:notify",
             "current_alerts": "open_alerts:current_alerts",
             "noted_alerts": "open_alerts:read_noted_alerts",
@@ -57,6 +62,11 @@ PLUGINS = {
         simulations={
             "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them."),
         },
+        hooks={
+            "report": "cost_report:cost_report",
+            "plot": "cost_report:plot_costs",
+            "parts": "cost_line:PARTS",
+        },
     ),
     "databases": Plugin(
         hooks={
@@ -70,6 +80,11 @@ PLUGINS = {
             "drift": ("command:drift", "Show how far an as-of date's scores have moved."),
         },
         hooks={
+            "write_drift_report": "distributions.sampled_report:write_drift_report",
+            "monitor_log": "log_monitoring:monitor_log",
+            "measurements": "measurements:measurements",
+            "monitor": "monitor:monitor",
+            "retraining_decision": "retraining:retraining_decision",
             "batch_metrics": "measurements:add_metrics",
             "live_bins": "live_reference:live_bins",
             "check_scores": "distributions.drift:check_drift",
@@ -86,6 +101,9 @@ PLUGINS = {
             "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
         },
         hooks={
+            "fact": "fact:Fact",
+            "emit_failure": "emit:emit_failure",
+            "emit_new": "emit:emit_new",
             "report_stream_run": "stream_runs:report_run",
         },
     ),
@@ -94,10 +112,16 @@ PLUGINS = {
             "mail": ("command:mail", "Send a mailing's messages about what is published."),
         },
         checks={"mail": "check:check_mail"},
+        hooks={
+            "mail": "stage:mail",
+        },
     ),
     "parity": Plugin(
         commands={
             "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
+        },
+        hooks={
+            "check_parity": "replay:check_parity",
         },
     ),
     "protocols": Plugin(
@@ -134,6 +158,8 @@ PLUGINS = {
         },
         checks={"rollouts": "check:check_rollouts"},
         hooks={
+            "advance_rollout": "controller:advance_rollout",
+            "running_rollouts": "controller:running_rollouts",
             "begin_counts": "count_requests:begin_counts",
             "logged_version": "count_requests:logged_version",
             "notify_of_rollout": "notify:notify_of_rollout",
@@ -160,6 +186,9 @@ PLUGINS = {
     "tune": Plugin(
         commands={
             "tune": ("command:tune", "Search for better hyperparameters."),
+        },
+        hooks={
+            "tune": "search:tune",
         },
     ),
 }

@@ -5,11 +5,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.base.errors import ForecacheError, InputError, NotFoundError
+from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Target
@@ -242,17 +242,3 @@ def _write_results(settings: Settings, report: ParityReport, run_id: str) -> int
         target, files, column=DAY, values=[report.day], seen=seen, inputs=inputs, note={"run_id": run_id}
     )  # fmt: skip
     return committed.version
-
-
-def configured_day(text: str) -> date:
-    """Parse a configured date; if it is empty, return yesterday in UTC, the last whole day of a log.
-
-    Raises:
-        InputError: It is no date.
-    """
-    if not text:
-        return datetime.now(timezone.utc).date() - timedelta(days=1)
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"The configured day {text!r} is no date.", remedy="Write it like 1998-06-30.") from None
