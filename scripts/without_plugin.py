@@ -36,9 +36,8 @@ def copy_without(plugin: str, target: Path) -> None:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
     surface = target / "forecache/__init__.py"
-    own = (
-        rf'^ *from forecache\.plugins\.{plugin}\b.*\n|^ *"forecache\.plugins\.{plugin}\b[^:]*: ("""[^"]*"""|"[^"]*"),\n'
-    )
+    module = rf"forecache\.plugins\.{plugin}\b"
+    own = rf'^ *from {module}.*\n|^ *"{module}[^:]*: ("""[^"]*"""|"[^"]*"),\n'
     surface.write_text(re.sub(own, "", surface.read_text(), flags=re.MULTILINE))
 
 
