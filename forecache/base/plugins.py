@@ -36,7 +36,7 @@ PLUGINS = {
         commands={
             "alerts": ("command:alerts", "Look for what is wrong, and tell what is new."),
         },
-        checks={"alerts": "check:check_alerts"},
+        checks={"alerts": "command:check_alerts"},
         hooks={
             "list_open_alerts": "journal:list_open_alerts",
             "read_cursor": "journal:read_cursor",
@@ -44,8 +44,8 @@ PLUGINS = {
             "collect_and_notify": "collect_alerts:collect_and_notify",
             "describe_failures": "notify:describe_failures",
             "notify": "notify:notify",
-            "current_alerts": "open_alerts:current_alerts",
-            "noted_alerts": "open_alerts:read_noted_alerts",
+            "current_alerts": "journal:current_alerts",
+            "noted_alerts": "journal:read_noted_alerts",
         },
     ),
     "backfill": Plugin(
@@ -111,7 +111,7 @@ PLUGINS = {
         commands={
             "mail": ("command:mail", "Send a mailing's messages about what is published."),
         },
-        checks={"mail": "check:check_mail"},
+        checks={"mail": "command:check_mail"},
         hooks={
             "mail": "stage:mail",
         },
@@ -156,13 +156,13 @@ PLUGINS = {
         simulations={
             "rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found."),
         },
-        checks={"rollouts": "check:check_rollouts"},
+        checks={"rollouts": "command:check_rollouts"},
         hooks={
             "advance_rollout": "controller:advance_rollout",
             "running_rollouts": "controller:running_rollouts",
             "begin_counts": "count_requests:begin_counts",
             "logged_version": "count_requests:logged_version",
-            "notify_of_rollout": "notify:notify_of_rollout",
+            "notify_of_rollout": "controller:notify_of_rollout",
             "rollout_dict": "command:rollout_dict",
             "show_rollout": "command:show_rollout",
             "watch": "command:watch",

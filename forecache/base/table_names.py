@@ -1,10 +1,13 @@
-"""Names of tables and of the framework's own columns, checks of declared names, and the error for unknown names."""
+"""Names: their pattern, those of tables and of the framework's own columns, their checks, and errors for unknown ones."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 from forecache.base.errors import NotFoundError, SettingsError
-from forecache.base.names import NAME
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
 
 RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
 """Prefixes of the tables of a source."""

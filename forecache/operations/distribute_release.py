@@ -1,17 +1,39 @@
 """Follow up a change of a model's releases: alerts to people, and the copy on the remote."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 
+from forecache.base.errors import ForecacheError, NotEverywhereError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
-from forecache.operations.replica_errors import report_replica_failure
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.follow_lake import follow_lake, has_unsent, is_undecided, mark_sent
 from forecache.realtime.release.lake_state import ReleaseState, UnreachableError
 from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.replicas.sync import open_remote
+
+
+@contextmanager
+def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
+    """Turn any error of the block, which updates replicas, into one that says that the local change is done.
+
+    Args:
+        what: The local change, in a sentence.
+
+    Raises:
+        NotEverywhereError: The block raised an error.
+    """
+    try:
+        yield
+    except Exception as error:  # the clients of Redis and of object stores have errors of their own
+        cause = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        raise NotEverywhereError(
+            f"{what} That is done here, but not in every replica of {pipeline}: {cause}",
+            remedy=f"Fix the cause, then run `forecache push {pipeline}`.",
+        ) from error
 
 
 def distribute_state(

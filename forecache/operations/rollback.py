@@ -21,7 +21,7 @@ from forecache.models.registry.alias_moves import close_operation, make_closing_
 from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
 from forecache.models.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
 from forecache.models.registry.versions.model_versions import champion, model_version, registry_lock
-from forecache.operations.replica_errors import report_replica_failure
+from forecache.operations.distribute_release import report_replica_failure
 from forecache.operations.rollback_target import (
     find_previous_champion,
     find_published_by_model,

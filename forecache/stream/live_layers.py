@@ -10,7 +10,7 @@ from forecache.serve.store.encoding.json_texts import served_type
 from forecache.serve.store.fields import Field
 from forecache.serve.store.live.layer import LiveLayer, write_layer
 from forecache.serve.store.store import open_store
-from forecache.stream.events.event_keys import key_schema
+from forecache.stream.events.event_judge import key_schema
 
 if TYPE_CHECKING:
     from forecache.declare import FeatureView, Stream

@@ -20,7 +20,7 @@ from forecache.declare import Log, Outcome, Realtime, Rollout, loading
 from forecache.declare.project import Project
 from forecache.operations.release import release_model, roll_back_release
 from forecache.operations.start_rollout import start_or_make_current
-from forecache.plugins.rollouts.check import check_rollouts
+from forecache.plugins.rollouts.command import check_rollouts
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import open_releases, read_current, read_release
 from forecache.realtime.release.follow_lake import read_local_state

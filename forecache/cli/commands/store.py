@@ -66,7 +66,7 @@ def _update_targets(store: "Store", what: str) -> dict[str, Any]:
         UnavailableError: One of them failed; the message says that the local change is done.
     """
     from forecache.declare.loading import find_served
-    from forecache.operations.replica_errors import report_replica_failure
+    from forecache.operations.distribute_release import report_replica_failure
     from forecache.serve.store.replicas.sync import sync_served
 
     current = settings()

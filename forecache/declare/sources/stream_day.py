@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from forecache.base.errors import SettingsError
-from forecache.base.names import NAME
+from forecache.base.table_names import NAME
 from forecache.declare.checks.fields import check_fields, check_least
 
 

@@ -9,8 +9,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
-from forecache.base.names import NAME
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile, Place, place_of
 from forecache.kit.delta.partitioned_files import write_partitioned

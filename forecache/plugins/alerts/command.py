@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import UnavailableError
+from forecache.base.settings import Settings
 from forecache.cli.base import command, settings
+from forecache.cli.checks import Finding
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.runner import has_orchestrator_run, import_orchestrator
+from forecache.plugins.alerts.database import database_file
+from forecache.plugins.alerts.outbox import Outbox
+from forecache.plugins.alerts.receivers import configured_alert_receivers
 
 if TYPE_CHECKING:
     from forecache.base.alert import Alert, Subject
-    from forecache.base.settings import Settings
     from forecache.plugins.alerts.message import Notice
     from forecache.plugins.alerts.notify import NotifyResult
 
@@ -132,3 +136,22 @@ def _show(current: "Settings", told: "list[NotifyResult]") -> None:
 def _warn(problems: tuple[str, ...]) -> None:
     for problem in problems:
         click.echo(f"Warning: {problem}", err=True)
+
+
+def check_alerts(settings: Settings) -> Finding:
+    """Check the settings of the receivers of alerts, and find receivers that notices still wait for.
+
+    Raises:
+        SettingsError: The settings are wrong.
+    """
+
+    sinks = [sink.name for sink in configured_alert_receivers(settings)]
+    if not sinks:
+        return Finding("alerts", "ok", "no receiver is set")
+    if database_file(settings).is_file():
+        for sink in sinks:
+            waiting = Outbox(settings, sink).read_state()
+            if waiting.reason:
+                found = f"{waiting.notices} wait for {sink}: {waiting.reason}"
+                return Finding("alerts", "warn", found, "Mend that; `forecache alerts --test` tries it.")
+    return Finding("alerts", "ok", f"told to {', '.join(sinks)}")

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import ConflictError, ForecacheError
+from forecache.base.settings import Settings
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
+from forecache.cli.checks import Finding
 from forecache.cli.commands.release import ASSET
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import show, show_table, wants_json
 from forecache.cli.resolve_names import require_model
 
 if TYPE_CHECKING:
-    from forecache.base.settings import Settings
     from forecache.plugins.rollouts.controller import AdvanceResult
     from forecache.realtime.rollout.rollout_state import RolloutState
+
 
 _NAME = click.argument("name", metavar="NAME")
 _REASON = click.option("--reason", default="", help="Why; it is shown with the rollout.")
@@ -206,3 +208,18 @@ ROLLOUT = {
 @click.group("rollout", cls=LazyGroup, lazy=ROLLOUT, context_settings=CONTEXT_SETTINGS)
 def rollout() -> None:
     """Move the rollout of a release by hand; `forecache releases NAME` shows it."""
+
+
+def check_rollouts(settings: Settings) -> Finding:
+    """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
+    from forecache.declare.loading import read_project
+    from forecache.operations.start_rollout import blind_spot_warning
+
+    declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
+    if not declared:
+        return Finding("rollouts", "ok", "none is declared")
+    blind = [spot for each in declared if (spot := blind_spot_warning(each))]
+    if blind:
+        remedy = 'Declare `Rollout(outcome=Outcome("a table", "its column"))`, if the outcome is known soon enough.'
+        return Finding("rollouts", "warn", " ".join(blind), remedy)
+    return Finding("rollouts", "ok", f"compare outcomes: {', '.join(each.name for each in declared)}")

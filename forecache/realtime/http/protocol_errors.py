@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from forecache.base.names import NAME
+from forecache.base.table_names import NAME
 from forecache.kit.http import problems
 from forecache.kit.http.connections.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem

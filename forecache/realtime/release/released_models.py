@@ -1,7 +1,7 @@
 """List the real-time models with releases on this machine; imports little, as every reader calls it all the time."""
 
-from forecache.base.names import NAME
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 
 REALTIME = ".realtime"
 """The folder of releases, beside the stores, whose names begin with a letter."""

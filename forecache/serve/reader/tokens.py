@@ -16,7 +16,7 @@ from pathlib import Path
 
 from forecache.base.errors import InputError, NotFoundError, SettingsError
 from forecache.base.files import lock, write_durably
-from forecache.base.names import NAME
+from forecache.base.table_names import NAME
 
 ALL = "*"
 METRICS = "+metrics"

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 
 from forecache.base.errors import ForecacheError, InputError, NotFoundError, UnavailableError
-from forecache.base.names import NAME
+from forecache.base.table_names import NAME
 from forecache.kit.http import problems
 from forecache.serve.store.keys import escape_part
 

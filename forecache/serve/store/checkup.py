@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
-from forecache.base.names import NAME
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_versions
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.integrity import verify_filter, verify_segment

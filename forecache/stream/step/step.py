@@ -19,8 +19,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Stream
 from forecache.declare.streams.stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
-from forecache.stream.events.event_judge import EventJudge
-from forecache.stream.events.event_keys import key_schema
+from forecache.stream.events.event_judge import EventJudge, key_schema
 from forecache.stream.step.answerer import EventAnswers, answerer_of
 from forecache.stream.step.batch_states import NOTHING_YET, ServedStates
 from forecache.stream.step.view_tiles import Bases, ViewFeatures, ViewTiles

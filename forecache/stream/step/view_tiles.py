@@ -15,7 +15,7 @@ from forecache.kit.windows.fold import event_states, fold
 from forecache.kit.windows.merger import merger_of
 from forecache.kit.windows.tile_columns import microseconds
 from forecache.serve.store.keys import KeySchema
-from forecache.stream.events.event_keys import encode_event_keys
+from forecache.stream.events.event_judge import encode_event_keys
 from forecache.stream.step.batch_states import BatchState
 from forecache.stream.table_schema import add_missing_columns
 

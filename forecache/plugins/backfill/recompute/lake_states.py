@@ -15,7 +15,7 @@ from forecache.kit.delta.stream_tables import nights_in_base
 from forecache.kit.delta.tables import open_table
 from forecache.kit.windows.tile_columns import column_words
 from forecache.serve.store.keys import encode_columns
-from forecache.stream.events.event_keys import key_schema
+from forecache.stream.events.event_judge import key_schema
 from forecache.stream.step.batch_states import BatchState, NoBatchState, Words
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forecache.base.files import is_locked
-from forecache.base.names import NAME
+from forecache.base.table_names import NAME
 
 LOCK = "lock"
 _SEGMENT = re.compile(r"(\d{12})-(\d{20})(?:-(\d{12}))?\.(open|log)")

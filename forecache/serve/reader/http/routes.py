@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from forecache.base.names import NAME
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.kit.metrics.page import CONTENT_TYPE

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
-from forecache.base.names import NAME
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 from forecache.serve.reader.processes.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.damage import (

@@ -1,8 +1,8 @@
 """Distribution of the live layer's declaration. Rows are not copied: each replica follows the stream itself."""
 
 from forecache.base.folders import Folder
-from forecache.base.names import NAME
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 from forecache.serve.store.live.layer import layer_from_json, list_stores_with_layers, write_layer
 from forecache.serve.store.locks import publisher_lock
 from forecache.serve.store.store import Store, open_store
