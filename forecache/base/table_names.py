@@ -1,4 +1,4 @@
-"""Names: their pattern, those of tables and of the framework's own columns, their checks, and errors for unknown ones."""
+"""Names: their pattern, those of tables and of own columns, their checks, and errors for unknown ones."""
 
 import difflib
 import re

@@ -33,7 +33,7 @@ BOUNDED = {
     *("cli/commands/log.py:show", "plugins/rollouts/command.py:rollouts", "plugins/rollouts/command.py:watch"),
     "plugins/status/command.py:status",
     # Attempts and waits that have a deadline or a largest number.
-    *("base/files.py:_try_lock_for", "serve/store/locks.py:take_lease", "serve/store/store.py:Store.snapshot"),
+    *("base/files.py:_try_lock_for", "kit/versioned/retention.py:take_lease", "serve/store/store.py:Store.snapshot"),
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
     *("lake/ingest/table_commits.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
