@@ -54,7 +54,7 @@ def age(settings: Settings) -> None:
     """Make all that was written and removed so far a month older."""
     old = time.time() - _OLD_S
     for path in Path(settings.lake_uri).rglob("*"):
-        if path.suffix == ".json":
+        if path.suffix == ".json" and path.parent.name == "_delta_log":
             actions = [json.loads(line) for line in path.read_text().splitlines()]
             for action in actions:
                 if "remove" in action:

@@ -287,7 +287,7 @@ def ask(
     async def run() -> dict[str, Connection]:
         app = ReaderApp(settings, runtime, (make_extension,))
         for name in ("household", "product"):
-            app.catalog._install(name, VersionAnswers(open_store(settings, name).snapshot()))
+            app.catalog._follower.install(name, VersionAnswers(open_store(settings, name).snapshot()))
         app.catalog.warm = True
         reader = Reader(app)
         reader.extension.open(asyncio.get_running_loop())

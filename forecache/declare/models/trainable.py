@@ -68,7 +68,8 @@ class Trainable(Protocol):
         group_column: Column of the training set by which rows are ranked and judged together; "": each by itself.
         feature_table: Delta table of the features that are scored; "": there is none.
         outputs: What the model returns; the first one is learned from the label.
-        label, gate: None if the model is not trained here.
+        label: None if the model is not trained here.
+        gate: None if the model is not trained here.
         fingerprint: Hash of the whole declaration; `fingerprints` are those of each stage.
     """
 

@@ -29,8 +29,9 @@ from forecache.realtime.release.format import (
 from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout
 
 KEEP = 10
-"""Number of releases to keep, besides the current one and a candidate. A reader holds the served one in memory; its
-worker processes read it again."""
+"""Number of releases to keep; the current one and a candidate are kept, too, if they are older.
+
+A reader holds the served one in memory; its worker processes read it again."""
 
 
 def write_release(
@@ -89,7 +90,8 @@ def retire_releases(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
         rollout = running_rollout(read_rollout(folder), pointer)
     except DamagedError:
         return  # the release being rolled out is unknown, so keep all; the pointer has moved already
-    remove_old_versions(folder, keep=KEEP, needed=(pointer.current, rollout.release if rollout else None))
+    needed = (*folder.numbers()[-KEEP:], pointer.current, rollout.release if rollout else None)
+    remove_old_versions(folder, keep=0, needed=needed)
 
 
 def stage_files(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
