@@ -76,10 +76,12 @@ def main() -> int:
     parser.add_argument("plugins", nargs="*", metavar="NAME", choices=[*PLUGINS, []])
     parser.add_argument("--tests", action="store_true", help="run unit tests, too")
     options = parser.parse_args()
-    results = {plugin: check(plugin, tests=options.tests) for plugin in options.plugins or PLUGINS}
-    for plugin, works in results.items():
-        print(f"{plugin}: {'works without it' if works else 'FAILS without it'}")
-    return 0 if all(results.values()) else 1
+    failed = 0
+    for plugin in options.plugins or PLUGINS:
+        works = check(plugin, tests=options.tests)
+        failed += not works
+        print(f"{plugin}: {'works without it' if works else 'FAILS without it'}", flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
