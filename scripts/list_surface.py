@@ -3,8 +3,8 @@
 One line for each promise, command and option, route, setting, metric, public declaration with its fields and methods,
 table, and error with its exit code and status. The lines name no module, so moving code changes none of them:
 
-    git worktree add /tmp/before v1.0 && cd /tmp/before
-    python scripts/list_surface.py /tmp/before > before.txt; python scripts/list_surface.py . > after.txt
+    git worktree add ../before v1.0
+    python scripts/list_surface.py ../before > before.txt; python scripts/list_surface.py . > after.txt
     diff before.txt after.txt
 """
 

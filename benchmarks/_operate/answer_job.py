@@ -13,6 +13,7 @@ from typing import Any, cast
 from _realtime import case
 
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
 from forecache.realtime.answer.request_answer import StageTimes
@@ -20,7 +21,7 @@ from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.log.writer import LogWriter
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
 from forecache.realtime.served_release import serve_release
 from forecache.serve.reader.versions.answers import VersionAnswers
@@ -37,7 +38,7 @@ _LATE_EVERY = 50
 def answer(settings: Settings, count: int, seed: int, keys: int) -> dict[str, int]:
     """Log so many answers of the current release over the served views; how many rows were lost."""
     folder = open_releases(settings, LOGGED)
-    number = read_current(folder).current
+    number = read_pointer(folder).current
     assert number is not None
     loaded = load_release(folder, number)
     versions = {view: VersionAnswers(open_store(settings, view).snapshot()) for view in ("household", "product")}

@@ -17,7 +17,8 @@ from _store.swap_job import step_back
 from _realtime import case, home
 from _realtime.swaps import seed_of
 from forecache.base.settings import Settings, load_settings
-from forecache.realtime.release.folder import open_releases, read_current, read_files, read_release
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.realtime.release.folder import open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import change_state, write_next_release
 from forecache.realtime.release.format import MODEL_FILE, WARMUP_FILE
 from forecache.realtime.release.lake_state import make_current
@@ -48,7 +49,7 @@ def main(folder: Path, models: Path, first_hidden: int, publishes: int, swaps: i
 def swap(settings: Settings, models: Path, number: int) -> int:
     """Release the same declaration with another network; the number of the release."""
     releases = open_releases(settings, case.NETWORK)
-    current = read_release(releases, read_current(releases).current or 0)
+    current = read_release(releases, read_pointer(releases).current or 0)
     files = read_files(releases.release(current.number), current.files)
     code = {name.removeprefix("code/"): content for name, content in files.items() if name.startswith("code/")}
     warmup = [text.encode() for text in json.loads(files[WARMUP_FILE])]

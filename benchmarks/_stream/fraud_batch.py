@@ -12,9 +12,10 @@ from forecache.base.settings import load_settings
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.kit.spark.session import spark_session, stop_spark
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.examples.build import build_examples
 from forecache.lake.ingest.ingest import ingest
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
 
 
@@ -36,7 +37,7 @@ def main() -> None:
 
     matrix = np.column_stack([rows[name].to_numpy() for name in card_fraud.feature_names]).astype(np.float32)
     folder = open_releases(settings, card_fraud.name)
-    current = read_current(folder).current
+    current = read_pointer(folder).current
     assert current is not None
     release = load_release(folder, current)
     scores = release.scores_of(np.ascontiguousarray(matrix)).astype(float)

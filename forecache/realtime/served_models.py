@@ -10,6 +10,7 @@ from functools import partial
 from time import perf_counter
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.calibrate import warm_and_measure_s
 from forecache.realtime.answer.cpu_guard import CpuGuard
 from forecache.realtime.answer.in_loop import InLoopPath
@@ -18,13 +19,7 @@ from forecache.realtime.drift.watch import open_watch
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
-from forecache.realtime.release.folder import (
-    ReleaseFolder,
-    ReleasePointer,
-    open_releases,
-    read_current,
-    read_release,
-)
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases, read_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_previous_release, load_release
 from forecache.realtime.release.released_models import list_released_models
@@ -33,7 +28,7 @@ from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.score_cache import CachedPath, uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.versions.follower import Follower
+from forecache.serve.reader.versions.follower import VersionFollower
 from forecache.serve.reader.versions.watcher import RunOnLoop
 
 logger = logging.getLogger("forecache.realtime")
@@ -47,7 +42,7 @@ class ServedModels:
     """The served releases of one worker.
 
     Attributes:
-        served: By name; see `Follower.served`.
+        served: By name; see `VersionFollower.served`.
         failures: Models whose current release cannot be served, and why; an earlier one may still answer.
         known: Names of all that have a folder.
         shadow_of: Makes the scorer of shadow requests for a candidate; set before the first `follow_pointers`.
@@ -60,7 +55,7 @@ class ServedModels:
         self.metrics = RealtimeMetrics(context.metrics.extension)
         self.metrics.reset_gauges()
         self.guard = CpuGuard()
-        self._follower = Follower[ServedRelease](
+        self._follower = VersionFollower[ServedRelease](
             logger, noun="release", count_failure=self._count_failure, generation_of=self._generation_of
         )
         self.served, self.failures = self._follower.served, self._follower.failures
@@ -97,7 +92,7 @@ class ServedModels:
     def _follow_pointer(self, name: str, run_on_loop: RunOnLoop) -> bool:
         """Serve the release that the pointer names unless it is served already; return whether it is."""
         folder = open_releases(self._context.settings, name)
-        pointer = read_current(folder)
+        pointer = read_pointer(folder)
         served = self.served.get(name)
         path = uncached_path(served.path) if served is not None else None
         is_newest = pointer.current is None or (served is not None and self._is_current(served, folder, pointer))
@@ -218,6 +213,6 @@ class ServedModels:
     def _generation_of(self, name: str) -> int:
         """Return the generation of a model's pointer; -1 while it cannot be read."""
         try:
-            return read_current(open_releases(self._context.settings, name)).generation
+            return read_pointer(open_releases(self._context.settings, name)).generation
         except ForecacheError:
             return -1

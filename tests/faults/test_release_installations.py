@@ -14,8 +14,9 @@ from store_services import minio_server
 from warm import processes, start
 
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import advance_rollout
-from forecache.realtime.release.folder import open_releases, pointer_from_json, read_current, read_files, read_release
+from forecache.realtime.release.folder import ReleasePointer, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import read_lake_state
 from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.rollout.rollout_state import read_rollout, replicated_fields, rollout_from_json
@@ -58,7 +59,7 @@ def check_all_agree(installations: list[Settings]) -> None:
     for settings in installations:
         follow(settings)
         folder = open_releases(settings, NAME)
-        here = read_current(folder)
+        here = read_pointer(folder)
         assert (here.current, here.bad, here.last, replicated_fields(read_rollout(folder))) == said
         for number in filter(None, (here.current, state.running and state.running.release)):
             read_files(folder.release(number), read_release(folder, number).files)  # type: ignore[arg-type]
@@ -66,7 +67,7 @@ def check_all_agree(installations: list[Settings]) -> None:
     root = f".realtime/{NAME}"
     there, rollout = remote.read(f"{root}/CURRENT"), remote.read(f"{root}/ROLLOUT")
     assert there is not None
-    pointer = pointer_from_json(there[0], what="")
+    pointer = ReleasePointer.from_json(there[0], what="")
     shown = None if rollout is None else replicated_fields(rollout_from_json(rollout[0], what=""))
     assert (pointer.current, pointer.bad, pointer.last, shown) == said
     for number in state.inputs:

@@ -17,13 +17,8 @@ from forecache.base.errors import ForecacheError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import PULL_STEPS, RELEASE_STEPS, STATE_STEPS
-from forecache.realtime.release.folder import (
-    ReleaseFolder,
-    open_releases,
-    read_current,
-    read_files,
-    read_release,
-)
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
 from forecache.realtime.release.lake_state import end_rollout
 from forecache.realtime.release.load import load_release
@@ -71,12 +66,12 @@ def test_a_release_killed_at_any_step_is_there_whole_or_not_at_all(settings: Set
     assert whole(folder) == ({1, 2} if after(step, "moved") else {1})
     state = read_lake_state(settings, "ranking")
     assert state is not None
-    assert read_current(folder).current == state.pointer.current == 1
+    assert read_pointer(folder).current == state.pointer.current == 1
     assert sorted(state.inputs) == ([1, 2] if after(step, "added") else [1])
     load_release(folder, 1).close()
     written = make_release(settings, version=3)  # the next writer clears up
     assert written.number == (3 if after(step, "numbered") else 2)
-    assert read_current(folder).current == written.number
+    assert read_pointer(folder).current == written.number
     assert list(folder.staging.iterdir()) == []
     assert written.number in whole(folder)
     assert contents(folder, 1) == before
@@ -92,13 +87,13 @@ def test_a_pointer_killed_at_any_step_of_its_move_has_moved_or_has_not(
     begin_third(settings)
     folder, before, moved = open_releases(settings, "ranking"), (2, ()), (1, (2, 3)) if number == 1 else (3, ())
     killed(move_until, settings, number, step)
-    pointer = read_current(folder)
+    pointer = read_pointer(folder)
     has_moved = step in ("pointer moved", "copied", "retired")
     assert (pointer.current, pointer.bad) == (moved if has_moved else before)
     assert running_rollout(read_rollout(folder), pointer) is None or not has_moved
     with lock_releases(folder, action="test"):
         state = follow_lake(settings, folder)
-    pointer = read_current(folder)
+    pointer = read_pointer(folder)
     assert (pointer.current, pointer.bad) == (before if step == "locked" else moved)
     assert (state.pointer.current, state.pointer.bad) == (pointer.current, pointer.bad)
     assert read_rollout(folder) == state.rollout
@@ -126,10 +121,10 @@ def test_a_pull_killed_at_any_step_is_finished_by_the_next(settings: Settings, t
     make_release(settings, version=2)
     push_releases(here, remote)
     killed(pull_until, replica, str(tmp_path / "remote"), step)
-    assert read_current(there).current == (2 if step in ("pointer moved", "retired") else 1)
+    assert read_pointer(there).current == (2 if step in ("pointer moved", "retired") else 1)
     whole(there)
     pull_releases(there, remote)
-    assert read_current(there).current == 2
+    assert read_pointer(there).current == 2
     assert contents(there, 2) == contents(here, 2)
 
 
@@ -145,14 +140,14 @@ def test_a_pull_that_is_killed_as_a_candidate_takes_over_rolls_nothing_out_and_i
     pull_releases(there, remote)
     before = read_rollout(there)
     assert before is not None
-    assert running_rollout(before, read_current(there)) == before
+    assert running_rollout(before, read_pointer(there)) == before
     assert state.stage == "canary"
     move_state(settings, "ranking", lambda known: end_rollout(known, "passed", "It is good."))
     push_releases(here, remote)
     killed(pull_until, replica, str(tmp_path / "remote"), step)
-    assert (read_current(there).current, whole(there)) == (2, {1, 2})
+    assert (read_pointer(there).current, whole(there)) == (2, {1, 2})
     assert read_rollout(there) == (read_rollout(here) if step == "retired" else before)
-    assert running_rollout(read_rollout(there), read_current(there)) is None
+    assert running_rollout(read_rollout(there), read_pointer(there)) is None
     pull_releases(there, remote)
     assert read_rollout(there) == read_rollout(here)
 
@@ -170,7 +165,7 @@ def test_a_pull_killed_between_two_releases_of_one_number_is_finished_by_the_nex
     make_release(settings, version=9)
     push_releases(here, remote)
     killed(pull_until, replica, str(tmp_path / "remote"), "set aside")
-    assert (read_current(there).current, whole(there)) == (1, set())
+    assert (read_pointer(there).current, whole(there)) == (1, set())
     assert pull_releases(there, remote)["moved"]
     assert contents(there, 1) == contents(here, 1)
     assert list(there.staging.iterdir()) == []
@@ -182,7 +177,7 @@ def test_two_writers_at_once_give_every_release_a_number_of_its_own(settings: Se
         process.join(120)
         assert process.exitcode == 0
     folder = open_releases(settings, "ranking")
-    pointer = read_current(folder)
+    pointer = read_pointer(folder)
     assert (pointer.current, pointer.last, pointer.generation) == (12, 12, 24)
     assert whole(folder) == set(range(3, 13))  # the newest ten
     versions = [read_release(folder, number).model.version for number in folder.numbers()]
@@ -196,13 +191,13 @@ def test_a_reader_that_looks_all_the_time_sees_whole_releases_only(settings: Set
         process = start(release_often, settings.home_path, made + 1, 15)
         made += 15
         while process.is_alive():
-            number = read_current(folder).current
+            number = read_pointer(folder).current
             assert number is not None
             try:
                 release = read_release(folder, number)
                 read_files(folder.release(number), release.files)
             except (ForecacheError, OSError):
-                assert (read_current(folder).current or 0) >= number + KEPT  # it was removed meanwhile, as it has to be
+                assert (read_pointer(folder).current or 0) >= number + KEPT  # it was removed meanwhile, as it has to be
             else:
                 seen.add(number)
         assert process.exitcode == 0
@@ -218,10 +213,10 @@ def test_a_pointer_that_was_changed_is_noticed(settings: Settings) -> None:
     make_release(settings)
     folder = open_releases(settings, "ranking")
     damage(folder.pointer)
-    assert read_current(folder).current == 1  # as its copy says
+    assert read_pointer(folder).current == 1  # as its copy says
     damage(folder.pointer_copy)
     with pytest.raises(DamagedError, match="The pointer of the releases of ranking is damaged"):
-        read_current(folder)
+        read_pointer(folder)
 
 
 class Bomb:
@@ -259,11 +254,11 @@ def test_releases_of_a_store_that_began_anew_take_the_place_of_the_old(settings:
     make_release(settings)
     push_releases(here, remote)
     pull_releases(there, remote)
-    generation = read_current(there).generation
+    generation = read_pointer(there).generation
     shutil.rmtree(here.root)
     shutil.rmtree(settings.lake_uri)
     make_release(settings, version=9)
     push_releases(here, remote)
     assert pull_releases(there, remote)["moved"]
     assert contents(there, 1) == contents(here, 1)
-    assert read_current(there).generation > generation
+    assert read_pointer(there).generation > generation

@@ -13,10 +13,11 @@ from warm import start
 
 from forecache.base.settings import Settings
 from forecache.declare import Guards
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import advance_rollout, running_rollouts
 from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
 from forecache.plugins.rollouts.step_counts import StepCounts, read_counts
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.rollout.rollout_state import RolloutState
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -34,7 +35,7 @@ def killed(settings: Settings, step: str, at: datetime = AT) -> bool:
 def ended(settings: Settings, at: datetime = AT) -> tuple[RolloutState, Any]:
     found = advance_rollout(settings, NAME, at=at)
     assert found is not None
-    return found.state, read_current(open_releases(settings, NAME))
+    return found.state, read_pointer(open_releases(settings, NAME))
 
 
 @pytest.mark.parametrize("step", ["counted", "state moved", "copied"])

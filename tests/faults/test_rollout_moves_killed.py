@@ -18,8 +18,9 @@ from warm import start
 
 from forecache.base.errors import ForecacheError
 from forecache.cli.main import main
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import advance_rollout, running_rollouts
-from forecache.realtime.release.folder import open_releases, read_current, read_files, read_release
+from forecache.realtime.release.folder import open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import read_lake_state
 from forecache.realtime.rollout.rollout_state import read_rollout, replicated_fields
 
@@ -158,5 +159,5 @@ def test_a_release_that_was_killed_is_made_by_another_installation_and_its_numbe
             folder = open_releases(settings, "payments")
             read_files(folder.release(numbers[-1]), read_release(folder, numbers[-1]).files)
             assert replicated_fields(read_rollout(folder)) == replicated_fields(state.rollout)
-            assert read_current(folder) == replace(state.pointer, generation=read_current(folder).generation)
+            assert read_pointer(folder) == replace(state.pointer, generation=read_pointer(folder).generation)
     assert set(numbers) == {4, 5}

@@ -24,11 +24,12 @@ from rollout_support import LOG, NAME, QUICK, begin, state_of
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Guards
 from forecache.declare.realtime.request import RequestField
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import AdvanceResult, advance_rollout, apply_manual_action
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
 from forecache.realtime.log.sampling import BUCKETS, bucket_of
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.rollout.rollout_state import RolloutState
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -104,7 +105,7 @@ def candidate(settings: Settings, **changes: Any) -> int:
 
 
 def roll_out(settings: Settings, number: int, **changes: Any) -> None:
-    current = read_current(open_releases(settings, NAME)).current
+    current = read_pointer(open_releases(settings, NAME)).current
     begin(settings, changes.pop("rollout", ROLLOUT), release=number, current=current, **changes)
 
 
@@ -173,7 +174,7 @@ def test_a_candidate_that_fails_once_it_answers_is_returned_and_hurts_no_other_r
     fault_file.unlink()
     assert (state.stage, state.step.verdict) == ("returned", "returned"), state.why
     assert next(each.guard for each in state.step.compared if each.harmful) in ("without_model", "late")
-    assert number in read_current(open_releases(settings, NAME)).bad
+    assert number in read_pointer(open_releases(settings, NAME)).bad
     others = [*asking.of("current"), *asking.of("control")]
     assert len(others) > 100
     hurt = sum(each["rung"] != "model" or each.get("late", False) for each in others)
@@ -191,7 +192,7 @@ def test_a_candidate_that_replicas_cannot_load_is_returned(settings: Settings, r
     with traffic(reader) as asking:
         state = looked_until_over(settings)
     assert (state.stage, state.release) == ("returned", number)
-    assert {each["release"] for each in asking.answers} == {read_current(open_releases(settings, NAME)).current}
+    assert {each["release"] for each in asking.answers} == {read_pointer(open_releases(settings, NAME)).current}
     by_model = [each["rung"] == "model" for each in asking.of("canary")]
     assert by_model.count(True) >= 0.9 * len(by_model) > 0
     # A busy machine may be late: nothing else keeps one from the model.
@@ -296,4 +297,4 @@ def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_midd
     assert not any("arm" in each for each in asking.answers[-10:])
     rungs = [each["rung"] for each in [*asking.answers, *more.answers]]
     assert rungs.count("model") >= 0.9 * len(rungs)  # a busy machine may be late
-    assert read_current(open_releases(settings, NAME)).current == number
+    assert read_pointer(open_releases(settings, NAME)).current == number

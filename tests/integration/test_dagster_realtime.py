@@ -13,9 +13,10 @@ from offered_sample import NIGHT, land_offers, shown, visits
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.declare.loading import load_trainable
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.models.registry.gate.verdicts import load_verdict
 from forecache.models.registry.versions.model_versions import champion
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
@@ -80,7 +81,7 @@ def test_the_first_run_trains_publishes_and_releases(home: Settings, capsys: pyt
     assert verdict is not None
     assert verdict.passed
     folder = open_releases(settings, "offers")
-    current = read_current(folder).current
+    current = read_pointer(folder).current
     assert current == 1
     loaded = load_release(folder, current)
     assert len(loaded.warmup) == 50

@@ -14,9 +14,10 @@ from forecache.base.errors import CheckError, PipelinesFailedError
 from forecache.base.results import StageResult
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.kit.delta.tables import table_exists
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.night import run_night
 from forecache.operations.training_due import is_training_due, last_training
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.serve.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -118,7 +119,7 @@ def test_a_real_time_model_is_trained_and_released_after_its_views_are_published
     stages = stages_of(run_night(settings, NIGHT))
     training = ["training_set", "train", "register", "release"]
     assert stages[: stages.index("release") + 1] == [*["ingest"] * 2, *["features", "publish"] * 4, *training]
-    assert read_current(open_releases(settings, "offers")).current == 1
+    assert read_pointer(open_releases(settings, "offers")).current == 1
 
 
 def test_what_a_recommender_refuses_fails_the_night_after_the_others_are_published(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.declare import Feature, Log
 from forecache.kit.delta.tables import append_rows
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.training_sets.split_rows import split_batches
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
@@ -30,7 +31,7 @@ from forecache.operations.release import release_model
 from forecache.plugins.drift.log_monitoring import monitor_log
 from forecache.plugins.drift.measurements import measurements
 from forecache.realtime.log.record import schema, table_of
-from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 from jobs.realtime import realtime_definitions
 from resources.settings import SettingsResource
@@ -83,7 +84,7 @@ def test_the_champion_answers_until_it_is_rolled_back(
     monkeypatch.setenv("FORECACHE_PROJECT", "asked_project")
     assert main(["models", "rollback", "search", "--reason", "worse"]) == 0
     assert "Release 1 of search answers now: model search 1 (models:/search/1)." in capsys.readouterr().out
-    assert read_current(folder).current == 1
+    assert read_pointer(folder).current == 1
     assert release_model(champions, search).skipped
     assert main(["releases", "search", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
@@ -112,7 +113,7 @@ def test_a_champion_that_was_trained_with_something_else_is_not_released(
         changed = {"candidates": replace(search.candidates, fields=(search.candidates.fields[0], other))}
     with pytest.raises(CheckError, match="version 2 was trained with another transform, other request fields or other"):
         release_model(champions, replace(search, **changed))
-    assert read_current(open_releases(champions, "search")).current == 2
+    assert read_pointer(open_releases(champions, "search")).current == 2
 
 
 def test_what_is_not_learned_is_released_without_training(champions: Settings) -> None:

@@ -18,11 +18,12 @@ from released_payments import changed, scores
 from forecache.base.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.declare import Feature, Realtime, RegisteredModel, Rows
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.models.registry.versions.model_versions import FEATURES_TAG
 from forecache.operations import release as module
 from forecache.operations.release import release_model, roll_back_release
-from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 
 
@@ -81,7 +82,7 @@ def test_a_damaged_release_is_fetched_again_or_made_anew(settings: Settings) -> 
 def test_a_transform_that_cannot_answer_is_not_released(settings: Settings, transform: Any, told: str) -> None:
     with pytest.raises(CheckError, match=told):
         release_model(settings, changed(transform=transform))
-    assert read_current(open_releases(settings, "payments")).current is None
+    assert read_pointer(open_releases(settings, "payments")).current is None
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself(settings: Settings) -> None:
@@ -91,7 +92,7 @@ def test_what_was_rolled_back_does_not_come_back_by_itself(settings: Settings) -
     assert roll_back_release(settings, "payments").current == 1
     held = release_model(settings, slow)
     assert (held.skipped, held.details["rolled_back"]) == (True, 2)
-    assert read_current(open_releases(settings, "payments")).current == 1
+    assert read_pointer(open_releases(settings, "payments")).current == 1
     with pytest.raises(NotFoundError, match="no release of payments before 1 to go back to"):
         roll_back_release(settings, "payments")
     assert release_model(settings, slow, again=True).details["release"] == 3
@@ -102,11 +103,11 @@ def test_what_was_rolled_back_does_not_come_back_by_itself(settings: Settings) -
 def test_what_was_current_does_not_come_back_where_a_release_after_it_takes_its_place(settings: Settings) -> None:
     for declared in (payments, changed(deadline_ms=20.0), payments):
         release_model(settings, declared)
-    assert read_current(open_releases(settings, "payments")).current == 1
+    assert read_pointer(open_releases(settings, "payments")).current == 1
     assert roll_back_release(settings, "payments", 2).bad == (1,)
     held = release_model(settings, payments)
     assert (held.skipped, held.details["rolled_back"]) == (True, 1)
-    assert read_current(open_releases(settings, "payments")).current == 2
+    assert read_pointer(open_releases(settings, "payments")).current == 2
 
 
 def test_it_is_not_gone_back_to_a_release_that_is_damaged(settings: Settings) -> None:
@@ -145,7 +146,7 @@ def test_a_release_that_becomes_current_during_a_rollback_is_not_marked_as_bad(
         patched.setattr(module, "require_release", late)
         with pytest.raises(ConflictError, match="Release 3 of payments has become current meanwhile"):
             roll_back_release(settings, "payments")
-    pointer = read_current(open_releases(settings, "payments"))
+    pointer = read_pointer(open_releases(settings, "payments"))
     assert (pointer.current, pointer.bad) == (3, ())
     assert roll_back_release(settings, "payments").bad == (3,)
 
@@ -173,7 +174,7 @@ def test_an_earlier_release_that_is_rolled_back_meanwhile_is_not_taken_up_again(
     monkeypatch.setattr(module.rollouts, "start_or_make_current", late)
     with pytest.raises(ConflictError, match="Release 1 of payments has become current meanwhile"):
         release_model(settings, changed(deadline_ms=20.0))
-    pointer = read_current(open_releases(settings, "payments"))
+    pointer = read_pointer(open_releases(settings, "payments"))
     assert (pointer.current, pointer.bad) == (1, (2, 3))
 
 

@@ -11,8 +11,9 @@ from released_payments import changed, scores
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotEverywhereError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.release import release_model, roll_back_release
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.follow_lake import read_lake_state
 from forecache.realtime.release.lake_state import UnreachableError
 from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
@@ -36,13 +37,13 @@ def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, t
     assert (again["files"], again["moved"]) == (0, False)
     release_model(settings, changed(deadline_ms=20.0))
     push_releases(here, remote)
-    generation = read_current(there).generation
+    generation = read_pointer(there).generation
     assert pull_releases(there, remote)["release"] == 2
-    assert read_current(there).generation > generation
+    assert read_pointer(there).generation > generation
     roll_back_release(settings, "payments")
     push_releases(here, remote)
     assert pull_releases(there, remote) == {"release": 1, "files": 0, "bytes": 0, "moved": True}
-    assert read_current(there).bad == (2,)
+    assert read_pointer(there).bad == (2,)
 
 
 def test_a_file_that_was_changed_on_the_remote_is_not_taken(settings: Settings, tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_file_that_was_changed_on_the_remote_is_not_taken(settings: Settings, 
     there = open_releases(replica, "payments")
     with pytest.raises(CheckError, match="scales.py does not have the checksum"):
         pull_releases(there, remote)
-    assert read_current(there).current is None
+    assert read_pointer(there).current is None
     assert there.numbers() == []
 
 
@@ -136,21 +137,21 @@ def test_a_damaged_pointer_is_read_from_its_copy_and_both_can_be_had_again(setti
     push_releases(here, remote)
     pull_releases(there, remote)
     for folder in (here, there):
-        known = read_current(folder)
+        known = read_pointer(folder)
         for torn in (b"", folder.pointer_copy.read_bytes()[:40]):
             folder.pointer.write_bytes(torn)
-            assert read_current(folder) == known
+            assert read_pointer(folder) == known
         folder.pointer_copy.write_bytes(b"{}")
         with pytest.raises(DamagedError, match=r"CURRENT and .*CURRENT\.copy.*`forecache pull --verify`"):
-            read_current(folder)
+            read_pointer(folder)
     with pytest.raises(DamagedError):
         pull_releases(there, remote)
     assert pull_releases(there, remote, verify=True)["moved"]
-    assert read_current(there).current == 1
+    assert read_pointer(there).current == 1
     for path in (here.pointer, here.pointer_copy):
         path.unlink()
     assert release_model(settings, payments).details["release"] == 1
-    assert read_current(here).current == 1
+    assert read_pointer(here).current == 1
 
 
 def test_with_a_remote_a_release_and_its_rollback_are_there_too(settings: Settings, tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_while_the_remote_is_away_nothing_is_released_and_a_rollback_is_made_up_
     remote.write_text("no folder")
     with pytest.raises(UnreachableError, match="The remote .+ could not be reached for the releases of payments"):
         release_model(distributed, changed(deadline_ms=20.0))
-    assert read_current(open_releases(settings, "payments")).current == 1
+    assert read_pointer(open_releases(settings, "payments")).current == 1
     remote.unlink()
     (tmp_path / "aside").rename(remote)
     assert release_model(distributed, changed(deadline_ms=20.0)).details["release"] == 3  # 2 was taken

@@ -24,10 +24,11 @@ from rollout_support import (
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Guards
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.release import roll_back_release
 from forecache.plugins.alerts import notify as tell
 from forecache.plugins.rollouts.controller import apply_manual_action, running_rollouts
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current
+from forecache.realtime.release.folder import ReleaseFolder, open_releases
 from forecache.realtime.release.lake_state import ReleaseState, make_current
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.rollout_state import rollout_file
@@ -51,7 +52,7 @@ def test_a_good_release_goes_through_all_steps_and_answers_all(settings: Setting
         answered(settings, 1200, first=2000 * turn)
         looked(settings)
     assert stages == [("aa", 0.5), ("shadow", 0.5), ("canary", 0.2), ("canary", 0.5)], state_of(settings).why
-    state, pointer = state_of(settings), read_current(open_releases(settings, NAME))
+    state, pointer = state_of(settings), read_pointer(open_releases(settings, NAME))
     assert (state.stage, [step.verdict for step in state.steps]) == ("done", ["passed"] * 4)
     assert (pointer.current, pointer.bad) == (2, ())
     assert len(state.edges) == 9
@@ -78,7 +79,7 @@ def test_a_release_that_does_harm_is_returned_and_marked_and_says_why(
     begin(settings)
     until(settings, "canary")
     answered(settings, first=9000, candidate=told)
-    state, pointer = looked(settings), read_current(open_releases(settings, NAME))
+    state, pointer = looked(settings), read_pointer(open_releases(settings, NAME))
     assert state.stage == "returned"
     assert [each.guard for each in state.step.compared if each.harmful][0] == guard
     assert (pointer.current, pointer.bad) == (1, (2,))
@@ -171,14 +172,14 @@ def test_a_person_pauses_returns_and_finishes(settings: Settings, monkeypatch: p
     answered(settings)
     assert looked(settings).stage == "aa"
     assert apply_manual_action(settings, NAME, "finish", "urgent").stage == "done"
-    assert read_current(folder).current == 2
+    assert read_pointer(folder).current == 2
     with pytest.raises(NotFoundError, match="No rollout of ranking is under way"):
         apply_manual_action(settings, NAME, "return", "")
     point(settings, current=1)
     begin(settings)
     assert apply_manual_action(settings, NAME, "return", "complaints").why == "complaints"
     assert [(each.kind, each.summary) for each in alerts] == [("release_returned", "complaints")]
-    assert read_current(folder).bad == (2,)
+    assert read_pointer(folder).bad == (2,)
 
 
 def test_a_release_that_is_made_current_by_hand_ends_it_without_blame(settings: Settings) -> None:
@@ -192,7 +193,7 @@ def test_a_release_that_is_made_current_by_hand_ends_it_without_blame(settings: 
     point(settings, current=7)
     state = looked(settings)
     assert (state.stage, state.why) == ("returned", "Release 7 was made current meanwhile.")
-    assert read_current(folder).bad == ()
+    assert read_pointer(folder).bad == ()
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["current meanwhile", "rolled out"])
@@ -209,7 +210,7 @@ def test_a_candidate_that_was_rolled_back_is_never_made_current_by_its_requests(
     assert (moved.current, moved.bad) == (1, (2,))
     assert state_of(settings).is_over
     assert looked(settings).is_over
-    assert (read_current(folder).current, read_current(folder).bad) == (1, (2,))
+    assert (read_pointer(folder).current, read_pointer(folder).bad) == (1, (2,))
     assert running_rollouts(settings, [NAME]) == []
 
 
@@ -221,7 +222,7 @@ def test_a_rollout_whose_candidate_is_marked_as_bad_by_the_pointer_is_returned(s
     point(settings, current=1, bad=(2,))
     state = looked(settings)
     assert (state.stage, state.why) == ("returned", "Release 2 was rolled back.")
-    assert (read_current(folder).current, read_current(folder).bad) == (1, (2,))
+    assert (read_pointer(folder).current, read_pointer(folder).bad) == (1, (2,))
 
 
 def test_guards_that_are_left_out_are_not_looked_at(settings: Settings) -> None:
@@ -241,7 +242,7 @@ def test_a_release_that_was_removed_is_returned_instead_of_waiting_for_ever(sett
     shutil.rmtree(Path(settings.lake_uri) / ".realtime" / NAME / "releases/00000002")
     state = looked(settings)
     assert (state.stage, "Release 2 is gone" in state.why) == ("returned", True), state.why
-    assert read_current(folder).current == 1
+    assert read_pointer(folder).current == 1
 
 
 def test_a_pause_is_told_although_the_look_that_found_its_reason_was_killed(
@@ -289,7 +290,7 @@ def test_a_state_that_cannot_be_read_keeps_no_release_and_no_other_rollout_from_
     rollout_file(folder).write_bytes(b"{}")
     assert running_rollouts(settings, [NAME]) == [NAME]
     make_release(settings, version=3, log=LOG)
-    assert read_current(folder).current == 3
+    assert read_pointer(folder).current == 3
 
 
 def test_a_candidate_has_the_cache_that_it_declares(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,13 @@ from rollout_support import answered, begin, looked, two_releases, until
 
 from forecache.base.settings import Settings
 from forecache.declare import Rollout
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.evidence import paired_difference
 from forecache.plugins.rollouts.judge_step import judge_step
 from forecache.plugins.rollouts.score_order import disorder
 from forecache.plugins.rollouts.simulate_worse import BEGAN, simulated_state
 from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, StepCounts
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 
 RUNS, KEYS, MOST_LOOKS, REQUESTS = 200, 250, 60, 150
 EDGES = tuple(float(edge) for edge in np.quantile(np.random.default_rng(0).normal(size=100_000), np.arange(1, 10) / 10))
@@ -104,7 +105,7 @@ def test_a_release_of_noise_that_has_the_right_distribution_never_answers_anybod
     assert state.stage == "returned"
     assert [each.guard for each in state.step.compared if each.harmful] == ["order"]
     assert "order beside that of the current release" in state.why
-    assert read_current(open_releases(settings, "ranking")).bad == (2,)
+    assert read_pointer(open_releases(settings, "ranking")).bad == (2,)
 
 
 def test_requests_whose_id_comes_twice_prove_nothing_about_the_order(settings: Settings) -> None:

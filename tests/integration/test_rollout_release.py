@@ -18,11 +18,12 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.declare import Log, Outcome, Realtime, Rollout, loading
 from forecache.declare.project import Project
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.release import release_model, roll_back_release
 from forecache.operations.start_rollout import start_or_make_current
 from forecache.plugins.rollouts.command import check_rollouts
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.follow_lake import read_local_state
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
@@ -41,7 +42,7 @@ def state_of(settings: Settings) -> RolloutState:
 
 
 def current(settings: Settings) -> int | None:
-    return read_current(open_releases(settings, "payments")).current
+    return read_pointer(open_releases(settings, "payments")).current
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_it_answers_at_once_where_that_is_asked_for_also_in_the_middle(begun: Se
 def test_a_champion_and_declaration_that_are_those_of_the_current_release_again_end_it(begun: Settings) -> None:
     assert release_model(begun, FIRST).skipped
     assert (state_of(begun).stage, state_of(begun).is_bad) == ("returned", False)
-    assert read_current(open_releases(begun, "payments")).bad == ()
+    assert read_pointer(open_releases(begun, "payments")).bad == ()
     assert release_model(begun, SECOND).details["rollout"] == "begun"
 
 
@@ -147,10 +148,10 @@ def test_a_candidate_that_is_returned_while_it_is_released_is_not_released(begun
     folder = open_releases(begun, "payments")
     seen = read_local_state(folder)
     apply_manual_action(begun, "payments", "return", "complaints")
-    before = (state_of(begun), read_current(folder))
+    before = (state_of(begun), read_pointer(folder))
     with pytest.raises(ConflictError, match="Release 2 of payments was rolled back, or returned, meanwhile"):
         start_or_make_current(begun, folder, SECOND, 2, why_at_once, seen=seen)
-    assert (state_of(begun), read_current(folder)) == before
+    assert (state_of(begun), read_pointer(folder)) == before
 
 
 def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings, tmp_path: Path) -> None:
@@ -160,12 +161,12 @@ def test_replicas_get_the_candidate_and_the_state_and_every_move(begun: Settings
     pull_releases(there, remote)
     assert read_rollout(there) == state_of(begun)
     assert read_release(there, 2).to_json() == read_release(here, 2).to_json()
-    assert read_current(there).current == 1
+    assert read_pointer(there).current == 1
     older = read_local_state(here)
     apply_manual_action(begun, "payments", "finish", "")
     push_releases(here, remote)
     pull_releases(there, remote)
-    assert (read_current(there).current, state_of(replica).stage) == (2, "done")
+    assert (read_pointer(there).current, state_of(replica).stage) == (2, "done")
 
     push_releases(here, remote, older)
     pull_releases(there, remote)

@@ -9,7 +9,8 @@ from typing import Any
 from rollout_support import NAME
 
 from forecache.base.settings import Settings, load_settings
-from forecache.realtime.release.folder import open_releases, pointer_from_json, read_current, read_files, read_release
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.realtime.release.folder import ReleasePointer, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
 from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.write import lock_releases
@@ -36,7 +37,7 @@ def away(folder: str) -> Iterator[None]:
 def answers(settings: Settings) -> tuple[Any, ...]:
     """What readers of an installation go by."""
     folder = open_releases(settings, NAME)
-    pointer = read_current(folder)
+    pointer = read_pointer(folder)
     return pointer.current, pointer.bad, pointer.last, replicated_fields(read_rollout(folder))
 
 
@@ -48,7 +49,7 @@ def in_lake(settings: Settings) -> tuple[Any, ...]:
 
 def on_remote(settings: Settings) -> tuple[Any, ...]:
     root = Path(settings.store_remote) / ".realtime" / NAME
-    pointer = pointer_from_json((root / "CURRENT").read_bytes(), what="")
+    pointer = ReleasePointer.from_json((root / "CURRENT").read_bytes(), what="")
     rollout = rollout_from_json((root / "ROLLOUT").read_bytes(), what="") if (root / "ROLLOUT").exists() else None
     return pointer.current, pointer.bad, pointer.last, replicated_fields(rollout)
 

@@ -7,7 +7,7 @@ import pytest
 
 from forecache.base.errors import DamagedError
 from forecache.serve.reader.versions import follower as module
-from forecache.serve.reader.versions.follower import Follower, RetiredParts
+from forecache.serve.reader.versions.follower import RetiredParts, VersionFollower
 
 LOGGER = logging.getLogger("forecache.test")
 
@@ -25,7 +25,7 @@ class Folders:
 
     def __init__(self, *, with_pauses: bool = False, **current: int) -> None:
         self.current, self.counted, self.tried = current, list[str](), list[str]()
-        self.follower = Follower[int](
+        self.follower = VersionFollower[int](
             LOGGER, noun="version", count_failure=self.counted.append,
             generation_of=(lambda name: self.current[name]) if with_pauses else None,
         )  # fmt: skip

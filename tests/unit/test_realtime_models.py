@@ -12,9 +12,10 @@ from release_support import make_release
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.metrics import CELL
-from forecache.realtime.release.folder import open_releases, read_current, write_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES
 
@@ -92,7 +93,7 @@ def test_the_newest_whole_release_that_was_not_rolled_back_answers_instead_of_a_
     following = Following(settings)
     following.damage(5, file)
     following.damage(4)
-    write_current(following.folder, replace(read_current(following.folder), bad=(3,)))
+    write_pointer(following.folder, replace(read_pointer(following.folder), bad=(3,)))
     assert following.turn() == 2
     assert "damaged" in following.models.failures["ranking"]
     assert (following.cell("damaged"), following.cell("live")) == (1, 1)
@@ -122,7 +123,7 @@ def test_what_was_rolled_back_does_not_go_on_although_the_release_before_it_is_d
     following = Following(settings)
     assert following.turn() == 3
     following.damage(2)
-    write_current(following.folder, replace(read_current(following.folder), current=2, bad=(3,), generation=9))
+    write_pointer(following.folder, replace(read_pointer(following.folder), current=2, bad=(3,), generation=9))
     assert following.turn() == 1
     following.models.close()
 

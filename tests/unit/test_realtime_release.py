@@ -15,7 +15,8 @@ from forecache.base.errors import DamagedError, InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare.realtime.log import Log
 from forecache.declare.realtime.rows import Rows
-from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.write import write_release
@@ -44,7 +45,7 @@ def rows_of(loaded: LoadedRelease, *, products: int = 5) -> Rows:
 def test_a_release_is_loaded_as_it_was_written(settings: Settings, runtime: str) -> None:
     written = make_release(settings, runtime=runtime)
     folder = open_releases(settings, "ranking")
-    assert read_current(folder).current == written.number == 1
+    assert read_pointer(folder).current == written.number == 1
     assert read_release(folder, 1) == written
     loaded = load_release(folder, 1)
     assert loaded.release == written
@@ -69,8 +70,8 @@ def test_what_was_released_later_is_current_and_both_run_side_by_side(
     before = modules_of_releases()
     first = load_release(folder, 1)
     make_release(settings, version=2)
-    assert read_current(folder).current == 2
-    second = load_release(folder, read_current(folder).current or 0)
+    assert read_pointer(folder).current == 2
+    second = load_release(folder, read_pointer(folder).current or 0)
     monkeypatch.setattr(ranking_code.scales, "HALF", 100.0)  # whatever the installed project does
     rows = rows_of(first)
     assert first.features_of(rows).tobytes() == second.features_of(rows).tobytes()

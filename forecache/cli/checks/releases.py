@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def check_releases(settings: Settings) -> Finding:
     """Check that each real-time model has a current release that can answer with the declared features."""
     from forecache.declare.loading import read_project
-    from forecache.realtime.release.folder import open_releases, read_current
+    from forecache.kit.versioned.pointer import read_pointer
+    from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.released_models import list_released_models
 
     declared = read_project(settings).realtime
@@ -26,7 +27,7 @@ def check_releases(settings: Settings) -> Finding:
     for name in names:
         folder = open_releases(settings, name)
         try:
-            number = read_current(folder).current
+            number = read_pointer(folder).current
             if number is None:
                 missing.append(name)
                 continue

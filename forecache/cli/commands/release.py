@@ -76,13 +76,14 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
 
 def _result_sentence(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
     """The result of a release in one or two sentences."""
+    from forecache.kit.versioned.pointer import read_pointer
     from forecache.operations.start_rollout import (
         BEGUN,
         UNDER_WAY,
         blind_spot_warning,
         immediate_release_reason,
     )
-    from forecache.realtime.release.folder import open_releases, read_current
+    from forecache.realtime.release.folder import open_releases
 
     model, rollout = result.details["model"], result.details.get("rollout", "")
     of = f"Release {result.details['release']} of {declared.name}"
@@ -99,7 +100,7 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
         if declared.rollout is None:
             return done
         folder = open_releases(current, declared.name)
-        why = immediate_release_reason(folder, declared, read_current(folder).current)
+        why = immediate_release_reason(folder, declared, read_pointer(folder).current)
         if why:
             return f"{done} The next release will answer all requests at once, without the rollout: {why}"
         return f"{done} The next release will be rolled out in steps. {blind_spot_warning(declared)}".rstrip()

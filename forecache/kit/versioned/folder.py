@@ -10,9 +10,11 @@
     LOCK                       held with an exclusive flock by the process that changes the folder
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
+
+from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 
 P = TypeVar("P", bound="VersionPointer")
 
@@ -37,12 +39,14 @@ class VersionPointer:
         return self.current if self.pinned is None else self.pinned
 
     def to_json(self) -> bytes:
-        """The pointer as JSON with a checksum; `from_json` reads it, or raises DamagedError with the file `what`."""
-        raise NotImplementedError
+        """The pointer as JSON with a checksum."""
+        return dump_with_checksum(asdict(self))  # type: ignore[call-overload]  # each kind is a dataclass
 
     @classmethod
-    def from_json(cls: type[P], content: bytes, *, what: str) -> P:
-        raise NotImplementedError
+    def from_json(cls: type[P], content: bytes, *, what: str = "The pointer of a remote") -> P:
+        """Decode a pointer; raises DamagedError with the file `what` if its checksum does not match."""
+        read: dict[str, Any] = load_with_checksum(content, what=what)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()})
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class RawChecks:
     sums: Mapping[date, Reconciliation]
 
     @property
-    def refused(self) -> dict[date, str]:
+    def refusals(self) -> dict[date, str]:
         """The reason for each day that nothing may be built from."""
         failed = {day: each.sentence for day, each in self.reports.items() if not each.success}
         return failed | {day: each.sentence for day, each in self.sums.items() if not each.success}
@@ -131,7 +131,7 @@ def ingest_pending(
     if unjudged:
         checks = check_raw_days(run, source, unjudged, files)
         on_checked(checks, files)
-        refused |= checks.refused
+        refused |= checks.refusals
     if refused:
         day, reason = min(refused.items())
         raise CheckError(

@@ -12,6 +12,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare.realtime.ladder import DotProduct, LastNight, Rung
 from forecache.kit.http.problems import Problem
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
 from forecache.realtime.answer.model_path import ModelCallError, NoScores
@@ -20,7 +21,7 @@ from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.log.logged_request import parse_logged
 from forecache.realtime.metrics import ModelCells
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
@@ -62,7 +63,7 @@ def compute_current_answer(settings: Settings, name: str, body: bytes) -> Curren
     """
     folder = open_releases(settings, name)
     try:
-        number = read_current(folder).current
+        number = read_pointer(folder).current
         if number is None:
             return f"No release of {name} answers here now: `forecache release {name}`."
         loaded = load_release(folder, number)

@@ -91,13 +91,14 @@ def _missing_alert_reason(served: Mapping[str, Published], manifest: Manifest) -
 
 def _release_rows(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:
     """The current release of each real-time model."""
-    from forecache.realtime.release.folder import open_releases, read_current, read_release
+    from forecache.kit.versioned.pointer import read_pointer
+    from forecache.realtime.release.folder import open_releases, read_release
     from forecache.realtime.release.released_models import list_released_models
 
     for name in list_released_models(settings):
         folder = open_releases(settings, name)
         try:
-            number = read_current(folder).current
+            number = read_pointer(folder).current
             release = None if number is None else read_release(folder, number)
         except ForecacheError as error:
             found.append(Attention("critical", error.message, error.remedy))

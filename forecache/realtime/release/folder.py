@@ -7,18 +7,17 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
 
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
+from forecache.kit.versioned.checksummed_json import damaged_error
 from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
-from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
 from forecache.realtime.release.released_models import REALTIME
-from forecache.serve.store.checksummed_json import damaged_error, dump_with_checksum, load_with_checksum
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,6 @@ class ReleasePointer(VersionPointer):
     bad: tuple[int, ...] = ()
     generation: int = 0
     history: str = ""
-
-    def to_json(self) -> bytes:
-        return dump_with_checksum(asdict(self))
-
-    @classmethod
-    def from_json(cls, content: bytes, *, what: str) -> "ReleasePointer":
-        data = load_with_checksum(content, what=what)
-        return cls(**{**data, "bad": tuple(data["bad"])})
 
 
 @dataclass(frozen=True)
@@ -76,10 +67,6 @@ class ReleaseFolder(VersionedFolder[ReleasePointer]):
         gone = self.staging / f"retired-{number}"
         os.rename(self.release(number), gone)  # so that no release is ever partly removed
         shutil.rmtree(gone, ignore_errors=True)
-
-
-read_current, write_current = read_pointer, write_pointer
-pointer_from_json, pointer_to_json = ReleasePointer.from_json, ReleasePointer.to_json
 
 
 def open_releases(settings: Settings, name: str) -> ReleaseFolder:

@@ -18,14 +18,9 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFo
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
-from forecache.realtime.release.folder import (
-    ReleaseFolder,
-    ReleasePointer,
-    read_current,
-    read_files,
-    read_release,
-    write_current,
-)
+from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.lake_state import (
     Decide,
@@ -48,7 +43,6 @@ from forecache.realtime.release.replicas import (
 )
 from forecache.realtime.release.write import retire_releases, write_release
 from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, replicated_fields, write_rollout
-from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 logger = logging.getLogger("forecache.realtime")
 
@@ -318,7 +312,7 @@ def _fetch_missing(settings: Settings, folder: ReleaseFolder, state: ReleaseStat
 def _read_pointer(folder: ReleaseFolder) -> ReleasePointer:
     """Read the pointer here; a damaged one counts as empty, as the lake has it, too."""
     try:
-        return read_current(folder)
+        return read_pointer(folder)
     except DamagedError:
         return ReleasePointer()
 
@@ -328,7 +322,7 @@ def _write_files(
 ) -> None:
     """Write the copy; the pointer first: no rollout runs here that the pointer has ended."""
     if pointer != here and pointer.current is not None:
-        write_current(folder, pointer)
+        write_pointer(folder, pointer)
         release_step("pointer moved")
     if rollout is not None:
         write_rollout(folder, rollout)

@@ -16,11 +16,11 @@ from typing import Any, Literal
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
+from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.realtime.release.folder import ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.write import KEEP
 from forecache.realtime.rollout.rollout_state import RolloutState, rollout_from_dict, running_rollout
-from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.serve.store.replicas.sync import open_remote
 
 FORMAT = 1
@@ -118,7 +118,7 @@ def count_changes(before: ReleaseState, after: ReleaseState, *, floor: int = 0) 
 @contextmanager
 def use_lake(settings: Settings, name: str) -> Iterator[Folder]:
     """Open the lake as a folder; failures to reach it become one error."""
-    with _reached(f"The lake {settings.lake_uri}", name):
+    with _name_unreachable(f"The lake {settings.lake_uri}", name):
         yield open_folder(
             settings.lake_uri, settings.storage_options, setting="FORECACHE_LAKE", patience_s=_PATIENCE_S
         )  # fmt: skip
@@ -131,12 +131,12 @@ def use_origin(settings: Settings, name: str) -> Iterator[Folder]:
         with use_lake(settings, name) as lake:
             yield lake
         return
-    with _reached(f"The remote {settings.store_remote}", name):
+    with _name_unreachable(f"The remote {settings.store_remote}", name):
         yield open_remote(settings.store_remote, settings.storage_options)
 
 
 @contextmanager
-def _reached(what: str, name: str) -> Iterator[None]:
+def _name_unreachable(what: str, name: str) -> Iterator[None]:
     try:
         yield
     except ForecacheError:

@@ -11,17 +11,8 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFo
 from forecache.base.files import move_durably
 from forecache.base.folders import Folder
 from forecache.base.steps import release_step
-from forecache.realtime.release.folder import (
-    ReleaseFolder,
-    ReleasePointer,
-    pointer_from_json,
-    pointer_to_json,
-    read_current,
-    read_files,
-    read_release,
-    release_file_of,
-    write_current,
-)
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release, release_file_of
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.released_models import REALTIME
@@ -63,7 +54,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder, state: ReleaseState | N
         DamagedError: A file of the release is damaged.
     """
     root = f"{REALTIME}/{folder.name}"
-    pointer = read_current(folder) if state is None else state.pointer
+    pointer = read_pointer(folder) if state is None else state.pointer
     if pointer.current is None:
         raise NotFoundError(f"Nothing is released of {folder.name}.", remedy=f"Run `forecache release {folder.name}`.")
     remove_unfinished(remote, root)
@@ -72,7 +63,7 @@ def push_releases(folder: ReleaseFolder, remote: Folder, state: ReleaseState | N
     missing = upload_release(folder, remote, pointer.current)
     if rolled_out is not None:
         missing |= upload_release(folder, remote, rolled_out.release)
-    _write_later_copy(remote, f"{root}/CURRENT", pointer, pointer_to_json(pointer), pointer_from_json)
+    _write_later_copy(remote, f"{root}/CURRENT", pointer, pointer.to_json(), ReleasePointer.from_json)
     if rollout is not None:
         _write_later_copy(remote, f"{root}/ROLLOUT", rollout, rollout_to_json(rollout), rollout_from_json)
     if state is not None:
@@ -158,7 +149,7 @@ def pull_locked_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool 
     seen = remote.read(f"{root}/CURRENT")
     if seen is None:
         raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
-    theirs = pointer_from_json(seen[0], what=f"The remote's {root}/CURRENT")
+    theirs = ReleasePointer.from_json(seen[0], what=f"The remote's {root}/CURRENT")
     assert theirs.current is not None
     rollout = _read_remote_rollout(folder, remote)
     rolled_out = running_rollout(rollout, theirs)
@@ -169,7 +160,7 @@ def pull_locked_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool 
     moved = bool(travelled) or after != before
     if moved:
         after = replace(after, generation=max(before.generation + 1, theirs.generation))
-        write_current(folder, after)
+        write_pointer(folder, after)
         release_step("pointer moved")
     here = None
     with suppress(DamagedError):
@@ -238,7 +229,7 @@ def _install_release(
 def _read_local_pointer(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
     """Read the local pointer; with `verify`, a damaged one counts as empty."""
     try:
-        return read_current(folder)
+        return read_pointer(folder)
     except DamagedError:
         if not verify:
             raise

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.sampling import Sampler
 from forecache.realtime.metrics import ModelCells
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.rollout.isolated_release import CandidateProcess, UnavailablePath
 from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, running_rollout
@@ -130,7 +131,7 @@ class RolloutFollower:
     def _read_state(self, name: str) -> RolloutState | None:
         folder = open_releases(self._settings, name)
         try:
-            state = running_rollout(read_rollout(folder), read_current(folder))
+            state = running_rollout(read_rollout(folder), read_pointer(folder))
         except ForecacheError as error:
             if self._told.get(name) != error.message:
                 self._told[name] = error.message

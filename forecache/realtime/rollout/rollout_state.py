@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.files import write_durably
+from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
-from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 Stage = Literal["aa", "shadow", "canary", "done", "returned"]
 STAGES: tuple[Stage, ...] = ("aa", "shadow", "canary", "done", "returned")

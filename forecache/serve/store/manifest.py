@@ -13,7 +13,7 @@ from typing import Any
 import xxhash
 
 from forecache.base.errors import NotFoundError, UnavailableError
-from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeyColumn, KeySchema
 

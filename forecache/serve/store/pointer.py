@@ -1,10 +1,9 @@
 """The pointer of a store: which version is served, and the history of its moves."""
 
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from forecache.kit.versioned.folder import VersionPointer
-from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
 
 _MOVES = 100
 
@@ -25,13 +24,6 @@ class Pointer(VersionPointer):
     last: int = 0
     generation: int = 0
     moves: str = ""
-
-    def to_json(self) -> bytes:
-        return dump_with_checksum(asdict(self))
-
-    @classmethod
-    def from_json(cls, content: bytes, *, what: str = "The pointer of a remote") -> "Pointer":
-        return cls(**load_with_checksum(content, what=what))
 
     def advance(self, **changes: object) -> "Pointer":
         """The pointer after one more move."""

@@ -14,7 +14,8 @@ from forecache.declare import Realtime
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import RequestArrays, column_of
 from forecache.declare.realtime.rows import Rows
-from forecache.realtime.release.folder import open_releases, read_current
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.serve.store import Snapshot, open_store
@@ -142,7 +143,7 @@ class ReleaseAnswerer:
         return None if self._loaded is None else self._loaded.release.number
 
     def find_newer(self) -> LoadedRelease | None:
-        wanted = self._number if self._number is not None else read_current(self._folder).current
+        wanted = self._number if self._number is not None else read_pointer(self._folder).current
         if wanted is None:
             raise NotFoundError(
                 f"The real-time model {self._model.name!r} has no release that could answer.",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_current, read_release
+from forecache.kit.versioned.pointer import read_pointer
+from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import NATIVE, load_release
 from forecache.serve.store import open_store
@@ -38,7 +39,7 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
         DamagedError: The release is damaged.
     """
     releases = open_releases(settings, name)
-    number = number or read_current(releases).current
+    number = number or read_pointer(releases).current
     if number is None:
         raise NotFoundError(f"{name} has no release yet.", remedy=f"Make one: `forecache release {name}`.")
     release = read_release(releases, number)

@@ -17,6 +17,7 @@ from forecache.base.settings import Settings
 from forecache.kit.delta.merge_files import MergeStopError
 from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
 from forecache.kit.process.wakes import LOG_LOCK, LOG_MAINTENANCE
+from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.log.commit.commit_ready import commit_ready
 from forecache.realtime.log.commit.committer_state import read_state, write_state
 from forecache.realtime.log.commit.log_retention import (
@@ -26,7 +27,7 @@ from forecache.realtime.log.commit.log_retention import (
     remove_old,
 )
 from forecache.realtime.log.spool.spool_files import ready_segments, spooled_models, streams_of
-from forecache.realtime.release.folder import open_releases, read_current, read_release
+from forecache.realtime.release.folder import open_releases, read_release
 
 logger = logging.getLogger("forecache.request_log")
 _LOCK = ".committer"
@@ -107,7 +108,7 @@ def _days_to_keep(settings: Settings, name: str) -> int | None:
     """Return the retention of the current release; None if there is no release here."""
     with suppress(ForecacheError, OSError):
         folder = open_releases(settings, name)
-        current = read_current(folder).current
+        current = read_pointer(folder).current
         log = None if current is None else read_release(folder, current).log
         return None if log is None else log.keep_days
     return None

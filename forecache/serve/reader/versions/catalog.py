@@ -20,7 +20,7 @@ from forecache.serve.reader.versions.damage import (
     verify_open_versions,
 )
 from forecache.serve.reader.versions.describe import encode_history, hash_version
-from forecache.serve.reader.versions.follower import Follower
+from forecache.serve.reader.versions.follower import VersionFollower
 from forecache.serve.reader.versions.lag import LayerLag
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers, redis_layer_error
@@ -35,7 +35,7 @@ class Catalog:
     """The served versions of all pipelines.
 
     Attributes:
-        answers: The served version of each pipeline; see `Follower.served`.
+        answers: The served version of each pipeline; see `VersionFollower.served`.
         waiting: Pipelines whose store has no published version.
         failures: Pipelines whose version cannot be read, and why; an older version may still be served.
         damaged: Pipelines with no undamaged version left to serve.
@@ -46,7 +46,7 @@ class Catalog:
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         self.settings = settings
-        self._follower = Follower[VersionAnswers](logger, noun="version", count_failure=self._count_failure)
+        self._follower = VersionFollower[VersionAnswers](logger, noun="version", count_failure=self._count_failure)
         self.answers, self.failures = self._follower.served, self._follower.failures
         self.waiting: frozenset[str] = frozenset()
         self.damaged: set[str] = set()

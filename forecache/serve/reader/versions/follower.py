@@ -1,7 +1,7 @@
 """Follow versioned folders in one worker: load what a pointer names aside, swap it in, retire what it replaces.
 
-A `Watcher` polls; each poll calls `Follower.follow`, which calls for each folder a function that loads and warms the
-version that the pointer names and gives it to `Follower.swap`.
+A `Watcher` polls; each poll calls `VersionFollower.follow`, which calls for each folder a function that loads and warms
+the version that the pointer names and gives it to `VersionFollower.swap`.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,10 +9,11 @@ from logging import Logger
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
+from forecache.kit.process.periodic import Backoff
 from forecache.serve.reader.versions.watcher import RunOnLoop, classify_failure
 
 T = TypeVar("T")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_BACKOFF = Backoff(1.0, 30.0)
 
 
 class RetiredParts:
@@ -40,11 +41,11 @@ class RetiredParts:
 
 class _Pause(NamedTuple):
     generation: int
-    pause_s: float
+    failures: int
     until: float
 
 
-class Follower(Generic[T]):
+class VersionFollower(Generic[T]):
     """The served versions of some folders, by name.
 
     Only the event loop's thread changes `served`, and handlers never wait while they use an entry; the watching thread
@@ -117,9 +118,8 @@ class Follower(Generic[T]):
     def record_failure(self, name: str, error: Exception) -> None:
         if self._generation_of is not None:
             generation, before = self._generation_of(name), self._pauses.get(name)
-            again = before is not None and before.generation == generation
-            pause_s = min(2 * before.pause_s, _LONGEST_PAUSE_S) if before is not None and again else _FIRST_PAUSE_S
-            self._pauses[name] = _Pause(generation, pause_s, monotonic() + pause_s)
+            failures = 1 + (before.failures if before is not None and before.generation == generation else 0)
+            self._pauses[name] = _Pause(generation, failures, monotonic() + _BACKOFF.pause_s(failures))
         found = classify_failure(error)
         if self.failures.get(name) != found.reason:
             self._count_failure(name)

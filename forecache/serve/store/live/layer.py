@@ -11,7 +11,7 @@ import xxhash
 from forecache.base.errors import UnavailableError
 from forecache.base.files import write_durably
 from forecache.base.table_names import NAME
-from forecache.serve.store.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeyColumn, KeySchema
 from forecache.serve.store.layout import StoreLayout
