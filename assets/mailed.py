@@ -16,16 +16,16 @@ from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
 from forecache.base.plugins import load_hook
-from forecache.declare import Mailing
+from forecache.declare.plugin_declarations import FollowUp
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 
-def mailed_name(mailing: Mailing) -> str:
+def mailed_name(mailing: FollowUp) -> str:
     return f"mailed_{mailing.name}"
 
 
-def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
+def build_mailed(mailing: FollowUp) -> dg.AssetsDefinition:
     """The messages of a mailing."""
 
     @dg.asset(

@@ -10,8 +10,8 @@ import dagster as dg
 from forecache.base.output_kinds import spark_name
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Source
+from forecache.declare.plugin_declarations import PluginTable
 from forecache.declare.sources.keys import key_types
 
 
@@ -107,18 +107,18 @@ def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
     return [dg.TableColumn(f.name, f.spark_type, description=f.description) for f in declared.feature_columns]
 
 
-def recommendation_schema(recommender: Recommender | SimilarItems | Vectors) -> dg.TableSchema:
+def recommendation_schema(table: PluginTable) -> dg.TableSchema:
     kind, about = (
         "array<struct<item, score: float, reason: string>>",
         "The items, the best first, each with a short reason.",
     )
-    if isinstance(recommender, Vectors):
+    if table.packed is not None:
         kind, about = "array<float>", "The dot product of a user's and an item's, of one as-of date, is a score."
     return dg.TableSchema(
         [
-            dg.TableColumn(recommender.key[0], recommender.key_type, description="Key."),
+            dg.TableColumn(table.key[0], table.key_type, description="Key."),
             dg.TableColumn(AS_OF, "date", description="Day that the row is about; partition."),
-            dg.TableColumn(recommender.output_columns[0], kind, description=about),
+            dg.TableColumn(table.output_columns[0], kind, description=about),
             dg.TableColumn("model_name", "string", description="Name of the recommender."),
             dg.TableColumn("model_version", "int", description="The as-of date of its fit, as YYYYMMDD."),
             dg.TableColumn("feature_version", "bigint", description="Delta version of the interactions."),

@@ -13,7 +13,8 @@ from assets.metadata import details_json, owners_of, stage_metadata
 from assets.partitions import nightly_freshness
 from assets.recommendations import require_none_refused
 from assets.stage import RunStep, explain_errors
-from forecache.declare import Recommender, Served
+from forecache.declare import Served
+from forecache.declare.plugin_declarations import NightlyDeclaration
 from resources.settings import SettingsResource
 
 
@@ -46,7 +47,7 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
         result = step.run_stage(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)
-        if isinstance(pipeline, Recommender):
+        if isinstance(pipeline, NightlyDeclaration):
             require_none_refused(context, pipeline)
 
     return publish_newest_night

@@ -16,15 +16,14 @@ from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.views import ranking_view
 from forecache.base.plugins import load_hook
-from forecache.declare import Recommender
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 
 NONE_REFUSED = "refused_no_date"
 
 
-def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
+def build_recommendations(recommender: NightlyDeclaration) -> dg.AssetsDefinition:
     """The prediction table of a recommender."""
     table = recommender.prediction_table
     partitions = pipeline_partitions(recommender)
@@ -73,7 +72,7 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
     return rank_and_check
 
 
-def require_none_refused(context: dg.AssetExecutionContext, recommender: Recommender) -> None:
+def require_none_refused(context: dg.AssetExecutionContext, recommender: NightlyDeclaration) -> None:
     """Fail the run if it refused dates; called once the other dates are published.
 
     Raises:
@@ -91,11 +90,11 @@ def require_none_refused(context: dg.AssetExecutionContext, recommender: Recomme
         )
 
 
-def build_second_table(second: SimilarItems | Vectors) -> dg.AssetsDefinition:
+def build_second_table(second: PluginTable) -> dg.AssetsDefinition:
     """A second table that the recommender's run writes, such as lists of similar items."""
-    table, recommender = second.prediction_table, second.recommender
+    table, recommender = second.prediction_table, second.maker
     partitions = pipeline_partitions(second)
-    each = f"Each {second.key[0]} once, with a {'vector' if isinstance(second, Vectors) else 'list'}."
+    each = f"Each {second.key[0]} once, with a {'vector' if second.packed else 'list'}."
 
     @dg.asset(
         name=table,

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
+    from forecache.plugins.mail.mailing import Mailing as Mailing
+    from forecache.plugins.recommend.declared_catalogue import Catalogue as Catalogue
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
     from forecache.plugins.recommend.models import Factors as Factors
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from forecache.plugins.recommend.models import RepeatPurchase as RepeatPurchase
     from forecache.plugins.recommend.models import TwoTowers as TwoTowers
     from forecache.plugins.recommend.models import WithFallback as WithFallback
+    from forecache.plugins.recommend.recommender import RankingGate as RankingGate
+    from forecache.plugins.recommend.recommender import Recommender as Recommender
     from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
     from forecache.scoring.challenger.shadow import score_shadow as score_shadow
@@ -71,6 +75,9 @@ _PUBLIC = {
     "forecache.plugins.recommend.models": """
         Als Ease Factors Fitted Habits Popularity RecommenderModel RepeatPurchase TwoTowers WithFallback
     """,
+    "forecache.plugins.recommend.declared_catalogue": "Catalogue",
+    "forecache.plugins.recommend.recommender": "RankingGate Recommender",
+    "forecache.plugins.mail.mailing": "Mailing",
     "forecache.base.alert": "Alert Subject",
     "forecache.plugins.alerts.notify": "notify",
     "forecache.models.inference.encoding": "read_encoding",
@@ -81,11 +88,11 @@ _PUBLIC = {
     "forecache.plugins.drift.distributions.drift": "prediction_drift",
     "forecache.night": "run_night",
     "forecache.declare": """
-        AS_OF PROVENANCE_COLUMNS SOURCE_COLUMNS AnyOutput AnySource Avro Baseline Boolean Candidates Catalogue Classes
+        AS_OF PROVENANCE_COLUMNS SOURCE_COLUMNS AnyOutput AnySource Avro Baseline Boolean Candidates Classes
         Column ColumnType Default DotProduct Drift Effect Entities EntitySplit EstimatorModel Examples Expectation
         Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled LastNight Live LiveRows Log
-        Lookup Mailing Metric OrderGiven Outcome Output Pipeline Publish Quantiles Query RankingGate Realtime
-        Recommender RegisteredModel RequestField Retraining Rollout Rows Schedule Segment Served Snapshot Source
+        Lookup Metric OrderGiven Outcome Output Pipeline Publish Quantiles Query Realtime
+        RegisteredModel RequestField Retraining Rollout Rows Schedule Segment Served Snapshot Source
         SqlModel Static Stored Stream StreamDay Structs Table TableSource Task Text ToTopic Topic TorchModel Trainable
         Training Vector Where Window expect load_pipeline load_pipelines load_realtime load_served load_stream
     """,
@@ -119,5 +126,8 @@ if not TYPE_CHECKING:  # a type checker shall know a wrong name
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        module = _MODULES[name]
+        if module.startswith("forecache.plugins."):
+            importlib.import_module("forecache.base.plugins").require_plugin(module.split(".")[2])
+        value = globals()[name] = getattr(importlib.import_module(module), name)
         return value

@@ -9,10 +9,10 @@ from forecache.base.errors import CheckError, PipelinesFailedError
 from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import FeatureView, Pipeline, Realtime, Recommender, Served
+from forecache.declare import FeatureView, Pipeline, Realtime, Served
 from forecache.declare.loading import read_project
+from forecache.declare.plugin_declarations import NightlyDeclaration
 from forecache.declare.project import Nightly
-from forecache.declare.recommenders.second_tables import second_tables_of
 from forecache.declare.schedules.as_of import newest_as_of
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_features, build_view
@@ -48,8 +48,8 @@ def run_night(settings: Settings, night: date | None = None, progress: Progress 
 
 
 def run_declaration(run: Run, declared: Nightly, night: date) -> None:
-    """Run the stages of a pipeline, a view, a recommender or a real-time model, each after the checks of the last."""
-    settings, views = run.settings, () if isinstance(declared, Recommender | FeatureView) else declared.views
+    """Run the stages of a declaration, each after the checks of the last."""
+    settings, views = run.settings, () if isinstance(declared, NightlyDeclaration | FeatureView) else declared.views
     for source in declared.all_sources:
         ingest_pending(run, source, last=night)
     for view in (declared,) if isinstance(declared, FeatureView) else views:
@@ -67,12 +67,12 @@ def run_declaration(run: Run, declared: Nightly, night: date) -> None:
         for check_scores in find_hooks("check_scores"):
             check_scores(settings, declared, [night], spark=run.session(), run_id=run.run_id)
         publish_newest(run, declared)
-    if isinstance(declared, Recommender):
-        lists = run.run_stage(load_hook("recommend", "recommend"), settings, declared, [night])
-        for table in (declared, *second_tables_of(declared)):
-            checks.require_success(checks.check_predictions(run, table, lists.nights))
+    if isinstance(declared, NightlyDeclaration):
+        made = run.run_stage(load_hook(declared.plugin, declared.stage), settings, declared, [night])
+        for table in declared.tables:
+            checks.require_success(checks.check_predictions(run, table, made.nights))
             publish_newest(run, table)
-        if refusal := load_hook("recommend", "refused_dates")(lists):
+        if refusal := load_hook(declared.plugin, "refused_dates")(made):
             raise CheckError(refusal, remedy="The others are written, and the newest of all dates is published.")
     if isinstance(declared, Realtime):
         run.run_stage(release_model, settings, declared)

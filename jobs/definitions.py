@@ -22,10 +22,8 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import (
     AnySource,
     FeatureView,
-    Mailing,
     Pipeline,
     Realtime,
-    Recommender,
     RegisteredModel,
     Schedule,
     Served,
@@ -34,8 +32,8 @@ from forecache.declare import (
     TorchModel,
 )
 from forecache.declare.loading import read_project
+from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration
 from forecache.declare.project import Project
-from forecache.declare.recommenders.second_tables import second_tables_of
 from forecache.declare.schedules.schedule import NEVER
 from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
@@ -93,9 +91,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         dg.Definitions(assets=features_of(project)),
         *(view_definitions(view, project) for view in project.views.values()),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
-        *(recommender_definitions(each) for each in project.recommenders.values() if is_installed("recommend")),
+        *(recommender_definitions(each) for each in project.declared("recommender").values()),
         *(realtime_definitions(realtime) for realtime in project.realtime.values()),
-        *(mailing_definitions(mailing) for mailing in project.mailings.values() if is_installed("mail")),
+        *(mailing_definitions(mailing) for mailing in project.declared("mailing").values()),
         stream_definitions(project),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
@@ -169,10 +167,10 @@ def monitoring_definitions(pipeline: Pipeline, training: AssetJob) -> dg.Definit
     )
 
 
-def recommender_definitions(recommender: Recommender) -> dg.Definitions:
+def recommender_definitions(recommender: NightlyDeclaration) -> dg.Definitions:
     nightly = build_recommender_job(recommender)
     assets = [build_recommendations(recommender), build_published(recommender)]
-    for second in second_tables_of(recommender):
+    for second in recommender.tables[1:]:
         assets += [build_second_table(second), build_published(second)]
     return dg.Definitions(
         assets=assets,
@@ -196,7 +194,7 @@ def view_definitions(view: FeatureView, project: Project) -> dg.Definitions:
     )
 
 
-def mailing_definitions(mailing: Mailing) -> dg.Definitions:
+def mailing_definitions(mailing: FollowUp) -> dg.Definitions:
     job = build_mail_job(mailing)
     return dg.Definitions(assets=[build_mailed(mailing)], jobs=[job], schedules=[build_mail_schedule(mailing, job)])
 
@@ -220,8 +218,8 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
 
 def sources_of(project: Project) -> list[AnySource]:
     """The sources of all that is declared, each once."""
-    users: list[Served | Realtime | Mailing | Stream] = [*project.nightly.values(), *project.views.values()]
-    users += [*project.realtime.values(), *project.mailings.values(), *project.streams.values()]
+    users: list[Served | Realtime | FollowUp | Stream] = [*project.nightly.values(), *project.views.values()]
+    users += [*project.realtime.values(), *project.follow_ups, *project.streams.values()]
     return list({source.name: source for each in users for source in each.all_sources}.values())
 
 

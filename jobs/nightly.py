@@ -11,8 +11,8 @@ import dagster as dg
 from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
-from forecache.declare import FeatureView, Pipeline, Recommender, Served
-from forecache.declare.recommenders.second_tables import second_tables_of
+from forecache.declare import FeatureView, Pipeline, Served
+from forecache.declare.plugin_declarations import NightlyDeclaration
 from jobs.schedules import AssetJob, build_asset_job, build_newest_night_schedule
 
 
@@ -53,10 +53,9 @@ def build_view_job(view: FeatureView) -> AssetJob:
     return build_asset_job(nightly_job_name(view), about, [view.feature_table, published_name(view)])
 
 
-def build_recommender_job(recommender: Recommender) -> AssetJob:
+def build_recommender_job(recommender: NightlyDeclaration) -> AssetJob:
     """Ingest, fit, rank and publish."""
-    served = (recommender, *second_tables_of(recommender))
-    assets = [name for each in served for name in (each.prediction_table, published_name(each))]
+    assets = [name for each in recommender.tables for name in (each.prediction_table, published_name(each))]
     about = f"Ingest what waits, then fit {recommender.name}, rank for every user, and publish the lists."
     return build_asset_job(nightly_job_name(recommender), about, assets)
 

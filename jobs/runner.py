@@ -96,7 +96,7 @@ def _run_all(
         close_abandoned_runs(instance)
         own = {s.name: s for pipeline in chosen for s in pipeline.all_sources if isinstance(s, Source)}
         own |= {source.name: source for source in landed}
-        of_mailings = {source.name: source for source in _address_sources(session.settings, chosen)}
+        of_follow_ups = {source.name: source for source in _follow_up_sources(session.settings, chosen)}
         unread: dict[str, BaseException] = {}
         for source in own.values():
             with _collect_error(unread, source.name):
@@ -104,9 +104,9 @@ def _run_all(
                 days = nights if only else None
                 _ingest_source(session.settings, runner, source, days=days, rebuild=rebuild and only)
         failures.update({source.name: unread[source.name] for source in landed if source.name in unread})
-        for name in of_mailings.keys() - own.keys():
+        for name in of_follow_ups.keys() - own.keys():
             with _collect_error(failures, name):
-                _ingest_source(session.settings, runner, of_mailings[name], days=None)
+                _ingest_source(session.settings, runner, of_follow_ups[name], days=None)
         for pipeline in chosen:
             lacking = [unread[source.name] for source in pipeline.all_sources if source.name in unread]
             with _collect_error(failures, pipeline.name):
@@ -122,11 +122,11 @@ def _run_all(
                     )
 
 
-def _address_sources(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
-    """The sources of addresses for the mailings of some pipelines."""
+def _follow_up_sources(settings: Settings, chosen: Sequence[Nightly]) -> list[Source]:
+    """The landed sources of what follows some pipelines, such as the addresses of mailings."""
     names = {pipeline.name for pipeline in chosen}
-    mailings = read_project(settings).mailings.values()
-    return [source for mailing in mailings if mailing.pipeline.name in names for source in mailing.landed_sources]
+    follow_ups = read_project(settings).follow_ups
+    return [source for each in follow_ups if each.pipeline.name in names for source in each.landed_sources]
 
 
 @contextmanager

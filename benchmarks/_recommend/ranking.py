@@ -20,8 +20,9 @@ import pyarrow as pa
 from _common.memory import high_water_bytes
 from scipy.sparse import csr_matrix
 
+from forecache import Recommender
 from forecache.base.settings import load_settings
-from forecache.declare import AS_OF, Column, Recommender, Source
+from forecache.declare import AS_OF, Column, Source
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import open_table

@@ -4,7 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from forecache.declare import Recommender
+from forecache import Recommender
 from forecache.plugins.recommend.interactions import Interactions
 
 _ROOT = Path(__file__).resolve().parents[2]

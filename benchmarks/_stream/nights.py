@@ -65,7 +65,7 @@ def write_view(settings: Settings, customers: int, night: date) -> None:
     """A night of the view with one customer who pays nothing: all that the others have spent is in the stream."""
     from bench_spending.pipelines.spending import customer
 
-    from forecache.declare.streams.merge_plan import build_merge_plan
+    from forecache.declare.features.live import build_merge_plan
 
     states = {
         column.name: pa.array([0], pa.float64() if column.is_float else pa.int64())

@@ -200,12 +200,17 @@ def load_hook(plugin: str, name: str) -> Any:
     Raises:
         UnavailableError: This installation has no such plug-in.
     """
+    require_plugin(plugin)
+    return _load(plugin, PLUGINS[plugin].hooks[name])
+
+
+def require_plugin(plugin: str) -> None:
+    """Refuse to go on without a plug-in; raises `UnavailableError`."""
     if not is_installed(plugin):
         raise UnavailableError(
             f"This installation of Forecache has no plug-in {plugin!r}.",
             remedy=f"Install Forecache with its folder forecache/plugins/{plugin}.",
         )
-    return _load(plugin, PLUGINS[plugin].hooks[name])
 
 
 def find_hooks(name: str) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """The declarations that a user writes: what is particular to one pipeline, and nothing about how it runs.
 
-A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Recommender`, `Realtime`,
-`Stream` or `Mailing` in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries
+A project is a package with a `pipelines` sub-package; every module-level `Pipeline`, `Realtime`, `Stream` or
+declaration of a plug-in in it is found by `read_project`. Declarations hold plain values and functions; heavy libraries
 are imported inside those.
 """
 
@@ -11,10 +11,10 @@ from forecache.declare.expectations import Expectation, expect
 from forecache.declare.features.entities import Entities
 from forecache.declare.features.feature import Feature
 from forecache.declare.features.features import Features, Label
+from forecache.declare.features.live import Live
 from forecache.declare.features.view import FeatureView
 from forecache.declare.features.window import Where, Window
 from forecache.declare.loading import load_pipeline, load_pipelines, load_realtime, load_served, load_stream
-from forecache.declare.mailings.mailing import Mailing
 from forecache.declare.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
 from forecache.declare.models.fit_run import FitRun
 from forecache.declare.models.gate import Baseline, Gate, Metric
@@ -40,8 +40,6 @@ from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.rollout import Guards, Outcome, Rollout
 from forecache.declare.realtime.rows import Rows
-from forecache.declare.recommenders.catalogue import Catalogue
-from forecache.declare.recommenders.recommender import RankingGate, Recommender
 from forecache.declare.schedules.schedule import Schedule
 from forecache.declare.served import Served
 from forecache.declare.sources.column import Column, ColumnType
@@ -50,7 +48,6 @@ from forecache.declare.sources.source import Source
 from forecache.declare.sources.source_time import Snapshot, Static
 from forecache.declare.sources.stream_day import StreamDay
 from forecache.declare.sources.table_source import AnySource, TableSource
-from forecache.declare.streams.live import Live
 from forecache.declare.streams.results import LiveRows, Table, ToTopic
 from forecache.declare.streams.stream import Stream
 from forecache.declare.streams.topic import Avro, Json, Topic
@@ -65,7 +62,6 @@ __all__ = [
     "Baseline",
     "Boolean",
     "Candidates",
-    "Catalogue",
     "Classes",
     "Column",
     "ColumnType",
@@ -93,7 +89,6 @@ __all__ = [
     "LiveRows",
     "Log",
     "Lookup",
-    "Mailing",
     "Metric",
     "OrderGiven",
     "Outcome",
@@ -102,9 +97,7 @@ __all__ = [
     "Publish",
     "Quantiles",
     "Query",
-    "RankingGate",
     "Realtime",
-    "Recommender",
     "RegisteredModel",
     "RequestField",
     "Retraining",

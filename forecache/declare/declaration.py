@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import (
@@ -28,13 +28,13 @@ from forecache.declare.models.trainable import AnyModel, Fingerprints, Trainable
 from forecache.declare.policies import Drift, Publish, Retraining
 from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.served import Predictions, not_published_error
+from forecache.declare.served import not_published_error
 from forecache.declare.sources.keys import check_pipeline_key
 from forecache.declare.sources.table_source import AnySource, check_first_day
 
 
 @dataclass(frozen=True)
-class Pipeline(Trainable, Predictions):
+class Pipeline(Trainable):
     """One model, from its sources to served answers.
 
     Attributes:
@@ -61,6 +61,7 @@ class Pipeline(Trainable, Predictions):
     """
 
     kind_name = "pipeline"
+    packed: ClassVar[None] = None
 
     name: str
     key: tuple[str, ...]
@@ -116,6 +117,10 @@ class Pipeline(Trainable, Predictions):
     def prediction_table(self) -> str:
         """Delta table: key, as_of (date, partition), output_columns, PROVENANCE_COLUMNS."""
         return PREDICTIONS + self.name
+
+    @property
+    def served_table(self) -> str:
+        return self.prediction_table
 
     @property
     def challenger_table(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import ModuleType
-from typing import TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from forecache.base.errors import ForecacheError, InputError, SettingsError
 from forecache.base.settings import Settings
@@ -20,8 +20,8 @@ from forecache.base.table_names import unknown_name_error
 from forecache.declare.code.location import add_project
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
-from forecache.declare.mailings.mailing import Mailing
 from forecache.declare.models.trainable import Trainable, not_trained_error
+from forecache.declare.plugin_declarations import PluginDeclaration, PluginTable
 from forecache.declare.project import Declared, Nightly, Project, Published
 from forecache.declare.project_checks import (
     date_conflict_errors,
@@ -31,8 +31,6 @@ from forecache.declare.project_checks import (
     stream_day_errors,
 )
 from forecache.declare.realtime.realtime import Realtime
-from forecache.declare.recommenders.recommender import Recommender
-from forecache.declare.recommenders.second_tables import SecondTable
 from forecache.declare.streams.stream import Stream
 
 _log = logging.getLogger(__name__)
@@ -84,7 +82,7 @@ def load_declarations(module_name: str) -> list[Declared]:
         found = {id(value): value for value in vars(module).values() if _is_standalone(value)}
         for each in found.values():
             # Computed now, from the source that was loaded; raises if a value cannot be compared between two runs.
-            assert isinstance(each, Mailing) or each.fingerprint
+            assert getattr(each, "fingerprint", "none")
             assert not isinstance(each, Realtime) or each.is_tried
         return list(found.values())
     except (Exception, SystemExit) as error:
@@ -121,11 +119,10 @@ def read_project(settings: Settings) -> Project:
     return Project(
         {name: each for name, each in usable if isinstance(each, Pipeline)},
         broken,
-        {name: each for name, each in usable if isinstance(each, Recommender)},
-        {name: each for name, each in usable if isinstance(each, Mailing)},
         {view.name: view for view in sorted(published_views(each for _, each in usable), key=attrgetter("name"))},
         {name: each for name, each in usable if isinstance(each, Realtime)},
         {name: each for name, each in usable if isinstance(each, Stream)},
+        tuple({name: each for name, each in usable if isinstance(each, PluginDeclaration)}.values()),
     )
 
 
@@ -196,7 +193,7 @@ def load_trainable(settings: Settings, name: str) -> Trainable:
         raise InputError(f"{name!r} is a feature view: it has no model.", remedy="Name a pipeline that uses it.")
     if not isinstance(found, Pipeline):
         raise InputError(
-            f"{name!r} is a recommender: it is fitted anew every night, and no model of it is registered.",
+            f"{name!r} is a {found.maker.kind}: it is fitted anew every night, and no model of it is registered.",
             remedy=f"`forecache run {name}` fits and publishes it.",
         )
     return found
@@ -258,10 +255,10 @@ def _require_declared(
     return found[name]
 
 
-def load_mailing(settings: Settings, name: str) -> Mailing:
-    """One mailing by name; raises as `load_served`."""
+def load_declared(settings: Settings, kind: str, name: str) -> Any:
+    """One declaration of a kind that a plug-in adds, by name; raises as `load_served`."""
     project = read_project(settings)
-    return _require_declared(settings, project, project.mailings, name, "mailing")
+    return _require_declared(settings, project, project.declared(kind), name, kind)
 
 
 def load_nightly(settings: Settings, name: str) -> Nightly:
@@ -275,12 +272,14 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
     if name in project.realtime:
         return project.realtime[name]
     found = _require_served(settings, project, name, _ALL, [*project.publishable, *project.realtime])
-    if isinstance(found, SecondTable):
-        made_by = found.recommender.name
+    if not isinstance(found, PluginTable):
+        return found
+    if found.maker.name != name:
         raise InputError(
-            f"{name!r} is made by {made_by!r}.", remedy=f"`forecache run {made_by}` makes and publishes it."
+            f"{name!r} is made by {found.maker.name!r}.",
+            remedy=f"`forecache run {found.maker.name}` makes and publishes it.",
         )
-    return found
+    return found.maker
 
 
 def find_served(settings: Settings, name: str) -> Published | None:

@@ -1,21 +1,21 @@
 """The declarations of a project, by name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from forecache.base.errors import SettingsError
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
-from forecache.declare.mailings.mailing import Mailing
 from forecache.declare.models.trainable import Trainable
+from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration, PluginDeclaration, PluginTable
 from forecache.declare.realtime.realtime import Realtime
-from forecache.declare.recommenders.recommender import Recommender
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors, second_tables_of
 from forecache.declare.sources.source import Source
 from forecache.declare.streams.stream import Stream
 
-Declared = Pipeline | Recommender | Realtime | Mailing | FeatureView | Stream
-Published = Pipeline | Recommender | SimilarItems | Vectors | FeatureView
-Nightly = Pipeline | Recommender | FeatureView | Realtime
+Declared = Pipeline | PluginDeclaration | Realtime | FeatureView | Stream
+Published = Pipeline | PluginTable | FeatureView
+Nightly = Pipeline | NightlyDeclaration | FeatureView | Realtime
 
 
 @dataclass(frozen=True)
@@ -23,21 +23,25 @@ class Project:
     """The declarations of a project.
 
     Attributes:
-        pipelines, recommenders: By name, in alphabetical order.
         broken: The error of each module that cannot be used, by the name of the module.
-        mailings: By name, in alphabetical order.
-        views: The published feature views, by name, in alphabetical order.
-        realtime: The real-time models, by name, in alphabetical order.
-        streams: By name, in alphabetical order.
+        views: The published feature views.
+        added: Declarations whose classes plug-ins have.
     """
 
     pipelines: dict[str, Pipeline]
     broken: dict[str, SettingsError]
-    recommenders: dict[str, Recommender] = field(default_factory=dict)
-    mailings: dict[str, Mailing] = field(default_factory=dict)
     views: dict[str, FeatureView] = field(default_factory=dict)
     realtime: dict[str, Realtime] = field(default_factory=dict)
     streams: dict[str, Stream] = field(default_factory=dict)
+    added: Sequence[PluginDeclaration] = ()
+
+    def declared(self, kind: str) -> dict[str, Any]:
+        """The declarations of a kind that a plug-in adds, such as "recommender", by name, in alphabetical order."""
+        return {each.name: each for each in self.added if each.kind == kind}
+
+    @property
+    def follow_ups(self) -> list[FollowUp]:
+        return [each for each in self.added if isinstance(each, FollowUp)]
 
     @property
     def nightly(self) -> dict[str, Nightly]:
@@ -45,8 +49,12 @@ class Project:
 
         Real-time models come last: their fallbacks may read what the others publish.
         """
-        found: dict[str, Nightly] = {**self.pipelines, **self.recommenders, **self.standalone_views}
+        found: dict[str, Nightly] = {**self.pipelines, **self._makers, **self.standalone_views}
         return {name: found[name] for name in sorted(found)} | self.realtime
+
+    @property
+    def _makers(self) -> dict[str, NightlyDeclaration]:
+        return {each.name: each for each in self.added if isinstance(each, NightlyDeclaration)}
 
     @property
     def trained_models(self) -> dict[str, Trainable]:
@@ -56,8 +64,8 @@ class Project:
 
     @property
     def landed_sources(self) -> dict[str, Source]:
-        """The sources with landing files, of all that has a nightly run and of mailings, by name."""
-        users: list[Nightly | Mailing] = [*self.nightly.values(), *self.mailings.values()]
+        """The sources with landing files, of all that has a nightly run and of follow-ups, by name."""
+        users = (*self.nightly.values(), *self.follow_ups)
         found = {source.name: source for each in users for source in each.all_sources if isinstance(source, Source)}
         return dict(sorted(found.items()))
 
@@ -70,8 +78,7 @@ class Project:
 
     @property
     def publishable(self) -> dict[str, Published]:
-        """Pipelines, recommenders with their second tables, and published feature views, by name."""
-        second = [table for each in self.recommenders.values() for table in second_tables_of(each)]
-        found: dict[str, Published] = {**self.pipelines, **self.recommenders, **self.views}
-        found |= {each.name: each for each in second}
+        """Pipelines, published feature views and the tables of plug-ins' declarations, by name."""
+        found: dict[str, Published] = {**self.pipelines, **self.views}
+        found |= {table.name: table for each in self._makers.values() for table in each.tables}
         return {name: found[name] for name in sorted(found)}

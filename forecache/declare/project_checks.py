@@ -11,19 +11,17 @@ from forecache.base.errors import SettingsError
 from forecache.base.key_types import DECLARED
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
-from forecache.declare.mailings.mailing import Mailing
+from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration, PluginTable
 from forecache.declare.project import Declared
 from forecache.declare.realtime.check_realtime import stored_values_of
 from forecache.declare.realtime.ladder import DotProduct, LastNight, Rung, Stored
 from forecache.declare.realtime.realtime import Realtime
-from forecache.declare.recommenders.recommender import Recommender
-from forecache.declare.recommenders.second_tables import Vectors, second_tables_of
 from forecache.declare.sources.keys import key_types
 from forecache.declare.sources.source import Source
 from forecache.declare.sources.stream_day import StreamDay
 from forecache.declare.streams.stream import Stream
 
-Numbers = Pipeline | FeatureView | Vectors
+Numbers = Pipeline | FeatureView | PluginTable
 """Declarations that may publish numbers."""
 
 
@@ -36,10 +34,9 @@ def name_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, S
         for pipeline in pipelines:
             if isinstance(pipeline, FeatureView):
                 continue
-            kind = "mailing" if isinstance(pipeline, Mailing) else "pipeline"
-            places[kind, pipeline.name][module].append(pipeline)
-            for second in second_tables_of(pipeline) if isinstance(pipeline, Recommender) else ():
-                places[kind, second.name][module].append(second)
+            kind = pipeline.kind if isinstance(pipeline, FollowUp) else "pipeline"
+            for named in pipeline.tables if isinstance(pipeline, NightlyDeclaration) else (pipeline,):
+                places[kind, named.name][module].append(named)
             for source in pipeline.all_sources:
                 undescribed = dataclasses.replace(source, description="", owner="")
                 places["source", source.name][module].append(undescribed)
@@ -124,12 +121,11 @@ def fallback_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, Settin
 
 
 def _number_publishers(declared: Sequence[Declared]) -> dict[str, Numbers]:
-    recommenders = [each for each in declared if isinstance(each, Recommender)]
-    tables = (table for each in recommenders for table in second_tables_of(each))
+    makers = [each for each in declared if isinstance(each, NightlyDeclaration)]
     every: Iterable[Numbers] = (
         *published_views(declared),
         *(each for each in declared if isinstance(each, Pipeline) and each.publish is not None),
-        *(table for table in tables if isinstance(table, Vectors)),
+        *(table for each in makers for table in each.tables if table.packed is not None),
     )
     return {each.name: each for each in every}
 
@@ -156,7 +152,7 @@ def _check_types(model: Realtime, read: Iterable[Stored], published: Mapping[str
     fields = {field.name: field.type for field in model.all_fields}
     for stored in read:
         declared = published[stored.store]
-        if isinstance(declared, Vectors):
+        if isinstance(declared, PluginTable):
             wanted = [declared.key_type]
         else:
             wanted = list(key_types(declared.key, declared.all_sources).values())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from forecache.base.errors import InputError
 from forecache.declare.policies import Publish
@@ -27,22 +27,8 @@ class PackedLayout:
     states: tuple[str, ...] = ()
 
 
-class Predictions:
-    """Base of declarations whose prediction table is published, as JSON."""
-
-    packed: ClassVar[None] = None
-
-    @property
-    def prediction_table(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def served_table(self) -> str:
-        return self.prediction_table
-
-
 class Served(Protocol):
-    """A declaration whose rows are published: a `Pipeline`, a `Recommender`, or a `FeatureView`.
+    """A declaration whose rows are published: a `Pipeline`, a `FeatureView`, or one that a plug-in adds.
 
     Attributes:
         all_sources: The sources of its rows, each once; they are ingested before a nightly run.
@@ -97,3 +83,9 @@ def not_published_error(name: str) -> InputError:
         f"Pipeline {name!r} is not published: it is declared with publish=None.",
         remedy=f"Its predictions are in the table predictions_{name}: `forecache query` reads it.",
     )
+
+
+def max_age_h(pipeline: Served) -> float:
+    """Hours after the end of an as-of date from which an answer is stale: as declared, or by the schedule."""
+    declared = pipeline.publishing.max_age_h
+    return pipeline.schedule.max_age_h if declared is None else declared

@@ -69,7 +69,7 @@ def foreign_tables(settings: Settings) -> dict[str, str]:
     """Tables in the lake's folder that the project only reads, with the name of a source that reads each."""
     project = read_project(settings)
     making = (*project.publishable.values(), *project.realtime.values(), *project.streams.values())
-    sources = [source for each in (*making, *project.mailings.values()) for source in each.all_sources]
+    sources = [source for each in (*making, *project.follow_ups) for source in each.all_sources]
     own = {name for each in making for name in own_tables(each)}
     found = {}
     for source in sources:

@@ -10,9 +10,9 @@ from datetime import date
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import FeatureView, Pipeline, Recommender, Served
+from forecache.declare import FeatureView, Pipeline, Served
 from forecache.declare.loading import read_project
-from forecache.declare.recommenders.second_tables import SecondTable
+from forecache.declare.plugin_declarations import PluginTable
 from forecache.declare.served import require_published
 from forecache.lake.feature_tables.feature_rows import code_of
 from forecache.lake.feature_tables.features import STAGE as BUILT
@@ -79,10 +79,9 @@ def publish_night(
 
 def newest_publishable_night(settings: Settings, declared: Served) -> date | None:
     """The newest as-of date whose stage is in the ledger; None if there is none."""
-    if isinstance(declared, SecondTable):  # the run of the recommender writes it
-        return newest_night(settings, "recommend", declared.recommender.name)
-    stage = "recommend" if isinstance(declared, Recommender) else "score"
-    return newest_night(settings, BUILT if isinstance(declared, FeatureView) else stage, declared.name)
+    if isinstance(declared, PluginTable):
+        return newest_night(settings, declared.maker.stage, declared.maker.name)
+    return newest_night(settings, BUILT if isinstance(declared, FeatureView) else "score", declared.name)
 
 
 def _record_publish(settings: Settings, result: StageResult, *, run_id: str) -> None:

@@ -42,7 +42,7 @@ def write_layers(settings: Settings, stream: "Stream", *, only: str | None = Non
 
 
 def _view_layer(stream: "Stream", view: "FeatureView") -> LiveLayer:
-    from forecache.declare.streams.merge_plan import build_merge_plan
+    from forecache.declare.features.live import build_merge_plan
 
     return LiveLayer(
         stream=stream.name,

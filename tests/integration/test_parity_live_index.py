@@ -11,7 +11,7 @@ from live_answers import CARDS, Streaming, live_stream, night_of, payments, rows
 from live_view_sample import EPOCH, VIEW, random_payments, table_of
 
 from forecache.base.settings import Settings
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.kit.windows.layout import TileLayout
 from forecache.plugins.parity.live.live_lookups import PLACES_OF_A_COMMIT, NeededRows

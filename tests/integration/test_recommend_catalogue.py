@@ -12,9 +12,10 @@ from deltalake import write_deltalake
 from shelf_lake import LAST, copy_of, ingested, landing_of, purchases, rows_of
 from shelf_project.pipelines.shelf import offers
 
+from forecache import Catalogue, Recommender
 from forecache.base.errors import InputError, NotYetError
 from forecache.base.settings import Settings
-from forecache.declare import Catalogue, Column, Recommender, Snapshot, Source, Static, TableSource
+from forecache.declare import Column, Snapshot, Source, Static, TableSource
 from forecache.lake.ingest.ingest import ingest
 from forecache.plugins.recommend.stage import recommend
 

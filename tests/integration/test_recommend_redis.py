@@ -12,7 +12,6 @@ from store_services import redis_server
 
 from forecache.base.settings import load_settings
 from forecache.declare import Publish
-from forecache.declare.recommenders.second_tables import similar_items_of
 from forecache.operations.publish_night import publish_night
 from forecache.plugins.recommend.stage import recommend
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 def test_lists_are_served_from_redis(spark: "SparkSession", tmp_path: Path) -> None:
     in_redis = replace(offers, publish=Publish(backend="redis"))
-    similar = similar_items_of(in_redis)
-    assert similar is not None
+    [similar] = in_redis.second_tables
     with redis_server(tmp_path / "redis") as port:
         url = f"redis://127.0.0.1:{port}"
         home = ingested(spark, tmp_path / "home").model_copy(update={"redis_url": url})

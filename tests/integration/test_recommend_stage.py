@@ -10,9 +10,9 @@ import pytest
 from shelf_lake import LAST, copy_of, ingested, landing_of, lists_by_hand, rows_of
 from shelf_project.pipelines.shelf import PURCHASES, offers
 
+from forecache import RankingGate
 from forecache.base.errors import CheckError, InputError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare import RankingGate
 from forecache.kit.delta.tables import table_exists
 from forecache.plugins.recommend.evaluation.report import write_report
 from forecache.plugins.recommend.models import Popularity
@@ -127,14 +127,12 @@ def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
     from shelf_lake import purchases
 
     from forecache.cli.main import main
-    from forecache.declare.recommenders.second_tables import similar_items_of
     from forecache.operations.lake_maintenance import pinned_versions
     from forecache.operations.publish_night import publish_night
 
     recommend(home, offers, [LAST])
     assert PURCHASES.raw_table not in pinned_versions(home)
-    similar = similar_items_of(offers)
-    assert similar is not None
+    [similar] = offers.second_tables
     for served in (offers, similar):
         publish_night(home, served, unchecked=True)
     [row] = [row for row in rows_of(home) if row["customer"] == "c007"]

@@ -9,10 +9,9 @@ import pytest
 from shelf_lake import LAST, copy_of, ingested, rows_of
 from shelf_project.pipelines.shelf import offers
 
+from forecache import RankingGate
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
-from forecache.declare import RankingGate
-from forecache.declare.recommenders.second_tables import vectors_of
 from forecache.operations.publish_night import publish_night
 from forecache.plugins.recommend.models import Als, Ease
 from forecache.plugins.recommend.stage import recommend
@@ -29,7 +28,7 @@ tastes = replace(
     similar_items=None,
     gate=RankingGate(test_days=14, margin=None),
 )
-of_users, of_items = vectors_of(tastes)
+of_users, of_items = tastes.second_tables
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tailed_view import CARDS, PAYMENTS, PLAN, folded, rows, tiles, view_store, 
 from tailing import follow
 
 from forecache.base.settings import Settings
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.serve.store import Store
 from forecache.serve.store.live.layer import write_layer

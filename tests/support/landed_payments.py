@@ -11,7 +11,7 @@ from stream_sample import CUSTOMER, PAYMENTS, a_stream
 
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.stream.table_schema import EVENT_DAY, event_fields
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from live_view_sample import START, VIEW, Payment, features_at, random_payments, table_of, us
 
 from forecache.base.settings import Settings
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.realtime.lookups.lookups import ViewLookups
 from forecache.realtime.release.format import LookupContract

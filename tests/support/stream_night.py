@@ -9,7 +9,7 @@ from stream_sample import CUSTOMER, EmptyNight
 from view_tables import write_features
 
 from forecache.base.settings import Settings
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.serve.store import publish
 
 KNOWN = 3

@@ -9,7 +9,7 @@ from live_view_sample import START, VIEW, Payment, random_payments, table_of
 from stream_rows import MOMENT, StreamTable
 
 from forecache.base.settings import Settings
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.serve.store import Store, open_store
 from forecache.serve.store.keys import KeyColumn, KeySchema

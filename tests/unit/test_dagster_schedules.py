@@ -10,8 +10,9 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from assets.partitions import nightly_freshness, pipeline_partitions, source_dependencies
+from forecache import Recommender
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
-from forecache.declare import FeatureView, Pipeline, Publish, Recommender, Schedule, load_pipeline, load_served
+from forecache.declare import FeatureView, Pipeline, Publish, Schedule, load_pipeline, load_served
 from jobs.definitions import pipeline_definitions, recommender_definitions
 
 UTC = timezone.utc

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from forecache import RankingGate, Recommender
 from forecache.base.errors import CheckError, InputError
 from forecache.base.settings import load_settings
-from forecache.declare import Column, RankingGate, Recommender, Source
+from forecache.declare import Column, Source
 from forecache.plugins.recommend.evaluation.gate import judge
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import lists_of

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from forecache.declare import Column, Recommender, Source
+from forecache import Recommender
+from forecache.declare import Column, Source
 from forecache.plugins.recommend.catalogue import Availability
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import lists_of

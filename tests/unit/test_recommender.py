@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from forecache import Catalogue, Recommender
 from forecache.base.errors import SettingsError
-from forecache.declare import Catalogue, Column, Recommender, Snapshot, Source, Static
+from forecache.declare import Column, Snapshot, Source, Static
 from forecache.plugins.recommend.models import Ease
 
 SOURCE = Source(

@@ -21,8 +21,8 @@ from forecache.declare import (
     Window,
     load_stream,
 )
+from forecache.declare.features.live import build_merge_plan
 from forecache.declare.loading import load_served, read_project
-from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.plan import LAST_DAY
 from forecache.stream.live_layers import layers_of
 

@@ -24,7 +24,7 @@ from live_view_sample import (
 )
 
 from forecache.base.errors import DamagedError
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import FoldResult, cannot_sum, event_states, fold
 from forecache.kit.windows.merger import merge_tiles
 from forecache.kit.windows.plan import plan_from_json

@@ -19,7 +19,7 @@ def check_sources(settings: Settings) -> Finding:
     from forecache.lake.sources.tables.pins import Pins
 
     project = read_project(settings)
-    declared = (*project.publishable.values(), *project.mailings.values())
+    declared = (*project.publishable.values(), *project.follow_ups)
     sources = {source.name: source for each in declared for source in each.all_sources}.values()
     tables = [source for source in sources if isinstance(source, TableSource)]
     queried = [

@@ -25,8 +25,9 @@ from forecache.cli.output import (
 from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import resolve_nightly_names, run_job
-from forecache.declare import FeatureView, Pipeline, Realtime, Recommender, Served
+from forecache.declare import FeatureView, Pipeline, Realtime, Served
 from forecache.declare.loading import load_nightly
+from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
 from forecache.declare.schedules.as_of import newest_as_of
 from forecache.lake.ingest.demo_data import land_demo_data
 
@@ -120,8 +121,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         )
         progress.update("writing the report")
         predicting = [each for each in pipelines if not isinstance(each, (FeatureView, Realtime))]
-        fitted = [pipeline for pipeline in pipelines if isinstance(pipeline, Recommender)]
-        reported: list[Pipeline | Realtime | Recommender] = [*trained, *fitted]
+        made = [pipeline for pipeline in pipelines if isinstance(pipeline, NightlyDeclaration)]
+        reported: list[Pipeline | Realtime | NightlyDeclaration] = [*trained, *made]
         reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in reported}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
@@ -171,12 +172,12 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         _print_served(reader, answers[0], keep=keep)
 
 
-def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: date) -> list[str]:
+def sample_keys(settings: Settings, pipeline: Pipeline | PluginTable, night: date) -> list[str]:
     """Three example keys: those with the lowest, the middle and the highest output, or key of a list."""
     from forecache.lake.query import query
 
     columns = ", ".join(pipeline.key)
-    order = columns if isinstance(pipeline, Recommender) else f"{pipeline.main_output.name}, {columns}"
+    order = columns if isinstance(pipeline, PluginTable) else f"{pipeline.main_output.name}, {columns}"
     rows = query(
         settings,
         f"""
@@ -194,18 +195,18 @@ def sample_keys(settings: Settings, pipeline: Pipeline | Recommender, night: dat
     return [part[0] if len(part) == 1 else "|".join(escape_part(text) for text in part) for part in parts]
 
 
-def _limit(pipeline: Pipeline | Recommender) -> int | None:
-    return _MOST_ITEMS if isinstance(pipeline, Recommender) else None
+def _limit(pipeline: Pipeline | PluginTable) -> int | None:
+    return _MOST_ITEMS if isinstance(pipeline, PluginTable) else None
 
 
 def _write_report(
-    settings: Settings, pipeline: Pipeline | Realtime | Recommender, stages: list[StageResult], night: date
+    settings: Settings, pipeline: Pipeline | Realtime | NightlyDeclaration, stages: list[StageResult], night: date
 ) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
     from forecache.models.registry.model_report import write_report
 
-    if isinstance(pipeline, Recommender):
-        return str(load_hook("recommend", "write_report")(settings, pipeline, night))
+    if isinstance(pipeline, NightlyDeclaration):
+        return str(load_hook(pipeline.plugin, "write_report")(settings, pipeline, night))
 
     (registered,) = [s for s in stages if s.stage == "register" and s.subject == pipeline.name]
     views = {view.name for view in pipeline.views}
@@ -270,7 +271,7 @@ def _print_next_steps(
 
 def _ask_steps(pipeline: Served, answer: dict[str, Any]) -> list[tuple[str, str]]:
     asked = f"{pipeline.name} {answer['key']}"
-    if isinstance(pipeline, Recommender):
+    if isinstance(pipeline, PluginTable):
         return [(f"forecache get {asked}", "read an answer from the store")]
     return [(f"forecache explain {asked}", "follow an answer back to its data and model")]
 

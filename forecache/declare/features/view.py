@@ -12,6 +12,7 @@ from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.expectations import Expectation, check_columns
 from forecache.declare.features.feature import Feature
 from forecache.declare.features.features import Features, check_features_without_function
+from forecache.declare.features.live import Live, build_merge_plan, check_live
 from forecache.declare.features.window import Measure, Window
 from forecache.declare.policies import Publish
 from forecache.declare.schedules.as_of import check_schedule
@@ -20,8 +21,6 @@ from forecache.declare.served import PackedLayout
 from forecache.declare.sources.keys import check_pipeline_key
 from forecache.declare.sources.source import Source
 from forecache.declare.sources.table_source import AnySource, check_first_day, first_day
-from forecache.declare.streams.live import Live, check_live
-from forecache.declare.streams.merge_plan import build_merge_plan
 
 _MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")

@@ -7,7 +7,6 @@ from typing import Protocol
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare.policies import Publish
 from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.served import Served
 from forecache.declare.sources.table_source import AnySource, first_day
 
 
@@ -63,12 +62,6 @@ def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource],
             f"the next run starts ({schedule.as_of_text}, {schedule.cron!r} in {schedule.time_zone}).",
             remedy=f"Leave it out, which gives {schedule.max_age_h:g}, or give more.",
         )
-
-
-def max_age_h(pipeline: Served) -> float:
-    """Hours after the end of an as-of date from which an answer is stale: as declared, or by the schedule."""
-    declared = pipeline.publishing.max_age_h
-    return pipeline.schedule.max_age_h if declared is None else declared
 
 
 def newest_as_of(pipeline: ScheduledDeclaration, now: datetime | None = None) -> date:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.delta.tables import read_table
 from forecache.kit.windows.fold import EventStates, event_states, fold
 from forecache.kit.windows.plan import DAY_US, MergePlan

@@ -9,11 +9,10 @@ from forecache.declare import (
     Expectation,
     FeatureView,
     Pipeline,
-    Recommender,
     Source,
     expect,
 )
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare.plugin_declarations import PluginTable
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
@@ -50,11 +49,11 @@ def prediction_expectations(pipeline: Pipeline) -> tuple[Expectation, ...]:
     return (*_key_expectations(pipeline.key), *derived, *pipeline.expectations)
 
 
-def recommendation_expectations(recommender: Recommender | SimilarItems | Vectors) -> tuple[Expectation, ...]:
-    """For one as-of date of a recommender's table: each user or item once, with a list or vector, with provenance."""
-    columns = (*recommender.output_columns, *PROVENANCE_COLUMNS)
+def made_expectations(table: PluginTable) -> tuple[Expectation, ...]:
+    """For one as-of date of a plug-in's table: each key once, with all outputs and with provenance."""
+    columns = (*table.output_columns, *PROVENANCE_COLUMNS)
     derived = [expect("expect_column_values_to_not_be_null", column=column) for column in columns]
-    return (*_key_expectations(recommender.key), *derived)
+    return (*_key_expectations(table.key), *derived)
 
 
 def _key_expectations(names: Sequence[str]) -> tuple[Expectation, ...]:

@@ -10,15 +10,15 @@ from typing import Protocol
 
 from forecache.base.errors import CheckError
 from forecache.base.results import StageResult
-from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime, Recommender
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime
+from forecache.declare.plugin_declarations import PluginTable
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.quality.expectations import (
     feature_expectations,
+    made_expectations,
     prediction_expectations,
-    recommendation_expectations,
 )
 from forecache.lake.quality.pending_files import Run
 from forecache.lake.quality.report import CheckReport
@@ -47,9 +47,7 @@ def check_features(run: Run, declared: FeatureView | Pipeline, nights: Sequence[
     return check_nights(run.session(), run.settings, table, expectations, column=AS_OF, states=states)
 
 
-def check_predictions(
-    run: Run, declared: Pipeline | Recommender | SimilarItems | Vectors, nights: Sequence[date]
-) -> Reports:
+def check_predictions(run: Run, declared: Pipeline | PluginTable, nights: Sequence[date]) -> Reports:
     """Check as-of dates of the current version of a prediction table."""
     table = declared.prediction_table
     run.report_progress(f"checking {table}")
@@ -58,7 +56,7 @@ def check_predictions(
         run.session(),
         run.settings,
         table,
-        prediction_expectations(declared) if isinstance(declared, Pipeline) else recommendation_expectations(declared),
+        prediction_expectations(declared) if isinstance(declared, Pipeline) else made_expectations(declared),
         column=AS_OF,
         states=partition_digests(checked, AS_OF, nights),
         version=checked.version(),

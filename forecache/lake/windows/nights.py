@@ -11,7 +11,7 @@ from forecache.base.errors import InputError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table

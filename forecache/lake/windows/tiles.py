@@ -11,8 +11,8 @@ from forecache.base.errors import ConflictError, InputError, chain_of
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView
+from forecache.declare.features.live import build_merge_plan, conditions_of, state_names
 from forecache.declare.features.window import LastMinutes
-from forecache.declare.streams.merge_plan import build_merge_plan, conditions_of, state_names
 from forecache.kit.delta.engine_errors import translate_errors
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, group_by_partition

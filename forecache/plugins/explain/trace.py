@@ -10,8 +10,7 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
 from forecache.cli.live_rows import open_answers
 from forecache.cli.output import json_value
-from forecache.declare import Recommender
-from forecache.declare.recommenders.second_tables import SecondTable
+from forecache.declare.plugin_declarations import PluginTable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.kit.delta.tables import open_table
@@ -226,9 +225,7 @@ def json_time(value: Any) -> Any:
     return json_value(value) if isinstance(value, (date, datetime)) else value
 
 
-def trace_list(
-    current: Settings, served: Recommender | SecondTable, key: str, *, version: int | None = None
-) -> dict[str, Any]:
+def trace_list(current: Settings, served: PluginTable, key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from a recommender's list or vector to its sources, one entry per link.
 
     Returns:
@@ -238,7 +235,7 @@ def trace_list(
     Raises:
         NotFoundError: Nothing is published, or the version does not have the key.
     """
-    recommender = served.recommender if isinstance(served, SecondTable) else served
+    recommender: Any = served.maker
     found = find_answer(served.name, key, version)
     manifest, where = found.manifest, found.where
     night = date.fromisoformat(manifest.as_of)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF
-from forecache.declare.mailings.mailing import Mailing
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
+from forecache.plugins.mail.mailing import Mailing
 from forecache.plugins.mail.recipients import Recipients, key_texts
 from forecache.serve.store import Manifest, open_store
 

@@ -30,14 +30,14 @@ def mail(name: str, dry_run: bool, out: Path | None, limit: int | None) -> None:
     Users beyond a limit wait for the next run, and so do messages that the server could not take. The server is that of
     the settings FORECACHE_SMTP_HOST and others.
     """
-    from forecache.declare.loading import load_mailing
+    from forecache.declare.loading import load_declared
     from forecache.plugins.mail.stage import mail as send
     from forecache.plugins.mail.stage import write_messages
 
     if out is not None and not dry_run:
         raise click.UsageError("--out is for --dry-run.")
     current = settings()
-    declared = load_mailing(current, name)
+    declared = load_declared(current, "mailing", name)
     if dry_run:
         folder = out or current.home_path / "mail" / name
         written = write_messages(current, declared, folder, limit=limit)
@@ -73,7 +73,7 @@ def check_mail(settings: Settings) -> Finding:
     from forecache.declare.loading import read_project
     from forecache.kit.smtp import Relay
 
-    mailings = ", ".join(read_project(settings).mailings)
+    mailings = ", ".join(read_project(settings).declared("mailing"))
     if not mailings:
         return Finding("mail", "ok", "no mailing is declared")
     if not settings.smtp_host:

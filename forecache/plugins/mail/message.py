@@ -11,9 +11,9 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import Any
 
-from forecache.declare.mailings.mailing import Mailing, address_of
-from forecache.declare.mailings.templates import fill
 from forecache.kit.smtp import one_line
+from forecache.plugins.mail.mailing import Mailing, address_of
+from forecache.plugins.mail.templates import fill
 
 _NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 

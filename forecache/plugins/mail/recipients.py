@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
 from forecache.declare import Source, TableSource
-from forecache.declare.mailings.mailing import Mailing
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_existing, open_table
 from forecache.kit.smtp import usable_address
@@ -16,6 +15,7 @@ from forecache.lake.ingest.pending import pending_files
 from forecache.lake.sources.state_rows import existing_table_rows
 from forecache.lake.sources.tables.pinned_table import source_error
 from forecache.lake.sources.tables.pins import Pins
+from forecache.plugins.mail.mailing import Mailing
 from forecache.plugins.mail.message import Recipient
 
 if TYPE_CHECKING:

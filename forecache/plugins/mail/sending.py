@@ -10,11 +10,11 @@ from datetime import time as clock
 from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
-from forecache.declare.mailings.mailing import Mailing, address_of
 from forecache.kit.smtp import Relay, ServerAnswer
 from forecache.plugins.mail.choose import MailSelection, PublishedRows, PublishedVersion, choose
 from forecache.plugins.mail.journal import Journal
 from forecache.plugins.mail.ledger import CLAIM, FINAL, MailLedger, MailRecord
+from forecache.plugins.mail.mailing import Mailing, address_of
 from forecache.plugins.mail.message import Recipient, message_id, message_of
 from forecache.plugins.mail.recipients import Recipients
 

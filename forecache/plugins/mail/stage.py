@@ -14,12 +14,12 @@ from forecache.base.errors import UnavailableError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import MAIL_TABLE
-from forecache.declare.mailings.mailing import Mailing
 from forecache.kit.smtp import Relay, ServerAnswer
 from forecache.lake.stage import hold_table_lock
 from forecache.plugins.mail.choose import open_published
 from forecache.plugins.mail.journal import Journal
 from forecache.plugins.mail.ledger import MailLedger, MailRecord
+from forecache.plugins.mail.mailing import Mailing
 from forecache.plugins.mail.recipients import Recipients
 from forecache.plugins.mail.sending import BATCH, MailingRun
 

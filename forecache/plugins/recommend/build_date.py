@@ -11,8 +11,7 @@ import pyarrow as pa
 from forecache.base.errors import InputError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, Recommender
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors, second_tables_of
+from forecache.declare import AS_OF
 from forecache.kit.delta.commit import Target
 from forecache.kit.delta.files import new_path, place_of, write_file
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions, replace_partitions, take_snapshot
@@ -27,6 +26,7 @@ from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import Lists, lists_of
 from forecache.plugins.recommend.models import Fitted
 from forecache.plugins.recommend.read_interactions import read_interactions
+from forecache.plugins.recommend.recommender import Recommender, SecondTable
 from forecache.plugins.recommend.similar import ItemLists, item_lists_of
 from forecache.plugins.recommend.vectors import VectorRows, vector_rows
 
@@ -37,7 +37,7 @@ Rows = Lists | ItemLists | VectorRows
 
 def write_lists(
     settings: Settings,
-    served: Recommender | SimilarItems | Vectors,
+    served: Recommender | SecondTable,
     rows: Rows,
     night: date,
     *,
@@ -66,14 +66,14 @@ def write_lists(
     table = served.prediction_table
     schema = table_schema(served, rows)
     stamp = {
-        "model_name": (served if isinstance(served, Recommender) else served.recommender).name,
+        "model_name": served.maker.name,
         "model_version": int(f"{night:%Y%m%d}"),
         "feature_version": source_version,
         "scored_at": datetime.now(timezone.utc),
         "run_id": run_id,
     }
 
-    what = served.output_columns[0] if isinstance(served, Vectors) else "list"
+    what = served.output_columns[0] if served.packed else "list"
 
     def tables() -> Iterator[pa.Table]:
         done = 0
@@ -99,7 +99,7 @@ def write_lists(
     return committed.versions[night]
 
 
-def table_schema(served: Recommender | SimilarItems | Vectors, rows: Rows) -> pa.Schema:
+def table_schema(served: Recommender | SecondTable, rows: Rows) -> pa.Schema:
     """Columns of the prediction table; keys of users and items have the types that they have in the interactions."""
     return pa.schema(
         [
@@ -145,7 +145,7 @@ class RecommenderTables:
     @classmethod
     def open(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "RecommenderTables":
         second = {
-            each.name: take_snapshot(settings, each.prediction_table, AS_OF) for each in second_tables_of(recommender)
+            each.name: take_snapshot(settings, each.prediction_table, AS_OF) for each in recommender.second_tables
         }
         return cls(settings, recommender, take_snapshot(settings, recommender.prediction_table, AS_OF), second, pins)
 
@@ -153,7 +153,7 @@ class RecommenderTables:
         """As-of dates that a killed run has committed and not recorded."""
         table = self.recommender.prediction_table
         written = find_committed_partitions(self.settings, table, column=AS_OF, inputs=stale)
-        for second in second_tables_of(self.recommender):
+        for second in self.recommender.second_tables:
             found = find_committed_partitions(self.settings, second.prediction_table, column=AS_OF, inputs=stale)
             written = {night: writer for night, writer in written.items() if night in found}
         return {
@@ -196,7 +196,7 @@ class RecommenderTables:
                 f"None of the {num_items:,} items that users of {recommender.name} took is available on {night.day}.",
                 remedy="Check the catalogue, and that its items are named as those of the interactions.",
             )
-        for second in second_tables_of(recommender):
+        for second in recommender.second_tables:
             write(second, _rows_of(second, fitted, interactions, there), seen=self.seen_second[second.name])
         lists = lists_of(recommender, fitted, interactions, night.day, groups, available)
         version = write(recommender, lists, seen=self.seen)
@@ -213,9 +213,8 @@ class RecommenderTables:
         return StageOutcome(interactions.num_users, figures, recommender.prediction_table, version)
 
 
-def _rows_of(
-    table: SimilarItems | Vectors, fitted: Fitted, interactions: Interactions, there: Filters
-) -> ItemLists | VectorRows:
-    if isinstance(table, Vectors):
+def _rows_of(table: SecondTable, fitted: Fitted, interactions: Interactions, there: Filters) -> ItemLists | VectorRows:
+    if table.packed:
         return vector_rows(table, fitted, interactions)
-    return item_lists_of(fitted, interactions, table.k, filters=there)
+    assert table.maker.similar_items is not None
+    return item_lists_of(fitted, interactions, table.maker.similar_items, filters=there)

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.base.settings import Settings
-from forecache.declare import Recommender
 from forecache.lake.sources.state_rows import state_rows
 from forecache.lake.sources.tables.pins import Pins
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import codes_of
+from forecache.plugins.recommend.recommender import Recommender
 
 
 @dataclass(frozen=True)

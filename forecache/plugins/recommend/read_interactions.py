@@ -4,10 +4,10 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.settings import Settings
-from forecache.declare import Recommender
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.recommender import Recommender
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,6 @@ from typing import Any
 from forecache.base.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import Recommender
 from forecache.declare.schedules.as_of import require_as_of
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
@@ -18,6 +17,7 @@ from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.plugins.recommend.build_date import PendingDate, RecommenderTables
 from forecache.plugins.recommend.evaluation.gate import first_test_day
 from forecache.plugins.recommend.lists import STAGE
+from forecache.plugins.recommend.recommender import Recommender
 
 
 def recommend(

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from forecache.declare.recommenders.second_tables import Vectors
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.models import Factors, Fitted
+from forecache.plugins.recommend.recommender import SecondTable
 
 _USERS_AT_ONCE = 4096
 
@@ -37,7 +37,7 @@ class VectorRows:
             yield self.keys.slice(first, len(some)), lists.cast(self.value_type)
 
 
-def vector_rows(table: Vectors, fitted: Fitted, interactions: Interactions) -> VectorRows:
+def vector_rows(table: SecondTable, fitted: Fitted, interactions: Interactions) -> VectorRows:
     """The vectors of a table of users or of items; a user's vector is the one that the user's list is made from.
 
     Items that the model cannot rank, and users whom it cannot rank for, have a vector of zeros.

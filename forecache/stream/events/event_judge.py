@@ -14,7 +14,7 @@ import pyarrow as pa
 from forecache.base.errors import InputError
 from forecache.base.key_types import DECLARED
 from forecache.declare import Column
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import cannot_sum
 from forecache.kit.windows.plan import MergePlan
 from forecache.kit.windows.tile_columns import microseconds

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from forecache.base.errors import DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.serve.store import Snapshot, open_store
 
 Words = NDArray[np.int64]

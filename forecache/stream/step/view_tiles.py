@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.declare import FeatureView
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.kit.windows.merger import merger_of
 from forecache.kit.windows.tile_columns import microseconds

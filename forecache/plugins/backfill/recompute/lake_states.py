@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView, Stream
-from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.features.live import build_merge_plan
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.stream_tables import nights_in_base
 from forecache.kit.delta.tables import open_table

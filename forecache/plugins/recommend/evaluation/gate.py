@@ -9,7 +9,6 @@ import numpy as np
 from forecache.base.errors import CheckError, InputError
 from forecache.base.hashes import row_hashes
 from forecache.base.statistics import mean_difference_interval
-from forecache.declare import Recommender
 from forecache.plugins.recommend.catalogue import Availability
 from forecache.plugins.recommend.evaluation import metrics
 from forecache.plugins.recommend.evaluation.evaluate import best_items
@@ -17,6 +16,7 @@ from forecache.plugins.recommend.evaluation.split import TrainTestSplit, split_b
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import excluded_items, filters_of
 from forecache.plugins.recommend.models import Popularity, RepeatPurchase
+from forecache.plugins.recommend.recommender import Recommender
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -8,12 +8,13 @@ from typing import Any
 from forecache.base.errors import NotFoundError
 from forecache.base.reports.page import make_page, write_page
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, Recommender
+from forecache.declare import AS_OF
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.plugins.recommend.lists import STAGE
 from forecache.plugins.recommend.read_interactions import read_days
+from forecache.plugins.recommend.recommender import Recommender
 
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
 _USERS, _PLACES = 3, 10

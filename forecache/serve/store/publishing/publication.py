@@ -11,7 +11,7 @@ from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.declare import Served
-from forecache.declare.schedules.as_of import max_age_h
+from forecache.declare.served import max_age_h
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightSource

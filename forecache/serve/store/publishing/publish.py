@@ -14,7 +14,7 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.declare import Served
-from forecache.declare.schedules.as_of import max_age_h
+from forecache.declare.served import max_age_h
 from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.serve.store.encoding.entries import field_list, key_schema
 from forecache.serve.store.encoding.packed_entries import packed_fields, state_fields

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from forecache.declare import Column, Mailing, Source
+from forecache import Mailing
+from forecache.declare import Column, Source
 from shelf_project import FIRST, LAST
 from shelf_project.pipelines.shelf import offers
 

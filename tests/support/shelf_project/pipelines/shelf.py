@@ -1,6 +1,7 @@
 """What to offer a customer next."""
 
-from forecache.declare import Column, RankingGate, Recommender, Source
+from forecache import RankingGate, Recommender
+from forecache.declare import Column, Source
 from forecache.plugins.recommend.models import Ease, WithFallback
 from shelf_project import FIRST, LAST
 

@@ -7,8 +7,8 @@ import bench_payments
 import numpy as np
 
 from forecache.declare import FeatureView, Output, Pipeline, Publish, Window
+from forecache.declare.features.live import Live
 from forecache.declare.models.applied import FunctionModel
-from forecache.declare.streams.live import Live
 from forecache.declare.streams.results import LiveRows, Table
 from forecache.declare.streams.stream import Stream
 

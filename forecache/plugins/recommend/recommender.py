@@ -1,24 +1,25 @@
 """A recommender: a list of items for every user, fitted to interactions in each nightly run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from typing import Any, Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.key_types import DECLARED
-from forecache.base.table_names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
+from forecache.base.table_names import AS_OF, PROVENANCE_COLUMNS, check_column, check_name, check_unique
 from forecache.declare.checks.fields import check_fields, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint
+from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
 from forecache.declare.policies import Publish
-from forecache.declare.recommenders.catalogue import Catalogue
 from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_as_of
 from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.served import Predictions
+from forecache.declare.served import PackedLayout
 from forecache.declare.sources.column import NUMBERS, Column
 from forecache.declare.sources.keys import check_key_type
 from forecache.declare.sources.source import Source
 from forecache.declare.sources.table_source import AnySource
+from forecache.plugins.recommend.declared_catalogue import Catalogue
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RankingGate:
 
 
 @dataclass(frozen=True)
-class Recommender(Predictions):
+class Recommender(NightlyDeclaration):
     """Recommendations for every user of a source of interactions.
 
     Attributes:
@@ -80,6 +81,10 @@ class Recommender(Predictions):
         schedule: When it runs, and which days are its as-of dates; it is fitted in every run.
         seed: Seed of all random numbers.
     """
+
+    kind = "recommender"
+    plugin = stage = "recommend"
+    packed = None
 
     name: str
     source: Source
@@ -213,19 +218,6 @@ class Recommender(Predictions):
         return ("items",)
 
     @property
-    def served_fields(self) -> tuple[str, ...]:
-        return self.publish.fields or self.output_columns
-
-    @property
-    def publishing(self) -> Publish:
-        return self.publish
-
-    @property
-    def prediction_table(self) -> str:
-        """Delta table: user, as_of (date, partition), items (list of item, score, reason), PROVENANCE_COLUMNS."""
-        return PREDICTIONS + self.name
-
-    @property
     def start(self) -> date:
         return first_as_of(self.schedule, self.all_sources)
 
@@ -244,3 +236,83 @@ class Recommender(Predictions):
             vectors=self.vectors,
             gate=self.gate,
         )
+
+    @cached_property
+    def tables(self) -> tuple[PluginTable, ...]:
+        """All tables of its run: its own, and in the order in which they are committed, the second ones."""
+        return (self, *self.second_tables)
+
+    @cached_property
+    def second_tables(self) -> tuple["SecondTable", ...]:
+        """The tables that nobody declares, in the order in which they are committed: vectors, and similar items."""
+        similar = () if self.similar_items is None else (_similar_items(self),)
+        return (*(_vectors(self, of) for of in ("user", "item") if self.vectors), *similar)
+
+
+@dataclass(frozen=True)
+class SecondTable(PluginTable):
+    """A table beside the lists of users, with the same as-of dates; it is published and served like any other.
+
+    Attributes:
+        packed: Given if its rows are vectors, not lists. Only vectors of the same as-of date can be compared: each fit
+            has its own axes.
+    """
+
+    maker: Recommender
+    name: str
+    of: Literal["user", "item"]
+    output_columns: tuple[str, ...]
+    publish: Publish
+    description: str
+    packed: PackedLayout | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.maker.user if self.of == "user" else self.maker.item,)
+
+    @property
+    def key_type(self) -> str:
+        return self.maker.key_type if self.of == "user" else self.maker.item_type
+
+    @property
+    def all_sources(self) -> tuple[AnySource, ...]:
+        return self.maker.all_sources
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.maker.schedule
+
+    @property
+    def start(self) -> date:
+        return self.maker.start
+
+    @property
+    def end(self) -> date | None:
+        return self.maker.end
+
+    @property
+    def owner(self) -> str:
+        return self.maker.owner
+
+
+def _similar_items(recommender: Recommender) -> SecondTable:
+    """Lists of (item, score, reason) for each item."""
+    about = f"Items that belong to each item, by the model of {recommender.name}."
+    columns = recommender.output_columns
+    return SecondTable(recommender, f"{recommender.name}_items", "item", columns, recommender.publish, about)
+
+
+def _vectors(recommender: Recommender, of: Literal["user", "item"]) -> SecondTable:
+    """The vector of each user, or of each item: the column `vector`, float32."""
+    columns = (recommender.user, recommender.item, recommender.weight)
+    contract = fingerprint(of=of, model=recommender.model, columns=columns)
+    return SecondTable(
+        recommender,
+        f"{recommender.name}_{of}_vectors",
+        of,
+        ("vector",),
+        # Vectors of two dates differ because their axes do.
+        replace(recommender.publish, fields=None, max_psi=None),
+        f"The vector of each {of}, by the model of {recommender.name}.",
+        PackedLayout({"vector": recommender.model.vector_size}, contract),
+    )

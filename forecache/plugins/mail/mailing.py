@@ -5,17 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import AS_OF, check_column, check_name, check_unique
 from forecache.declare.checks.fields import check_fields, check_known, check_least, check_value
 from forecache.declare.declaration import Pipeline
-from forecache.declare.mailings.templates import check_template, compile_template
-from forecache.declare.recommenders.recommender import Recommender
-from forecache.declare.sources.source import Source
+from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration
 from forecache.declare.sources.table_source import AnySource
 from forecache.kit.smtp import is_address
+from forecache.plugins.mail.templates import check_template, compile_template
 
 if TYPE_CHECKING:
     import jinja2
@@ -25,7 +24,7 @@ _KEY_TYPES = ("string", "int", "bigint", "date")
 
 
 @dataclass(frozen=True)
-class Mailing:
+class Mailing(FollowUp):
     """Messages about what a pipeline has published: one for each user and as-of date, by SMTP.
 
     Templates are rendered in Jinja's sandbox, with the key column, `as_of` (date), the served fields, `fields` and
@@ -55,8 +54,10 @@ class Mailing:
             in place of `in_doubt`.
     """
 
+    kind = "mailing"
+
     name: str
-    pipeline: Pipeline | Recommender
+    pipeline: Any
     template: Path
     subject: str
     sender: str
@@ -78,6 +79,8 @@ class Mailing:
         owner = f"Mailing {self.name!r}"
         check_fields(owner, self)
         check_name("mailing", self.name)
+        is_known = isinstance(self.pipeline, Pipeline | NightlyDeclaration)
+        check_value(owner, "pipeline", self.pipeline, is_known, "It is a Pipeline or a Recommender.")
         check_least(owner, self, 1, "daily_limit")
         rule = "It is one address, such as shop@example.com or The shop <shop@example.com>."
         check_value(owner, "sender", self.sender, is_address(address_of(self.sender)), rule)
@@ -105,7 +108,7 @@ class Mailing:
             check_value(owner, what, getattr(self, what), kind in allowed, rule)
 
     def _check_templates(self, owner: str) -> None:
-        lists = ("items",) if isinstance(self.pipeline, Recommender) else ()
+        lists = ("items",) if isinstance(self.pipeline, NightlyDeclaration) else ()
         for what, text in self.texts.items():
             check_template(f"The {what} of {owner}", text, names=self.template_names, lists=lists)
         check_value(owner, "subject", self.subject, len(self.subject.splitlines()) == 1, "It is one line.")
@@ -130,11 +133,6 @@ class Mailing:
     @property
     def all_sources(self) -> tuple[AnySource, ...]:
         return () if isinstance(self.addresses, str) else (self.addresses,)
-
-    @property
-    def landed_sources(self) -> tuple[Source, ...]:
-        """Its sources with landing files, which are ingested."""
-        return tuple(source for source in self.all_sources if isinstance(source, Source))
 
     @cached_property
     def texts(self) -> dict[str, str]:

@@ -1,1 +1,0 @@
-"""Recommenders: lists of items for each user, and for each item."""
