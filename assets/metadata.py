@@ -12,7 +12,7 @@ from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Source
 from forecache.declare.plugin_declarations import PluginTable
-from forecache.declare.sources.keys import key_types
+from forecache.declare.sources.column import key_types
 
 
 class _HasOwner(Protocol):

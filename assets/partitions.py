@@ -9,8 +9,8 @@ from pydantic import Field
 from assets.table import source_asset
 from forecache.base.errors import InputError
 from forecache.declare import AnySource, Schedule, Served, Source
-from forecache.declare.schedules.as_of import ScheduledDeclaration, first_as_of, last_as_of
-from forecache.declare.schedules.schedule import WEEKDAYS
+from forecache.declare.as_of import ScheduledDeclaration, first_as_of, last_as_of
+from forecache.declare.schedule import WEEKDAYS
 from resources.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, PARTITION_NAME_TAG
 
 _DAY = timedelta(days=1)
@@ -122,7 +122,7 @@ def choose_training_night(
         InputError: The configured text is no date.
     """
     from forecache.base.errors import InputError
-    from forecache.declare.schedules.as_of import newest_as_of
+    from forecache.declare.as_of import newest_as_of
 
     tags = context.run.tags
     text = configured or tags.get(ASSET_PARTITION_RANGE_END_TAG) or tags.get(PARTITION_NAME_TAG)

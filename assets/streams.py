@@ -12,7 +12,7 @@ import dagster as dg
 from assets.metadata import declared_columns, markdown_table, owners_of
 from forecache.base.settings import Settings
 from forecache.declare import Stream
-from forecache.declare.streams.stream import FEATURES
+from forecache.declare.stream import FEATURES
 from forecache.stream.status.stream_checks import CHECKS, Check, StreamCheckResult, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, describe_stream, read_stream_status
 from resources.settings import SettingsResource

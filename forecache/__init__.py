@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from forecache.declare import *  # noqa: F403
     from forecache.declare.loading import read_project as read_project
     from forecache.declare.project import Project as Project
-    from forecache.declare.realtime.log_records import features_of as features_of
-    from forecache.declare.realtime.log_records import order_of as order_of
-    from forecache.declare.realtime.log_records import scores_of as scores_of
+    from forecache.declare.realtime.request_rows import Rows as Rows
+    from forecache.declare.realtime.request_rows import features_of as features_of
+    from forecache.declare.realtime.request_rows import order_of as order_of
+    from forecache.declare.realtime.request_rows import scores_of as scores_of
     from forecache.kit.delta.dataset import open_dataset as open_dataset
     from forecache.kit.delta.tables import open_table as open_table
     from forecache.lake.feature_tables.historical import historical_features as historical_features
@@ -92,13 +93,13 @@ _PUBLIC = {
         Column ColumnType Default DotProduct Drift Effect Entities EntitySplit EstimatorModel Examples Expectation
         Feature FeatureView Features FitRun FunctionModel Gate Guards Json Label Labelled LastNight Live LiveRows Log
         Lookup Metric OrderGiven Outcome Output Pipeline Publish Quantiles Query Realtime
-        RegisteredModel RequestField Retraining Rollout Rows Schedule Segment Served Snapshot Source
+        RegisteredModel RequestField Retraining Rollout Schedule Segment Served Snapshot Source
         SqlModel Static Stored Stream StreamDay Structs Table TableSource Task Text ToTopic Topic TorchModel Trainable
         Training Vector Where Window expect load_pipeline load_pipelines load_realtime load_served load_stream
     """,
     "forecache.declare.loading": "read_project",
     "forecache.declare.project": "Project",
-    "forecache.declare.realtime.log_records": "features_of order_of scores_of",
+    "forecache.declare.realtime.request_rows": "Rows features_of order_of scores_of",
     "forecache.serve.reader.answer": "Answer",
     "forecache.serve.reader.client": "AsyncClient Client",
     "forecache.serve.reader.wire": "RealtimeAnswer",

@@ -34,7 +34,7 @@ from forecache.declare import (
 from forecache.declare.loading import read_project
 from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration
 from forecache.declare.project import Project
-from forecache.declare.schedules.schedule import NEVER
+from forecache.declare.schedule import NEVER
 from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor

@@ -11,7 +11,7 @@ from assets.realtime_training_set import build_realtime_training_set
 from assets.released import build_released, released_name, views_of_one_range
 from forecache.base.plugins import is_installed
 from forecache.declare import Realtime, RegisteredModel, TorchModel
-from forecache.declare.schedules.schedule import NEVER
+from forecache.declare.schedule import NEVER
 from jobs.approval import build_approval_job
 from jobs.nightly import nightly_job_name
 from jobs.rollout import rollout_definitions

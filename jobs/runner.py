@@ -13,9 +13,9 @@ from forecache.base.errors import InputError, PipelinesFailedError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Source
+from forecache.declare.as_of import ScheduledDeclaration, as_of_range, newest_as_of
 from forecache.declare.loading import load_nightly, read_project
 from forecache.declare.project import Nightly
-from forecache.declare.schedules.as_of import ScheduledDeclaration, as_of_range, newest_as_of
 from resources.instance import runner_instance
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from forecache.declare.schedules.as_of import ScheduledDeclaration, due_as_of_dates
+from forecache.declare.as_of import ScheduledDeclaration, due_as_of_dates
 from forecache.kit.process.wakes import DELIVERIES
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,

@@ -16,9 +16,7 @@ from scipy.sparse import csr_matrix
 from _recommend.movielens import SEEDS, TEST_SHARE, K, lists_of_peer
 from _recommend.peers import Peer
 from _recommend.ratings import movielens
-from forecache.plugins.recommend.evaluation.evaluate import MODEL, evaluate
-from forecache.plugins.recommend.evaluation.metrics import ndcg
-from forecache.plugins.recommend.evaluation.split import TrainTestSplit, split_by_user
+from forecache.plugins.recommend.evaluation.evaluate import MODEL, TrainTestSplit, evaluate, ndcg, split_by_user
 from forecache.plugins.recommend.models import Als, Ease, RecommenderModel, TwoTowers
 
 _INNER_SEED = 1000

@@ -11,9 +11,8 @@ import numpy as np
 from _recommend.peers import Peer
 from _recommend.ratings import example, movielens
 from forecache.base.statistics import mean_difference_interval
-from forecache.plugins.recommend.evaluation import metrics
-from forecache.plugins.recommend.evaluation.evaluate import best_items
-from forecache.plugins.recommend.evaluation.split import split_by_user
+from forecache.plugins.recommend.evaluation import evaluate as metrics
+from forecache.plugins.recommend.evaluation.evaluate import best_items, split_by_user
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.models import Als, Ease, Popularity, RecommenderModel, TwoTowers

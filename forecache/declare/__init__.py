@@ -6,19 +6,16 @@ are imported inside those.
 """
 
 from forecache.base.table_names import AS_OF, PROVENANCE_COLUMNS, SOURCE_COLUMNS
-from forecache.declare.declaration import Pipeline
+from forecache.declare.declaration import Entities, Pipeline
 from forecache.declare.expectations import Expectation, expect
-from forecache.declare.features.entities import Entities
-from forecache.declare.features.feature import Feature
-from forecache.declare.features.features import Features, Label
+from forecache.declare.features.features import Feature, Features, Label
 from forecache.declare.features.live import Live
 from forecache.declare.features.view import FeatureView
 from forecache.declare.features.window import Where, Window
 from forecache.declare.loading import load_pipeline, load_pipelines, load_realtime, load_served, load_stream
 from forecache.declare.models.applied import FunctionModel, Labelled, RegisteredModel, SqlModel
-from forecache.declare.models.fit_run import FitRun
 from forecache.declare.models.gate import Baseline, Gate, Metric
-from forecache.declare.models.model import EntitySplit, EstimatorModel, TorchModel, Training
+from forecache.declare.models.model import EntitySplit, EstimatorModel, FitRun, TorchModel, Training
 from forecache.declare.models.output import (
     AnyOutput,
     Boolean,
@@ -32,25 +29,17 @@ from forecache.declare.models.output import (
 )
 from forecache.declare.models.trainable import Task, Trainable
 from forecache.declare.policies import Drift, Effect, Publish, Retraining
-from forecache.declare.realtime.examples import Examples
-from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
-from forecache.declare.realtime.log import Log
-from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.examples import Examples, Log
+from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, Lookup, OrderGiven, Stored
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.rollout import Guards, Outcome, Rollout
-from forecache.declare.realtime.rows import Rows
-from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.schedule import Schedule
 from forecache.declare.served import Served
-from forecache.declare.sources.column import Column, ColumnType
-from forecache.declare.sources.query import Query
-from forecache.declare.sources.source import Source
-from forecache.declare.sources.source_time import Snapshot, Static
-from forecache.declare.sources.stream_day import StreamDay
-from forecache.declare.sources.table_source import AnySource, TableSource
-from forecache.declare.streams.results import LiveRows, Table, ToTopic
-from forecache.declare.streams.stream import Stream
-from forecache.declare.streams.topic import Avro, Json, Topic
+from forecache.declare.sources.column import Column, ColumnType, Snapshot, Static
+from forecache.declare.sources.extract import Query, StreamDay
+from forecache.declare.sources.source import AnySource, Source, TableSource
+from forecache.declare.stream import Avro, Json, LiveRows, Stream, Table, Topic, ToTopic
 
 __all__ = [
     "AS_OF",
@@ -102,7 +91,6 @@ __all__ = [
     "RequestField",
     "Retraining",
     "Rollout",
-    "Rows",
     "Schedule",
     "Segment",
     "Served",

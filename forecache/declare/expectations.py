@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecache.base.errors import SettingsError
-from forecache.declare.checks.fields import check_fields, check_known
+from forecache.declare.checks import check_fields, check_known
 
 
 @dataclass(frozen=True)

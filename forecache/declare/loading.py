@@ -22,8 +22,11 @@ from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.trainable import Trainable, not_trained_error
 from forecache.declare.plugin_declarations import PluginDeclaration, PluginTable
-from forecache.declare.project import Declared, Nightly, Project, Published
-from forecache.declare.project_checks import (
+from forecache.declare.project import (
+    Declared,
+    Nightly,
+    Project,
+    Published,
     date_conflict_errors,
     fallback_errors,
     name_conflict_errors,
@@ -31,7 +34,7 @@ from forecache.declare.project_checks import (
     stream_day_errors,
 )
 from forecache.declare.realtime.realtime import Realtime
-from forecache.declare.streams.stream import Stream
+from forecache.declare.stream import Stream
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()

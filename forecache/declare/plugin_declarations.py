@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 from forecache.base.table_names import PREDICTIONS
 from forecache.declare.policies import Publish
 from forecache.declare.served import Served
-from forecache.declare.sources.source import Source
-from forecache.declare.sources.table_source import AnySource
+from forecache.declare.sources.source import AnySource, Source
 
 if TYPE_CHECKING:
     _Served = Served

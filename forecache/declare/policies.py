@@ -6,7 +6,7 @@ from typing import Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import check_unique
-from forecache.declare.checks.fields import check_fields, check_known, check_least, check_value
+from forecache.declare.checks import check_fields, check_known, check_least, check_value
 
 Effect = Literal["none", "small", "large"]
 

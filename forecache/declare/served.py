@@ -7,8 +7,8 @@ from typing import Protocol
 
 from forecache.base.errors import InputError
 from forecache.declare.policies import Publish
-from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.sources.table_source import AnySource
+from forecache.declare.schedule import Schedule
+from forecache.declare.sources.source import AnySource
 
 
 @dataclass(frozen=True)

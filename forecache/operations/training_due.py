@@ -6,8 +6,7 @@ from datetime import date, datetime, timezone
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Trainable
-from forecache.declare.schedules.cron import read_cron
-from forecache.declare.schedules.schedule import NEVER
+from forecache.declare.schedule import NEVER, read_cron
 from forecache.lake.ledger import last_record
 from forecache.models.registry.versions.model_versions import find_champion
 from forecache.models.training.launch import STAGE as TRAIN

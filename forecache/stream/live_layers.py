@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
     """Return the live layers of a stream by the names of their stores."""
     from forecache.declare import Realtime
-    from forecache.declare.streams.results import KEEP_H
+    from forecache.declare.stream import KEEP_H
 
     found = {view.name: _view_layer(stream, view) for view in stream.views}
     answers, rows = stream.answers, stream.live_rows

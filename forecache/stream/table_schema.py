@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.declare.streams.stream import FEATURES
+from forecache.declare.stream import FEATURES
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 PARTITION, OFFSET, KAFKA_AT = "kafka_partition", "kafka_offset", "kafka_at"

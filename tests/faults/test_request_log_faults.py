@@ -25,7 +25,7 @@ from small_disks import within_small_disk
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
-from forecache.declare.realtime.log_records import scores_of
+from forecache.declare.realtime.request_rows import scores_of
 
 pytestmark = pytest.mark.faults
 NAME = "ranking"

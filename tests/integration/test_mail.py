@@ -35,7 +35,7 @@ from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
 from forecache.declare import Snapshot, TableSource
 from forecache.kit.delta.tables import open_table
-from forecache.plugins.mail.choose import sending_order
+from forecache.plugins.mail.recipients import sending_order
 from forecache.plugins.mail.stage import mail, write_messages
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from forecache.declare import (
     Realtime,
     RequestField,
 )
-from forecache.declare.realtime.ladder import LastNight, Stored
+from forecache.declare.realtime.lookups import LastNight, Stored
 from forecache.plugins.parity.replay import replay_day
 from forecache.serve.store import open_store
 from jobs.realtime import build_parity_job, build_parity_schedule

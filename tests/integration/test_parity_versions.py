@@ -31,7 +31,7 @@ from second_process import running
 from waiting import wait_for
 
 from forecache.base.settings import Settings
-from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import LastNight, OrderGiven, Stored
 from forecache.plugins.parity import check_stores as stores
 from forecache.plugins.parity.store_versions import StoreVersion
 from forecache.realtime.release.folder import open_releases

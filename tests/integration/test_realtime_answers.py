@@ -19,7 +19,7 @@ from release_support import HOUSEHOLD, a_request, make_release
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
-from forecache.declare.realtime.ladder import Default, LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import Default, LastNight, OrderGiven, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release

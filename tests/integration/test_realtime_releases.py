@@ -15,9 +15,10 @@ from asked_project import transforms
 from asked_project.pipelines.payments import payments
 from released_payments import changed, scores
 
+from forecache import Rows
 from forecache.base.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
 from forecache.base.settings import PROJECT_ROOT, Settings
-from forecache.declare import Feature, Realtime, RegisteredModel, Rows
+from forecache.declare import Feature, Realtime, RegisteredModel
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.models.registry.versions.model_versions import FEATURES_TAG

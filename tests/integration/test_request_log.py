@@ -16,10 +16,9 @@ from release_support import HOUSEHOLD, a_request, make_release
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
-from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
-from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.declare.realtime.lookups import LastNight, OrderGiven, Stored
 from forecache.declare.realtime.request import RequestField
-from forecache.declare.realtime.request_rows import RequestArrays
+from forecache.declare.realtime.request_rows import RequestArrays, features_of, order_of, scores_of
 from forecache.plugins.explain.explain import explain_answer
 from forecache.realtime.log.logged_request import parse_logged
 from forecache.realtime.log.record import schema

@@ -23,7 +23,7 @@ from view_tables import write_features
 from forecache.base.settings import Settings
 from forecache.declare import Candidates, RequestField, Stream, Topic
 from forecache.declare.features.live import build_merge_plan
-from forecache.declare.realtime.log import Log
+from forecache.declare.realtime.examples import Log
 from forecache.kit.delta.log import open_if_exists
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.request_answer import StageTimes

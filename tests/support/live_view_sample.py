@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forecache import Rows
 from forecache.base.settings import Settings
 from forecache.declare import (
     Baseline,
@@ -27,7 +28,6 @@ from forecache.declare import (
     Publish,
     Realtime,
     RequestField,
-    Rows,
     Source,
     Where,
     Window,

@@ -10,7 +10,7 @@ import numpy as np
 from ranking_code import transforms
 
 from forecache.base.settings import Settings
-from forecache.declare.realtime.ladder import Default, OrderGiven, Rung
+from forecache.declare.realtime.lookups import Default, OrderGiven, Rung
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.models.inference.declared import function
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn

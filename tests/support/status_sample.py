@@ -26,7 +26,7 @@ from waiting import beside
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
-from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import LastNight, OrderGiven, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.operations.publish_night import publish_night
 from forecache.operations.reader_sidecars import run_committer_sidecar

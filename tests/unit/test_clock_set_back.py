@@ -15,7 +15,7 @@ from realtime_support import write_views
 from release_support import make_release
 
 from forecache.base.settings import Settings, load_settings
-from forecache.declare.realtime.ladder import Default, LastNight, Stored
+from forecache.declare.realtime.lookups import Default, LastNight, Stored
 from forecache.kit.http.connections import heads
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
 from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable

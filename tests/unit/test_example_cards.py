@@ -12,7 +12,7 @@ import pytest
 
 from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.declare.loading import read_project
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 
 DAYS = 45
 

@@ -8,8 +8,8 @@ import pytest
 from _recommend import ratings
 from _recommend.movielens import TEST_SHARE, K, lists_of_ours
 
-from forecache.plugins.recommend.evaluation import metrics
-from forecache.plugins.recommend.evaluation.split import split_by_user
+from forecache.plugins.recommend.evaluation import evaluate as metrics
+from forecache.plugins.recommend.evaluation.evaluate import split_by_user
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forecache.declare.realtime.ladder import Default, OrderGiven
+from forecache.declare.realtime.lookups import Default, OrderGiven
 from forecache.realtime.answer.engine import AnswerEngine, has_time_for_last_only
 from forecache.realtime.answer.fallbacks import open_fallbacks
 from forecache.realtime.answer.request_answer import StageTimes

@@ -13,7 +13,7 @@ from realtime_support import PRODUCT_KEY, write_packed
 from release_support import make_release
 
 from forecache.base.settings import load_settings
-from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
+from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, OrderGiven, Stored
 from forecache.realtime.answer.fallbacks import fallback_answer, features_of, model_answer, open_fallbacks
 from forecache.realtime.answer.render import Renderer
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes

@@ -13,8 +13,8 @@ from release_support import FEATURES, a_request, make_release
 
 from forecache.base.errors import DamagedError, InputError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare.realtime.log import Log
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.examples import Log
+from forecache.declare.realtime.request_rows import Rows
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import LoadedRelease, load_release

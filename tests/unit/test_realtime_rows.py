@@ -10,8 +10,7 @@ from release_support import CANDIDATES, HOUSEHOLD, PRODUCT
 
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare.realtime.request import Candidates, RequestField
-from forecache.declare.realtime.request_rows import DTYPES, RowsBuilder, apply_transform, column_of
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import DTYPES, Rows, RowsBuilder, apply_transform, column_of
 
 EAST = timezone(timedelta(hours=5, minutes=30))
 

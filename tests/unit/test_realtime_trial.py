@@ -13,10 +13,11 @@ import pytest
 from asked_project.pipelines.payments import payments
 from asked_project.pipelines.search import search
 
+from forecache import Rows
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
 from forecache.cli.checks.state import check_project
-from forecache.declare import Feature, RequestField, Rows
+from forecache.declare import Feature, RequestField
 
 _calls: list[int] = []
 

@@ -8,8 +8,15 @@ import pyarrow as pa
 import pytest
 
 from forecache.base.errors import InputError
-from forecache.plugins.recommend.evaluation.evaluate import MODEL, Evaluation, best_items, evaluate
-from forecache.plugins.recommend.evaluation.split import TrainTestSplit, split_by_day, split_by_user
+from forecache.plugins.recommend.evaluation.evaluate import (
+    MODEL,
+    Evaluation,
+    TrainTestSplit,
+    best_items,
+    evaluate,
+    split_by_day,
+    split_by_user,
+)
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.models import (

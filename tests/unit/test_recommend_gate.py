@@ -14,10 +14,9 @@ from forecache.base.errors import CheckError, InputError
 from forecache.base.settings import load_settings
 from forecache.declare import Column, Source
 from forecache.plugins.recommend.evaluation.gate import judge
-from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.interactions import Interactions, read_interactions
 from forecache.plugins.recommend.lists import lists_of
 from forecache.plugins.recommend.models import Als, Ease, Popularity, RecommenderModel, WithFallback
-from forecache.plugins.recommend.read_interactions import read_interactions
 
 NIGHT = date(2026, 3, 31)
 SOURCE = Source(

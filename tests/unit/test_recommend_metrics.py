@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import ndcg_score
 
 from forecache.base.statistics import mean_difference_interval
-from forecache.plugins.recommend.evaluation.metrics import coverage, ndcg, novelty, precision, recall
+from forecache.plugins.recommend.evaluation.evaluate import coverage, ndcg, novelty, precision, recall
 
 # Items 0 to 4. User 0 wants 1 (a little) and 3 (much), user 1 wants 0, user 2 wants 0 to 3, user 3 wants nothing.
 RELEVANT = csr_matrix(np.array([[0, 1, 0, 3, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], np.float32))

@@ -253,7 +253,7 @@ def test_a_fallback_ranks_for_users_without_history_and_behind_the_models_items(
     st.lists(st.integers(0, 50), min_size=6, max_size=6),
 )
 def test_a_fallback_never_changes_the_models_order(rows: list[list[float | None]], popular: list[int]) -> None:
-    from forecache.plugins.recommend.models.fallback import _fill_from_fallback
+    from forecache.plugins.recommend.models.popularity import _fill_from_fallback
 
     scores = np.array([[NONE if value is None else value for value in row] for row in rows], np.float32)
     fallback = np.tile(np.array(popular, np.float32), (len(rows), 1))

@@ -10,7 +10,7 @@ import pytest
 
 from forecache import Recommender
 from forecache.declare import Column, Source
-from forecache.plugins.recommend.catalogue import Availability
+from forecache.plugins.recommend.filters import Availability
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import lists_of
 from forecache.plugins.recommend.models import Als, Ease, Popularity, RepeatPurchase, WithFallback

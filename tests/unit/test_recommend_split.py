@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.base.errors import InputError, SettingsError
-from forecache.plugins.recommend.evaluation.split import split_by_day, split_by_user
+from forecache.plugins.recommend.evaluation.evaluate import split_by_day, split_by_user
 from forecache.plugins.recommend.interactions import Interactions
 
 START = date(2024, 1, 1)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from forecache.base.errors import InputError, SettingsError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
+from forecache.declare.as_of import as_of_range, newest_as_of, require_as_of
 from forecache.declare.loading import read_project
-from forecache.declare.schedules.as_of import as_of_range, newest_as_of, require_as_of
 from forecache.declare.served import max_age_h
 from forecache.lake.training_sets.training_splits import as_of_dates
 from forecache.plugins.drift.monitor import newly_labelled_dates

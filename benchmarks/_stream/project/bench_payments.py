@@ -5,7 +5,7 @@ from datetime import date
 from typing import Literal
 
 from forecache.declare import Column, Source
-from forecache.declare.streams.topic import Topic
+from forecache.declare.stream import Topic
 
 ENGINE: Literal["arrow", "spark"] = "spark" if os.environ.get("BENCH_ENGINE") == "spark" else "arrow"
 FRESHNESS: Literal["commit", "event"] = "commit" if os.environ.get("BENCH_FRESHNESS") == "commit" else "event"

@@ -26,9 +26,9 @@ from forecache.cli.progress import StageProgress
 from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.runner import resolve_nightly_names, run_job
 from forecache.declare import FeatureView, Pipeline, Realtime, Served
+from forecache.declare.as_of import newest_as_of
 from forecache.declare.loading import load_nightly
 from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
-from forecache.declare.schedules.as_of import newest_as_of
 from forecache.lake.ingest.demo_data import land_demo_data
 
 _TIMES = 20

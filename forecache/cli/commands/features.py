@@ -105,7 +105,7 @@ def _read_spine(current: "Settings", spine: str, views: "Sequence[FeatureView]",
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from forecache.declare.sources.keys import key_types
+    from forecache.declare.sources.column import key_types
     from forecache.kit.delta.dataset import open_dataset
     from forecache.kit.delta.tables import open_existing
 

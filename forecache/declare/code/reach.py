@@ -12,8 +12,7 @@ from functools import partial
 from typing import Any
 
 from forecache.declare.code.location import is_module, is_project_module, package_folders, source_file
-from forecache.declare.code.source import ImportedName, SourceModule, parse_module
-from forecache.declare.code.used_names import find_used_names, is_builtin
+from forecache.declare.code.source import ImportedName, SourceModule, find_used_names, is_builtin, parse_module
 
 _WHOLE, _EFFECTS = "*", "import"
 Describe = Callable[[Any], str | None]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import SettingsError
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks import check_fields, check_least, check_value
 from forecache.kit.windows.plan import DAY_MINUTES, MergePlan, PlanFeature, PlanState
 
 if TYPE_CHECKING:

@@ -7,20 +7,18 @@ from typing import Literal
 
 from forecache.base.errors import InputError, SettingsError
 from forecache.base.table_names import AS_OF, FEATURES, TILES, check_name, check_unique
-from forecache.declare.checks.fields import check_fields, check_value
+from forecache.declare.as_of import check_schedule
+from forecache.declare.checks import check_fields, check_value
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.expectations import Expectation, check_columns
-from forecache.declare.features.feature import Feature
-from forecache.declare.features.features import Features, check_features_without_function
+from forecache.declare.features.features import Feature, Features, check_features_without_function
 from forecache.declare.features.live import Live, build_merge_plan, check_live
 from forecache.declare.features.window import Measure, Window
 from forecache.declare.policies import Publish
-from forecache.declare.schedules.as_of import check_schedule
-from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.schedule import Schedule
 from forecache.declare.served import PackedLayout
-from forecache.declare.sources.keys import check_pipeline_key
-from forecache.declare.sources.source import Source
-from forecache.declare.sources.table_source import AnySource, check_first_day, first_day
+from forecache.declare.sources.column import check_pipeline_key
+from forecache.declare.sources.source import AnySource, Source, check_first_day, first_day
 
 _MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")

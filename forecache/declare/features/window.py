@@ -6,7 +6,7 @@ from typing import Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import check_column
-from forecache.declare.checks.fields import check_fields, check_known, check_least, check_value
+from forecache.declare.checks import check_fields, check_known, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.sources.column import NUMBERS, Column
 from forecache.kit.windows.plan import DAY_MINUTES

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import check_column
-from forecache.declare.checks.fields import check_fields, check_value
-from forecache.declare.checks.importable import check_arguments, check_importable, import_path_of
+from forecache.declare.checks import check_arguments, check_fields, check_importable, check_value, import_path_of
 from forecache.declare.models.gate import METRICS
 
 _RETURNED = re.compile(r"([^\[\]]+)(?:\[(\d+)\])?")

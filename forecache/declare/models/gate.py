@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forecache.base.table_names import check_name, check_unique
-from forecache.declare.checks.fields import check_fields, check_least
+from forecache.declare.checks import check_fields, check_least
 
 METRICS: Mapping[Literal["binary", "regression", "multiclass", "quantiles", "ranking"], tuple[str, ...]] = {
     "binary": ("roc_auc", "average_precision", "log_loss", "brier", "ece"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from forecache.base.output_kinds import VALUE_TYPES, OutputSpec
 from forecache.base.table_names import check_column, check_unique
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks import check_fields, check_least, check_value
 
 
 @dataclass(frozen=True)

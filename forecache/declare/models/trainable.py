@@ -12,8 +12,7 @@ from forecache.base.errors import InputError
 from forecache.base.output_kinds import OutputSpec
 from forecache.base.table_names import TRAINING_SET
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.declare.features.feature import Feature
-from forecache.declare.features.features import Label
+from forecache.declare.features.features import Feature, Label
 from forecache.declare.models.applied import FunctionModel, RegisteredModel, SqlModel
 from forecache.declare.models.gate import Gate
 from forecache.declare.models.model import EstimatorModel, TorchModel, Training

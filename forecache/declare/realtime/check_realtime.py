@@ -15,14 +15,12 @@ from forecache.base.table_names import (
     check_name,
     check_unique,
 )
-from forecache.declare.checks.fields import check_known, check_least, check_value
-from forecache.declare.checks.importable import check_arguments, check_importable
+from forecache.declare.checks import check_arguments, check_importable, check_known, check_least, check_value
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.models.check_training import check_training
 from forecache.declare.models.model import EstimatorModel, TorchModel
-from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
-from forecache.declare.realtime.lookup import Lookup
-from forecache.declare.sources.keys import key_types
+from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, Lookup, OrderGiven, Rung, Stored
+from forecache.declare.sources.column import key_types
 
 if TYPE_CHECKING:
     from forecache.declare.realtime.examples import Examples

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from forecache.base.table_names import POSITION, REQUEST_ID
-from forecache.declare.checks.fields import check_fields
-from forecache.declare.checks.importable import import_path_of
+from forecache.declare.as_of import last_as_of
+from forecache.declare.checks import check_fields, import_path_of
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.declare.features.entities import unique_sources
-from forecache.declare.features.feature import Feature
+from forecache.declare.declaration import unique_sources
+from forecache.declare.features.features import Feature
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.applied import FunctionModel, RegisteredModel
 from forecache.declare.models.gate import Gate
@@ -25,15 +25,12 @@ from forecache.declare.models.trainable import (
     not_trained_error,
 )
 from forecache.declare.realtime.check_realtime import check_realtime
-from forecache.declare.realtime.examples import Examples
-from forecache.declare.realtime.ladder import Rung
-from forecache.declare.realtime.log import Log
-from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.examples import Examples, Log
+from forecache.declare.realtime.lookups import Lookup, Rung
 from forecache.declare.realtime.request import Candidates, RequestField
 from forecache.declare.realtime.rollout import Rollout
-from forecache.declare.schedules.as_of import last_as_of
-from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.sources.table_source import AnySource
+from forecache.declare.schedule import Schedule
+from forecache.declare.sources.source import AnySource
 
 _FIRST_DAY = date(2000, 1, 1)  # of a model without sources
 

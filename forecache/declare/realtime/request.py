@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from forecache.base.errors import InputError
 from forecache.base.table_names import check_column, check_unique
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks import check_fields, check_least, check_value
 
 FieldType = Literal["bigint", "double", "boolean", "string", "timestamp", "date"]
 FieldValue = int | float | bool | str | date | datetime

@@ -11,8 +11,73 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.errors import InputError
+from forecache.base.ranking import descending_order
 from forecache.declare.realtime.request import Candidates, RequestField, convert_value
-from forecache.declare.realtime.rows import Rows
+
+
+class Rows:
+    """One request: a row for each candidate, or one row if it has none.
+
+    Arrays are read-only. A field of the request and a look-up by such fields alone have the same value in every row.
+    """
+
+    __slots__ = ("_columns", "_features", "_found", "_length", "_views")
+
+    def __init__(
+        self,
+        length: int,
+        columns: Mapping[str, np.ndarray],
+        views: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+        features: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        """
+        Args:
+            columns: By field, its values [n], or [1] if it is the same in all rows; see `RequestField`.
+            views: By look-up, float32 [n, d] or [1, d]; a key without a row has NaN.
+            found: By look-up, bool [n] or [1].
+            features: By look-up, the column number of each feature in its matrix.
+        """
+        self._length, self._features = length, features
+        self._columns, self._views, self._found = dict(columns), dict(views), dict(found)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, field: str) -> np.ndarray:
+        """The values [n] of a field of the request or of the candidates."""
+        return self._expand(self._columns, field)
+
+    def view(self, lookup: str) -> np.ndarray:
+        """All features of a look-up, float32 [n, d]."""
+        return self._expand(self._views, lookup)
+
+    def feature(self, lookup: str, name: str) -> np.ndarray:
+        """One feature of a look-up, float32 [n]."""
+        matrix = self.view(lookup)
+        try:
+            place = self._features[lookup][name]
+        except KeyError:
+            raise KeyError(f"{lookup!r} has no feature {name!r}; it has {', '.join(self._features[lookup])}") from None
+        return matrix[:, place]
+
+    def found(self, lookup: str) -> np.ndarray:
+        """True for keys that have a row in the view, bool [n]."""
+        return self._expand(self._found, lookup)
+
+    def _expand(self, arrays: "dict[str, np.ndarray]", name: str) -> np.ndarray:
+        """A read-only array of n rows; one that is the same in all rows is repeated at its first use."""
+        try:
+            array = arrays[name]
+        except KeyError:
+            raise KeyError(f"there is no {name!r} among {', '.join(arrays) or 'none'}") from None
+        if len(array) != self._length:
+            array = arrays[name] = array.repeat(self._length, 0)
+        elif array.flags.writeable:
+            array = arrays[name] = array.view()
+        array.flags.writeable = False
+        return array
+
 
 DTYPES: Mapping[str, Any] = {
     "bigint": np.dtype(np.int64),
@@ -179,3 +244,56 @@ def _wrong_result_error(path: str, found: Any, shape: tuple[int, int]) -> InputE
         f"The transform {path} returned {what}, and numbers of the shape {shape} are declared.",
         remedy="Return a row for each row, with a column for each declared feature: np.column_stack([...]).",
     )
+
+
+NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""The text for a number that is not finite in the log, by Python's text for it."""
+_TEXTS = frozenset(NOT_FINITE.values())
+
+
+def read_logged_request(
+    data: Mapping[str, Any], asked: RequestSchema
+) -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
+    """Read the values of a logged request and of its candidates by field, as `RowsBuilder.build_columns` takes them.
+
+    Args:
+        data: The request, parsed from JSON.
+    """
+    request = dict(data)
+    for field in asked.request:
+        if field.type == "double":
+            request[field.name] = _parse_number(data.get(field.name))
+    if asked.candidates is None:
+        return request, None
+    fields, listed = asked.candidates.fields, data[asked.candidates.name]
+    if listed and not isinstance(listed[0], dict):
+        listed = [{fields[0].name: each} for each in listed]
+    lists = {field.name: [each.get(field.name) for each in listed] for field in fields}
+    for field in fields:
+        if field.type == "double":
+            lists[field.name] = [_parse_number(value) for value in lists[field.name]]
+    return request, lists
+
+
+def features_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The features of a record, float32 [items, num_features], as the model got them; None if it was not called."""
+    content, items = record["features"], record["items"]
+    return None if content is None else np.frombuffer(content, "<f4").reshape(items, -1)
+
+
+def scores_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The scores [items] of a record, in the order of the request and in the model's dtype; None if it has none."""
+    content = record["scores"]
+    return None if content is None else np.frombuffer(content, record["score_dtype"])
+
+
+def order_of(record: Mapping[str, Any]) -> np.ndarray:
+    """The order of the candidates in the answer: their positions in the request [items], best first."""
+    if record["ranking"] is not None:
+        return np.asarray(record["ranking"], np.intp)
+    scores = scores_of(record)
+    return np.arange(record["items"]) if scores is None else descending_order(scores)
+
+
+def _parse_number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in _TEXTS else value

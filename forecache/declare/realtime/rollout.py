@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from forecache.base.table_names import check_column
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks import check_fields, check_least, check_value
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import REQUEST_ID
 from forecache.declare import AS_OF, FeatureView, Realtime
-from forecache.declare.schedules.as_of import require_within
+from forecache.declare.as_of import require_within
 from forecache.kit.delta.file_rows import read_file_rows
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.tables import replace_table

@@ -13,8 +13,7 @@ from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.table_names import EVENT_TIMESTAMP, POSITION, REQUEST_ID, REQUEST_LOG
 from forecache.declare import Candidates, Realtime, RequestField
-from forecache.declare.realtime.log_records import order_of, read_logged_request, scores_of
-from forecache.declare.realtime.request_rows import RowsBuilder
+from forecache.declare.realtime.request_rows import RowsBuilder, order_of, read_logged_request, scores_of
 from forecache.kit.delta.engine_errors import REFUSED
 from forecache.kit.delta.log import active_files
 from forecache.kit.delta.tables import open_table, read_table

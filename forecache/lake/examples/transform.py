@@ -14,7 +14,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.table_names import EVENT_TIMESTAMP, POSITION, REQUEST_ID
 from forecache.declare import AS_OF, Realtime
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.declare.code.importable_function import ImportableFunction
+from forecache.declare.code.location import ImportableFunction
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.kit.delta.engine_errors import REFUSED
 from forecache.lake.examples.lookups import matrix_column

@@ -9,7 +9,7 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
 from forecache.declare import AS_OF, FeatureView, Pipeline
-from forecache.declare.schedules.as_of import require_as_of, require_within
+from forecache.declare.as_of import require_as_of, require_within
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
 from forecache.kit.delta.tables import table_version

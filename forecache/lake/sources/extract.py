@@ -18,8 +18,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import extract_step
 from forecache.base.table_names import STREAM
 from forecache.declare import Snapshot, Source
-from forecache.declare.sources.query import Query, extract_file_name
-from forecache.declare.sources.stream_day import StreamDay
+from forecache.declare.sources.extract import Query, StreamDay, extract_file_name
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.file_rows import fit_columns
 from forecache.kit.delta.tables import open_table

@@ -11,9 +11,9 @@ from typing import Any
 from forecache.base.alert import LASTING, Alert, Kind, Severity, Subject
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
+from forecache.declare.as_of import due_as_of_dates
 from forecache.declare.loading import read_project
 from forecache.declare.project import Project
-from forecache.declare.schedules.as_of import due_as_of_dates
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.sources.source_states import find_awaited_sources

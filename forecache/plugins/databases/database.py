@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import InputError, SettingsError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare import Source
-from forecache.declare.sources.query import Query
+from forecache.declare.sources.extract import Query
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection

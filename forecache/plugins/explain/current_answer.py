@@ -10,7 +10,7 @@ import numpy as np
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from forecache.declare.realtime.ladder import DotProduct, LastNight, Rung
+from forecache.declare.realtime.lookups import DotProduct, LastNight, Rung
 from forecache.kit.http.problems import Problem
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine

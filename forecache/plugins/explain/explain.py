@@ -9,7 +9,7 @@ import orjson
 
 from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.declare.realtime.request_rows import features_of, order_of, scores_of
 from forecache.kit.delta.tables import table_exists
 from forecache.plugins.explain.contributions import Contributions, contributions_of
 from forecache.plugins.explain.current_answer import CurrentAnswer, compute_current_answer

@@ -1,22 +1,79 @@
 """One run of a mailing: intend, send and record, a batch at a time."""
 
+import hashlib
+import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from datetime import time as clock
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+from typing import Any
 
 from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
-from forecache.kit.smtp import Relay, ServerAnswer
-from forecache.plugins.mail.choose import MailSelection, PublishedRows, PublishedVersion, choose
-from forecache.plugins.mail.journal import Journal
-from forecache.plugins.mail.ledger import CLAIM, FINAL, MailLedger, MailRecord
-from forecache.plugins.mail.mailing import Mailing, address_of
-from forecache.plugins.mail.message import Recipient, message_id, message_of
-from forecache.plugins.mail.recipients import Recipients
+from forecache.kit.smtp import Relay, ServerAnswer, one_line
+from forecache.plugins.mail.ledger import CLAIM, FINAL, Journal, MailLedger, MailRecord
+from forecache.plugins.mail.mailing import Mailing, address_of, fill
+from forecache.plugins.mail.recipients import (
+    MailSelection,
+    PublishedRows,
+    PublishedVersion,
+    Recipient,
+    Recipients,
+    choose,
+)
+
+_NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def message_id(mailing: Mailing, as_of: date, user: str) -> str:
+    """Message id, equal in every attempt for the same mailing, as-of date and user: servers drop duplicates by it."""
+    digest = hashlib.sha256("\0".join((mailing.name, as_of.isoformat(), user)).encode()).hexdigest()
+    return f"<{digest[:32]}@{address_of(mailing.sender).rpartition('@')[2]}>"
+
+
+def message_of(
+    mailing: Mailing, recipient: Recipient, values: Mapping[str, Any], *, as_of: date, at: datetime
+) -> bytes:
+    """A message, lines ending in CRLF; the same for the same arguments.
+
+    Names and other values cannot add headers or recipients: in headers, line ends and other control characters in them
+    become spaces.
+
+    Args:
+        values: Values for the templates.
+
+    Raises:
+        ValueError: A template cannot be filled with these values, or the header cannot be written.
+    """
+    texts = {what: fill(template, values) for what, template in mailing.templates.items()}
+    identity = message_id(mailing, as_of, recipient.user)
+    message = EmailMessage(policy=SMTP)
+    name, address = parseaddr(mailing.sender)
+    message["From"] = Address(one_line(name), addr_spec=address)
+    person = "" if mailing.person is None else one_line(recipient.fields[mailing.person] or "")
+    message["To"] = Address(person, addr_spec=recipient.address)
+    message["Subject"] = one_line(texts["subject"])
+    message["Date"] = format_datetime(at)
+    message["Message-ID"] = identity
+    message["Auto-Submitted"] = "auto-generated"
+    if mailing.unsubscribe:
+        url = one_line(texts["unsubscribe"]).replace(" ", "%20").replace("<", "%3C").replace(">", "%3E")
+        message["List-Unsubscribe"] = f"<{url}>"
+        if url.startswith("https:"):
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message.set_content(_NOT_IN_TEXT.sub(" ", texts["template"]))
+    if "html" in texts:
+        message.add_alternative(_NOT_IN_TEXT.sub(" ", texts["html"]), subtype="html")
+        message.set_boundary(f"=={identity[1:33]}")
+    return message.as_bytes()
+
 
 BATCH = 50
 """Messages that are intended by one commit."""

@@ -1,7 +1,7 @@
 """The stage of a mailing: one message to each user about the published version.
 
 A message is marked as intended in the ledger, then sent, then its result is recorded. After a killed run the next one
-finds the result of each intended message in `forecache.plugins.mail.journal`. The only unknown one is a message whose
+finds the result of each intended message in `forecache.plugins.mail.ledger`. The only unknown one is a message whose
 last byte was sent and whose answer was not read; the mailing declares what happens to it.
 """
 
@@ -16,11 +16,9 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.smtp import Relay, ServerAnswer
 from forecache.lake.stage import hold_table_lock
-from forecache.plugins.mail.choose import open_published
-from forecache.plugins.mail.journal import Journal
-from forecache.plugins.mail.ledger import MailLedger, MailRecord
+from forecache.plugins.mail.ledger import Journal, MailLedger, MailRecord
 from forecache.plugins.mail.mailing import Mailing
-from forecache.plugins.mail.recipients import Recipients
+from forecache.plugins.mail.recipients import Recipients, open_published
 from forecache.plugins.mail.sending import BATCH, MailingRun
 
 

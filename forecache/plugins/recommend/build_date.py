@@ -19,16 +19,13 @@ from forecache.kit.delta.writers import new_folder
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import StageOutcome
-from forecache.plugins.recommend.catalogue import available_items
 from forecache.plugins.recommend.evaluation.gate import first_test_day, judge
-from forecache.plugins.recommend.filters import Filters
-from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.filters import Filters, available_items
+from forecache.plugins.recommend.interactions import Interactions, read_interactions
 from forecache.plugins.recommend.lists import Lists, lists_of
 from forecache.plugins.recommend.models import Fitted
-from forecache.plugins.recommend.read_interactions import read_interactions
 from forecache.plugins.recommend.recommender import Recommender, SecondTable
-from forecache.plugins.recommend.similar import ItemLists, item_lists_of
-from forecache.plugins.recommend.vectors import VectorRows, vector_rows
+from forecache.plugins.recommend.second_tables import ItemLists, VectorRows, item_lists_of, vector_rows
 
 _ROWS_AT_ONCE = 8192
 

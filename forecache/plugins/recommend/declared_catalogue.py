@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from forecache.base.errors import SettingsError
 from forecache.base.key_types import DECLARED
-from forecache.declare.checks.fields import check_fields, check_value
-from forecache.declare.sources.table_source import AnySource
+from forecache.declare.checks import check_fields, check_value
+from forecache.declare.sources.source import AnySource
 
 
 @dataclass(frozen=True)

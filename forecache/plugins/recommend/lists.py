@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from forecache.plugins.recommend.catalogue import Availability
-from forecache.plugins.recommend.filters import Filters
+from forecache.plugins.recommend.filters import Availability, Filters
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.models import Factors, Fitted
-from forecache.plugins.recommend.models.fallback import FittedWithFallback
+from forecache.plugins.recommend.models.popularity import FittedWithFallback
 from forecache.plugins.recommend.recommender import Recommender
 from forecache.plugins.recommend.top_k import TopK, top_k, top_k_of_factors
 

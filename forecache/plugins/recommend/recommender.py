@@ -8,17 +8,15 @@ from typing import Any, Literal
 from forecache.base.errors import SettingsError
 from forecache.base.key_types import DECLARED
 from forecache.base.table_names import AS_OF, PROVENANCE_COLUMNS, check_column, check_name, check_unique
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.as_of import check_schedule, first_as_of, last_as_of
+from forecache.declare.checks import check_fields, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
 from forecache.declare.policies import Publish
-from forecache.declare.schedules.as_of import check_schedule, first_as_of, last_as_of
-from forecache.declare.schedules.schedule import Schedule
+from forecache.declare.schedule import Schedule
 from forecache.declare.served import PackedLayout
-from forecache.declare.sources.column import NUMBERS, Column
-from forecache.declare.sources.keys import check_key_type
-from forecache.declare.sources.source import Source
-from forecache.declare.sources.table_source import AnySource
+from forecache.declare.sources.column import NUMBERS, Column, check_key_type
+from forecache.declare.sources.source import AnySource, Source
 from forecache.plugins.recommend.declared_catalogue import Catalogue
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from forecache.base.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare.schedules.as_of import require_as_of
+from forecache.declare.as_of import require_as_of
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
 from forecache.lake.sources.source_states import require_delivered, source_state

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.ranking import descending_order
-from forecache.declare.realtime import ladder
+from forecache.declare.realtime import lookups as ladder
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.lookups.lookups import keys_of

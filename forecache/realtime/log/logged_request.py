@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.declare.realtime.log_records import NOT_FINITE, read_logged_request
+from forecache.declare.realtime.request_rows import NOT_FINITE, read_logged_request
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.request.request_parser import REQUEST_ID, RequestParser

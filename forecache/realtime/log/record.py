@@ -1,4 +1,4 @@
-"""The schema of the request log; `forecache.declare.realtime.log_records` decodes its columns.
+"""The schema of the request log; `forecache.declare.realtime.request_rows` decodes its columns.
 
 The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
 """

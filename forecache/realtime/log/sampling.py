@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 
 from forecache.base.errors import InputError
-from forecache.declare.realtime.log import Log
+from forecache.declare.realtime.examples import Log
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import column_of
 from forecache.realtime.request.parsed_request import ParsedRequest

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import orjson
 
 from forecache.base.settings import Settings
-from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.declare.realtime.request_rows import features_of, order_of, scores_of
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
 from forecache.kit.delta.read_errors import open_data_file

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
-from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows, RowsBuilder, apply_transform
 from forecache.kit.versioned.pointer import earlier_versions
 from forecache.models.inference.declared.function import FunctionKernel
 from forecache.models.inference.environment import differing_versions

@@ -9,8 +9,7 @@ import numpy as np
 
 from forecache.base.errors import CheckError, ForecacheError
 from forecache.declare.realtime.request import Candidates, FieldValue, RequestField
-from forecache.declare.realtime.request_rows import RequestArrays, apply_transform
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import RequestArrays, Rows, apply_transform
 from forecache.kit.http.problems import Problem
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, release_from_parts

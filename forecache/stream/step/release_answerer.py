@@ -12,8 +12,7 @@ from forecache.base.errors import ForecacheError, InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Realtime
 from forecache.declare.realtime.request import RequestField
-from forecache.declare.realtime.request_rows import RequestArrays, column_of
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import RequestArrays, Rows, column_of
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Stream
-from forecache.declare.streams.stream import FEATURES
+from forecache.declare.stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge, key_schema
 from forecache.stream.step.answerer import EventAnswers, answerer_of

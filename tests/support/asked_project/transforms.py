@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from asked_project import scales
-from forecache.declare import Rows
+from forecache import Rows
 
 
 def ranked(rows: Rows) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from forecache.declare import Rows
+from forecache import Rows
 
 
 def late_features(rows: Rows) -> np.ndarray:

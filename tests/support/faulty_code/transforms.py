@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 
 
 def rank(rows: Rows) -> np.ndarray:

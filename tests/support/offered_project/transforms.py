@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forecache.declare import Rows
+from forecache import Rows
 
 FEATURES = (
     "popularity",

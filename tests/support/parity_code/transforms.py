@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 
 FEATURES = (
     "low_bits", "high_bits", "weight", "weight_sign", "gold", "city", "city_size", "second", "microsecond", "day",

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 from ranking_code.transforms import rank
 
 SPIN, SLEEP, FAIL, SHAPE, BURN, EXIT, SLOW = 666, 667, 668, 669, 670, 671, 672

@@ -5,7 +5,7 @@ from itertools import count
 
 import numpy as np
 
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 from ranking_code.transforms import rank
 
 CALLS = count(1)

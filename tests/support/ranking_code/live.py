@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 
 
 def both(rows: Rows) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 from ranking_code.scales import log_price
 
 

@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, read_state
 from forecache.base.table_names import STREAM
-from forecache.declare.sources.stream_day import StreamDay
+from forecache.declare.sources.extract import StreamDay
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.kit.delta.stream_tables import HOUR, hour_of

@@ -26,7 +26,7 @@ def pack(path: str, code: str) -> bytes:
         path: `module:name`.
         code: Fingerprint of the model.
     """
-    from forecache.declare.code.importable_function import ImportableFunction
+    from forecache.declare.code.location import ImportableFunction
 
     return json.dumps({"path": path, "code": code, "root": ImportableFunction.from_path(path).root}).encode()
 
@@ -152,7 +152,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _import_function(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]], Any]:
     from forecache.declare.code.fingerprint import fingerprint
-    from forecache.declare.code.importable_function import ImportableFunction
+    from forecache.declare.code.location import ImportableFunction
     from forecache.declare.models.applied import FunctionModel
 
     def fingerprint_function(function: Any) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from forecache.base.errors import InputError
+from forecache.base.errors import InputError, SettingsError
 from forecache.base.statistics import mean_difference_interval
-from forecache.plugins.recommend.evaluation import metrics
-from forecache.plugins.recommend.evaluation.split import TrainTestSplit
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import Codes, Interactions
 from forecache.plugins.recommend.lists import rank
@@ -18,7 +18,60 @@ from forecache.plugins.recommend.models import Fitted
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+
+class TrainTestSplit(NamedTuple):
+    """Interactions for training and for the test; both have the vocabularies of all interactions."""
+
+    train: Interactions
+    test: Interactions
+
+
+def split_by_day(interactions: Interactions, day: date, *, num_days: int) -> TrainTestSplit:
+    """Split by a day: earlier ones are for training, as for a nightly run, and it and the days after are the test.
+
+    Args:
+        num_days: Days of the test, the first included. Later interactions are in neither.
+
+    Raises:
+        InputError: A side is empty.
+    """
+    if num_days < 1:
+        raise SettingsError(f"A test of {num_days} days has none.", remedy="Give num_days=1 or more.")
+    found = TrainTestSplit(
+        interactions.select_before(day), interactions.select_between(day, day + timedelta(days=num_days - 1))
+    )
+    for side, words in ((found.train, f"before {day}"), (found.test, f"in the {num_days} days from {day} on")):
+        if not len(side):
+            raise InputError(f"There are no interactions {words}.", remedy="Choose another day.")
+    return found
+
+
+def split_by_user(interactions: Interactions, *, test_share: float, seed: int) -> TrainTestSplit:
+    """Put a random share of each user's items into the test, rounded (half to even), and the others into training.
+
+    All interactions of a pair of user and item are on the same side. It depends on the pairs and the seed, not on the
+    order of rows. A split that ignores time flatters a model: use it only to compare with published figures.
+
+    Args:
+        test_share: In (0, 1).
+    """
+    if not 0 < test_share < 1:
+        raise SettingsError(f"A test share of {test_share} is not between 0 and 1.", remedy="Give one such as 0.25.")
+    pair = interactions.users.astype(np.int64) * interactions.num_items + interactions.items
+    pairs, of_row = np.unique(pair, return_inverse=True)
+    users = pairs // max(1, interactions.num_items)
+    order = np.lexsort((np.random.default_rng(seed).random(len(pairs)), users))
+    counts = np.bincount(users, minlength=interactions.num_users)
+    # Users are ascending in `pairs`, so a user's places are the same before and after the shuffle.
+    place = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
+    in_test = np.zeros(len(pairs), bool)
+    in_test[order] = place < np.rint(counts * test_share)[users]
+    return TrainTestSplit(interactions.select(~in_test[of_row]), interactions.select(in_test[of_row]))
+
+
 MODEL = "model"
+PerUser = NDArray[np.float64]
+Grading = Literal["binary", "linear", "exponential"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +83,7 @@ class ListMetrics:
         coverage: Share of all items that are on at least one list.
     """
 
-    per_user: Mapping[str, metrics.PerUser]
+    per_user: Mapping[str, PerUser]
     coverage: float
 
     def mean(self, metric: str) -> float:
@@ -100,9 +153,87 @@ def best_items(fitted: Fitted, interactions: Interactions, users: Codes, k: int,
 
 def _measure_lists(lists: Codes, relevant: "csr_matrix", share: np.ndarray) -> ListMetrics:
     per_user = {
-        "ndcg": metrics.ndcg(lists, relevant),
-        "recall": metrics.recall(lists, relevant),
-        "precision": metrics.precision(lists, relevant),
-        "novelty": metrics.novelty(lists, share),
+        "ndcg": ndcg(lists, relevant),
+        "recall": recall(lists, relevant),
+        "precision": precision(lists, relevant),
+        "novelty": novelty(lists, share),
     }
-    return ListMetrics(per_user, metrics.coverage(lists, relevant.shape[1]))
+    return ListMetrics(per_user, coverage(lists, relevant.shape[1]))
+
+
+def recall(lists: Codes, relevant: "csr_matrix") -> PerUser:
+    """Share of a user's relevant items that are on the list, float64 [users]; NaN for a user without any."""
+    return _ratio((_relevance(lists, relevant) > 0).sum(axis=1), _num_relevant(relevant))
+
+
+def precision(lists: Codes, relevant: "csr_matrix") -> PerUser:
+    """Share of k places that hold a relevant item, float64 [users]; an empty place counts as a miss."""
+    return _ratio((_relevance(lists, relevant) > 0).sum(axis=1), np.full(len(lists), lists.shape[1]))
+
+
+def ndcg(lists: Codes, relevant: "csr_matrix", *, gain: Grading = "binary") -> PerUser:
+    """Discounted gain of a list over that of the best possible list, float64 [users]; NaN for a user without relevant.
+
+    The item at place r (from 1) adds its gain / log2(r + 1). Järvelin and Kekäläinen, "Cumulated gain-based evaluation
+    of IR techniques" (2002), with the discount of Burges et al., "Learning to rank using gradient descent" (2005).
+
+    Args:
+        gain: "binary": 1 for each relevant item. "linear": its relevance. "exponential": 2^relevance - 1.
+    """
+    k = lists.shape[1]
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    found = _gains(_relevance(lists, relevant), gain) @ discount
+    return _ratio(found, _best_lists(relevant, k, gain) @ discount)
+
+
+def novelty(lists: Codes, popularity: NDArray[np.floating]) -> PerUser:
+    """Mean of -log2(share of users who had the item) over a list, in bits, float64 [users]; NaN for an empty list.
+
+    The mean self-information of Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems"
+    (2010). An item that nobody had counts as had by one.
+
+    Args:
+        popularity: Users who had each item in training, over all users of it, float [items].
+    """
+    floor = popularity[popularity > 0].min(initial=1.0)
+    bits = -np.log2(np.maximum(popularity, floor))
+    there = lists >= 0
+    return _ratio(np.where(there, bits[lists], 0).sum(axis=1), there.sum(axis=1))
+
+
+def coverage(lists: Codes, num_items: int) -> float:
+    """Share of all items that are on at least one list (Herlocker et al. 2004; Ge et al. 2010: catalogue coverage)."""
+    return len(np.unique(lists[lists >= 0])) / num_items
+
+
+def _relevance(lists: Codes, relevant: "csr_matrix") -> NDArray[np.float64]:
+    """Relevance of each place of the lists, float64 [users, k]; 0 without an item, or if it is not relevant."""
+    rows = np.repeat(np.arange(len(lists)), lists.shape[1])
+    values = np.asarray(relevant[rows, np.maximum(lists, 0).ravel()], np.float64).reshape(lists.shape)
+    return np.where(lists >= 0, values, 0)
+
+
+def _num_relevant(relevant: "csr_matrix") -> NDArray[np.int64]:
+    return np.asarray((relevant > 0).sum(axis=1)).ravel().astype(np.int64)
+
+
+def _gains(relevance: NDArray[np.float64], gain: Grading) -> NDArray[np.float64]:
+    if gain == "binary":
+        return (relevance > 0).astype(np.float64)
+    return np.maximum(relevance, 0) if gain == "linear" else np.exp2(np.maximum(relevance, 0)) - 1
+
+
+def _best_lists(relevant: "csr_matrix", k: int, gain: Grading) -> NDArray[np.float64]:
+    """The k largest gains of each user, descending, float64 [users, k]."""
+    rows = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
+    gains = _gains(relevant.data.astype(np.float64), gain)
+    order = np.lexsort((-gains, rows))
+    place = np.arange(len(rows)) - np.repeat(relevant.indptr[:-1], np.diff(relevant.indptr))
+    best = np.zeros((relevant.shape[0], k))
+    within = place < k
+    best[rows[within], place[within]] = gains[order][within]
+    return best
+
+
+def _ratio(over: NDArray, under: NDArray) -> PerUser:  # type: ignore[type-arg]
+    return np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0, dtype=np.float64)

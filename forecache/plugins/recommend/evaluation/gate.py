@@ -9,10 +9,9 @@ import numpy as np
 from forecache.base.errors import CheckError, InputError
 from forecache.base.hashes import row_hashes
 from forecache.base.statistics import mean_difference_interval
-from forecache.plugins.recommend.catalogue import Availability
-from forecache.plugins.recommend.evaluation import metrics
-from forecache.plugins.recommend.evaluation.evaluate import best_items
-from forecache.plugins.recommend.evaluation.split import TrainTestSplit, split_by_day
+from forecache.plugins.recommend.evaluation import evaluate as metrics
+from forecache.plugins.recommend.evaluation.evaluate import TrainTestSplit, best_items, split_by_day
+from forecache.plugins.recommend.filters import Availability
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import excluded_items, filters_of
 from forecache.plugins.recommend.models import Popularity, RepeatPurchase

@@ -12,8 +12,8 @@ from forecache.declare import AS_OF
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
+from forecache.plugins.recommend.interactions import read_days
 from forecache.plugins.recommend.lists import STAGE
-from forecache.plugins.recommend.read_interactions import read_days
 from forecache.plugins.recommend.recommender import Recommender
 
 _TEMPLATE = Path(__file__).parent / "report.html.j2"

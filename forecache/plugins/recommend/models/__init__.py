@@ -3,10 +3,7 @@
 from forecache.plugins.recommend.models.als import Als
 from forecache.plugins.recommend.models.base import Factors, Fitted, RecommenderModel
 from forecache.plugins.recommend.models.ease import Ease
-from forecache.plugins.recommend.models.fallback import WithFallback
-from forecache.plugins.recommend.models.habits import Habits
-from forecache.plugins.recommend.models.popularity import Popularity
-from forecache.plugins.recommend.models.repeat_purchase import RepeatPurchase
+from forecache.plugins.recommend.models.popularity import Habits, Popularity, RepeatPurchase, WithFallback
 from forecache.plugins.recommend.models.two_towers import TwoTowers
 
 __all__ = [

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.base.errors import InputError
-from forecache.declare.checks.fields import check_fields, check_least
+from forecache.declare.checks import check_fields, check_least
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.models.base import (
     Factors,

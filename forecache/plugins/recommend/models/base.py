@@ -9,11 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.base.errors import InputError
-from forecache.declare.checks.fields import check_value
+from forecache.declare.checks import check_value
 from forecache.plugins.recommend.interactions import Codes, Interactions
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
 
 Scores = NDArray[np.float32]
 

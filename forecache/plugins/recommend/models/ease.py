@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.base.errors import InputError
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks import check_fields, check_least, check_value
 from forecache.plugins.recommend.interactions import Codes, Interactions
 from forecache.plugins.recommend.models.base import (
     Fitted,

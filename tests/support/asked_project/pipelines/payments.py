@@ -4,17 +4,8 @@ import numpy as np
 
 from asked_project import transforms
 from asked_project.views import household
-from forecache.declare import (
-    Default,
-    Feature,
-    FunctionModel,
-    LastNight,
-    Lookup,
-    Realtime,
-    RequestField,
-    Rows,
-    Stored,
-)
+from forecache import Rows
+from forecache.declare import Default, Feature, FunctionModel, LastNight, Lookup, Realtime, RequestField, Stored
 
 
 def paid(rows: Rows) -> np.ndarray:

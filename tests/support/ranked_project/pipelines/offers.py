@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from forecache import Rows
 from forecache.declare import (
     Baseline,
     Candidates,
@@ -17,7 +18,6 @@ from forecache.declare import (
     OrderGiven,
     Realtime,
     RequestField,
-    Rows,
     Source,
 )
 

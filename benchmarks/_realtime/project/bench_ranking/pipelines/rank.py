@@ -9,11 +9,10 @@ import numpy as np
 from bench_ranking import faults
 from forecache.declare import Column, Feature, Features, FeatureView, Log, Publish, Source
 from forecache.declare.models.applied import FunctionModel, RegisteredModel
-from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
-from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.lookups import LastNight, Lookup, OrderGiven, Stored
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.realtime.request import Candidates, RequestField
-from forecache.declare.realtime.rows import Rows
+from forecache.declare.realtime.request_rows import Rows
 
 NIGHT = date(2026, 1, 31)
 HOUSEHOLD_FEATURES = tuple(f"h{number}" for number in range(8))

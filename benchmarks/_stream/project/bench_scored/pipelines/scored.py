@@ -6,13 +6,11 @@ import numpy as np
 from forecache.declare import Column, Feature, FeatureView, Publish, Window
 from forecache.declare.features.live import Live
 from forecache.declare.models.applied import RegisteredModel
-from forecache.declare.realtime.ladder import Default
-from forecache.declare.realtime.lookup import Lookup
+from forecache.declare.realtime.lookups import Default, Lookup
 from forecache.declare.realtime.realtime import Realtime
 from forecache.declare.realtime.request import RequestField
-from forecache.declare.realtime.rows import Rows
-from forecache.declare.streams.results import LiveRows, Table
-from forecache.declare.streams.stream import Stream
+from forecache.declare.realtime.request_rows import Rows
+from forecache.declare.stream import LiveRows, Stream, Table
 
 OPEN = Publish(max_row_change=None, max_psi=None, max_null_share=1.0, keep=2)
 

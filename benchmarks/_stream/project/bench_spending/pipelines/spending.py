@@ -9,8 +9,7 @@ import numpy as np
 from forecache.declare import FeatureView, Output, Pipeline, Publish, Window
 from forecache.declare.features.live import Live
 from forecache.declare.models.applied import FunctionModel
-from forecache.declare.streams.results import LiveRows, Table
-from forecache.declare.streams.stream import Stream
+from forecache.declare.stream import LiveRows, Stream, Table
 
 OPEN = Publish(max_row_change=None, max_psi=None, max_null_share=1.0, keep=3, max_age_h=24 * 365)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from forecache.base.errors import InputError
 from forecache.declare import Training
-from forecache.declare.models.fit_run import MakeState
+from forecache.declare.models.model import MakeState
 from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
 from forecache.plugins.torch.worker.distributed.group import StopPoll, WorkerGroup
 from forecache.plugins.torch.worker.model.model import Prepare

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from forecache.base.errors import InputError
-from forecache.declare.models.fit_run import FitRun, MakeState
+from forecache.declare.models.model import FitRun, MakeState
 from forecache.plugins.torch.worker.distributed.parallel import State, gather_weights
 from forecache.plugins.torch.worker.loop.session import TrainingSession
 

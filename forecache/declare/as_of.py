@@ -6,8 +6,8 @@ from typing import Protocol
 
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare.policies import Publish
-from forecache.declare.schedules.schedule import Schedule
-from forecache.declare.sources.table_source import AnySource, first_day
+from forecache.declare.schedule import Schedule
+from forecache.declare.sources.source import AnySource, first_day
 
 
 class DatedDeclaration(Protocol):

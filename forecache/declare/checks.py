@@ -4,11 +4,14 @@ Every check of a declaration refuses a value by SettingsError, with the thing, t
 """
 
 import dataclasses
+import inspect
+import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from functools import cache
 from numbers import Integral
+from types import FunctionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, ConfigDict, GetPydanticSchema, TypeAdapter, ValidationError
@@ -125,3 +128,47 @@ _NAMES: dict[Any, str] = {
     type(None): "None",
     Any: "anything",
 }
+
+
+def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
+    """Refuse a function that cannot be imported by name from a module.
+
+    Args:
+        name: Of the declared field.
+        by: The reason in the message, such as "Workers import it".
+    """
+    module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    # While its module is being imported, a function that is defined after the declaration is not found yet.
+    is_named = isinstance(function, FunctionType) and module != "__main__" and qualified.isidentifier()
+    importable = is_named and (found is None or found is function)
+    rule = f"{by}: define it by `def` in a module of the project, not inside another function."
+    check_value(owner, name, function, importable, rule)
+
+
+def check_arguments(owner: str, name: str, function: Any, *arguments: str) -> None:
+    """Refuse a function that does not take these positional arguments.
+
+    Args:
+        name: Of the declared field.
+        arguments: Their names in the message.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions that are written in C have no signature
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        called = getattr(function, "__name__", type(function).__name__)
+        raise SettingsError(
+            f"{owner} has {name}={called}, which takes {signature}: {error}.",
+            remedy=f"It is called as {called}({', '.join(arguments)}).",
+        ) from None
+
+
+def import_path_of(function: Any) -> str:
+    """The import path of a function, `module:name`."""
+    return f"{function.__module__}:{function.__qualname__}"

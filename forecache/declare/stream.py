@@ -1,22 +1,133 @@
 """A stream: events of a topic, the live views that they update, and a model that answers each of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import Literal
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import STREAM, STREAM_QUARANTINE, check_name, check_unique
-from forecache.declare.checks.fields import check_fields, check_least, check_value
+from forecache.declare.checks import check_fields, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.applied import SqlModel
 from forecache.declare.realtime.realtime import Realtime
-from forecache.declare.sources.keys import check_key_type
+from forecache.declare.sources.column import Column, check_key_type
 from forecache.declare.sources.source import Source
-from forecache.declare.streams.results import LiveRows, Result, Table, ToTopic
-from forecache.declare.streams.topic import Topic
+
+
+@dataclass(frozen=True)
+class Json:
+    """A message is a JSON object: a member for each column, times in ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Avro:
+    """A message is an Avro record: a field for each column.
+
+    Attributes:
+        schema: Schema of the writer: a file, relative to the folder of the project's package, or the schema as JSON.
+        registry_wire: Messages begin with the five bytes of a schema registry, a zero and the schema's number.
+    """
+
+    schema: str
+    registry_wire: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields("`Avro`", self)
+        check_value("`Avro`", "schema", self.schema, bool(self.schema), "Give a file, or the schema as JSON.")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """The events of a source in a Kafka topic. The same rows land later as the day's file.
+
+    A message may lack columns that are not required, which are then null. Other fields of a message are ignored.
+
+    Attributes:
+        topic: Name of the topic in Kafka.
+        source: Source of events with landing files and an event time that is a timestamp; a message is validated like a
+            row of it.
+        without: Columns that messages do not have yet, such as a label; they are null in the stream.
+    """
+
+    name: str
+    topic: str
+    source: Source
+    format: Json | Avro = field(default_factory=Json)
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        owner = f"Topic {self.name!r}"
+        check_fields(owner, self)
+        check_name("topic", self.name)
+        check_topic_name(owner, self.topic)
+        types = {column.name: column.type for column in self.source.columns}
+        kind = types.get(self.source.event_time)
+        if kind != "timestamp":
+            raise SettingsError(
+                f"{owner} carries the source {self.source.name!r}, whose rows have "
+                f"{f'the event time {self.source.event_time!r}, a {kind}' if kind else 'no event time'}.",
+                remedy="Give a source of events whose event time is a timestamp.",
+            )
+        check_unique("column in `without`", owner, self.without)
+        for name in self.without:
+            needed = {self.source.event_time, *self.source.unique}
+            rule = f"Name columns of the source other than {', '.join(sorted(needed))}, which every message has."
+            check_value(owner, "without", name, name in types and name not in needed, rule)
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of a message."""
+        return tuple(column for column in self.source.columns if column.name not in self.without)
+
+
+def check_topic_name(owner: str, name: str) -> None:
+    """Refuse a name that Kafka does not take."""
+    fits = 0 < len(name) < 250 and all(each.isascii() and (each.isalnum() or each in "._-") for each in name)
+    rule = "A topic has 1 to 249 letters, digits, dots, underscores and hyphens."
+    check_value(owner, "topic", name, fits, rule)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The Delta table `stream_<name>`: a row for each event, with its answer; every stream has it."""
+
+
+KEEP_H = 24.0
+"""Default of `LiveRows.keep_h`."""
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """The live layer that the reader answers from.
+
+    Attributes:
+        keep_h: For a stream with a `Realtime` as `answers`, hours of event time after which the answer to an event is
+            removed; None: 24. With a `Pipeline` it is None: a row stays until all retained versions include it.
+    """
+
+    keep_h: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields("`LiveRows`", self)
+        check_least("`LiveRows`", self, 0, "keep_h", above=True)
+
+
+@dataclass(frozen=True)
+class ToTopic:
+    """A Kafka topic: the row of each event as JSON, exactly once for consumers that read committed messages."""
+
+    topic: str
+
+    def __post_init__(self) -> None:
+        check_fields("`ToTopic`", self)
+        check_topic_name("`ToTopic`", self.topic)
+
+
+Result = Table | LiveRows | ToTopic
+
 
 STREAM_COLUMNS = (
     "position",
@@ -213,16 +324,16 @@ def _check_realtime(owner: str, stream: Stream, model: Realtime) -> None:
         )
     for name in stream.source.unique:
         check_key_type(owner, name, types[name])
-    for field in model.request:
-        kind = types.get(field.name)
-        if kind is None and field.default is None:
+    for asked in model.request:
+        kind = types.get(asked.name)
+        if kind is None and asked.default is None:
             raise SettingsError(
-                f"{owner} answers by {model.name!r}, whose field {field.name!r} is no column of its topic.",
+                f"{owner} answers by {model.name!r}, whose field {asked.name!r} is no column of its topic.",
                 remedy=f"Its columns are {', '.join(types)}: name the field after one, or give it a default.",
             )
-        if kind is not None and _FIELDS.get(kind, kind) != field.type:
+        if kind is not None and _FIELDS.get(kind, kind) != asked.type:
             raise SettingsError(
-                f"{owner} answers by {model.name!r}, whose field {field.name!r} is a {field.type}, and the column of "
+                f"{owner} answers by {model.name!r}, whose field {asked.name!r} is a {asked.type}, and the column of "
                 f"its topic is a {kind}.",
                 remedy="Declare the field with the type of the column.",
             )

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,8 @@ import pyarrow as pa
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import Interactions
 from forecache.plugins.recommend.lists import as_lists, list_type
-from forecache.plugins.recommend.models import Fitted
+from forecache.plugins.recommend.models import Factors, Fitted
+from forecache.plugins.recommend.recommender import SecondTable
 from forecache.plugins.recommend.top_k import TopK, compute_in_order, top_k
 
 if TYPE_CHECKING:
@@ -110,3 +111,44 @@ def _bound(values: np.ndarray, k: int) -> np.float32:
     # At least k values reach the k-th largest maximum of groups.
     largest = values[: len(values) // groups * groups].reshape(-1, groups).max(axis=0)
     return np.partition(largest, -k)[-k]
+
+
+_USERS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class VectorRows:
+    """A vector for each key.
+
+    Attributes:
+        keys: Users or items by code.
+        vectors: float32 [n, d].
+    """
+
+    keys: pa.Array
+    vectors: np.ndarray
+    value_type: ClassVar[pa.DataType] = pa.list_(pa.field("element", pa.float32()))
+
+    def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """Keys and vectors, at most `rows` at a time."""
+        size = self.vectors.shape[1]
+        for first in range(0, len(self.keys), rows):
+            some = np.ascontiguousarray(self.vectors[first : first + rows], np.float32)
+            offsets = pa.array(np.arange(len(some) + 1, dtype=np.int32) * np.int32(size))
+            lists = pa.ListArray.from_arrays(offsets, pa.array(some.reshape(-1)))
+            yield self.keys.slice(first, len(some)), lists.cast(self.value_type)
+
+
+def vector_rows(table: SecondTable, fitted: Fitted, interactions: Interactions) -> VectorRows:
+    """The vectors of a table of users or of items; a user's vector is the one that the user's list is made from.
+
+    Items that the model cannot rank, and users whom it cannot rank for, have a vector of zeros.
+    """
+    assert isinstance(fitted, Factors), type(fitted)
+    if table.of == "item":
+        known = fitted.known_items[:, None]
+        return VectorRows(fitted.item_keys, np.where(known, fitted.item_vectors, np.float32(0)))
+    history = fitted.history(interactions)
+    starts = range(0, history.shape[0], _USERS_AT_ONCE)
+    parts = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in starts]
+    return VectorRows(interactions.user_keys, np.concatenate(parts))

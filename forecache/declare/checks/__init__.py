@@ -1,1 +1,0 @@
-"""Checks of declared values, alone and against each other."""

@@ -1,1 +1,0 @@
-"""Schedules: the as-of dates of a pipeline, and the times of its runs."""
