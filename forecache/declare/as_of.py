@@ -35,7 +35,6 @@ def first_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date:
 
 
 def last_as_of(schedule: Schedule, sources: Sequence[AnySource]) -> date | None:
-    """The last as-of date; None if the sources have no end."""
     end = min((source.end for source in sources if source.end), default=None)
     return end and schedule.last_as_of_until(end)
 
@@ -65,21 +64,12 @@ def check_schedule(owner: str, schedule: Schedule, sources: Sequence[AnySource],
 
 
 def newest_as_of(pipeline: ScheduledDeclaration, now: datetime | None = None) -> date:
-    """The newest as-of date that has ended; if the sources have ended, their last one.
-
-    Args:
-        now: Time with a time zone; None: the clock.
-    """
+    """The newest as-of date that has ended by `now`, with a time zone; if the sources have ended, their last one."""
     newest = pipeline.schedule.newest_as_of(now or datetime.now(timezone.utc))
     return min(newest, pipeline.end) if pipeline.end else newest
 
 
 def require_within(declared: DatedDeclaration, days: Collection[date]) -> None:
-    """Refuse days outside the dates of a pipeline or view.
-
-    Raises:
-        InputError: The message has the day and the dates.
-    """
     if not days:
         raise InputError(f"No night was given for {declared.name!r}.", remedy="Give at least one.")
     for day in (min(days), max(days)):
@@ -91,11 +81,7 @@ def require_within(declared: DatedDeclaration, days: Collection[date]) -> None:
 
 
 def require_as_of(pipeline: ScheduledDeclaration, days: Collection[date]) -> None:
-    """Refuse days outside the pipeline's dates, and days that are no as-of date of it.
-
-    Raises:
-        InputError: The message has the day and the nearest as-of dates.
-    """
+    """Refuse days outside the pipeline's dates, and days that are no as-of date of it."""
     require_within(pipeline, days)
     for day in sorted(days):
         if not pipeline.schedule.is_as_of(day):
@@ -108,11 +94,7 @@ def require_as_of(pipeline: ScheduledDeclaration, days: Collection[date]) -> Non
 
 
 def as_of_range(pipeline: ScheduledDeclaration, first: date, last: date) -> tuple[date, date]:
-    """The first and the last as-of date from `first` to `last`, both of which have ended.
-
-    Raises:
-        InputError: There is none, or they are outside the pipeline's dates; the message is as in `require_as_of`.
-    """
+    """The first and the last as-of date from `first` to `last`, both of which have ended."""
     dates = pipeline.schedule.as_of_dates(first, last)
     found = (dates[0], dates[-1]) if dates else (first, last)
     newest = newest_as_of(pipeline)

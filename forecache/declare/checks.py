@@ -21,11 +21,7 @@ from forecache.base.errors import SettingsError
 
 
 def check_fields(owner: str, declared: Any) -> None:
-    """Refuse a dataclass with a value of another type than its field's.
-
-    Args:
-        owner: Its name in the message, such as "Column 'amount'".
-    """
+    """Refuse a dataclass, called `owner` in the message, with a value of another type than its field's."""
     for field in dataclasses.fields(declared):
         value = getattr(declared, field.name)
         # A quoted annotation names classes of heavy libraries: all of them are functions.
@@ -51,13 +47,7 @@ def check_known(
     which: str = ", which it does not declare",
     listed: str = "Its columns are",
 ) -> None:
-    """Refuse a name that is not among the known ones.
-
-    Args:
-        use: The text before the name in the message, such as "Source 'sales' has the key column".
-        which: The text after it.
-        listed: The text before the known names in the remedy.
-    """
+    """Refuse a name that is not among the known ones: "`use` 'name'`which`.", with "`listed` a, b." as the remedy."""
     for name in names:
         if name not in known:
             raise SettingsError(f"{use} {name!r}{which}.", remedy=f"{listed} {', '.join(known)}.")
@@ -131,12 +121,7 @@ _NAMES: dict[Any, str] = {
 
 
 def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
-    """Refuse a function that cannot be imported by name from a module.
-
-    Args:
-        name: Of the declared field.
-        by: The reason in the message, such as "Workers import it".
-    """
+    """Refuse a function that cannot be imported by name; `by` is the reason, such as "Workers import it"."""
     module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
     for part in qualified.split("."):
@@ -149,12 +134,6 @@ def check_importable(owner: str, name: str, function: Any, *, by: str) -> None:
 
 
 def check_arguments(owner: str, name: str, function: Any, *arguments: str) -> None:
-    """Refuse a function that does not take these positional arguments.
-
-    Args:
-        name: Of the declared field.
-        arguments: Their names in the message.
-    """
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions that are written in C have no signature
@@ -170,5 +149,4 @@ def check_arguments(owner: str, name: str, function: Any, *arguments: str) -> No
 
 
 def import_path_of(function: Any) -> str:
-    """The import path of a function, `module:name`."""
     return f"{function.__module__}:{function.__qualname__}"

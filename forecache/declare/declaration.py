@@ -64,11 +64,7 @@ class Entities:
 def check_entities(
     owner: str, key: Sequence[str], views: Sequence[FeatureView], entities: Entities | None, *, own: bool
 ) -> None:
-    """Refuse views that cannot be joined to the entities of a pipeline.
-
-    Args:
-        own: True if the features are the pipeline's own.
-    """
+    """Refuse views that cannot be joined to the entities; `own`: the features are the pipeline's own."""
     if not views:
         raise SettingsError(f"{owner} has no features.", remedy="Give a feature view, or several.")
     check_unique("feature view", owner, [view.name for view in views])
@@ -96,11 +92,7 @@ def check_entities(
 
 
 def unique_sources(owner: str, sources: Sequence[AnySource]) -> tuple[AnySource, ...]:
-    """The sources in their order, each once by name.
-
-    Raises:
-        SettingsError: Two that differ have the same name.
-    """
+    """The sources in their order, each once by name."""
     named: dict[str, AnySource] = {}
     for source in sources:
         if named.setdefault(source.name, source) != source:
@@ -215,11 +207,7 @@ class Pipeline(Trainable):
 
     @property
     def publishing(self) -> Publish:
-        """Settings of the publish.
-
-        Raises:
-            InputError: The pipeline declares `publish=None`.
-        """
+        """Settings of the publish; raises InputError if the pipeline declares `publish=None`."""
         if self.publish is None:
             raise not_published_error(self.name)
         return self.publish
@@ -253,7 +241,6 @@ class Pipeline(Trainable):
 
     @cached_property
     def all_sources(self) -> tuple[AnySource, ...]:
-        """The sources of features, entities and label, each once."""
         of_views = (source for view in self.views for source in view.sources)
         of_entities = self.entities.sources if self.entities else ()
         return unique_sources(f"pipeline {self.name!r}", [*self.sources, *of_views, *of_entities])
@@ -272,7 +259,6 @@ class Pipeline(Trainable):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the fingerprints of all stages."""
         return self.fingerprints.digest
 
     @cached_property

@@ -35,7 +35,6 @@ class Expectation:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it checks."""
         named = (self.arguments[name] for name in ("column", "column_A", "column_B") if name in self.arguments)
         return (*named, *self.arguments.get("column_list", ()))
 
@@ -49,7 +48,6 @@ def known_types() -> frozenset[str]:
 
 
 def check_columns(owner: str, expectations: Iterable[Expectation], columns: Collection[str]) -> None:
-    """Refuse expectations of columns that a table does not have."""
     for expectation in expectations:
         use = f"{owner} expects {expectation.type} of the column"
         check_known(use, expectation.columns, columns, ", which its table does not have", "It has")

@@ -44,11 +44,7 @@ _ALL = "pipeline, recommender, feature view or real-time model"
 
 
 def import_from_project(settings: Settings, module: str) -> ModuleType:
-    """Import a module of the project; its package may lie in the current folder.
-
-    Raises:
-        SettingsError: It cannot be imported.
-    """
+    """Import a module of the project; its package may lie in the current folder."""
     root = settings.project.partition(".")[0]
     folder = Path.cwd()
     # A console script, other than `python -m`, does not have the current folder on its path.
@@ -75,11 +71,6 @@ def _is_standalone(value: object) -> TypeGuard[Declared]:
 
 
 def load_declarations(module_name: str) -> list[Declared]:
-    """Import a module and return its declarations, each checked.
-
-    Raises:
-        SettingsError: The import or a check failed.
-    """
     try:
         module = importlib.import_module(module_name)
         found = {id(value): value for value in vars(module).values() if _is_standalone(value)}
@@ -181,12 +172,6 @@ def realtime_name_error(name: str) -> InputError:
 
 
 def load_trainable(settings: Settings, name: str) -> Trainable:
-    """One pipeline or real-time model by name.
-
-    Raises:
-        InputError: It is a recommender or a feature view.
-        Others as `load_served`.
-    """
     project = read_project(settings)
     if name in project.realtime:
         return project.realtime[name]
@@ -219,12 +204,6 @@ def load_pipeline(settings: Settings, name: str) -> Pipeline:
 
 
 def load_trained(settings: Settings, name: str) -> Trainable:
-    """One pipeline or real-time model by name whose model is trained here.
-
-    Raises:
-        InputError: It is a recommender or a feature view, or its model is not trained here.
-        Others as `load_served`.
-    """
     found = load_trainable(settings, name)
     if not found.is_trained:
         raise not_trained_error(found)
@@ -265,12 +244,7 @@ def load_declared(settings: Settings, kind: str, name: str) -> Any:
 
 
 def load_nightly(settings: Settings, name: str) -> Nightly:
-    """One pipeline, recommender, published view or real-time model by name.
-
-    Raises:
-        InputError: It is a second table of a recommender, which the run of the recommender makes.
-        Others as `load_served`.
-    """
+    """One pipeline, recommender, published view or real-time model by name."""
     project = read_project(settings)
     if name in project.realtime:
         return project.realtime[name]
@@ -286,11 +260,7 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
 
 
 def find_served(settings: Settings, name: str) -> Published | None:
-    """One pipeline, recommender, second table or view by name; None if it is not declared.
-
-    Raises:
-        SettingsError: Nothing has that name, and a broken module may declare it.
-    """
+    """One pipeline, recommender, second table or view by name; None if it is not declared."""
     return _find_served(read_project(settings), name)
 
 

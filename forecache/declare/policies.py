@@ -56,7 +56,6 @@ class Publish:
             check_value("`Publish`", name, getattr(self, name), fits, "It is a share, at most 1.")
 
     def check_served_fields(self, owner: str, columns: Sequence[str]) -> None:
-        """Refuse a field that is none of the columns that can be served."""
         which = ", which its table does not have"
         check_known(f"{owner} publishes the field", sorted(self.fields or ()), columns, which, "It has")
 
@@ -101,7 +100,6 @@ class Drift:
         check_least("`Drift`", self, 1, "min_rows", "keep_reports")
 
     def effect(self, psi: float, js: float) -> Effect:
-        """The larger of the two effects."""
         if psi > self.large_psi or js > self.large_js:
             return "large"
         return "small" if psi > self.small_psi or js > self.small_js else "none"

@@ -65,7 +65,6 @@ class Project:
 
     @property
     def trained_models(self) -> dict[str, Trainable]:
-        """The pipelines and real-time models whose model is trained here, by name."""
         found: dict[str, Trainable] = {**self.pipelines, **self.realtime}
         return {name: each for name, each in found.items() if each.is_trained}
 
@@ -236,7 +235,6 @@ def _check_types(model: Realtime, read: Iterable[Stored], published: Mapping[str
 
 
 def _count_numbers(owner: str, stored: Stored, published: Mapping[str, Numbers]) -> int:
-    """Count the numbers that a fallback reads from a store."""
     declared = published.get(stored.store)
     if declared is None:
         raise SettingsError(

@@ -23,23 +23,16 @@ _FARTHEST = timedelta(days=8 * 366)  # 29 February, over a century without a lea
 
 @dataclass(frozen=True)
 class Cron:
-    """A cron expression with one minute and one hour, such as "30 2 * * mon".
-
-    Attributes:
-        days: Days of the month; empty: all; 0 is the last one ("L").
-        weekdays: 0 is Sunday; empty: all.
-        day_fields: The last three fields as written.
-    """
+    """A cron expression with one minute and one hour, such as "30 2 * * mon"."""
 
     minute: int
     hour: int
-    days: frozenset[int]
+    days: frozenset[int]  # days of the month; empty: all; 0 is the last one ("L")
     months: frozenset[int]
-    weekdays: frozenset[int]
-    day_fields: str
+    weekdays: frozenset[int]  # 0 is Sunday; empty: all
+    day_fields: str  # the last three fields as written
 
     def runs_on(self, day: date) -> bool:
-        """True if there is a run on a local date."""
         if self.months and day.month not in self.months:
             return False
         is_last = (day + timedelta(days=1)).month != day.month
@@ -48,10 +41,9 @@ class Cron:
         return not self.weekdays or day.isoweekday() % 7 in self.weekdays
 
     def run_moments(self, zone: tzinfo, after: datetime, *, backwards: bool = False) -> Iterator[datetime]:
-        """Moments (UTC) of the runs after a moment, or `backwards` before it, at most one a local date.
+        """Moments (UTC) of the runs after a moment, or `backwards` before it, at most one a local date; as Dagster's.
 
-        They are those of Dagster: if a local time occurs twice, the second; if the clock skips it, the moment at which
-        the clock goes forward.
+        If a local time occurs twice, the second; if the clock skips it, the moment at which the clock goes forward.
         """
         step = timedelta(days=-1 if backwards else 1)
         day, last = after.astimezone(zone).date() - step, None
@@ -87,11 +79,6 @@ class Cron:
 
 
 def read_cron(owner: str, name: str, text: str) -> Cron:
-    """Parse a cron expression.
-
-    Raises:
-        SettingsError: It is no cron expression, never runs, or runs more often than once a day.
-    """
     fields = text.lower().split()
     remedy = 'Write five fields, minute, hour, day of the month, month and weekday, such as "30 2 * * mon".'
     if len(fields) != 5:
@@ -234,19 +221,16 @@ class Schedule:
         return (day + _DAY).day == 1 if self.on in (None, "last") else day.day == self.on
 
     def last_as_of_until(self, day: date) -> date:
-        """The newest as-of date that is not after a day."""
         while not self.is_as_of(day):
             day -= _DAY
         return day
 
     def first_as_of_from(self, day: date) -> date:
-        """The first as-of date that is not before a day."""
         while not self.is_as_of(day):
             day += _DAY
         return day
 
     def as_of_dates(self, first: date, last: date) -> Sequence[date]:
-        """The as-of dates from `first` to `last`, both included, ascending."""
         days = (first + n * _DAY for n in range((last - first).days + 1))
         return [day for day in days if self.is_as_of(day)]
 
@@ -261,7 +245,6 @@ class Schedule:
         return min(newest, first), newest
 
     def latest_run(self, moment: datetime) -> datetime:
-        """The start of the last run before a moment."""
         return next(self.run_cron.run_moments(self.zone, moment, backwards=True))
 
     @cached_property
@@ -274,7 +257,6 @@ class Schedule:
 
     @cached_property
     def longest_gap_h(self) -> float:
-        """Most hours between two runs."""
         return _longest_h(after - run for run, after in self._run_pairs())
 
     def _run_pairs(self) -> Iterator[tuple[datetime, datetime]]:

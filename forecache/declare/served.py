@@ -13,17 +13,12 @@ from forecache.declare.sources.source import AnySource
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """The layout of rows that are published as packed float32 numbers and read as a matrix.
+    """The layout of rows that are published as packed float32 numbers and read as a matrix."""
 
-    Attributes:
-        sizes: Number of values of each field that is a vector; every other field is one number.
-        contract: Hash of the columns and their definitions; a model compares it with that of its training.
-        states: The columns of 8 bytes that a live view publishes after the numbers, see
-            `forecache.kit.windows.plan.MergePlan.base_columns`.
-    """
-
-    sizes: Mapping[str, int]
-    contract: str
+    sizes: Mapping[str, int]  # number of values of each field that is a vector; every other field is one number
+    contract: str  # hash of the columns and their definitions; a model compares it with that of its training
+    # The columns of 8 bytes that a live view publishes after the numbers, see
+    # `forecache.kit.windows.plan.MergePlan.base_columns`.
     states: tuple[str, ...] = ()
 
 
@@ -69,11 +64,6 @@ class Served(Protocol):
 
 
 def require_published(pipeline: Served) -> None:
-    """Refuse a declaration that is not published.
-
-    Raises:
-        InputError: It declares `publish=None`.
-    """
     _ = pipeline.publishing
 
 

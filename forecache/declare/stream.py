@@ -79,12 +79,10 @@ class Topic:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The columns of a message."""
         return tuple(column for column in self.source.columns if column.name not in self.without)
 
 
 def check_topic_name(owner: str, name: str) -> None:
-    """Refuse a name that Kafka does not take."""
     fits = 0 < len(name) < 250 and all(each.isascii() and (each.isalnum() or each in "._-") for each in name)
     rule = "A topic has 1 to 249 letters, digits, dots, underscores and hyphens."
     check_value(owner, "topic", name, fits, rule)
@@ -195,7 +193,6 @@ class Stream:
 
     @property
     def table(self) -> str:
-        """Delta table of the rows."""
         return STREAM + self.name
 
     @property
@@ -220,14 +217,12 @@ class Stream:
 
     @property
     def output_columns(self) -> tuple[str, ...]:
-        """The columns that an answer adds to an event."""
         if self.answers is None:
             return ()
         return (self.answers.output,) if isinstance(self.answers, Realtime) else self.answers.output_columns
 
     @property
     def live_rows(self) -> LiveRows | None:
-        """The declared live layer of the answers; None if there is none."""
         return next((each for each in self.to if isinstance(each, LiveRows)), None)
 
     @property

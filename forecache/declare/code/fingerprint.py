@@ -31,11 +31,7 @@ Many = Callable[[Iterable[Any]], str]
 
 
 def describe_function(function: types.FunctionType, reach: ReachedCode, many: Many) -> str:
-    """The text of a function; the project's source that it uses is added to `reach`.
-
-    Args:
-        many: Returns the text of several values.
-    """
+    """The text of a function, `many` that of several values; the project's source that it uses is added to `reach`."""
     # `__module__` may be that of a wrapped function.
     owner = str(function.__globals__.get("__name__", function.__module__))
     name = f"{stable_module(owner)}:{function.__code__.co_name}"
@@ -139,11 +135,6 @@ class ValueDescriber:
         self._from_source = False
 
     def describe_declared(self, value: Any) -> str:
-        """The text of a declared value.
-
-        Raises:
-            SettingsError: The value, or one that it contains, differs from run to run.
-        """
         try:
             return self._describe(value)
         except _OpaqueValueError as error:
@@ -254,13 +245,7 @@ def _project_path(value: Any) -> str | None:
 
 
 def fingerprint(**declared: Any) -> str:
-    """Hash of named values: equal if the values and the code that their functions run are equal.
-
-    Comments, docstrings and formatting change nothing. The order of the arguments changes nothing either.
-
-    Raises:
-        SettingsError: A value cannot be compared between two runs.
-    """
+    """Hash of named values: equal if the values and the code that their functions run are equal."""
     reach = ReachedCode()
     described = ValueDescriber(reach).describe_declared({name: declared[name] for name in sorted(declared)})
     reach.follow_all()

@@ -57,10 +57,7 @@ def _find_locations(root: str) -> list[str | None]:
 
 
 def path_in_project(path: PurePath) -> str | None:
-    """An absolute path inside a package of the project, relative to the package's parent; None for any other path.
-
-    It does not depend on the folder that the project is checked out in.
-    """
+    """An absolute path inside a package of the project, relative to the package's parent; None for any other path."""
     for folder in (path, *path.parents):
         name = folder.name
         if name in sys.modules and is_project_module(name) and folder in package_folders(name):
@@ -84,7 +81,6 @@ def source_file(module: str) -> Path | None:
 
 
 def package_folders(package: str) -> list[Path]:
-    """The folders of a package's modules."""
     loaded = sys.modules.get(package)
     if loaded is not None:
         return [Path(place) for place in getattr(loaded, "__path__", [])]
@@ -97,25 +93,18 @@ def package_folders(package: str) -> list[Path]:
 
 
 def is_module(name: str) -> bool:
-    """True if a dotted name is a module or package."""
     return name in sys.modules or source_file(name) is not None or bool(package_folders(name))
 
 
 @dataclass(frozen=True)
 class ImportableFunction:
-    """The place that a function is imported from.
+    """The place that a function is imported from."""
 
-    Attributes:
-        path: `module:name`.
-        root: The folder that contains its package, for a package that is not installed; "" if unknown.
-    """
-
-    path: str
-    root: str
+    path: str  # `module:name`
+    root: str  # the folder that contains its package, for a package that is not installed; "" if unknown
 
     @classmethod
     def from_path(cls, path: str) -> "ImportableFunction":
-        """A function by its path; its module is loaded here."""
         package = path.partition(":")[0].partition(".")[0]
         file = getattr(sys.modules.get(package), "__file__", None)
         place = Path(file).resolve() if file else None
@@ -123,16 +112,7 @@ class ImportableFunction:
         return cls(path, root)
 
     def load(self, *, code: str, described: Callable[[Any], str], to: str) -> Any:
-        """Import it.
-
-        Args:
-            code: The fingerprint of the function in the process that declared it.
-            described: Computes the fingerprint of a function.
-            to: What it is imported for, such as "score".
-
-        Raises:
-            InputError: It cannot be imported here, or its code differs from that of the declaring process.
-        """
+        """Import it; refused if `described` of it is not `code`, its fingerprint where it was declared."""
         module, _, name = self.path.partition(":")
         add_project(module)
         try:

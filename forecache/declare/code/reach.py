@@ -34,7 +34,6 @@ class ReachedCode:
         self._named: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def follow_all(self) -> None:
-        """Follow the names that were found until there is no new one."""
         while self._waiting:
             self._waiting.pop()()
 
@@ -50,7 +49,6 @@ class ReachedCode:
             waiting += module.imported if module else []
 
     def reach_name(self, module_name: str, name: str, attributes: tuple[str, ...] = ()) -> None:
-        """Add the statements that define a name of a module."""
         module = self.enter_module(module_name)
         if module is None or (module_name, name, attributes) in self._named:
             return
@@ -67,7 +65,6 @@ class ReachedCode:
             self._add_value(module, name, statements)
 
     def reach_import(self, found: ImportedName, attributes: tuple[str, ...]) -> None:
-        """Add the definition of an imported name."""
         if not is_project_module(found.module):
             return
         if found.attribute is not None:
@@ -115,7 +112,6 @@ class ReachedCode:
         return module.text_of(node)
 
     def _add_piece(self, key: str, text: str) -> bool:
-        """Add a piece; False if it was there already."""
         if key in self.pieces:
             return False
         self.pieces[key] = text

@@ -29,25 +29,17 @@ class ImportedName:
 
 @dataclass
 class SourceModule:
-    """A parsed module.
-
-    Attributes:
-        bindings: For each name of the module, the statements that assign it.
-        imports: For each name that the module imports, the module or attribute that it refers to.
-        stars: Modules that everything is imported from (`import *`).
-        effects: Statements at module level that do more than bind names.
-        imported: Modules that this one imports.
-        rebound: Names that a function assigns (`global`), so that their value may differ from the source.
-    """
-
     name: str
     tree: ast.Module
     is_package: bool
+    # For each name of the module, the statements that assign it.
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    # For each name that the module imports, the module or attribute that it refers to.
     imports: dict[str, list[ImportedName]] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
-    effects: list[ast.stmt] = field(default_factory=list)
-    imported: list[str] = field(default_factory=list)
+    stars: list[str] = field(default_factory=list)  # modules that everything is imported from (`import *`)
+    effects: list[ast.stmt] = field(default_factory=list)  # statements at module level that do more than bind names
+    imported: list[str] = field(default_factory=list)  # modules that this one imports
+    # Names that a function assigns (`global`), so that their value may differ from the source.
     rebound: set[str] = field(default_factory=set)
     _texts: dict[ast.AST, str] = field(default_factory=dict)
 
@@ -183,7 +175,6 @@ def add_imports(
     names: dict[str, list[ImportedName]],
     stars: list[str],
 ) -> None:
-    """Add the names that an import statement of a module binds to `names` and `stars`."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
             bound = alias.asname or alias.name.partition(".")[0]
@@ -234,30 +225,19 @@ _IMPORTS_ANYTHING = {"__import__", "import_module"}
 
 @dataclass(frozen=True)
 class UsedNames:
-    """The names outside of a syntax node that the node refers to.
+    """The names outside of a syntax node that the node refers to."""
 
-    Attributes:
-        names: Names of the module with the attributes that are read of each: `helpers.rates.daily` is
-            ("helpers", ("rates", "daily")), and `helpers` alone is ("helpers", ()).
-        imports: The same for the imports inside the node.
-        stars: Modules that it imports everything from (`import *`).
-        whole_module: It looks up names at run time (`eval`, `globals`), so it may use any name of its module.
-        whole_project: It imports modules by names computed at run time, so it may use any module.
-    """
-
+    # Names of the module with the attributes that are read of each: `helpers.rates.daily` is ("helpers", ("rates",
+    # "daily")), and `helpers` alone is ("helpers", ()).
     names: frozenset[tuple[str, tuple[str, ...]]]
-    imports: frozenset[tuple[ImportedName, tuple[str, ...]]]
-    stars: frozenset[str]
-    whole_module: bool
-    whole_project: bool
+    imports: frozenset[tuple[ImportedName, tuple[str, ...]]]  # the same for the imports inside the node
+    stars: frozenset[str]  # modules that it imports everything from (`import *`)
+    whole_module: bool  # it looks up names at run time (`eval`, `globals`), so it may use any name of its module
+    whole_project: bool  # it imports modules by names computed at run time, so it may use any module
 
 
 def find_used_names(module: SourceModule, node: ast.AST, *, bound: frozenset[str] = frozenset()) -> UsedNames:
-    """Find the names that a node of a module uses.
-
-    Args:
-        bound: Names that the enclosing scope defines, such as the variables of a closure.
-    """
+    """Find the names that a node of a module uses, but those `bound` by the enclosing scope, such as by a closure."""
     chains, text = _attribute_chains(node), module.text_of(node)
     try:
         wanted = _global_names(symtable.symtable(text, "<declaration>", "exec")) - bound

@@ -69,7 +69,6 @@ class Feature:
 
     @property
     def spark_type(self) -> str:
-        """The Spark type of its column in the feature table."""
         return {"number": "float", "integer": "bigint", "category": "string"}.get(self.type, "array<float>")
 
     @property

@@ -126,7 +126,6 @@ def _plan_states(windows: "list[Window]") -> tuple[PlanState, ...]:
 
 
 def conditions_of(measure: "Measure") -> tuple[tuple[str, str, Any], ...]:
-    """Column, comparison and value of each condition of a measure."""
     return tuple((where.column, where.comparison, where.value) for where in measure.where)
 
 

@@ -133,11 +133,7 @@ class FeatureView:
 
     @property
     def publishing(self) -> Publish:
-        """Settings of the publish.
-
-        Raises:
-            InputError: The view declares no `publish`.
-        """
+        """Settings of the publish; raises InputError if the view declares no `publish`."""
         if self.publish is None:
             raise InputError(
                 f"The feature view {self.name!r} is not published.", remedy="Declare it with `publish=Publish()`."
@@ -217,7 +213,6 @@ class FeatureView:
 
 
 def check_publish(owner: str, view: FeatureView) -> None:
-    """Refuse a view that cannot be published for look-up."""
     if view.publish is None:
         fits = view.schedule == Schedule()
         check_value(owner, "schedule", view.schedule, fits, "It is about publishing: declare `publish`, too.")
@@ -239,7 +234,6 @@ def check_publish(owner: str, view: FeatureView) -> None:
 
 
 def check_windows(owner: str, view: FeatureView) -> None:
-    """Refuse a view with both or neither of features and windows, and windows over columns that its source lacks."""
     if (view.features is None) == (not view.windows):
         which = "both features and windows" if view.windows else "neither features nor windows"
         raise SettingsError(f"{owner} has {which}.", remedy="Give one of the two.")

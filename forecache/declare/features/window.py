@@ -64,13 +64,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class LastMinutes(Measure):
-    """A measure over the rows of the last minutes of a day.
-
-    Attributes:
-        minutes: 1 to 1,440.
-    """
-
-    minutes: int
+    minutes: int  # 1 to 1,440
 
     @property
     def name(self) -> str:
@@ -153,13 +147,11 @@ class Window:
 
     @property
     def computation_inputs(self) -> tuple[object, ...]:
-        """The parts of the declaration that its values depend on."""
         known = (self.name, self.aggregate, self.days, self.column, self.where)
         return known if self.minutes is None and not self.delay_days else (*known, self.minutes, self.delay_days)
 
     @property
     def default_description(self) -> str:
-        """The description in Dagster's UI if none is declared."""
         length = f"{self.days} days" if self.minutes is None else f"{self.minutes} minutes"
         what = f"{self.aggregate} of {self.column or 'rows'} in the last {length}"
         what += f", up to {self.delay_days} days before" if self.delay_days else ""

@@ -79,11 +79,6 @@ class RegisteredModel:
 
     @property
     def kind(self) -> Literal["binary", "regression", "multiclass", "quantiles"]:
-        """The kind of the label, by the metrics of the floors.
-
-        Raises:
-            SettingsError: No kind of label has all of them.
-        """
         for kind, metrics in METRICS.items():
             if kind != "ranking" and set(self.floors) <= set(metrics):
                 return kind
@@ -113,7 +108,6 @@ class FunctionModel:
 
     @property
     def path(self) -> str:
-        """Its import path, `module:name`."""
         return import_path_of(self.function)
 
 

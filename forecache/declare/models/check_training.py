@@ -124,12 +124,7 @@ def _shorten(expression: str) -> str:
 
 
 def check_training(owner: str, declared: Trainable, *, needed: Sequence[str], only_trained: Sequence[str] = ()) -> None:
-    """Refuse a trained model without label or gate, and settings of training for a model that is applied as it is.
-
-    Args:
-        needed: Attributes that a model that is trained here needs, and another one does not have.
-        only_trained: Further declared attributes that a model that is applied as it is cannot have.
-    """
+    """Refuse a trained model without what is `needed`, and another one with that or with what is `only_trained`."""
     kind = f"a `{type(declared.model).__name__}`"
     if isinstance(declared.model, TRAINED):
         for name in needed:
@@ -202,7 +197,6 @@ def check_outputs(owner: str, outputs: Sequence[AnyOutput], segments: Sequence[S
 
 
 def check_training_outputs(owner: str, declared: Trainable) -> None:
-    """Refuse outputs that the model cannot be trained for."""
     main, others, kind = declared.main_output, declared.outputs[1:], declared.trained_label.kind
     wanted = {"multiclass": (Classes,), "regression": (Output, Quantiles)}.get(kind, (Output,))
     if not isinstance(main, wanted):
@@ -238,7 +232,6 @@ def check_training_outputs(owner: str, declared: Trainable) -> None:
 
 
 def check_gate(owner: str, declared: Trainable) -> None:
-    """Refuse a gate whose metrics, baselines or slices do not fit the task and features."""
     gate, task = declared.trained_gate, declared.task
     features = declared.feature_names
     if task == "ranking":

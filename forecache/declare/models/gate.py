@@ -111,7 +111,6 @@ class Gate:
 
     @property
     def baselines(self) -> tuple[Baseline, ...]:
-        """The declared baselines as a tuple."""
         if isinstance(self.baseline, tuple):
             return self.baseline
         return (self.baseline,) if self.baseline else ()

@@ -54,7 +54,6 @@ class Fingerprints:
 
     @property
     def digest(self) -> str:
-        """Hash of all of them."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
@@ -134,10 +133,7 @@ class Trainable(Protocol):
 
     @property
     def task(self) -> Task:
-        """The task that metrics and plots are chosen by: the label's kind, or "quantiles" if those are learned.
-
-        For a registered model with floors, the kind of label that has their metrics.
-        """
+        """The key of metrics and plots: the kind of the label, or by the metrics of the floors, or "quantiles"."""
         if isinstance(self.main_output, Quantiles):
             return "quantiles"
         if isinstance(self.model, RegisteredModel) and self.model.floors:
@@ -151,22 +147,14 @@ class Trainable(Protocol):
 
     @property
     def trained_label(self) -> Label | ExampleLabel:
-        """The label of a model that is trained here.
-
-        Raises:
-            InputError: The model is not trained here.
-        """
+        """The label; raises InputError if the model is not trained here."""
         if self.label is None:
             raise not_trained_error(self)
         return self.label
 
     @property
     def trained_gate(self) -> Gate:
-        """The gate of a model that is trained here.
-
-        Raises:
-            InputError: The model is not trained here.
-        """
+        """The gate; raises InputError if the model is not trained here."""
         if self.gate is None:
             raise not_trained_error(self)
         return self.gate
@@ -178,7 +166,6 @@ class Trainable(Protocol):
         return self.model
 
     def replace_training(self, training: Training) -> "Trainable":
-        """The same declaration with other settings of training."""
         changed: Trainable = replace(self, training=training)  # type: ignore[type-var]
         return changed
 
@@ -193,15 +180,7 @@ def not_trained_error(declared: Trainable) -> InputError:
 
 
 def fingerprint_stages(declared: Trainable, computed: Mapping[str, Any], segments: Sequence[Any] = ()) -> Fingerprints:
-    """Compute the hashes of a declaration.
-
-    Args:
-        computed: Everything that its features are computed by, by name.
-        segments: Values of the segments that are cut from its outputs.
-
-    Raises:
-        SettingsError: The declaration holds a value that cannot be compared between two runs.
-    """
+    """Compute the hashes of a declaration; `computed` is all that its features are computed by."""
     rows: dict[str, Any] = {"key": declared.key, "features": declared.feature_names}
     # The names of a registered model's outputs belong to the declaration, not to the model.
     returns = {"returns": declared.model.returns} if isinstance(declared.model, RegisteredModel) else {}

@@ -78,7 +78,6 @@ class Examples:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The label, and its weight if it has one."""
         return (self.label, self.weight) if self.weight else (self.label,)
 
 

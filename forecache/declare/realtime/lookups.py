@@ -41,12 +41,10 @@ class Lookup:
 
     @property
     def by(self) -> tuple[str, ...]:
-        """The fields with the key."""
         return self.key or self.view.key
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of its matrix, in order."""
         return self.view.served_columns
 
 

@@ -97,7 +97,6 @@ class Realtime(Trainable):
 
     @property
     def all_fields(self) -> tuple[RequestField, ...]:
-        """The fields of the request, then those of a candidate."""
         return self.request + (self.candidates.fields if self.candidates else ())
 
     @property
@@ -115,16 +114,11 @@ class Realtime(Trainable):
 
     @property
     def transform_path(self) -> str:
-        """The import path of the transform, `module:name`."""
         return import_path_of(self.transform)
 
     @cached_property
     def is_tried(self) -> bool:
-        """True; tries the transform at the first call, when the project is loaded and its module is complete.
-
-        Raises:
-            SettingsError: The trial failed; see `forecache.declare.realtime.try_transform`.
-        """
+        """True; tries the transform at the first call, when the project is loaded and its module is complete."""
         from forecache.declare.realtime.try_transform import try_transform  # needs numpy
 
         try_transform(self)
@@ -132,18 +126,13 @@ class Realtime(Trainable):
 
     @property
     def trained_examples(self) -> Examples:
-        """The examples of a model that is trained here.
-
-        Raises:
-            InputError: The model is not trained here.
-        """
+        """The examples; raises InputError if the model is not trained here."""
         if self.examples is None:
             raise not_trained_error(self)
         return self.examples
 
     @property
     def views(self) -> tuple[FeatureView, ...]:
-        """The views that are looked up, each once."""
         return tuple({lookup.view.name: lookup.view for lookup in self.lookups}.values())
 
     @property
@@ -160,13 +149,11 @@ class Realtime(Trainable):
 
     @property
     def start(self) -> date:
-        """First as-of date."""
         starts = [source.start for source in self.all_sources if source.start]
         return self.schedule.first_as_of_from(max(starts, default=_FIRST_DAY))
 
     @property
     def end(self) -> date | None:
-        """Last as-of date; None if the sources have no end."""
         return last_as_of(self.schedule, self.all_sources)
 
     @cached_property
@@ -206,6 +193,5 @@ class Realtime(Trainable):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the whole declaration."""
         examples = self.examples_fingerprint if self.examples else ""
         return fingerprint(all=(self.answers_fingerprint, self.fingerprints.digest, examples, self.rollout))

@@ -52,16 +52,9 @@ class RequestField:
 
 
 def convert_value(field: RequestField, value: Any) -> FieldValue:
-    """Convert a value of a request to its field's type; null becomes the field's default.
+    """Convert a parsed value to its field's type, a moment to one in UTC without a zone; null becomes the default.
 
-    Args:
-        value: A value parsed from JSON, or a Python object of the type. A time without a zone is in UTC.
-
-    Returns:
-        int, float, bool, str, datetime without a zone (in UTC), or date.
-
-    Raises:
-        InputError: It is of another type, or null although there is no default.
+    Raises InputError if it is of another type, or null although there is no default.
     """
     if value is None:
         if field.default is None:
@@ -165,5 +158,4 @@ class Candidates:
 
     @property
     def item(self) -> RequestField:
-        """The field that identifies a candidate."""
         return self.fields[0]

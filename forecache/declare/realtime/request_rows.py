@@ -53,7 +53,6 @@ class Rows:
         return self._expand(self._views, lookup)
 
     def feature(self, lookup: str, name: str) -> np.ndarray:
-        """One feature of a look-up, float32 [n]."""
         matrix = self.view(lookup)
         try:
             place = self._features[lookup][name]
@@ -124,8 +123,6 @@ class RequestArrays:
 
 
 class RowsBuilder:
-    """Builds the rows of requests to one real-time model."""
-
     def __init__(self, asked: RequestSchema) -> None:
         self._request, self._candidates = asked.request, asked.candidates
         self._places = {each.called: {name: place for place, name in enumerate(each.columns)} for each in asked.lookups}
@@ -133,16 +130,7 @@ class RowsBuilder:
     def build_columns(
         self, request: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]] | None = None
     ) -> RequestArrays:
-        """Convert the values of one request to arrays; see `convert_value` for the accepted values.
-
-        Args:
-            request: Values by field; a missing one is null.
-            candidates: By field of a candidate, the values of all n, or an array that has the field's dtype; None
-                if the model ranks no candidates.
-
-        Raises:
-            InputError: A value is missing, or of another type.
-        """
+        """Convert the values of a request, and those [n] of each field of its candidates, which may be arrays."""
         values = {field.name: column_of(field, [request.get(field.name)]) for field in self._request}
         if self._candidates is None:
             return RequestArrays(1, values)
@@ -159,24 +147,12 @@ class RowsBuilder:
     def build_rows(
         self, columns: RequestArrays, views: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
     ) -> Rows:
-        """Build the rows of a request.
-
-        Args:
-            views: By look-up, float32 [n, d], or [1, d] if its key is in fields of the request alone.
-            found: By look-up, bool [n] or [1]: whether the key has a row.
-        """
+        """Build the rows from features by look-up, float32 [n, d] or [1, d], and `found`, bool [n] or [1]."""
         return Rows(columns.length, columns.values, views, found, self._places)
 
 
 def column_of(field: RequestField, values: Sequence[Any] | np.ndarray, *, listed: bool = False) -> np.ndarray:
-    """Convert values [n] of a field to a read-only array of its type.
-
-    Args:
-        listed: True for values of candidates: an error then names the candidate.
-
-    Raises:
-        InputError: A value is of another type, or null although the field has no default.
-    """
+    """Convert values [n] of a field to a read-only array of its type; an error names the candidate if `listed`."""
     dtype = DTYPES[field.type]
     if isinstance(values, np.ndarray):
         if values.dtype == dtype and dtype.kind != "O":
@@ -214,14 +190,7 @@ def _convert_plain_values(
 
 
 def apply_transform(transform: Transform, path: str, rows: Rows, num_features: int) -> np.ndarray:
-    """Call the transform; returns the model's features of a request, float32 [n, num_features], C-contiguous.
-
-    Args:
-        path: The transform's import path `module:name`, for messages.
-
-    Raises:
-        InputError: It failed, or did not return a matrix of numbers of that shape.
-    """
+    """Call the transform; returns the model's features of a request, float32 [n, num_features], C-contiguous."""
     try:
         with np.errstate(all="ignore"):  # answers must not depend on numpy's settings in this process
             found = transform(rows)
@@ -254,11 +223,7 @@ _TEXTS = frozenset(NOT_FINITE.values())
 def read_logged_request(
     data: Mapping[str, Any], asked: RequestSchema
 ) -> tuple[dict[str, Any], dict[str, list[Any]] | None]:
-    """Read the values of a logged request and of its candidates by field, as `RowsBuilder.build_columns` takes them.
-
-    Args:
-        data: The request, parsed from JSON.
-    """
+    """Read the values of a logged request and of its candidates by field, as `RowsBuilder.build_columns` takes them."""
     request = dict(data)
     for field in asked.request:
         if field.type == "double":

@@ -37,21 +37,11 @@ _COPY = 'Arrays of `rows` may be shared with other requests: work on a copy, suc
 
 @dataclass(frozen=True)
 class _TrialCase:
-    """A kind of made-up request.
-
-    Attributes:
-        says: Its description in messages.
-        length: Number of its rows.
-        first: Index of the first row's example value of each field; the next rows have the next ones.
-        known: Share of the looked-up keys that have a row.
-        nulls: True: fields with a default are null, and so are some features of known keys.
-    """
-
-    says: str
-    length: int
-    first: int = 0
-    known: float = 1.0
-    nulls: bool = False
+    says: str  # its description in messages
+    length: int  # number of its rows
+    first: int = 0  # index of the first row's example value of each field; the next rows have the next ones
+    known: float = 1.0  # share of the looked-up keys that have a row
+    nulls: bool = False  # true: fields with a default are null, and so are some features of known keys
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,6 @@ class _TrialRequest:
 
     @property
     def first_row_text(self) -> str:
-        """Its first row, for messages."""
         first = {name: array.tolist()[0] for name, array in self.columns.values.items() if len(array)}
         text = ", ".join(f"{name}={value!r}" for name, value in first.items())
         return f" ({text if len(text) <= _SHOWN else text[:_SHOWN] + '...'})" if text else ""
@@ -79,13 +68,6 @@ class _TrialRequest:
 
 
 def try_transform(model: "Realtime") -> None:
-    """Call a transform with made-up requests, each twice.
-
-    Raises:
-        SettingsError: It fails, does not return the declared features, returns a part of its input, changes its input,
-            or returns other bits when it is called again. The message names the model, the transform with its file and
-            line, the request, the returned value, and the remedy.
-    """
     builder, cases = RowsBuilder(model), _trial_cases(model)
     widths = {lookup.called: len(lookup.columns) for lookup in model.lookups}
     with warnings.catch_warnings():
@@ -223,6 +205,5 @@ def _failure_place(model: "Realtime", cause: BaseException) -> str:
 
 
 def _relative_path(file: str) -> str:
-    """A path relative to the current folder, if it lies in it."""
     path, here = Path(file), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else file

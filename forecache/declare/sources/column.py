@@ -62,8 +62,6 @@ class Static:
 
 
 class KeyedSource(Protocol):
-    """The parts of a source that the check reads."""
-
     @property
     def name(self) -> str: ...
     @property
@@ -73,7 +71,6 @@ class KeyedSource(Protocol):
 
 
 def check_source_key(owner: str, key: Sequence[str], columns: Sequence[Column], time: Snapshot | Static | None) -> None:
-    """Refuse a source's key that cannot be one, or a snapshot without a key."""
     if isinstance(time, Snapshot) and not key:
         raise SettingsError(
             f"{owner} is a snapshot without a key.", remedy="Declare the columns that its states are of, as `key`."
@@ -108,7 +105,6 @@ def check_pipeline_key(owner: str, key: Sequence[str], sources: Sequence[KeyedSo
 
 
 def key_types(key: Sequence[str], sources: Iterable[KeyedSource]) -> dict[str, str]:
-    """The declared type of each column of a pipeline's key."""
     return {name: next(iter(_column_types(name, sources).values())) for name in key}
 
 
@@ -118,6 +114,5 @@ def _column_types(name: str, sources: Iterable[KeyedSource]) -> Mapping[str, str
 
 
 def check_key_type(owner: str, name: str, kind: str, where: str = "") -> None:
-    """Refuse a type that a key column cannot have."""
     if kind not in DECLARED:
         raise SettingsError(f"{owner} has the key column {name!r}, which is a {kind}{where}.", remedy=ALLOWED)

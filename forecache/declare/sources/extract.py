@@ -63,7 +63,6 @@ def check_query(owner: str, query: Query, event_time: str, time: Snapshot | Stat
 
 
 def check_file_name(owner: str, pattern: str) -> None:
-    """Refuse a file pattern that does not match the files of an extract."""
     name = extract_file_name(date(2000, 1, 1))
     if re.search(f"{pattern}$", name) is None:
         raise SettingsError(
@@ -73,7 +72,6 @@ def check_file_name(owner: str, pattern: str) -> None:
 
 
 def extract_file_name(day: date) -> str:
-    """The name of the landing file of a day."""
     return f"{day}.parquet"
 
 
@@ -105,7 +103,6 @@ class StreamDay:
 
 
 def check_stream_day(owner: str, event_time: str) -> None:
-    """Refuse a source whose rows are no events."""
     if not event_time:
         raise SettingsError(
             f"{owner} has `extract=StreamDay(...)` and no `event_time`.",

@@ -194,7 +194,6 @@ class TableSource:
 
     @property
     def asset_name(self) -> str:
-        """Name of its asset in Dagster."""
         return TABLE + self.name
 
     @property
@@ -213,7 +212,6 @@ AnySource = Source | TableSource
 
 
 def check_first_day(owner: str, sources: Sequence[AnySource]) -> None:
-    """Refuse sources of which none has a first day."""
     if all(source.start is None for source in sources):
         raise SettingsError(f"{owner} has no first day.", remedy="Give one of its sources a `start`.")
 

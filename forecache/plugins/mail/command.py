@@ -65,11 +65,7 @@ _TIMEOUT_S = 5.0
 
 
 def check_mail(settings: Settings) -> Finding:
-    """Connect to the SMTP server and log in, if the project declares a mailing.
-
-    Raises:
-        ForecacheError: The settings are wrong, or the server cannot be used.
-    """
+    """Connect to the SMTP server and log in, if the project declares a mailing."""
     from forecache.declare.loading import read_project
     from forecache.kit.smtp import Relay
 

@@ -34,35 +34,23 @@ _COUNTED: tuple[State, ...] = ("intended", "accepted", "skipped", "in doubt")
 
 @dataclass(frozen=True)
 class MailRecord:
-    """One row of the ledger.
-
-    Attributes:
-        user: Key of the user, as text. Addresses are not kept.
-        state: "intended": about to be sent; "accepted": by the server (250); "refused": for ever (5xx); "deferred": not
-            sent, and to be tried again; "in doubt": sent, without an answer; "skipped": in doubt and not to be sent
-            again; "unusable": the address or the template's values were not usable.
-        code: The server's answer, 0 without one.
-        reason: The server's text, or another reason for the state.
-        at: UTC.
-        batch: Id of the messages that were marked as intended by one commit.
-        home: Id of the installation whose journal has the batch.
-        table, delta_version, store_version: The published version that the message was made from.
-    """
-
     mailing: str
     as_of: date
-    user: str
+    user: str  # key of the user, as text. Addresses are not kept.
+    # "intended": about to be sent; "accepted": by the server (250); "refused": for ever (5xx); "deferred": not sent,
+    # and to be tried again; "in doubt": sent, without an answer; "skipped": in doubt and not to be sent again;
+    # "unusable": the address or the template's values were not usable.
     state: State
     message_id: str
-    at: datetime
-    batch: str
-    home: str
-    table: str
+    at: datetime  # UTC
+    batch: str  # id of the messages that were marked as intended by one commit
+    home: str  # id of the installation whose journal has the batch
+    table: str  # the published version that the message was made from
     delta_version: int
     store_version: int
     run_id: str = ""
-    code: int = 0
-    reason: str = ""
+    code: int = 0  # the server's answer, 0 without one
+    reason: str = ""  # the server's text, or another reason for the state
     commit_version: int | None = None
 
     def with_state(self, state: State, *, code: int = 0, reason: str = "") -> "MailRecord":
@@ -82,11 +70,7 @@ class MailLedger:
         self._seen = -1
 
     def latest_rows(self, as_of: date) -> dict[str, MailRecord]:
-        """The row that counts of each user for an as-of date.
-
-        Raises:
-            ConflictError: Another installation may be sending a batch.
-        """
+        """The row that counts of each user for an as-of date."""
         exists = table_exists(self._settings, MAIL_TABLE)
         self._seen = table_version(self._settings, MAIL_TABLE) if exists else -1
         found = self._rows([("as_of", "=", as_of)])
@@ -97,7 +81,6 @@ class MailLedger:
         return last
 
     def batch_rows(self, batch: str) -> list[MailRecord]:
-        """The row that counts of each message of a batch."""
         return list({(row.as_of, row.user): row for row in self._rows([("batch", "=", batch)])}.values())
 
     def sent_since(self, moment: datetime) -> int:
@@ -106,12 +89,7 @@ class MailLedger:
         return sum(row.state in _COUNTED for row in last.values())
 
     def commit_intent(self, records: Sequence[MailRecord]) -> None:
-        """Commit that messages are intended.
-
-        Raises:
-            ConflictError: Another installation has written rows of this mailing since they were last read; nothing
-                was written.
-        """
+        """Commit that messages are intended; nothing but ConflictError if another installation wrote since."""
 
         def require_alone() -> None:
             for row in self._rows([("commit_version", ">=", self._seen + 1)]):
@@ -121,7 +99,6 @@ class MailLedger:
         self._append(records, require_alone)
 
     def record(self, records: Sequence[MailRecord]) -> None:
-        """Commit the results of messages."""
         if records:
             self._append(records, lambda: None)
 
@@ -146,19 +123,12 @@ class MailLedger:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """State of a batch.
-
-    Attributes:
-        answers: The server's answer by user; None: the last byte may have been sent, and no answer was read.
-    """
-
     batch: str
+    # The server's answer by user; None: the last byte may have been sent, and no answer was read.
     answers: dict[str, ServerAnswer | None]
 
 
 class Journal:
-    """The journal of one mailing in one installation."""
-
     def __init__(self, settings: Settings, mailing: str) -> None:
         self._folder = settings.home_path / "mail"
         self._path = self._folder / f"{mailing}.journal"

@@ -23,15 +23,7 @@ ITEM_FIELDS = ("item", "score", "reason")
 
 
 def compile_template(owner: str, text: str, *, html: bool = False) -> "jinja2.Template":
-    """Compile a template in Jinja's sandbox: a name without a value is an error, and nothing can be changed or loaded.
-
-    Args:
-        owner: Name of the template in messages.
-        html: Escape values for HTML.
-
-    Raises:
-        SettingsError: It is no template.
-    """
+    """Compile a template in Jinja's sandbox: a name without a value is an error, nothing can be changed or loaded."""
     import jinja2
 
     try:
@@ -43,12 +35,7 @@ def compile_template(owner: str, text: str, *, html: bool = False) -> "jinja2.Te
 
 
 def check_template(owner: str, text: str, *, names: Collection[str], lists: Collection[str] = ()) -> None:
-    """Refuse a template with names or fields that will have no value.
-
-    Args:
-        names: Names that will have a value.
-        lists: Those of them that are lists of items, each with the fields ITEM_FIELDS.
-    """
+    """Refuse a template with names or fields that will have no value; `lists` are the names of lists of items."""
     from jinja2 import meta, nodes
 
     compile_template(owner, text)
@@ -76,11 +63,7 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
 
 
 def fill(template: "jinja2.Template", values: Mapping[str, Any]) -> str:
-    """Render a template with values.
-
-    Raises:
-        ValueError: It failed, such as at the fifth item of a list of three; the message has the reason.
-    """
+    """Render a template; raises ValueError with the reason, such as at the fifth item of a list of three."""
     try:
         return template.render(values)
     except Exception as error:  # whatever a template does with values that it did not expect
@@ -209,17 +192,14 @@ class Mailing(FollowUp):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of `addresses` that are read."""
         return tuple(dict.fromkeys((self.user, self.address, self.opted_out, *self.personal_columns)))
 
     @property
     def personal_columns(self) -> tuple[str, ...]:
-        """The columns of `addresses` that templates may use."""
         return self.fields if self.person is None else (self.person, *self.fields)
 
     @property
     def template_names(self) -> tuple[str, ...]:
-        """The names that templates may use."""
         return (*self.pipeline.key, AS_OF, *self.pipeline.served_fields, *self.personal_columns)
 
     @property

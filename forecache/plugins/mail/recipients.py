@@ -28,16 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipient:
-    """The user that a message is for.
-
-    Attributes:
-        user: Key, as text.
-        fields: Of the addresses' columns, those for the templates.
-    """
-
-    user: str
+    user: str  # key, as text
     address: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any]  # of the addresses' columns, those for the templates
 
 
 class Recipients:
@@ -49,13 +42,6 @@ class Recipients:
         self._rows: dict[str, Mapping[str, Any]] = {}
 
     def refresh(self) -> None:
-        """Read the addresses if their table has a newer version.
-
-        Raises:
-            NotFoundError: The table does not exist.
-            InputError: A column is missing or has another type, a user occurs twice, or files of the source are not
-                ingested yet or are in quarantine: an opt-out may be in them.
-        """
         source = self._mailing.addresses
         if isinstance(source, TableSource):
             self._refresh_existing(source)
@@ -132,7 +118,6 @@ def _open(settings: Settings, source: Source | str) -> "DeltaTable":
 
 
 def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str, Mapping[str, Any]]:
-    """The mailing's columns of each user, by the user's key as text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -215,21 +200,15 @@ def _is_key(kind: "pa.DataType") -> bool:
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """The store version that is current, as rows of the pipeline's prediction table.
-
-    Attributes:
-        users: Each user's key by its text.
-        fields: The columns for templates.
-    """
+    """The store version that is current, as rows of the pipeline's prediction table."""
 
     manifest: Manifest
     as_of: date
-    users: Mapping[str, Any]
-    fields: tuple[str, ...]
+    users: Mapping[str, Any]  # each user's key by its text
+    fields: tuple[str, ...]  # the columns for templates
     table: "Dataset"
 
     def read_rows(self, users: Sequence[str]) -> "PublishedRows":
-        """The rows that were published for some users."""
         import pyarrow as pa
         import pyarrow.dataset as ds
 
@@ -254,11 +233,6 @@ class PublishedRows:
 
 
 def open_published(settings: Settings, mailing: Mailing) -> PublishedVersion:
-    """Open the current version of the mailing's pipeline.
-
-    Raises:
-        NotFoundError: Nothing is published, or the lake no longer has its rows.
-    """
     import pyarrow.dataset as ds
 
     pipeline = mailing.pipeline
@@ -277,31 +251,19 @@ def open_published(settings: Settings, mailing: Mailing) -> PublishedVersion:
 
 @dataclass(frozen=True)
 class MailSelection:
-    """The users that get a message now, and figures about the others.
-
-    Attributes:
-        users: In the order of sending.
-        waiting: Number of users that could get a message and are beyond the limit.
-        opted_out, without_address: Number of users of the published version that get no message for this reason.
-        unusable: Users whose address is not a valid one.
-    """
-
-    users: tuple[str, ...]
-    waiting: int
-    opted_out: int
+    users: tuple[str, ...]  # in the order of sending
+    waiting: int  # number of users that could get a message and are beyond the limit
+    opted_out: int  # number of users of the published version that get no message for this reason
     without_address: int
-    unusable: tuple[str, ...]
+    unusable: tuple[str, ...]  # users whose address is not a valid one
 
 
 def choose(
     found: PublishedVersion, recipients: Recipients, *, done: Collection[str], last: Collection[str], budget: int
 ) -> MailSelection:
-    """Select the next users, ordered by a hash of as-of date and key, so that the last ones differ from day to day.
+    """Select at most `budget` users but `done` ones, by a hash of as-of date and key: the last differ from day to day.
 
-    Args:
-        done: Users who need no message of this date any more.
-        last: Users who come after all others, because an earlier attempt for them failed.
-        budget: Most users.
+    The users of `last` come after all others, because an earlier attempt for them failed.
     """
     open_, opted_out, without, unusable = [], 0, 0, []
     for user in found.users:

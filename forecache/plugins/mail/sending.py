@@ -41,16 +41,10 @@ def message_id(mailing: Mailing, as_of: date, user: str) -> str:
 def message_of(
     mailing: Mailing, recipient: Recipient, values: Mapping[str, Any], *, as_of: date, at: datetime
 ) -> bytes:
-    """A message, lines ending in CRLF; the same for the same arguments.
+    """A message, lines ending in CRLF; the same for the same arguments. Raises ValueError if it cannot be made.
 
     Names and other values cannot add headers or recipients: in headers, line ends and other control characters in them
     become spaces.
-
-    Args:
-        values: Values for the templates.
-
-    Raises:
-        ValueError: A template cannot be filled with these values, or the header cannot be written.
     """
     texts = {what: fill(template, values) for what, template in mailing.templates.items()}
     identity = message_id(mailing, as_of, recipient.user)
@@ -84,29 +78,21 @@ _IN_DOUBT = ServerAnswer("in doubt", 0, "The run ended when its last byte may ha
 
 @dataclass
 class MailingRun:
-    """One run of a mailing.
-
-    Attributes:
-        last: The ledger's row of each user at the start of the run.
-        counts: Messages of this run by state.
-        first_failure: By state, the user and the reason of this run's first message in it.
-        last_reason: The reason of its last message.
-    """
-
     settings: Settings
     mailing: Mailing
     found: PublishedVersion
     recipients: Recipients
     journal: Journal
     ledger: MailLedger
-    last: dict[str, MailRecord]
+    last: dict[str, MailRecord]  # the ledger's row of each user at the start of the run
     run_id: str
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # messages of this run by state
     unwritable: list[MailRecord] = field(default_factory=list)
     failed: list[MailRecord] = field(default_factory=list)
     failed_in_a_row: int = 0
+    # By state, the user and the reason of this run's first message in it.
     first_failure: dict[str, str] = field(default_factory=dict)
-    last_reason: str = ""
+    last_reason: str = ""  # the reason of its last message
 
     @property
     def num_done(self) -> int:
@@ -124,7 +110,6 @@ class MailingRun:
         )
 
     def record_unusable(self, chosen: MailSelection) -> None:
-        """Record addresses that cannot be written to, each once."""
         known = {user for user, row in self.last.items() if row.state == "unusable"}
         new = [user for user in chosen.unusable if user not in known]
         self.ledger.record([self._record(user, "").with_state("unusable", reason="No address.") for user in new])
@@ -220,7 +205,6 @@ class MailingRun:
         self.last_reason = reason
 
     def raise_failures(self) -> None:
-        """Raise an error if messages could not be written, or have to be tried again."""
         accepted = f"{self.counts['accepted']:,} messages of {self.mailing.name} were accepted"
         again = self.counts["deferred"] + self.counts["in doubt"]
         if again:

@@ -64,20 +64,10 @@ def mail(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Send the published version to all users who have had no message of its as-of date.
+    """Send the published version to all users who have had no message of its as-of date, at most `limit` now.
 
-    Args:
-        limit: Most messages now, within the mailing's daily limit; None: only the daily limit.
-
-    Returns:
-        Rows: messages that the server accepted now. `details` has `as_of`, `store_version`, `delta_version`, and the
-        number of users in each state; `waiting` are those beyond the limit.
-
-    Raises:
-        NotFoundError: Nothing is published, or there are no addresses.
-        InputError: The addresses cannot be used, or some messages could not be written; the others are sent.
-        UnavailableError: The server cannot be used, or some messages have to be tried again; the others are sent.
-        ConflictError: Another installation sends the mailing.
+    The result has the messages that the server accepted as rows, and the number of users in each state in its
+    `details`; `waiting` are those beyond the limit.
     """
     started = time.perf_counter()
     with hold_table_lock(settings, f"mail_{mailing.name}", run_id, progress):
@@ -115,11 +105,7 @@ def mail(
 
 
 def write_messages(settings: Settings, mailing: Mailing, folder: Path, *, limit: int | None = None) -> list[Path]:
-    """A dry run: write the messages that would be sent now as files `<user>.eml`, and send and record nothing.
-
-    Raises:
-        As `mail`, but for the server's part.
-    """
+    """A dry run: write the messages that would be sent now as files `<user>.eml`, and send and record nothing."""
     sending = _begin(settings, mailing, "", dry=True)
     folder.mkdir(parents=True, exist_ok=True)
     users, written = sending.choose(limit).users, []

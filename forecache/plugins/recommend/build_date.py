@@ -44,19 +44,9 @@ def write_lists(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> int:
-    """Replace the partition of an as-of date by rows, which are made while they are written.
+    """Replace the partition of an as-of date by rows, made while they are written; returns the table's version.
 
-    Args:
-        source_version: Delta version of the interactions.
-        seen: State of the table before the work.
-        inputs: Text that identifies everything the lists depend on; lists that another run committed meanwhile from the
-            same inputs are taken over.
-
-    Returns:
-        The table's Delta version.
-
-    Raises:
-        ConflictError: Another run wrote the date from other inputs meanwhile.
+    Lists that another run committed from the same `inputs` since the table was `seen` are taken over.
     """
     from deltalake import Schema
 
@@ -110,16 +100,9 @@ def table_schema(served: Recommender | SecondTable, rows: Rows) -> pa.Schema:
 
 @dataclass(frozen=True)
 class PendingDate:
-    """An as-of date whose lists are to be written.
-
-    Attributes:
-        source_version: Delta version of the interactions.
-        inputs: Text that identifies everything the lists depend on.
-    """
-
     day: date
-    source_version: int
-    inputs: str
+    source_version: int  # delta version of the interactions
+    inputs: str  # text that identifies everything the lists depend on
 
 
 @dataclass(frozen=True)
@@ -128,15 +111,12 @@ class RecommenderTables:
 
     The further tables are committed first: if the users' lists of an as-of date were written from some inputs, so were
     the further tables.
-
-    Attributes:
-        seen_second: State of the further tables by name.
     """
 
     settings: Settings
     recommender: Recommender
     seen: TableSnapshot
-    seen_second: dict[str, TableSnapshot]
+    seen_second: dict[str, TableSnapshot]  # state of the further tables by name
     pins: Pins
 
     @classmethod
@@ -158,13 +138,7 @@ class RecommenderTables:
         }
 
     def build(self, night: PendingDate, *, run_id: str, progress: Progress) -> StageOutcome:
-        """Judge, fit, rank and commit.
-
-        Raises:
-            InputError: The interactions cannot be learned from.
-            CheckError: The gate refuses the model.
-            ConflictError: Another run wrote the date from other inputs meanwhile.
-        """
+        """Judge, fit, rank and commit; raises InputError if nothing can be learned, CheckError if the gate refuses."""
         recommender = self.recommender
         progress(f"reading the interactions up to {night.day}", 0.0)
         interactions, groups = read_interactions(self.settings, recommender, night.day)

@@ -60,7 +60,6 @@ class Catalogue:
 
     @property
     def computation_inputs(self) -> tuple[str | None, ...]:
-        """The parts of the declaration that lists depend on."""
         return (*(source.name for source in self.sources), self.item, self.available, self.region)
 
     @property
@@ -69,7 +68,6 @@ class Catalogue:
 
     @property
     def item_type(self) -> str:
-        """The type of an item in the store."""
         return DECLARED.get(_column_type(self.source, self.item), "")
 
     @property

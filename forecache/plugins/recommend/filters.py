@@ -24,23 +24,16 @@ _OVERSIZE = 4
 
 @dataclass(frozen=True)
 class Filters:
-    """Restrictions of lists; without any, every item may be on every list.
+    """Restrictions of lists; without any, every item may be on every list."""
 
-    Attributes:
-        seen: Items that a user has and is not to get again, CSR [users, items]; entries count, not their values.
-        available: True if an item may be on lists at all (it is in stock), bool [items].
-        region_of_user: Region of each user, int [users]; needs `available_in`.
-        available_in: True if an item may be on lists in a region, bool [regions, items].
-        group_of_item: Group of each item, such as its category, int [items]; needs `most_of_group`.
-        most_of_group: Most items of one group on a list.
-    """
-
+    # Items that a user has and is not to get again, CSR [users, items]; entries count, not their values.
     seen: "csr_matrix | None" = None
-    available: np.ndarray | None = None
-    region_of_user: np.ndarray | None = None
-    available_in: np.ndarray | None = None
+    available: np.ndarray | None = None  # true if an item may be on lists at all (it is in stock), bool [items]
+    region_of_user: np.ndarray | None = None  # region of each user, int [users]; needs `available_in`
+    available_in: np.ndarray | None = None  # true if an item may be on lists in a region, bool [regions, items]
+    # Group of each item, such as its category, int [items]; needs `most_of_group`.
     group_of_item: np.ndarray | None = None
-    most_of_group: int | None = None
+    most_of_group: int | None = None  # most items of one group on a list
 
     def __post_init__(self) -> None:
         for one, other in (("region_of_user", "available_in"), ("group_of_item", "most_of_group")):
@@ -89,23 +82,14 @@ class Filters:
         )
 
     def allows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """True for items that are available to a user, bool [n]; items that the user has taken are not excluded.
-
-        Args:
-            users, items: Numbers of users and items, int [n].
-        """
+        """True for items [n] that are available to users [n], bool [n]; what a user has taken is not excluded."""
         found = np.ones(len(items), bool) if self.available is None else self.available[items]
         if self.available_in is not None and self.region_of_user is not None:
             found = found & self.available_in[self.region_of_user[users], items]
         return found
 
     def apply(self, scores: np.ndarray, users: np.ndarray) -> None:
-        """Set the scores of items that may not be on a list to -inf.
-
-        Args:
-            scores: float32 [n, m], of the first m items.
-            users: Numbers of the users, int [n].
-        """
+        """Set scores [n, m] of those of the first m items that may not be on the lists of users [n] to -inf."""
         width = scores.shape[1]
         if self.available is not None:
             scores[:, ~self.available[:width]] = -np.inf
@@ -122,13 +106,9 @@ class Filters:
             scores[rows[within], columns[within]] = -np.inf
 
     def spread(self, items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The first k items of each row with at most `most_of_group` of one group.
+        """The first k items of each row of lists [n, depth] with at most `most_of_group` of a group; -1 behind the end.
 
-        Args:
-            items, scores: Lists, the best first, [n, depth]; -1 behind the end.
-
-        Returns:
-            Items and scores [n, k], and for each list whether it equals the one from all items, bool [n].
+        Returns items and scores [n, k], and for each list whether it equals the one from all items, bool [n].
         """
         assert self.group_of_item is not None
         assert self.most_of_group is not None
@@ -165,26 +145,16 @@ class _CsrColumns:
 
 @dataclass(frozen=True)
 class Availability:
-    """Rows of a catalogue on a date: items, or items in a region.
+    """Rows of a catalogue on a date: items, or items in a region."""
 
-    Attributes:
-        items: Key of each row's item.
-        there: True if it is available, bool [rows].
-        regions: Region of each row; None: a row is about all regions.
-        users, region_of_user: Users and the region of each, which may be null.
-    """
-
-    items: pa.Array
-    there: np.ndarray
-    regions: pa.Array | None = None
-    users: pa.Array | None = None
+    items: pa.Array  # key of each row's item
+    there: np.ndarray  # true if it is available, bool [rows]
+    regions: pa.Array | None = None  # region of each row; None: a row is about all regions
+    users: pa.Array | None = None  # users and the region of each, which may be null
     region_of_user: pa.Array | None = None
 
     def filters(self, item_keys: pa.Array, user_keys: pa.Array) -> Filters:
-        """The filters of lists, by the codes of items and users.
-
-        A user without a region of the catalogue may have the items that are available in all regions.
-        """
+        """The filters by code; a user without a region of the catalogue may have what is available in all regions."""
         anywhere = codes_of(item_keys, self.items.filter(pa.array(self.there))) >= 0
         if self.regions is None:
             return Filters(available=anywhere)
@@ -207,11 +177,7 @@ class Availability:
 
 
 def available_items(settings: Settings, recommender: Recommender, night: date, *, pins: Pins) -> Availability | None:
-    """Read the availability of items; None without a catalogue or rows of it: all items are available.
-
-    Raises:
-        InputError: An existing table cannot be read as declared.
-    """
+    """Read the availability of items; None without a catalogue or rows of it: all items are available."""
     catalogue = recommender.catalogue
     if catalogue is None:
         return None

@@ -28,19 +28,13 @@ class Interactions:
     """Interactions of users with items, in any order; a pair may occur several times.
 
     Users and items are codes, the positions of their keys in the vocabularies. A row takes 20 bytes.
-
-    Attributes:
-        users, items: Codes, int32 [n].
-        weights: Weight of each interaction, float32 [n]: finite, 0 or more.
-        days: Day of each in UTC, datetime64[D] [n].
-        user_keys, item_keys: Keys by code, Arrow arrays without nulls or duplicates.
     """
 
-    users: Codes
+    users: Codes  # codes, int32 [n]
     items: Codes
-    weights: NDArray[np.float32]
-    days: NDArray[np.datetime64]
-    user_keys: pa.Array
+    weights: NDArray[np.float32]  # weight of each interaction, float32 [n]: finite, 0 or more
+    days: NDArray[np.datetime64]  # day of each in UTC, datetime64[D] [n]
+    user_keys: pa.Array  # keys by code, Arrow arrays without nulls or duplicates
     item_keys: pa.Array
 
     @classmethod
@@ -49,14 +43,7 @@ class Interactions:
     ) -> "Interactions":
         """Read a table's columns; the vocabularies are its keys in ascending order, independent of the order of rows.
 
-        Args:
-            user, item: Columns of keys: texts, whole numbers, dates or UUIDs.
-            time: Column of dates or timestamps; those without a time zone are UTC.
-            weight: Column of numbers; None: each row counts 1.
-
-        Raises:
-            InputError: The table is empty, lacks a column, a column has another type, a value is null, or a weight is
-                not a number, infinite or negative.
+        Timestamps without a time zone are UTC; without `weight` each row counts 1.
         """
         for column in (user, item, time, *([weight] if weight is not None else [])):
             if column not in table.column_names:
@@ -92,11 +79,7 @@ class Interactions:
         return last
 
     def matrix(self, weights: NDArray[np.floating[Any]] | None = None) -> "csr_matrix":
-        """The sum of each pair's weights, CSR float32 [users, items] with sorted indices.
-
-        Args:
-            weights: Used instead of the interactions' own, float [n].
-        """
+        """The sum of each pair's weights (default: its own), CSR float32 [users, items] with sorted indices."""
         from scipy.sparse import csr_matrix
 
         # Summed in float64: many small weights do not lose to a large one.
@@ -106,11 +89,9 @@ class Interactions:
         return found.astype(np.float32)
 
     def select_before(self, day: date) -> "Interactions":
-        """Interactions before a day, with the same vocabularies."""
         return self.select(self.days < np.datetime64(day, "D"))
 
     def select_between(self, first: date, last: date) -> "Interactions":
-        """Interactions from `first` to `last`, both included, with the same vocabularies."""
         return self.select((self.days >= np.datetime64(first, "D")) & (self.days <= np.datetime64(last, "D")))
 
     def select(self, chosen: NDArray[Any]) -> "Interactions":
@@ -126,10 +107,7 @@ class Interactions:
     def recode(self, *, item_keys: pa.Array, user_keys: pa.Array | None = None) -> "Interactions":
         """Translate the codes into a model's; interactions with items that it does not know are dropped.
 
-        Args:
-            item_keys: The model's items by code.
-            user_keys: The model's users by code; users that it does not know get the codes behind them. None: users
-                keep their codes.
+        Users that `user_keys` does not have get the codes behind them; without it users keep their codes.
         """
         items = codes_of(self.item_keys, item_keys)[self.items]
         found = self.select(items >= 0)
@@ -227,11 +205,7 @@ def _join_names(names: Iterable[str]) -> str:
 def read_interactions(
     settings: Settings, recommender: Recommender, night: date
 ) -> tuple[Interactions, dict[Any, Any] | None]:
-    """The interactions up to an as-of date, and the group by item: the latest one that is not null.
-
-    Raises:
-        InputError: There are none.
-    """
+    """The interactions up to an as-of date, and the group by item: the latest one that is not null."""
     source = recommender.source
     columns = {recommender.user, recommender.item, source.event_time, recommender.weight, recommender.group} - {None}
     rows = read_days(settings, recommender, night, sorted(map(str, columns)))
@@ -244,7 +218,6 @@ def read_interactions(
 
 
 def read_days(settings: Settings, recommender: Recommender, night: date, columns: list[str]) -> pa.Table:
-    """Columns of the interactions that count for an as-of date."""
     import pyarrow.dataset as ds
 
     chosen = ds.field("event_day") <= night

@@ -29,13 +29,7 @@ STAGE = "recommend"
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of all users, made while they are read.
-
-    Attributes:
-        keys: The users by code.
-    """
-
-    keys: pa.Array
+    keys: pa.Array  # the users by code
     history: "csr_matrix"
     fitted: Fitted
     found: Iterator[TopK]
@@ -70,13 +64,7 @@ def list_type(item_keys: pa.Array) -> pa.DataType:
 
 
 def as_lists(keys: pa.Array, items: np.ndarray, scores: np.ndarray, reasons: pa.Array) -> pa.Array:
-    """Lists of (item, score float32, reason string).
-
-    Args:
-        keys: The items by code.
-        items, scores: [n, k]; -1 is no item.
-        reasons: Of the existing items, in their order.
-    """
+    """Lists of (item, score float32, reason string) from codes [n, k], -1 for none, and reasons of the existing."""
     there = items >= 0
     offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
     places = pa.StructArray.from_arrays(
@@ -93,13 +81,7 @@ def lists_of(
     groups: Mapping[Any, Any] | None,
     available: Availability | None = None,
 ) -> Lists:
-    """Rank for every user of the interactions.
-
-    Args:
-        available: Availability of items; None: all are available.
-        groups: Group by item key, if the declaration limits the number of a group on a list; an item that is not a key
-            has no group.
-    """
+    """Rank for every user of the interactions; an item that is no key of `groups` has no group."""
     known = interactions.recode(item_keys=fitted.item_keys)
     history = fitted.weight_interactions(known)
     filters = filters_of(recommender, fitted, known, night, groups, available=available)
@@ -107,10 +89,7 @@ def lists_of(
 
 
 def rank(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters) -> Iterator[TopK]:
-    """The k best items, or all if there are fewer, for each row of a history (see `Fitted.history`).
-
-    A user whom the model cannot rank for has an empty list: all scores would be equal.
-    """
+    """The k best items, or all if there are fewer, for each row of a history; none for whom the model cannot rank."""
     for part in _rank_parts(fitted, history, k, filters):
         users = fitted.can_rank(history[part.first : part.first + len(part.items)])[:, None]
         yield replace(part, items=np.where(users, part.items, np.int32(-1)), scores=np.where(users, part.scores, _NONE))
@@ -166,12 +145,7 @@ def filters_of(
     *,
     available: Availability | None = None,
 ) -> Filters:
-    """The filters that the declaration has for the lists of an as-of date.
-
-    Args:
-        known: The interactions in the model's item codes.
-        users: Codes of the users with lists, int [n]; None: all.
-    """
+    """The filters that the declaration has for an as-of date; `known` are interactions in the model's item codes."""
     seen = excluded_items(recommender, known, night)
     codes = None
     if groups is not None:
@@ -185,10 +159,7 @@ def filters_of(
 
 
 def excluded_items(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":
-    """Items that users took within the declared days up to an as-of date, CSR [users, items]; None: none are excluded.
-
-    An entry counts with any value.
-    """
+    """Items that users took within the declared days up to an as-of date, CSR [users, items]; None: none are."""
     if recommender.exclude_days is None:
         return known.matrix()
     if not recommender.exclude_days:

@@ -249,12 +249,7 @@ class Recommender(NightlyDeclaration):
 
 @dataclass(frozen=True)
 class SecondTable(PluginTable):
-    """A table beside the lists of users, with the same as-of dates; it is published and served like any other.
-
-    Attributes:
-        packed: Given if its rows are vectors, not lists. Only vectors of the same as-of date can be compared: each fit
-            has its own axes.
-    """
+    """A table beside the lists of users, with the same as-of dates; it is published and served like any other."""
 
     maker: Recommender
     name: str
@@ -262,6 +257,8 @@ class SecondTable(PluginTable):
     output_columns: tuple[str, ...]
     publish: Publish
     description: str
+    # Given if its rows are vectors, not lists. Only vectors of the same as-of date can be compared: each fit has its
+    # own axes.
     packed: PackedLayout | None = None
 
     @property
@@ -294,7 +291,6 @@ class SecondTable(PluginTable):
 
 
 def _similar_items(recommender: Recommender) -> SecondTable:
-    """Lists of (item, score, reason) for each item."""
     about = f"Items that belong to each item, by the model of {recommender.name}."
     columns = recommender.output_columns
     return SecondTable(recommender, f"{recommender.name}_items", "item", columns, recommender.publish, about)

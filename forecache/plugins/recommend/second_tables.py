@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ItemLists:
-    """The lists of all items, made while they are read.
+    """The lists of all items, made while they are read."""
 
-    Attributes:
-        keys: The items by code.
-        taken: Ones for the users who took an item, CSR [items, users].
-    """
-
-    keys: pa.Array
+    keys: pa.Array  # the items by code
     fitted: Fitted
-    taken: "csr_matrix"
+    taken: "csr_matrix"  # ones for the users who took an item, CSR [items, users]
     found: Iterator[TopK]
 
     @property
@@ -53,13 +48,7 @@ class ItemLists:
 
 
 def item_lists_of(fitted: Fitted, interactions: Interactions, k: int, *, filters: Filters | None = None) -> ItemLists:
-    """The k most similar items, or fewer, of every item of a fitted model.
-
-    A model without similarities of its own has the cosine of the items' users: the share of those who took both.
-
-    Args:
-        filters: Items that are not available at all are excluded; filters by user do not apply.
-    """
+    """The k most similar items of every item that are available at all, by the model or the cosine of their users."""
     taken = interactions.recode(item_keys=fitted.item_keys).matrix()
     taken.eliminate_zeros()
     taken.data[:] = 1
@@ -118,19 +107,11 @@ _USERS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class VectorRows:
-    """A vector for each key.
-
-    Attributes:
-        keys: Users or items by code.
-        vectors: float32 [n, d].
-    """
-
-    keys: pa.Array
-    vectors: np.ndarray
+    keys: pa.Array  # users or items by code
+    vectors: np.ndarray  # float32 [n, d]
     value_type: ClassVar[pa.DataType] = pa.list_(pa.field("element", pa.float32()))
 
     def parts(self, rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """Keys and vectors, at most `rows` at a time."""
         size = self.vectors.shape[1]
         for first in range(0, len(self.keys), rows):
             some = np.ascontiguousarray(self.vectors[first : first + rows], np.float32)

@@ -29,22 +29,11 @@ def recommend(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the lists of the as-of dates whose interactions or declaration changed since they were written.
+    """Write the lists of the as-of dates whose interactions or declaration changed since; a refused one stops no other.
 
-    A date that is refused does not stop the others.
-
-    Args:
-        rebuild: Write the lists of all dates.
-
-    Returns:
-        Rows (users) over all given dates; `details` has `built` (dates written), `refused` (reason by date),
-        `rows_by_night` and `nights` by date with the gate's figures, the number of items and the times of the steps.
-
-    Raises:
-        InputError: A date is no as-of date; or every date is refused, the first one because it has no landing file, or
-            its interactions cannot be learned from.
-        CheckError: Every date is refused, the first one by the gate; earlier lists stay.
-        ConflictError: Another run wrote one of the dates from other inputs meanwhile.
+    The result has rows (users) over all dates; `details` has `built` (dates written), `refused` (reason by date),
+    `rows_by_night`, and `nights` by date with the gate's figures, the number of items and the times of the steps. If
+    all dates are refused, the error of the first is raised.
     """
     stage = Stage(settings, STAGE, recommender.name, run_id)
     source, table = recommender.source, recommender.prediction_table

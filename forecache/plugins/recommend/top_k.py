@@ -51,9 +51,8 @@ def best_of_block(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best of a block's columns by (score descending, code ascending).
 
-    Args:
-        codes: The item of each column; None: its number.
-        whole: Returns a row's scores of all items, float32 [1, columns], if the block does not have all of them.
+    `codes` has the item of each column; `whole` returns a row's scores of all items, float32 [1, columns], if the block
+    has not all.
     """
     depth = filters.depth(k)
     items, scores = _sort_best(block, bound_of(block, depth), depth, codes)
@@ -112,34 +111,20 @@ Score = Callable[[int, int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class TopK:
-    """The lists of users `first` to `first + n - 1`.
-
-    Attributes:
-        items: Item codes, int32 [n, k], the best first; -1 behind the end of a shorter list.
-        scores: Their scores, float32 [n, k], equal ones by ascending code; -inf behind the end.
-    """
+    """The lists of users `first` to `first + n - 1`."""
 
     first: int
-    items: np.ndarray
-    scores: np.ndarray
+    items: np.ndarray  # item codes, int32 [n, k], the best first; -1 behind the end of a shorter list
+    scores: np.ndarray  # their scores, float32 [n, k], equal ones by ascending code; -inf behind the end
 
 
 def top_k(
     score: Score, num_users: int, num_items: int, k: int, *, filters: Filters | None = None, threads: int = 1
 ) -> Iterator[TopK]:
-    """The k best items of every user, in the order of users.
+    """The k best items of every user, in the order of users, in parts of `USERS_AT_ONCE`.
 
-    Args:
-        score: Called from several threads at once; -inf keeps an item out of a list.
-        filters: Items that a user may not have.
-        threads: Parts worked on at once. The libraries below should use one thread each.
-
-    Yields:
-        Parts of `USERS_AT_ONCE` users. At most `threads + 1` parts are in memory, and for each thread the scores of 64
-        users.
-
-    Raises:
-        InputError: k is larger than the number of items, or a score is not a number.
+    `score` is called from several threads at once; -inf keeps an item out of a list. At most `threads + 1` parts are in
+    memory, and for each thread the scores of 64 users; the libraries below should use one thread each.
     """
     _check_k(k, num_items)
     filters = filters or Filters()
@@ -168,15 +153,7 @@ def top_k_of_factors(
     filters: Filters | None = None,
     threads: int = 1,
 ) -> Iterator[TopK]:
-    """The k items of every user with the largest dot product; as `top_k`.
-
-    Args:
-        user_vectors: float32 [users, d].
-        item_vectors: float32 [items, d].
-
-    Raises:
-        InputError: k is larger than the number of items, or a vector has a value that is not a number or infinite.
-    """
+    """The k items of every user with the largest dot product of vectors [users, d] and [items, d]; as `top_k`."""
     _check_k(k, len(item_vectors))
     for name, vectors in (("user", user_vectors), ("item", item_vectors)):
         if not np.isfinite(vectors).all():

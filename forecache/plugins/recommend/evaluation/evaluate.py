@@ -27,14 +27,7 @@ class TrainTestSplit(NamedTuple):
 
 
 def split_by_day(interactions: Interactions, day: date, *, num_days: int) -> TrainTestSplit:
-    """Split by a day: earlier ones are for training, as for a nightly run, and it and the days after are the test.
-
-    Args:
-        num_days: Days of the test, the first included. Later interactions are in neither.
-
-    Raises:
-        InputError: A side is empty.
-    """
+    """Split by a day: earlier ones are for training, it and the days after, `num_days`, are the test."""
     if num_days < 1:
         raise SettingsError(f"A test of {num_days} days has none.", remedy="Give num_days=1 or more.")
     found = TrainTestSplit(
@@ -49,11 +42,8 @@ def split_by_day(interactions: Interactions, day: date, *, num_days: int) -> Tra
 def split_by_user(interactions: Interactions, *, test_share: float, seed: int) -> TrainTestSplit:
     """Put a random share of each user's items into the test, rounded (half to even), and the others into training.
 
-    All interactions of a pair of user and item are on the same side. It depends on the pairs and the seed, not on the
-    order of rows. A split that ignores time flatters a model: use it only to compare with published figures.
-
-    Args:
-        test_share: In (0, 1).
+    It depends on the pairs of user and item and on the seed, not on the order of rows. A split that ignores time
+    flatters a model: use it only to compare with published figures.
     """
     if not 0 < test_share < 1:
         raise SettingsError(f"A test share of {test_share} is not between 0 and 1.", remedy="Give one such as 0.25.")
@@ -76,15 +66,8 @@ Grading = Literal["binary", "linear", "exponential"]
 
 @dataclass(frozen=True, eq=False)
 class ListMetrics:
-    """Metrics of one model's lists.
-
-    Attributes:
-        per_user: "ndcg", "recall", "precision" and "novelty" of each user, float64 [users].
-        coverage: Share of all items that are on at least one list.
-    """
-
-    per_user: Mapping[str, PerUser]
-    coverage: float
+    per_user: Mapping[str, PerUser]  # "ndcg", "recall", "precision" and "novelty" of each user, float64 [users]
+    coverage: float  # share of all items that are on at least one list
 
     def mean(self, metric: str) -> float:
         return float(np.nanmean(self.per_user[metric]))
@@ -101,16 +84,9 @@ class Gain:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Models on the same users.
-
-    Attributes:
-        users: Codes of the users with a relevant item in the test, int32 [users].
-        models: By name; `MODEL` is the one that is evaluated.
-    """
-
     k: int
-    users: Codes
-    models: Mapping[str, ListMetrics]
+    users: Codes  # codes of the users with a relevant item in the test, int32 [users]
+    models: Mapping[str, ListMetrics]  # by name; `MODEL` is the one that is evaluated
 
     def gain(self, metric: str, reference: str, *, model: str = MODEL, seed: int = 0) -> Gain:
         """The gain of a model over a reference, by a bootstrap of users in which both have the same ones (paired)."""
@@ -120,11 +96,7 @@ class Evaluation:
 
 
 def evaluate(fitted: Mapping[str, Fitted], split: TrainTestSplit, *, k: int = 10, exclude_seen: bool) -> Evaluation:
-    """Evaluate fitted models by the lists that they make of the training side for the users of the test.
-
-    Raises:
-        InputError: No user has a relevant item in the test.
-    """
+    """Evaluate fitted models by the lists that they make of the training side for the users of the test."""
     relevant = split.test.matrix()
     seen = split.train.matrix()
     if exclude_seen:
@@ -176,9 +148,6 @@ def ndcg(lists: Codes, relevant: "csr_matrix", *, gain: Grading = "binary") -> P
 
     The item at place r (from 1) adds its gain / log2(r + 1). Järvelin and Kekäläinen, "Cumulated gain-based evaluation
     of IR techniques" (2002), with the discount of Burges et al., "Learning to rank using gradient descent" (2005).
-
-    Args:
-        gain: "binary": 1 for each relevant item. "linear": its relevance. "exponential": 2^relevance - 1.
     """
     k = lists.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
@@ -187,13 +156,10 @@ def ndcg(lists: Codes, relevant: "csr_matrix", *, gain: Grading = "binary") -> P
 
 
 def novelty(lists: Codes, popularity: NDArray[np.floating]) -> PerUser:
-    """Mean of -log2(share of users who had the item) over a list, in bits, float64 [users]; NaN for an empty list.
+    """Mean of -log2(share of users who had the item in training) over a list, in bits, float64 [users]; NaN if empty.
 
     The mean self-information of Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems"
     (2010). An item that nobody had counts as had by one.
-
-    Args:
-        popularity: Users who had each item in training, over all users of it, float [items].
     """
     floor = popularity[popularity > 0].min(initial=1.0)
     bits = -np.log2(np.maximum(popularity, floor))

@@ -30,21 +30,11 @@ def judge(
     groups: Mapping[Any, Any] | None = None,
     available: Availability | None = None,
 ) -> dict[str, Any]:
-    """Fit the model and both baselines without the last days, and compare their lists.
+    """Fit the model and both baselines without the last days, and compare their lists for users active in and before.
 
-    The users are those with interactions in these days and before. Items that the declaration excludes from a list are
-    excluded here, too, and do not count as relevant.
-
-    Args:
-        available: Availability on the eve of the test; None: all items are available.
-
-    Returns:
-        `metric`, `users`, `figures` (the metric's mean by model), `against` (the better baseline), and `difference`
-        with `low` and `high`, the 95% bootstrap interval of its mean over users.
-
-    Raises:
-        CheckError: The model misses the declared floor, or is not significantly better than the better baseline.
-        InputError: There are no interactions in the last days, or none before.
+    Items that the declaration excludes from a list do not count as relevant. Returned are `metric`, `users`, `figures`
+    (means by model), `against` (the better baseline), and `difference` with its 95% bootstrap interval, `low` and
+    `high`.
     """
     gate = recommender.gate
     first = first_test_day(recommender, night)
@@ -86,15 +76,11 @@ def judge(
 
 
 def first_test_day(recommender: Recommender, night: date) -> date:
-    """The first of the days that the model is not trained on."""
     return night - timedelta(days=recommender.gate.test_days - 1)
 
 
 def _judged_users(split: TrainTestSplit, most: int) -> np.ndarray:
-    """Users with interactions in the test and before, ascending; if too many, those with the smallest hashes.
-
-    Other users would not have had a list.
-    """
+    """Users with interactions in the test and before, ascending; if too many, those with the smallest hashes."""
     users = np.intersect1d(split.test.users, split.train.users)
     if len(users) <= most:
         return users

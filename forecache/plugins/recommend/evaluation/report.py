@@ -21,13 +21,7 @@ _USERS, _PLACES = 3, 10
 
 
 def write_report(settings: Settings, recommender: Recommender, night: date) -> Path:
-    """Write the page of an as-of date and return its path, `HOME/reports/<recommender>.html`.
-
-    Shown are the users with the most, the median and the fewest interactions.
-
-    Raises:
-        NotFoundError: Nothing was recommended for that date.
-    """
+    """Write the page of an as-of date, with the users of most, median and fewest interactions; returns its path."""
     record = last_record(settings, STAGE, recommender.name, night)
     if record is None:
         raise NotFoundError(

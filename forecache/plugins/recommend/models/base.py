@@ -117,7 +117,6 @@ class Factors(Fitted):
         return scores
 
     def similar(self, items: Codes) -> Scores:
-        """Cosines of the items' vectors."""
         norms = np.linalg.norm(self.item_vectors, axis=1, keepdims=True)
         unit = self.item_vectors / np.maximum(norms, np.finfo(np.float32).tiny)
         found = np.asarray(unit[items] @ unit.T, np.float32)
@@ -157,7 +156,6 @@ def decay_weights(interactions: Interactions, half_life_days: float | None) -> N
 
 
 def check_not_empty(interactions: Interactions, model: str) -> None:
-    """Refuse to fit to nothing."""
     if not len(interactions) or not interactions.weights.any():
         raise InputError(
             f"{model} has no interactions to learn from.", remedy="Choose days that have some with a weight above 0."
@@ -165,7 +163,6 @@ def check_not_empty(interactions: Interactions, model: str) -> None:
 
 
 def check_range(owner: str, declared: Any, names: Sequence[str], least: float, most: float) -> None:
-    """Refuse fields outside [least, most]."""
     for name in names:
         value = getattr(declared, name)
         check_value(owner, name, value, least <= value <= most, f"It is from {least:g} to {most:g}.")

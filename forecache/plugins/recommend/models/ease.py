@@ -127,7 +127,6 @@ class FittedEase(Fitted):
         return power_weights(interactions.matrix(), self.weight_power)
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
-        """True for users with an item that training saw, bool [n]."""
         return np.asarray(history.dot(self.known_items.astype(np.float32)) > 0)
 
     def score(self, history: "csr_matrix", *, out: Scores | None = None) -> Scores:

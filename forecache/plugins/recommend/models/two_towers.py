@@ -107,7 +107,6 @@ class FittedTwoTowers(Factors):
         return power_weights(interactions.matrix(), self.weight_power)
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
-        """True for users with an item that training saw, bool [n]."""
         return np.asarray(history.dot(self.known_items.astype(np.float32)) > 0)
 
     def user_vectors(self, history: "csr_matrix") -> Scores:
@@ -207,11 +206,9 @@ class _Histories:
         self._share, self._drawn = target_share, drawn
 
     def divide_items(self, users: Any) -> tuple[tuple[Any, ...], Any, Any]:
-        """Divide each user's items at random into targets and the user tower's input.
+        """Divide each user's items at random into the user tower's input and targets, each a user's row and item.
 
-        Returns:
-            The tower's input (items of all users in order, their weights, each user's start, each user's sum of
-            weights), and for each target the row of its user and the item.
+        The input is the items of all users in order, their weights, each user's start, and each user's sum of weights.
         """
         import torch
 
