@@ -16,7 +16,7 @@ from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.table import source_asset
 from forecache.base.plugins import load_hook
-from forecache.declare.plugin_declarations import FollowUp
+from forecache.declare.served import FollowUp
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 

@@ -11,7 +11,7 @@ from forecache.base.output_kinds import spark_name
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Source
-from forecache.declare.plugin_declarations import PluginTable
+from forecache.declare.served import PluginTable
 from forecache.declare.sources.column import key_types
 
 

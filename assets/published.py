@@ -14,7 +14,7 @@ from assets.partitions import nightly_freshness
 from assets.recommendations import require_none_refused
 from assets.stage import RunStep, explain_errors
 from forecache.declare import Served
-from forecache.declare.plugin_declarations import NightlyDeclaration
+from forecache.declare.served import NightlyDeclaration
 from resources.settings import SettingsResource
 
 

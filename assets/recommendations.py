@@ -16,7 +16,7 @@ from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from assets.views import ranking_view
 from forecache.base.plugins import load_hook
-from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
+from forecache.declare.served import NightlyDeclaration, PluginTable
 from resources.settings import SettingsResource
 from resources.spark import SparkResource
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
     from forecache.plugins.mail.mailing import Mailing as Mailing
-    from forecache.plugins.recommend.declared_catalogue import Catalogue as Catalogue
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
     from forecache.plugins.recommend.models import Factors as Factors
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from forecache.plugins.recommend.models import RepeatPurchase as RepeatPurchase
     from forecache.plugins.recommend.models import TwoTowers as TwoTowers
     from forecache.plugins.recommend.models import WithFallback as WithFallback
+    from forecache.plugins.recommend.recommender import Catalogue as Catalogue
     from forecache.plugins.recommend.recommender import RankingGate as RankingGate
     from forecache.plugins.recommend.recommender import Recommender as Recommender
     from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
@@ -76,8 +76,7 @@ _PUBLIC = {
     "forecache.plugins.recommend.models": """
         Als Ease Factors Fitted Habits Popularity RecommenderModel RepeatPurchase TwoTowers WithFallback
     """,
-    "forecache.plugins.recommend.declared_catalogue": "Catalogue",
-    "forecache.plugins.recommend.recommender": "RankingGate Recommender",
+    "forecache.plugins.recommend.recommender": "Catalogue RankingGate Recommender",
     "forecache.plugins.mail.mailing": "Mailing",
     "forecache.base.alert": "Alert Subject",
     "forecache.plugins.alerts.notify": "notify",

@@ -12,8 +12,8 @@ from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Realtime, Served
 from forecache.declare.as_of import newest_as_of
 from forecache.declare.loading import read_project
-from forecache.declare.plugin_declarations import NightlyDeclaration
 from forecache.declare.project import Nightly
+from forecache.declare.served import NightlyDeclaration
 from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_features, build_view
 from forecache.lake.quality import stage_checks as checks

@@ -32,9 +32,9 @@ from forecache.declare import (
     TorchModel,
 )
 from forecache.declare.loading import read_project
-from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration
 from forecache.declare.project import Project
 from forecache.declare.schedule import NEVER
+from forecache.declare.served import FollowUp, NightlyDeclaration
 from jobs.alerts import build_alerts_sensor
 from jobs.approval import build_approval_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.mailed import mailed_name
-from forecache.declare.plugin_declarations import FollowUp
+from forecache.declare.served import FollowUp
 from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule
 
 CRON = "0 8 * * *"

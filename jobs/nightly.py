@@ -12,7 +12,7 @@ from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
 from forecache.declare import FeatureView, Pipeline, Served
-from forecache.declare.plugin_declarations import NightlyDeclaration
+from forecache.declare.served import NightlyDeclaration
 from jobs.schedules import AssetJob, build_asset_job, build_newest_night_schedule
 
 

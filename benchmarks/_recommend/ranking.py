@@ -26,10 +26,10 @@ from forecache.declare import AS_OF, Column, Source
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import open_table
-from forecache.plugins.recommend.build_date import write_lists
 from forecache.plugins.recommend.lists import Lists
 from forecache.plugins.recommend.models import Popularity
 from forecache.plugins.recommend.models.popularity import FittedPopularity
+from forecache.plugins.recommend.stage import write_lists
 from forecache.plugins.recommend.top_k import top_k_of_factors
 
 ITEMS, FACTORS, K, CORES, ROUNDS = 20_000, 64, 50, 2, 3

@@ -9,7 +9,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard, TypeVar
@@ -21,19 +21,9 @@ from forecache.declare.code.location import add_project
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.trainable import Trainable, not_trained_error
-from forecache.declare.plugin_declarations import PluginDeclaration, PluginTable
-from forecache.declare.project import (
-    Declared,
-    Nightly,
-    Project,
-    Published,
-    date_conflict_errors,
-    fallback_errors,
-    name_conflict_errors,
-    published_views,
-    stream_day_errors,
-)
+from forecache.declare.project import Declared, Nightly, Project, Published, conflict_errors, published_views
 from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.served import PluginDeclaration, PluginTable
 from forecache.declare.stream import Stream
 
 _log = logging.getLogger(__name__)
@@ -103,20 +93,16 @@ def read_project(settings: Settings) -> Project:
             found[module] = load_declarations(module)
         except SettingsError as error:
             broken[module] = error
-    # A store or a stream may be declared in a broken module, so these checks need all modules.
-    elsewhere = {} if broken else {**fallback_errors(found), **stream_day_errors(found)}
-    broken |= {**elsewhere, **name_conflict_errors(found), **date_conflict_errors(found)}
-    usable = sorted(
-        ((each.name, each) for module, some in found.items() if module not in broken for each in some),
-        key=itemgetter(0),
-    )
+    broken |= conflict_errors(found, is_whole=not broken)
+    by_name = attrgetter("name")
+    usable = sorted((each for module, some in found.items() if module not in broken for each in some), key=by_name)
     return Project(
-        {name: each for name, each in usable if isinstance(each, Pipeline)},
+        {each.name: each for each in usable if isinstance(each, Pipeline)},
         broken,
-        {view.name: view for view in sorted(published_views(each for _, each in usable), key=attrgetter("name"))},
-        {name: each for name, each in usable if isinstance(each, Realtime)},
-        {name: each for name, each in usable if isinstance(each, Stream)},
-        tuple({name: each for name, each in usable if isinstance(each, PluginDeclaration)}.values()),
+        {view.name: view for view in sorted(published_views(usable), key=by_name)},
+        {each.name: each for each in usable if isinstance(each, Realtime)},
+        {each.name: each for each in usable if isinstance(each, Stream)},
+        list({id(each): each for each in usable if isinstance(each, PluginDeclaration)}.values()),
     )
 
 
@@ -157,7 +143,7 @@ def _require_served(settings: Settings, project: Project, name: str, kinds: str,
             f"{name!r} is a stream: its rows are served as they come, and nothing is published.",
             remedy=f"`forecache stream {name}` runs it.",
         )
-    found = _find_served(project, name)
+    found = find_served(settings, name, project)
     if found is None:
         raise unknown_name_error(name, kinds, there, where=settings.project)
     return found
@@ -259,12 +245,9 @@ def load_nightly(settings: Settings, name: str) -> Nightly:
     return found.maker
 
 
-def find_served(settings: Settings, name: str) -> Published | None:
-    """One pipeline, recommender, second table or view by name; None if it is not declared."""
-    return _find_served(read_project(settings), name)
-
-
-def _find_served(project: Project, name: str) -> Published | None:
+def find_served(settings: Settings, name: str, project: Project | None = None) -> Published | None:
+    """One declaration whose rows are published, by name; None if it is not declared."""
+    project = project or read_project(settings)
     _warn_of_broken_modules(project)
     if name not in project.publishable and project.broken:
         raise _broken_module_error(project, name)

@@ -11,10 +11,9 @@ from forecache.base.key_types import DECLARED
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.trainable import Trainable
-from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration, PluginDeclaration, PluginTable
-from forecache.declare.realtime.check_realtime import stored_values_of
 from forecache.declare.realtime.lookups import DotProduct, LastNight, Rung, Stored
-from forecache.declare.realtime.realtime import Realtime
+from forecache.declare.realtime.realtime import Realtime, stored_values_of
+from forecache.declare.served import FollowUp, NightlyDeclaration, PluginDeclaration, PluginTable
 from forecache.declare.sources.column import key_types
 from forecache.declare.sources.extract import StreamDay
 from forecache.declare.sources.source import Source
@@ -90,12 +89,26 @@ class Project:
         return {name: found[name] for name in sorted(found)}
 
 
+Found = Mapping[str, Sequence[Declared]]
+"""The declarations of each module."""
+Errors = Iterator[tuple[str, SettingsError]]
+"""Modules that cannot be used, each with the reason."""
 Numbers = Pipeline | FeatureView | PluginTable
 """Declarations that may publish numbers."""
 
 
-def name_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """Errors, by module, of modules that declare different pipelines, views or sources with the same name."""
+def conflict_errors(found: Found, *, is_whole: bool) -> dict[str, SettingsError]:
+    """The error of each module whose declarations do not fit the others; `is_whole`: all modules could be loaded."""
+    # A store or a stream may be declared in a broken module, so two of the checks need all modules.
+    whole = (*_stream_day_errors(found), *_fallback_errors(found)) if is_whole else ()
+    broken: dict[str, SettingsError] = {}
+    for module, error in (*_date_errors(found), *_name_errors(found), *whole):
+        broken.setdefault(module, error)
+    return broken
+
+
+def _name_errors(found: Found) -> Errors:
+    """Modules that declare different pipelines, views or sources with the same name."""
     places: dict[tuple[str, str], dict[str, list[object]]] = defaultdict(lambda: defaultdict(list))
     for module, pipelines in found.items():
         for view in published_views(pipelines):
@@ -113,20 +126,23 @@ def name_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, S
                 places["feature view", view.name][module].append(view)
             if isinstance(pipeline, Pipeline) and pipeline.is_joined:  # its table is named like that of a view
                 places["feature view", pipeline.name][module].append(pipeline)
-    broken: dict[str, SettingsError] = {}
     for (kind, name), by_module in places.items():
-        if _are_different(value for values in by_module.values() for value in values):
-            where = " and ".join(by_module)
-            for module in by_module:
-                views = [each for values in by_module.values() for each in values if isinstance(each, FeatureView)]
-                also = " or published views" if kind == "pipeline" and views else ""
-                error = SettingsError(
-                    f"Two {kind}s{also} are named {name!r}, in {where}.",
-                    remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store "
-                    "and the route.",
-                )
-                broken.setdefault(module, error)
-    return broken
+        declared = [each for some in by_module.values() for each in some]
+        first, *others = declared
+        by_identity = isinstance(first, Declared) and not isinstance(first, FeatureView)
+        if not any(other is not first and (by_identity or other != first) for other in others):
+            continue
+        also = (
+            " or published views"
+            if kind == "pipeline" and any(isinstance(each, FeatureView) for each in declared)
+            else ""
+        )
+        error = SettingsError(
+            f"Two {kind}s{also} are named {name!r}, in {' and '.join(by_module)}.",
+            remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store and the "
+            "route.",
+        )
+        yield from ((module, error) for module in by_module)
 
 
 def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
@@ -139,8 +155,8 @@ def published_views(declared: Iterable[Declared]) -> list[FeatureView]:
     return found
 
 
-def date_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """Errors, by module, of pipelines that share a feature view and have different as-of dates."""
+def _date_errors(found: Found) -> Errors:
+    """Modules whose pipelines share a feature view and have different as-of dates."""
     users: dict[str, list[tuple[str, Pipeline | Realtime | FeatureView]]] = defaultdict(list)
     for module, some in found.items():
         for pipeline in some:
@@ -149,7 +165,6 @@ def date_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, S
                     users[view.name].append((module, pipeline))
                     if view.publish is not None:  # it has as-of dates of its own
                         users[view.name].append((module, view))
-    broken = {}
     for name, of_view in users.items():
         _, first = of_view[0]
         others = [each for _, each in of_view if each.schedule.as_of_text != first.schedule.as_of_text]
@@ -157,46 +172,34 @@ def date_conflict_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, S
             who = f"Pipelines {first.name!r} and {others[0].name!r} share the"
             if isinstance(others[0], FeatureView):
                 who = f"Pipeline {first.name!r} uses the published"
-            broken[module] = SettingsError(
-                f"{who} feature view {name!r}, and their as-of dates differ: {first.schedule.as_of_text}, and "
-                f"{others[0].schedule.as_of_text}.",
-                remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
+            yield (
+                module,
+                SettingsError(
+                    f"{who} feature view {name!r}, and their as-of dates differ: {first.schedule.as_of_text}, and "
+                    f"{others[0].schedule.as_of_text}.",
+                    remedy="Give their schedules the same `every` and `on`, or one of them a view of its own.",
+                ),
             )
-    return broken
 
 
-def _are_different(values: Iterable[object]) -> bool:
-    first, *others = values
-    by_identity = isinstance(first, Declared) and not isinstance(first, FeatureView)
-    return any(other is not first and (by_identity or other != first) for other in others)
-
-
-def fallback_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """Errors, by module, of real-time models with a fallback that reads something not published, or not numbers."""
+def _fallback_errors(found: Found) -> Errors:
+    """Modules of real-time models with a fallback that reads something not published, or not numbers."""
     declared = [each for some in found.values() for each in some]
-    published = _number_publishers(declared)
-    broken: dict[str, SettingsError] = {}
-    for module, some in found.items():
-        for model in some:
-            if not isinstance(model, Realtime):
-                continue
-            for rung in model.ladder:
-                try:
-                    _check_fallback(f"Realtime {model.name!r}", rung, published)
-                    _check_types(model, stored_values_of((rung,)), published)
-                except SettingsError as error:
-                    broken.setdefault(module, error)
-    return broken
-
-
-def _number_publishers(declared: Sequence[Declared]) -> dict[str, Numbers]:
     makers = [each for each in declared if isinstance(each, NightlyDeclaration)]
-    every: Iterable[Numbers] = (
+    numbers: Iterable[Numbers] = (
         *published_views(declared),
         *(each for each in declared if isinstance(each, Pipeline) and each.publish is not None),
         *(table for each in makers for table in each.tables if table.packed is not None),
     )
-    return {each.name: each for each in every}
+    published = {each.name: each for each in numbers}
+    models = [(module, each) for module, some in found.items() for each in some if isinstance(each, Realtime)]
+    for module, model in models:
+        for rung in model.ladder:
+            try:
+                _check_fallback(f"Realtime {model.name!r}", rung, published)
+                _check_types(model, stored_values_of((rung,)), published)
+            except SettingsError as error:
+                yield module, error
 
 
 def _check_fallback(owner: str, rung: Rung, published: Mapping[str, Numbers]) -> None:
@@ -259,47 +262,35 @@ def _count_numbers(owner: str, stored: Stored, published: Mapping[str, Numbers])
     return {**columns, **sizes}[stored.field]
 
 
-def stream_day_errors(found: Mapping[str, Sequence[Declared]]) -> dict[str, SettingsError]:
-    """Errors, by module, of sources with `extract=StreamDay(...)` whose stream is not declared or has other events."""
+def _stream_day_errors(found: Found) -> Errors:
+    """Modules with sources with `extract=StreamDay(...)` whose stream is not declared or has other events."""
     streams = {each.name: each for some in found.values() for each in some if isinstance(each, Stream)}
-    broken: dict[str, SettingsError] = {}
-    for module, some in found.items():
-        for source in _landed_sources(some):
-            if isinstance(source.extract, StreamDay):
-                error = _stream_day_error(source, source.extract, streams)
-                if error is not None:
-                    broken.setdefault(module, error)
-    return broken
+    sources = ((module, source) for module, some in found.items() for each in some for source in each.all_sources)
+    for module, source in sources:
+        if isinstance(source, Source) and isinstance(source.extract, StreamDay):
+            try:
+                _check_stream_day(source, source.extract, streams)
+            except SettingsError as error:
+                yield module, error
 
 
-def _landed_sources(declared: Sequence[Declared]) -> Iterator[Source]:
-    for each in declared:
-        for source in each.all_sources:
-            if isinstance(source, Source):
-                yield source
-
-
-def _stream_day_error(source: Source, extract: StreamDay, streams: Mapping[str, Stream]) -> SettingsError | None:
+def _check_stream_day(source: Source, extract: StreamDay, streams: Mapping[str, Stream]) -> None:
     stream = streams.get(extract.stream)
     if stream is None:
-        listed = ", ".join(sorted(streams)) or "none"
-        return SettingsError(
+        raise SettingsError(
             f"Source {source.name!r} is extracted from the stream {extract.stream!r}, which no module declares.",
-            remedy=f"Streams are: {listed}.",
+            remedy=f"Streams are: {', '.join(sorted(streams)) or 'none'}.",
         )
     if stream.source.name != source.name:
-        return SettingsError(
+        raise SettingsError(
             f"Source {source.name!r} is extracted from the stream {stream.name!r}, whose topic carries the source "
             f"{stream.source.name!r}.",
             remedy="Name the stream whose topic carries the source.",
         )
-    required = sorted(
-        column.name for column in source.columns if column.required and column.name in stream.topic.without
-    )
+    required = sorted(each.name for each in source.columns if each.required and each.name in stream.topic.without)
     if required:
-        return SettingsError(
+        raise SettingsError(
             f"Source {source.name!r} is extracted from the stream {stream.name!r}, and requires the column "
             f"{required[0]!r}, which the messages of its topic do not have.",
             remedy="Declare it with required=False, or in a source of its own where it comes later.",
         )
-    return None

@@ -12,8 +12,7 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Served
 from forecache.declare.loading import read_project
-from forecache.declare.plugin_declarations import PluginTable
-from forecache.declare.served import require_published
+from forecache.declare.served import PluginTable, require_published
 from forecache.lake.feature_tables.feature_rows import code_of
 from forecache.lake.feature_tables.features import STAGE as BUILT
 from forecache.lake.ledger import StageRecord, append_records, last_record, newest_night

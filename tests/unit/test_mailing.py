@@ -16,7 +16,7 @@ from forecache.base.errors import SettingsError
 from forecache.declare import Column, Source
 from forecache.kit.smtp import is_address, usable_address
 from forecache.plugins.mail.recipients import Recipient
-from forecache.plugins.mail.sending import message_id, message_of
+from forecache.plugins.mail.stage import message_id, message_of
 
 DAY, NOW = date(2026, 2, 28), datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
 ADDRESSES = Source(

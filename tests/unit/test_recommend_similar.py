@@ -9,8 +9,8 @@ import pytest
 
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import Interactions
+from forecache.plugins.recommend.lists import item_lists_of
 from forecache.plugins.recommend.models import Als, Ease, Habits, Popularity, RepeatPurchase, WithFallback
-from forecache.plugins.recommend.second_tables import item_lists_of
 
 rng = np.random.default_rng(3)
 PAIRS = sorted({(int(u), int(i)) for u, i in zip(rng.integers(0, 80, 900), rng.integers(0, 30, 900), strict=True)})

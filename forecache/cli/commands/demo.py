@@ -28,7 +28,7 @@ from forecache.cli.runner import resolve_nightly_names, run_job
 from forecache.declare import FeatureView, Pipeline, Realtime, Served
 from forecache.declare.as_of import newest_as_of
 from forecache.declare.loading import load_nightly
-from forecache.declare.plugin_declarations import NightlyDeclaration, PluginTable
+from forecache.declare.served import NightlyDeclaration, PluginTable
 from forecache.lake.ingest.demo_data import land_demo_data
 
 _TIMES = 20

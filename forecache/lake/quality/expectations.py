@@ -12,7 +12,7 @@ from forecache.declare import (
     Source,
     expect,
 )
-from forecache.declare.plugin_declarations import PluginTable
+from forecache.declare.served import PluginTable
 
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from forecache.base.errors import CheckError
 from forecache.base.results import StageResult
 from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime
-from forecache.declare.plugin_declarations import PluginTable
+from forecache.declare.served import PluginTable
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import feature_versions

@@ -10,7 +10,7 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
 from forecache.cli.live_rows import open_answers
 from forecache.cli.output import json_value
-from forecache.declare.plugin_declarations import PluginTable
+from forecache.declare.served import PluginTable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.kit.delta.tables import open_table

@@ -11,7 +11,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.table_names import AS_OF, check_column, check_name, check_unique
 from forecache.declare.checks import check_fields, check_known, check_least, check_value
 from forecache.declare.declaration import Pipeline
-from forecache.declare.plugin_declarations import FollowUp, NightlyDeclaration
+from forecache.declare.served import FollowUp, NightlyDeclaration
 from forecache.declare.sources.source import AnySource
 from forecache.kit.smtp import is_address
 

@@ -5,21 +5,253 @@ finds the result of each intended message in `forecache.plugins.mail.ledger`. Th
 last byte was sent and whose answer was not read; the mailing declares what happens to it.
 """
 
+import hashlib
+import re
+import secrets
 import time
-from datetime import datetime, timezone
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from datetime import time as clock
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from forecache.base.errors import UnavailableError
+from forecache.base.errors import InputError, UnavailableError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
-from forecache.kit.smtp import Relay, ServerAnswer
+from forecache.kit.smtp import Relay, ServerAnswer, one_line
 from forecache.lake.stage import hold_table_lock
-from forecache.plugins.mail.ledger import Journal, MailLedger, MailRecord
-from forecache.plugins.mail.mailing import Mailing
-from forecache.plugins.mail.recipients import Recipients, open_published
-from forecache.plugins.mail.sending import BATCH, MailingRun
+from forecache.plugins.mail.ledger import CLAIM, FINAL, Journal, MailLedger, MailRecord
+from forecache.plugins.mail.mailing import Mailing, address_of, fill
+from forecache.plugins.mail.recipients import (
+    MailSelection,
+    PublishedRows,
+    PublishedVersion,
+    Recipient,
+    Recipients,
+    choose,
+    open_published,
+)
+
+_NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def message_id(mailing: Mailing, as_of: date, user: str) -> str:
+    """Message id, equal in every attempt for the same mailing, as-of date and user: servers drop duplicates by it."""
+    digest = hashlib.sha256("\0".join((mailing.name, as_of.isoformat(), user)).encode()).hexdigest()
+    return f"<{digest[:32]}@{address_of(mailing.sender).rpartition('@')[2]}>"
+
+
+def message_of(
+    mailing: Mailing, recipient: Recipient, values: Mapping[str, Any], *, as_of: date, at: datetime
+) -> bytes:
+    """A message, lines ending in CRLF; the same for the same arguments. Raises ValueError if it cannot be made.
+
+    Names and other values cannot add headers or recipients: in headers, line ends and other control characters in them
+    become spaces.
+    """
+    texts = {what: fill(template, values) for what, template in mailing.templates.items()}
+    identity = message_id(mailing, as_of, recipient.user)
+    message = EmailMessage(policy=SMTP)
+    name, address = parseaddr(mailing.sender)
+    message["From"] = Address(one_line(name), addr_spec=address)
+    person = "" if mailing.person is None else one_line(recipient.fields[mailing.person] or "")
+    message["To"] = Address(person, addr_spec=recipient.address)
+    message["Subject"] = one_line(texts["subject"])
+    message["Date"] = format_datetime(at)
+    message["Message-ID"] = identity
+    message["Auto-Submitted"] = "auto-generated"
+    if mailing.unsubscribe:
+        url = one_line(texts["unsubscribe"]).replace(" ", "%20").replace("<", "%3C").replace(">", "%3E")
+        message["List-Unsubscribe"] = f"<{url}>"
+        if url.startswith("https:"):
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message.set_content(_NOT_IN_TEXT.sub(" ", texts["template"]))
+    if "html" in texts:
+        message.add_alternative(_NOT_IN_TEXT.sub(" ", texts["html"]), subtype="html")
+        message.set_boundary(f"=={identity[1:33]}")
+    return message.as_bytes()
+
+
+BATCH = 50
+"""Messages that are intended by one commit."""
+_FAILED_IN_A_ROW = 20
+_NOT_TRIED = ServerAnswer("deferred", 0, "Not tried.")
+_IN_DOUBT = ServerAnswer("in doubt", 0, "The run ended when its last byte may have been sent.")
+
+
+@dataclass
+class MailingRun:
+    settings: Settings
+    mailing: Mailing
+    found: PublishedVersion
+    recipients: Recipients
+    journal: Journal
+    ledger: MailLedger
+    last: dict[str, MailRecord]  # the ledger's row of each user at the start of the run
+    run_id: str
+    counts: Counter[str] = field(default_factory=Counter)  # messages of this run by state
+    unwritable: list[MailRecord] = field(default_factory=list)
+    failed: list[MailRecord] = field(default_factory=list)
+    failed_in_a_row: int = 0
+    # By state, the user and the reason of this run's first message in it.
+    first_failure: dict[str, str] = field(default_factory=dict)
+    last_reason: str = ""  # the reason of its last message
+
+    @property
+    def num_done(self) -> int:
+        return sum(row.state in FINAL for row in self.last.values())
+
+    def choose(self, limit: int | None) -> MailSelection:
+        midnight = datetime.combine(datetime.now(timezone.utc).date(), clock(), timezone.utc)
+        budget = self.mailing.daily_limit - self.ledger.sent_since(midnight)
+        return choose(
+            self.found,
+            self.recipients,
+            done={user for user, row in self.last.items() if row.state in FINAL},
+            last={user for user, row in self.last.items() if row.state in ("deferred", "unusable")},
+            budget=budget if limit is None else min(budget, limit),
+        )
+
+    def record_unusable(self, chosen: MailSelection) -> None:
+        known = {user for user, row in self.last.items() if row.state == "unusable"}
+        new = [user for user in chosen.unusable if user not in known]
+        self.ledger.record([self._record(user, "").with_state("unusable", reason="No address.") for user in new])
+
+    def messages(
+        self, users: Sequence[str], values: PublishedRows, at: datetime
+    ) -> Iterator[tuple[str, Recipient, bytes]]:
+        """The messages of those users who may still get one, in their order."""
+        for user in users:
+            recipient = None if self.recipients.opted_out(user) else self.recipients.recipient(user)
+            if recipient is None:
+                continue
+            try:
+                given = {**values[user], **recipient.fields}
+                content = message_of(self.mailing, recipient, given, as_of=self.found.as_of, at=at)
+            except ValueError as error:
+                self._count(user, "unusable", str(error))
+                self.unwritable.append(self._record(user, "").with_state("unusable", reason=str(error)))
+                continue
+            yield user, recipient, content
+
+    def send_batch(self, users: Sequence[str], values: PublishedRows, relay: Relay) -> None:
+        """Intend, send and record the messages of some users."""
+        self.recipients.refresh()
+        at, name = datetime.now(timezone.utc), secrets.token_hex(8)
+        letters = list(self.messages(users, values, at))
+        self.ledger.record(self.unwritable)
+        self.unwritable.clear()
+        records = {user: self._record(user, name) for user, _, _ in letters}
+        if not records:
+            return
+        answers: dict[str, ServerAnswer] = {}
+        with self.journal.begin_batch(name):
+            self.ledger.commit_intent(list(records.values()))
+            mail_step("intended")
+            try:
+                for _, recipient, content in letters:
+                    self._require_time(at)
+                    self._require_acceptance()
+                    self._send(relay, recipient, content, answers)
+            finally:  # also on an interrupt: this is the last moment at which the answers are known
+                ended = [_with_answer(row, answers.get(user, _NOT_TRIED)) for user, row in records.items()]
+                self.failed = [row for row in self._failed_since_accepted(ended) if row.state != "accepted"]
+                # A user has one row in a commit: the ledger has no order within it.
+                self.ledger.record(list({row.user: row for row in (*ended, *self._refusals_to_retry())}.values()))
+            mail_step("recorded")
+
+    def _send(self, relay: Relay, recipient: Recipient, content: bytes, answers: dict[str, ServerAnswer]) -> None:
+        """Send one message; `answers` has its state at each moment."""
+        user = recipient.user
+
+        def last_byte() -> None:
+            self.journal.record_last_byte(user)
+            answers[user] = _IN_DOUBT
+
+        answer = relay.send(address_of(self.mailing.sender), recipient.address, content, last_byte=last_byte)
+        answers[user] = answer
+        self.journal.record_answer(user, answer)
+        self._count(user, answer.state, f"{answer.code} {answer.reason}")
+
+    def _failed_since_accepted(self, ended: Sequence[MailRecord]) -> list[MailRecord]:
+        """The rows since the last accepted message, those of earlier batches included."""
+        places = [number for number, row in enumerate(ended) if row.state == "accepted"]
+        return list(ended[places[-1] + 1 :]) if places else [*self.failed, *ended]
+
+    def _refusals_to_retry(self) -> list[MailRecord]:
+        """Refusals of a server that refuses all messages: they do not depend on the user and are tried again."""
+        if self.failed_in_a_row < _FAILED_IN_A_ROW:
+            return []
+        refused = [row for row in self.failed if row.state == "refused"]
+        return [row.with_state("deferred", code=row.code, reason=row.reason) for row in refused]
+
+    def _require_acceptance(self) -> None:
+        if self.failed_in_a_row >= _FAILED_IN_A_ROW:
+            raise UnavailableError(
+                f"The SMTP server took none of {self.failed_in_a_row} messages in a row, the last with: "
+                f"{self.last_reason}",
+                remedy=f"{self.counts['accepted']:,} were accepted, the others wait: mend that and run again.",
+            )
+
+    def _require_time(self, begun: datetime) -> None:
+        if datetime.now(timezone.utc) - begun > CLAIM / 3:
+            raise UnavailableError(
+                f"The SMTP server has taken more than {CLAIM // 3 // timedelta(minutes=1)} minutes for a batch.",
+                remedy=f"{self.counts['accepted']:,} messages were accepted, the others wait: run again.",
+            )
+
+    def _count(self, user: str, state: str, reason: str) -> None:
+        self.counts[state] += 1
+        if state != "unusable":
+            self.failed_in_a_row = 0 if state == "accepted" else self.failed_in_a_row + 1
+        self.first_failure.setdefault(state, f"{user!r}: {reason}")
+        self.last_reason = reason
+
+    def raise_failures(self) -> None:
+        accepted = f"{self.counts['accepted']:,} messages of {self.mailing.name} were accepted"
+        again = self.counts["deferred"] + self.counts["in doubt"]
+        if again:
+            state = "deferred" if self.counts["deferred"] else "in doubt"
+            raise UnavailableError(
+                f"{accepted}, and {again:,} have to be tried again, such as that of user {self.first_failure[state]}.",
+                remedy="Run again later.",
+            )
+        if self.counts["unusable"]:
+            raise InputError(
+                f"{accepted}, and {self.counts['unusable']:,} could not be written, such as that of user "
+                f"{self.first_failure['unusable']}.",
+                remedy="Mend the template, or what is published, and run again.",
+            )
+
+    def _record(self, user: str, batch: str) -> MailRecord:
+        manifest = self.found.manifest
+        return MailRecord(
+            mailing=self.mailing.name,
+            as_of=self.found.as_of,
+            user=user,
+            state="intended",
+            message_id=message_id(self.mailing, self.found.as_of, user),
+            at=datetime.now(timezone.utc),
+            batch=batch,
+            home=self.ledger.home,
+            table=manifest.source.table,
+            delta_version=manifest.source.delta_version,
+            store_version=manifest.version,
+            run_id=self.run_id,
+        )
+
+
+def _with_answer(row: MailRecord, answer: ServerAnswer) -> MailRecord:
+    return row.with_state(answer.state, code=answer.code, reason=answer.reason)
 
 
 def recover_batch(mailing: Mailing, ledger: MailLedger, journal: Journal) -> None:

@@ -1,23 +1,198 @@
 """The nightly stage of a recommender: fit, judge, rank for every user, and write the lists, each as-of date once."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import date, timedelta
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
+
+import pyarrow as pa
 
 from forecache.base.errors import CheckError, ForecacheError, InputError, NotYetError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.declare import AS_OF
 from forecache.declare.as_of import require_as_of
+from forecache.kit.delta.commit import Target
+from forecache.kit.delta.files import new_path, place_of, write_file
+from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions, replace_partitions, take_snapshot
 from forecache.kit.delta.tables import table_version
+from forecache.kit.delta.writers import new_folder
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
+from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.lake.sources.source_states import require_delivered, source_state
 from forecache.lake.sources.tables.pins import Pins
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
-from forecache.plugins.recommend.build_date import PendingDate, RecommenderTables
-from forecache.plugins.recommend.evaluation.gate import first_test_day
-from forecache.plugins.recommend.lists import STAGE
-from forecache.plugins.recommend.recommender import Recommender
+from forecache.plugins.recommend.evaluation.gate import first_test_day, judge
+from forecache.plugins.recommend.filters import Filters, available_items
+from forecache.plugins.recommend.interactions import Interactions, read_interactions
+from forecache.plugins.recommend.lists import STAGE, ItemLists, Lists, VectorRows, item_lists_of, lists_of, vector_rows
+from forecache.plugins.recommend.models import Fitted
+from forecache.plugins.recommend.recommender import Recommender, SecondTable
+
+_ROWS_AT_ONCE = 8192
+
+Rows = Lists | ItemLists | VectorRows
+
+
+def write_lists(
+    settings: Settings,
+    served: Recommender | SecondTable,
+    rows: Rows,
+    night: date,
+    *,
+    source_version: int,
+    seen: TableSnapshot,
+    inputs: str,
+    run_id: str = "",
+    progress: Progress = no_progress,
+) -> int:
+    """Replace the partition of an as-of date by rows, made while they are written; returns the table's version.
+
+    Lists that another run committed from the same `inputs` since the table was `seen` are taken over.
+    """
+    from deltalake import Schema
+
+    table = served.prediction_table
+    schema = table_schema(served, rows)
+    stamp = {
+        "model_name": served.maker.name,
+        "model_version": int(f"{night:%Y%m%d}"),
+        "feature_version": source_version,
+        "scored_at": datetime.now(timezone.utc),
+        "run_id": run_id,
+    }
+
+    what = served.output_columns[0] if served.packed else "list"
+
+    def tables() -> Iterator[pa.Table]:
+        done = 0
+        for keys, values in rows.parts(_ROWS_AT_ONCE):
+            done += len(keys)
+            progress(f"{what}s of {done:,} {served.key[0]}s", 0.5 + 0.5 * done / len(rows.keys))
+            same = [pa.repeat(pa.scalar(value, schema.field(name).type), len(keys)) for name, value in stamp.items()]
+            names = [*served.key, *served.output_columns, *stamp]
+            yield pa.Table.from_arrays([keys, values, *same], names=names)
+
+    path = new_path(new_folder(), {AS_OF: night})
+    stored = schema.remove(schema.get_field_index(AS_OF))
+    file = write_file(place_of(settings, table).open(), path, stored, tables())
+    committed = replace_partitions(
+        Target(settings, table, Schema.from_arrow(schema), (AS_OF,), change_feed=True),
+        [file],
+        column=AS_OF,
+        values=[night],
+        seen=seen,
+        inputs={night: inputs},
+        note={"forecache": f"recommend {served.name} {night}", "run_id": run_id},
+    )
+    return committed.versions[night]
+
+
+def table_schema(served: Recommender | SecondTable, rows: Rows) -> pa.Schema:
+    """Columns of the prediction table; keys of users and items have the types that they have in the interactions."""
+    return pa.schema(
+        [
+            (served.key[0], rows.keys.type),
+            (AS_OF, pa.date32()),
+            (served.output_columns[0], rows.value_type),
+            *PROVENANCE_FIELDS,
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class PendingDate:
+    day: date
+    source_version: int  # delta version of the interactions
+    inputs: str  # text that identifies everything the lists depend on
+
+
+@dataclass(frozen=True)
+class RecommenderTables:
+    """The tables of a recommender, with their state at the start of a run.
+
+    The further tables are committed first: if the users' lists of an as-of date were written from some inputs, so were
+    the further tables.
+    """
+
+    settings: Settings
+    recommender: Recommender
+    seen: TableSnapshot
+    seen_second: dict[str, TableSnapshot]  # state of the further tables by name
+    pins: Pins
+
+    @classmethod
+    def open(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "RecommenderTables":
+        second = {
+            each.name: take_snapshot(settings, each.prediction_table, AS_OF) for each in recommender.second_tables
+        }
+        return cls(settings, recommender, take_snapshot(settings, recommender.prediction_table, AS_OF), second, pins)
+
+    def find_done(self, stale: dict[date, str]) -> dict[date, StageOutcome]:
+        """As-of dates that a killed run has committed and not recorded."""
+        table = self.recommender.prediction_table
+        written = find_committed_partitions(self.settings, table, column=AS_OF, inputs=stale)
+        for second in self.recommender.second_tables:
+            found = find_committed_partitions(self.settings, second.prediction_table, column=AS_OF, inputs=stale)
+            written = {night: writer for night, writer in written.items() if night in found}
+        return {
+            n: StageOutcome(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()
+        }
+
+    def build(self, night: PendingDate, *, run_id: str, progress: Progress) -> StageOutcome:
+        """Judge, fit, rank and commit; raises InputError if nothing can be learned, CheckError if the gate refuses."""
+        recommender = self.recommender
+        progress(f"reading the interactions up to {night.day}", 0.0)
+        interactions, groups = read_interactions(self.settings, recommender, night.day)
+        progress(f"judging the model of {recommender.name}", 0.1)
+        eve = first_test_day(recommender, night.day) - timedelta(days=1)
+        before = available_items(self.settings, recommender, eve, pins=self.pins)
+        verdict = judge(recommender, interactions, night.day, groups, before)
+        progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
+        started = time.perf_counter()
+        fitted = recommender.model.fit(interactions, seed=recommender.seed)
+        fit_s, started = time.perf_counter() - started, time.perf_counter()
+        write = partial(
+            write_lists,
+            self.settings,
+            night=night.day,
+            source_version=night.source_version,
+            inputs=night.inputs,
+            run_id=run_id,
+            progress=progress,
+        )
+        available = available_items(self.settings, recommender, night.day, pins=self.pins)
+        there = Filters() if available is None else available.filters(fitted.item_keys, interactions.user_keys)
+        num_items = fitted.num_items
+        if not there.reachable(num_items).any():
+            raise InputError(
+                f"None of the {num_items:,} items that users of {recommender.name} took is available on {night.day}.",
+                remedy="Check the catalogue, and that its items are named as those of the interactions.",
+            )
+        for second in recommender.second_tables:
+            write(second, _rows_of(second, fitted, interactions, there), seen=self.seen_second[second.name])
+        lists = lists_of(recommender, fitted, interactions, night.day, groups, available)
+        version = write(recommender, lists, seen=self.seen)
+        figures = {
+            **verdict,
+            **self.pins.details(recommender.all_sources),
+            "items": fitted.num_items,
+            "interactions": len(interactions),
+            "source_table": recommender.source.raw_table,
+            "source_version": night.source_version,
+            "fit_s": round(fit_s, 2),
+            "rank_s": round(time.perf_counter() - started, 2),
+        }
+        return StageOutcome(interactions.num_users, figures, recommender.prediction_table, version)
+
+
+def _rows_of(table: SecondTable, fitted: Fitted, interactions: Interactions, there: Filters) -> ItemLists | VectorRows:
+    if table.packed:
+        return vector_rows(table, fitted, interactions)
+    assert table.maker.similar_items is not None
+    return item_lists_of(fitted, interactions, table.maker.similar_items, filters=there)
 
 
 def recommend(
