@@ -132,13 +132,9 @@ def _name_errors(found: Found) -> Errors:
         by_identity = isinstance(first, Declared) and not isinstance(first, FeatureView)
         if not any(other is not first and (by_identity or other != first) for other in others):
             continue
-        also = (
-            " or published views"
-            if kind == "pipeline" and any(isinstance(each, FeatureView) for each in declared)
-            else ""
-        )
+        has_view = kind == "pipeline" and any(isinstance(each, FeatureView) for each in declared)
         error = SettingsError(
-            f"Two {kind}s{also} are named {name!r}, in {' and '.join(by_module)}.",
+            f"Two {kind}s{' or published views' if has_view else ''} are named {name!r}, in {' and '.join(by_module)}.",
             remedy="Rename one, or declare it once and import it: the name is part of tables, jobs, the store and the "
             "route.",
         )

@@ -1,6 +1,5 @@
 """Interactions of users with items, with weight and day: the input of every recommender."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ class Interactions:
             if column not in table.column_names:
                 raise InputError(
                     f"The interactions have no column {column!r}.",
-                    remedy=f"They have {_join_names(table.column_names)}.",
+                    remedy=f"They have {', '.join(map(repr, table.column_names))}.",
                 )
         if not table.num_rows:
             raise InputError("There are no interactions.", remedy="Give a table with at least one row.")
@@ -196,10 +195,6 @@ def _refuse(name: str, bad: Any, what: str, *, remedy: str) -> None:
             f"{rows[0]:,}.",
             remedy=remedy,
         )
-
-
-def _join_names(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def read_interactions(

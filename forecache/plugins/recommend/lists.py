@@ -44,18 +44,14 @@ class Lists:
         waiting: list[pa.Array] = []
         first = 0
         for top in self.found:
-            waiting.append(self._as_arrow(top))
             last = top.first + len(top.items)
+            reasons = self.fitted.reasons(self.history[top.first : last], top.items)[top.items >= 0]
+            keys = self.fitted.item_keys
+            why = keys.take(pa.array(reasons, mask=reasons < 0)).cast(pa.string())
+            waiting.append(as_lists(keys, top.items, top.scores, why))
             if last - first >= rows or last == len(self.keys):
                 yield self.keys.slice(first, last - first), pa.concat_arrays(waiting)
                 waiting, first = [], last
-
-    def _as_arrow(self, top: TopK) -> pa.Array:
-        users = slice(top.first, top.first + len(top.items))
-        reasons = self.fitted.reasons(self.history[users], top.items)[top.items >= 0]
-        keys = self.fitted.item_keys
-        why = keys.take(pa.array(reasons, mask=reasons < 0)).cast(pa.string())
-        return as_lists(keys, top.items, top.scores, why)
 
 
 def list_type(item_keys: pa.Array) -> pa.DataType:
@@ -85,7 +81,7 @@ def lists_of(
     """Rank for every user of the interactions; an item that is no key of `groups` has no group."""
     known = interactions.recode(item_keys=fitted.item_keys)
     history = fitted.weight_interactions(known)
-    filters = filters_of(recommender, fitted, known, night, groups, available=available)
+    filters = filters_of(recommender, fitted, known, night, groups, available)
     return Lists(interactions.user_keys, history, fitted, rank(fitted, history, recommender.k, filters))
 
 
@@ -104,8 +100,9 @@ def _rank_parts(fitted: Fitted, history: "csr_matrix", k: int, filters: Filters)
         # Without this filter, dot products would also rank items that training never saw.
         known = fitted.known_items if filters.available is None else filters.available & fitted.known_items
         filters = replace(filters, available=known)
-        users = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in _starts(history.shape[0])]
-        return top_k_of_factors(np.concatenate(users), fitted.item_vectors, k, filters=filters, threads=threads)
+        return top_k_of_factors(
+            _user_vectors(fitted, history), fitted.item_vectors, k, filters=filters, threads=threads
+        )
 
     def score(first: int, last: int, out: np.ndarray) -> None:
         fitted.score(history[first:last], out=out)
@@ -132,8 +129,9 @@ def _complete_lists(fitted: FittedWithFallback, history: "csr_matrix", filters: 
     return replace(part, items=items, scores=scores)
 
 
-def _starts(num_users: int) -> range:
-    return range(0, num_users, _USERS_AT_ONCE)
+def _user_vectors(fitted: Factors, history: "csr_matrix") -> np.ndarray:
+    starts = range(0, history.shape[0], _USERS_AT_ONCE)
+    return np.concatenate([fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in starts])
 
 
 def filters_of(
@@ -142,8 +140,6 @@ def filters_of(
     known: Interactions,
     night: date,
     groups: Mapping[Any, Any] | None,
-    users: np.ndarray | None = None,
-    *,
     available: Availability | None = None,
 ) -> Filters:
     """The filters that the declaration has for an as-of date; `known` are interactions in the model's item codes."""
@@ -155,8 +151,7 @@ def filters_of(
         items = enumerate(fitted.item_keys.to_pylist(), start=len(numbers))
         codes = np.array([numbers[groups[key]] if key in groups else own for own, key in items])
     there = Filters() if available is None else available.filters(fitted.item_keys, known.user_keys)
-    filters = replace(there, seen=seen, group_of_item=codes, most_of_group=recommender.most_of_group)
-    return filters if users is None else filters.select_users(users)
+    return replace(there, seen=seen, group_of_item=codes, most_of_group=recommender.most_of_group)
 
 
 def excluded_items(recommender: Recommender, known: Interactions, night: date) -> "csr_matrix | None":
@@ -275,7 +270,4 @@ def vector_rows(table: SecondTable, fitted: Fitted, interactions: Interactions) 
     if table.of == "item":
         known = fitted.known_items[:, None]
         return VectorRows(fitted.item_keys, np.where(known, fitted.item_vectors, np.float32(0)))
-    history = fitted.history(interactions)
-    starts = range(0, history.shape[0], _USERS_AT_ONCE)
-    parts = [fitted.user_vectors(history[first : first + _USERS_AT_ONCE]) for first in starts]
-    return VectorRows(interactions.user_keys, np.concatenate(parts))
+    return VectorRows(interactions.user_keys, _user_vectors(fitted, fitted.history(interactions)))

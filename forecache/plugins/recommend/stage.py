@@ -55,7 +55,9 @@ def write_lists(
     from deltalake import Schema
 
     table = served.prediction_table
-    schema = table_schema(served, rows)
+    # Keys of users and items have the types that they have in the interactions.
+    columns = [(served.key[0], rows.keys.type), (AS_OF, pa.date32()), (served.output_columns[0], rows.value_type)]
+    schema = pa.schema([*columns, *PROVENANCE_FIELDS])
     stamp = {
         "model_name": served.maker.name,
         "model_version": int(f"{night:%Y%m%d}"),
@@ -90,25 +92,6 @@ def write_lists(
     return committed.versions[night]
 
 
-def table_schema(served: Recommender | SecondTable, rows: Rows) -> pa.Schema:
-    """Columns of the prediction table; keys of users and items have the types that they have in the interactions."""
-    return pa.schema(
-        [
-            (served.key[0], rows.keys.type),
-            (AS_OF, pa.date32()),
-            (served.output_columns[0], rows.value_type),
-            *PROVENANCE_FIELDS,
-        ]
-    )
-
-
-@dataclass(frozen=True)
-class PendingDate:
-    day: date
-    source_version: int  # delta version of the interactions
-    inputs: str  # text that identifies everything the lists depend on
-
-
 @dataclass(frozen=True)
 class RecommenderTables:
     """The tables of a recommender, with their state at the start of a run.
@@ -119,37 +102,36 @@ class RecommenderTables:
 
     settings: Settings
     recommender: Recommender
-    seen: TableSnapshot
-    seen_second: dict[str, TableSnapshot]  # state of the further tables by name
+    seen: dict[str, TableSnapshot]  # by name
     pins: Pins
 
     @classmethod
     def open(cls, settings: Settings, recommender: Recommender, pins: Pins) -> "RecommenderTables":
-        second = {
-            each.name: take_snapshot(settings, each.prediction_table, AS_OF) for each in recommender.second_tables
-        }
-        return cls(settings, recommender, take_snapshot(settings, recommender.prediction_table, AS_OF), second, pins)
+        seen = {each.name: take_snapshot(settings, each.prediction_table, AS_OF) for each in recommender.tables}
+        return cls(settings, recommender, seen, pins)
 
     def find_done(self, stale: dict[date, str]) -> dict[date, StageOutcome]:
         """As-of dates that a killed run has committed and not recorded."""
         table = self.recommender.prediction_table
-        written = find_committed_partitions(self.settings, table, column=AS_OF, inputs=stale)
-        for second in self.recommender.second_tables:
-            found = find_committed_partitions(self.settings, second.prediction_table, column=AS_OF, inputs=stale)
-            written = {night: writer for night, writer in written.items() if night in found}
+        written, *others = (
+            find_committed_partitions(self.settings, each.prediction_table, column=AS_OF, inputs=stale)
+            for each in self.recommender.tables
+        )
         return {
-            n: StageOutcome(writer.rows, table=table, delta_version=writer.version) for n, writer in written.items()
+            night: StageOutcome(writer.rows, table=table, delta_version=writer.version)
+            for night, writer in written.items()
+            if all(night in found for found in others)
         }
 
-    def build(self, night: PendingDate, *, run_id: str, progress: Progress) -> StageOutcome:
+    def build(self, night: date, *, source_version: int, inputs: str, run_id: str, progress: Progress) -> StageOutcome:
         """Judge, fit, rank and commit; raises InputError if nothing can be learned, CheckError if the gate refuses."""
         recommender = self.recommender
-        progress(f"reading the interactions up to {night.day}", 0.0)
-        interactions, groups = read_interactions(self.settings, recommender, night.day)
+        progress(f"reading the interactions up to {night}", 0.0)
+        interactions, groups = read_interactions(self.settings, recommender, night)
         progress(f"judging the model of {recommender.name}", 0.1)
-        eve = first_test_day(recommender, night.day) - timedelta(days=1)
+        eve = first_test_day(recommender, night) - timedelta(days=1)
         before = available_items(self.settings, recommender, eve, pins=self.pins)
-        verdict = judge(recommender, interactions, night.day, groups, before)
+        verdict = judge(recommender, interactions, night, groups, before)
         progress(f"fitting {recommender.name} to {len(interactions):,} interactions", 0.4)
         started = time.perf_counter()
         fitted = recommender.model.fit(interactions, seed=recommender.seed)
@@ -157,31 +139,31 @@ class RecommenderTables:
         write = partial(
             write_lists,
             self.settings,
-            night=night.day,
-            source_version=night.source_version,
-            inputs=night.inputs,
+            night=night,
+            source_version=source_version,
+            inputs=inputs,
             run_id=run_id,
             progress=progress,
         )
-        available = available_items(self.settings, recommender, night.day, pins=self.pins)
+        available = available_items(self.settings, recommender, night, pins=self.pins)
         there = Filters() if available is None else available.filters(fitted.item_keys, interactions.user_keys)
         num_items = fitted.num_items
         if not there.reachable(num_items).any():
             raise InputError(
-                f"None of the {num_items:,} items that users of {recommender.name} took is available on {night.day}.",
+                f"None of the {num_items:,} items that users of {recommender.name} took is available on {night}.",
                 remedy="Check the catalogue, and that its items are named as those of the interactions.",
             )
         for second in recommender.second_tables:
-            write(second, _rows_of(second, fitted, interactions, there), seen=self.seen_second[second.name])
-        lists = lists_of(recommender, fitted, interactions, night.day, groups, available)
-        version = write(recommender, lists, seen=self.seen)
+            write(second, _rows_of(second, fitted, interactions, there), seen=self.seen[second.name])
+        lists = lists_of(recommender, fitted, interactions, night, groups, available)
+        version = write(recommender, lists, seen=self.seen[recommender.name])
         figures = {
             **verdict,
             **self.pins.details(recommender.all_sources),
             "items": fitted.num_items,
             "interactions": len(interactions),
             "source_table": recommender.source.raw_table,
-            "source_version": night.source_version,
+            "source_version": source_version,
             "fit_s": round(fit_s, 2),
             "rank_s": round(time.perf_counter() - started, 2),
         }
@@ -233,7 +215,9 @@ def recommend(
         def work(some: Sequence[date]) -> dict[date, StageOutcome]:
             [day] = some
             try:
-                done = tables.build(PendingDate(day, versions[day], inputs[day]), run_id=run_id, progress=progress)
+                done = tables.build(
+                    day, source_version=versions[day], inputs=inputs[day], run_id=run_id, progress=progress
+                )
             except (CheckError, InputError) as error:
                 refused[day] = error
                 return {}
@@ -247,11 +231,9 @@ def recommend(
         records, pending = stage.run_nights(inputs, work, at_once=1, rebuild=rebuild, find=find)
     if refused and not records:
         first = refused[min(refused)]
-        raise (
-            first
-            if len(refused) == 1
-            else type(first)(f"All {_format_refusals(recommender.name, refused, len(refused))}")
-        )
+        if len(refused) == 1:
+            raise first
+        raise type(first)(f"All {_format_refusals(recommender.name, refused, len(refused))}")
     built = [night for night in pending if night not in refused]
     return stage.result(
         sum(row.rows for row in records.values()),

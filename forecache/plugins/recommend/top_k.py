@@ -5,7 +5,7 @@ that at least k items reach; the few scores above it are sorted. Of factor model
 bound are not even scored: a dot product is at most the product of the two norms.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -140,7 +140,7 @@ def top_k(
             filters.apply(block[:, :num_items], rows)
             block[:, num_items:] = -np.inf
             found.append(best_of_block(block, k, filters))
-        return TopK(first, *_stack_lists(found))
+        return TopK(first, *map(np.concatenate, zip(*found, strict=True)))
 
     return compute_in_order(part, num_users, threads)
 
@@ -236,10 +236,6 @@ def _check_k(k: int, num_items: int) -> None:
             f"A list of the {k} best items was asked for, and there are {num_items}.",
             remedy=f"Ask for 1 to {num_items}.",
         )
-
-
-def _stack_lists(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([items for items, _ in found]), np.concatenate([scores for _, scores in found])
 
 
 def compute_in_order(part: Callable[[int, int], TopK], num_users: int, threads: int) -> Iterator[TopK]:

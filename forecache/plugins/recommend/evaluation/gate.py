@@ -55,10 +55,12 @@ def judge(
         )
     users, relevant = users[wanted], relevant[wanted]
     models = {"model": recommender.model, "popularity": Popularity(), "repeat_purchase": RepeatPurchase()}
-    values = {
-        name: _values(recommender, model, split, users, relevant, first, groups, available)
-        for name, model in models.items()
-    }
+    values = {}
+    for name, model in models.items():
+        fitted = model.fit(split.train, seed=recommender.seed)
+        filters = filters_of(recommender, fitted, split.train, first - timedelta(days=1), groups, available)
+        lists = best_items(fitted, split.train, users, gate.at, filters=filters.select_users(users))
+        values[name] = _METRICS[gate.metric](lists, relevant)
     means = {name: float(each.mean()) for name, each in values.items()}
     against = max(("popularity", "repeat_purchase"), key=lambda name: means[name])
     low, high = mean_difference_interval(values["model"], values[against], seed=recommender.seed)
@@ -106,24 +108,6 @@ def _relevant_items(
     relevant = relevant.tocsr()
     relevant.eliminate_zeros()
     return relevant
-
-
-def _values(
-    recommender: Recommender,
-    model: Any,
-    split: TrainTestSplit,
-    users: np.ndarray,
-    relevant: "csr_matrix",
-    first: date,
-    groups: Mapping[Any, Any] | None,
-    available: Availability | None,
-) -> np.ndarray:
-    """The metric of each user's list on the eve of the test, float64 [users]."""
-    fitted = model.fit(split.train, seed=recommender.seed)
-    eve = first - timedelta(days=1)
-    filters = filters_of(recommender, fitted, split.train, eve, groups, users, available=available)
-    lists = best_items(fitted, split.train, users, recommender.gate.at, filters=filters)
-    return _METRICS[recommender.gate.metric](lists, relevant)
 
 
 def _refuse(recommender: Recommender, night: date, found: Mapping[str, Any], *, mean: float, low: float) -> None:

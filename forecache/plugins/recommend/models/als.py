@@ -55,16 +55,15 @@ class Als(RecommenderModel):
         return self.factors
 
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedAls":
+        from implicit.cpu.als import AlternatingLeastSquares
+
         check_not_empty(interactions, "`Als`")
         history = power_weights(interactions.matrix(), self.weight_power)
         known = np.bincount(history.indices, minlength=interactions.num_items) > 0
         # `implicit` has threads of its own; those of BLAS would slow them down.
         with _blas().limit(limits=1, user_api="blas"):
-            model = _implicit(
-                factors=self.factors,
-                regularization=self.regularization,
-                iterations=self.iterations,
-                random_state=seed,
+            model = AlternatingLeastSquares(
+                self.factors, self.regularization, iterations=self.iterations, random_state=seed
             )
             model.fit(_confidences(history, self.alpha), show_progress=False)
         vectors = np.ascontiguousarray(model.item_factors, np.float32)
@@ -99,7 +98,9 @@ class FittedAls(Factors):
 
     @cached_property
     def _solver(self) -> Any:
-        model = _implicit(factors=self.item_vectors.shape[1], regularization=self.regularization)
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        model = AlternatingLeastSquares(self.item_vectors.shape[1], self.regularization)
         model.item_factors = np.array(self.item_vectors)  # it takes none that is mapped from a file
         return model
 
@@ -111,12 +112,6 @@ def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
-
-
-def _implicit(**parameters: Any) -> Any:
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    return AlternatingLeastSquares(**parameters)
 
 
 def _confidences(history: "csr_matrix", alpha: float) -> "csr_matrix":

@@ -113,14 +113,9 @@ def _weights(gram: NDArray[np.float64]) -> Scores:
 
 @dataclass(frozen=True, eq=False)
 class FittedEase(Fitted):
-    """Attributes:
-    weights: B, float32 [items, items]: the amount that having the row's item adds to the column's score.
-    known_items: Items that training saw, bool [items]; the others cannot be ranked.
-    """
-
     item_keys: pa.Array
-    weights: Scores
-    known_items: NDArray[np.bool_]
+    weights: Scores  # B, float32 [items, items]: the amount that having the row's item adds to the column's score
+    known_items: NDArray[np.bool_]  # that training saw, bool [items]; the others cannot be ranked
     weight_power: float
 
     def weight_interactions(self, interactions: Interactions) -> "csr_matrix":

@@ -46,12 +46,8 @@ class Popularity(RecommenderModel):
 
 @dataclass(frozen=True, eq=False)
 class FittedPopularity(Fitted):
-    """Attributes:
-    totals: The sum of each item's weights, float32 [items]; it is the score.
-    """
-
     item_keys: pa.Array
-    totals: Scores
+    totals: Scores  # the sum of each item's weights, float32 [items]; it is the score
 
     def can_rank(self, history: "csr_matrix") -> NDArray[np.bool_]:
         return np.ones(history.shape[0], bool)
@@ -149,12 +145,8 @@ class Habits(RecommenderModel):
 
 @dataclass(frozen=True, eq=False)
 class FittedHabits(_FittedOwnItems):
-    """Attributes:
-    prior: The amount that popularity adds to an item's score, float32 [items].
-    """
-
     item_keys: pa.Array
-    prior: Scores
+    prior: Scores  # the amount that popularity adds to an item's score, float32 [items]
     half_lives_days: NDArray[np.float64]
 
     def weight_interactions(self, interactions: Interactions) -> "csr_matrix":

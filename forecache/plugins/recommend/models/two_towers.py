@@ -67,8 +67,6 @@ class TwoTowers(RecommenderModel):
         return self.factors + 1  # and the bias of an item
 
     def fit(self, interactions: Interactions, *, seed: int) -> "FittedTwoTowers":
-        from forecache.plugins.recommend.models.two_towers import train
-
         check_not_empty(interactions, "`TwoTowers`")
         history = power_weights(interactions.matrix(), self.weight_power)
         known = np.bincount(history.indices, minlength=interactions.num_items) > 0
@@ -87,17 +85,11 @@ class TwoTowers(RecommenderModel):
 
 @dataclass(frozen=True, eq=False)
 class FittedTwoTowers(Factors):
-    """Attributes:
-    item_vectors: Embedding and bias, float32 [items, d + 1].
-    embeddings: Of items in a history, float32 [items, d].
-    hidden_weights, hidden_bias, output_weights, output_bias: The user tower's layer, [d, h], [h], [h, d], [d].
-    """
-
     item_keys: pa.Array
-    item_vectors: Scores
+    item_vectors: Scores  # embedding and bias, float32 [items, d + 1]
     known_items: NDArray[np.bool_]
-    embeddings: Scores
-    hidden_weights: Scores
+    embeddings: Scores  # of items in a history, float32 [items, d]
+    hidden_weights: Scores  # the user tower's layer: [d, h], [h], [h, d], [d]
     hidden_bias: Scores
     output_weights: Scores
     output_bias: Scores
@@ -120,12 +112,6 @@ class FittedTwoTowers(Factors):
         return vectors
 
 
-def train(model: "TwoTowers", history: "csr_matrix", *, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Train both towers on the pairs of a history; returns their arrays, named as in `FittedTwoTowers`."""
-    with _one_thread():
-        return _train(model, history, seed=seed)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Use one thread: sums are equal to the bit on any number of cores, and small steps gain nothing from a second."""
@@ -139,7 +125,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(model: "TwoTowers", history: "csr_matrix", *, seed: int) -> dict[str, NDArray[np.float32]]:
+@_one_thread()
+def train(model: TwoTowers, history: "csr_matrix", *, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Train both towers on the pairs of a history; returns their arrays, named as in `FittedTwoTowers`."""
     import torch
 
     drawn = torch.Generator().manual_seed(seed)
