@@ -57,6 +57,9 @@ class MailRecord:
         now = datetime.now(timezone.utc)
         return replace(self, state=state, code=code, reason=reason[:300], at=now, commit_version=None)
 
+    def with_answer(self, answer: ServerAnswer) -> "MailRecord":
+        return self.with_state(answer.state, code=answer.code, reason=answer.reason)
+
 
 class MailLedger:
     """The rows of one mailing.
@@ -89,7 +92,7 @@ class MailLedger:
         return sum(row.state in _COUNTED for row in last.values())
 
     def commit_intent(self, records: Sequence[MailRecord]) -> None:
-        """Commit that messages are intended; nothing but ConflictError if another installation wrote since."""
+        """Commit that messages are intended; raises ConflictError, before, if another installation wrote since."""
 
         def require_alone() -> None:
             for row in self._rows([("commit_version", ">=", self._seen + 1)]):

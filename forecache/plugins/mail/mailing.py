@@ -5,7 +5,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from forecache.base.errors import SettingsError
 from forecache.base.table_names import AS_OF, check_column, check_name, check_unique
@@ -15,17 +19,11 @@ from forecache.declare.served import FollowUp, NightlyDeclaration
 from forecache.declare.sources.source import AnySource
 from forecache.kit.smtp import is_address
 
-if TYPE_CHECKING:
-    import jinja2
-
-
 ITEM_FIELDS = ("item", "score", "reason")
 
 
-def compile_template(owner: str, text: str, *, html: bool = False) -> "jinja2.Template":
+def compile_template(owner: str, text: str, *, html: bool = False) -> jinja2.Template:
     """Compile a template in Jinja's sandbox: a name without a value is an error, nothing can be changed or loaded."""
-    import jinja2
-
     try:
         return _environment(html=html).from_string(text)
     except jinja2.TemplateSyntaxError as error:
@@ -36,8 +34,6 @@ def compile_template(owner: str, text: str, *, html: bool = False) -> "jinja2.Te
 
 def check_template(owner: str, text: str, *, names: Collection[str], lists: Collection[str] = ()) -> None:
     """Refuse a template with names or fields that will have no value; `lists` are the names of lists of items."""
-    from jinja2 import meta, nodes
-
     compile_template(owner, text)
     tree = _environment(html=False).parse(text)
     for node in tree.find_all((nodes.Include, nodes.Extends, nodes.Import, nodes.FromImport)):
@@ -46,9 +42,7 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
         )
     unknown = sorted(meta.find_undeclared_variables(tree) - set(names))
     if unknown:
-        raise SettingsError(
-            f"{owner} has the unknown field {unknown[0]!r}.", remedy=f"It may have {_join_names(names)}."
-        )
+        raise SettingsError(f"{owner} has the unknown field {unknown[0]!r}.", remedy=f"It may have {', '.join(names)}.")
     for loop in tree.find_all(nodes.For):
         if not isinstance(loop.target, nodes.Name) or _root_name(loop.iter) not in lists:
             continue
@@ -58,11 +52,11 @@ def check_template(owner: str, text: str, *, names: Collection[str], lists: Coll
                 if is_place and field.attr not in ITEM_FIELDS:
                     raise SettingsError(
                         f"{owner} has the unknown field {loop.target.name}.{field.attr} in line {field.lineno}.",
-                        remedy=f"A place of a list has {_join_names(ITEM_FIELDS)}.",
+                        remedy=f"A place of a list has {', '.join(ITEM_FIELDS)}.",
                     )
 
 
-def fill(template: "jinja2.Template", values: Mapping[str, Any]) -> str:
+def fill(template: jinja2.Template, values: Mapping[str, Any]) -> str:
     """Render a template; raises ValueError with the reason, such as at the fifth item of a list of three."""
     try:
         return template.render(values)
@@ -70,10 +64,7 @@ def fill(template: "jinja2.Template", values: Mapping[str, Any]) -> str:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _environment(*, html: bool) -> "jinja2.Environment":
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+def _environment(*, html: bool) -> jinja2.Environment:
     return ImmutableSandboxedEnvironment(
         autoescape=html, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -81,17 +72,9 @@ def _environment(*, html: bool) -> "jinja2.Environment":
 
 def _root_name(node: Any) -> str | None:
     """The name that an expression begins with: `items` for `items[:3]` and for `items | first`."""
-    from jinja2 import nodes
-
-    while not isinstance(node, nodes.Name):
+    while node is not None and not isinstance(node, nodes.Name):
         node = getattr(node, "node", None)
-        if node is None:
-            return None
-    return str(node.name)
-
-
-def _join_names(names: Collection[str]) -> str:
-    return ", ".join(names)
+    return None if node is None else str(node.name)
 
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]*|[a-z][a-z0-9]*://\S+|/\S+")
@@ -217,7 +200,7 @@ class Mailing(FollowUp):
         return found
 
     @cached_property
-    def templates(self) -> "dict[str, jinja2.Template]":
+    def templates(self) -> dict[str, jinja2.Template]:
         owner = f"Mailing {self.name!r}"
         return {
             what: compile_template(f"The {what} of {owner}", text, html=what == "html")

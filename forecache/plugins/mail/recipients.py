@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow.types import is_date, is_integer
+
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Source, TableSource
@@ -21,9 +26,7 @@ from forecache.plugins.mail.mailing import Mailing
 from forecache.serve.store import Manifest, open_store
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from deltalake import DeltaTable
-    from pyarrow.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Recipients:
             return
         if isinstance(source, Source):
             _require_read(self._settings, source)
-        delta = _open(self._settings, source)
+            delta = open_table(self._settings, source.raw_table)
+        else:
+            delta = open_existing(self._settings, source, what="The address table")
         state = f"{delta.metadata().id} {delta.version()}"  # a table that was created again starts at version 0
         if state != self._state:
             self._rows = _read(self._settings, self._mailing, delta)
@@ -84,10 +89,9 @@ class Recipients:
         row = self._rows.get(user)
         if row is None:
             return None
+        fields = {name: row[name] for name in self._mailing.personal_columns}
         address = usable_address(row[self._mailing.address])
-        return (
-            Recipient(user, address, {name: row[name] for name in self._mailing.personal_columns}) if address else None
-        )
+        return Recipient(user, address, fields) if address else None
 
 
 def _require_read(settings: Settings, source: Source) -> None:
@@ -111,16 +115,7 @@ def _require_read(settings: Settings, source: Source) -> None:
             )
 
 
-def _open(settings: Settings, source: Source | str) -> "DeltaTable":
-    if isinstance(source, Source):
-        return open_table(settings, source.raw_table)
-    return open_existing(settings, source, what="The address table")
-
-
 def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str, Mapping[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     dataset, source = open_dataset(delta), mailing.addresses
     assert not isinstance(source, TableSource)
     where = source.name if isinstance(source, Source) else source
@@ -133,7 +128,7 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     for what, name, fits in (
         ("boolean", mailing.opted_out, pa.types.is_boolean),
         ("text", mailing.address, _is_text),
-        ("text, a whole number or a date", mailing.user, _is_key),
+        ("text, a whole number or a date", mailing.user, lambda of: _is_text(of) or is_integer(of) or is_date(of)),
     ):
         kind = dataset.schema.field(name).type
         if not fits(kind):
@@ -155,17 +150,14 @@ def _read(settings: Settings, mailing: Mailing, delta: "DeltaTable") -> dict[str
     return _index_by_user(mailing, rows, where, bool(order))
 
 
-def _sort_by_time(mailing: Mailing, rows: "pa.Table", time: str) -> "pa.Table":
+def _sort_by_time(mailing: Mailing, rows: pa.Table, time: str) -> pa.Table:
     """Sort by time, rows without one first; of rows with equal times, opt-outs and empty cells come last."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     is_timed = pc.is_valid(rows[time])
     parts = (rows.filter(pc.invert(is_timed)), rows.filter(is_timed))
     return pa.concat_tables([part.sort_by([(time, "ascending"), (mailing.opted_out, "ascending")]) for part in parts])
 
 
-def _index_by_user(mailing: Mailing, rows: "pa.Table", where: str, is_ordered: bool) -> dict[str, Mapping[str, Any]]:
+def _index_by_user(mailing: Mailing, rows: pa.Table, where: str, is_ordered: bool) -> dict[str, Mapping[str, Any]]:
     """The last row of each user, by key as text; rows without an order may have only one per user."""
     users = key_texts(rows[mailing.user])
     found = dict(zip(users, rows.select(mailing.columns).to_pylist(), strict=True))
@@ -179,23 +171,13 @@ def _index_by_user(mailing: Mailing, rows: "pa.Table", where: str, is_ordered: b
     return found
 
 
-def key_texts(column: "pa.ChunkedArray") -> list[str]:
+def key_texts(column: pa.ChunkedArray) -> list[str]:
     """Keys as texts, as the ledger and messages have them."""
-    import pyarrow as pa
-
     return list(map(str, column.cast(pa.string()).to_pylist()))
 
 
-def _is_text(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
+def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_key(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind)
 
 
 @dataclass(frozen=True)
@@ -206,12 +188,9 @@ class PublishedVersion:
     as_of: date
     users: Mapping[str, Any]  # each user's key by its text
     fields: tuple[str, ...]  # the columns for templates
-    table: "Dataset"
+    table: ds.Dataset
 
     def read_rows(self, users: Sequence[str]) -> "PublishedRows":
-        import pyarrow as pa
-        import pyarrow.dataset as ds
-
         key = self.fields[0]
         wanted = pa.array([self.users[user] for user in users], self.table.schema.field(key).type)
         rows = self.table.to_table([*self.fields], (ds.field(AS_OF) == self.as_of) & ds.field(key).isin(wanted))
@@ -223,7 +202,7 @@ class PublishedRows:
     """Rows that were published for some users; `positions` has the row number of each user."""
 
     as_of: date
-    rows: "pa.Table"
+    rows: pa.Table
     positions: Mapping[str, int]
 
     def __getitem__(self, user: str) -> dict[str, Any]:
@@ -233,8 +212,6 @@ class PublishedRows:
 
 
 def open_published(settings: Settings, mailing: Mailing) -> PublishedVersion:
-    import pyarrow.dataset as ds
-
     pipeline = mailing.pipeline
     manifest = open_store(settings, pipeline.name).current()
     if manifest is None:

@@ -163,7 +163,7 @@ class MailingRun:
                     self._require_acceptance()
                     self._send(relay, recipient, content, answers)
             finally:  # also on an interrupt: this is the last moment at which the answers are known
-                ended = [_with_answer(row, answers.get(user, _NOT_TRIED)) for user, row in records.items()]
+                ended = [row.with_answer(answers.get(user, _NOT_TRIED)) for user, row in records.items()]
                 self.failed = [row for row in self._failed_since_accepted(ended) if row.state != "accepted"]
                 # A user has one row in a commit: the ledger has no order within it.
                 self.ledger.record(list({row.user: row for row in (*ended, *self._refusals_to_retry())}.values()))
@@ -250,22 +250,14 @@ class MailingRun:
         )
 
 
-def _with_answer(row: MailRecord, answer: ServerAnswer) -> MailRecord:
-    return row.with_state(answer.state, code=answer.code, reason=answer.reason)
-
-
-def recover_batch(mailing: Mailing, ledger: MailLedger, journal: Journal) -> None:
+def recover_batch(ledger: MailLedger, journal: Journal) -> None:
     """Record the journal's results of a batch that a killed run left."""
     noted = journal.read_last_batch()
-    settled = []
-    for row in ledger.batch_rows(noted.batch) if noted else ():
-        if row.state != "intended" or noted is None:
-            continue
-        answer = noted.answers.get(row.user, ServerAnswer("deferred", 0, "The run ended before it was sent."))
-        if answer is None:
-            answer = ServerAnswer("in doubt", 0, "The run ended when its last byte may have been sent.")
-        settled.append(row.with_state(answer.state, code=answer.code, reason=answer.reason))
-    ledger.record(settled)
+    if noted is None:
+        return
+    unsent = ServerAnswer("deferred", 0, "The run ended before it was sent.")
+    rows = [row for row in ledger.batch_rows(noted.batch) if row.state == "intended"]
+    ledger.record([row.with_answer(noted.answers.get(row.user, unsent) or _IN_DOUBT) for row in rows])
 
 
 def resolve_doubt(mailing: Mailing, row: MailRecord) -> MailRecord:
@@ -355,7 +347,7 @@ def _begin(settings: Settings, mailing: Mailing, run_id: str, *, dry: bool = Fal
     journal = Journal(settings, mailing.name)
     ledger = MailLedger(settings, mailing.name, journal.home)
     if not dry:
-        recover_batch(mailing, ledger, journal)
+        recover_batch(ledger, journal)
     last = ledger.latest_rows(found.as_of)
     if not dry:
         open_ = [row for row in last.values() if row.state in ("in doubt", "intended")]
