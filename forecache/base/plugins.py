@@ -182,6 +182,16 @@ PLUGINS = {
             "status_pages": "pages:StatusPages",
         },
     ),
+    "store_checks": Plugin(
+        commands={
+            "diff": ("command:diff", "Changes between two published versions."),
+            "verify": ("command:verify", "Read every byte of the stores and compare it with what was published."),
+        },
+        hooks={
+            "check_bytes": "verify_stores:check_bytes",
+            "verify_stores": "verify_stores:verify_stores",
+        },
+    ),
     "torch": Plugin(),
     "tune": Plugin(
         commands={

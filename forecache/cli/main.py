@@ -35,8 +35,6 @@ COMMANDS = {
     "simulate": (f"{_COMMANDS}.simulate:simulate", "Simulate what would happen: a rollout, replicas by demand."),
     "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
     "streams": (f"{_COMMANDS}.stream:streams", "Declared streams: which run, lag, delay, live layers."),
-    "diff": (f"{_COMMANDS}.diff:diff", "Changes between two published versions."),
-    "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
     "maintain": (f"{_COMMANDS}.lake:maintain", "Merge the lake's small files, remove files that nothing needs."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),

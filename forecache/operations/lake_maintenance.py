@@ -27,7 +27,7 @@ from forecache.lake.maintenance.maintain import RETENTION, MaintenanceResult, Pi
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.registry.versions.model_versions import training_tables
 from forecache.models.training.spec import SPEC_FILE
-from forecache.serve.store.checkup import list_local_stores
+from forecache.serve.store.store import list_local_stores
 
 Named = Iterator[tuple[str, Pin]]
 

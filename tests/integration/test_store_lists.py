@@ -17,8 +17,9 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
 from forecache.declare import Publish
 from forecache.plugins.redis.versions import open_redis_store
+from forecache.plugins.store_checks.compare_versions import diff_versions
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.store import Store, diff_versions, open_remote, open_store, publish, pull
+from forecache.serve.store import Store, open_remote, open_store, publish, pull
 from forecache.serve.store.publishing import full_jobs, incremental
 from forecache.serve.store.segment import writer
 

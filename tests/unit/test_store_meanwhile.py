@@ -9,9 +9,9 @@ from second_process import running
 from segment_files import version
 
 from forecache.kit.versioned.pointer import write_pointer
+from forecache.plugins.store_checks.verify_stores import verify_store
 from forecache.serve.reader.versions.damage import Scrubber
 from forecache.serve.store import Pointer, Snapshot, Store
-from forecache.serve.store.checkup import verify_store
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.retention import remove_leftovers

@@ -5,7 +5,6 @@ from pathlib import Path
 from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings, unknown_variables
 from forecache.cli.checks import Finding
-from forecache.cli.output import size
 
 _NAMED = 5
 
@@ -65,10 +64,10 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
+    """Check the pointers, and that served versions' files exist with their sizes; `doctor --deep` reads them."""
     from forecache.kit.versioned.pointer import pointer_problem
-    from forecache.serve.store.checkup import list_local_stores
     from forecache.serve.store.integrity import check_sizes
+    from forecache.serve.store.store import list_local_stores
 
     served, problems = [], []
     for store in list_local_stores(settings):
@@ -86,14 +85,6 @@ def check_stores(settings: Settings) -> Finding:
         remedy = "`forecache verify` lists the damage and how to repair it."
         return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
     return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
-
-
-def check_bytes(settings: Settings) -> Finding:
-    """Check that every byte of every version in the stores is as it was written."""
-    from forecache.serve.store.checkup import verify_stores
-
-    found = verify_stores(settings)
-    return Finding("store files", "ok", f"{size(sum(item.read_bytes for item in found))} of the stores were read")
 
 
 def check_rollbacks(settings: Settings) -> Finding:

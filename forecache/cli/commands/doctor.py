@@ -6,7 +6,7 @@ from functools import partial
 import click
 
 from forecache.base.errors import ForecacheError
-from forecache.base.plugins import find_checks
+from forecache.base.plugins import find_checks, find_hooks
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.base import command
 from forecache.cli.checks import Finding, machine, state
@@ -46,7 +46,7 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
     checks = _checks(settings)
     if deep:
         checks.append(("table files", lambda: state.check_files(settings)))
-        checks.append(("store files", lambda: state.check_bytes(settings)))
+        checks += [("store files", partial(check, settings)) for check in find_hooks("check_bytes")]
     for name, check in checks:
         try:
             findings.append(check())

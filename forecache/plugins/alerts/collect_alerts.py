@@ -27,7 +27,7 @@ from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.realtime.log.row_counters import lost_rows
 from forecache.realtime.log.spool.spool_files import spooled_models
-from forecache.serve.store.checkup import list_local_stores
+from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_checks import Check, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 

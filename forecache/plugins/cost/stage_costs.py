@@ -14,7 +14,7 @@ from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE, StageRecord
 from forecache.plugins.cost.cost_line import CostLine, hourly_line
-from forecache.serve.store.checkup import list_local_stores
+from forecache.serve.store.store import list_local_stores
 
 _TRAIN = "train"
 _PREDICTING = ("score", "recommend")

@@ -13,8 +13,8 @@ from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.plugins.lineage import naming
 from forecache.plugins.lineage.fact import Dataset, Fact
-from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.store import list_local_stores
 
 PUBLISHED = "store"
 

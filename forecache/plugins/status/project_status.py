@@ -12,8 +12,8 @@ from forecache.declare.loading import read_project
 from forecache.declare.project import Published
 from forecache.plugins.status.last_nights import last_nights
 from forecache.serve.reader.status.attention import Attention, sort_by_severity
-from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
 
 NoAlert = Literal["", "ended", "undeclared"]

@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecache.serve.store.compare_versions import diff_versions
     from forecache.serve.store.fields import Field
     from forecache.serve.store.keys import KeyColumn, KeySchema, decode_key, encode_key, parse_key
     from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo
@@ -30,7 +29,6 @@ __all__ = [
     "Snapshot",
     "Store",
     "decode_key",
-    "diff_versions",
     "encode_key",
     "open_remote",
     "open_store",
@@ -53,7 +51,6 @@ _HOMES = {
     "Snapshot": "read.snapshot",
     "Store": "store",
     "decode_key": "keys",
-    "diff_versions": "compare_versions",
     "encode_key": "keys",
     "open_remote": "replicas.sync",
     "open_store": "store",

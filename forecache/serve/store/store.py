@@ -7,6 +7,7 @@ from pathlib import Path
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
 from forecache.kit.versioned.pointer import earlier_versions, read_pointer, write_pointer
 from forecache.kit.versioned.retention import take_lease
 from forecache.kit.versioned.verify import version_state
@@ -235,3 +236,11 @@ def manifest_of(layout: StoreLayout, version: int) -> Manifest:
 def open_store(settings: Settings, pipeline_name: str) -> Store:
     """The store of a pipeline; it may have no version yet."""
     return Store(settings.store_path / pipeline_name)
+
+
+def list_local_stores(settings: Settings) -> list[Store]:
+    """Every store on this machine, in alphabetical order."""
+    folder = settings.store_path
+    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = sorted(filter(NAME.fullmatch, found))
+    return [open_store(settings, name) for name in names]

@@ -12,7 +12,7 @@ import numpy as np
 _MAGIC, _FORMAT = 0xBEEFC0DE, 1
 _META = struct.Struct("<16x II 16x I")  # magic, format, page size
 _ROOT = struct.Struct("<128x QQQ")  # root of the main tree, last page, transaction
-_HEADER, _FLAGS, _LOWER = 16, 10, 12
+_HEADER, _FLAGS, _LOWER_AT = 16, 10, 12
 _BRANCH = 0x01
 _KEY_SIZE = 6
 _NO_ROOT = (1 << 64) - 1
@@ -37,7 +37,7 @@ def leaf_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     pages = np.array([root], np.int64)
     while True:
         starts = pages * (page_size // 2)
-        counts = (halves[starts + _LOWER // 2].astype(np.int64) - _HEADER) // 2
+        counts = (halves[starts + _LOWER_AT // 2].astype(np.int64) - _HEADER) // 2
         owners = np.repeat(starts, counts)
         numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
         nodes = owners + halves[owners + _HEADER // 2 + numbers] // 2

@@ -5,13 +5,14 @@ from itertools import islice
 
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.base.table_names import NAME
+from forecache.cli.checks import Finding
+from forecache.cli.output import size
 from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_versions
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.read.snapshot import Snapshot
-from forecache.serve.store.store import Store, open_store
+from forecache.serve.store.store import Store, list_local_stores
 
 _BLOCK_KEYS = 1 << 13
 
@@ -63,12 +64,10 @@ def verify_stores(
     return found
 
 
-def list_local_stores(settings: Settings) -> list[Store]:
-    """Every store on this machine, in alphabetical order."""
-    folder = settings.store_path
-    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    names = sorted(filter(NAME.fullmatch, found))
-    return [open_store(settings, name) for name in names]
+def check_bytes(settings: Settings) -> Finding:
+    """Check, for `forecache doctor --deep`, that every byte of every version in the stores is as it was written."""
+    found = verify_stores(settings)
+    return Finding("store files", "ok", f"{size(sum(item.read_bytes for item in found))} of the stores were read")
 
 
 class DamagedStoresError(CheckError):
