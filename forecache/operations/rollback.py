@@ -17,6 +17,7 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
+from forecache.kit.versioned.pointer import lock_versions
 from forecache.models.registry.alias_moves import close_operation, make_closing_row
 from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
 from forecache.models.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
@@ -29,9 +30,8 @@ from forecache.operations.rollback_target import (
     plan_move,
     versions_to_quarantine,
 )
-from forecache.serve.store.locks import publisher_lock
 from forecache.serve.store.manifest import Manifest, timestamp
-from forecache.serve.store.replicas.sync import sync_targets
+from forecache.serve.store.push_pull import sync_targets
 from forecache.serve.store.store import Store, open_store
 
 
@@ -183,7 +183,7 @@ def recover_interrupted(
 def _locked_store(settings: Settings, pipeline: Trainable) -> Iterator[Store]:
     """The pipeline's store, locked so that no other process on this machine moves its models or versions."""
     store = open_store(settings, pipeline.name)
-    with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
+    with registry_lock(settings), lock_versions(store.layout, action="rollback"):
         yield store
 
 

@@ -14,8 +14,8 @@ from tailing import environment_of
 from warm import die, processes, start
 
 from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.layer import LiveRow, row_of
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import LiveRow, row_of
 from forecache.serve.store.live.writer import live_content_sum, open_live_writer
 
 SUPPORT = str(Path(__file__).parents[1] / "support")

@@ -36,7 +36,7 @@ from forecache.realtime.log.spool.frames import encode_frame
 from forecache.realtime.log.spool.spool_stream import SpoolStream
 from forecache.serve.store import open_store
 from forecache.serve.store.live.layer import read_layer, write_layer
-from forecache.serve.store.retention import retire_versions
+from forecache.serve.store.store import retire_versions
 
 NOW = datetime.now(timezone.utc)
 

@@ -29,8 +29,8 @@ from forecache.lake.examples.transform import transform_requests
 from forecache.plugins.protocols.bento.model import BentoModel
 from forecache.plugins.protocols.bento.write import write_bento
 from forecache.serve.store import Store
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import encode_columns
+from forecache.serve.store.manifest import Field
 
 ARROW = {
     "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),

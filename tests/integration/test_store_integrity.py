@@ -19,13 +19,13 @@ from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.cli.checks.state import check_stores
 from forecache.cli.main import main
+from forecache.kit.versioned.pointer import lock_versions
 from forecache.plugins.redis.versions import RedisStore
 from forecache.plugins.store_checks import verify_stores as verification
 from forecache.plugins.store_checks.verify_stores import DamagedStoresError, check_bytes, verify_store, verify_stores
 from forecache.serve.store import Store, open_remote, open_store, publish, pull, push
-from forecache.serve.store.locks import publisher_lock
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.retention import retire_versions
+from forecache.serve.store.store import retire_versions
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}
@@ -203,7 +203,7 @@ def test_verify_and_doctor_name_a_copy_of_the_pointer_that_says_something_else(
     publish(settings, churn())
     assert check_stores(settings).state == "ok"
     assert store.pointer().pinned == 1
-    with publisher_lock(store.layout, action="test"):
+    with lock_versions(store.layout, action="test"):
         copy.write_bytes(older)
         assert check_stores(settings).state == "ok", "the pointer is being moved"
 

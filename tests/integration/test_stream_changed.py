@@ -18,7 +18,7 @@ from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.reader import LiveReader
 from forecache.serve.store.live.writer import open_live_writer
-from forecache.serve.store.publishing.streamed.overlay import open_overlay
+from forecache.serve.store.publishing.overlay import open_overlay
 from forecache.stream.arrow.pending_rows import _answer_rows_function
 from forecache.stream.live_layers import write_layers
 from forecache.stream.orphaned_pending_rows import OrphanedPendingRows

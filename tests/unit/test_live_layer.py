@@ -10,10 +10,17 @@ from forecache.base.errors import ConflictError, DamagedError
 from forecache.serve.store import Store
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as state
-from forecache.serve.store.live.layer import layer_from_json, read_layer, write_layer
+from forecache.serve.store.live.layer import (
+    PENDING,
+    LiveRow,
+    layer_from_json,
+    read_layer,
+    record_of,
+    row_of,
+    write_layer,
+)
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import PENDING, LiveRow, record_of, row_of
 from forecache.serve.store.live.writer import live_content_sum, open_live_writer
 
 

@@ -20,8 +20,7 @@ from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import KeyColumn, KeySchema, open_store
-from forecache.serve.store.fields import Field
-from forecache.serve.store.manifest import StalePolicy
+from forecache.serve.store.manifest import Field, StalePolicy
 
 NOW = 0.0
 USERS = Stored("users", ("household_id",))

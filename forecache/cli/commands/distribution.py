@@ -61,8 +61,8 @@ def _exchange(
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push
-    from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
-    from forecache.serve.store.replicas.sync import remote_pipelines
+    from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
+    from forecache.serve.store.remote import remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote

@@ -55,7 +55,7 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
-    from forecache.serve.store.fields import NUMERIC
+    from forecache.serve.store.manifest import NUMERIC
 
     names = manifest.field_names
     some_live = any(item.get("source") == "live" for item in results)

@@ -67,7 +67,7 @@ def _update_targets(store: "Store", what: str) -> dict[str, Any]:
     """
     from forecache.declare.loading import find_served
     from forecache.operations.distribute_release import report_replica_failure
-    from forecache.serve.store.replicas.sync import sync_served
+    from forecache.serve.store.push_pull import sync_served
 
     current = settings()
     with report_replica_failure(store.pipeline, what), StageProgress() as progress:

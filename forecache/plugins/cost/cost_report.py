@@ -23,7 +23,7 @@ from forecache.plugins.cost.stage_costs import (
     stage_lines,
     training_lines,
 )
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 _FRESH_S = 15.0
 """Age up to which a state is that of a running stream, even if its process is on another machine."""

@@ -13,8 +13,7 @@ import orjson
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
-from forecache.plugins.redis.snapshot import RedisSnapshot
-from forecache.plugins.redis.versions import RedisStore, pipelines_in_redis
+from forecache.plugins.redis.versions import RedisSnapshot, RedisStore, pipelines_in_redis
 from forecache.serve.reader.versions.describe import version_summary
 from forecache.serve.store import Manifest, split_entry
 
@@ -42,10 +41,8 @@ class RedisSource:
         return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})
 
     def call(self, question: Callable[[], _T]) -> _T:
-        """The result of a call that talks to Redis.
-
-        Raises:
-            UnavailableError: Redis does not answer, or did not a moment ago.
+        """The result of a call that talks to Redis; raises UnavailableError if it does not answer, or did not a moment
+        ago.
         """
         import redis
 
@@ -75,11 +72,7 @@ class RedisSource:
         return found
 
     def current(self) -> dict[str, Manifest | None]:
-        """The served version of every pipeline in Redis, None during the first load.
-
-        Raises:
-            UnavailableError: Redis does not answer.
-        """
+        """The served version of every pipeline in Redis, None during the first load; raises UnavailableError."""
         if self._client is None:
             self._client = connect(self.url, timeout_s=TIMEOUT_S)
         client = self._client

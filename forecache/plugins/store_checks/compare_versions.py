@@ -9,11 +9,10 @@ from typing import Any
 
 import orjson
 
-from forecache.serve.store.fields import NUMERIC
-from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.packed import json_renderer
+from forecache.serve.store.manifest import NUMERIC, Manifest
 from forecache.serve.store.read.snapshot import Snapshot, split_entry
 from forecache.serve.store.store import Store
+from forecache.serve.store.values import json_renderer
 
 
 def diff_versions(store: Store, before: int, after: int, *, top: int = 10) -> dict[str, Any]:
@@ -23,16 +22,13 @@ def diff_versions(store: Store, before: int, after: int, *, top: int = 10) -> di
 
 
 def diff_snapshots(before: Snapshot, after: Snapshot, *, top: int = 10) -> dict[str, Any]:
-    """Compare two open versions of one pipeline.
+    """Compare two open versions of one pipeline; if they share a base, through their deltas alone.
 
-    Versions that share a base are compared through their deltas alone.
-
-    Returns:
-        JSON-serialisable: `before`, `after` (version, as_of, rows, model, which is None of features), the counts
-        `changed`, `added`, `removed`, `unchanged`, `provenance_only` (same values, another provenance id), `fields`
-        (for each field: values that changed and, where numeric, mean of both over the changed keys, mean and largest
-        absolute change, and `shift`, the change of the mean over all keys that both versions have) and `top_movers`
-        (the `top` keys whose first numeric field changed most).
+    The result is JSON-serialisable: `before`, `after` (version, as_of, rows, model, which is None of features), the
+    counts `changed`, `added`, `removed`, `unchanged`, `provenance_only` (same values, another provenance id), `fields`
+    (for each field: values that changed and, where numeric, mean of both over the changed keys, mean and largest
+    absolute change, and `shift`, the change of the mean over all keys that both versions have) and `top_movers` (the
+    `top` keys whose first numeric field changed most).
     """
     counts = {"changed": 0, "added": 0, "removed": 0, "provenance_only": 0}
     fields = {field.name: _FieldChange(field.type in NUMERIC) for field in after.manifest.fields}

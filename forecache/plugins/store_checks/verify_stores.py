@@ -20,9 +20,8 @@ _BLOCK_KEYS = 1 << 13
 def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None = None) -> list[VerifyResult]:
     """`verify_versions` of a store.
 
-    Args:
-        content: Also look up every key through the reader's code, and compare row count and content hash with the
-            manifest's. An incremental publish reads back only the keys that it changed.
+    With `content`, every key is looked up through the reader's code, too, and row count and content hash are compared
+    with the manifest's: an incremental publish reads back only the keys that it changed.
     """
     known: dict[str, str] = {}
 
@@ -71,7 +70,7 @@ def check_bytes(settings: Settings) -> Finding:
 
 
 class DamagedStoresError(CheckError):
-    """Raised by `verify_stores` if something is damaged; has all results."""
+    """Something is damaged; `found` has all results."""
 
     def __init__(self, found: list[VerifyResult]) -> None:
         self.found = found
@@ -108,11 +107,7 @@ def _verify_files(store: Store, manifest: Manifest, known: dict[str, str], pace:
 
 
 def _verify_content(snapshot: Snapshot) -> int:
-    """Look up every key of the segments' pages; return their number.
-
-    Raises:
-        DamagedError: Row count or content hash are not those of the manifest.
-    """
+    """Look up every key of the segments' pages and compare with the manifest; return their number."""
     manifest = snapshot.manifest
     rows = total = 0
     for keys in _key_blocks(snapshot):

@@ -8,8 +8,8 @@ from forecache.base.errors import UnavailableError
 from forecache.realtime.request.parsed_request import LiveRead
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_layers import OpenLayer
+from forecache.serve.store.live.layer import PENDING
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import PENDING
 from forecache.serve.store.read.live_view import LiveViewMerger
 
 

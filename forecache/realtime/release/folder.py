@@ -14,8 +14,7 @@ import xxhash
 
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
-from forecache.kit.versioned.checksummed_json import damaged_error
-from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
+from forecache.kit.versioned.folder import VersionedFolder, VersionPointer, damaged_error
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
 from forecache.realtime.release.released_models import REALTIME
 

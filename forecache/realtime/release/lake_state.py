@@ -16,12 +16,12 @@ from typing import Any, Literal
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.realtime.release.folder import ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.write import KEEP
 from forecache.realtime.rollout.rollout_state import RolloutState, rollout_from_dict, running_rollout
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 FORMAT = 1
 _PATIENCE_S = 10.0

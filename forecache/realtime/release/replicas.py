@@ -26,7 +26,7 @@ from forecache.realtime.rollout.rollout_state import (
     running_rollout,
     write_rollout,
 )
-from forecache.serve.store.replicas.remote_retention import remove_unfinished
+from forecache.serve.store.remote import remove_unfinished
 
 logger = logging.getLogger("forecache.realtime")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from forecache.base.errors import DamagedError
 from forecache.base.files import move_durably, sync
 from forecache.base.steps import release_step
-from forecache.kit.versioned.pointer import lock_versions
-from forecache.kit.versioned.retention import remove_old_versions
+from forecache.kit.versioned.pointer import lock_versions, remove_old_versions
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,

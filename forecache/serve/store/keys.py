@@ -127,11 +127,7 @@ def _escape_parts(parts: list[bytes]) -> list[bytes]:
 
 
 def parse_key(schema: KeySchema, text: str) -> bytes:
-    """Key bytes of a key in its text form, as in a URL after percent-decoding.
-
-    Raises:
-        InputError: The text is not a key of this schema.
-    """
+    """Key bytes of a key in its text form, as in a URL after percent-decoding; raises InputError."""
     columns = schema.columns
     if len(columns) == 1:
         if columns[0].type == "string":

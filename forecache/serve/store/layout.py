@@ -1,4 +1,4 @@
-"""Paths of a store's files.
+"""Paths of a store's files, its pointer, and the lock for updating targets.
 
 <store>/<pipeline>/            a versioned folder (see `forecache.kit.versioned.folder`) with:
     versions/00000017.json     a version's manifest, never changed
@@ -13,12 +13,50 @@
     streamed/pending.mdb       the same for rows that are computed and not yet committed, written by the stream
 """
 
+import os
+import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from forecache.kit.versioned.folder import VersionedFolder
-from forecache.serve.store.pointer import Pointer
+from forecache.base.files import lock
+from forecache.base.results import Progress
+from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
+
+_MOVES = 100
+
+
+@dataclass(frozen=True)
+class Pointer(VersionPointer):
+    """The served version of a store; see `VersionPointer`.
+
+    `store` is the store's random identity, "" before the first publish. A store that was removed and published anew
+    counts its versions from 1 again: version numbers of different stores are not comparable.
+    """
+
+    store: str = ""
+    current: int | None = None
+    pinned: int | None = None
+    last: int = 0
+    generation: int = 0
+    moves: str = ""  # random ids of the last moves, in any installation, the newest last
+
+    def advance(self, **changes: object) -> "Pointer":
+        """The pointer after one more move."""
+        moves = " ".join([*self.moves.split()[1 - _MOVES :], secrets.token_hex(4)])
+        return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
+
+    def descends_from(self, other: "Pointer") -> bool:
+        """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
+        last = other.moves.split()[-1:]
+        return last[0] in self.moves.split() if last else self.store == other.store
+
+
+def new_store_id() -> str:
+    """128 random bits as hex."""
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
@@ -94,3 +132,18 @@ HASHES_FILE = "hashes.u64"
 def remove_tree(path: Path) -> None:
     """Remove a folder that is not in use; a missing one is fine."""
     shutil.rmtree(path, ignore_errors=not path.exists())
+
+
+@contextmanager
+def targets_lock(layout: StoreLayout, progress: Progress) -> Iterator[None]:
+    """Hold the lock for updating Redis and remotes from the store; other processes wait for it.
+
+    The served version is read under the lock. So a slower process neither overwrites a newer version with an older one,
+    nor removes one that is about to be served.
+    """
+
+    def report_waiting(holder: str) -> None:
+        progress(f"Waiting for {holder}, which brings {layout.name} to other places", None)
+
+    with lock(layout.targets, holder=f"process {os.getpid()}", waiting=report_waiting):
+        yield

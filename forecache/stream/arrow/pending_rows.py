@@ -11,9 +11,8 @@ from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.serve.store import open_store
 from forecache.serve.store.encoding.streamed_rows import drop_unanswered, streamed_rows
-from forecache.serve.store.live.layer import LiveLayer, read_layer
+from forecache.serve.store.live.layer import PENDING, LiveLayer, LiveRow, read_layer
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
-from forecache.serve.store.live.rows import PENDING, LiveRow
 from forecache.stream.step.step import StepResult
 from forecache.stream.table.writer import Offsets, StreamWriter
 from forecache.stream.table_schema import BASE, MODEL_VERSION, POSITION, RELEASE

@@ -7,7 +7,6 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.serve.store.encoding.stream_source import StreamTable
 from forecache.serve.store.encoding.streamed_rows import (
     BASE,
     EVENT_DAY,
@@ -16,12 +15,12 @@ from forecache.serve.store.encoding.streamed_rows import (
     POSITION,
     RELEASE,
     LatestRows,
+    StreamTable,
     drop_unanswered,
     served_arrow_type,
     streamed_rows,
 )
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.layer import LiveLayer, LiveRow
 from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.tail.layer_comparison import ComparisonResult, compare_rows
 

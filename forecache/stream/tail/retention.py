@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 
 from forecache.base.errors import ForecacheError
-from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.encoding.streamed_rows import StreamTable
 from forecache.serve.store.live.layer import LiveLayer
 from forecache.serve.store.live.writer import NEVER
 from forecache.serve.store.store import Store, manifest_of

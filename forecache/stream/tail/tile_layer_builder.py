@@ -15,10 +15,8 @@ from forecache.kit.windows.fold import event_states, fold
 from forecache.kit.windows.plan import MergePlan, plan_from_json
 from forecache.kit.windows.tiles import TileCodec
 from forecache.serve.store.encoding.entries import encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, PLACE, POSITION, moments_of
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.rows import LiveRow, row_of
+from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, PLACE, POSITION, StreamTable, moments_of
+from forecache.serve.store.live.layer import LiveLayer, LiveRow, row_of
 from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.tail.layer_comparison import EPOCH, ComparisonResult, TileChanges, TileComparison
 

@@ -17,8 +17,7 @@ from forecache.kit.windows.fold import cannot_sum, event_states
 from forecache.kit.windows.plan import MergePlan, plan_from_json
 from forecache.serve.store import KeySchema
 from forecache.serve.store.encoding.entries import encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
+from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, StreamTable, moments_of
 from forecache.serve.store.segment.index import key_hashes
 from forecache.stream.table_schema import OFFSET, PARTITION, add_missing_columns
 

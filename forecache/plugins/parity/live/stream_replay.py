@@ -17,8 +17,7 @@ from forecache.kit.windows.tiles import TileRows
 from forecache.plugins.parity.live.live_lookups import LiveLookup, NeededRows
 from forecache.plugins.parity.live.shuffle import ViewRows, hashes_of, share_of, shuffle_hour
 from forecache.plugins.parity.live.tile_index import DAY, MINUTE, TileIndex, index_share, open_share
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.encoding.streamed_rows import HOUR
+from forecache.serve.store.encoding.streamed_rows import HOUR, StreamTable
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.publishing.worker_pool import ProcessPool
 from forecache.serve.store.store import open_store

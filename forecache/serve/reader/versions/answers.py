@@ -12,8 +12,7 @@ from forecache.serve.reader.processes.worker_metrics import HITS, STALE_HITS
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.reader.versions.request_keys import RequestKeys
 from forecache.serve.store import Manifest, Provenance, split_entry
-from forecache.serve.store.json_lists import cut_lists
-from forecache.serve.store.packed import json_renderer, rows_of
+from forecache.serve.store.values import cut_lists, json_renderer, rows_of
 
 
 class Version(Protocol):

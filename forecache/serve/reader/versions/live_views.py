@@ -12,9 +12,9 @@ from forecache.kit.http.problems import Problem
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.live_answers import LiveAnswers, moment_of
 from forecache.serve.reader.versions.live_layers import OpenLayer
-from forecache.serve.store.live.rows import Found
-from forecache.serve.store.packed import json_renderer, rows_of
+from forecache.serve.store.live.layer import Found
 from forecache.serve.store.read.live_view import LiveViewMerger
+from forecache.serve.store.values import json_renderer, rows_of
 
 logger = logging.getLogger("forecache.reader")
 _WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_through":%d,%b,'

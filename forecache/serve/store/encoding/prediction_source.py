@@ -25,18 +25,13 @@ _CUT_TEXT = 32
 
 @dataclass(frozen=True)
 class NightSource:
-    """An as-of date of a prediction table or of a feature view's table, at a Delta version.
-
-    Attributes:
-        digest: Identifies the data files; equal digests mean equal rows.
-        num_rows: Rows by the Delta log, None if it has no statistics.
-    """
+    """An as-of date of a prediction table or of a feature view's table, at a Delta version."""
 
     table: DeltaTable
     source: TableSource
     storage_options: dict[str, str] = field(repr=False)
-    digest: str
-    num_rows: int | None
+    digest: str  # of the data files; equal digests mean equal rows
+    num_rows: int | None  # by the Delta log; None if it has no statistics
 
     @property
     def night(self) -> date:
@@ -62,11 +57,7 @@ class NightSource:
 
 
 def open_night(settings: Settings, pipeline: Served, night: date | None) -> NightSource:
-    """Open the given or the newest as-of date of the table that is published.
-
-    Raises:
-        NotFoundError: There is no such table, or it has no rows for that as-of date.
-    """
+    """Open the given or the newest as-of date of the table that is published; raises NotFoundError without rows."""
     version = None
     if isinstance(pipeline, FeatureView):
         # At the version that the stage recorded and checked, even if the table has changed since.

@@ -29,12 +29,7 @@ _T = TypeVar("_T")
 
 
 class Environment:
-    """An open environment with two databases, `rows` and `meta`; made by `acquire`.
-
-    Attributes:
-        rows: Keys and records.
-        meta: State of the writer, in the same transactions.
-    """
+    """An open environment with the databases `rows` and `meta` (the writer's state); made by `acquire`."""
 
     def __init__(self, path: Path, *, is_durable: bool, create: bool, map_bytes: int) -> None:
         self.path = path
@@ -78,13 +73,8 @@ class Environment:
                 self._adopt_grown_map(error, maps)
 
     def _adopt_grown_map(self, error: lmdb.Error, maps: int) -> None:
-        """Return if the read may be tried again because the map has grown meanwhile.
-
-        Args:
-            maps: Value of the counter of map changes when the read began.
-
-        Raises:
-            DamagedError: The read failed for another reason.
+        """Return if the read may be tried again because the map has grown since the counter was `maps`; else raise
+        DamagedError.
         """
         if isinstance(error, lmdb.MapResizedError):
             self._resize(0)  # to the size that another process has set
@@ -116,9 +106,8 @@ class Environment:
     def write(self, work: Callable[[Any], _T]) -> _T:
         """Commit `work(transaction)` and return its result; if the map is full it grows, and `work` is called again.
 
-        Raises:
-            UnavailableError: The disk is full; nothing has changed.
-            DamagedError: LMDB cannot use the file.
+        Raises UnavailableError if the disk is full; nothing has changed then. Raises DamagedError if LMDB cannot use
+        the file.
         """
         try:
             while True:
@@ -185,12 +174,8 @@ _lock = threading.Lock()
 def acquire(path: Path, *, is_durable: bool, create: bool = False, map_bytes: int = MAP_BYTES) -> Environment:
     """Open an environment, or count one more user of it in this process.
 
-    Args:
-        is_durable: Whether a commit survives a crash of the machine; it survives one of the process in any case.
-        create: Create it if it is missing.
-
-    Raises:
-        UnavailableError: It does not exist, or cannot be read.
+    Raises UnavailableError if it does not exist, or cannot be read. If `is_durable`, a commit survives a crash of the
+    machine; it survives one of the process in any case.
     """
     with _lock:
         found = _open.get(inode_of(path)) if path.exists() else None
@@ -260,11 +245,7 @@ class EnvironmentWriter:
 
 
 def writer_lock(layout: StoreLayout, kind: str) -> AbstractContextManager[int]:
-    """Hold the lock of one environment.
-
-    Raises:
-        ConflictError: Another process holds it; the message says which one.
-    """
+    """Hold the lock of one environment; the ConflictError says which other process holds it."""
 
     def locked_error(holder: str) -> ConflictError:
         return ConflictError(

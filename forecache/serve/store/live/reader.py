@@ -12,7 +12,7 @@ from forecache.base.files import is_locked
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.live.environment import LIVE, PENDING_ROWS, Environment, acquire, release
-from forecache.serve.store.live.rows import Found, LiveRow, found_of, found_of_pending, times_of
+from forecache.serve.store.live.layer import Found, LiveRow, found_of, found_of_pending, times_of
 
 _SOME = cells_of.SOME
 
@@ -30,11 +30,7 @@ class LiveReader:
         self.follow()
 
     def get(self, key: bytes) -> LiveRow | None:
-        """The pending row of a key, else its row in the live layer, else None.
-
-        Raises:
-            DamagedError: The files cannot be read.
-        """
+        """The pending row of a key, else its row in the live layer, else None; raises DamagedError."""
         found = self.find(key)
         return None if found is None else LiveRow(*found)
 
@@ -152,12 +148,7 @@ class LiveReader:
 
 
 class _EnvironmentReader:
-    """Reads one environment.
-
-    Attributes:
-        cells: Its counters; zeros while it does not exist.
-        get: Reads a record.
-    """
+    """Reads one environment; its counters `cells` are zeros while it does not exist."""
 
     def __init__(self, folder: Path, kind: str, *, is_durable: bool) -> None:
         self._path, self._state, self._is_durable = folder / f"{kind}.mdb", folder / f"{kind}.state", is_durable
@@ -252,14 +243,13 @@ _PAUSE_S = 0.02
 
 
 def wait_until_applied(layout: StoreLayout, cut: int, *, longest_s: float = _LONGEST_S) -> bool:
-    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off.
+    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off; return
+    whether.
 
     The workers of a reader swap in a new version one after the other. One that has it knows the stream up to the
     cut-off, so the live layer must be as far for the others, or a key would go back to an older row between two
-    requests. The layer must also still have the rows that an older version lacks.
-
-    Returns:
-        Whether it has. False: no tailer runs on this machine, or it is too slow; then a key may go back for a moment.
+    requests. The layer must also still have the rows that an older version lacks. If no tailer runs on this machine, or
+    if it is too slow, a key may go back for a moment.
     """
     if cut < 0 or not layout.live.exists():
         return True

@@ -15,27 +15,23 @@ from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.declare import Served
 from forecache.declare.schedules.as_of import max_age_h
-from forecache.kit.versioned.pointer import read_pointer, write_pointer
+from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
+from forecache.serve.store.encoding.column_values import packed_fields, state_fields
 from forecache.serve.store.encoding.entries import field_list, key_schema
-from forecache.serve.store.encoding.packed_entries import packed_fields, state_fields
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
-from forecache.serve.store.fields import Field
 from forecache.serve.store.integrity import verify_overdue
+from forecache.serve.store.layout import Pointer, new_store_id
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.reader import wait_until_applied
-from forecache.serve.store.locks import publisher_lock
-from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.pointer import Pointer, new_store_id
-from forecache.serve.store.publishing.compaction import compact, compaction_reason
+from forecache.serve.store.manifest import Field, Manifest
 from forecache.serve.store.publishing.full import build_full, encode_night
-from forecache.serve.store.publishing.incremental import build_incremental
+from forecache.serve.store.publishing.incremental import build_incremental, compact, compaction_reason
+from forecache.serve.store.publishing.overlay import Overlay, open_overlay
 from forecache.serve.store.publishing.publication import PendingVersion, Publication
-from forecache.serve.store.publishing.streamed.overlay import Overlay, open_overlay
 from forecache.serve.store.publishing.worker_pool import ProcessPool, num_workers
-from forecache.serve.store.replicas.remote_state import find_publish_start
-from forecache.serve.store.replicas.sync import sync_targets
-from forecache.serve.store.retention import remove_leftovers, retire_versions
-from forecache.serve.store.store import Store, open_store
+from forecache.serve.store.push_pull import sync_targets
+from forecache.serve.store.remote import find_publish_start
+from forecache.serve.store.store import Store, open_store, remove_leftovers, retire_versions
 
 
 def publish(
@@ -71,7 +67,7 @@ def publish(
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
-    with publisher_lock(store.layout, action="publish"):
+    with lock_versions(store.layout, action="publish"):
         publish_step("locked")
         # Under the lock, so that no older source is published after another publish.
         source = open_night(settings, pipeline, night)
@@ -181,10 +177,7 @@ def _newest_before(store: Store, version: int) -> Manifest | None:
 
 
 def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion:
-    """Build a verified version that is not current yet: incremental if that is possible and pays, else full.
-
-    An incremental one is compacted if its deltas have become many or large.
-    """
+    """Build a verified version that is not current yet: incremental if that is possible and pays, else full."""
     why_full = why_full or _full_publish_reason(publication)
     if not why_full:
         pending, why_full = build_incremental(publication)

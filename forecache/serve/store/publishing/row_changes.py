@@ -29,8 +29,14 @@ from forecache.kit.delta.comparison.compare import (
 from forecache.kit.delta.comparison.partition import RowGroup
 from forecache.kit.delta.tables import open_table
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.encoding.encoder import Encoder, refuse_bad_keys
-from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, entry_hashes
+from forecache.serve.store.encoding.entries import (
+    Encoder,
+    EntryEncoding,
+    encode_entries,
+    encode_keys,
+    entry_hashes,
+    refuse_bad_keys,
+)
 from forecache.serve.store.encoding.prediction_source import NightReader
 from forecache.serve.store.manifest import Provenance
 from forecache.serve.store.publishing.publication import Publication
@@ -57,12 +63,7 @@ class ChangesUnavailable(Exception):
 
 
 class ChangedRows:
-    """Rows that were removed, or rows that were added, encoded.
-
-    Attributes:
-        encoder: Has their count, content sum, nulls, values and provenances.
-        keys: Keys of every batch, large binary.
-    """
+    """Rows that were removed, or rows that were added, encoded; `encoder` has their figures."""
 
     def __init__(self, encoding: EntryEncoding, *, keep_entries: bool) -> None:
         self.encoder = Encoder(encoding, 1)
@@ -105,17 +106,13 @@ class ChangedRows:
 class RowChanges:
     """The removed and added rows between the published rows and those to be published.
 
-    Attributes:
-        removed: Rows that do not exist any more, including earlier versions of changed rows.
-        added: Rows that did not exist before, including later versions of changed rows.
-        origin: The source that they were read from, for messages.
-        moments: Order of the changes, see `forecache.kit.delta.comparison.compare.FeedRows`.
+    A changed row is in both, with its earlier and its later version.
     """
 
     removed: ChangedRows
     added: ChangedRows
-    origin: str
-    moments: np.ndarray | None = None
+    origin: str  # where they were read, for messages
+    moments: np.ndarray | None = None  # order of the changes, see `FeedRows`
 
     @property
     def rows(self) -> int:
@@ -131,20 +128,15 @@ class RowChanges:
 class KeyChanges:
     """The keys whose entry changed, in their order: the content of a delta segment.
 
-    Attributes:
-        keys: Large binary [n].
-        entries: New entries, large binary [n]; an empty one is a tombstone.
-        hashes: Of the keys with these entries, as `hashing.row_hashes` returns them; zero for a tombstone.
-        new: Which keys have no published entry, bool [n].
-        old_sum: Content sum of the keys with their published entries, computed from the table's old rows, to which the
-            published version was verified to be equal: faster than look-ups all over the base.
+    `old_sum` is computed from the table's old rows, to which the published version was verified to be equal: that is
+    faster than look-ups all over the base.
     """
 
-    keys: pa.Array
-    entries: pa.Array
-    hashes: np.ndarray
-    new: np.ndarray
-    old_sum: int
+    keys: pa.Array  # large binary [n]
+    entries: pa.Array  # new ones, large binary [n]; an empty one is a tombstone
+    hashes: np.ndarray  # from `hashing.row_hashes`; zero for a tombstone
+    new: np.ndarray  # which keys have no published entry, bool [n]
+    old_sum: int  # of the keys with their published entries
 
     @cached_property
     def key_list(self) -> list[bytes]:
@@ -186,9 +178,7 @@ def find_key_changes(changes: RowChanges) -> KeyChanges:
 def find_row_changes(publication: Publication, *, limit: int) -> RowChanges:
     """Find the rows that differ from the published ones, by the change data feed if it is short, else by comparing.
 
-    Raises:
-        ChangesUnavailable: See `compare_partitions`.
-        InputError: A key in the feed is null or too long.
+    Raises ChangesUnavailable, or InputError if a key in the feed is null or too long.
     """
     current = publication.current
     assert current is not None
@@ -201,12 +191,8 @@ def find_row_changes(publication: Publication, *, limit: int) -> RowChanges:
 def read_change_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     """Read and encode the feed of the published as-of date, with the published version's encoding.
 
-    Returns:
-        None if it has more than `limit` rows, as after the whole partition was rewritten.
-
-    Raises:
-        ChangesUnavailable: It was vacuumed, never written, or has another schema.
-        InputError: A key is null or too long.
+    It is None if it has more than `limit` rows, as after the whole partition was rewritten. Raises ChangesUnavailable
+    if it was vacuumed, never written, or has another schema.
     """
     current, source = publication.current, publication.source
     assert current is not None
@@ -238,12 +224,8 @@ def read_change_feed(publication: Publication, *, limit: int) -> RowChanges | No
 def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
     """Find the rows that differ between the published partition, at its Delta version, and the one to be published.
 
-    Args:
-        limit: Most changed rows of a small segment.
-
-    Raises:
-        ChangesUnavailable: The published rows cannot be read any more, too many rows differ, or keys are null, too
-            long or duplicate, which a full publish reports.
+    Raises ChangesUnavailable if the published rows cannot be read any more, if more than `limit` rows differ, or if
+    keys are null, too long or duplicate, which a full publish reports.
     """
     current, source = publication.current, publication.source
     assert current is not None
@@ -306,10 +288,8 @@ class _ChangeEstimate:
         self._pieces = self._sampled = self._differ = 0
 
     def add(self, batch: pa.RecordBatch, piece: RowGroup) -> None:
-        """Compare some rows of the first batch of a piece, unless enough have been.
-
-        Raises:
-            ChangesUnavailable: Far more rows differ than fit a small segment.
+        """Compare some rows of a piece's first batch, unless enough have been; raises ChangesUnavailable if far too
+        many differ.
         """
         if self._pieces >= _MOST_SAMPLED_PIECES:
             return

@@ -31,8 +31,7 @@ from forecache.base.errors import ConflictError, DamagedError, InputError
 from forecache.serve.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest, SegmentInfo
-from forecache.serve.store.read.batch_get import Get, GetMany
-from forecache.serve.store.read.lookup import entry_readers
+from forecache.serve.store.read.lookup import Get, GetMany, entry_readers
 from forecache.serve.store.segment import mapping as segments
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
 def merge_rows(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Merge the (key, entry) pairs of `base`, in the keys' order, with newer ones of `overlay`; in the keys' order.
 
-    Args:
-        overlay: An empty entry removes its key.
+    An empty entry of the overlay removes its key.
     """
     newer = sorted(overlay.items(), reverse=True)
     for pair in base:
@@ -254,7 +252,7 @@ def _release_handles(handles: list[segments.SegmentHandle], lease: int | None) -
 
 def _map_filter(path: Path, *, deltas: int) -> tuple[mmap.mmap, tuple[int, int]]:
     """A filter's mapping and its inode."""
-    from forecache.serve.store.segment.filter import slot_width
+    from forecache.serve.store.segment.index import slot_width
 
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())

@@ -10,30 +10,167 @@ from dataclasses import replace
 from typing import Any
 
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError
-from forecache.base.files import write_durably
+from forecache.base.files import move_durably, sync, write_durably
 from forecache.base.folders import Folder
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
+from forecache.base.settings import Settings
 from forecache.base.steps import push_step
-from forecache.kit.versioned.pointer import write_pointer
-from forecache.kit.versioned.transfer import read_content, read_replica_pointer, swap_file
-from forecache.serve.store.live.reader import wait_until_applied
-from forecache.serve.store.locks import publisher_lock, targets_lock
-from forecache.serve.store.manifest import Manifest, manifest_from_json
-from forecache.serve.store.pointer import Pointer
-from forecache.serve.store.read.snapshot import Snapshot
-from forecache.serve.store.replicas.live_layer import pull_layer, push_layer
-from forecache.serve.store.replicas.remote_files import manifest_name, pull_quarantine, push_quarantine
-from forecache.serve.store.replicas.remote_retention import remove_retired, remove_unfinished
-from forecache.serve.store.replicas.remote_state import moved_by_another_error, require_descendant
-from forecache.serve.store.replicas.transfer import (
-    discard_damaged,
-    fetch_manifests,
-    fetch_segments,
-    has_version,
-    upload_versions,
+from forecache.base.table_names import NAME
+from forecache.declare import Served
+from forecache.kit.versioned.pointer import lock_versions, write_pointer
+from forecache.kit.versioned.transfer import (
+    fetch_files,
+    missing_file_error,
+    read_content,
+    read_replica_pointer,
+    swap_file,
+    upload_missing,
 )
-from forecache.serve.store.retention import remove_leftovers, retire_versions
-from forecache.serve.store.store import Store
+from forecache.serve.store.integrity import segment_files, verify_filter, verify_segment, version_files
+from forecache.serve.store.layout import Pointer, StoreLayout, remove_tree, targets_lock
+from forecache.serve.store.live.layer import layer_from_json, list_stores_with_layers, write_layer
+from forecache.serve.store.live.reader import wait_until_applied
+from forecache.serve.store.manifest import Manifest, manifest_from_json
+from forecache.serve.store.read.snapshot import Snapshot
+from forecache.serve.store.remote import (
+    manifest_name,
+    moved_by_another_error,
+    open_remote,
+    pull_quarantine,
+    push_quarantine,
+    remove_retired,
+    remove_unfinished,
+    require_descendant,
+)
+from forecache.serve.store.store import Store, open_store, remove_leftovers, retire_versions
+
+
+def push_layer(store: Store, remote: Folder) -> None:
+    """Copy the file LIVE of a store to a remote, or delete it there; replicas fill the layer from the stream."""
+    name = f"{store.pipeline}/{store.layout.live.name}"
+    try:
+        content = store.layout.live.read_bytes()
+    except FileNotFoundError:
+        if remote.size(name) is not None:
+            remote.delete([name])
+        return
+    there = remote.read(name)
+    if there is None or there[0] != content:
+        remote.write(name, content)
+
+
+def pull_layer(store: Store, remote: Folder) -> None:
+    """Copy the file LIVE from a remote, or delete it here if the remote has none."""
+    layout = store.layout
+    found = remote.read(f"{store.pipeline}/{layout.live.name}")
+    if found is None:
+        layout.live.unlink(missing_ok=True)
+        return
+    write_layer(layout, layer_from_json(found[0], what=f"The remote's {store.pipeline}/{layout.live.name}"))
+
+
+def push_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
+    """Push the live layers of stores without published versions; returns their names."""
+    stores = [open_store(settings, name) for name in list_stores_with_layers(settings.store_path)]
+    alone = [store for store in stores if store.pointer().current is None]
+    for store in alone:
+        push_layer(store, remote)
+    return [store.pipeline for store in alone]
+
+
+def pull_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
+    """Pull the live layers of stores without published versions; returns their names."""
+    names = [
+        name
+        for name in sorted(remote.folders())
+        if NAME.fullmatch(name) and remote.size(f"{name}/CURRENT") is None and remote.size(f"{name}/LIVE") is not None
+    ]
+    for name in names:
+        store = open_store(settings, name)
+        with lock_versions(store.layout, action="pull"):
+            pull_layer(store, remote)
+    return names
+
+
+def upload_versions(
+    layout: StoreLayout, manifests: list[Manifest], remote: Folder, progress: Progress
+) -> tuple[list[str], int]:
+    """Upload the files of versions that a remote lacks; returns (their names there, bytes)."""
+    files = {
+        f"{layout.name}/{name}": (path, info)
+        for manifest in manifests
+        for path, name, info in version_files(layout, manifest)
+    }
+    what = f"Pushing version {manifests[0].version} to the remote"
+    return upload_missing(remote, files, lambda share: progress(what, share))
+
+
+def fetch_manifests(remote: Folder, root: str, theirs: Pointer) -> list[Manifest]:
+    """The manifest of the version that a remote serves, and of its current one if another one is pinned there."""
+    assert theirs.serving is not None
+    found = []
+    for number in dict.fromkeys((theirs.serving, theirs.current)):
+        content = None if number is None else read_content(remote, manifest_name(root, number))
+        if content is None:
+            if number == theirs.serving:
+                raise missing_file_error(manifest_name(root, theirs.serving))
+            continue
+        manifest = manifest_from_json(content, what=f"The remote's {manifest_name(root, theirs.serving)}")
+        if manifest.store != theirs.store:
+            raise NotFoundError(f"The remote's {root} is about to be replaced.", remedy="Pull again.")
+        found.append(manifest)
+    return found
+
+
+def has_version(layout: StoreLayout, manifest: Manifest) -> bool:
+    """Return whether a version exists here with the same content, and not only with the same number."""
+    try:
+        return layout.manifest(manifest.version).read_bytes() == manifest.to_json()
+    except FileNotFoundError:
+        return False
+
+
+def discard_damaged(layout: StoreLayout, manifest: Manifest) -> None:
+    """Delete local files of a version whose checksum differs from the manifest, so that the pull fetches them again."""
+    for segment in manifest.segments:
+        try:
+            verify_segment(layout, segment)
+        except DamagedError:
+            remove_tree(layout.segment(segment.id))
+    try:
+        verify_filter(layout, manifest)
+    except DamagedError:
+        assert manifest.filter is not None
+        layout.filter(manifest.filter.file).unlink(missing_ok=True)
+
+
+def fetch_segments(
+    layout: StoreLayout, remote: Folder, root: str, manifest: Manifest, progress: Progress
+) -> tuple[int, int]:
+    """Fetch missing segments and the filter; returns (files, bytes) copied."""
+    missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
+    total = sum(segment.size_bytes for segment in missing) or 1
+    files = travelled = 0
+
+    def report(copied: int) -> None:
+        nonlocal files, travelled
+        files, travelled = files + 1, travelled + copied
+        progress(f"Pulling version {manifest.version}", min(1.0, travelled / total))
+
+    for segment in missing:
+        folder = layout.staging / f"pull-{segment.id}"
+        folder.mkdir(exist_ok=True)
+        there = {f"{root}/{name}": (folder / info.file, info) for _, name, info in segment_files(layout, segment)}
+        fetch_files(remote, there, report)
+        sync(folder)
+        move_durably(folder, layout.segment(segment.id))
+    info = manifest.filter
+    if info is not None and not layout.filter(info.file).exists():
+        fetch_files(remote, {f"{root}/filters/{info.file}": (layout.staging / info.file, info)}, report)
+        move_durably(layout.staging / info.file, layout.filter(info.file))
+    return files, travelled
+
 
 _PULL_TRIES = 3
 
@@ -110,8 +247,7 @@ def _push(
 def _read_replaceable(remote: Folder, manifest: Manifest, there: Pointer | None) -> tuple[bytes, Any] | None:
     """The remote's manifest of this version and its tag, if replaceable: equal, damaged or of a lost store.
 
-    Raises:
-        ConflictError: Another installation used the number for another content.
+    Raises ConflictError if another installation used the number for another content.
     """
     name = manifest_name(manifest.pipeline, manifest.version)
     found = remote.read(name)
@@ -163,7 +299,7 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
     if content is None:
         raise NotFoundError(f"The remote serves nothing for {root}.", remedy="Publish and push first.")
     theirs = Pointer.from_json(content)
-    with publisher_lock(layout, action="pull"):
+    with lock_versions(layout, action="pull"):
         pull_layer(store, remote)
         pointer = read_replica_pointer(layout, verify=verify)
         manifests = fetch_manifests(remote, root, theirs)
@@ -198,8 +334,7 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
 def _next_replica_pointer(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
     """The next pointer of a replica: the remote's, with a version that is pinned only here.
 
-    Raises:
-        ConflictError: The pinned version is of another store.
+    Raises ConflictError if the pinned version is of another store.
     """
     last = max(pointer.last, theirs.last) if pointer.store == theirs.store else theirs.last
     after = replace(theirs, last=last, generation=max(pointer.generation, theirs.generation) + 1)
@@ -217,3 +352,31 @@ def _next_replica_pointer(root: str, pointer: Pointer, theirs: Pointer) -> Point
 def _clean_and_retire(store: Store, keep: int) -> None:
     remove_leftovers(store)
     retire_versions(store, keep=keep)
+
+
+def sync_targets(
+    settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Update Redis and the remote to the version served here, after a publish, rollback or pin; returns results by
+    target.
+
+    Idempotent. Each target serves its old version until the new one is complete and verified there. The caller holds
+    the store's lock. A pipeline that is not declared any more (None) is not updated in Redis.
+    """
+    done: dict[str, Any] = {}
+    if pipeline is not None and pipeline.publish is not None and pipeline.publish.backend == "redis":
+        done["redis"] = load_hook("redis", "open_store")(settings, pipeline.name).load(store, progress=progress)
+    if settings.store_remote:
+        remote = open_remote(settings.store_remote, settings.storage_options)
+        keep = None if pipeline is None else pipeline.publishing.keep
+        done["remote"] = push(store, remote, keep=keep, progress=progress)
+        push_stream_only_stores(settings, remote)
+    return done
+
+
+def sync_served(
+    settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """`sync_targets` under the store's lock, so that it overwrites no newer publish; {} if nothing is served."""
+    with lock_versions(store.layout, action="sync"):
+        return {} if store.pointer().serving is None else sync_targets(settings, pipeline, store, progress)

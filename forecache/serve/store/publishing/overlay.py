@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,7 @@ import xxhash
 
 from forecache.base.settings import Settings
 from forecache.declare import PROVENANCE_COLUMNS
-from forecache.serve.store.encoding.encoder import Encoder
-from forecache.serve.store.encoding.entries import ROW_AS_OF, EntryEncoding, encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable, open_stream_table
+from forecache.serve.store.encoding.entries import ROW_AS_OF, Encoder, EntryEncoding, encode_keys, short_lists
 from forecache.serve.store.encoding.streamed_rows import (
     BASE,
     EVENT_DAY,
@@ -28,33 +27,29 @@ from forecache.serve.store.encoding.streamed_rows import (
     POSITION,
     RECEIVED_AT,
     LatestRows,
+    StreamTable,
     cast_to_served_types,
     drop_unanswered,
     hour_of,
     moments_of,
+    open_stream_table,
 )
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeySchema
 from forecache.serve.store.live.layer import LiveLayer
+from forecache.serve.store.manifest import Field
+from forecache.serve.store.segment.index import key_hashes
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Streamed rows over the batch of an as-of date.
-
-    Attributes:
-        cut: Cut-off: the Delta version of the stream's table up to which the version includes it; -1 without a table.
-        is_merged: Whether the stream's rows are tiles, which are merged when rows are read: then there are no `rows`.
-        rows: The last row of each key that the batch cannot include, with `model_version`, `base`, `received_at` and
-            `event_day`; None for none.
-    """
+    """Streamed rows over the batch of an as-of date."""
 
     stream: str
     table: str
     table_id: str
-    cut: int
-    is_merged: bool
-    rows: pa.Table | None
+    cut: int  # Delta version of the stream's table up to which it is included; -1: no table
+    is_merged: bool  # the rows are tiles, merged when rows are read: then `rows` is None
+    rows: pa.Table | None  # the last row of each key that the batch cannot include, with columns of its origin
     key: KeySchema
     fields: tuple[Field, ...]
 
@@ -131,12 +126,7 @@ def unseen_rows(
 ) -> pa.Table | None:
     """The last row of each key, up to the cut-off, that has an answer and is not included in the batch of `night`.
 
-    Args:
-        names: Columns, besides `position` and `place`.
-        fields: The fields of an answer.
-
-    Returns:
-        None if there are none.
+    It has the columns `names` besides `position` and `place`. None: there are no such rows.
     """
     latest = LatestRows(key)
     columns = list(dict.fromkeys([*names, *(field.name for field in fields), POSITION, PLACE, EVENT_DAY, LATE, BASE]))
@@ -155,3 +145,53 @@ def _is_unseen(rows: pa.Table, night: date) -> pa.ChunkedArray:
 def _nights_of(rows: pa.Table) -> pa.ChunkedArray:
     """The as-of date of each row's base, as a text."""
     return pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")
+
+
+_ROWS = pa.schema([("hash", pa.uint64()), ("key", pa.binary())])
+
+
+class KeySet:
+    """A set of keys by hash; keys with equal hashes are compared."""
+
+    def __init__(self, hashes: np.ndarray, keys: pa.Array) -> None:
+        """`hashes` are sorted, uint64 [n], and `keys` (binary) in their order."""
+        self._hashes, self._keys = hashes, keys
+        self._collide = bool((hashes[1:] == hashes[:-1]).any())
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def mask(self, keys: pa.Array) -> np.ndarray:
+        """Mask of the keys (binary) that are in the set, bool [n]."""
+        if len(self._keys) == 0 or len(keys) == 0:
+            return np.zeros(len(keys), bool)
+        if self._collide:
+            return np.asarray(pc.is_in(keys, self._keys))
+        hashes = _hashes_of(keys)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        found: np.ndarray = self._hashes[places] == hashes
+        there = np.flatnonzero(found)
+        equal = pc.equal(keys.take(pa.array(there)), self._keys.take(pa.array(places[there])))
+        found[there] = np.asarray(equal)
+        return found
+
+    def write(self, path: Path) -> None:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _ROWS) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays([pa.array(self._hashes), self._keys], schema=_ROWS))
+
+
+def make_key_set(keys: pa.Array) -> KeySet:
+    """The set of some distinct keys (binary)."""
+    hashes = _hashes_of(keys)
+    order = np.argsort(hashes, kind="stable")
+    return KeySet(hashes[order], keys.take(pa.array(order)))
+
+
+def read_key_set(path: Path) -> KeySet:
+    """The set that `KeySet.write` wrote, mapped."""
+    (batch,) = (pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0),)
+    return KeySet(batch.column(0).to_numpy(), batch.column(1))
+
+
+def _hashes_of(keys: pa.Array) -> np.ndarray:
+    return np.concatenate([key_hashes(some) for some in short_lists(keys)])

@@ -12,14 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.encoding.encoder import Encoder
-from forecache.serve.store.encoding.entries import EntryEncoding, encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable
+from forecache.serve.store.encoding.entries import Encoder, EntryEncoding, encode_keys
+from forecache.serve.store.encoding.streamed_rows import StreamTable
 from forecache.serve.store.manifest import Provenance
+from forecache.serve.store.publishing.overlay import make_key_set, unseen_rows
 from forecache.serve.store.publishing.publication import Publication
 from forecache.serve.store.publishing.row_changes import ChangesUnavailable, KeyChanges
-from forecache.serve.store.publishing.streamed.key_set import make_key_set
-from forecache.serve.store.publishing.streamed.overlay import unseen_rows
 
 _LARGE = pa.large_binary()
 _BLOCK_KEYS = 1 << 13
@@ -27,26 +25,18 @@ _BLOCK_KEYS = 1 << 13
 
 @dataclass(frozen=True)
 class StreamedChanges:
-    """Changes of the batch and the stream together.
-
-    Attributes:
-        carried: Change of the number of rows with a provenance of their own.
-        provenances: Those of the stream's rows, by their ids.
-    """
+    """Changes of the batch and the stream together."""
 
     changes: KeyChanges
-    carried: int
-    provenances: dict[str, Provenance]
+    carried: int  # change of the number of rows with a provenance of their own
+    provenances: dict[str, Provenance]  # of the stream's rows, by id
 
 
 def find_uncovered_keys(publication: Publication) -> pa.Array | None:
     """Find the keys (binary) that the published version has from the stream, and the new one has not.
 
-    Returns:
-        None if streamed rows are never published: there is no stream, or its tiles are merged when rows are read.
-
-    Raises:
-        ChangesUnavailable: The stream's table does not have all of these rows any more.
+    It is None if streamed rows are never published: there is no stream, or its tiles are merged when rows are read.
+    Raises ChangesUnavailable if the stream's table does not have all of these rows any more.
     """
     current, overlay = publication.current, publication.overlay
     assert current is not None
@@ -68,12 +58,7 @@ def find_uncovered_keys(publication: Publication) -> pa.Array | None:
 def add_stream_changes(
     publication: Publication, batch: KeyChanges, uncovered: pa.Array, encoding: EntryEncoding
 ) -> StreamedChanges:
-    """The changes from the published version to the batch's rows with the stream's rows over them.
-
-    Args:
-        uncovered: Result of `find_uncovered_keys`.
-        encoding: That of the batch's new rows.
-    """
+    """The changes from the published version to the batch's rows with the stream's rows over them."""
     overlay = publication.overlay
     assert overlay is not None
     encoder, own_keys, own_entries = overlay.encode_rows(encoding, model_name=encoding.provenance.model_name)

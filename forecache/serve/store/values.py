@@ -1,4 +1,12 @@
-"""Packed entries as a matrix, and as the JSON that answers show."""
+"""Values of entries for readers: lists in JSON that are cut without parsing, and packed numbers as a matrix or as JSON.
+
+A tab follows every item but the last of a list in JSON, a carriage return follows the last one; an empty list is `[]`:
+
+    {"items":[{"item":"a","score":0.9}\\t,{"item":"b","score":0.4}\\r],"model":"als"}
+
+JSON allows both characters between tokens but not inside strings, so every parser can read the value, and no string
+contains a mark. Lists are not nested.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -6,11 +14,31 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from forecache.serve.store.fields import Field
-from forecache.serve.store.json_lists import ITEM_END, LIST_END
+from forecache.serve.store.manifest import Field
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+ITEM_END, LIST_END = "\t", "\r"
+_ITEM_END, _LIST_END = ITEM_END.encode(), LIST_END.encode()
+
+
+def cut_lists(value: bytes, limit: int) -> bytes:
+    """The JSON of a value with at most the first `limit` (1 or more) items of each of its lists."""
+    kept: list[bytes] = []
+    while True:
+        items = value.split(_ITEM_END, limit)
+        if len(items) <= limit:
+            break  # no remaining list has more items
+        limit_at, end = len(value) - len(items[-1]) - 1, value.index(_LIST_END)
+        kept.append(value[: min(limit_at, end)])
+        value = value[end + 1 :]
+    if not kept:
+        return value
+    kept.append(value)
+    return _LIST_END.join(kept)
+
 
 # numpy is imported when a version is opened, so that other commands do not load it.
 
@@ -36,7 +64,7 @@ def json_renderer(fields: Sequence[Field]) -> Callable[[bytes], bytes]:
     """Return the function that renders a packed entry as the JSON object of its fields.
 
     Numbers have the shortest text that reads back to the same float32, integers all of their digits; NaN and infinities
-    are null. Vectors are lists with marks, see `forecache.serve.store.json_lists`.
+    are null. Vectors are lists with marks.
     """
     import numpy as np
 
