@@ -38,10 +38,7 @@ class RedisSnapshot:
 
     def get_entry(self, key: bytes) -> bytes | None:
         """The entry of a key, with the row's provenance id if it has one of its own."""
-        if len(self._prefixes) == 1:
-            found: bytes | None = self._client.get(entry_key(self._prefixes[0], key))
-            return found or None
-        return _newest_entry(self._client.mget([entry_key(prefix, key) for prefix in self._prefixes]))
+        return self.get_entries([key])[0]
 
     def get(self, key: bytes) -> bytes | None:
         """The JSON object of the served fields (of a packed version its numbers), None if the key is missing."""
@@ -70,10 +67,11 @@ class RedisSnapshot:
     def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
         """The newest entry of each key from the values of `entry_names`."""
         layers = len(self._prefixes)
-        return [_newest_entry(values[start : start + layers]) for start in range(0, len(values), layers)]
+        found = (values[start : start + layers] for start in range(0, len(values), layers))
+        return [next((entry for entry in entries if entry is not None), None) or None for entries in found]
 
     def close(self) -> None:
-        """Does nothing: the client belongs to the store."""
+        """Does nothing: the client is another's."""
 
     def __enter__(self) -> "RedisSnapshot":
         return self
@@ -104,13 +102,6 @@ def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) 
     for arguments in calls:
         getattr(pipe, command)(*arguments)
     return list(pipe.execute())
-
-
-def _newest_entry(entries: Sequence[bytes | None]) -> bytes | None:
-    for entry in entries:
-        if entry is not None:
-            return entry or None
-    return None
 
 
 _BATCH = 1000
@@ -156,7 +147,7 @@ class RedisStore:
         """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
         _, state = self._state()
         needed = {segment.id for segment in manifest.segments}
-        return bool(state) and needed <= _segment_ids(state) | set(state["previous"])
+        return bool(state) and needed <= {*_segment_ids(state), *state["previous"]}
 
     def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
         """Update Redis to a local store's served version: load missing segments, verify, flip, unlink unused ones.
@@ -199,19 +190,18 @@ class RedisStore:
         served = state.get("manifest") == json.loads(manifest.to_json())
         if served and not verify:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
-        complete = _segment_ids(state)
+        complete = set(_segment_ids(state))
         loaded = 0
         for number, segment in enumerate(manifest.segments):
-            if segment.id not in complete:
-                loaded += self._load_segment(snapshot, number, segment, progress)
-            elif verify:
-                loaded += self._repair_segment(snapshot, number, segment, progress)
+            is_there = segment.id in complete
+            if verify or not is_there:
+                loaded += self._load_segment(snapshot, number, segment, progress, compare=is_there)
         self._verify(snapshot, set() if verify else complete)
         after = {
             "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
-            "previous": state["previous"] if served else [segment.id for segment in manifest_segments(state)],
+            "previous": state["previous"] if served else _segment_ids(state),
             "compared_at": current_timestamp() if verify else state.get("compared_at", ""),
         }
         if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
@@ -220,31 +210,26 @@ class RedisStore:
             )
         return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
 
-    def _load_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
+    def _load_segment(
+        self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress, *, compare: bool
+    ) -> int:
+        """Load the entries of a segment, with `compare` only those that differ in Redis; returns their number."""
         # The set is written first, so that a later load finds and unlinks the segment of one that was killed.
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
-        prefix = key_prefix(self.pipeline, segment)
-        loaded = 0
+        prefix, what = (
+            key_prefix(self.pipeline, segment),
+            "Comparing {} with Redis" if compare else "Loading {} into Redis",
+        )
         for rows in split_batches(snapshot.segment_items(number), _BATCH):
-            self._set_many({entry_key(prefix, key): entry for key, entry in rows})
-            loaded += len(rows)
-            progress(f"Loading {segment.id} into Redis", loaded / max(1, segment.entries))
-        return loaded
-
-    def _repair_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
-        """Load again the entries of a segment that differ in Redis; returns their number."""
-        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been lost, too
-        prefix = key_prefix(self.pipeline, segment)
-        read = mended = 0
-        for rows in split_batches(snapshot.segment_items(number), _BATCH):
-            here = {entry_key(prefix, key): entry for key, entry in rows}
-            there = read_values(self.client, list(here))
-            lost = {name: entry for (name, entry), found in zip(here.items(), there, strict=True) if found != entry}
-            self._set_many(lost)
-            mended += len(lost)
+            entries = {entry_key(prefix, key): entry for key, entry in rows}
+            if compare:
+                there = zip(entries.items(), read_values(self.client, list(entries)), strict=True)
+                entries = {name: entry for (name, entry), found in there if found != entry}
+            self._set_many(entries)
+            loaded += len(entries)
             read += len(rows)
-            progress(f"Comparing {segment.id} with Redis", read / max(1, segment.entries))
-        return mended
+            progress(what, read / max(1, segment.entries))
+        return loaded
 
     def _set_many(self, entries: dict[bytes, bytes]) -> None:
         if not entries:
@@ -273,20 +258,18 @@ class RedisStore:
 
     def _unlink(self, state: dict[str, Any]) -> int:
         """Remove segments that neither the served version nor the one before it uses; returns the number of keys."""
-        keep = _segment_ids(state) | set(state["previous"])
+        keep = {*_segment_ids(state), *state["previous"]}
         known = {name.decode() for name in self.client.smembers(f"forecache:{self.pipeline}:segments")}
         unlinked = 0
         for segment_id in sorted(known - keep):
             pattern = f"{self.pipeline}:{segment_id}:*"
             for keys in split_batches(self.client.scan_iter(match=pattern, count=_SCAN), _BATCH):
-                unlinked += self._unlink_many(keys)
+                if is_cluster(self.client):
+                    unlinked += sum(run_pipelined(self.client, "unlink", [(key,) for key in keys]))
+                else:
+                    unlinked += int(self.client.unlink(*keys))
             self.client.srem(f"forecache:{self.pipeline}:segments", segment_id)
         return unlinked
-
-    def _unlink_many(self, keys: list[bytes]) -> int:
-        if not is_cluster(self.client):
-            return int(self.client.unlink(*keys))
-        return sum(run_pipelined(self.client, "unlink", [(key,) for key in keys]))
 
 
 def pipelines_in_redis(client: Any) -> set[str]:
@@ -299,12 +282,8 @@ def open_redis_store(settings: Settings, pipeline_name: str) -> RedisStore:
     return RedisStore(connect(settings.redis_url), pipeline_name)
 
 
-def manifest_segments(state: dict[str, Any]) -> tuple[SegmentInfo, ...]:
-    return manifest_from_json(json.dumps(state["manifest"]).encode()).segments if state else ()
-
-
-def _segment_ids(state: dict[str, Any]) -> set[str]:
-    return {segment.id for segment in manifest_segments(state)}
+def _segment_ids(state: dict[str, Any]) -> list[str]:
+    return [segment["id"] for segment in state["manifest"]["segments"]] if state else []
 
 
 def split_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
