@@ -124,7 +124,6 @@ class VersionedFolder(Generic[P]):
             folder.mkdir(parents=True, exist_ok=True)
 
     def numbers(self) -> list[int]:
-        """The numbers of the versions that exist, ascending."""
         raise NotImplementedError
 
     def has_version(self, number: int) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +59,6 @@ def try_evict(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
 
 
 def is_open(folder: VersionedFolder[P], number: int) -> bool:
-    """Return whether the version is open in any process."""
     return is_locked(folder.lease(number))
 
 
@@ -75,14 +74,19 @@ def is_locked(path: Path) -> bool:
         os.close(descriptor)
 
 
+def surplus_versions(numbers: Iterable[int], *, keep: int, needed: Collection[int | None]) -> list[int]:
+    """The versions beyond the newest `keep` besides the needed ones, ascending."""
+    others = sorted(number for number in numbers if number not in needed)
+    return others[: max(0, len(others) - keep)]
+
+
 def remove_old_versions(folder: VersionedFolder[P], *, keep: int, needed: Collection[int | None]) -> list[int]:
     """Remove the versions beyond the newest `keep` besides the needed ones, and never one that is open; returns which.
 
     The caller holds the folder's lock.
     """
-    others = [number for number in folder.numbers() if number not in needed]
     removed = []
-    for number in others[: max(0, len(others) - keep)]:
+    for number in surplus_versions(folder.numbers(), keep=keep, needed=needed):
         with try_evict(folder, number) as free:
             if free:
                 folder.remove_version(number)

@@ -131,6 +131,5 @@ def verify_versions(folder: VersionedFolder[P], verify: Callable[[int], tuple[in
 
 
 def _required_versions(folder: VersionedFolder[P]) -> set[int]:
-    """The versions that must exist."""
     pointer = read_pointer(folder)
     return {number for number in (pointer.current, pointer.pinned) if number is not None}

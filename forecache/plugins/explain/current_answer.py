@@ -34,8 +34,6 @@ _LONG_NS = 3600 * 10**9
 
 @dataclass(frozen=True)
 class CurrentAnswer:
-    """The answer of the current release."""
-
     release: Release
     rung: str  # the last fallback that a candidate comes from
     why: str  # code for why the model did not answer; "" if it did

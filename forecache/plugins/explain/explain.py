@@ -163,7 +163,6 @@ def _find_release(settings: Settings, name: str, number: int) -> tuple[Release |
 
 
 def _candidate_place(labels: list[Any] | None, order: np.ndarray, item: str | None, request_id: str) -> int:
-    """The place in the request of the explained candidate."""
     if item is None:
         return int(order[0]) if len(order) else 0
     names = [str(label) for label in labels or ()]
@@ -179,7 +178,6 @@ def _candidate_place(labels: list[Any] | None, order: np.ndarray, item: str | No
 def _candidates(
     record: Mapping[str, Any], labels: list[Any], order: np.ndarray, scores: np.ndarray | None, now: CurrentAnswer | str
 ) -> list[dict[str, Any]]:
-    """The candidates in the order of the answer."""
     same = not isinstance(now, str) and len(now.order) == len(labels)
     positions = {int(place): number for number, place in enumerate(now.order, 1)} if not isinstance(now, str) else {}
     found = []

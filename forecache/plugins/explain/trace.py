@@ -78,7 +78,6 @@ def live_link(
 
 
 def live_lines(link: dict[str, Any]) -> list[str]:
-    """The lines of a link for people."""
     if "missing" in link:
         return [f"not available: {link['missing']}"]
     made = ", ".join(f"{name.replace('_', ' ')} {link[name]}" for name in _OF_MODEL if link[name] not in (None, ""))
@@ -277,7 +276,6 @@ def events_link(
 
 
 def _model_link(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
-    """The model version that made the row, with its run and training data."""
     version = row.get("model_version", manifest.provenance.model_version)
     try:
         return model_of(current, pipeline, version).as_dict()

@@ -89,7 +89,6 @@ class RedisSource:
         return self._unsure.get(pipeline, ("", ""))[0]
 
     def version(self, manifest: Manifest) -> "RemoteVersion":
-        """Open a version that `current` returned."""
         return RemoteVersion(self, self._client, manifest)
 
 

@@ -116,8 +116,6 @@ return 1
 
 
 class RedisStore:
-    """A pipeline's versions in Redis."""
-
     def __init__(self, client: Any, pipeline: str) -> None:
         self.client = client
         self.pipeline = pipeline
@@ -216,10 +214,8 @@ class RedisStore:
         """Load the entries of a segment, with `compare` only those that differ in Redis; returns their number."""
         # The set is written first, so that a later load finds and unlinks the segment of one that was killed.
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
-        prefix, what = (
-            key_prefix(self.pipeline, segment),
-            "Comparing {} with Redis" if compare else "Loading {} into Redis",
-        )
+        prefix, read, loaded = key_prefix(self.pipeline, segment), 0, 0
+        what = f"Comparing {segment.id} with Redis" if compare else f"Loading {segment.id} into Redis"
         for rows in split_batches(snapshot.segment_items(number), _BATCH):
             entries = {entry_key(prefix, key): entry for key, entry in rows}
             if compare:

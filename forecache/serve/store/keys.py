@@ -97,7 +97,6 @@ def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[A
 
 
 def _column_texts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[bytes]:
-    """The texts of a key column's values, as bytes."""
     if column.type == "int" and (texts := _integer_texts(values)) is not None:
         return texts
     listed: Any = values

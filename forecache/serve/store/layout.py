@@ -55,14 +55,11 @@ class Pointer(VersionPointer):
 
 
 def new_store_id() -> str:
-    """128 random bits as hex."""
     return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
 class StoreLayout(VersionedFolder[Pointer]):
-    """Paths of one pipeline's store."""
-
     pointer_type = Pointer
     locked_text = "The store of {name} is being changed by {holder}."
     pointer_text = "The pointer of {name}"
@@ -122,7 +119,6 @@ class StoreLayout(VersionedFolder[Pointer]):
 
 
 def shard_file(index: int) -> str:
-    """Name of a segment's LMDB file."""
     return f"{index:03d}.mdb"
 
 

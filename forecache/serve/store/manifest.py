@@ -37,7 +37,6 @@ class Field:
 
     @property
     def description(self) -> dict[str, Any]:
-        """`name` and `type`, and the `size` of a vector."""
         return {"name": self.name, "type": self.type, **({"size": self.size} if self.type == "vector" else {})}
 
     @property
@@ -65,8 +64,6 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """An immutable segment."""
-
     id: str  # name of its folder, unique for ever
     kind: str  # "base", or "delta" whose entries hide those of older segments
     entries: int  # its keys, including tombstones
@@ -168,7 +165,6 @@ class Manifest:
 
     @property
     def model(self) -> dict[str, Any]:
-        """`{"name", "version"}` of the model, as in answers."""
         return {"name": self.provenance.model_name, "version": self.provenance.model_version}
 
     @property
@@ -204,7 +200,6 @@ class Manifest:
 
     @cached_property
     def stale_after(self) -> datetime:
-        """The moment from which answers are stale."""
         return self.as_of_end + timedelta(hours=self.policy.max_age_h)
 
     @cached_property
@@ -269,7 +264,6 @@ def _segment(data: dict[str, Any]) -> SegmentInfo:
 
 
 def no_such_key_error(manifest: Manifest, key: str) -> NotFoundError:
-    """The error of a key that a version does not have."""
     names = ", ".join(manifest.key.names)
     return NotFoundError(
         f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",

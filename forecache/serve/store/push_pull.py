@@ -93,30 +93,18 @@ def pull_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
     return names
 
 
-def upload_versions(
-    layout: StoreLayout, manifests: list[Manifest], remote: Folder, progress: Progress
-) -> tuple[list[str], int]:
-    """Upload the files of versions that a remote lacks; returns (their names there, bytes)."""
-    files = {
-        f"{layout.name}/{name}": (path, info)
-        for manifest in manifests
-        for path, name, info in version_files(layout, manifest)
-    }
-    what = f"Pushing version {manifests[0].version} to the remote"
-    return upload_missing(remote, files, lambda share: progress(what, share))
-
-
 def fetch_manifests(remote: Folder, root: str, theirs: Pointer) -> list[Manifest]:
     """The manifest of the version that a remote serves, and of its current one if another one is pinned there."""
     assert theirs.serving is not None
     found = []
-    for number in dict.fromkeys((theirs.serving, theirs.current)):
-        content = None if number is None else read_content(remote, manifest_name(root, number))
+    for number in dict.fromkeys((theirs.serving, theirs.serving if theirs.current is None else theirs.current)):
+        name = manifest_name(root, number)
+        content = read_content(remote, name)
         if content is None:
             if number == theirs.serving:
-                raise missing_file_error(manifest_name(root, theirs.serving))
+                raise missing_file_error(name)
             continue
-        manifest = manifest_from_json(content, what=f"The remote's {manifest_name(root, theirs.serving)}")
+        manifest = manifest_from_json(content, what=f"The remote's {name}")
         if manifest.store != theirs.store:
             raise NotFoundError(f"The remote's {root} is about to be replaced.", remedy="Pull again.")
         found.append(manifest)
@@ -148,7 +136,6 @@ def discard_damaged(layout: StoreLayout, manifest: Manifest) -> None:
 def fetch_segments(
     layout: StoreLayout, remote: Folder, root: str, manifest: Manifest, progress: Progress
 ) -> tuple[int, int]:
-    """Fetch missing segments and the filter; returns (files, bytes) copied."""
     missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
     total = sum(segment.size_bytes for segment in missing) or 1
     files = travelled = 0
@@ -225,7 +212,13 @@ def _push(
     remove_unfinished(remote, root)
     for manifest in manifests:
         _read_replaceable(remote, manifest, there)
-    uploaded, done = upload_versions(store.layout, manifests, remote, progress)
+    files = {
+        f"{root}/{name}": (path, info)
+        for manifest in manifests
+        for path, name, info in version_files(store.layout, manifest)
+    }
+    what = f"Pushing version {manifests[0].version} to the remote"
+    uploaded, done = upload_missing(remote, files, lambda share: progress(what, share))
     push_step("uploaded")
     for manifest in manifests:
         found = _read_replaceable(remote, manifest, there)

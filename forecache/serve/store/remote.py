@@ -3,12 +3,13 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from forecache.base.errors import ConflictError, DamagedError
 from forecache.base.files import write_durably
 from forecache.base.folders import Folder, LocalFolder, open_folder
 from forecache.base.settings import Settings
+from forecache.kit.versioned.pointer import surplus_versions
 from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.integrity import version_files
 from forecache.serve.store.layout import Pointer, StoreLayout
@@ -25,7 +26,6 @@ def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
 
 
 def remote_pipelines(remote: Folder) -> list[str]:
-    """The pipelines that a remote serves, in alphabetical order."""
     return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
 
 
@@ -71,23 +71,22 @@ def read_quarantine_reasons(remote: Folder, name: str, versions: Mapping[int, bo
     return {number: reason.decode() for number, reason in reasons.items() if reason is not None}
 
 
-@dataclass(frozen=True)
-class PublishStart:
-    """The state that a publish starts from."""
-
-    pointer: Pointer  # with the highest version number that was used here or in the remote
-    quarantined: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # in the remote, by inputs
+Quarantines = Mapping[str, tuple[int, str]]
+"""Versions with reasons, by the inputs of their content."""
 
 
-def find_publish_start(settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool) -> PublishStart:
-    """Find the state to publish from, by the local pointer and the remote.
+def find_publish_start(
+    settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool
+) -> tuple[Pointer, Quarantines]:
+    """Find the state to publish from: the pointer, with the highest version number used here or in the remote, and the
+    versions that are quarantined in the remote.
 
     A remote that cannot be read does not prevent a local publish: the push reads it again, and fails. Raises
     ConflictError if the remote has a store that is missing here, or if another installation moved its pointer, unless
     `replace_remote`.
     """
     if not settings.store_remote:
-        return PublishStart(pointer)
+        return pointer, {}
     remote = open_remote(settings.store_remote, settings.storage_options)
     try:
         content = read_content(remote, f"{name}/CURRENT")
@@ -102,13 +101,13 @@ def find_publish_start(settings: Settings, name: str, pointer: Pointer, *, repla
     except Exception:  # the clients of object stores have errors of their own
         if replace_remote:
             raise
-        return PublishStart(pointer)
+        return pointer, {}
     last = max([pointer.last, *versions] if there is None else [pointer.last, there.last, *versions])
     if replace_remote:
         moves = pointer.moves if there is None else there.moves
-        return PublishStart(replace(pointer, last=last, moves=moves))
+        return replace(pointer, last=last, moves=moves), {}
     require_descendant(name, pointer, there)
-    return PublishStart(replace(pointer, last=last), quarantined)
+    return replace(pointer, last=last), quarantined
 
 
 def require_descendant(name: str, here: Pointer, there: Pointer | None) -> None:
@@ -145,8 +144,7 @@ def remove_retired(layout: StoreLayout, remote: Folder, pointer: Pointer, *, kee
     """
     name = layout.root.name
     numbers = sorted(remote_versions(remote, name))
-    others = [number for number in numbers if number not in (pointer.current, pointer.pinned)]
-    retired = set(others[: max(0, len(others) - keep)])
+    retired = surplus_versions(numbers, keep=keep, needed=(pointer.current, pointer.pinned))
     if not retired:
         return
     try:
@@ -161,10 +159,9 @@ def remove_retired(layout: StoreLayout, remote: Folder, pointer: Pointer, *, kee
     } - needed
     if read_content(remote, f"{name}/CURRENT") != pointer.to_json():
         return
-    gone = [manifest_name(name, number) for number in sorted(retired)]
-    remote.delete([*gone, *(quarantine_name(name, number) for number in sorted(retired))])
+    remote.delete([name_of(name, number) for name_of in (manifest_name, quarantine_name) for number in retired])
     if isinstance(remote, LocalFolder):
-        remote.delete([f"{name}/versions/.{number:08d}.json.lock" for number in sorted(retired)])
+        remote.delete([f"{name}/versions/.{number:08d}.json.lock" for number in retired])
     remote.delete(sorted(unneeded))
 
 

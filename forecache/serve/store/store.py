@@ -94,7 +94,6 @@ class Store:
         return found
 
     def state(self, version: int) -> tuple[str, ...]:
-        """The marks of a version; see `version_state`."""
         return version_state(self.layout, version)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
@@ -208,7 +207,6 @@ class Store:
             return None if pointer.current is None else self.manifest(pointer.current)
 
     def unquarantine(self, version: int) -> None:
-        """Lift the quarantine of a version."""
         with lock_versions(self.layout, action="unquarantine"):
             self.manifest(version)
             if self.layout.quarantine(version).exists():

@@ -107,11 +107,9 @@ def rows_of(entries: Sequence[bytes | None], fields: Sequence[Field]) -> list[di
 
 
 def _integer_places(fields: Sequence[Field]) -> list[int]:
-    """Places of the integers in an entry."""
     types = [field.type for field in fields for _ in field.columns]
     return [place for place, kind in enumerate(types) if kind == "integer"]
 
 
 def _number_texts(numbers: "np.ndarray") -> bytes:
-    """The JSON of float32 numbers, joined by commas."""
     return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

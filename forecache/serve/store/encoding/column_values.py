@@ -47,28 +47,26 @@ def _type_in_list(kind: pa.DataType) -> str | None:
     return "float" if pa.types.is_float32(kind) else _scalar_type(kind)
 
 
+_SCALARS = {
+    "double": pa.types.is_floating,
+    "bigint": pa.types.is_integer,
+    "boolean": pa.types.is_boolean,
+    "string": pa.types.is_string,
+    "date": pa.types.is_date,
+    "timestamp": pa.types.is_timestamp,
+}
+
+
 def _scalar_type(kind: pa.DataType) -> str | None:
-    if pa.types.is_floating(kind):
-        return "double"
-    if pa.types.is_integer(kind):
-        return "bigint"
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_string(kind):
-        return "string"
-    if pa.types.is_date(kind):
-        return "date"
-    return "timestamp" if pa.types.is_timestamp(kind) else None
+    return next((name for name, is_of in _SCALARS.items() if is_of(kind)), None)
 
 
 def json_texts(column: pa.Array, kind: str) -> pa.Array:
     """The JSON text of every value (string array without nulls); `kind` is the field's type, from `served_type`."""
     if kind.startswith("array<"):
         return _list_texts(column)
-    if kind == "double":
-        return _float_texts(column.cast(pa.float64()))
-    if kind == "float":
-        return _float_texts(column)
+    if kind in ("double", "float"):
+        return _float_texts(column.cast(pa.float64()) if kind == "double" else column)
     if kind == "string":
         return _string_texts(column)
     if kind == "timestamp":
@@ -174,7 +172,6 @@ def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of:
 
 
 def _numbers(column: pa.Array, field: Field, key_of: Callable[[int], str]) -> np.ndarray:
-    """The values of a field, float32 [n, size]."""
     if field.type == "vector":
         return _vectors(column, field, key_of)
     if field.type == STATE:

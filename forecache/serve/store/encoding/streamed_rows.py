@@ -95,12 +95,10 @@ def drop_unanswered(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
 
 
 def served_arrow_type(field: Field) -> pa.DataType:
-    """The Arrow type of a field's column."""
     return _SERVED_AS.get(field.type, pa.string())
 
 
 def cast_to_served_types(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
-    """Cast the fields to the types in which they are served."""
     rows = to_plain_types(rows)
     for field in fields:
         kind = _SERVED_AS.get(field.type)
@@ -128,7 +126,6 @@ class LatestRows:
             self._waiting, self._num_waiting = [kept], 0
 
     def rows(self) -> pa.Table | None:
-        """The last row of every key; None without rows."""
         return self._keep_latest() if any(map(len, self._waiting)) else None
 
     def _keep_latest(self) -> pa.Table:
@@ -150,11 +147,6 @@ def moments_of(rows: pa.Table) -> np.ndarray:
         rows.column(POSITION).to_numpy().astype(np.int64) * PLACES_OF_A_COMMIT + rows.column(PLACE).to_numpy()
     )
     return moments
-
-
-def hour_of(moments: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Round times down to the hour, so that many rows have the same provenance."""
-    return pc.floor_temporal(moments, unit="hour")
 
 
 _BATCH_ROWS = 1 << 16
@@ -231,7 +223,6 @@ class StreamTable:
 
 
 def open_stream_table(settings: Settings, name: str) -> StreamTable:
-    """Open the table of a stream at its newest version."""
     try:
         table = open_table(settings, name)
     except NotFoundError:

@@ -51,7 +51,6 @@ class Environment:
         self._growing, self._maps = threading.Lock(), 0
 
     def get(self, key: bytes) -> bytes | None:
-        """The newest committed record of a key."""
         maps = self._maps
         try:
             transaction = self._env.begin(db=self.rows)
@@ -63,7 +62,6 @@ class Environment:
         return record
 
     def read(self, work: Callable[[Any], _T]) -> _T:
-        """The result of `work(transaction)` with a read transaction of the rows."""
         while True:
             maps = self._maps
             try:
@@ -117,7 +115,7 @@ class Environment:
                 except lmdb.MapResizedError:
                     self._resize(0)
                 except lmdb.MapFullError:
-                    self._resize(2 * self.map_bytes)
+                    self._resize(2 * int(self._env.info()["map_size"]))
         except (lmdb.DiskError, OSError) as error:
             raise _no_space_error(self.path, error) from None
         except lmdb.Error as error:
@@ -140,20 +138,11 @@ class Environment:
         return self.read(work)
 
     def count_rows(self) -> int:
-        """Number of rows."""
         return self.read(lambda transaction: int(transaction.stat(self.rows)["entries"]))
 
     def forget_dead_readers(self) -> int:
         """Free the slots of readers that were killed; returns their number."""
         return int(self._env.reader_check())
-
-    @property
-    def map_bytes(self) -> int:
-        return int(self._env.info()["map_size"])
-
-    @property
-    def file_bytes(self) -> int:
-        return self.path.stat().st_size
 
     def is_replaced(self) -> bool:
         """Return whether the path leads to another file than the open one, or to none."""
@@ -189,7 +178,6 @@ def acquire(path: Path, *, is_durable: bool, create: bool = False, map_bytes: in
 
 
 def release(environment: Environment) -> None:
-    """Count one user less; the last one closes it."""
     with _lock:
         environment.references -= 1
         if environment.references == 0:

@@ -28,8 +28,6 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class LiveLayer:
-    """The live layer of one store."""
-
     stream: str
     table: str  # a Delta table; offsets of rows are its versions
     kind: Literal["rows", "tiles"]  # "rows" replace a version's row, "tiles" are merged with it
@@ -85,7 +83,6 @@ def read_layer(layout: StoreLayout) -> LiveLayer | None:
 
 
 def list_stores_with_layers(store_path: Path) -> list[str]:
-    """Names of the stores in a folder that have a live layer, sorted."""
     found = (path.parent.name for path in store_path.glob("*/LIVE"))
     return sorted(name for name in found if NAME.fullmatch(name))
 
@@ -136,7 +133,6 @@ Found = tuple[int, int, bytes, bytes]
 
 
 def row_of(record: bytes) -> LiveRow:
-    """The row that `record_of` wrote."""
     return LiveRow(*found_of(record))
 
 
@@ -154,7 +150,6 @@ def found_of_pending(record: bytes) -> Found:
 
 
 def times_of(record: bytes) -> tuple[int, int]:
-    """The position and the event time of a record."""
     return _unpack(record)[:2]
 
 

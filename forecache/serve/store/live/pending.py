@@ -39,8 +39,6 @@ Offsets = Mapping[int, int]
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """The rows of one commit."""
-
     batch: int  # the number that the engine gave it
     until: int  # number of its last put
     offsets: dict[int, int]  # after its events
@@ -53,12 +51,10 @@ def parse_offsets(stored: Mapping[str, int]) -> dict[int, int]:
 
 
 def merge_offsets(before: Offsets, after: Offsets) -> dict[int, int]:
-    """The greater offset of each partition."""
     return {partition: max(before.get(partition, 0), after.get(partition, 0)) for partition in {**before, **after}}
 
 
 def has_passed(wanted: Offsets, reached: Offsets) -> bool:
-    """Return whether every wanted offset has been reached."""
     return all(reached.get(partition, 0) >= offset for partition, offset in wanted.items())
 
 

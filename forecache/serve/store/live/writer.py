@@ -30,13 +30,6 @@ def live_content_sum(rows: Iterable[tuple[bytes, LiveRow]]) -> int:
     return content_hash.content_sum((key, record_of(row)) for key, row in rows)
 
 
-def update_content_sum(total: int, gone: Sequence[tuple[bytes, bytes]], come: Sequence[tuple[bytes, bytes]]) -> int:
-    """Update the content hash for removed (`gone`) and added (`come`) keys and records."""
-    if gone:
-        total = content_hash.subtract(total, content_hash.content_sum(gone))
-    return content_hash.add(total, content_hash.content_sum(come)) if come else total
-
-
 _STATE = b"state"
 _CHUNK = 20_000
 _CHECK_READERS_S = 10.0
@@ -63,10 +56,8 @@ class LiveWriter(EnvironmentWriter):
             path = layout.streamed_folder / f"{LIVE}.mdb"
             self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
             opening.callback(release, self._env)
-            self.get_many, self._cells = (
-                self._env.get_many,
-                cells_of.create_cells(layout.streamed_folder / f"{LIVE}.state"),
-            )
+            self.get_many = self._env.get_many
+            self._cells = cells_of.create_cells(layout.streamed_folder / f"{LIVE}.state")
             self._check_readers_at, self._from = 0.0, b""
             stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
             self._adopt_numbers(NEW if stored is None else json.loads(stored), self._env.count_rows())
@@ -142,7 +133,6 @@ class LiveWriter(EnvironmentWriter):
         return len(doomed)
 
     def mark_verified(self, version: int) -> None:
-        """Record that the content at this version was found equal to the table's."""
         self._commit(lambda transaction: self._next_numbers(transaction, verified=version))
 
     def publish_table_version(self, version: int) -> None:
@@ -198,12 +188,7 @@ class LiveWriter(EnvironmentWriter):
         return self._env.read_long(work)
 
     def items(self) -> list[tuple[bytes, bytes]]:
-        """Every key and record, in the keys' order."""
         return self._env.read_range(b"", None)
-
-    def recount(self) -> int:
-        """Compute the content hash from all rows."""
-        return content_hash.content_sum(self.items())
 
     def _is_removed(self, position: int, event_us: int) -> bool:
         return position <= self.floor or event_us < self.expire_before_us
@@ -211,8 +196,8 @@ class LiveWriter(EnvironmentWriter):
     def _next_numbers(
         self, transaction: Any, gone: Sequence[_Record] = (), come: Sequence[_Record] = (), **changes: Any
     ) -> dict[str, Any]:
-        """The numbers after this transaction."""
-        total = update_content_sum(self.content_sum, gone, come)
+        total = content_hash.subtract(self.content_sum, content_hash.content_sum(gone))
+        total = content_hash.add(total, content_hash.content_sum(come))
         entries = transaction.stat(self._env.rows)["entries"]
         return {**self._numbers, "sum": content_hash.to_hex(total), **changes, "entries": entries}
 

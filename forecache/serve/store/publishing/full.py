@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from forecache.base.errors import CheckError
 from forecache.base.steps import publish_step
 from forecache.kit.delta.comparison.partition import RowGroup
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import Encoder, EntryEncoding, short_lists
-from forecache.serve.store.encoding.prediction_source import open_night_reader, split_pieces
+from forecache.serve.store.encoding.prediction_source import NightReader, split_pieces
 from forecache.serve.store.layout import StoreLayout, shard_file
 from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo, TableSource
-from forecache.serve.store.publishing.overlay import KeySet, make_key_set, read_key_set
+from forecache.serve.store.publishing.overlay import make_key_set, read_key_set
 from forecache.serve.store.publishing.publication import (
     PendingVersion,
     Publication,
@@ -71,46 +72,36 @@ def encode_pieces(
     folder.mkdir(parents=True)
     encoder = Encoder(encoding, sample_every)
     sink = ShardFiles(folder, shards)
-    shown = _HiddenRowFilter(encoder, None if hidden is None else read_key_set(hidden))
-    reader = open_night_reader(source, storage_options)
+    hidden_keys = None if hidden is None else read_key_set(hidden)
+    hidden_rows = hidden_sum = hidden_carried = 0
+    table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
+    reader = NightReader(table, source.as_of)
     for piece in pieces:
         only = reader.provenance(piece)
         position = 0
         for batch in reader.batches(piece, encoding.columns(provenance=only is None), batch_rows=encoding.batch_rows):
-            sink.write(*shown.drop_hidden(*encoder.encode(batch, f"{piece.label}, row {{}}", position, only)))
+            keys, entries = encoder.encode(batch, f"{piece.label}, row {{}}", position, only)
+            if hidden_keys is not None and (mask := hidden_keys.mask(keys)).any():
+                hidden_rows += int(mask.sum())
+                hidden_sum = hashing.add(hidden_sum, hashing.hash_sum(encoder.row_hashes[mask]))
+                carried = pc.match_substring(entries.filter(pa.array(mask)), "\n")
+                hidden_carried += pc.sum(carried).as_py() or 0
+                shown = pa.array(~mask)
+                keys, entries = keys.filter(shown), entries.filter(shown)
+            sink.write(keys, entries)
             position += len(batch)
     sink.close()
     return EncodedRows(
         folders=(folder,),
         shards=shards,
-        rows=encoder.rows - shown.hidden,
-        content_sum=hashing.subtract(encoder.sum, shown.hidden_sum),
-        carried=encoder.carried - shown.hidden_carried,
+        rows=encoder.rows - hidden_rows,
+        content_sum=hashing.subtract(encoder.sum, hidden_sum),
+        carried=encoder.carried - hidden_carried,
         in_batch=encoder.rows,
         nulls=encoder.nulls,
         samples={name: encoder.sample(name) for name in encoder.samples},
         provenances=encoder.provenances,
     )
-
-
-class _HiddenRowFilter:
-    """Drops the rows of keys whose streamed rows replace them, and counts them."""
-
-    def __init__(self, encoder: Encoder, keys: KeySet | None) -> None:
-        self._encoder, self._keys = encoder, keys
-        self.hidden = self.hidden_sum = self.hidden_carried = 0
-
-    def drop_hidden(self, keys: pa.Array, entries: pa.Array) -> tuple[pa.Array, pa.Array]:
-        """Drop hidden rows from those that the encoder has encoded last."""
-        hidden = None if self._keys is None else self._keys.mask(keys)
-        if hidden is None or not hidden.any():
-            return keys, entries
-        self.hidden += int(hidden.sum())
-        self.hidden_sum = hashing.add(self.hidden_sum, hashing.hash_sum(self._encoder.row_hashes[hidden]))
-        carried = pc.match_substring(entries.filter(pa.array(hidden)), "\n")
-        self.hidden_carried += pc.sum(carried).as_py() or 0
-        shown = pa.array(~hidden)
-        return keys.filter(shown), entries.filter(shown)
 
 
 class ShardFiles:
@@ -145,21 +136,14 @@ def shards_of(keys: list[bytes], shards: int) -> np.ndarray:
     return (key_hashes(keys) & np.uint64(shards - 1)).astype(np.uint16)
 
 
-def _shard_rows(folders: Sequence[Path], shard: int) -> tuple[pa.Array, pa.Array]:
-    """The (keys, entries) of one shard from all encoding jobs."""
+def build_shard(*, folders: Sequence[Path], shard: int, target: Path) -> ShardInfo:
+    """Build the LMDB file of one shard from the rows of all encoding jobs."""
     batches: list[pa.RecordBatch] = []
     for folder in folders:
         with pa.memory_map(str(folder / f"{shard:03d}.arrow")) as file:
             batches.extend(pa.ipc.open_stream(file))
-    table = pa.Table.from_batches(batches, ROWS).combine_chunks()
-    if len(table) == 0:
-        return pa.array([], pa.binary()), pa.array([], pa.binary())
-    return table.column(0).chunk(0), table.column(1).chunk(0)
-
-
-def build_shard(*, folders: Sequence[Path], shard: int, target: Path) -> ShardInfo:
-    """Build one shard's LMDB file."""
-    return write_shard(target / shard_file(shard), *_shard_rows(folders, shard), indexed=True)
+    keys, entries = (column.combine_chunks() for column in pa.Table.from_batches(batches, ROWS).columns)
+    return write_shard(target / shard_file(shard), keys, entries, indexed=True)
 
 
 def verify_shard(*, layout: StoreLayout, manifest: Manifest, shard: int) -> tuple[int, int]:
@@ -178,7 +162,10 @@ def encode_night(publication: Publication, pool: ProcessPool) -> EncodedRows:
     rows = sum(piece.rows for piece in all_pieces)
     shards = _choose_num_shards(publication, rows)
     publication.progress(f"Encoding {rows:,} rows of {source.source.as_of}", 0.0)
-    hidden = _write_hidden_keys(publication)
+    hidden = None
+    if publication.overlay is not None and publication.num_streamed:
+        hidden = publication.staging / "streamed.arrow"
+        make_key_set(publication.overlay.keys).write(hidden)
     jobs = [
         {
             "source": source.source,
@@ -212,22 +199,10 @@ def encode_night(publication: Publication, pool: ProcessPool) -> EncodedRows:
     return night
 
 
-def _write_hidden_keys(publication: Publication) -> Path | None:
-    """Write a file of the keys whose streamed rows replace the batch's; None if there are none."""
-    overlay = publication.overlay
-    if overlay is None or not overlay.num_rows:
-        return None
-    path = publication.staging / "streamed.arrow"
-    make_key_set(overlay.keys).write(path)
-    return path
-
-
 def _add_streamed_rows(publication: Publication, night: EncodedRows) -> EncodedRows:
-    """Encode the stream's rows too, and add them to the figures of the batch's rows."""
-    overlay, encoding = publication.overlay, publication.encoding
-    if overlay is None or not overlay.num_rows:
+    if publication.overlay is None or not publication.num_streamed:
         return night
-    encoder, keys, entries = overlay.encode_rows(encoding, model_name=encoding.provenance.model_name)
+    encoder, keys, entries = publication.overlay.encode_rows(publication.encoding)
     folder = publication.staging / "encoded-stream"
     folder.mkdir()
     sink = ShardFiles(folder, night.shards)
@@ -269,11 +244,7 @@ def _combine_shares(shares: list[EncodedRows]) -> EncodedRows:
 
 
 def build_full(publication: Publication, night: EncodedRows, pool: ProcessPool, *, reason: str) -> PendingVersion:
-    """Build and verify a new base from encoded rows."""
-    segment_id = publication.segment_id("base")
-    folder = publication.staging / segment_id
-    folder.mkdir()
-    shards = night.shards
+    folder, shards = publication.create_segment("base"), night.shards
     publication.progress(f"Building {shards} shards", 0.4)
     built = pool.map(
         build_shard,
@@ -281,8 +252,8 @@ def build_full(publication: Publication, night: EncodedRows, pool: ProcessPool, 
         done=lambda count: publication.progress("Building", 0.4 + 0.4 * count / shards),
     )
     publish_step("built")
-    segment = SegmentInfo(segment_id, "base", night.rows, 0, tuple(built))
-    publication.move_segment(folder, segment)
+    segment = SegmentInfo(folder.name, "base", night.rows, 0, tuple(built))
+    publication.move_segment(folder)
     publish_step("segments moved")
     manifest = publication.manifest(
         kind="full",
@@ -293,7 +264,6 @@ def build_full(publication: Publication, night: EncodedRows, pool: ProcessPool, 
         provenances=night.provenances,
         carried=night.carried,
         statistics=publish_statistics(night.in_batch, night.nulls, night.samples),
-        filter_file=None,
     )
     read = pool.map(
         verify_shard,

@@ -30,7 +30,6 @@ from forecache.serve.store.encoding.streamed_rows import (
     StreamTable,
     cast_to_served_types,
     drop_unanswered,
-    hour_of,
     moments_of,
     open_stream_table,
 )
@@ -42,8 +41,6 @@ from forecache.serve.store.segment.index import key_hashes
 
 @dataclass(frozen=True)
 class Overlay:
-    """Streamed rows over the batch of an as-of date."""
-
     stream: str
     table: str
     table_id: str
@@ -59,7 +56,6 @@ class Overlay:
 
     @cached_property
     def keys(self) -> pa.Array:
-        """Keys of the rows, binary."""
         return pa.array([], pa.binary()) if self.rows is None else encode_keys(self.rows, self.key)
 
     @cached_property
@@ -75,33 +71,32 @@ class Overlay:
         """Number of rows with an offset above this one: new ones, compared with a version that has this cut-off."""
         return 0 if self.rows is None else int(pc.sum(pc.greater(self.rows.column(POSITION), position)).as_py() or 0)
 
-    def encode_rows(self, encoding: EntryEncoding, *, model_name: str) -> tuple[Encoder, pa.Array, pa.Array]:
+    def encode_rows(self, encoding: EntryEncoding) -> tuple[Encoder, pa.Array, pa.Array]:
         """Encode the rows: (encoder with their figures, keys, entries)."""
-        encoder = Encoder(encoding, 1)
-        keys, entries = [], []
+        encoder, keys, entries = Encoder(encoding, 1), [], []
         if self.rows is None:
             return encoder, pa.array([], pa.binary()), pa.array([], pa.binary())
-        for batch in self._add_provenance(self.rows, model_name).to_batches(max_chunksize=encoding.batch_rows):
+        for batch in self._add_provenance(self.rows, encoding.provenance.model_name).to_batches(
+            max_chunksize=encoding.batch_rows
+        ):
             some = encoder.encode(batch, "streamed row {}", encoder.rows)
             keys.append(some[0])
             entries.append(some[1])
         return encoder, pa.concat_arrays(keys), pa.concat_arrays(entries)
 
     def _add_provenance(self, rows: pa.Table, model_name: str) -> pa.Table:
-        """Add the columns of the rows' provenance."""
         rows = cast_to_served_types(rows, self.fields).combine_chunks()
-        numbers = pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)")
-        base = pc.struct_field(numbers, "version").cast(pa.int64())
-        # A late event is of an earlier day, but its row also includes everything in the as-of date of its base.
-        day = pc.max_element_wise(rows.column(EVENT_DAY).cast(pa.string()), _nights_of(rows))
+        base = pc.struct_field(pc.extract_regex(rows.column(BASE), r"@(?P<version>[0-9]+)"), "version")
         told = (
             pa.repeat(model_name, len(rows)),
             rows.column(MODEL_VERSION).cast(pa.int32()),
-            base,
-            hour_of(rows.column(RECEIVED_AT)),
+            base.cast(pa.int64()),
+            pc.floor_temporal(rows.column(RECEIVED_AT), unit="hour"),  # so that many rows have the same provenance
             pa.repeat(f"stream {self.stream}", len(rows)),
+            # A late event is of an earlier day, but its row also includes everything in the as-of date of its base.
+            pc.max_element_wise(rows.column(EVENT_DAY).cast(pa.string()), _nights_of(rows)),
         )
-        for name, column in zip((*PROVENANCE_COLUMNS, ROW_AS_OF), (*told, day), strict=True):
+        for name, column in zip((*PROVENANCE_COLUMNS, ROW_AS_OF), told, strict=True):
             place = rows.schema.get_field_index(name)
             rows = rows.append_column(name, column) if place < 0 else rows.set_column(place, name, column)
         return rows
@@ -143,7 +138,6 @@ def _is_unseen(rows: pa.Table, night: date) -> pa.ChunkedArray:
 
 
 def _nights_of(rows: pa.Table) -> pa.ChunkedArray:
-    """The as-of date of each row's base, as a text."""
     return pc.struct_field(pc.extract_regex(rows.column(BASE), r"(?P<night>[0-9]{4}-[0-9]{2}-[0-9]{2})@"), "night")
 
 
@@ -181,7 +175,6 @@ class KeySet:
 
 
 def make_key_set(keys: pa.Array) -> KeySet:
-    """The set of some distinct keys (binary)."""
     hashes = _hashes_of(keys)
     order = np.argsort(hashes, kind="stable")
     return KeySet(hashes[order], keys.take(pa.array(order)))
@@ -189,7 +182,7 @@ def make_key_set(keys: pa.Array) -> KeySet:
 
 def read_key_set(path: Path) -> KeySet:
     """The set that `KeySet.write` wrote, mapped."""
-    (batch,) = (pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0),)
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     return KeySet(batch.column(0).to_numpy(), batch.column(1))
 
 

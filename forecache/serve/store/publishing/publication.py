@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,11 +22,9 @@ from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightSource
 from forecache.serve.store.keys import KeySchema
-from forecache.serve.store.layout import remove_tree
 from forecache.serve.store.manifest import (
     Field,
     Manifest,
-    Provenance,
     SegmentInfo,
     ShardInfo,
     StalePolicy,
@@ -41,8 +39,6 @@ _NUMBERS_OF_AN_ITEM = 12
 
 @dataclass(frozen=True)
 class Publication:
-    """The parameters of one call of `publish`."""
-
     settings: Settings
     pipeline: Served
     store: Store
@@ -58,6 +54,16 @@ class Publication:
     code_version: str
     progress: Progress
     overlay: Overlay | None = None  # streamed rows over the batch; None without a stream
+
+    @property
+    def published(self) -> Manifest:
+        """The current version, which an incremental publish has."""
+        assert self.current is not None
+        return self.current
+
+    @property
+    def num_streamed(self) -> int:
+        return 0 if self.overlay is None else self.overlay.num_rows
 
     @cached_property
     def encoding(self) -> EntryEncoding:
@@ -79,28 +85,28 @@ class Publication:
         folder.mkdir()
         return folder
 
-    def segment_id(self, kind: str) -> str:
-        """An id of a new segment, unique for ever and among all stores that a replica may pull from."""
-        return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + current_timestamp())}"
+    def create_segment(self, kind: str) -> Path:
+        """Create the folder of a new segment, whose name is unique among all stores that a replica may pull from."""
+        name = hashing.short_name(self.store_id + self.inputs + current_timestamp())
+        folder = self.staging / f"{self.version:08d}-{kind}-{name}"
+        folder.mkdir()
+        return folder
 
-    def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
+    def move_segment(self, folder: Path) -> None:
         """Put a finished segment in its place; no manifest names it yet, so a crash leaves only garbage."""
         sync(folder)
-        move_durably(folder, self.store.layout.segment(segment.id))
+        move_durably(folder, self.store.layout.segment(folder.name))
 
     def manifest(
         self,
         *,
         kind: str,
         segments: tuple[SegmentInfo, ...],
-        rows: int,
         content_sum: int,
-        provenance: Provenance,
-        provenances: dict[str, Provenance],
-        carried: int,
-        statistics: dict[str, Any],
-        filter_file: ShardInfo | None,
+        filter_file: ShardInfo | None = None,
+        **figures: Any,
     ) -> Manifest:
+        """The manifest of a version with these segments; `figures` are its fields that depend on the rows."""
         packed = self.pipeline.packed
         return Manifest(
             pipeline=self.pipeline.name,
@@ -109,21 +115,16 @@ class Publication:
             parent=self.current.version if self.current else None,
             kind=kind,
             segments=segments,
-            rows=rows,
             tombstones=sum(segment.tombstones for segment in segments),
             content_hash=hashing.to_hex(content_sum),
             key=self.key,
             fields=self.fields,
             source=self.source.source,
-            provenance=provenance,
-            provenances=provenances,
-            carried=carried,
             policy=StalePolicy(max_age_h(self.pipeline), self.pipeline.publishing.on_stale),
             published_at=current_timestamp(),
             code_version=self.code_version,
             run_id=self.run_id,
             inputs=self.inputs,
-            statistics=statistics,
             filter=filter_file,
             layout="json" if packed is None else "packed",
             contract="" if packed is None else packed.contract,
@@ -131,12 +132,10 @@ class Publication:
             stream="" if self.overlay is None else self.overlay.stream,
             # Tiles are merged by day when rows are read: no cut-off hides them.
             cut=-1 if self.overlay is None or self.overlay.is_merged else self.overlay.cut,
-            streamed=0 if self.overlay is None else self.overlay.num_rows,
+            streamed=self.num_streamed,
             source_end=None if self.pipeline.end is None else self.pipeline.end.isoformat(),
+            **figures,
         )
-
-    def clean_up(self) -> None:
-        remove_tree(self.staging)
 
 
 @dataclass
@@ -144,7 +143,7 @@ class PendingVersion:
     """A version whose segments are in place and verified, but which no pointer names."""
 
     manifest: Manifest
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any]
 
 
 def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tuple[int, int]) -> None:
@@ -252,7 +251,6 @@ def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
 
 
 def present_entries(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
-    """The (key, entry) pairs whose entry is not None."""
     if None not in entries:
         return zip(keys, cast("list[bytes]", entries), strict=True)
     return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]

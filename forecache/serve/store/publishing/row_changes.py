@@ -83,7 +83,6 @@ class ChangedRows:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """Hashes of all rows, as `hashing.row_hashes` returns them."""
         return np.concatenate(self._hashes)
 
     def hashes_at(self, places: np.ndarray) -> np.ndarray:
@@ -145,7 +144,6 @@ class KeyChanges:
 
     @property
     def sum(self) -> int:
-        """Change of the content hash."""
         return hashing.subtract(hashing.hash_sum(self.hashes), self.old_sum)
 
     @property
@@ -158,7 +156,6 @@ class KeyChanges:
 
 
 def find_key_changes(changes: RowChanges) -> KeyChanges:
-    """Find keys whose encoded value changed."""
     removed, added = changes.removed, changes.added
     keys = pa.chunked_array([*removed.keys, *added.keys], _LARGE)
     states = match_keys(keys, removed.encoder.rows, changes.moments)
@@ -180,11 +177,8 @@ def find_row_changes(publication: Publication, *, limit: int) -> RowChanges:
 
     Raises ChangesUnavailable, or InputError if a key in the feed is null or too long.
     """
-    current = publication.current
-    assert current is not None
-    feed = None
-    if current.as_of == publication.source.source.as_of:
-        feed = read_change_feed(publication, limit=2 * limit)
+    is_same_night = publication.published.as_of == publication.source.source.as_of
+    feed = read_change_feed(publication, limit=2 * limit) if is_same_night else None
     return feed or compare_partitions(publication, limit=limit)
 
 
@@ -194,8 +188,7 @@ def read_change_feed(publication: Publication, *, limit: int) -> RowChanges | No
     It is None if it has more than `limit` rows, as after the whole partition was rewritten. Raises ChangesUnavailable
     if it was vacuumed, never written, or has another schema.
     """
-    current, source = publication.current, publication.source
-    assert current is not None
+    current, source = publication.published, publication.source
     encoding = replace(publication.encoding, provenance=current.provenance)
     start, end = current.source.delta_version + 1, source.source.delta_version
     night = (AS_OF, source.source.as_of)
@@ -227,8 +220,7 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
     Raises ChangesUnavailable if the published rows cannot be read any more, if more than `limit` rows differ, or if
     keys are null, too long or duplicate, which a full publish reports.
     """
-    current, source = publication.current, publication.source
-    assert current is not None
+    current, source = publication.published, publication.source
     try:
         table = open_table(publication.settings, source.source.table, version=current.source.delta_version)
         old_reader, new_reader = NightReader(table, current.as_of), source.reader
@@ -242,10 +234,8 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
             raise ChangesUnavailable("the two nights differ by more than single rows: some are there more than once")
         if max(len(side.rows) for side in found) > limit:
             raise ChangesUnavailable(f"compaction: more than {limit:,} changed keys over a base of {old.rows:,}")
-        removed, added = (
-            ChangedRows(old_encoding, keep_entries=False),
-            ChangedRows(publication.encoding, keep_entries=True),
-        )
+        removed = ChangedRows(old_encoding, keep_entries=False)
+        added = ChangedRows(publication.encoding, keep_entries=True)
         sides = ((removed, old, old_reader), (added, new, new_reader))
         with _threads() as threads:
             for (rows, side, reader), unmatched in zip(sides, found, strict=True):
@@ -280,17 +270,12 @@ class _ChangeEstimate:
     """
 
     def __init__(self, snapshot: Snapshot, reader: NightReader, encoding: EntryEncoding, limit: int) -> None:
-        self._snapshot = snapshot
-        self._reader = reader
-        self._encoding = encoding
+        self._snapshot, self._reader, self._encoding, self._limit = snapshot, reader, encoding, limit
         self._rows = sum(piece.rows for piece in reader.pieces)
-        self._limit = limit
         self._pieces = self._sampled = self._differ = 0
 
     def add(self, batch: pa.RecordBatch, piece: RowGroup) -> None:
-        """Compare some rows of a piece's first batch, unless enough have been; raises ChangesUnavailable if far too
-        many differ.
-        """
+        """Compare some rows of a piece's first batch; raises ChangesUnavailable if far too many seem to differ."""
         if self._pieces >= _MOST_SAMPLED_PIECES:
             return
         some = batch.slice(0, _SAMPLED_ROWS)

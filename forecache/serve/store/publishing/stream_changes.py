@@ -5,7 +5,6 @@ include its event, else the batch's row.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -23,23 +22,13 @@ _LARGE = pa.large_binary()
 _BLOCK_KEYS = 1 << 13
 
 
-@dataclass(frozen=True)
-class StreamedChanges:
-    """Changes of the batch and the stream together."""
-
-    changes: KeyChanges
-    carried: int  # change of the number of rows with a provenance of their own
-    provenances: dict[str, Provenance]  # of the stream's rows, by id
-
-
 def find_uncovered_keys(publication: Publication) -> pa.Array | None:
     """Find the keys (binary) that the published version has from the stream, and the new one has not.
 
     It is None if streamed rows are never published: there is no stream, or its tiles are merged when rows are read.
     Raises ChangesUnavailable if the stream's table does not have all of these rows any more.
     """
-    current, overlay = publication.current, publication.overlay
-    assert current is not None
+    current, overlay = publication.published, publication.overlay
     if overlay is None or overlay.is_merged:
         return None
     same_night = current.as_of == publication.source.source.as_of
@@ -57,17 +46,20 @@ def find_uncovered_keys(publication: Publication) -> pa.Array | None:
 
 def add_stream_changes(
     publication: Publication, batch: KeyChanges, uncovered: pa.Array, encoding: EntryEncoding
-) -> StreamedChanges:
-    """The changes from the published version to the batch's rows with the stream's rows over them."""
+) -> tuple[KeyChanges, int, dict[str, Provenance]]:
+    """The changes from the published version to the batch's rows with the stream's rows over them.
+
+    Then come the change of the number of rows with a provenance of their own, and the provenances of the stream's rows.
+    """
     overlay = publication.overlay
     assert overlay is not None
-    encoder, own_keys, own_entries = overlay.encode_rows(encoding, model_name=encoding.provenance.model_name)
+    encoder, own_keys, own_entries = overlay.encode_rows(encoding)
     new: dict[bytes, bytes] = dict.fromkeys(uncovered.to_pylist(), b"")
     new.update(_rows_of_night(publication, uncovered, encoding))
     new.update(zip(batch.key_list, batch.entries.to_pylist(), strict=True))
     new.update(zip(own_keys.to_pylist(), own_entries.to_pylist(), strict=True))
     keys = sorted(new)
-    rows = zip(keys, _published_entries(publication, keys), strict=True)
+    rows = zip(keys, find_published(publication, keys), strict=True)
     changed = [(key, before, new[key]) for key, before in rows if new[key] != before]
     old, now = [before for _, before, _ in changed], [entry for _, _, entry in changed]
     changes = KeyChanges(
@@ -77,11 +69,11 @@ def add_stream_changes(
         new=np.array([not before for before in old], bool),
         old_sum=hashing.hash_sum(_hashes((key, before) for key, before, _ in changed)),
     )
-    return StreamedChanges(changes, _num_carried(now) - _num_carried(old), encoder.provenances)
+    carried = sum(b"\n" in entry for entry in now) - sum(b"\n" in entry for entry in old)
+    return changes, carried, encoder.provenances
 
 
 def _rows_of_night(publication: Publication, keys: pa.Array, encoding: EntryEncoding) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, entry) of some keys in the batch, without keys that it lacks."""
     if len(keys) == 0:
         return
     wanted, reader, encoder = make_key_set(keys), publication.source.reader, Encoder(encoding, 1)
@@ -95,11 +87,10 @@ def _rows_of_night(publication: Publication, keys: pa.Array, encoding: EntryEnco
                 yield from zip(some[0].to_pylist(), some[1].to_pylist(), strict=True)
 
 
-def _published_entries(publication: Publication, keys: list[bytes]) -> list[bytes]:
+def find_published(publication: Publication, keys: list[bytes]) -> list[bytes]:
     """The entries of the published version; empty for unknown keys."""
-    assert publication.current is not None
     found: list[bytes] = []
-    with publication.store.snapshot(publication.current.version) as snapshot:
+    with publication.store.snapshot(publication.published.version) as snapshot:
         for start in range(0, len(keys), _BLOCK_KEYS):
             found += [entry or b"" for entry in snapshot.get_entries(keys[start : start + _BLOCK_KEYS])]
     return found
@@ -111,8 +102,3 @@ def _hashes(rows: Iterable[tuple[bytes, bytes]]) -> np.ndarray:
     hashes = hashing.row_hashes(map(b"\0".join, listed)).copy()
     hashes[[not entry for _, entry in listed]] = 0
     return hashes
-
-
-def _num_carried(entries: list[bytes]) -> int:
-    """Number of rows with a provenance of their own."""
-    return sum(b"\n" in entry for entry in entries)

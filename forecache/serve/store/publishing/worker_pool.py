@@ -95,7 +95,6 @@ class ProcessPool:
         )
 
     def close(self) -> None:
-        """End the workers, even those at work."""
         for connection, process in self.processes.items():
             connection.close()
             process.wait()
@@ -144,7 +143,6 @@ def _read_calls(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable
 
 
 def _call_function(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
-    """(what a function returns, its error)."""
     try:
         return function(**arguments), None
     except ForecacheError as error:

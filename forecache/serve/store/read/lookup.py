@@ -5,7 +5,6 @@ Many keys are found through the base's index; those that it does not find, and t
 
 import mmap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
@@ -34,22 +33,8 @@ _BLOCK = 1 << 16
 """Most keys that are looked up together, so that memory stays bounded."""
 
 
-@dataclass(frozen=True)
-class SegmentReaders:
-    """Readers of the segments of a version."""
-
-    index: "Index"  # of the base
-    base_get: Get  # reads the base alone
-    get: Get  # reads all segments
-    get_delta: GetDelta | None  # reads the deltas alone; None without deltas
-    slots: memoryview | None  # of the filter; None without deltas
-
-
-def many_reader(layers: SegmentReaders) -> GetMany:
-    """A reader of the entries of many keys."""
+def _many_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None) -> GetMany:
     from forecache.serve.store.segment.index import key_hashes
-
-    find, get, base_get, newer = layers.index.find, layers.get, layers.base_get, _newer_reader(layers)
 
     def get_many(keys: Sequence[bytes]) -> list[bytes | None]:
         if len(keys) <= _FEW:
@@ -69,14 +54,12 @@ def many_reader(layers: SegmentReaders) -> GetMany:
     return get_many
 
 
-def matrix_reader(layers: SegmentReaders, columns: int) -> GetMatrix:
-    """A reader of the packed entries of many keys, of so many numbers each."""
+def _matrix_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None, columns: int) -> GetMatrix:
     import numpy as np
 
     from forecache.serve.store.segment.index import key_hashes
     from forecache.serve.store.values import FLOAT, FLOAT_BYTES, matrix_of
 
-    find, get, base_get, newer = layers.index.find_packed, layers.get, layers.base_get, _newer_reader(layers)
     size, number = columns * FLOAT_BYTES, np.dtype(FLOAT)
 
     def matrix(keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,14 +89,11 @@ def _blocks(keys: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK)]
 
 
-def _newer_reader(layers: SegmentReaders) -> _GetNewer | None:
-    """A reader of the entries of many keys in the deltas, with their places; None without deltas."""
+def _newer_reader(get_delta: GetDelta, slots: memoryview) -> _GetNewer:
+    """A reader of the entries of many keys in the deltas, with their places, by the filter's slots."""
     import numpy as np
 
-    if layers.get_delta is None or layers.slots is None:
-        return None
-    get_delta, table = layers.get_delta, np.asarray(layers.slots)
-    slot_mask = np.uint64(len(table) - 1)
+    table, slot_mask = np.asarray(slots), np.uint64(len(slots) - 1)
 
     def newer(keys: Sequence[bytes], hashes: np.ndarray) -> list[tuple[int, bytes]]:
         candidates = table.take((hashes & slot_mask).view(np.int64))
@@ -125,38 +105,27 @@ def _newer_reader(layers: SegmentReaders) -> _GetNewer | None:
     return newer
 
 
-# numpy is imported when a version is opened, so that a command that only lists versions does not load it.
-
 _NEWLINE = ord("\n")
 """As a number: `in` finds it ten times as fast as a bytes object of one byte."""
 
 
-@dataclass(frozen=True)
-class VersionReaders:
-    """The fastest readers for given segments: of a value, of an entry, of many, and of a matrix if it is packed."""
-
-    get: Get
-    get_entry: Get
-    get_entries: GetMany
-    matrix: GetMatrix | None
-
-
 def entry_readers(
     layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool, columns: int
-) -> VersionReaders:
-    """Readers of a version from the read transactions of each segment's shards, the oldest first.
+) -> tuple[Get, Get, GetMany, GetMatrix | None]:
+    """The fastest readers of a version: of a value, an entry, many entries and, if it is packed, a matrix.
 
     Args:
+        layers: For each segment the read transactions of its shards, the oldest first.
         filter_map: None without deltas.
         carried: Whether entries may have a second line.
         columns: Numbers of a packed entry; 0: entries are JSON.
     """
 
     def make_readers(
-        get: Get, get_entry: Get, get_delta: GetDelta | None = None, slots: memoryview | None = None
-    ) -> VersionReaders:
-        these = SegmentReaders(index, base_get, get_entry, get_delta, slots)
-        return VersionReaders(get, get_entry, many_reader(these), matrix_reader(these, columns) if columns else None)
+        get: Get, get_entry: Get, newer: _GetNewer | None = None
+    ) -> tuple[Get, Get, GetMany, GetMatrix | None]:
+        matrix = _matrix_reader(index.find_packed, base_get, get_entry, newer, columns) if columns else None
+        return get, get_entry, _many_reader(index.find, base_get, get_entry, newer), matrix
 
     from forecache.serve.store.segment.index import slot_width
 
@@ -202,7 +171,7 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return make_readers(get if carried else get_entry, get_entry, get_delta, slots)
+    return make_readers(get if carried else get_entry, get_entry, _newer_reader(get_delta, slots))
 
 
 def _layer_reader(layer: list[Any]) -> Get:

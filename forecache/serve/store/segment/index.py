@@ -96,7 +96,6 @@ _MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
 
 
 def key_hashes(keys: Sequence[bytes]) -> np.ndarray:
-    """XXH3-64 of every key, uint64 [n]."""
     return np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(keys))
 
 
@@ -282,7 +281,6 @@ def slot_width(deltas: int) -> int:
 
 
 def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
-    """Write the sorted key hashes of a delta segment."""
     path = folder / HASHES_FILE
     np.sort(hashes).astype("<u8").tofile(path)
     sync(path)

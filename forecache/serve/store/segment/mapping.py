@@ -202,7 +202,6 @@ def populate_page_tables(paths: Sequence[Path]) -> None:
 
 
 def _mappings(files: set[str]) -> Iterator[tuple[int, int]]:
-    """First and end address of each mapping of the files."""
     try:
         with open("/proc/self/maps") as lines:
             found = [line.rstrip("\n").split(maxsplit=5) for line in lines]

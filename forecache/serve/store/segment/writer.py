@@ -111,18 +111,13 @@ def sorted_order(keys: pa.Array) -> pa.Array:
 
 
 def refuse_duplicates(keys: pa.Array) -> None:
-    """Raise InputError if neighbours in sorted keys are equal."""
     if len(keys) < 2:
         return
     same = pc.equal(keys[1:], keys[:-1])
     if pc.any(same).as_py():
         twice = pc.unique(keys[1:].filter(same))
-        raise duplicate_error([key.decode(errors="replace") for key in twice[:_NAMED].to_pylist()], len(twice))
-
-
-def duplicate_error(named: list[str], count: int) -> InputError:
-    listed = ", ".join(repr(key) for key in named)
-    return InputError(
-        f"{count} keys occur more than once in what is to be published, such as {listed}.",
-        remedy="Remove the duplicate rows from the table and publish again.",
-    )
+        listed = ", ".join(repr(key.decode(errors="replace")) for key in twice[:_NAMED].to_pylist())
+        raise InputError(
+            f"{len(twice)} keys occur more than once in what is to be published, such as {listed}.",
+            remedy="Remove the duplicate rows from the table and publish again.",
+        )
