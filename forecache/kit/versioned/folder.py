@@ -81,6 +81,16 @@ class VersionPointer:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()})
 
 
+class PathBelow:
+    """A path below the root of a versioned folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "VersionedFolder[Any]", kind: type) -> Path:
+        return folder.root / self._name
+
+
 @dataclass(frozen=True)
 class VersionedFolder(Generic[P]):
     """Paths of one folder. A kind of folders says how its versions are named, quarantined and removed."""
@@ -92,29 +102,15 @@ class VersionedFolder(Generic[P]):
     pointer_remedy: ClassVar[str]  # for a pointer that is damaged with its copy
     lock_wait_s: ClassVar[float] = 0.0
 
+    pointer = PathBelow("CURRENT")
+    pointer_copy = PathBelow("CURRENT.copy")
+    lock = PathBelow("LOCK")
+    versions = PathBelow("versions")
+    staging = PathBelow("staging")
+
     @property
     def name(self) -> str:
         return self.root.name
-
-    @property
-    def pointer(self) -> Path:
-        return self.root / "CURRENT"
-
-    @property
-    def pointer_copy(self) -> Path:
-        return self.root / "CURRENT.copy"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "LOCK"
-
-    @property
-    def versions(self) -> Path:
-        return self.root / "versions"
-
-    @property
-    def staging(self) -> Path:
-        return self.root / "staging"
 
     def lease(self, number: int) -> Path:
         return self.versions / f"{number:08d}.lease"

@@ -13,15 +13,15 @@ from forecache.cli.output import (
     format_duration,
     json_value,
     make_console,
-    print_json,
     show,
     show_table,
-    wants_json,
 )
 from forecache.cli.resolve_names import find_published, is_stream_only
 from forecache.plugins.explain.trace import live_lines, live_title, trace, trace_list, trace_stream, trace_view
 
 if TYPE_CHECKING:
+    from rich.tree import Tree
+
     from forecache.base.settings import Settings
 
 
@@ -59,22 +59,24 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     if _is_realtime(current, name):
         if version is not None:
             raise click.UsageError(f"{name} is a real-time model: --version is of pipelines. Leave it out.")
-        _explain_request(current, name, key, item, day, most)
+        from forecache.plugins.explain.explain import explain_answer
+
+        found = explain_answer(current, name, key, item=item, day=day)
+        show(found, lambda: show_explained_answer(found, most=most))
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
     if is_stream_only(current, name):
         chain = trace_stream(current, name, key)
-        show(chain, lambda: _show(name, chain))
-        return
-    served = find_published(current, name, or_model=True)
-    if isinstance(served, FeatureView):
-        chain = trace_view(current, served, key, version=version)
-    elif isinstance(served, Pipeline):
-        chain = trace(current, served, key, version=version)
     else:
-        chain = trace_list(current, served, key, version=version)
-    show(chain, lambda: _show(name, chain))
+        served = find_published(current, name, or_model=True)
+        if isinstance(served, FeatureView):
+            chain = trace_view(current, served, key, version=version)
+        elif isinstance(served, Pipeline):
+            chain = trace(current, served, key, version=version)
+        else:
+            chain = trace_list(current, served, key, version=version)
+    show(chain, lambda: make_console().print(_chain_tree(name, chain)))
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
@@ -90,19 +92,7 @@ def _is_realtime(current: "Settings", name: str) -> bool:
     return name in project.realtime or (name not in project.publishable and table_exists(current, table_of(name)))
 
 
-def _explain_request(
-    current: "Settings", name: str, request_id: str, item: str | None, day: date | None, most: int
-) -> None:
-    from forecache.plugins.explain.explain import explain_answer
-
-    found = explain_answer(current, name, request_id, item=item, day=day)
-    if wants_json():
-        print_json(found)
-        return
-    show_explained_answer(found, most=most)
-
-
-def _show(pipeline: str, chain: dict[str, Any]) -> None:
+def _chain_tree(pipeline: str, chain: dict[str, Any]) -> "Tree":
     from rich.markup import escape
     from rich.tree import Tree
 
@@ -120,8 +110,7 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     if "live" in chain:
         link(live_title(chain["live"]), live_lines(chain["live"]))
     if "store" not in chain:
-        make_console().print(tree)
-        return
+        return tree
     store = chain["store"]
     link(
         f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
@@ -138,15 +127,14 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     if "interactions" in chain:
         link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
         _show_ranking(chain["model"], link)
-        make_console().print(tree)
-        return
+        return tree
     features = chain["features"]
     link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
     for raw in chain["raw"]:
         link(_title("raw events", raw), _raw_lines(raw))
     if "model" in chain:
         _show_model(chain["model"], link)
-    make_console().print(tree)
+    return tree
 
 
 def _show_ranking(model: dict[str, Any], link: Any) -> None:

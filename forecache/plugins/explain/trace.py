@@ -173,17 +173,9 @@ def answer_links(current: Settings, found: TracedAnswer) -> dict[str, Any]:
 
 
 def store_link(manifest: "Manifest") -> dict[str, Any]:
-    return {
-        "version": manifest.version,
-        "kind": manifest.kind,
-        "rows": manifest.rows,
-        "content_hash": manifest.content_hash,
-        "published_at": manifest.published_at,
-        "run_id": manifest.run_id,
-        "code_version": manifest.code_version,
-        "table": manifest.source.table,
-        "delta_version": manifest.source.delta_version,
-    }
+    names = ("version", "kind", "rows", "content_hash", "published_at", "run_id", "code_version")
+    source = {"table": manifest.source.table, "delta_version": manifest.source.delta_version}
+    return {name: getattr(manifest, name) for name in names} | source
 
 
 def row_link(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:

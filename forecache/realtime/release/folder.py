@@ -14,7 +14,7 @@ import xxhash
 
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
-from forecache.kit.versioned.folder import VersionedFolder, VersionPointer, damaged_error
+from forecache.kit.versioned.folder import PathBelow, VersionedFolder, VersionPointer, damaged_error
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
 from forecache.realtime.release.released_models import REALTIME
 
@@ -45,9 +45,7 @@ class ReleaseFolder(VersionedFolder[ReleasePointer]):
     pointer_remedy = "Remove both and run `forecache release {name}`; on a replica, run `forecache pull --verify`."
     lock_wait_s = 30.0
 
-    @property
-    def versions(self) -> Path:
-        return self.root / "releases"
+    versions = PathBelow("releases")
 
     def lease(self, number: int) -> Path:
         return self.release(number)  # the folder itself, which can be locked like a file

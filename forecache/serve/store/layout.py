@@ -16,16 +16,18 @@
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forecache.base.files import lock
 from forecache.base.results import Progress
-from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
+from forecache.kit.versioned.folder import PathBelow, VersionedFolder, VersionPointer
 
 _MOVES = 100
+_UNFINISHED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -65,25 +67,11 @@ class StoreLayout(VersionedFolder[Pointer]):
     pointer_text = "The pointer of {name}"
     pointer_remedy = "Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`."
 
-    @property
-    def targets(self) -> Path:
-        return self.root / "TARGETS"
-
-    @property
-    def segments(self) -> Path:
-        return self.root / "segments"
-
-    @property
-    def filters(self) -> Path:
-        return self.root / "filters"
-
-    @property
-    def live(self) -> Path:
-        return self.root / "LIVE"
-
-    @property
-    def streamed_folder(self) -> Path:
-        return self.root / "streamed"
+    targets = PathBelow("TARGETS")
+    segments = PathBelow("segments")
+    filters = PathBelow("filters")
+    live = PathBelow("LIVE")
+    streamed_folder = PathBelow("streamed")
 
     def manifest(self, version: int) -> Path:
         return self.versions / f"{version:08d}.json"
@@ -98,8 +86,6 @@ class StoreLayout(VersionedFolder[Pointer]):
         return self.filters / file
 
     def numbers(self) -> list[int]:
-        if not self.versions.is_dir():
-            return []
         return sorted(int(path.stem) for path in self.versions.glob("[0-9]*.json"))
 
     def has_version(self, number: int) -> bool:
@@ -128,6 +114,13 @@ HASHES_FILE = "hashes.u64"
 def remove_tree(path: Path) -> None:
     """Remove a folder that is not in use; a missing one is fine."""
     shutil.rmtree(path, ignore_errors=not path.exists())
+
+
+def remove_if_abandoned(path: Path) -> None:
+    """Remove a temporary file, unless it is so young that a running process may be about to finish it."""
+    with suppress(FileNotFoundError):  # its writer has just finished it
+        if time.time() - path.stat().st_mtime > _UNFINISHED_S:
+            path.unlink()
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """The files of a store in a remote that several installations push to: state, manifests, quarantines, retention."""
 
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from forecache.base.errors import ConflictError, DamagedError
@@ -12,7 +10,7 @@ from forecache.base.settings import Settings
 from forecache.kit.versioned.pointer import surplus_versions
 from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.integrity import version_files
-from forecache.serve.store.layout import Pointer, StoreLayout
+from forecache.serve.store.layout import Pointer, StoreLayout, remove_if_abandoned
 from forecache.serve.store.manifest import Manifest, manifest_from_json
 from forecache.serve.store.store import Store
 
@@ -131,10 +129,6 @@ def moved_by_another_error(name: str) -> ConflictError:
     )
 
 
-_UNFINISHED_S = 3600.0
-"""A temporary file of this age belongs to no running push."""
-
-
 def remove_retired(layout: StoreLayout, remote: Folder, pointer: Pointer, *, keep: int) -> None:
     """Delete the versions of a remote beyond the newest `keep` besides the current and the pinned one.
 
@@ -167,12 +161,8 @@ def remove_retired(layout: StoreLayout, remote: Folder, pointer: Pointer, *, kee
 
 def remove_unfinished(remote: Folder, name: str) -> None:
     """Delete unfinished files of killed processes in a folder; a bucket never shows a part of a file."""
-    if not isinstance(remote, LocalFolder):
-        return
-    for path in (remote.root / name).rglob(".*.tmp*"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _UNFINISHED_S:
-                path.unlink()
+    for path in (remote.root / name).rglob(".*.tmp*") if isinstance(remote, LocalFolder) else ():
+        remove_if_abandoned(path)
 
 
 def _read_remote_manifest(remote: Folder, name: str, number: int) -> Manifest | None:

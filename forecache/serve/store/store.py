@@ -18,7 +18,7 @@ from forecache.kit.versioned.pointer import (
 )
 from forecache.kit.versioned.verify import version_state
 from forecache.serve.store.integrity import verify_version
-from forecache.serve.store.layout import Pointer, StoreLayout, remove_tree
+from forecache.serve.store.layout import Pointer, StoreLayout, remove_if_abandoned, remove_tree
 from forecache.serve.store.manifest import Manifest, current_timestamp, manifest_from_json
 from forecache.serve.store.read.snapshot import Snapshot
 
@@ -77,13 +77,11 @@ class Store:
 
     def versions(self) -> list[Manifest]:
         """Manifests of the retained versions that can be read, ascending."""
-        return [manifest for manifest in map(self._try_manifest, self.version_numbers()) if manifest is not None]
-
-    def _try_manifest(self, version: int) -> Manifest | None:
-        try:
-            return self.manifest(version)
-        except (DamagedError, NotFoundError):
-            return None
+        found = []
+        for number in self.version_numbers():
+            with suppress(DamagedError, NotFoundError):
+                found.append(self.manifest(number))
+        return found
 
     def quarantined_versions(self) -> dict[int, str]:
         """Quarantined versions with their reasons."""
@@ -234,40 +232,21 @@ def list_local_stores(settings: Settings) -> list[Store]:
     return [open_store(settings, name) for name in names]
 
 
-_UNFINISHED_S = 3600.0
-
-
-def remove_leftovers(store: Store) -> int:
-    """Remove leftovers of killed publishes and pulls; the caller holds the publisher's lock. Returns their number."""
+def remove_leftovers(store: Store) -> None:
+    """Remove leftovers of killed publishes and pulls; the caller holds the store's lock."""
     layout = store.layout
-    removed = 0
     for path in layout.staging.iterdir():
         remove_tree(path)
-        removed += 1
     remove_foreign_versions(store)
     last = store.pointer().last
     for number in store.version_numbers():
         if number > last:  # its manifest was written, but the pointer never moved
-            store.layout.remove_version(number)
-            removed += 1
-    for path in _unfinished_files(layout):
+            layout.remove_version(number)
+    for path in [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]:
         path.unlink()
-        removed += 1
-    return removed + remove_unreferenced(store)
-
-
-def _unfinished_files(layout: StoreLayout) -> list[Path]:
-    """Temporary files of killed processes that were about to replace a file."""
-    found = [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]
-    # A starting stream writes LIVE without the publisher's lock, so a young file may be in use.
-    return [*found, *filter(_is_old, layout.root.glob(f".{layout.live.name}.*.tmp"))]
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > _UNFINISHED_S
-    except FileNotFoundError:
-        return False  # its writer has just finished it
+    for path in layout.root.glob(f".{layout.live.name}.*.tmp"):
+        remove_if_abandoned(path)  # a starting stream writes LIVE without the store's lock
+    remove_unreferenced(store)
 
 
 def retire_versions(store: Store, *, keep: int) -> list[int]:
@@ -290,28 +269,23 @@ def remove_foreign_versions(store: Store) -> None:
             store.layout.remove_version(number)
 
 
-def remove_unreferenced(store: Store) -> int:
-    """Remove segments and filters that no manifest names, and leases of removed versions; returns their number.
+def remove_unreferenced(store: Store) -> None:
+    """Remove segments and filters that no manifest names, and leases of removed versions.
 
     Removes nothing while a manifest is damaged, as its segments are not known.
     """
-    layout = store.layout
-    manifests = store.versions()
+    layout, manifests = store.layout, store.versions()
     if len(manifests) < len(store.version_numbers()):
-        return 0
+        return
     segments = {segment.id for manifest in manifests for segment in manifest.segments}
     filters = {manifest.filter.file for manifest in manifests if manifest.filter}
     numbers = {manifest.version for manifest in manifests}
-    removed = 0
     for path in layout.segments.iterdir():
         if path.name not in segments:
             remove_tree(path)
-            removed += 1
     for path in layout.filters.iterdir():
         if path.name not in filters:
             path.unlink()
-            removed += 1
     for path in [*layout.versions.glob("*.lease"), *layout.versions.glob("*.bad")]:
         if int(path.stem) not in numbers:
             path.unlink()
-    return removed
