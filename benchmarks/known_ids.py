@@ -25,8 +25,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.stream_tables import hour_of
 from forecache.kit.delta.tables import open_table
 from forecache.stream.dedup.deduplicator import Deduplicator
-from forecache.stream.rebuild_state import load_ids
-from forecache.stream.table_schema import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
+from forecache.stream.engine.restore_state import load_ids
+from forecache.stream.table.schema import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
 MILLION, BATCH, BATCHES, EVENTS_PER_S = 1_000_000, 50, 2_400, 2_000
 NOW = datetime.now(timezone.utc)

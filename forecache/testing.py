@@ -7,12 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecache.base.reports.page import make_page as make_page
-    from forecache.base.reports.page import write_page as write_page
-    from forecache.base.reports.plots import ACCENT as ACCENT
-    from forecache.base.reports.plots import MUTED as MUTED
-    from forecache.base.reports.plots import SECOND as SECOND
-    from forecache.base.reports.plots import render_svg as render_svg
+    from forecache.base.reports import ACCENT as ACCENT
+    from forecache.base.reports import MUTED as MUTED
+    from forecache.base.reports import SECOND as SECOND
+    from forecache.base.reports import make_page as make_page
+    from forecache.base.reports import render_svg as render_svg
+    from forecache.base.reports import write_page as write_page
     from forecache.base.stream_state import StreamState as StreamState
     from forecache.base.stream_state import read_state as read_state
     from forecache.cli.reader_process import ReaderProcess as ReaderProcess
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from forecache.lake.ingest.demo_data import land_demo_data as land_demo_data
 
 _MODULES = {
-    "ACCENT": "forecache.base.reports.plots",
-    "MUTED": "forecache.base.reports.plots",
-    "SECOND": "forecache.base.reports.plots",
+    "ACCENT": "forecache.base.reports",
+    "MUTED": "forecache.base.reports",
+    "SECOND": "forecache.base.reports",
     "ReaderProcess": "forecache.cli.reader_process",
     "StreamState": "forecache.base.stream_state",
     "land_demo_data": "forecache.lake.ingest.demo_data",
-    "make_page": "forecache.base.reports.page",
+    "make_page": "forecache.base.reports",
     "read_state": "forecache.base.stream_state",
-    "render_svg": "forecache.base.reports.plots",
+    "render_svg": "forecache.base.reports",
     "spark_session": "forecache.kit.spark.session",
     "stop_spark": "forecache.kit.spark.session",
-    "write_page": "forecache.base.reports.page",
+    "write_page": "forecache.base.reports",
 }
 __all__ = sorted(_MODULES)
 

@@ -16,19 +16,12 @@ from forecache.base.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Plugin:
-    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute".
+    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute"."""
 
-    Attributes:
-        commands: Commands of `forecache` by name, each with its line of help.
-        simulations: The same for `forecache simulate`.
-        checks: Checks of `forecache doctor`: functions of the settings that return a `Finding`.
-        hooks: Whatever else the rest asks for by name, with `load_hook`.
-    """
-
-    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    checks: Mapping[str, str] = field(default_factory=dict)
-    hooks: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of `forecache`, with the line of help
+    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # the same for `forecache simulate`
+    checks: Mapping[str, str] = field(default_factory=dict)  # of `doctor`: functions of settings, returning a `Finding`
+    hooks: Mapping[str, str] = field(default_factory=dict)  # whatever else the rest asks for by name, with `load_hook`
 
 
 PLUGINS = {
@@ -180,6 +173,12 @@ PLUGINS = {
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
             "status_pages": "pages:StatusPages",
+        },
+    ),
+    "stream_answers": Plugin(
+        hooks={
+            "answerer_of": "batch_answers:answerer_of",
+            "send_answers": "send_answers:send_answers",
         },
     ),
     "torch": Plugin(),

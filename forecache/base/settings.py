@@ -21,10 +21,16 @@ from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from forecache.base.errors import SettingsError
-from forecache.base.setting_groups.lake import PROJECT_ROOT, ComputeSettings, LakeSettings
-from forecache.base.setting_groups.messages import MessageSettings
-from forecache.base.setting_groups.reader import ReaderSettings, RequestLogSettings
-from forecache.base.setting_groups.streams import StreamSettings, TailSettings
+from forecache.base.setting_groups import (
+    PROJECT_ROOT,
+    ComputeSettings,
+    LakeSettings,
+    MessageSettings,
+    ReaderSettings,
+    RequestLogSettings,
+    StreamSettings,
+    TailSettings,
+)
 
 __all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
 

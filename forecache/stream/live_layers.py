@@ -72,7 +72,7 @@ def _answer_layer(stream: "Stream", keep_h: float | None) -> LiveLayer:
 def _served_answer_fields(stream: "Stream") -> tuple[Field, ...]:
     """The fields of an answer; for a pipeline, the ones that it publishes."""
     from forecache.declare import Pipeline
-    from forecache.stream.table_schema import output_fields
+    from forecache.stream.table.schema import output_fields
 
     there: Sequence[pa.Field] = output_fields(stream.answers)
     by_name = {field.name: field for field in there}

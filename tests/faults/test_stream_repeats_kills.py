@@ -16,10 +16,10 @@ from forecache.base.steps import ids_step, stream_step
 from forecache.declare import Stream, Table
 from forecache.kit.delta.log import open_if_exists
 from forecache.stream.dedup.deduplicator import Deduplicator
-from forecache.stream.rebuild_state import load_ids, rebuild_state
-from forecache.stream.step.step import StreamStep
+from forecache.stream.engine.restore_state import load_ids, rebuild_state
+from forecache.stream.step import StreamStep
+from forecache.stream.table.schema import QUARANTINE
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import QUARANTINE
 
 pytestmark = pytest.mark.faults
 _DICE = random.Random(7)

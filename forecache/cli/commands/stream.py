@@ -74,8 +74,8 @@ def run(
 
     from forecache.base.arrow_imports import hide_pandas_from_arrow
     from forecache.declare import load_stream
-    from forecache.kit.process.sidecar import stop_event
-    from forecache.stream.run_stream import run_stream
+    from forecache.kit.process.child import stop_event
+    from forecache.stream.engine.engine import engine_of
 
     current = settings()
     declared = load_stream(current, name)
@@ -92,7 +92,8 @@ def run(
     if declared.engine == "arrow":
         hide_pandas_from_arrow()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    run_stream(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop_event())
+    engine = engine_of(declared)
+    engine(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop_event()).run()
 
 
 @command("streams", examples="forecache streams\nforecache streams cards\nforecache streams --json")
@@ -134,7 +135,7 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
     import logging
 
     from forecache.base.arrow_imports import hide_pandas_from_arrow
-    from forecache.kit.process.sidecar import stop_event
+    from forecache.kit.process.child import stop_event
 
     hide_pandas_from_arrow()
     from forecache.stream.tail.tailer import run_tailer

@@ -23,19 +23,15 @@ from forecache.kit.process.periodic import Backoff
 from forecache.kit.process.wakes import STREAM_QUERY
 from forecache.kit.spark.kafka import kafka_jars
 from forecache.kit.spark.session import spark_session
-from forecache.plugins.spark_stream.batch_handler import BatchHandler, CheckpointAheadError
 from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, choose_checkpoint, starting_offsets
-from forecache.plugins.spark_stream.sink import SparkSink
+from forecache.plugins.spark_stream.sink import BatchHandler, CheckpointAheadError, SparkSink
 from forecache.plugins.spark_stream.source import judge_frame, read_topic
 from forecache.stream.engine.engine import ModelWatch, StreamEngine
-from forecache.stream.kafka.client import client_options
-from forecache.stream.kafka.consumer import EndOffsets
-from forecache.stream.kafka.dead_letters import DeadLetters
-from forecache.stream.kafka.open_topic import open_topic
-from forecache.stream.orphaned_pending_rows import OrphanedPendingRows
-from forecache.stream.step.step import StepResult
-from forecache.stream.table_schema import KAFKA_AT
-from forecache.stream.topic.send_answers import send_answers
+from forecache.stream.engine.pending_rows import OrphanedPendingRows
+from forecache.stream.kafka.client import DeadLetters
+from forecache.stream.kafka.consumer import EndOffsets, open_topic
+from forecache.stream.step import StepResult
+from forecache.stream.table.schema import KAFKA_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -210,8 +206,7 @@ class SparkEngine(StreamEngine):
     def _run(self, held: ExitStack) -> None:
         self._goal: Offsets = {}
         self._unknown: dict[SparkQuery, int] = {}
-        options = client_options(self._settings)
-        held.enter_context(send_answers(self._settings, self._stream, options, self._note_failure))
+        self._send_answers(held)
         self._ends = EndOffsets(self._settings, self._stream.topic.topic)
         held.callback(self._ends.close)
         self._run_queries(spark_session(self._settings, more_jars=kafka_jars(self._settings)))

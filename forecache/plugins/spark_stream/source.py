@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from forecache.kit.spark.python_worker import freeze_loaded
 from forecache.stream.events.event_judge import EventJudge
-from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
+from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

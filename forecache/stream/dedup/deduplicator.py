@@ -15,10 +15,9 @@ import pyarrow as pa
 import xxhash
 
 from forecache.stream.dedup.id_file import IdQuery
-from forecache.stream.dedup.id_folder import IdFolder
-from forecache.stream.dedup.id_writer import IdBatch, IdWriter
-from forecache.stream.table_cursor import TableCursor, cursor_of_commit, last_cursor
-from forecache.stream.table_schema import RECEIVED_AT
+from forecache.stream.dedup.id_folder import IdBatch, IdFolder, IdWriter
+from forecache.stream.table.rows import TableCursor, cursor_of_commit, last_cursor
+from forecache.stream.table.schema import RECEIVED_AT
 
 _IN_MEMORY, _MOST_AT_ONCE = 1 << 15, 1 << 22
 _DAY_US = 86_400_000_000

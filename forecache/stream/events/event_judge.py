@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.base.errors import InputError
-from forecache.base.key_types import DECLARED
+from forecache.base.output_kinds import DECLARED
 from forecache.declare import Column
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import cannot_sum
@@ -22,7 +22,7 @@ from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
 from forecache.stream.events.cast import is_above, is_below, judge_texts
 from forecache.stream.events.decoder import Decoder, InvalidMessageError, decoder_of
-from forecache.stream.table_schema import (
+from forecache.stream.table.schema import (
     ARROW_TYPES,
     EVENT_DAY,
     KAFKA_AT,
@@ -171,7 +171,7 @@ class JudgedMessages:
     """
     Attributes:
         events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
-        bad: `forecache.stream.table_schema.QUARANTINE`.
+        bad: `forecache.stream.table.schema.QUARANTINE`.
         unknown: How many events have members that are not declared, which are left out.
     """
 
@@ -208,7 +208,7 @@ class EventJudge:
     def __call__(self, messages: pa.Table) -> JudgedMessages:
         """
         Args:
-            messages: `forecache.stream.table_schema.MESSAGES`.
+            messages: `forecache.stream.table.schema.MESSAGES`.
         """
         values: list[bytes | None] = messages["value"].to_pylist()
         received = microseconds(messages[RECEIVED_AT]).tolist()

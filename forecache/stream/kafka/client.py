@@ -1,10 +1,13 @@
-"""Options of every Kafka client of a stream, errors of unreachable brokers, and creation and identity of topics."""
+"""Kafka clients of a stream: options, errors of unreachable brokers, topics, and dead letters."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.settings import Settings
+from forecache.stream.table.schema import OFFSET, PARTITION
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -75,3 +78,57 @@ def create_topic(settings: Settings, topic: str, *, partitions: int = -1, timeou
             remedy="Create it by hand, or allow this user to create topics.",
         ) from error
     return True
+
+
+SUFFIX = "-dead-letters"
+_TIMEOUT_S = 30.0
+
+
+class DeadLetters:
+    """Sends the bad messages of a topic; connects when the first one is sent."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._settings, self._source, self.topic = settings, topic, topic + SUFFIX
+        self._producer: Any = None
+
+    def send(self, bad: pa.Table) -> None:
+        """Send messages, and return when the brokers have them.
+
+        Args:
+            bad: `forecache.stream.table.schema.QUARANTINE`.
+
+        Raises:
+            UnavailableError: The brokers do not accept them.
+        """
+        if not bad.num_rows:
+            return
+        producer, failed = self._connect(), list[Any]()
+        columns = (bad[name].to_pylist() for name in (PARTITION, OFFSET, "reason", "content"))
+        for partition, offset, reason, content in zip(*columns, strict=True):
+            key = f"{self._source}-{partition}-{offset}".encode()
+            while True:
+                try:
+                    producer.produce(
+                        self.topic, content, key, headers={"reason": reason.encode()},
+                        on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+                    )  # fmt: skip
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        left = producer.flush(_TIMEOUT_S)
+        if failed or left:
+            producer.purge()
+            raise unreachable_error(
+                self._settings, f"Bad messages cannot be sent to {self.topic}", failed[0] if failed else "no answer"
+            )
+
+    def _connect(self) -> Any:
+        from confluent_kafka import Producer
+
+        if self._producer is None:
+            create_topic(self._settings, self.topic, partitions=1, timeout_s=_TIMEOUT_S)
+            options = client_options(self._settings)
+            self._producer = Producer(
+                {**options, "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": int(_TIMEOUT_S * 1000)}
+            )
+        return self._producer

@@ -4,6 +4,7 @@ Lost messages are an error, never a gap: those that expired before they were rea
 and created again.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,10 @@ import pyarrow as pa
 
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.declare import Stream
 from forecache.stream.kafka.client import client_options, look_up_topic_id, unreachable_error
-from forecache.stream.table_schema import MESSAGES
+from forecache.stream.table.schema import MESSAGES, QUARANTINE, schema_of
+from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 _TIMEOUT_S = 15.0
 _PARTITIONS_EVERY_S = 30.0
@@ -146,7 +149,7 @@ class TopicReader:
         raise self._recreated_error(f"its identity is {self.topic_id}")
 
     def read(self, wait_s: float) -> pa.Table | None:
-        """Read a batch of messages, `forecache.stream.table_schema.MESSAGES`; None if there are none.
+        """Read a batch of messages, `forecache.stream.table.schema.MESSAGES`; None if there are none.
 
         It waits up to `wait_s` for the first message, then up to `linger_s` for a full batch.
 
@@ -282,3 +285,50 @@ class EndOffsets:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+logger = logging.getLogger("forecache.stream")
+
+
+def open_topic(
+    settings: Settings,
+    stream: Stream,
+    writer: StreamWriter,
+    *,
+    skip_lost: bool,
+    batch: int = 1,
+    linger_s: float = 0.0,
+) -> TopicReader:
+    """Open the topic at the table's offsets; lost messages are an error, or are skipped for good if `skip_lost`.
+
+    Args:
+        writer: The writer of the table; its `topic_id` is set.
+
+    Raises:
+        DamagedError: Messages that were not read yet are lost.
+        NotFoundError: There is no such topic.
+        UnavailableError: No broker answers.
+    """
+    topic = stream.topic.topic
+
+    def open_reader(start: dict[int, int]) -> TopicReader:
+        return TopicReader(settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost)
+
+    reader = open_reader(writer.offsets)
+    try:
+        writer.topic_id = reader.topic_id
+        is_other = not writer.is_known_topic()
+        if is_other and not skip_lost:
+            reader.refuse_other_topic()
+        if is_other:
+            reader.close()
+            reader = open_reader({})
+        if skip_lost and writer.offsets:
+            gone = {partition: 0 for partition in writer.offsets if partition not in reader.next}
+            upto = {**gone, **reader.next}
+            logger.warning("The stream %s goes on at %s, and was at %s.", stream.name, upto, writer.offsets)
+            writer.write(CommitBatch(schema_of(stream).empty_table(), QUARANTINE.empty_table(), upto), resets=True)
+    except BaseException:
+        reader.close()
+        raise
+    return reader

@@ -1,17 +1,158 @@
-"""The status of each declared stream on this machine."""
+"""The status of each declared stream on this machine: its engine, its starts by the sensor, and its live layers."""
 
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from forecache.base.errors import ForecacheError
+from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, is_running, read_state
+from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder
 from forecache.declare import Stream
 from forecache.declare.loading import read_project
-from forecache.stream.status.layer_status import LayerStatus, read_layer_statuses
-from forecache.stream.status.starts import Starts, read_starts
+from forecache.kit.process.periodic import Backoff
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
+from forecache.serve.store.live.tail_state import read_tail_state
+
+VERIFIED_WITHIN_S = 300.0
+"""Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
+MOST_VERIFIED_WITHIN_S = 86_400.0
+"""Largest limit, however long a comparison takes."""
+
+
+@dataclass(frozen=True)
+class LayerStatus:
+    """A live layer on this machine. Times are Unix times; 0: never.
+
+    Attributes:
+        store: Name of the view, pipeline or stream whose store has the layer.
+        rows: Number of its rows.
+        applied: Version of the stream's table up to which commits are applied; -1: none yet.
+        verified_through: Version at which it was last found equal to the table; -1: never.
+        looked_at: When the tailer last looked at the table.
+        verified_at: When it was last found equal.
+        unverified_since: Since when it has had content that was not compared yet; 0: it has none.
+        comparing_since: When the comparison in progress began; 0: there is none.
+        compares_all: True if that one reads all rows of the table.
+        comparison_s: Seconds that the last comparison took; 0: none has ended.
+        compared_every_s: Seconds from the start of one comparison to that of the next.
+        differed: How often it differed from the table, and was rebuilt.
+        failure: Why the tailer cannot continue; "" while it can.
+    """
+
+    store: str
+    rows: int = 0
+    applied: int = -1
+    verified_through: int = -1
+    looked_at: float = 0.0
+    verified_at: float = 0.0
+    differed: int = 0
+    failure: str = ""
+    unverified_since: float = 0.0
+    comparing_since: float = 0.0
+    compares_all: bool = False
+    comparison_s: float = 0.0
+    compared_every_s: float = 0.0
+
+    def comparison_duration_s(self, at: float) -> float:
+        """Return the seconds of the last comparison, or so far of one that is the first or reads all rows."""
+        if self.comparing_since and (self.compares_all or not self.comparison_s):
+            return max(self.comparison_s, at - self.comparing_since)
+        return self.comparison_s
+
+    def verification_limit_s(self, at: float) -> float:
+        """Return the seconds within which new content has to be verified.
+
+        That is the time for two comparisons and the pauses before them, so that one may fail or take twice as long.
+        """
+        needed_s = 2 * (self.compared_every_s + self.comparison_duration_s(at))
+        return min(max(VERIFIED_WITHIN_S, needed_s), MOST_VERIFIED_WITHIN_S)
+
+    def verification_deadline(self, at: float) -> float | None:
+        """Return the time from which on it counts as not verified, seen at `at`; None if all content was compared."""
+        return self.unverified_since + self.verification_limit_s(at) if self.unverified_since else None
+
+
+def read_layer_statuses(settings: Settings, stream: Stream) -> tuple[LayerStatus, ...]:
+    """Read the status of a stream's live layers; layers that no tailer of this machine fills have defaults."""
+    return tuple(read_layer_status(settings, name) for name in stream.live_names)
+
+
+def read_layer_status(settings: Settings, store: str) -> LayerStatus:
+    """Read the status of a store's live layer; defaults if no tailer of this machine fills it."""
+    layout = StoreLayout(settings.store_path / store)
+    cells, said = read_cells(layout.streamed_folder / "live.state"), read_tail_state(layout)
+    failure = said.failure if said.failing_since else ""
+    if cells is None or not is_of_this_boot(cells):
+        return LayerStatus(store, differed=said.differed, failure=failure)
+    rows, applied, verified = int(cells[ENTRIES]), int(cells[APPLIED]), int(cells[VERIFIED])
+    looked_at = max(0, cells[LOOKED_AT_US]) / 1e6
+    return LayerStatus(
+        store, rows, applied, verified, looked_at, said.verified_at, said.differed, failure,
+        said.unverified_since, said.comparing_since, said.compares_all, said.comparison_s, said.compared_every_s,
+    )  # fmt: skip
+
+
+STABLE_S = 600.0
+"""Seconds after which a start counts as successful."""
+AGAIN_AND_AGAIN = 3
+"""So many unsuccessful starts in a row cause an alert."""
+_BACKOFF = Backoff(10.0, 1800.0)
+_FILE = "STARTS"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """
+    Attributes:
+        total: Number of starts.
+        in_a_row: Number of last starts after which it ran for less than `STABLE_S`.
+        last_at: Unix time of the last start; 0: never.
+    """
+
+    total: int = 0
+    in_a_row: int = 0
+    last_at: float = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """Least seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
+        return _BACKOFF.pause_s(self.in_a_row) if self.in_a_row else 0.0
+
+    @property
+    def next_at(self) -> float:
+        """Unix time before which it is not started again."""
+        return self.last_at + self.pause_s
+
+    @property
+    def is_failing_repeatedly(self) -> bool:
+        """True if it failed at `AGAIN_AND_AGAIN` or more starts in a row."""
+        return self.in_a_row >= AGAIN_AND_AGAIN
+
+    def reset_if_stable(self, state: StreamState | None) -> "Starts":
+        """Return the starts without earlier failures if the stream has run for `STABLE_S` since the last start."""
+        has_lasted = state is not None and self.last_at > 0 and state.written_at - self.last_at >= STABLE_S
+        return Starts(self.total, 0, self.last_at) if has_lasted else self
+
+    def with_start(self, at: float) -> "Starts":
+        return Starts(self.total + 1, self.in_a_row + 1, at)
+
+
+def read_starts(home: Path, name: str) -> Starts:
+    """Read the starts of a stream; none if there is no record, or it cannot be read."""
+    with suppress(OSError, ValueError, TypeError):
+        return Starts(**json.loads((stream_folder(home, name) / _FILE).read_bytes()))
+    return Starts()
+
+
+def write_starts(home: Path, name: str, starts: Starts) -> None:
+    write_durably(stream_folder(home, name) / _FILE, json.dumps(asdict(starts)))
+
 
 FRESH_S = 15.0
 """A state that is younger counts as that of a running stream, whose process may be on another machine."""

@@ -29,7 +29,7 @@ from forecache.kit.delta.log import CachedTable, open_if_exists
 from forecache.kit.delta.stream_tables import STREAM_PROPERTIES, hour_of
 from forecache.kit.delta.writers import new_folder
 from forecache.lake.ingest.landing_rows import KEPT_BYTES
-from forecache.stream.table_schema import (
+from forecache.stream.table.schema import (
     HOUR,
     OFFSET,
     PARTITION,
@@ -48,8 +48,8 @@ class CommitBatch:
     """Rows, bad messages and offsets of one commit.
 
     Attributes:
-        rows: `forecache.stream.table_schema.schema_of`, without positions.
-        bad: `forecache.stream.table_schema.QUARANTINE`.
+        rows: `forecache.stream.table.schema.schema_of`, without positions.
+        bad: `forecache.stream.table.schema.QUARANTINE`.
         upto: The next offsets to read after the batch, of all partitions.
         marks: Versions of further `txn` actions of the same commit, by application.
     """

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from forecache.base.files import replace_file
 from forecache.base.steps import tiles_step
-from forecache.stream.step.view_tiles import ViewTiles
-from forecache.stream.table_cursor import TableCursor, cursor_of_commit
+from forecache.stream.table.rows import TableCursor, cursor_of_commit
 from forecache.stream.tiles.tile_file import TileFileInfo, TileWriter
+from forecache.stream.tiles.view_tiles import ViewTiles
 
 logger = logging.getLogger("forecache.stream")
 COMMITS, ROWS = 100, 200_000

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from forecache.base.errors import DamagedError
-from forecache.stream.table_cursor import TableCursor
+from forecache.stream.table.rows import TableCursor
 
 _MAGIC = b"FCTILES1"
 _HEAD, _SIZE, _HASH_BYTES = struct.Struct("<4q"), struct.Struct("<q"), 16

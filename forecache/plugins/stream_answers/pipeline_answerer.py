@@ -1,17 +1,15 @@
-"""Answerers score the events of a batch: their protocol, and the one that asks the model of a pipeline."""
+"""Answers events with the model of a pipeline: its champion, or the applied model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from forecache.base.errors import ForecacheError
 from forecache.base.output_kinds import OutputSpec
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, Realtime
+from forecache.declare import Pipeline
 from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import known_outputs, score_values
@@ -20,6 +18,7 @@ from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.versions.model_versions import ModelVersion, model_version
 from forecache.models.tracking.artifacts import scratch_folder
+from forecache.plugins.stream_answers.batch_answers import UsedFeatures, describe_error, table_invariance_check
 from forecache.scoring.tasks.prediction_rows import (
     Band,
     PredictionLayout,
@@ -28,102 +27,9 @@ from forecache.scoring.tasks.prediction_rows import (
     layout_of,
     prediction_rows,
 )
-from forecache.stream.step.batch_invariance import table_invariance_check
-from forecache.stream.step.used_features import UsedFeatures
-from forecache.stream.step.view_tiles import ViewFeatures
-from forecache.stream.table_schema import output_fields
-
-
-@dataclass(frozen=True)
-class EventAnswers:
-    """The answers to n events.
-
-    Attributes:
-        columns: `forecache.stream.table_schema.output_fields`, n rows; a row without an answer is null.
-        model_version, release: The model version and release that answered; None if there is none.
-        failed: Rows without an answer.
-        failure: The error of the last of these.
-        used: The features of the answers, in the order of the release's or the pipeline's; None if there is no model.
-    """
-
-    columns: Sequence[pa.Array]
-    model_version: int | None = None
-    release: int | None = None
-    failed: int = 0
-    failure: str = ""
-    used: UsedFeatures | None = None
-
-
-class Answerer(Protocol):
-    """Answers events.
-
-    Attributes:
-        look_every_s: Seconds between two calls of `find_newer`.
-    """
-
-    look_every_s: float
-
-    @property
-    def release(self) -> int | None:
-        """The number of the release that answers; None if no release does."""
-        ...
-
-    def find_newer(self) -> Any:
-        """Load a newer release or model version for `switch_to`; None if there is none. Any thread may call it.
-
-        Raises:
-            ForecacheError: There is no release or model at all, or the newer one cannot be used.
-        """
-
-    def switch_to(self, found: Any) -> None:
-        """Answer with the result of `find_newer` from now on; called between batches."""
-
-    def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
-        """Answer events.
-
-        Args:
-            seen: By view, the features that each event gets.
-        """
-
-
-class NoAnswerer:
-    """The answerer of a stream without a model, which only keeps its views."""
-
-    look_every_s = 3600.0
-    release = None
-
-    def find_newer(self) -> Any:
-        return None
-
-    def switch_to(self, found: Any) -> None:
-        raise AssertionError("there is nothing to take up")
-
-    def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
-        return EventAnswers([])
-
-
-def switch_to_newest(answerer: Answerer) -> None:
-    """Switch to the current release or model version; raises as `Answerer.find_newer`."""
-    found = answerer.find_newer()
-    if found is not None:
-        answerer.switch_to(found)
-
-
-def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
-    """Return the answerer of a stream.
-
-    Args:
-        answers: The declared pipeline or real-time model, or None.
-        number: The release or model version that always answers; None: the current one.
-    """
-    if isinstance(answers, Realtime):
-        from forecache.stream.step.release_answerer import ReleaseAnswerer
-
-        return ReleaseAnswerer(settings, answers, number)
-    if isinstance(answers, Pipeline):
-        return PipelineAnswerer(settings, answers, number)
-    return NoAnswerer()
-
+from forecache.stream.step import EventAnswers
+from forecache.stream.table.schema import output_fields
+from forecache.stream.tiles.view_tiles import ViewFeatures
 
 _NOBODY = Stamp("", -1, datetime(1970, 1, 1, tzinfo=timezone.utc), "")
 _KEY = pa.field("", pa.int32())
@@ -132,26 +38,15 @@ _KEY = pa.field("", pa.int32())
 
 @dataclass
 class PredictedRows:
-    """
-    Attributes:
-        rows: n rows; those without an answer are null.
-        failed: Rows without an answer.
-        failure: The error of the last of these.
-    """
+    """Predictions of n rows."""
 
-    rows: pa.Table
+    rows: pa.Table  # those without an answer are null
     failed: int = 0
-    failure: str = ""
+    failure: str = ""  # the error of the last row without an answer
 
 
 class RowPredictor:
-    """Predicts rows with one loaded model.
-
-    Args:
-        name: Name of the pipeline.
-        outputs, bands: See `forecache.scoring.tasks.prediction_rows.PredictionLayout`.
-        schema: The columns of a row.
-    """
+    """Predicts rows of a schema with the loaded model of the pipeline `name`."""
 
     def __init__(
         self, name: str, kernel: Kernel, spec: KernelSpec, outputs: Sequence[OutputSpec], bands: Sequence[Band],
@@ -184,7 +79,7 @@ class RowPredictor:
                 rows.append(alone(place))
             except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
                 failed += 1
-                failure = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+                failure = describe_error(error)
                 rows.append(pa.table([pa.nulls(1, each.type) for each in self._schema], schema=self._schema))
         return PredictedRows(pa.concat_tables(rows), failed, failure)
 
@@ -204,7 +99,7 @@ class _LoadedModel:
 
 
 class PipelineAnswerer:
-    """Answers with the champion or the applied model; see `forecache.stream.step.answerer.Answerer`."""
+    """Answers with the champion or the applied model; see `forecache.stream.step.Answerer`."""
 
     look_every_s = 10.0  # each call queries MLflow
     release = None
@@ -220,10 +115,8 @@ class PipelineAnswerer:
             version = model_version(settings, pipeline, self._number)
         else:
             version = scoring_model(settings, pipeline)
-        if self._model is not None and (version.version, version.uri) == (
-            self._model.version.version,
-            self._model.version.uri,
-        ):
+        known = None if self._model is None else self._model.version
+        if known is not None and (version.version, version.uri) == (known.version, known.uri):
             return None
         plan = plan_model(settings, pipeline, version)
         kernel = load_kernel(plan.spec, lambda: plan.payload, scratch_folder)
@@ -242,5 +135,5 @@ class PipelineAnswerer:
         places = {name: place for place, name in enumerate(self._pipeline.feature_names)}
         answered = model.rows.predict(features[:, [places[name] for name in model.inputs]])
         columns = [answered.rows[name].combine_chunks() for name in self._schema.names]
-        used = UsedFeatures(features, np.ones(len(features), np.bool_))
+        used = UsedFeatures(features, np.ones(len(features), np.bool_)).to_lists()
         return EventAnswers(columns, model.version.version, None, answered.failed, answered.failure, used)

@@ -21,12 +21,10 @@ from forecache.declare.streams.stream import FEATURES
 from forecache.kit.delta.file_rows import read_file_rows
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, open_if_exists
-from forecache.plugins.backfill.recompute.lake_states import LakeStates, MissingState
-from forecache.stream.step.answerer import answerer_of, switch_to_newest
-from forecache.stream.step.batch_states import BatchState
-from forecache.stream.step.step import StreamStep
-from forecache.stream.table.compare_tables import ValueDifference, first_difference
-from forecache.stream.table_schema import (
+from forecache.plugins.backfill.compare_tables import ValueDifference, first_difference
+from forecache.plugins.backfill.lake_states import LakeStates, MissingState
+from forecache.stream.step import StreamStep, answerer_of, switch_to_newest
+from forecache.stream.table.schema import (
     BASE,
     EVENT_DAY,
     LATE,
@@ -38,6 +36,7 @@ from forecache.stream.table_schema import (
     RELEASE,
     output_fields,
 )
+from forecache.stream.tiles.batch_states import BatchState
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -8,30 +8,146 @@ Messages that were not committed when the process died are read from Kafka again
 import gc
 import logging
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 
 import pyarrow as pa
 
-from forecache.base.errors import UnavailableError
+from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.base.steps import stream_step
-from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import STREAM_FIGURES, STREAM_READ
-from forecache.stream.arrow.committer import BatchCommitter, NumberedBatch
-from forecache.stream.arrow.pending_rows import PendingRows
 from forecache.stream.engine.engine import ModelWatch, StreamEngine
-from forecache.stream.kafka.client import client_options
-from forecache.stream.kafka.dead_letters import DeadLetters
-from forecache.stream.kafka.open_topic import open_topic
-from forecache.stream.orphaned_pending_rows import OrphanedPendingRows
-from forecache.stream.rebuild_state import rebuild_state
-from forecache.stream.step.answerer import switch_to_newest
-from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.engine.pending_rows import OrphanedPendingRows, PendingRows
+from forecache.stream.engine.restore_state import rebuild_state, tile_saver
+from forecache.stream.kafka.client import DeadLetters
+from forecache.stream.kafka.consumer import open_topic
+from forecache.stream.step import StepResult, StreamStep, switch_to_newest
+from forecache.stream.table.schema import KAFKA_AT
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import KAFKA_AT
-from forecache.stream.tiles.restore_tiles import tile_saver
-from forecache.stream.topic.send_answers import send_answers
+
+_BACKOFF = Backoff(0.5, 10.0)
+
+
+@dataclass(frozen=True)
+class NumberedBatch:
+    """A batch with the number that its pending rows carry."""
+
+    number: int
+    batch: CommitBatch
+
+
+class BatchCommitter:
+    """A thread that commits the batches it is given.
+
+    Attributes:
+        error: The error that ended the thread; None while it runs.
+        failure: Why the current batch is not committed yet; "" if nothing failed.
+
+    Args:
+        done: Called in the thread with each committed batch and its Delta version.
+    """
+
+    def __init__(self, writer: StreamWriter, done: Callable[[NumberedBatch, int], None]) -> None:
+        self._writer, self._done = writer, done
+        self.error: BaseException | None = None
+        self.failure = ""
+        self._given: NumberedBatch | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="forecache-stream-commit", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_free(self) -> bool:
+        """True if no batch is being committed."""
+        return self._given is None
+
+    def submit(self, batch: NumberedBatch) -> None:
+        """Commit a batch in the thread; only allowed while `is_free`.
+
+        Raises:
+            The error that ended the thread.
+        """
+        self.raise_if_failed()
+        with self._changed:
+            assert self._given is None, "one batch at a time"
+            self._given = batch
+            self._changed.notify_all()
+
+    def raise_if_failed(self) -> None:
+        """Raise the error that ended the thread, if there is one."""
+        if self.error is not None:
+            raise self.error
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is free or has ended; return False after the timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._given is None or self.error is not None, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """End the thread; a batch in progress is still committed if that succeeds within the timeout."""
+        self.wait(timeout_s)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while (given := self._next_batch()) is not None:
+                version = self._commit(given)
+                if version is None:
+                    return
+                self._done(given, version)
+                with self._changed:
+                    self._given = None
+                    self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001  # the loop raises it
+            with self._changed:
+                self.error = error
+                self._changed.notify_all()
+
+    def _next_batch(self) -> NumberedBatch | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._given is not None or self._closing)
+            return self._given
+
+    def _commit(self, given: NumberedBatch) -> int | None:
+        """Commit a batch and return its Delta version; None if the thread was closed before that succeeded."""
+        for failures in count(1):
+            try:
+                version = self._writer.write(given.batch)
+                self.failure = ""
+                return version
+            except ConflictError as error:
+                if not self._has_same_offsets(given):
+                    raise
+                self._note_failure(error)
+            except (UnavailableError, OSError) as error:
+                self._note_failure(error)
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, _BACKOFF.pause_s(failures)):
+                    return None
+        return None
+
+    def _has_same_offsets(self, given: NumberedBatch) -> bool:
+        """True if the table still has the offsets at which the batch begins, so that the commit can be repeated."""
+        before = dict(self._writer.offsets)
+        self._writer.refresh()
+        return self._writer.offsets == before
+
+    def _note_failure(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+        if text != self.failure:
+            logger.error("A batch was not committed, and is tried again: %s", text)
+        self.failure = text
+
 
 logger = logging.getLogger("forecache.stream")
 _MOST_MESSAGES = 2_000
@@ -88,7 +204,7 @@ class ArrowEngine(StreamEngine):
         held.callback(self._pending.close)
         if self._skip_lost:
             self._pending.remove_lost_rows()
-        held.enter_context(send_answers(settings, stream, client_options(settings), self._note_unsent))
+        self._send_answers(held)
         self._committer = BatchCommitter(self._writer, self._note_commit)
         held.callback(self._committer.close, 0.1)
         self._watch = ModelWatch(self._step.answerer)
@@ -101,7 +217,7 @@ class ArrowEngine(StreamEngine):
         gc.collect()
         gc.freeze()
 
-    def _note_unsent(self, sentence: str) -> None:
+    def _note_failure(self, sentence: str) -> None:
         self._said = sentence
 
     def _run_loop(self) -> None:

@@ -9,21 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Stream
 from forecache.declare.streams.stream import FEATURES
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.events.event_judge import EventJudge, key_schema
-from forecache.stream.step.answerer import EventAnswers, answerer_of
-from forecache.stream.step.batch_states import NOTHING_YET, ServedStates
-from forecache.stream.step.view_tiles import Bases, ViewFeatures, ViewTiles
-from forecache.stream.table_schema import (
+from forecache.stream.table.schema import (
     BASE,
     EVENT_DAY,
     HOUR,
@@ -35,6 +33,77 @@ from forecache.stream.table_schema import (
     RELEASE,
     schema_of,
 )
+from forecache.stream.tiles.batch_states import NOTHING_YET, ServedStates
+from forecache.stream.tiles.view_tiles import Bases, ViewFeatures, ViewTiles
+
+
+@dataclass(frozen=True)
+class EventAnswers:
+    """The answers to n events; a row without an answer is null."""
+
+    columns: Sequence[pa.Array]  # `forecache.stream.table.schema.output_fields`
+    model_version: int | None = None
+    release: int | None = None
+    failed: int = 0  # rows without an answer
+    failure: str = ""  # the error of the last of these
+    features: pa.Array | None = None  # the model's inputs, a list of floats for each event; None without a model
+
+
+class Answerer(Protocol):
+    """Answers the events of a batch. `find_newer` is called every `look_every_s`; `release` is the one that answers."""
+
+    look_every_s: float
+
+    @property
+    def release(self) -> int | None: ...
+
+    def find_newer(self) -> Any:
+        """Load a newer release or model version for `switch_to`; None if there is none. Any thread may call it.
+
+        Raises:
+            ForecacheError: There is no release or model at all, or the newer one cannot be used.
+        """
+
+    def switch_to(self, found: Any) -> None:
+        """Answer with the result of `find_newer` from now on; called between batches."""
+
+    def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
+        """Answer events, given the features of each by view."""
+
+
+class NoAnswerer:
+    """The answerer of a stream without a model, which only keeps its views."""
+
+    look_every_s = 3600.0
+    release = None
+
+    def find_newer(self) -> Any:
+        return None
+
+    def switch_to(self, found: Any) -> None:
+        raise AssertionError("there is nothing to take up")
+
+    def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
+        return EventAnswers([])
+
+
+def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
+    """Return the answerer of a stream.
+
+    Args:
+        answers: The declared pipeline or real-time model, or None.
+        number: The release or model version that always answers; None: the current one.
+    """
+    if answers is None:
+        return NoAnswerer()
+    answerer: Answerer = load_hook("stream_answers", "answerer_of")(settings, answers, number)
+    return answerer
+
+
+def switch_to_newest(answerer: Answerer) -> None:
+    """Switch to the current release or model version; raises as `Answerer.find_newer`."""
+    if (found := answerer.find_newer()) is not None:
+        answerer.switch_to(found)
 
 
 @dataclass(frozen=True)
@@ -42,11 +111,11 @@ class StepResult:
     """The rows, tiles and counts of a batch of messages.
 
     Attributes:
-        rows: `forecache.stream.table_schema.schema_of` without duplicates, in the order of the messages; `position`,
+        rows: `forecache.stream.table.schema.schema_of` without duplicates, in the order of the messages; `position`,
             `place` and `hour` are null until the commit.
         live: By view, each key with an event in the batch, the time of its newest event there (microseconds since 1970)
             and its encoded tiles after the batch.
-        bad: `forecache.stream.table_schema.QUARANTINE` with whole contents.
+        bad: `forecache.stream.table.schema.QUARANTINE` with whole contents.
         repeats: Number of duplicate events, which were dropped.
         late: Number of late rows.
         unknown: Number of events with undeclared members.
@@ -100,7 +169,7 @@ class StreamStep:
         """Judge and answer messages.
 
         Args:
-            messages: `forecache.stream.table_schema.MESSAGES`.
+            messages: `forecache.stream.table.schema.MESSAGES`.
         """
         judged = self.judge(messages)
         return replace(self.answer(judged.events, judged.bad), unknown=judged.unknown)
@@ -183,8 +252,8 @@ class StreamStep:
             **{name: pa.nulls(n, self.schema.field(name).type) for name in (POSITION, PLACE, HOUR)},
         }
         if self._stream.keep_features:
-            assert answers.used is not None, "a stream without answers keeps no features"
-            made[FEATURES] = answers.used.to_lists()
+            assert answers.features is not None, "a stream without answers keeps no features"
+            made[FEATURES] = answers.features
         outputs = [name for name in self.schema.names if name not in made and name not in self.judge.schema.names]
         made |= dict(zip(outputs, answers.columns, strict=True))
         columns = [made[name] if name in made else events[name] for name in self.schema.names]

@@ -1,7 +1,8 @@
-"""Shows the answers of a batch before their commit, in the pending layer of each store of the stream."""
+"""The pending layers of the stores of a stream: answers that are shown before their commit, and such that were left."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from threading import Lock
 
 import orjson
 import pyarrow as pa
@@ -14,9 +15,9 @@ from forecache.serve.store.encoding.streamed_rows import drop_unanswered, stream
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
 from forecache.serve.store.live.rows import PENDING, LiveRow
-from forecache.stream.step.step import StepResult
+from forecache.stream.step import StepResult
+from forecache.stream.table.schema import BASE, MODEL_VERSION, POSITION, RELEASE
 from forecache.stream.table.writer import Offsets, StreamWriter
-from forecache.stream.table_schema import BASE, MODEL_VERSION, POSITION, RELEASE
 
 Rows = list[tuple[bytes, LiveRow]]
 
@@ -105,3 +106,52 @@ def _answer_rows_function(layer: LiveLayer) -> Callable[[StepResult, Offsets], R
         return streamed_rows(found, layer.key, layer.fields, event_time=layer.event_time)
 
     return rows
+
+
+class OrphanedPendingRows:
+    """Keeps orphaned pending rows until the table and the live layer are beyond their events, then removes them.
+
+    Removed earlier, a key would show an older row; kept for ever, they would hide all later rows, since pending rows
+    win over all others. Safe for threads.
+
+    Args:
+        table: The writer of the stream's table, which has its offsets.
+
+    Raises:
+        ConflictError: Another process writes them.
+    """
+
+    def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
+        self._table, self._held, self._busy = table, ExitStack(), Lock()
+        self._writers: list[PendingWriter] = []
+        layouts = [open_store(settings, name).layout for name in stream.live_names]
+        try:
+            for layout in layouts:
+                if (layout.streamed_folder / "pending.mdb").exists():
+                    writer = open_pending_writer(layout, committed=table.offsets, version=table.version)
+                    self._writers.append(self._held.enter_context(writer))
+        except BaseException:
+            self._held.close()
+            raise
+
+    def confirm(self, batch: int, version: int) -> None:
+        """Note that the table has a batch, and those before it, at a Delta version."""
+        del batch
+        with self._busy:
+            for writer in self._writers:
+                writer.end_waiting_at(self._table.offsets, version)
+
+    def sweep(self) -> None:
+        """Remove the rows that the live layers have by now."""
+        with self._busy:
+            for writer in self._writers:
+                if writer.entries:
+                    writer.remove_applied()
+
+    def remove_lost_rows(self) -> None:
+        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
+        for writer in self._writers:
+            writer.give_up_waiting()
+
+    def close(self) -> None:
+        self._held.close()

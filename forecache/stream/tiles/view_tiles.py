@@ -16,8 +16,8 @@ from forecache.kit.windows.merger import merger_of
 from forecache.kit.windows.tile_columns import microseconds
 from forecache.serve.store.keys import KeySchema
 from forecache.stream.events.event_judge import encode_event_keys
-from forecache.stream.step.batch_states import BatchState
-from forecache.stream.table_schema import add_missing_columns
+from forecache.stream.table.schema import add_missing_columns
+from forecache.stream.tiles.batch_states import BatchState
 
 _EPOCH = date(1970, 1, 1)
 _BLOCK_KEYS = 10_000

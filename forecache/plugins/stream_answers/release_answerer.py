@@ -8,63 +8,49 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.base.errors import ForecacheError, InputError, NotFoundError
+from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Realtime
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import RequestArrays, column_of
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import read_pointer
+from forecache.plugins.stream_answers.batch_answers import (
+    Matrix,
+    UsedFeatures,
+    describe_error,
+    matrix_invariance_check,
+)
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.serve.store import Snapshot, open_store
 from forecache.serve.store.keys import encode_columns
-from forecache.stream.step.answerer import EventAnswers
-from forecache.stream.step.batch_invariance import Matrix, matrix_invariance_check
-from forecache.stream.step.used_features import UsedFeatures, unknown_features
-from forecache.stream.step.view_tiles import ViewFeatures
+from forecache.stream.step import EventAnswers
+from forecache.stream.tiles.view_tiles import ViewFeatures
 
 
 @dataclass
 class EventScores:
-    """Scores of n events.
+    """Scores of n events."""
 
-    Attributes:
-        values: float64 [n], NaN for no score.
-        is_known: True if there is a score, bool [n].
-        used: The features of each event, also if the model failed on them.
-        failed: Events whose transform or model failed.
-        failure: The error of the last of these.
-    """
-
-    values: NDArray[np.float64]
-    is_known: NDArray[np.bool_]
-    used: UsedFeatures
+    values: NDArray[np.float64]  # [n], NaN for no score
+    is_known: NDArray[np.bool_]  # [n]
+    used: UsedFeatures  # also if the model failed on them
     failed: int = 0
-    failure: str = ""
-
-    def add_failure(self, error: Exception) -> None:
-        self.failed += 1
-        self.failure = str(error) if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}"
+    failure: str = ""  # the error of the last event whose transform or model failed
 
 
 @dataclass
 class RequestColumns:
-    """The requests of n events, by column.
-
-    Attributes:
-        value: `value(name, place)` is an event's value of a field, [1]; raises InputError if a required one is missing.
-        columns: By field, the values [n]; None if an event lacks a required value.
-        views, found: By look-up, the features, float32 [n, d], and which were found, bool [n].
-    """
+    """The requests of n events, by column."""
 
     length: int
     names: tuple[str, ...]
-    value: Callable[[str, int], Matrix]
-    columns: Mapping[str, Matrix] | None
-    views: Mapping[str, Matrix]
-    found: Mapping[str, Matrix]
+    value: Callable[[str, int], Matrix]  # of a field and a place, [1]; InputError if a required one is missing
+    columns: Mapping[str, Matrix] | None  # by field, the values [n]; None if an event lacks a required one
+    views: Mapping[str, Matrix]  # by look-up, the features, float32 [n, d]
+    found: Mapping[str, Matrix]  # by look-up, which were found, bool [n]
 
 
 class EventScorer:
@@ -76,7 +62,8 @@ class EventScorer:
 
     def score(self, asked: RequestColumns) -> EventScores:
         n = asked.length
-        used = unknown_features(n, len(self._loaded.release.features))
+        d = len(self._loaded.release.features)
+        used = UsedFeatures(np.full((n, d), np.nan, np.float32), np.zeros(n, np.bool_))
         scored = EventScores(np.full(n, np.nan), np.zeros(n, np.bool_), used)
         if asked.columns is not None and n:
             try:
@@ -91,7 +78,7 @@ class EventScorer:
                 used.matrix[place], used.known[place] = features[0], True
                 scored.values[place] = self._loaded.scores_of(features)[0]
             except Exception as error:  # noqa: BLE001  # of the model's library: no event may stop a stream
-                scored.add_failure(error)
+                scored.failed, scored.failure = scored.failed + 1, describe_error(error)
         scored.is_known[:] = ~np.isnan(scored.values)
         return scored
 
@@ -125,7 +112,7 @@ RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 class ReleaseAnswerer:
-    """Answers with the current release; see `forecache.stream.step.answerer.Answerer`."""
+    """Answers with the current release; see `forecache.stream.step.Answerer`."""
 
     look_every_s = 1.0  # a small file is read
 
@@ -139,7 +126,6 @@ class ReleaseAnswerer:
 
     @property
     def release(self) -> int | None:
-        """See `forecache.stream.step.answerer.Answerer`."""
         return None if self._loaded is None else self._loaded.release.number
 
     def find_newer(self) -> LoadedRelease | None:
@@ -201,9 +187,8 @@ class ReleaseAnswerer:
         )
         rungs = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
         columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), rungs]
-        return EventAnswers(
-            columns_of, release.model.version, release.number, scored.failed, scored.failure, scored.used
-        )
+        used = scored.used.to_lists()
+        return EventAnswers(columns_of, release.model.version, release.number, scored.failed, scored.failure, used)
 
     def _look_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> RowsFound:
         if lookup.view in self._live:

@@ -16,7 +16,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.kit.windows.tile_columns import column_words
 from forecache.serve.store.keys import encode_columns
 from forecache.stream.events.event_judge import key_schema
-from forecache.stream.step.batch_states import BatchState, NoBatchState, Words
+from forecache.stream.tiles.batch_states import BatchState, NoBatchState, Words
 
 
 class LakeState:
@@ -49,7 +49,7 @@ class LakeState:
             self._words[:, i] = column_words(rows[column.name].combine_chunks())
 
     def read_words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
-        """See `forecache.stream.step.batch_states.BatchState`."""
+        """See `forecache.stream.tiles.batch_states.BatchState`."""
         places = np.array([self._places.get(key, -1) for key in keys], np.intp)
         return self._words[places] if len(self._words) else np.zeros(
             (len(keys), self._words.shape[1]), int
