@@ -17,10 +17,9 @@ SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
 
 
 def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Any:
-    """An obstore store whose paths are relative to the URI.
+    """Open an obstore store whose paths are relative to the URI, which starts with one of `SCHEMES` and `://`.
 
     Args:
-        uri: Starts with one of `SCHEMES` and `://`.
         options: Object store options as delta-rs takes them.
         patience_s: Seconds for which a failing request is retried; None: obstore's default, some minutes.
 
@@ -95,12 +94,7 @@ class Folder(Protocol):
 
 
 def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
-    """A folder by path or URI.
-
-    Args:
-        options: Object store options as delta-rs takes them.
-        setting: Name of the setting with the URI, for the error.
-        patience_s: Seconds for which a failing request to an object store is retried; None: some minutes.
+    """Open a folder by path or URI, see `open_bucket`; the error names the setting with the URI.
 
     Raises:
         SettingsError: The URI has a scheme that is not supported.

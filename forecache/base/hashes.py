@@ -20,21 +20,15 @@ _BIG = ~np.array([(1 << 8 * (WORD - size)) - 1 for size in range(WORD + 1)], np.
 
 @dataclass(frozen=True)
 class TextWords:
-    """The texts of a column, eight bytes at a time.
+    """The texts of a column, eight bytes at a time."""
 
-    Attributes:
-        lengths: Bytes of every value, integers [n]; undefined for nulls.
-    """
-
-    lengths: np.ndarray
+    lengths: np.ndarray  # bytes of every value, integers [n]; undefined for nulls
     _starts: np.ndarray
     _text: np.ndarray
 
     @classmethod
     def from_column(cls, column: pa.Array) -> "TextWords":
-        """Args:
-        column: Of the type string or binary, large or not.
-        """
+        """Read a column of the type string or binary, large or not."""
         _, offsets_buffer, data = column.buffers()
         large = column.type in (pa.large_string(), pa.large_binary())
         width = np.dtype(np.int64 if large else np.int32)

@@ -21,26 +21,17 @@ JUDGED = ("number", "classes", "quantiles")
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """An output in plain values, for workers and for a model's metadata.
-
-    Attributes:
-        minimum, maximum: Bounds of a number, of quantiles, or of every value of a vector.
-        classes: Names of the classes in the order of the model's probabilities; empty until a model is known.
-        top: Number of a row's largest probabilities that are stored; None: all; 0: there is no such column.
-        levels: Levels of the quantiles, ascending.
-        width: Number of values of a vector.
-        fields: Name and type of each field of a structure.
-    """
+    """An output in plain values, for workers and for a model's metadata."""
 
     name: str
     kind: Kind = "number"
-    minimum: float | None = None
+    minimum: float | None = None  # of a number, of quantiles, or of every value of a vector; so is `maximum`
     maximum: float | None = None
-    classes: tuple[str, ...] = ()
-    top: int | None = None
-    levels: tuple[float, ...] = ()
-    width: int = 0
-    fields: tuple[tuple[str, str], ...] = ()
+    classes: tuple[str, ...] = ()  # in the order of the model's probabilities; empty until a model is known
+    top: int | None = None  # how many of a row's largest probabilities are stored; None: all; 0: no such column
+    levels: tuple[float, ...] = ()  # of the quantiles, ascending
+    width: int = 0  # number of values of a vector
+    fields: tuple[tuple[str, str], ...] = ()  # name and type of each field of a structure
 
     @property
     def arrow_fields(self) -> "tuple[pa.Field, ...]":

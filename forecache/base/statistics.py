@@ -66,21 +66,18 @@ def cross_entropy(label: Floats, probability: Floats) -> NDArray[np.float64]:
 
 
 def class_losses(label: Floats, shares: Floats) -> NDArray[np.float64]:
-    """Cross-entropy of each row, in nats, float64 [n].
+    """Compute the cross-entropy of each row, in nats, float64 [n], from the index of its class [n].
 
-    Args:
-        label: Index of the true class, [n].
-        shares: Probability of each class, [n, classes]; clipped from below to 1e-7.
+    `shares`, [n, classes], are the probabilities; they are clipped from below to 1e-7.
     """
     true = np.take_along_axis(shares.astype(np.float64), label.astype(np.int64)[:, None], axis=1)[:, 0]
     return -np.log(np.maximum(true, _SMALLEST_PROBABILITY))
 
 
 def pinball_losses(label: Floats, quantiles: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
-    """Pinball loss of each row, the mean over the levels, float64 [n] (Koenker and Bassett 1978).
+    """Compute the pinball loss of each row, the mean over the levels, float64 [n] (Koenker and Bassett 1978).
 
-    Args:
-        quantiles: [n, levels].
+    `quantiles` is [n, levels].
     """
     difference = label.astype(np.float64)[:, None] - quantiles
     level = np.asarray(levels)
@@ -139,10 +136,9 @@ def merge_bins(edges: Sequence[float], counts: Sequence[int], num_bins: int) -> 
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.float64]], float], rows: int, *, seed: int
 ) -> tuple[float, float]:
-    """The 95 percent interval of a statistic, by percentiles of a bootstrap of 400 resamples (Efron 1979).
+    """Compute the 95 percent interval of a statistic, by percentiles of a bootstrap of 400 resamples (Efron 1979).
 
-    Args:
-        statistic: Function of the number of times that each row was drawn, float64 [rows]; NaN results are left out.
+    The statistic gets the number of times that each row was drawn, float64 [rows]; NaN results are left out.
     """
     rng = np.random.default_rng(seed)
     values = np.empty(_RESAMPLES)

@@ -108,57 +108,39 @@ def switch_to_newest(answerer: Answerer) -> None:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The rows, tiles and counts of a batch of messages.
+    """The rows, tiles and counts of a batch of messages."""
 
-    Attributes:
-        rows: `forecache.stream.table.schema.schema_of` without duplicates, in the order of the messages; `position`,
-            `place` and `hour` are null until the commit.
-        live: By view, each key with an event in the batch, the time of its newest event there (microseconds since 1970)
-            and its encoded tiles after the batch.
-        bad: `forecache.stream.table.schema.QUARANTINE` with whole contents.
-        repeats: Number of duplicate events, which were dropped.
-        late: Number of late rows.
-        unknown: Number of events with undeclared members.
-        failed: Number of rows without an answer because the transform or the model failed on them.
-        failure: The error of the last of these.
-    """
-
-    rows: pa.Table
-    live: Mapping[str, Sequence[tuple[bytes, int, bytes]]]
-    bad: pa.Table
-    repeats: int = 0
-    late: int = 0
-    unknown: int = 0
-    failed: int = 0
-    failure: str = ""
+    rows: pa.Table  # `schema_of` without duplicates, in order; position, place and hour are null until the commit
+    live: Mapping[str, Sequence[tuple[bytes, int, bytes]]]  # by view, as `ViewFeatures.touched`
+    bad: pa.Table  # `QUARANTINE` with whole contents
+    repeats: int = 0  # duplicate events, which were dropped
+    late: int = 0  # rows
+    unknown: int = 0  # events with undeclared members
+    failed: int = 0  # rows without an answer because the transform or the model failed on them
+    failure: str = ""  # the error of the last of these
 
 
 _EPOCH = date(1970, 1, 1)
 
 
 class StreamStep:
-    """
-    Attributes:
-        judge: The judge of the stream's messages.
-        answerer: The answerer; the caller switches it to the current release at least once before the first batch.
-        bases: Finds the batch state of a view.
-        too_old: Why features of the last batch are unknown if a batch state is too old to be merged; else "".
-        repeats: The deduplicator; the caller confirms commits to it, and closes it at the end.
+    """Answers the messages of a stream.
+
+    The caller switches the `answerer` to the current release at least once before the first batch, confirms commits to
+    `repeats`, and closes it at the end. `too_old` says why features of the last batch are unknown if a batch state is
+    too old to be merged; else "".
 
     Args:
-        bases: None: the served states, looked up for each batch.
-        number: The release or model version that answers; None: the current one.
+        bases: Finds the batch state of a view; None: the served states, looked up for each batch.
 
     Raises:
         SettingsError: The schema of the topic cannot be read.
     """
 
-    def __init__(
-        self, settings: Settings, stream: Stream, *, bases: Bases | None = None, number: int | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, stream: Stream, *, bases: Bases | None = None) -> None:
         self._settings, self._stream = settings, stream
         self.judge = event_judge_of(settings, stream)
-        self.answerer = answerer_of(settings, stream.answers, number=number)
+        self.answerer = answerer_of(settings, stream.answers)
         self.bases: Bases = bases or ServedStates(settings)
         self.schema, self.too_old = schema_of(stream), ""
         see: Any = "after" if isinstance(stream.answers, Pipeline) else "before"
@@ -166,21 +148,12 @@ class StreamStep:
         self.repeats = Deduplicator(stream.source.unique, stream.late_days)
 
     def run(self, messages: pa.Table) -> StepResult:
-        """Judge and answer messages.
-
-        Args:
-            messages: `forecache.stream.table.schema.MESSAGES`.
-        """
+        """Judge and answer `forecache.stream.table.schema.MESSAGES`."""
         judged = self.judge(messages)
         return replace(self.answer(judged.events, judged.bad), unknown=judged.unknown)
 
     def answer(self, events: pa.Table, bad: pa.Table | None = None) -> StepResult:
-        """Answer events that have been judged.
-
-        Args:
-            events: `forecache.stream.events.event_judge.JudgedMessages.events`, or rows of the stream's table.
-            bad: Bad messages to include in the result.
-        """
+        """Answer events that have been judged, or rows of the stream's table; `bad` is included in the result."""
         new = self.repeats.find_new(events)
         repeats = events.num_rows - len(new)
         if repeats:
@@ -200,13 +173,9 @@ class StreamStep:
         )
 
     def replay(self, batches: Iterable[pa.Table]) -> int:
-        """Add rows of the stream's table to the tiles again; call `use_current_states` before.
+        """Add rows of the stream's table, in its order, to the tiles again, and return their number.
 
-        Args:
-            batches: In the order of the stream, with `event_day` and the columns of the topic.
-
-        Returns:
-            The number of rows.
+        Call `use_current_states` before. The rows have `event_day` and the columns of the topic.
         """
         count = 0
         for rows in batches:

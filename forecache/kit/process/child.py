@@ -183,12 +183,9 @@ _LAST_S = 5.0
 def run_sidecar(arguments: Sequence[str], *, what: str, is_needed: Callable[[], bool]) -> Iterator[None]:
     """Keep `forecache ARGUMENTS --until-input-ends` running as a child process while the block runs.
 
-    It is a process of its own, because a lake that hangs must not delay answers.
-
-    Args:
-        arguments: Arguments of a command that ends with its standard input, and so also if this process is killed.
-        what: Name of the process in the log.
-        is_needed: Returns True once there is something to do; called each second until then.
+    It is a process of its own, because a lake that hangs must not delay answers. Its command ends with its standard
+    input, and so also if this process is killed. `what` names it in the log; `is_needed` is called each second until
+    there is something to do.
     """
     command = [sys.executable, "-m", "forecache.cli.main", *arguments, "--until-input-ends"]
 
@@ -207,10 +204,9 @@ def run_sidecar(arguments: Sequence[str], *, what: str, is_needed: Callable[[], 
 
 
 def stop_event(*, until_input_ends: bool = False) -> threading.Event:
-    """An event that is set when this process is to stop: at SIGTERM, SIGINT or the end of its input.
+    """Return an event that is set when this process is to stop: at SIGTERM or SIGINT.
 
-    Args:
-        until_input_ends: Stop also at the end of the input, and lower the priority: this process is a sidecar.
+    With `until_input_ends` it is a sidecar: it stops at the end of its input, too, and its priority is lowered.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

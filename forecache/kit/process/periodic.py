@@ -37,11 +37,9 @@ class RetryPauses:
         self._failures[name] = failures, time.monotonic() + self._backoff.pause_s(failures)
 
     def note_success(self, name: str) -> None:
-        """Forget the failures of a thing."""
         self._failures.pop(name, None)
 
     def is_waiting(self, name: str) -> bool:
-        """Return True during a pause."""
         return time.monotonic() < self._failures.get(name, (0, 0.0))[1]
 
 
@@ -49,20 +47,15 @@ class PeriodicThread:
     """A thread that calls a function periodically until it is closed; a context manager.
 
     A call that fails is repeated after a pause. The failure is reported once, until it changes or a call succeeds.
+    `failure` says why the last call failed ("" if it did not), and `stopping` is set once the thread is to end.
 
     Args:
-        wake: Its entry in the list of all periodic activities.
         work: Called in the thread. It may run for long, such as while a child process lives.
         every_s: Returns the seconds from the end of a call to the next; None: the period of `wake`.
         at_once: Make the first call at the start, not after a period.
         backoff: Pauses after failures; None: the period.
         report: Called in the thread with a new failure; None: log it.
         close_s: Longest time that `close` waits for a running call; None: until it ends.
-
-    Attributes:
-        failure: Why the last call failed; "" if it did not.
-        failures: Failures in a row.
-        stopping: Set once the thread is to end.
     """
 
     def __init__(

@@ -8,20 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wake:
-    """A periodic activity.
-
-    Attributes:
-        process: The process in which it wakes.
-        purpose: What it does, as the subject of a sentence.
-        every_s: Seconds from one call to the next; 0: see `rule`.
-        rule: How the period follows from a setting or a declaration.
-    """
+    """A periodic activity."""
 
     name: str
-    process: str
-    purpose: str
-    every_s: float = 0.0
-    rule: str = ""
+    process: str  # in which it wakes
+    purpose: str  # as the subject of a sentence
+    every_s: float = 0.0  # from one call to the next; 0: see `rule`
+    rule: str = ""  # how the period follows from a setting or a declaration
 
     @property
     def period(self) -> str:

@@ -43,11 +43,8 @@ _EPOCH = date(1970, 1, 1)
 def read_landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
     """Read the events of a day from the raw table, sorted by event time and `unique` columns.
 
-    Their partition is -1, their offset 10^10 times the days since 1970 plus their place in the day.
-
-    Raises:
-        InputError: The day has not been ingested.
-        NotFoundError: The source has no raw table.
+    Their partition is -1, their offset 10^10 times the days since 1970 plus their place in the day. InputError if the
+    day has not been ingested, NotFoundError if the source has no raw table.
     """
     source, fields = stream.source, event_fields(stream.topic)
     dataset = open_dataset(open_table(settings, source.raw_table), partitions=[(EVENT_DAY, "=", day.isoformat())])
@@ -86,18 +83,12 @@ _ROWS_A_COMMIT = 20_000
 
 @dataclass(frozen=True)
 class BackfilledDay:
-    """The result of one day.
-
-    Attributes:
-        landed: Events of the day in the lake.
-        added: Events among them that the table did not have.
-        late: Added rows for whose day a nightly run had been made already.
-    """
+    """The result of one day."""
 
     day: date
-    landed: int
-    added: int
-    late: int
+    landed: int  # events of the day in the lake
+    added: int  # events among them that the table did not have
+    late: int  # added rows for whose day a nightly run had been made already
 
 
 def backfill(
@@ -110,9 +101,6 @@ def backfill(
     told: Callable[[BackfilledDay], None] = lambda day: None,
 ) -> list[BackfilledDay]:
     """Add landed days in ascending order, each with the newest batch state of its views before it.
-
-    Args:
-        told: Called with each day that is done.
 
     Raises:
         ConflictError: The stream is running.

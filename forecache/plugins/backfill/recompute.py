@@ -21,8 +21,8 @@ from forecache.declare.streams.stream import FEATURES
 from forecache.kit.delta.file_rows import read_file_rows
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, open_if_exists
-from forecache.plugins.backfill.compare_tables import ValueDifference, first_difference
 from forecache.plugins.backfill.lake_states import LakeStates, MissingState
+from forecache.plugins.compare_tables import ValueDifference, first_difference
 from forecache.stream.step import StreamStep, answerer_of, switch_to_newest
 from forecache.stream.table.schema import (
     BASE,
@@ -49,39 +49,27 @@ _PlacedFile = tuple[int, int, DataFile]
 
 @dataclass(frozen=True)
 class RowDifference:
-    """The first row whose values differ from those computed again.
-
-    Attributes:
-        key: By column, the values that identify the row.
-        column: The first of its columns that differs; "row" if the row was dropped as a duplicate.
-        there, here: The value in the table, and the one computed again.
-    """
+    """The first row whose values differ from those computed again."""
 
     position: int
     place: int
     partition: int
     offset: int
-    key: Mapping[str, Any]
-    column: str
-    there: Any
+    key: Mapping[str, Any]  # by column, the values that identify the row
+    column: str  # the first one that differs; "row" if the row was dropped as a duplicate
+    there: Any  # the value in the table; `here`: the one computed again
     here: Any
 
 
 @dataclass(frozen=True)
 class RecomputeResult:
-    """
-    Attributes:
-        rows: Rows of the table.
-        compared: Rows that were compared: all except those whose batch state or release no longer exists.
-        gone: Batch states and releases that no longer exist.
-        difference: None if every bit is equal.
-    """
+    """The result for a table."""
 
     rows: int
-    compared: int
+    compared: int  # all rows except those whose batch state or release no longer exists
     seconds: float
-    gone: tuple[str, ...] = field(default=())
-    difference: RowDifference | None = None
+    gone: tuple[str, ...] = field(default=())  # batch states and releases that no longer exist
+    difference: RowDifference | None = None  # None if every bit is equal
 
 
 def recompute(

@@ -137,12 +137,10 @@ _CONF = {
 
 
 class SparkQuery:
-    """
-    Attributes:
-        unknown: Accumulator of events with undeclared members.
+    """A query of Spark.
 
-    Args:
-        starts: By partition of the topic, the next offset; used if the checkpoint is new.
+    The accumulator `unknown` counts events with undeclared members. `starts` has by partition of the topic the next
+    offset, and is used if the checkpoint is new.
     """
 
     def __init__(
@@ -199,8 +197,6 @@ _BACKOFF = Backoff(1.0, 30.0)
 
 
 class SparkEngine(StreamEngine):
-    """See `forecache.stream.engine.engine.StreamEngine`."""
-
     name = "spark"
 
     def _run(self, held: ExitStack) -> None:

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
 
 class SparkSink:
-    """Answers and commits batch by batch.
-
-    Attributes:
-        step: The step that answers; its answerer has a release or model.
-        writer: The writer that commits.
-        tiles: The saver of the tiles; it has to be finished or closed.
+    """Answers and commits batch by batch. Its tiles have to be finished or closed.
 
     Args:
         send_bad: Called with bad messages before they are quarantined.
@@ -52,7 +47,6 @@ class SparkSink:
 
     @property
     def offsets(self) -> Offsets:
-        """The offsets that are committed."""
         return self.writer.offsets
 
     def process(self, events: pa.Table, bad: pa.Table, upto: Offsets) -> int:
@@ -74,13 +68,12 @@ class CheckpointAheadError(ForecacheError):
 class BatchHandler:
     """The function for Spark's `foreachBatch`.
 
+    `failure` is the exception that a batch raised (Spark reports it only as text), `done` the number of finished
+    batches.
+
     Args:
         starts: By partition, the next offset, also of partitions that are new to the table.
         before: Called before each batch.
-
-    Attributes:
-        failure: The exception that a batch raised; Spark reports it only as text.
-        done: Number of finished batches.
     """
 
     def __init__(

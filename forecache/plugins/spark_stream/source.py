@@ -26,9 +26,7 @@ MESSAGES_A_BATCH = 50_000
 def read_topic(spark: "SparkSession", topic: str, options: Mapping[str, str], *, starting: str) -> "DataFrame":
     """Read the messages of a topic as a stream, with the columns of `MESSAGES` except the time of receipt.
 
-    Args:
-        options: From `forecache.plugins.spark_stream.engine.java_options`.
-        starting: From `forecache.plugins.spark_stream.checkpoint.starting_offsets`; used if there is no checkpoint.
+    `starting`, from `starting_offsets`, is used if there is no checkpoint.
     """
     reader = spark.readStream.format("kafka").options(**options)
     reader = reader.option("subscribe", topic).option("startingOffsets", starting)

@@ -34,8 +34,7 @@ _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 def row_messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
     """Yield key and value of each row: times in ISO 8601, NaN and infinity as null.
 
-    Args:
-        key: The columns whose texts, joined by `|`, are the message's key: messages of one key keep their order.
+    The texts of the columns `key`, joined by `|`, are the message's key: messages of one key keep their order.
     """
     for row in rows.to_pylist():
         yield "|".join(str(row[name]) for name in key).encode(), orjson.dumps(row, option=_OPTIONS, default=_to_text)
@@ -54,15 +53,10 @@ _REMEDY = "Check that the broker answers and that this user may read and write t
 
 
 class AnswersProducer:
-    """
-    Attributes:
-        version: The table's version up to which answers are in the topic; -1 before the first.
+    """Sends the answers of a stream to a topic.
 
-    Args:
-        options: Options of the client, with `bootstrap.servers`.
-        stream: Name of the stream.
-        table_id: Id of its table: a table that was created again begins with its first version.
-        key: Columns that a message is keyed by.
+    `version` is the table's version up to which answers are in the topic; -1 before the first. A table that was created
+    again has another `table_id`, and begins with its first version.
 
     Raises:
         UnavailableError: The broker does not answer.
@@ -211,11 +205,7 @@ def _kafka_error(error: Any, topic: str) -> ConflictError | UnavailableError:
 
 
 class CommittedRows:
-    """The commits of a table after a version.
-
-    Attributes:
-        version: The last version that was read.
-    """
+    """The commits of a table after a version; `version` is the last one that was read."""
 
     def __init__(self, settings: Settings, table: str, version: int) -> None:
         self.version = version
@@ -283,11 +273,8 @@ def send_answers(
 ) -> Iterator[None]:
     """Send the answers in the table and those that are committed while the block runs, to the topic of the stream.
 
-    A producer that fails is replaced after a pause; unsent answers are still in the table.
-
-    Args:
-        options: Options of the Kafka client, with `bootstrap.servers`.
-        failed: Called with one sentence at each failure.
+    A producer that fails is replaced after a pause; unsent answers are still in the table. `failed` is called with one
+    sentence at each failure.
     """
 
     def wait(seconds: float) -> bool:

@@ -29,11 +29,8 @@ class Deduplicator:
     """Keeps the id of an event for `keep_days` days after the day it was received.
 
     In memory are at most the uncommitted ids and twice `in_memory` others, about 100 bytes each; files take 18 bytes an
-    id. It is used by one thread; a thread of its own writes the files.
-
-    Args:
-        unique: Columns that identify an event; none: no event is a duplicate.
-        in_memory: Number of committed ids that are written into a file together.
+    id. It is used by one thread; a thread of its own writes the files. Without `unique` columns no event is a
+    duplicate.
     """
 
     def __init__(self, unique: Sequence[str], keep_days: int, *, in_memory: int = _IN_MEMORY) -> None:
@@ -65,11 +62,7 @@ class Deduplicator:
         return self._mark
 
     def open(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:
-        """Use the files of a folder; call it first. Without this call the files are temporary.
-
-        Args, `cursor` afterwards:
-            See `forecache.stream.dedup.id_folder.IdFolder`.
-        """
+        """Use the files of a folder, see `IdFolder`; call it first. Without this call the files are temporary."""
         self._folder = IdFolder(path, ids=ids, since=since)
         self._mark = self._folder.mark
 
@@ -79,11 +72,7 @@ class Deduplicator:
         self._mark = None
 
     def add_table_rows(self, parts: Iterable[pa.Table]) -> int:
-        """Add the ids of rows of the stream's table after `cursor`, each once; returns the number of rows.
-
-        Args:
-            parts: Rows in any order, with position, place, partition, offset and time of receipt.
-        """
+        """Add the ids of rows of the stream's table after `cursor`, in any order, each once; returns their number."""
         count = held = 0
         lots: dict[int, list[bytes]] = {}
         for rows in parts:
@@ -118,12 +107,7 @@ class Deduplicator:
         return places
 
     def confirm_commit(self, rows: pa.Table, version: int) -> None:
-        """Note that the table has the next ones of the new events.
-
-        Args:
-            rows: With partition, offset and time of receipt.
-            version: Delta version of their commit.
-        """
+        """Note that the table has the next ones of the new events, at a Delta version."""
         if not self._unique or not rows.num_rows:
             return
         self._mark = cursor_of_commit(rows, version)
@@ -218,11 +202,7 @@ DIGEST_BYTES = 16
 
 
 def digests_of(events: pa.Table, unique: Sequence[str]) -> list[bytes]:
-    """Return the digest of each event, which does not depend on the other events of the table.
-
-    Args:
-        unique: Columns that identify an event.
-    """
+    """Return the digest of each event, of its `unique` columns; it does not depend on the table's other events."""
     columns = [events[name] for name in unique]
     if all(_is_fixed(column.type) for column in columns):
         if any(column.null_count for column in columns):

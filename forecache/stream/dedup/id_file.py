@@ -32,16 +32,11 @@ _SYNC_EVERY = 16 << 20
 
 @dataclass(frozen=True)
 class IdQuery:
-    """A query for n ids.
+    """A query for n ids."""
 
-    Attributes:
-        heads, tails: The halves of the ids, uint64 [n].
-        bits: Their bits in the word of a filter, uint64 [n].
-    """
-
-    heads: Words
-    tails: Words
-    bits: Words
+    heads: Words  # uint64 [n], the first halves
+    tails: Words  # the second halves
+    bits: Words  # their bits in the word of a filter
 
     @staticmethod
     def from_digests(digests: bytes) -> "IdQuery":
@@ -52,11 +47,7 @@ class IdQuery:
 
 
 class IdFile:
-    """
-    Attributes:
-        path: Of the file.
-        day: On which its ids were received, in days since 1970.
-        count: How many ids it has.
+    """A file of `count` ids that were received on one day (since 1970).
 
     Raises:
         OSError: There is no such file, or it has another size.

@@ -28,15 +28,13 @@ _MERGED_AT_ONCE = 4
 
 
 class IdFolder:
-    """The id files that the list names.
+    """The id files that the list names; the folder is used by this process only.
 
-    Attributes:
-        files: The tuple is replaced at each change, so that another thread may read it.
-        mark: Cursor of the last row whose id they include; None if they are empty.
-        since: The first day of receipt whose ids are complete, in days since 1970.
+    The tuple `files` is replaced at each change, so that another thread may read it. `mark` is the cursor of the last
+    row whose id they include; None if they are empty. `since` is the first day of receipt (since 1970) whose ids are
+    complete.
 
     Args:
-        path: The folder, used by this process only.
         ids: Columns and types that ids are made of; a folder of other ids counts as empty.
         since: Value of `since` of an empty folder; a folder whose ids begin later counts as empty.
     """
@@ -91,9 +89,7 @@ class IdFolder:
         """Merge files while there are too many of a size class, a part at each step; it may be abandoned at any step.
 
         The files of a past day become one; those of the newest day are merged four at a time within a size class.
-
-        Args:
-            smallest: Ids of a file of the smallest size class.
+        `smallest` is the number of ids of a file of the smallest class.
         """
         while (chosen := self._choose_files_to_merge(smallest)) is not None:
             path = self._merging = self._new_path()
@@ -136,17 +132,11 @@ _PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class IdBatch:
-    """Ids to write.
-
-    Attributes:
-        ids: Ids of 16 bytes by the day on which they were received.
-        mark: Cursor of the last row that the files include with these ids.
-        oldest: Ids of earlier days are dropped.
-    """
+    """Ids of 16 bytes to write, by the day on which they were received."""
 
     ids: Mapping[int, list[bytes]]
-    mark: TableCursor | None
-    oldest: int
+    mark: TableCursor | None  # of the last row that the files include with these ids
+    oldest: int  # ids of earlier days are dropped
 
 
 class IdWriter:

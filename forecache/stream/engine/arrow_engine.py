@@ -161,8 +161,6 @@ _CLOSE_S = 30.0
 
 
 class ArrowEngine(StreamEngine):
-    """See `forecache.stream.engine.engine.StreamEngine`."""
-
     name = "arrow"
 
     def _run(self, held: ExitStack) -> None:
@@ -309,7 +307,6 @@ class ArrowEngine(StreamEngine):
             stream_step("confirmed")
 
     def _update_end_offsets(self) -> None:
-        """Update the end offsets of the topic."""
         self._ends = self._reader.end_offsets()
         if not self._held and self._committer.is_free:
             # Transaction markers may follow the last committed message: they are read, and are no lag.

@@ -25,11 +25,7 @@ logger = logging.getLogger("forecache.stream")
 
 
 def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
-    """Hold the lock of a stream.
-
-    Raises:
-        ConflictError: Another process holds it.
-    """
+    """Hold the lock of a stream; ConflictError if another process holds it."""
 
     def conflict_error(holder: str) -> ConflictError:
         return ConflictError(

@@ -25,9 +25,6 @@ Rows = list[tuple[bytes, LiveRow]]
 class PendingRows:
     """The pending layers of one stream; no other process writes them.
 
-    Args:
-        table: The writer of the stream's table, which has its offsets.
-
     Raises:
         ConflictError: Another process writes them.
         NotFoundError: A store has no live layer.
@@ -54,10 +51,7 @@ class PendingRows:
             raise
 
     def put(self, batch: int, answered: StepResult, offsets: Offsets) -> None:
-        """Show the answers to some messages of a batch that is not committed yet.
-
-        Args:
-            offsets: By partition, the next offset after these messages.
+        """Show the answers to some messages of a batch that is not committed yet; `offsets` are the next after them.
 
         Raises:
             UnavailableError: The disk is full.
@@ -111,11 +105,8 @@ def _answer_rows_function(layer: LiveLayer) -> Callable[[StepResult, Offsets], R
 class OrphanedPendingRows:
     """Keeps orphaned pending rows until the table and the live layer are beyond their events, then removes them.
 
-    Removed earlier, a key would show an older row; kept for ever, they would hide all later rows, since pending rows
-    win over all others. Safe for threads.
-
-    Args:
-        table: The writer of the stream's table, which has its offsets.
+    They are left by an engine with the freshness "event". Removed earlier, a key would show an older row; kept for
+    ever, they would hide all later rows, since pending rows win over all others. Safe for threads.
 
     Raises:
         ConflictError: Another process writes them.

@@ -45,11 +45,7 @@ FILE = "TILES"
 def tile_saver(
     settings: Settings, stream: Stream, views: Mapping[str, ViewTiles], *, commits: int = COMMITS
 ) -> TileSaver:
-    """Make the saver of a stream's tiles, and remove incomplete files; this process holds the stream's lock.
-
-    Args:
-        commits: The file is written again once it lacks so many commits.
-    """
+    """Make the saver of a stream's tiles, and remove incomplete files; this process holds the stream's lock."""
     folder = stream_folder(settings.home_path, stream.name) / "tiles"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -70,14 +66,10 @@ def declaration_of(stream: Stream, views: Mapping[str, ViewTiles]) -> str:
 
 
 def restore_tiles(saver: TileSaver, views: Mapping[str, ViewTiles], table: TableRows | None) -> TableCursor | None:
-    """Restore the tiles of empty views; returns the cursor after which rows have to be added, None if there is no file.
+    """Restore the tiles of empty views at their current batch states, from a file that fits declaration and table.
 
-    A file that does not certainly fit is removed; one that cannot be read now is kept for the next start. In both cases
-    the views stay empty.
-
-    Args:
-        views: Views at their current batch states.
-        table: The stream's table; None if there is none.
+    Returns the cursor after which rows have to be added, None if there is no file. A file that does not certainly fit
+    is removed; one that cannot be read now is kept for the next start. In both cases the views stay empty.
     """
     try:
         file = TileFile(saver.path)
@@ -139,11 +131,8 @@ def rebuild_state(
 ) -> tuple[int, int]:
     """Rebuild tiles and ids of a new step; returns how many rows of the table were read for tiles and for ids.
 
-    Tiles are made from the events of the days after the batch states. The process holds the stream's lock, so no other
-    one uses the files.
-
-    Args:
-        tiles: The saver of the step's views, with their file; None: all tiles are made from rows.
+    Tiles are made from the events of the days after the batch states, all from rows without a saver `tiles`. The
+    process holds the stream's lock, so no other one uses the files.
     """
     table = _open_rows(settings, stream)
     ids = _load_ids(settings, stream, step.repeats, table)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from forecache.base.errors import InputError
 from forecache.base.output_kinds import DECLARED
-from forecache.declare import Column
+from forecache.declare import Avro, Column
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import cannot_sum
 from forecache.kit.windows.plan import MergePlan
@@ -21,7 +21,7 @@ from forecache.kit.windows.tile_columns import microseconds
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
 from forecache.stream.events.cast import is_above, is_below, judge_texts
-from forecache.stream.events.decoder import Decoder, InvalidMessageError, decoder_of
+from forecache.stream.events.decoder import AvroDecoder, InvalidMessageError, JsonDecoder
 from forecache.stream.table.schema import (
     ARROW_TYPES,
     EVENT_DAY,
@@ -168,31 +168,23 @@ rows."""
 
 @dataclass(frozen=True)
 class JudgedMessages:
-    """
-    Attributes:
-        events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
-        bad: `forecache.stream.table.schema.QUARANTINE`.
-        unknown: How many events have members that are not declared, which are left out.
-    """
+    """Messages, split."""
 
-    events: pa.Table
-    bad: pa.Table
-    unknown: int = 0
+    events: pa.Table  # partition, offset, kafka_at, event_day, received_at, and the topic's columns
+    bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
+    unknown: int = 0  # events that have members that are not declared, which are left out
 
 
 class EventJudge:
-    """Judges the messages of a stream's topic; it can be pickled.
-
-    Args:
-        folder: Folder that the path of a schema file is relative to.
+    """Judges the messages of a stream's topic; it can be pickled. Paths of schema files are relative to `folder`.
 
     Raises:
-        SettingsError: As `decoder_of`.
+        SettingsError: The topic's schema cannot be read, or has other columns.
     """
 
     def __init__(self, stream: Any, folder: Path) -> None:
         topic = stream.topic
-        self._decoder: Decoder = decoder_of(topic, folder)
+        self._decoder = AvroDecoder(topic, folder) if isinstance(topic.format, Avro) else JsonDecoder(topic)
         self._plans = [
             plan for plan in map(build_merge_plan, stream.views) if not _fits_exact_sums(plan, topic.columns)
         ]
@@ -206,10 +198,7 @@ class EventJudge:
         self.schema = pa.schema([*self._where, pa.field(EVENT_DAY, pa.date32()), *_MOMENTS[1:], *event_fields(topic)])
 
     def __call__(self, messages: pa.Table) -> JudgedMessages:
-        """
-        Args:
-            messages: `forecache.stream.table.schema.MESSAGES`.
-        """
+        """Judge `forecache.stream.table.schema.MESSAGES`."""
         values: list[bytes | None] = messages["value"].to_pylist()
         received = microseconds(messages[RECEIVED_AT]).tolist()
         columns, reasons, unknown = self._convert_messages(values)

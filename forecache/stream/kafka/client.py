@@ -11,7 +11,7 @@ from forecache.stream.table.schema import OFFSET, PARTITION
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Options for a client of confluent-kafka, secrets included."""
+    """Return the options for a client of confluent-kafka, secrets included."""
     return {
         "bootstrap.servers": settings.kafka_brokers,
         "log_level": 2,  # failed connections are reported once, in the stream's state, not at each attempt
@@ -21,12 +21,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 def unreachable_error(settings: Settings, what: str, error: Any) -> ForecacheError:
-    """The error of a broker that does not answer.
-
-    Args:
-        what: What was tried, such as "The topic payments cannot be read".
-        error: A `KafkaException` or `KafkaError`.
-    """
+    """Return the error of a broker that does not answer, given what failed: "The topic payments cannot be read"."""
     about = error.args[0] if getattr(error, "args", None) else error
     told = about.str() if hasattr(about, "str") else str(about)
     return UnavailableError(
@@ -36,11 +31,7 @@ def unreachable_error(settings: Settings, what: str, error: Any) -> ForecacheErr
 
 
 def look_up_topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
-    """Look up Kafka's id of a topic, which changes if it is deleted and created again; "" if the broker is too old.
-
-    Raises:
-        KafkaException: The broker does not answer.
-    """
+    """Look up Kafka's id of a topic, which changes if it is deleted and created again; "" if the broker is too old."""
     from confluent_kafka import TopicCollection
     from confluent_kafka.admin import AdminClient
 
@@ -51,16 +42,10 @@ def look_up_topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float
 
 
 def create_topic(settings: Settings, topic: str, *, partitions: int = -1, timeout_s: float) -> bool:
-    """Create a topic unless it exists; clusters usually create none by themselves.
+    """Create a topic unless it exists, and return whether; clusters usually create none by themselves.
 
-    Args:
-        partitions: Their number; -1: the broker's default. Replicas are the broker's default.
-
-    Returns:
-        True if this call created it.
-
-    Raises:
-        UnavailableError: No broker answers, or this user may not create topics.
+    Replicas, and partitions of -1, are the broker's default. UnavailableError if no broker answers, or this user may
+    not create topics.
     """
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
@@ -85,21 +70,18 @@ _TIMEOUT_S = 30.0
 
 
 class DeadLetters:
-    """Sends the bad messages of a topic; connects when the first one is sent."""
+    """Sends the bad messages of a topic unchanged to `<topic>-dead-letters`; connects when the first one is sent.
+
+    A dead letter is sent before the offsets after it are committed. After a crash it may be sent again with the same
+    key, `<topic>-<partition>-<offset>`.
+    """
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._settings, self._source, self.topic = settings, topic, topic + SUFFIX
         self._producer: Any = None
 
     def send(self, bad: pa.Table) -> None:
-        """Send messages, and return when the brokers have them.
-
-        Args:
-            bad: `forecache.stream.table.schema.QUARANTINE`.
-
-        Raises:
-            UnavailableError: The brokers do not accept them.
-        """
+        """Send messages of the schema QUARANTINE, and return when the brokers have them; else UnavailableError."""
         if not bad.num_rows:
             return
         producer, failed = self._connect(), list[Any]()

@@ -25,10 +25,9 @@ Offsets = Mapping[int, int]
 
 
 class TopicReader:
-    """
-    Attributes:
-        topic_id: Kafka's id of the topic; "" if the broker has none.
-        next: By partition, the next offset to read.
+    """Reads the messages of a topic.
+
+    `topic_id` is Kafka's id of the topic ("" if the broker has none), `next` by partition the next offset to read.
 
     Args:
         start: By partition, the offset to start at; empty: all partitions are read from their first message.
@@ -299,15 +298,9 @@ def open_topic(
     batch: int = 1,
     linger_s: float = 0.0,
 ) -> TopicReader:
-    """Open the topic at the table's offsets; lost messages are an error, or are skipped for good if `skip_lost`.
+    """Open the topic at the table's offsets, if it is still the same topic; raises as `TopicReader`.
 
-    Args:
-        writer: The writer of the table; its `topic_id` is set.
-
-    Raises:
-        DamagedError: Messages that were not read yet are lost.
-        NotFoundError: There is no such topic.
-        UnavailableError: No broker answers.
+    Lost messages are an error, or are skipped for good if `skip_lost`. The writer's `topic_id` is set.
     """
     topic = stream.topic.topic
 

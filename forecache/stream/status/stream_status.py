@@ -27,37 +27,21 @@ MOST_VERIFIED_WITHIN_S = 86_400.0
 
 @dataclass(frozen=True)
 class LayerStatus:
-    """A live layer on this machine. Times are Unix times; 0: never.
-
-    Attributes:
-        store: Name of the view, pipeline or stream whose store has the layer.
-        rows: Number of its rows.
-        applied: Version of the stream's table up to which commits are applied; -1: none yet.
-        verified_through: Version at which it was last found equal to the table; -1: never.
-        looked_at: When the tailer last looked at the table.
-        verified_at: When it was last found equal.
-        unverified_since: Since when it has had content that was not compared yet; 0: it has none.
-        comparing_since: When the comparison in progress began; 0: there is none.
-        compares_all: True if that one reads all rows of the table.
-        comparison_s: Seconds that the last comparison took; 0: none has ended.
-        compared_every_s: Seconds from the start of one comparison to that of the next.
-        differed: How often it differed from the table, and was rebuilt.
-        failure: Why the tailer cannot continue; "" while it can.
-    """
+    """A live layer on this machine, of the store of a view, pipeline or stream. Times are Unix times; 0: never."""
 
     store: str
     rows: int = 0
-    applied: int = -1
-    verified_through: int = -1
-    looked_at: float = 0.0
-    verified_at: float = 0.0
-    differed: int = 0
-    failure: str = ""
-    unverified_since: float = 0.0
-    comparing_since: float = 0.0
-    compares_all: bool = False
-    comparison_s: float = 0.0
-    compared_every_s: float = 0.0
+    applied: int = -1  # version of the stream's table up to which commits are applied; -1: none yet
+    verified_through: int = -1  # version at which it was last found equal to the table; -1: never
+    looked_at: float = 0.0  # when the tailer last looked at the table
+    verified_at: float = 0.0  # when it was last found equal
+    differed: int = 0  # how often it differed from the table, and was rebuilt
+    failure: str = ""  # why the tailer cannot continue; "" while it can
+    unverified_since: float = 0.0  # since when it has had content that was not compared yet; 0: it has none
+    comparing_since: float = 0.0  # when the comparison in progress began; 0: there is none
+    compares_all: bool = False  # that one reads all rows of the table
+    comparison_s: float = 0.0  # that the last comparison took; 0: none has ended
+    compared_every_s: float = 0.0  # from the start of one comparison to that of the next
 
     def comparison_duration_s(self, at: float) -> float:
         """Return the seconds of the last comparison, or so far of one that is the first or reads all rows."""
@@ -108,16 +92,11 @@ _FILE = "STARTS"
 
 @dataclass(frozen=True)
 class Starts:
-    """
-    Attributes:
-        total: Number of starts.
-        in_a_row: Number of last starts after which it ran for less than `STABLE_S`.
-        last_at: Unix time of the last start; 0: never.
-    """
+    """A stream's starts by the sensor; one that fails at once is restarted with growing pauses."""
 
     total: int = 0
-    in_a_row: int = 0
-    last_at: float = 0.0
+    in_a_row: int = 0  # last starts after which it ran for less than `STABLE_S`
+    last_at: float = 0.0  # Unix time; 0: never
 
     @property
     def pause_s(self) -> float:
@@ -161,21 +140,15 @@ Word = Literal["runs", "died", "stopped", "never ran"]
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """
-    Attributes:
-        state: The last state of its engine; None: it never ran with this home folder.
-        is_running: True if a process of this machine runs it, or another machine's wrote its state within `FRESH_S`.
-        at: Unix time of this status.
-        most_bad: Share of its messages that may be bad.
-    """
+    """The status of a stream, seen at a Unix time."""
 
     stream: Stream
-    state: StreamState | None
-    is_running: bool
+    state: StreamState | None  # the last state of its engine; None: it never ran with this home folder
+    is_running: bool  # on this machine, or another machine's process wrote its state within `FRESH_S`
     starts: Starts
     layers: tuple[LayerStatus, ...]
     at: float
-    most_bad: float
+    most_bad: float  # share of its messages that may be bad
 
     @property
     def status(self) -> Word:

@@ -29,21 +29,12 @@ class TableCursor:
 
 
 def cursor_of_commit(rows: pa.Table, version: int) -> TableCursor:
-    """Return the cursor of the last row of a commit.
-
-    Args:
-        rows: At least one, with their partition, offset and time of receipt.
-        version: Delta version of the commit.
-    """
+    """Return the cursor of the last row of a commit, of at least one row, at a Delta version."""
     return TableCursor(version, rows.num_rows - 1, *_message_of(rows, rows.num_rows - 1))
 
 
 def last_cursor(rows: pa.Table) -> TableCursor | None:
-    """Return the cursor of the last of some rows of the table; None if there are none.
-
-    Args:
-        rows: In any order, with position, place, partition, offset and time of receipt.
-    """
+    """Return the cursor of the last of some rows of the table, given in any order; None if there are none."""
     if not rows.num_rows:
         return None
     last = int(np.argmax(moments_of(rows)))
@@ -51,7 +42,7 @@ def last_cursor(rows: pa.Table) -> TableCursor | None:
 
 
 def has_row(dataset: Any, mark: TableCursor) -> bool:
-    """True if a table has exactly this row; if not, it was created again or restored."""
+    """Return True if a table has exactly this row; if not, it was created again or restored."""
     where = (pc.field(POSITION) == mark.position) & (pc.field(PLACE) == mark.place)
     rows = dataset.to_table([PARTITION, OFFSET, RECEIVED_AT], filter=where)
     received = rows[RECEIVED_AT].cast(pa.int64())
@@ -69,22 +60,14 @@ _BATCH_ROWS = 1 << 16
 
 
 class TableRows:
-    """The rows of a stream's table at one version.
-
-    Attributes:
-        dataset: All rows.
-    """
+    """The rows of a stream's table at one version; `dataset` has all."""
 
     def __init__(self, delta: Any) -> None:
         self.dataset = open_dataset(delta)
         self._delta = delta
 
     def read_in_order(self, columns: Sequence[str], where: pc.Expression) -> Iterator[pa.Table]:
-        """Yield some rows sorted by position and place.
-
-        Args:
-            columns: Columns that the table lacks are left out.
-        """
+        """Yield some rows sorted by position and place; columns that the table lacks are left out."""
         wanted = [name for name in dict.fromkeys([POSITION, PLACE, *columns]) if name in self.dataset.schema.names]
         found = self.dataset.to_table(wanted, filter=where)
         found = found.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])

@@ -18,25 +18,17 @@ from forecache.serve.store.live.layer import LiveLayer
 from forecache.serve.store.live.tail_state import read_tail_state, write_tail_state
 from forecache.serve.store.live.writer import NEVER, LiveWriter, open_live_writer
 from forecache.serve.store.store import Store, manifest_of
-from forecache.stream.tail.layer_builder import layer_builder_of
+from forecache.stream.tail.layer_builder import RowLayerBuilder, TileLayerBuilder
 from forecache.stream.tail.layer_comparison import ComparisonResult
 from forecache.stream.tail.table_log import TableLog
 
 
 @dataclass(frozen=True)
 class RetentionBounds:
-    """The oldest position and as-of date that any retained version of a store needs.
+    """The oldest position and as-of date that any retained version of a store needs: served, pinned or open."""
 
-    Every version that is served, pinned or open is a retained one.
-
-    Attributes:
-        floor: The smallest cut-off: no version needs a row at or below it. -1: there is no version, or one without a
-            cut-off.
-        night: The smallest as-of date; None: there is no version.
-    """
-
-    floor: int
-    night: date | None
+    floor: int  # no version needs a row at or below it; -1: there is no version, or one without a cut-off
+    night: date | None  # None: there is no version
 
 
 NOTHING = RetentionBounds(-1, None)
@@ -77,8 +69,7 @@ def first_needed_day(layer: LiveLayer, kept: RetentionBounds | None, table: Stre
 def expire_before_us(layer: LiveLayer, kept: RetentionBounds | None, newest_event_us: int) -> int:
     """Return the event time before which rows are removed; it moves in steps, so that not every call scans all rows.
 
-    Args:
-        newest_event_us: Newest event time of all applied rows; 0: nothing was applied.
+    `newest_event_us` is that of all applied rows; 0: nothing was applied.
     """
     if layer.kind == "tiles":
         night = None if kept is None else kept.night
@@ -106,26 +97,15 @@ _SAY_S = 1.0
 
 
 class Follower:
-    """Keeps one live layer equal to its stream's table.
-
-    Attributes:
-        compared_at: When the last comparison with the table began, by the monotonic clock.
-        comparison_s: Seconds that it took.
-        compared_all: True if it read all rows.
-        compared_every_s: Seconds from the start of one comparison to that of the next.
-        rebuilt: Number of rebuilds of the layer by this process.
-    """
+    """Keeps one live layer equal to its stream's table."""
 
     def __init__(self, store: Store, layer: LiveLayer, log: TableLog) -> None:
-        """Take the layer's lock.
-
-        Raises:
-            ConflictError: Another process follows the table for this layer.
-            DamagedError: LMDB cannot use its file.
-        """
+        """Take the layer's lock; ConflictError if another process follows the table for this layer."""
         self.store, self.layer, self.log = store, layer, log
-        self.values = layer_builder_of(layer, self._oldest_as_of)
+        is_rows = layer.kind == "rows"
+        self.values = RowLayerBuilder(layer) if is_rows else TileLayerBuilder(layer, self._oldest_as_of)
         self.writer: LiveWriter = open_live_writer(store.layout)
+        # When the last comparison began, by the monotonic clock; if it read all rows; rebuilds by this process.
         self.compared_at, self.compared_all, self.rebuilt = time.monotonic(), False, 0
         self._state = read_tail_state(store.layout)
         self._state.pid, self._state.comparing_since = os.getpid(), 0.0

@@ -6,7 +6,6 @@ includes are not read; a layer may or may not have them.
 
 from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -38,49 +37,26 @@ from forecache.stream.tail.layer_comparison import EPOCH, ComparisonResult, Tile
 Rows = list[tuple[bytes, LiveRow]]
 
 
-class LayerBuilder(Protocol):
-    """Builds and compares one kind of layer."""
-
-    def rows_of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
-        """Return the layer's new rows for the keys of a commit's rows."""
-
-    def rows_of_table(
-        self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
-    ) -> Rows:
-        """Return the layer's rows, one of each key, built from the table's rows with positions in (above, up_to].
-
-        Args:
-            since: Leave out events of earlier days.
-            writer: The writer of the layer whose rows are continued; None: begin with an empty layer.
-        """
-
-    def needs_full_comparison(self, writer: LiveWriter) -> bool:
-        """True if the next comparison reads all rows of the table that count, not only those since the last one."""
-
-    def prepare_comparison(
-        self, writer: LiveWriter, open_table: Callable[[], StreamTable]
-    ) -> Callable[[], ComparisonResult]:
-        """Return a function that compares a layer with its table; it may run in another thread than the caller's.
-
-        Args:
-            open_table: Called after the layer was read, so that the table includes all rows of the layer.
-        """
-
-
 class RowLayerBuilder:
-    """Builds a layer whose value for a key is its last row."""
+    """Builds and compares a layer whose value for a key is its last row."""
 
     def __init__(self, layer: LiveLayer) -> None:
         self._layer = layer
         self._needed = tuple(dict.fromkeys([*layer.key.names, layer.event_time, POSITION, PLACE]))
 
     def rows_of_commit(self, rows: pa.Table, writer: LiveWriter) -> Rows:
+        """Return the layer's new rows for the keys of a commit's rows."""
         del writer
         return self._encode_rows(self._select_answers(rows))
 
     def rows_of_table(
         self, table: StreamTable, *, above: int, up_to: int, since: date | None = None, writer: LiveWriter | None = None
     ) -> Rows:
+        """Return the layer's rows, one of each key, built from the table's rows with positions in (above, up_to].
+
+        Events of days before `since` are left out. The rows of the layer of `writer` are continued; without one, the
+        layer is empty before.
+        """
         del writer
         latest = LatestRows(self._layer.key)
         where = None if since is None else pc.field(EVENT_DAY) >= pa.scalar(since)
@@ -90,11 +66,16 @@ class RowLayerBuilder:
         return [] if rows is None else self._encode_rows(rows)
 
     def needs_full_comparison(self, writer: LiveWriter) -> bool:
+        """True if the next comparison reads all rows of the table that count, not only those since the last one."""
         return writer.verified_through < 0
 
     def prepare_comparison(
         self, writer: LiveWriter, open_table: Callable[[], StreamTable]
     ) -> Callable[[], ComparisonResult]:
+        """Return a function that compares a layer with its table; it may run in another thread than the caller's.
+
+        `open_table` is called after the layer was read, so that the table includes all rows of the layer.
+        """
         since = writer.verified_through
 
         def expected_rows(table: StreamTable, above: int, up_to: int) -> Rows:
@@ -119,24 +100,10 @@ class RowLayerBuilder:
         return streamed_rows(rows, layer.key, layer.fields, event_time=layer.event_time)
 
 
-def layer_builder_of(layer: LiveLayer, night: Callable[[], date | None]) -> LayerBuilder:
-    """Return the builder of a layer's kind.
-
-    Args:
-        night: Returns the smallest as-of date of the published versions; None if there is none.
-    """
-    if layer.kind == "rows":
-        return RowLayerBuilder(layer)
-    from forecache.stream.tail.layer_builder import TileLayerBuilder
-
-    return TileLayerBuilder(layer, night)
-
-
 class TileLayerBuilder:
-    """Builds a layer whose value for a key are its tiles.
+    """Builds and compares a layer whose value for a key are its tiles; see `RowLayerBuilder`.
 
-    Args:
-        night: Returns the smallest as-of date of the published versions; None if there is none: then all days count.
+    `night` returns the smallest as-of date of the published versions; None if there is none: then all days count.
     """
 
     def __init__(self, layer: LiveLayer, night: Callable[[], date | None]) -> None:
@@ -194,7 +161,6 @@ class TileLayerBuilder:
         return run_comparison
 
     def _fold_all(self, table: StreamTable, look: TileComparison) -> dict[bytes, bytes | None]:
-        """Fold the tiles of all keys from the table."""
         made: dict[bytes, LiveRow] = {}
         rows_of = table.ordered_batches(
             self._columns(table), above=-1, up_to=look.version, where=_day_filter(look.night)

@@ -22,16 +22,11 @@ _REMEMBERED = 8
 
 @dataclass(frozen=True)
 class LogCommit:
-    """One entry of the log.
-
-    Attributes:
-        rows: Added rows in the order of the stream, with all columns; None if there are none, as for a compaction.
-        removes: True if it removed rows, which no stream does: somebody has changed the table by hand.
-    """
+    """One entry of the log."""
 
     version: int
-    rows: pa.Table | None
-    removes: bool
+    rows: pa.Table | None  # in the order of the stream; None if none were added, as by a compaction
+    removes: bool  # it removed rows, which no stream does: somebody has changed the table by hand
 
 
 class TableLog:

@@ -27,30 +27,20 @@ Touched = list[tuple[bytes, int, bytes]]
 
 @dataclass(frozen=True)
 class ViewFeatures:
-    """The features of a view for n events of a batch.
+    """The features of a view for n events of a batch."""
 
-    Attributes:
-        features: float32 [n, d]; NaN for unknown values.
-        found: True if the key has a state or tiles, bool [n].
-        base: `<view>=` and the name of the batch state.
-        as_of: As-of date of the batch state.
-        touched: Each key of the batch once, with the time of its newest event in it and its tiles.
-    """
-
-    features: NDArray[np.float32]
-    found: NDArray[np.bool_]
-    base: str
-    as_of: date
-    touched: Touched
+    features: NDArray[np.float32]  # float32 [n, d]; NaN for unknown values
+    found: NDArray[np.bool_]  # bool [n], True if the key has a state or tiles
+    base: str  # `<view>=` and the name of the batch state
+    as_of: date  # of the batch state
+    touched: Touched  # each key of the batch once, with the time of its newest event in it and its tiles
 
 
 class ViewTiles:
-    """The tiles of one view.
+    """The tiles of one view: by key, its encoded tiles in `entries`.
 
-    Attributes:
-        entries: By key, its encoded tiles.
-        keys: The keys of all entries, and perhaps of some that were removed. The list is replaced if keys are dropped,
-            else only appended to, so that another thread may iterate over it.
+    `keys` has the keys of all entries, and perhaps of some that were removed. The list is replaced if keys are dropped,
+    else only appended to, so that another thread may iterate over it.
     """
 
     def __init__(self, view: FeatureView, key: KeySchema, see: Literal["before", "after"]) -> None:
@@ -73,7 +63,6 @@ class ViewTiles:
             self._drop_expired_keys(as_of)
 
     def clear(self) -> None:
-        """Remove all tiles."""
         self.entries, self.keys = {}, []
 
     def restore(self, keys: Sequence[bytes], tiles: Sequence[bytes]) -> None:
@@ -103,12 +92,7 @@ class ViewTiles:
         self.keys = list(self.entries)
 
     def add_events(self, events: pa.Table, base: BatchState, *, sees: bool = True) -> ViewFeatures:
-        """Add events in their order, and compute their features.
-
-        Args:
-            events: With the columns of the topic.
-            sees: False: features are not computed, and unknown.
-        """
+        """Add events in their order, and compute their features, which stay unknown without `sees`."""
         self.move_base_to(base.as_of)
         keys = encode_event_keys(self._key, events)
         places = np.array([place for place, key in enumerate(keys) if key is not None], np.intp)

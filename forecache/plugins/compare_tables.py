@@ -19,15 +19,9 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ValueDifference:
-    """The first value that differs.
+    """The first value that differs; if the texts of both are equal, their bits differ."""
 
-    Attributes:
-        row: Its number among the compared rows, from 0.
-        column: The first column of the row that differs.
-        there, here: The values; if their texts are equal, their bits differ.
-    """
-
-    row: int
+    row: int  # its number among the compared rows, from 0
     column: str
     there: Any
     here: Any
