@@ -1,15 +1,18 @@
-"""A thread that does something periodically, the growing pauses after failures, and when what failed is tried again."""
+"""Threads that do something periodically or as it is handed to them, and the growing pauses after failures."""
 
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from forecache.base.errors import ForecacheError
 from forecache.kit.process.wakes import Wake
 
 logger = logging.getLogger("forecache")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,57 @@ class PeriodicThread:
     def _log_failure(self, error: Exception) -> None:
         trace = None if isinstance(error, (ForecacheError, OSError)) else error
         logger.error("%s failed, and is tried again: %s", self._wake.purpose, self.failure, exc_info=trace)
+
+
+class HandoverThread(ABC, Generic[T]):
+    """A thread that is handed one piece of work at a time. `failure` says why that is not done yet; "" if none failed.
+
+    A subclass sets its own attributes before it calls `__init__`, which starts the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.failure = ""
+        self.error: BaseException | None = None  # that ended the thread
+        self._given: T | None = None
+        self._changed, self._closing = threading.Condition(), False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_free(self) -> bool:
+        """True if all work that was handed over is done."""
+        return self._given is None
+
+    def submit(self, work: T) -> None:
+        """Hand over a piece of work; only allowed while `is_free`."""
+        with self._changed:
+            assert self._given is None, "one at a time"
+            self._given = work
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is free or has ended; return False after the timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._given is None or self.error is not None, timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Tell the thread to end, and wait for that."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Do what is given until `_closing`."""
+
+    def _set_free(self) -> None:
+        with self._changed:
+            self._given = None
+            self._changed.notify_all()
+
+    def _pause(self, seconds: float, *, until_given: bool = False) -> bool:
+        """Pause, or until there is work; return True if the thread is to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or (until_given and self._given is not None), seconds)
+        return self._closing

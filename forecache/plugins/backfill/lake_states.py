@@ -56,14 +56,8 @@ class LakeState:
         ), places >= 0
 
 
-class MissingState:
+class MissingState(NoBatchState):
     """A state that the lake no longer has: rows that name it are added to the tiles, and not compared."""
-
-    def __init__(self, name: str, as_of: date) -> None:
-        self.name, self.as_of = name, as_of
-
-    def read_words(self, keys: Sequence[bytes]) -> tuple[None, None]:
-        return None, None
 
 
 class LakeStates:

@@ -7,6 +7,7 @@ have left wrong ones in memory.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -28,8 +29,8 @@ from forecache.plugins.spark_stream.sink import BatchHandler, CheckpointAheadErr
 from forecache.plugins.spark_stream.source import judge_frame, read_topic
 from forecache.stream.engine.engine import ModelWatch, StreamEngine
 from forecache.stream.engine.pending_rows import OrphanedPendingRows
-from forecache.stream.kafka.client import DeadLetters
-from forecache.stream.kafka.consumer import EndOffsets, open_topic
+from forecache.stream.kafka.client import DeadLetters, client_options
+from forecache.stream.kafka.consumer import open_topic
 from forecache.stream.step import StepResult
 from forecache.stream.table.schema import KAFKA_AT
 
@@ -190,6 +191,43 @@ def _query_error(stream: Stream, error: Any) -> ForecacheError:
         f"Spark's query of the stream {stream.name!r} failed: {first[:300].rstrip('.')}.",
         remedy="It is started again; look at the broker, and at HOME/spark/spark.log.",
     )
+
+
+_ENDS_TIMEOUT_S = 2.0
+_ENDS_EVERY_S = 1.0
+
+
+class EndOffsets:
+    """The offset after the last message of each partition, looked up at most once a second."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        from confluent_kafka import Consumer
+
+        # A group is required, and never joined.
+        options = {**client_options(settings), "group.id": "forecache-streams", "enable.auto.commit": False}
+        self._consumer, self._topic = Consumer(options), topic
+        self._known: dict[int, int] = {}
+        self._look_at = 0.0
+
+    def read(self) -> dict[int, int]:
+        """Return the end offsets by partition; the last known ones if the broker does not answer."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        if time.monotonic() < self._look_at:
+            return self._known
+        try:
+            partitions = self._consumer.list_topics(self._topic, timeout=_ENDS_TIMEOUT_S).topics[self._topic].partitions
+            self._known = {
+                each: self._consumer.get_watermark_offsets(TopicPartition(self._topic, each), _ENDS_TIMEOUT_S)[1]
+                for each in partitions
+            }
+        except KafkaException:
+            pass  # the engine notices it too, and reports it
+        self._look_at = time.monotonic() + _ENDS_EVERY_S
+        return self._known
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 logger = logging.getLogger("forecache.stream")

@@ -14,19 +14,17 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import topic_step
 from forecache.declare import Stream
 from forecache.kit.delta.dataset import open_dataset
-from forecache.kit.delta.files import place_of
-from forecache.kit.delta.log import open_if_exists, read_entry
-from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.log import open_if_exists
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import STREAM_ANSWERS
 from forecache.stream.table.schema import PLACE, POSITION
+from forecache.stream.tail.table_log import TableLog
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 
@@ -209,8 +207,7 @@ class CommittedRows:
 
     def __init__(self, settings: Settings, table: str, version: int) -> None:
         self.version = version
-        self._settings, self._table = settings, table
-        self._files = place_of(settings, table).open()
+        self._settings, self._log = settings, TableLog(settings, table, remembered=0)
         self._looked_behind = False
 
     def read(self) -> Iterator[tuple[int, pa.Table]]:
@@ -219,19 +216,17 @@ class CommittedRows:
         The log is read entry by entry. If it lacks the next one at the first call, since a checkpoint of the log
         removes old entries, the rows are found by their position.
         """
-        while True:
-            rows = self._read_next()
-            if rows is None:
-                break
-            if rows.num_rows:
-                yield self.version, rows
+        while (commit := self._log.read_commit(self.version + 1)) is not None:
+            self.version = commit.version
+            if commit.rows is not None:
+                yield self.version, commit.rows
         if not self._looked_behind:
             self._looked_behind = True
             yield from self._read_by_position()
 
     def _read_by_position(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield commits without log entries, from the files of the newest version."""
-        delta = open_if_exists(self._settings, self._table)
+        delta = open_if_exists(self._settings, self._log.table)
         if delta is None or delta.version() <= self.version:
             return
         newest = int(delta.version())
@@ -241,26 +236,6 @@ class CommittedRows:
             self.version = position
             yield position, found.filter(pc.equal(found[POSITION], position))
         self.version = newest
-
-    def _read_next(self) -> pa.Table | None:
-        """Read the rows of the next log entry; None if it does not exist."""
-        try:
-            entry = read_entry(self._files, self.version + 1, self._table)
-        except FileNotFoundError:
-            return None
-        adds = [action["add"] for action in entry if action.get("add", {}).get("dataChange")]
-        tables = [self._rows(add) for add in adds]
-        self.version += 1
-        return pa.concat_tables(tables).sort_by(PLACE) if tables else pa.table({})
-
-    def _rows(self, add: Any) -> pa.Table:
-        from urllib.parse import unquote
-
-        with open_data_file(self._files, unquote(add["path"]), self._table) as source:
-            rows = pq.ParquetFile(source).read()
-        for name, value in add["partitionValues"].items():
-            rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
-        return rows
 
 
 _CLOSE_S = 30.0

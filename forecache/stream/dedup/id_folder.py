@@ -7,7 +7,6 @@ at any time: the list names only complete files, and ids that are not in them ar
 import json
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any
 
 from forecache.base.files import write_durably
 from forecache.base.steps import ids_step
+from forecache.kit.process.periodic import HandoverThread
 from forecache.stream.dedup.id_file import IdFile, merge_ids, write_ids
 from forecache.stream.table.rows import TableCursor
 
@@ -139,53 +139,18 @@ class IdBatch:
     oldest: int  # ids of earlier days are dropped
 
 
-class IdWriter:
-    """Writes one batch of ids at a time, and repeats it while the disk is full.
-
-    Attributes:
-        failure: Why the current batch is not written yet; "" if nothing failed.
-
-    Args:
-        smallest: See `forecache.stream.dedup.id_folder.IdFolder.merge`.
-    """
+class IdWriter(HandoverThread[IdBatch]):
+    """Writes ids into files and merges these, see `IdFolder.merge`; repeats what fails while the disk is full."""
 
     def __init__(self, folder: IdFolder, smallest: int) -> None:
-        self.failure = ""
         self._folder, self._smallest = folder, smallest
-        self._given: IdBatch | None = None
         self._merging: Iterator[None] | None = folder.merge(smallest)  # a killed process may have left it unfinished
-        self._changed, self._closing = threading.Condition(), False
-        self._thread = threading.Thread(target=self._run, name="forecache-stream-ids", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_free(self) -> bool:
-        """True if no batch is being written: the last one is in the folder's files."""
-        return self._given is None
+        super().__init__("forecache-stream-ids")
 
     @property
     def is_merging(self) -> bool:
         """True while there may be files to merge."""
         return self._merging is not None
-
-    def submit(self, given: IdBatch) -> None:
-        """Write ids in the thread; only allowed while `is_free`."""
-        with self._changed:
-            assert self._given is None, "one lot at a time"
-            self._given = given
-            self._changed.notify_all()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until it is free; return False after the timeout."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._given is None, timeout_s)
-
-    def close(self) -> None:
-        """End the thread; a merge in progress is abandoned."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join()
 
     def _run(self) -> None:
         while True:
@@ -212,9 +177,7 @@ class IdWriter:
         except BaseException:
             self._folder.files = before
             raise
-        with self._changed:
-            self._given = None
-            self._changed.notify_all()
+        self._set_free()
         self._merging = self._merging or self._folder.merge(self._smallest)
 
     def _merge(self) -> None:
@@ -232,8 +195,7 @@ class IdWriter:
             except BaseException:
                 self._folder.files = files
                 raise
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._given is not None, time.perf_counter() - started)
+        self._pause(time.perf_counter() - started, until_given=True)
 
     def _handle_failure(self, error: Exception) -> None:
         self._merging = None
@@ -243,5 +205,4 @@ class IdWriter:
         self.failure = text
         with suppress(OSError):
             self._folder.sweep()
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing, _PAUSE_S)
+        self._pause(_PAUSE_S)

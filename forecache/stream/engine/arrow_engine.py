@@ -8,7 +8,6 @@ Messages that were not committed when the process died are read from Kafka again
 import gc
 import logging
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import pyarrow as pa
 
 from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.base.steps import stream_step
-from forecache.kit.process.periodic import Backoff, PeriodicThread
+from forecache.kit.process.periodic import Backoff, HandoverThread, PeriodicThread
 from forecache.kit.process.wakes import STREAM_FIGURES, STREAM_READ
 from forecache.stream.engine.engine import ModelWatch, StreamEngine
 from forecache.stream.engine.pending_rows import OrphanedPendingRows, PendingRows
@@ -42,61 +41,27 @@ class NumberedBatch:
     batch: CommitBatch
 
 
-class BatchCommitter:
-    """A thread that commits the batches it is given.
-
-    Attributes:
-        error: The error that ended the thread; None while it runs.
-        failure: Why the current batch is not committed yet; "" if nothing failed.
-
-    Args:
-        done: Called in the thread with each committed batch and its Delta version.
-    """
+class BatchCommitter(HandoverThread[NumberedBatch]):
+    """Commits batches; `done` is called in its thread with each committed batch and its Delta version."""
 
     def __init__(self, writer: StreamWriter, done: Callable[[NumberedBatch, int], None]) -> None:
         self._writer, self._done = writer, done
-        self.error: BaseException | None = None
-        self.failure = ""
-        self._given: NumberedBatch | None = None
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="forecache-stream-commit", daemon=True)
-        self._thread.start()
+        super().__init__("forecache-stream-commit")
 
-    @property
-    def is_free(self) -> bool:
-        """True if no batch is being committed."""
-        return self._given is None
-
-    def submit(self, batch: NumberedBatch) -> None:
-        """Commit a batch in the thread; only allowed while `is_free`.
-
-        Raises:
-            The error that ended the thread.
-        """
+    def submit(self, work: NumberedBatch) -> None:
+        """Commit a batch in the thread; only allowed while `is_free`. Raises the error that ended the thread."""
         self.raise_if_failed()
-        with self._changed:
-            assert self._given is None, "one batch at a time"
-            self._given = batch
-            self._changed.notify_all()
+        super().submit(work)
 
     def raise_if_failed(self) -> None:
         """Raise the error that ended the thread, if there is one."""
         if self.error is not None:
             raise self.error
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until it is free or has ended; return False after the timeout."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._given is None or self.error is not None, timeout_s)
-
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         """End the thread; a batch in progress is still committed if that succeeds within the timeout."""
-        self.wait(timeout_s)
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join(timeout_s)
+        self.wait(timeout_s or 0.0)
+        super().close(timeout_s)
 
     def _run(self) -> None:
         try:
@@ -105,9 +70,7 @@ class BatchCommitter:
                 if version is None:
                     return
                 self._done(given, version)
-                with self._changed:
-                    self._given = None
-                    self._changed.notify_all()
+                self._set_free()
         except BaseException as error:  # noqa: BLE001  # the loop raises it
             with self._changed:
                 self.error = error
@@ -131,9 +94,8 @@ class BatchCommitter:
                 self._note_failure(error)
             except (UnavailableError, OSError) as error:
                 self._note_failure(error)
-            with self._changed:
-                if self._changed.wait_for(lambda: self._closing, _BACKOFF.pause_s(failures)):
-                    return None
+            if self._pause(_BACKOFF.pause_s(failures)):
+                return None
         return None
 
     def _has_same_offsets(self, given: NumberedBatch) -> bool:

@@ -1,5 +1,6 @@
 """The pending layers of the stores of a stream: answers that are shown before their commit, and such that were left."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Lock
@@ -12,6 +13,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.serve.store import open_store
 from forecache.serve.store.encoding.streamed_rows import drop_unanswered, streamed_rows
+from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
 from forecache.serve.store.live.rows import PENDING, LiveRow
@@ -22,33 +24,49 @@ from forecache.stream.table.writer import Offsets, StreamWriter
 Rows = list[tuple[bytes, LiveRow]]
 
 
-class PendingRows:
-    """The pending layers of one stream; no other process writes them.
-
-    Raises:
-        ConflictError: Another process writes them.
-        NotFoundError: A store has no live layer.
-    """
+class _PendingLayers(ABC):
+    """The pending layers of one stream. ConflictError if another process writes them."""
 
     def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
-        self._held = ExitStack()
-        self._writers: list[tuple[PendingWriter, Callable[[StepResult, Offsets], Rows]]] = []
-        tiles = {view.name for view in stream.views}
+        self._table, self._held = table, ExitStack()
+        self._writers: list[PendingWriter] = []
         try:
             for name in stream.live_names:
-                layout = open_store(settings, name).layout
-                layer = read_layer(layout)
-                if layer is None:
-                    raise NotFoundError(f"The store of {name} has no live layer.", remedy="Start the stream again.")
-                writer = self._held.enter_context(
-                    open_pending_writer(layout, committed=table.offsets, version=table.version)
-                )
-                self._writers.append(
-                    (writer, _tile_rows_function(name) if name in tiles else _answer_rows_function(layer))
-                )
+                self._open(name, open_store(settings, name).layout)
         except BaseException:
             self._held.close()
             raise
+
+    @abstractmethod
+    def _open(self, name: str, layout: StoreLayout) -> None: ...
+
+    def _open_writer(self, layout: StoreLayout) -> None:
+        writer = open_pending_writer(layout, committed=self._table.offsets, version=self._table.version)
+        self._writers.append(self._held.enter_context(writer))
+
+    def remove_lost_rows(self) -> None:
+        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
+        for writer in self._writers:
+            writer.give_up_waiting()
+
+    def close(self) -> None:
+        self._held.close()
+
+
+class PendingRows(_PendingLayers):
+    """Shows answers before their commit. NotFoundError if a store has no live layer."""
+
+    def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
+        self._tiles = {view.name for view in stream.views}
+        self._rows_of: list[Callable[[StepResult, Offsets], Rows]] = []
+        super().__init__(settings, stream, table)
+
+    def _open(self, name: str, layout: StoreLayout) -> None:
+        layer = read_layer(layout)
+        if layer is None:
+            raise NotFoundError(f"The store of {name} has no live layer.", remedy="Start the stream again.")
+        self._open_writer(layout)
+        self._rows_of.append(_tile_rows_function(name) if name in self._tiles else _answer_rows_function(layer))
 
     def put(self, batch: int, answered: StepResult, offsets: Offsets) -> None:
         """Show the answers to some messages of a batch that is not committed yet; `offsets` are the next after them.
@@ -56,26 +74,18 @@ class PendingRows:
         Raises:
             UnavailableError: The disk is full.
         """
-        for writer, rows_of in self._writers:
+        for writer, rows_of in zip(self._writers, self._rows_of, strict=True):
             writer.put(batch, rows_of(answered, offsets), offsets)
 
     def confirm(self, batch: int, version: int) -> None:
         """Note that the table has a batch, and those before it, at a Delta version."""
-        for writer, _ in self._writers:
+        for writer in self._writers:
             writer.confirm(batch, version)
 
     def sweep(self) -> None:
         """Remove the rows that the live layers have by now."""
-        for writer, _ in self._writers:
+        for writer in self._writers:
             writer.remove_applied()
-
-    def remove_lost_rows(self) -> None:
-        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
-        for writer, _ in self._writers:
-            writer.give_up_waiting()
-
-    def close(self) -> None:
-        self._held.close()
 
 
 def _tile_rows_function(view: str) -> Callable[[StepResult, Offsets], Rows]:
@@ -102,28 +112,20 @@ def _answer_rows_function(layer: LiveLayer) -> Callable[[StepResult, Offsets], R
     return rows
 
 
-class OrphanedPendingRows:
+class OrphanedPendingRows(_PendingLayers):
     """Keeps orphaned pending rows until the table and the live layer are beyond their events, then removes them.
 
     They are left by an engine with the freshness "event". Removed earlier, a key would show an older row; kept for
     ever, they would hide all later rows, since pending rows win over all others. Safe for threads.
-
-    Raises:
-        ConflictError: Another process writes them.
     """
 
     def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
-        self._table, self._held, self._busy = table, ExitStack(), Lock()
-        self._writers: list[PendingWriter] = []
-        layouts = [open_store(settings, name).layout for name in stream.live_names]
-        try:
-            for layout in layouts:
-                if (layout.streamed_folder / "pending.mdb").exists():
-                    writer = open_pending_writer(layout, committed=table.offsets, version=table.version)
-                    self._writers.append(self._held.enter_context(writer))
-        except BaseException:
-            self._held.close()
-            raise
+        self._busy = Lock()
+        super().__init__(settings, stream, table)
+
+    def _open(self, name: str, layout: StoreLayout) -> None:
+        if (layout.streamed_folder / "pending.mdb").exists():
+            self._open_writer(layout)
 
     def confirm(self, batch: int, version: int) -> None:
         """Note that the table has a batch, and those before it, at a Delta version."""
@@ -138,11 +140,3 @@ class OrphanedPendingRows:
             for writer in self._writers:
                 if writer.entries:
                     writer.remove_applied()
-
-    def remove_lost_rows(self) -> None:
-        """Remove the rows that a killed process left, if their messages are lost in Kafka."""
-        for writer in self._writers:
-            writer.give_up_waiting()
-
-    def close(self) -> None:
-        self._held.close()

@@ -134,17 +134,13 @@ def rebuild_state(
     Tiles are made from the events of the days after the batch states, all from rows without a saver `tiles`. The
     process holds the stream's lock, so no other one uses the files.
     """
-    table = _open_rows(settings, stream)
-    ids = _load_ids(settings, stream, step.repeats, table)
+    table = open_rows(settings, stream)
+    ids = load_ids(settings, stream, step.repeats, table)
     return _replay_rows(stream, step, table, tiles), ids
 
 
-def load_ids(settings: Settings, stream: Stream, repeats: Deduplicator) -> int:
+def load_ids(settings: Settings, stream: Stream, repeats: Deduplicator, table: TableRows | None) -> int:
     """Load the ids of the last days; returns how many rows were read from the table because no file had them."""
-    return _load_ids(settings, stream, repeats, _open_rows(settings, stream))
-
-
-def _load_ids(settings: Settings, stream: Stream, repeats: Deduplicator, table: TableRows | None) -> int:
     unique = set(stream.source.unique)
     if not unique:
         return 0
@@ -185,7 +181,7 @@ def _replay_rows(stream: Stream, step: StreamStep, table: TableRows | None, tile
     return count
 
 
-def _open_rows(settings: Settings, stream: Stream) -> TableRows | None:
+def open_rows(settings: Settings, stream: Stream) -> TableRows | None:
     """Open the rows of the stream's table at its current version; None if there is no table."""
     delta = open_if_exists(settings, stream.table)
     return None if delta is None else TableRows(delta)

@@ -30,10 +30,10 @@ class LogCommit:
 
 
 class TableLog:
-    """Reads commits of the table of one stream; layers that share it read each commit once."""
+    """Reads commits of the table of one stream, and remembers some for others that share it, such as layers."""
 
-    def __init__(self, settings: Settings, table: str) -> None:
-        self._settings, self.table = settings, table
+    def __init__(self, settings: Settings, table: str, *, remembered: int = _REMEMBERED) -> None:
+        self._settings, self.table, self._most = settings, table, remembered
         self._files = place_of(settings, table).open()
         self._remembered: OrderedDict[int, LogCommit] = OrderedDict()
 
@@ -54,7 +54,7 @@ class TableLog:
         except FileNotFoundError:
             return None
         self._remembered[version] = found
-        while len(self._remembered) > _REMEMBERED:
+        while len(self._remembered) > self._most:
             self._remembered.popitem(last=False)
         return found
 
@@ -71,7 +71,10 @@ class TableLog:
 
     def _rows(self, add: dict[str, Any]) -> pa.Table:
         with open_data_file(self._files, unquote(add["path"]), self.table) as source:
-            return to_plain_types(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
+            rows = to_plain_types(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
+        for name, value in add["partitionValues"].items():
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
+        return rows
 
     def _check_positions(self, rows: pa.Table, version: int) -> None:
         wrong = set(rows.column(POSITION).unique().to_pylist()) - {version}

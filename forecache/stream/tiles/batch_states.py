@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
@@ -36,10 +37,12 @@ class BatchState(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class NoBatchState:
     """The state before the first nightly run."""
 
-    name, as_of = "", NOTHING_YET
+    name: str = ""
+    as_of: date = NOTHING_YET
 
     def read_words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
         return None, None
