@@ -15,7 +15,7 @@ from forecache.serve.reader.versions import watcher
 
 ROOMS = ("forecache", "assets", "jobs", "resources")
 MODULES = [path for room in ROOMS for path in sorted((PROJECT_ROOT / room).rglob("*.py"))]
-PAUSES = {"wait", "wait_for", "sleep", "call_later", "poll", "is_readable"}
+PAUSES = {"wait", "wait_for", "_pause", "sleep", "call_later", "poll", "is_readable"}
 LIST = {name for name, value in vars(wakes).items() if isinstance(value, wakes.Wake)}
 
 RULED = {
