@@ -67,10 +67,7 @@ STREAM_MODELS = Wake(
 STREAM_QUERY = Wake("stream-query", _STREAM, "Looking at the query of the engine spark", 0.2)
 STREAM_ANSWERS = Wake("stream-answers", _STREAM, "Looking for committed answers to send to a topic", 0.5)
 STREAM_LINEAGE = Wake(
-    "stream-lineage",
-    _STREAM,
-    "Sending an OpenLineage event of a stream",
-    rule="FORECACHE_OPENLINEAGE_STREAM_EVERY_S",
+    "stream-lineage", _STREAM, "Sending an OpenLineage event of a stream", rule="FORECACHE_OPENLINEAGE_STREAM_EVERY_S"
 )
 
 TRAINING_EVENTS = Wake("training-events", _TRAIN, "Reading what the workers report", 0.2)

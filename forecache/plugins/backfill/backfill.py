@@ -22,15 +22,7 @@ from forecache.plugins.backfill.lake_states import LakeStates
 from forecache.stream.engine.engine import lock_stream
 from forecache.stream.engine.restore_state import rebuild_state
 from forecache.stream.step import StreamStep, switch_to_newest
-from forecache.stream.table.schema import (
-    EVENT_DAY,
-    KAFKA_AT,
-    OFFSET,
-    PARTITION,
-    QUARANTINE,
-    RECEIVED_AT,
-    event_fields,
-)
+from forecache.stream.table.schema import EVENT_DAY, KAFKA_AT, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT, event_fields
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 from forecache.stream.tiles.batch_states import BatchState
 

@@ -15,12 +15,7 @@ from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import RequestArrays, column_of
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.plugins.stream_answers.batch_answers import (
-    Matrix,
-    UsedFeatures,
-    describe_error,
-    matrix_invariance_check,
-)
+from forecache.plugins.stream_answers.batch_answers import Matrix, UsedFeatures, describe_error, matrix_invariance_check
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release

@@ -24,16 +24,7 @@ from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.live_layers import layers_of
 from forecache.stream.step import StreamStep
 from forecache.stream.table.rows import TableCursor, TableRows, has_row
-from forecache.stream.table.schema import (
-    EVENT_DAY,
-    HOUR,
-    OFFSET,
-    PARTITION,
-    PLACE,
-    POSITION,
-    RECEIVED_AT,
-    event_fields,
-)
+from forecache.stream.table.schema import EVENT_DAY, HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT, event_fields
 from forecache.stream.tiles.saver import COMMITS, TileSaver
 from forecache.stream.tiles.tile_file import TileFile
 from forecache.stream.tiles.view_tiles import ViewTiles

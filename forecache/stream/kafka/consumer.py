@@ -253,13 +253,7 @@ logger = logging.getLogger("forecache.stream")
 
 
 def open_topic(
-    settings: Settings,
-    stream: Stream,
-    writer: StreamWriter,
-    *,
-    skip_lost: bool,
-    batch: int = 1,
-    linger_s: float = 0.0,
+    settings: Settings, stream: Stream, writer: StreamWriter, *, skip_lost: bool, batch: int = 1, linger_s: float = 0.0
 ) -> TopicReader:
     """Open the topic at the table's offsets, if it is still the same topic; raises as `TopicReader`.
 
