@@ -19,12 +19,8 @@ SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
 def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Any:
     """Open an obstore store whose paths are relative to the URI, which starts with one of `SCHEMES` and `://`.
 
-    Args:
-        options: Object store options as delta-rs takes them.
-        patience_s: Seconds for which a failing request is retried; None: obstore's default, some minutes.
-
-    Raises:
-        UnavailableError: `obstore` is not installed.
+    `options` are those of delta-rs. A failing request is retried for `patience_s`; None: obstore's default, some
+    minutes. UnavailableError if `obstore` is not installed.
     """
     try:
         from obstore.store import from_url
@@ -214,12 +210,7 @@ Folder = LocalFolder | BucketFolder
 
 
 def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
-    """Open a folder by path or URI, see `open_bucket`; the error names the setting with the URI.
-
-    Raises:
-        SettingsError: The URI has a scheme that is not supported.
-        UnavailableError: `obstore` is needed and not installed.
-    """
+    """Open a folder by path or URI, see `open_bucket`; SettingsError, which names the setting, for another scheme."""
     if "://" not in uri or uri.startswith("file://"):
         return LocalFolder(Path(uri.removeprefix("file://")).expanduser())
     if uri.split("://")[0] not in SCHEMES:

@@ -69,10 +69,9 @@ _BLOCK_ROWS = 1 << 15
 
 
 def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None" = None) -> np.ndarray:
-    """The hash of every row, given its columns of n rows each; uint64 [n]. Equal rows have equal hashes.
+    """Hash every row, given its columns of n rows each; uint64 [n]. Equal rows have equal hashes.
 
-    Args:
-        numbers: Further numbers of the rows, uint64 [n], or one for all rows.
+    `numbers` are further ones of the rows, uint64 [n], or one for all rows.
     """
     hashes = np.empty(len(columns[0]), np.uint64)
     for start in range(0, len(hashes), _BLOCK_ROWS):

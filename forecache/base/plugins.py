@@ -194,11 +194,7 @@ PLUGINS = {
 
 
 def load_hook(plugin: str, name: str) -> Any:
-    """Return what a plug-in adds under a name of its `hooks`.
-
-    Raises:
-        UnavailableError: This installation has no such plug-in.
-    """
+    """Return what a plug-in adds under a name of its `hooks`; UnavailableError if it is not installed."""
     if not is_installed(plugin):
         raise UnavailableError(
             f"This installation of Forecache has no plug-in {plugin!r}.",

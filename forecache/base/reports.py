@@ -79,10 +79,9 @@ def _style() -> dict[str, Any]:
 
 
 def make_page(template: Path, **values: object) -> str:
-    """Render a template that extends `base.html.j2`; its filters are `number`, `took` and the given ones.
+    """Render a template that extends `base.html.j2`, given its variables.
 
-    Args:
-        values: Variables of the template; a function is a filter under its name.
+    Its filters are `number`, `took`, and the functions among the values under their names.
     """
     import jinja2
 

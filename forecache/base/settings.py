@@ -150,7 +150,6 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _json_error() -> SettingsError:
-    """The error about the first setting whose text is not JSON."""
     for name, text in given_variables().items():
         field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
         if field is None or not _takes_json(field.annotation):

@@ -27,15 +27,10 @@ Numbers = Sequence[float] | NDArray[Any]
 
 @dataclass(frozen=True)
 class Distance:
-    """Distance of a distribution from a reference.
+    """Distance of a distribution from a reference."""
 
-    Attributes:
-        psi: Population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006).
-        js: Jensen-Shannon distance, base 2: 0 if equal, 1 if nothing overlaps (Endres and Schindelin 2003).
-    """
-
-    psi: float
-    js: float
+    psi: float  # population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006)
+    js: float  # Jensen-Shannon, base 2: 0 if equal, 1 if nothing overlaps (Endres and Schindelin 2003)
     rows: int
     reference_rows: int
 
@@ -47,10 +42,7 @@ def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:
 
 
 def psi(reference: Numbers, counts: Numbers) -> float:
-    """Population stability index of two histograms over the same bins: sum of (q - p) * ln(q / p) over their shares.
-
-    Siddiqi, "Credit Risk Scorecards" (2006). 0.0 if a histogram has no rows.
-    """
+    """Sum of (q - p) * ln(q / p) over the shares of two histograms over the same bins; 0.0 if one has no rows."""
     old, new = np.asarray(reference, float), np.asarray(counts, float)
     if old.sum() <= 0 or new.sum() <= 0:
         return 0.0
@@ -75,10 +67,7 @@ def class_losses(label: Floats, shares: Floats) -> NDArray[np.float64]:
 
 
 def pinball_losses(label: Floats, quantiles: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
-    """Compute the pinball loss of each row, the mean over the levels, float64 [n] (Koenker and Bassett 1978).
-
-    `quantiles` is [n, levels].
-    """
+    """Compute the pinball loss of each row over [n, levels] quantiles, float64 [n] (Koenker and Bassett 1978)."""
     difference = label.astype(np.float64)[:, None] - quantiles
     level = np.asarray(levels)
     return np.maximum(level * difference, (level - 1) * difference).mean(axis=1)

@@ -60,8 +60,7 @@ class Answerer(Protocol):
     def find_newer(self) -> Any:
         """Load a newer release or model version for `switch_to`; None if there is none. Any thread may call it.
 
-        Raises:
-            ForecacheError: There is no release or model at all, or the newer one cannot be used.
+        ForecacheError if there is no release or model at all, or the newer one cannot be used.
         """
 
     def switch_to(self, found: Any) -> None:
@@ -88,12 +87,7 @@ class NoAnswerer:
 
 
 def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
-    """Return the answerer of a stream.
-
-    Args:
-        answers: The declared pipeline or real-time model, or None.
-        number: The release or model version that always answers; None: the current one.
-    """
+    """Return the answerer of a stream; `number` is the release or model version that always answers."""
     if answers is None:
         return NoAnswerer()
     answerer: Answerer = load_hook("stream_answers", "answerer_of")(settings, answers, number)

@@ -82,7 +82,7 @@ def run(
     if create_topic:
         from forecache.stream.kafka import client
 
-        client.create_topic(current, declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
+        client.create_topic(client.client_options(current), declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
     if landed or recompute:
         if landed:
             load_hook("backfill", "backfill_days")(current, declared, *landed)

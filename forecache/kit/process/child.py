@@ -33,13 +33,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
     """Have the kernel send this process a signal when its parent ends for any reason (Linux only).
 
-    The parent is the thread that started this process.
-
-    Args:
-        parent: Process id of the parent; None: the present parent.
-
-    Raises:
-        SystemExit: The parent has ended already.
+    The parent is the thread that started this process. SystemExit if it has ended already.
     """
     if sys.platform != "linux":
         return
@@ -119,10 +113,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
     """Run a program until it ends or this process gets SIGINT, SIGTERM or SIGHUP; its child processes end with it.
 
     A command that a shell starts in the background ignores SIGINT, and child processes inherit that; here they do not.
-    If this process is killed, the program gets SIGINT.
-
-    Returns:
-        The program's exit code; 0 if a signal to this process ended it.
+    If this process is killed, the program gets SIGINT. Returns its exit code; 0 if a signal to this process ended it.
     """
     # Processes that outlive the program become children of this process.
     _set_process_option(_SET_CHILD_SUBREAPER, 1)

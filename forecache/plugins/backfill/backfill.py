@@ -94,9 +94,7 @@ def backfill(
 ) -> list[BackfilledDay]:
     """Add landed days in ascending order, each with the newest batch state of its views before it.
 
-    Raises:
-        ConflictError: The stream is running.
-        InputError: A day has no landed events, or the source declares no `unique` columns to find duplicates by.
+    ConflictError if the stream is running; InputError if a day has no landed events, or the source no `unique` columns.
     """
     if not stream.source.unique:
         raise InputError(

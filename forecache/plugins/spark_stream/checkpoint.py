@@ -114,12 +114,8 @@ def choose_checkpoint(
 ) -> tuple[Checkpoint, str]:
     """Choose the newest checkpoint if it fits the table's offsets, else a new one; older ones are removed.
 
-    Returns the checkpoint, and why the newest one was not used, or "".
-
-    Args:
-        root: Folder or URI of the stream's checkpoints.
-        distrust: Why the newest is not used in any case; "": its offsets decide.
-        committed: The offsets in the stream's table, and the first ones of partitions that are new to it.
+    Returns the checkpoint, and why the newest one was not used, or "". `distrust` says why it is not used in any case.
+    `committed` are the offsets in the stream's table, and the first ones of partitions that are new to it.
     """
     files = HadoopFiles(spark, spark_path(root))
     numbers = files.numbers(files.root)

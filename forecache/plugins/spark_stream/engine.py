@@ -66,10 +66,8 @@ def java_options(brokers: str, options: Mapping[str, str]) -> dict[str, str]:
     """Return the options of Spark's Kafka source, secrets included, such as `kafka.bootstrap.servers`.
 
     Options of librdkafka that only control its queues and timers are left out. Both clients read only committed
-    messages of transactions, unless `isolation.level` says otherwise.
-
-    Raises:
-        InputError: A security option has no counterpart in the Java client, or its file cannot be read.
+    messages of transactions, unless `isolation.level` says otherwise. InputError if a security option has no
+    counterpart in the Java client, or its file cannot be read.
     """
     given = {name: str(value) for name, value in options.items()}
     for name in given:
@@ -165,11 +163,7 @@ class SparkQuery:
     def run(self, batches: BatchHandler, stop: threading.Event, look: Callable[[], bool]) -> None:
         """Run until `stop` is set or `look`, called several times a second, returns True.
 
-        The batch in progress is finished.
-
-        Raises:
-            UnavailableError: Spark's query failed.
-            The exception that a batch raised.
+        The batch in progress is finished. Raises what a batch raised, or UnavailableError if Spark's query failed.
         """
         query = self._writer.foreachBatch(batches).start()
         is_enough = False
@@ -275,7 +269,6 @@ class SparkEngine(StreamEngine):
                 self._stop.wait(_BACKOFF.pause_s(failures))
 
     def _prepare_query(self, spark: "SparkSession", distrust: str, held: ExitStack) -> tuple[BatchHandler, SparkQuery]:
-        """Make a query at the table's offsets, with a sink whose state is rebuilt from the table."""
         settings, stream = self._settings, self._stream
         topic, send_bad = stream.topic.topic, DeadLetters(settings, stream.topic.topic).send
         sink = SparkSink(

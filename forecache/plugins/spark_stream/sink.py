@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 
 class SparkSink:
-    """Answers and commits batch by batch. Its tiles have to be finished or closed.
+    """Answers and commits batch by batch; its tiles have to be finished or closed.
 
-    Args:
-        send_bad: Called with bad messages before they are quarantined.
-        done: Called with each result and the Delta version of its commit.
+    `send_bad` is called with bad messages before they are quarantined, `done` with each result and the Delta version.
     """
 
     def __init__(
@@ -66,14 +64,10 @@ class CheckpointAheadError(ForecacheError):
 
 
 class BatchHandler:
-    """The function for Spark's `foreachBatch`.
+    """The function for Spark's `foreachBatch`; `before` is called before each batch.
 
     `failure` is the exception that a batch raised (Spark reports it only as text), `done` the number of finished
-    batches.
-
-    Args:
-        starts: By partition, the next offset, also of partitions that are new to the table.
-        before: Called before each batch.
+    batches. `starts` has by partition the next offset, also of partitions that are new to the table.
     """
 
     def __init__(

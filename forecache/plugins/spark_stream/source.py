@@ -52,9 +52,7 @@ def judge_frame(
 ) -> "DataFrame":
     """Judge a frame of messages on the executors; returns events and bad messages.
 
-    Args:
-        unknown: Called on the executors with the number of events with undeclared members; called again for a task that
-            is repeated.
+    `unknown` is called there with the number of events with undeclared members; again for a task that is repeated.
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 

@@ -23,6 +23,7 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import STREAM_ANSWERS
+from forecache.stream.kafka.client import create_topic
 from forecache.stream.table.schema import PLACE, POSITION
 from forecache.stream.tail.table_log import TableLog
 
@@ -51,13 +52,10 @@ _REMEDY = "Check that the broker answers and that this user may read and write t
 
 
 class AnswersProducer:
-    """Sends the answers of a stream to a topic.
+    """Sends the answers of a stream to a topic. UnavailableError if the broker does not answer.
 
     `version` is the table's version up to which answers are in the topic; -1 before the first. A table that was created
     again has another `table_id`, and begins with its first version.
-
-    Raises:
-        UnavailableError: The broker does not answer.
     """
 
     def __init__(
@@ -66,7 +64,8 @@ class AnswersProducer:
         from confluent_kafka import KafkaException, Producer
 
         self._options, self._topic, self._stream, self._table_id, self._key = options, topic, stream, table_id, key
-        _create_versions_topic(options, topic + VERSIONS)
+        by_hand = ", compacted and with one partition"
+        create_topic(options, topic + VERSIONS, partitions=1, config=_COMPACTED, timeout_s=_TIMEOUT_S, by_hand=by_hand)
         transactional_id = f"forecache-answers-{stream}-{topic}"
         self._producer: Any = Producer({**options, "transactional.id": transactional_id, "linger.ms": 5})
         try:
@@ -79,9 +78,8 @@ class AnswersProducer:
     def send(self, version: int, rows: pa.Table) -> None:
         """Send the answers of a version in one transaction, unless the topic has them.
 
-        Raises:
-            ConflictError: Another producer of this stream has taken over.
-            UnavailableError: The transaction failed or its result is unknown: make a new producer.
+        ConflictError if another producer of this stream has taken over. UnavailableError if the transaction failed or
+        its result is unknown: make a new producer.
         """
         from confluent_kafka import KafkaException
 
@@ -172,25 +170,6 @@ def _read_newest_version(consumer: Any, stream: str, table_id: str) -> int:
             found = told["version"] if told["table"] == table_id else -1
 
 
-def _create_versions_topic(options: Mapping[str, Any], topic: str) -> None:
-    """Create the topic of versions if it does not exist."""
-    from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import AdminClient, NewTopic
-
-    admin = AdminClient(dict(options))
-    try:
-        if topic in admin.list_topics(timeout=_TIMEOUT_S).topics:
-            return
-        # With the broker's default number of replicas.
-        admin.create_topics([NewTopic(topic, 1, -1, config=_COMPACTED)])[topic].result(_TIMEOUT_S)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise UnavailableError(
-                f"The topic {topic} cannot be made: {error.args[0].str()}.",
-                remedy="Make it by hand, compacted and with one partition, or let this user make topics.",
-            ) from error
-
-
 def _kafka_error(error: Any, topic: str) -> ConflictError | UnavailableError:
     from confluent_kafka import KafkaError
 
@@ -271,9 +250,7 @@ def send_answers(
 def send_until(settings: Settings, stream: Stream, options: Mapping[str, Any], wait: Callable[[float], bool]) -> None:
     """Send answers until `wait`, called with seconds if there is nothing to send, returns True.
 
-    Raises:
-        ConflictError: Another process sends them.
-        UnavailableError: The broker does not answer.
+    ConflictError if another process sends them, UnavailableError if the broker does not answer.
     """
     assert stream.to_topic is not None
     is_over = False

@@ -41,7 +41,7 @@ class Deduplicator:
         self._waiting: deque[tuple[int, list[bytes]]] = deque()  # uncommitted ids by day, in order
         self._committed: list[tuple[int, list[bytes]]] = []  # committed ids that are in no file
         self._count = 0  # number of ids in `_committed`
-        self._mark: TableCursor | None = None
+        self.cursor: TableCursor | None = None  # of the last row of the table whose id is known
         self._folder: IdFolder | None = None
         self._writer: IdWriter | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -56,20 +56,15 @@ class Deduplicator:
         """True while files are being merged in the other thread."""
         return self._writer is not None and self._writer.is_merging
 
-    @property
-    def cursor(self) -> TableCursor | None:
-        """Cursor of the last row of the table whose id is known; None if there is none."""
-        return self._mark
-
     def open(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:
         """Use the files of a folder, see `IdFolder`; call it first. Without this call the files are temporary."""
         self._folder = IdFolder(path, ids=ids, since=since)
-        self._mark = self._folder.mark
+        self.cursor = self._folder.mark
 
     def discard_files(self) -> None:
         """Discard the files of the folder, because their cursor is no row of the table."""
         self._get_folder().clear()
-        self._mark = None
+        self.cursor = None
 
     def add_table_rows(self, parts: Iterable[pa.Table]) -> int:
         """Add the ids of rows of the stream's table after `cursor`, in any order, each once; returns their number."""
@@ -79,14 +74,14 @@ class Deduplicator:
             digests = digests_of(rows, self._unique)
             for day, start, end in _runs_by_day(rows):
                 lots.setdefault(day, []).append(b"".join(digests[start:end]))
-            self._mark = max(filter(None, (self._mark, last_cursor(rows))), default=None)
+            self.cursor = max(filter(None, (self.cursor, last_cursor(rows))), default=None)
             count, held = count + len(digests), held + len(digests)
             if held >= _MOST_AT_ONCE:
                 self._add_to_folder(lots)
                 lots, held = {}, 0
         if count > self._most:
             self._add_to_folder(lots)
-            self._get_folder().save(self._mark, self._oldest)
+            self._get_folder().save(self.cursor, self._oldest)
             self._get_writer()
             return count
         for day, joined in lots.items():
@@ -110,7 +105,7 @@ class Deduplicator:
         """Note that the table has the next ones of the new events, at a Delta version."""
         if not self._unique or not rows.num_rows:
             return
-        self._mark = cursor_of_commit(rows, version)
+        self.cursor = cursor_of_commit(rows, version)
         left = rows.num_rows
         while left:
             day, digests = self._waiting.popleft()
@@ -163,13 +158,12 @@ class Deduplicator:
         return places
 
     def _write_committed(self) -> None:
-        """Give all committed ids to the thread that writes files."""
         self._leaving = self._recent
         self._recent = {digest: day for day, digests in self._waiting for digest in digests}
         ids: dict[int, list[bytes]] = {}
         for day, digests in self._committed:
             ids.setdefault(day, []).extend(digests)
-        self._get_writer().submit(IdBatch(ids, self._mark, self._oldest))
+        self._get_writer().submit(IdBatch(ids, self.cursor, self._oldest))
         self._committed, self._count = [], 0
 
     def _add_to_folder(self, lots: Mapping[int, Sequence[bytes]]) -> None:

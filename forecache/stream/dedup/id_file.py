@@ -47,11 +47,7 @@ class IdQuery:
 
 
 class IdFile:
-    """A file of `count` ids that were received on one day (since 1970).
-
-    Raises:
-        OSError: There is no such file, or it has another size.
-    """
+    """A file of `count` ids that were received on one day; OSError if it is missing or has another size."""
 
     def __init__(self, path: Path, day: int, count: int) -> None:
         self.path, self.day, self.count = path, day, count
@@ -84,10 +80,7 @@ class IdFile:
 
 
 def write_ids(path: Path, digests: bytes) -> int:
-    """Write a file of concatenated ids of 16 bytes in any order; returns their number.
-
-    The file is synced afterwards, its folder is not.
-    """
+    """Write a file of concatenated ids of 16 bytes in any order, and sync it; returns their number."""
     halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
     order = np.argsort(halves[:, 0], kind="stable")
     with _Builder(path, len(order)) as builder:

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import count
 
 import pyarrow as pa
@@ -33,22 +32,14 @@ from forecache.stream.table.writer import CommitBatch, StreamWriter
 _BACKOFF = Backoff(0.5, 10.0)
 
 
-@dataclass(frozen=True)
-class NumberedBatch:
-    """A batch with the number that its pending rows carry."""
-
-    number: int
-    batch: CommitBatch
-
-
-class BatchCommitter(HandoverThread[NumberedBatch]):
+class BatchCommitter(HandoverThread[CommitBatch]):
     """Commits batches; `done` is called in its thread with each committed batch and its Delta version."""
 
-    def __init__(self, writer: StreamWriter, done: Callable[[NumberedBatch, int], None]) -> None:
+    def __init__(self, writer: StreamWriter, done: Callable[[CommitBatch, int], None]) -> None:
         self._writer, self._done = writer, done
         super().__init__("forecache-stream-commit")
 
-    def submit(self, work: NumberedBatch) -> None:
+    def submit(self, work: CommitBatch) -> None:
         """Commit a batch in the thread; only allowed while `is_free`. Raises the error that ended the thread."""
         self.raise_if_failed()
         super().submit(work)
@@ -76,16 +67,16 @@ class BatchCommitter(HandoverThread[NumberedBatch]):
                 self.error = error
                 self._changed.notify_all()
 
-    def _next_batch(self) -> NumberedBatch | None:
+    def _next_batch(self) -> CommitBatch | None:
         with self._changed:
             self._changed.wait_for(lambda: self._given is not None or self._closing)
             return self._given
 
-    def _commit(self, given: NumberedBatch) -> int | None:
+    def _commit(self, given: CommitBatch) -> int | None:
         """Commit a batch and return its Delta version; None if the thread was closed before that succeeded."""
         for failures in count(1):
             try:
-                version = self._writer.write(given.batch)
+                version = self._writer.write(given)
                 self.failure = ""
                 return version
             except ConflictError as error:
@@ -98,7 +89,7 @@ class BatchCommitter(HandoverThread[NumberedBatch]):
                 return None
         return None
 
-    def _has_same_offsets(self, given: NumberedBatch) -> bool:
+    def _has_same_offsets(self, given: CommitBatch) -> bool:
         """True if the table still has the offsets at which the batch begins, so that the commit can be repeated."""
         before = dict(self._writer.offsets)
         self._writer.refresh()
@@ -140,7 +131,7 @@ class ArrowEngine(StreamEngine):
         settings, stream = self._settings, self._stream
         self._held: list[StepResult] = []
         self._held_bytes, self._said = 0, ""  # what went wrong since the last commit
-        self._confirmed: deque[tuple[NumberedBatch, int]] = deque()
+        self._confirmed: deque[tuple[CommitBatch, int]] = deque()
         self._step = StreamStep(settings, stream)
         held.callback(self._step.repeats.close)
         switch_to_newest(self._step.answerer)
@@ -249,13 +240,13 @@ class ArrowEngine(StreamEngine):
             return
         rows = pa.concat_tables([each.rows for each in self._held])
         bad = pa.concat_tables([each.bad for each in self._held])
-        self._committer.submit(NumberedBatch(self._number, CommitBatch(rows, bad, dict(self._reader.next))))
+        self._committer.submit(CommitBatch(rows, bad, dict(self._reader.next), number=self._number))
         self._tiles.note_submitted(each.live for each in self._held)
         self._held, self._held_bytes, self._number = [], 0, self._number + 1
 
-    def _note_commit(self, done: NumberedBatch, version: int) -> None:
+    def _note_commit(self, done: CommitBatch, version: int) -> None:
         """Called in the committer's thread."""
-        arrived = done.batch.rows[KAFKA_AT].cast(pa.int64()).to_numpy()
+        arrived = done.rows[KAFKA_AT].cast(pa.int64()).to_numpy()
         self.figures.count_commit(version, self._writer.offsets, arrived)
         self._confirmed.append((done, version))
         self._said = ""
@@ -264,8 +255,8 @@ class ArrowEngine(StreamEngine):
         while self._confirmed:
             done, version = self._confirmed.popleft()
             self._pending.confirm(done.number, version)
-            self._step.repeats.confirm_commit(done.batch.rows, version)
-            self._tiles.confirm_commit(done.batch.rows, version)
+            self._step.repeats.confirm_commit(done.rows, version)
+            self._tiles.confirm_commit(done.rows, version)
             stream_step("confirmed")
 
     def _update_end_offsets(self) -> None:
@@ -285,7 +276,6 @@ class ArrowEngine(StreamEngine):
         self.figures.write(self._ends, now=True)
 
     def _commit_rest(self) -> None:
-        """Commit the buffered batches within `_CLOSE_S`."""
         deadline = time.monotonic() + _CLOSE_S
         while self._held and time.monotonic() < deadline:
             self._committer.raise_if_failed()

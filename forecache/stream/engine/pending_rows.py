@@ -69,11 +69,7 @@ class PendingRows(_PendingLayers):
         self._rows_of.append(_tile_rows_function(name) if name in self._tiles else _answer_rows_function(layer))
 
     def put(self, batch: int, answered: StepResult, offsets: Offsets) -> None:
-        """Show the answers to some messages of a batch that is not committed yet; `offsets` are the next after them.
-
-        Raises:
-            UnavailableError: The disk is full.
-        """
+        """Show the answers to some messages that are not committed yet; UnavailableError if the disk is full."""
         for writer, rows_of in zip(self._writers, self._rows_of, strict=True):
             writer.put(batch, rows_of(answered, offsets), offsets)
 

@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 
 from forecache.base.errors import InputError, SettingsError
+from forecache.declare import Column
 from forecache.lake.ingest.landing_rows import as_text, escape_surrogates, json_record
-
-if TYPE_CHECKING:
-    from forecache.declare import Column
-
 
 Texts = tuple[str | None, ...]
 
@@ -26,7 +23,7 @@ class InvalidMessageError(Exception):
 
 
 def record_texts(
-    columns: "Sequence[Column]", record: Mapping[str, Any], as_text: Callable[[Any], str | None]
+    columns: Sequence[Column], record: Mapping[str, Any], as_text: Callable[[Any], str | None]
 ) -> tuple[Texts, bool]:
     """Return what `JsonDecoder.read_texts` does, from a record; InputError if a required column is absent."""
     for column in columns:
@@ -46,10 +43,7 @@ class JsonDecoder:
         self.columns: Sequence[Column] = topic.columns
 
     def read_record(self, message: bytes) -> Mapping[str, Any] | None:
-        """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it.
-
-        Columns may be absent, and there may be members that are no columns.
-        """
+        """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it."""
         try:
             found = orjson.loads(message)
         except ValueError:
@@ -65,8 +59,7 @@ class JsonDecoder:
     def read_texts(self, message: bytes) -> tuple[Texts, bool]:
         """Decode a message to the texts of its values in the order of the columns; True if it has undeclared members.
 
-        Raises:
-            InvalidMessageError: The message cannot be read, or lacks a column that is required.
+        InvalidMessageError if the message cannot be read, or lacks a column that is required.
         """
         try:
             return record_texts(self.columns, json_record(message.decode()), as_text)

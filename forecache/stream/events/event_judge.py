@@ -76,7 +76,7 @@ NOT_TAKEN = object()
 """Stands for a value whose text has to be judged."""
 
 
-def convert_values(column: "Column", values: Sequence[Any]) -> list[Any]:
+def convert_values(column: Column, values: Sequence[Any]) -> list[Any]:
     """Convert values to what `forecache.stream.events.cast.cast` would make of their texts; null is None.
 
     Values of another type, missing required ones and those outside the limits are NOT_TAKEN.
@@ -176,10 +176,9 @@ class JudgedMessages:
 
 
 class EventJudge:
-    """Judges the messages of a stream's topic; it can be pickled. Paths of schema files are relative to `folder`.
+    """Judges the messages of a stream's topic; it can be pickled.
 
-    Raises:
-        SettingsError: The topic's schema cannot be read, or has other columns.
+    Paths of schema files are relative to `folder`. SettingsError if the schema cannot be read, or has other columns.
     """
 
     def __init__(self, stream: Any, folder: Path) -> None:

@@ -41,7 +41,10 @@ def look_up_topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float
     return "" if found is None else str(found)
 
 
-def create_topic(settings: Settings, topic: str, *, partitions: int = -1, timeout_s: float) -> bool:
+def create_topic(
+    options: Mapping[str, Any], topic: str, *, partitions: int = -1, config: Mapping[str, str] | None = None,
+    timeout_s: float, by_hand: str = "",
+) -> bool:  # fmt: skip
     """Create a topic unless it exists, and return whether; clusters usually create none by themselves.
 
     Replicas, and partitions of -1, are the broker's default. UnavailableError if no broker answers, or this user may
@@ -50,17 +53,17 @@ def create_topic(settings: Settings, topic: str, *, partitions: int = -1, timeou
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    admin = AdminClient(client_options(settings))
+    admin = AdminClient(dict(options))
     try:
         if topic in admin.list_topics(timeout=timeout_s).topics:
             return False
-        admin.create_topics([NewTopic(topic, partitions, -1)])[topic].result(timeout_s)
+        admin.create_topics([NewTopic(topic, partitions, -1, config=dict(config or {}))])[topic].result(timeout_s)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         raise UnavailableError(
-            f"The topic {topic} cannot be created: {error.args[0].str()} (brokers: {settings.kafka_brokers}).",
-            remedy="Create it by hand, or allow this user to create topics.",
+            f"The topic {topic} cannot be created: {error.args[0].str()} (brokers: {options['bootstrap.servers']}).",
+            remedy=f"Create it by hand{by_hand}, or allow this user to create topics.",
         ) from error
     return True
 
@@ -108,8 +111,8 @@ class DeadLetters:
         from confluent_kafka import Producer
 
         if self._producer is None:
-            create_topic(self._settings, self.topic, partitions=1, timeout_s=_TIMEOUT_S)
             options = client_options(self._settings)
+            create_topic(options, self.topic, partitions=1, timeout_s=_TIMEOUT_S)
             self._producer = Producer(
                 {**options, "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": int(_TIMEOUT_S * 1000)}
             )

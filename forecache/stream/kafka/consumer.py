@@ -150,10 +150,8 @@ class TopicReader:
     def read(self, wait_s: float) -> pa.Table | None:
         """Read a batch of messages, `forecache.stream.table.schema.MESSAGES`; None if there are none.
 
-        It waits up to `wait_s` for the first message, then up to `linger_s` for a full batch.
-
-        Raises:
-            DamagedError: Messages that were not read yet are lost.
+        It waits up to `wait_s` for the first message, then up to `linger_s` for a full batch. DamagedError if messages
+        that were not read yet are lost.
         """
         if time.monotonic() >= self._look_again:
             self._assign_partitions()

@@ -16,10 +16,7 @@ from forecache.stream.table.schema import OFFSET, PARTITION, PLACE, POSITION, RE
 
 @dataclass(frozen=True, order=True)
 class TableCursor:
-    """A row of the stream's table; a file with this cursor includes this row and all before it.
-
-    A table that was restored or created again does not have this row.
-    """
+    """A row of the stream's table; a file with this cursor includes this row and all before it."""
 
     position: int
     place: int

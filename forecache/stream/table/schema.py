@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from forecache.declare import Pipeline, Realtime
 from forecache.declare.streams.stream import FEATURES
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
@@ -101,8 +102,6 @@ def schema_of(stream: Any) -> pa.Schema:
 
 def output_fields(answers: Any) -> list[pa.Field]:
     """The columns of an answer: the outputs of a pipeline, or a real-time model's output and its rung (fallback)."""
-    from forecache.declare import Pipeline, Realtime
-
     if isinstance(answers, Realtime):
         return [pa.field(answers.output, pa.float64()), pa.field(RUNG, pa.string())]
     if isinstance(answers, Pipeline):

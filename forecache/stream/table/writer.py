@@ -51,6 +51,7 @@ class CommitBatch:
     bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
     upto: Offsets  # the next offsets to read after the batch, of all partitions
     marks: Mapping[str, int] = field(default_factory=dict)  # further `txn` actions, by application
+    number: int = 0  # that its pending rows carry
 
 
 class StreamWriter:
@@ -84,12 +85,9 @@ class StreamWriter:
     def write(self, batch: CommitBatch, *, resets: bool = False) -> int:
         """Commit a batch; returns the Delta version of its rows.
 
-        Args:
-            resets: The offsets may be those of another topic, and smaller than before.
-
-        Raises:
-            ConflictError: Another process has committed to the stream.
-            UnavailableError: The disk is full, or the lake or the brokers do not answer; the call may be repeated.
+        With `resets`, the offsets may be those of another topic, and smaller than before. ConflictError if another
+        process has committed to the stream. UnavailableError if the disk is full, or the lake or the brokers do not
+        answer; the call may be repeated.
         """
         # Not done by the caller, whose loop has to answer.
         batch = replace(batch, rows=batch.rows.combine_chunks(), bad=batch.bad.combine_chunks())

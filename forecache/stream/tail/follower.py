@@ -282,7 +282,6 @@ class Follower:
         return not self.writer.pruned
 
     def _oldest_as_of(self) -> date | None:
-        """The smallest as-of date of the versions."""
         return None if self._kept is None else self._kept.night
 
     def _floor(self) -> int:

@@ -75,7 +75,6 @@ def compare_rows(
 
 
 def _content_hash_difference(total: int, kept: int) -> str:
-    """Say that the rows do not have the content hash that the commits recorded."""
     return f"its rows have the content hash {hashing.to_hex(total)} where {hashing.to_hex(kept)} was written"
 
 

@@ -44,8 +44,7 @@ class TableLog:
     def read_commit(self, version: int) -> LogCommit | None:
         """Read an entry with its rows; None if it does not exist (yet), or it or one of its files was cleaned up.
 
-        Raises:
-            DamagedError: A row has the position of another commit.
+        DamagedError if a row has the position of another commit.
         """
         if version in self._remembered:
             return self._remembered[version]

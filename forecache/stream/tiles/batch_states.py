@@ -49,11 +49,7 @@ class NoBatchState:
 
 
 class ServedState:
-    """The state in a version that the store serves.
-
-    Raises:
-        UnavailableError: The version was published by another declaration.
-    """
+    """The state in a version that the store serves; UnavailableError if another declaration published it."""
 
     def __init__(self, view: FeatureView, snapshot: Snapshot) -> None:
         manifest = snapshot.manifest

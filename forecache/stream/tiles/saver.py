@@ -54,9 +54,8 @@ class TileSaver:
     def begin(self, mark: TableCursor | None, *, up_to: int, commits: int, rows: int) -> None:
         """Set the position of the views at the start.
 
-        Args:
-            mark: Cursor of the last row of the table, up to which it has `up_to` rows.
-            commits, rows: Numbers of commits and rows that the file lacks.
+        `mark` is the cursor of the last row of the table, up to which it has `up_to` rows; the file lacks `commits` and
+        `rows`.
         """
         self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
         self.update()

@@ -76,12 +76,7 @@ class TileWriter:
 
 
 class TileFile:
-    """Reads a file of tiles after checking its hash; `of` describes them.
-
-    Raises:
-        DamagedError: The file is damaged.
-        FileNotFoundError: There is no file.
-    """
+    """Reads a file of tiles after checking its hash; `of` describes them. DamagedError if the hash is another."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as source:
