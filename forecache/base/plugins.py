@@ -16,19 +16,12 @@ from forecache.base.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Plugin:
-    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute".
+    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute"."""
 
-    Attributes:
-        commands: Commands of `forecache` by name, each with its line of help.
-        simulations: The same for `forecache simulate`.
-        checks: Checks of `forecache doctor`: functions of the settings that return a `Finding`.
-        hooks: Whatever else the rest asks for by name, with `load_hook`.
-    """
-
-    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    checks: Mapping[str, str] = field(default_factory=dict)
-    hooks: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of `forecache`, with the line of help
+    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # the same for `forecache simulate`
+    checks: Mapping[str, str] = field(default_factory=dict)  # of `doctor`: functions of settings, returning a `Finding`
+    hooks: Mapping[str, str] = field(default_factory=dict)  # whatever else the rest asks for by name, with `load_hook`
 
 
 PLUGINS = {
@@ -192,6 +185,13 @@ PLUGINS = {
             "verify_stores": "verify_stores:verify_stores",
         },
     ),
+||||||| base
+    "stream_answers": Plugin(
+        hooks={
+            "answerer_of": "batch_answers:answerer_of",
+            "send_answers": "send_answers:send_answers",
+        },
+    ),
     "torch": Plugin(),
     "tune": Plugin(
         commands={
@@ -205,11 +205,7 @@ PLUGINS = {
 
 
 def load_hook(plugin: str, name: str) -> Any:
-    """Return what a plug-in adds under a name of its `hooks`.
-
-    Raises:
-        UnavailableError: This installation has no such plug-in.
-    """
+    """Return what a plug-in adds under a name of its `hooks`; UnavailableError if it is not installed."""
     if not is_installed(plugin):
         raise UnavailableError(
             f"This installation of Forecache has no plug-in {plugin!r}.",

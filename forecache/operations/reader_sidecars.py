@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from forecache.base.settings import Settings
-from forecache.kit.process.sidecar import run_sidecar
+from forecache.kit.process.child import run_sidecar
 from forecache.realtime.log.spool.spool_files import spooled_models
 from forecache.serve.store.live.layer import list_stores_with_layers
 

@@ -11,7 +11,6 @@ from urllib.parse import quote
 from forecache.base.alert import Alert, Kind, Subject
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import lock
-from forecache.base.posting import PostFailure
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
 from forecache.plugins.alerts.database import alerts_folder
@@ -19,6 +18,7 @@ from forecache.plugins.alerts.journal import record_alerts
 from forecache.plugins.alerts.message import Message
 from forecache.plugins.alerts.outbox import Outbox
 from forecache.plugins.alerts.receivers import AlertReceiver, configured_alert_receivers
+from forecache.plugins.posting import PostFailure
 
 _GIVEN_UP_S = 3 * 86400.0
 _log = logging.getLogger(__name__)

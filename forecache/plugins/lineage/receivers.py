@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forecache.base.files import lock
-from forecache.base.posting import PostFailure, post_json
 from forecache.base.settings import Settings
+from forecache.plugins.posting import PostFailure, post_json
 
 _TIMEOUT_S = 5.0
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from forecache.base.reports.plots import ACCENT, INK, MUTED, SECOND, SOFT, apply_colours, draw_svg
+from forecache.base.reports import ACCENT, INK, MUTED, SECOND, SOFT, apply_colours, draw_svg
 
 _MOST_DAYS = 12
 

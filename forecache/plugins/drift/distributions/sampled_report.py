@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.base.reports.page import make_page, write_page
+from forecache.base.reports import make_page, write_page
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, bin_counts, distance, equal_mass_edges

@@ -19,7 +19,7 @@ from forecache.serve.store import KeySchema
 from forecache.serve.store.encoding.entries import encode_keys
 from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, StreamTable, moments_of
 from forecache.serve.store.segment.index import key_hashes
-from forecache.stream.table_schema import OFFSET, PARTITION, add_missing_columns
+from forecache.stream.table.schema import OFFSET, PARTITION, add_missing_columns
 
 HASH, CHECK, MOMENT, AT_US, ROW_PARTITION, ROW_OFFSET, WORDS = range(7)
 """Columns of a row in a file; the words of its day tile and minute tile follow."""
