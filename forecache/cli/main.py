@@ -38,7 +38,6 @@ COMMANDS = {
     "diff": (f"{_COMMANDS}.diff:diff", "Changes between two published versions."),
     "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
-    "maintain": (f"{_COMMANDS}.lake:maintain", "Merge the lake's small files, remove files that nothing needs."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import lake_step
-from forecache.kit.delta.engine_errors import as_known_error, as_store_error, type_mismatch_error
+from forecache.kit.delta.errors import as_known_error, as_store_error, type_mismatch_error
 from forecache.kit.delta.files import DataFile, place_of, statistics_json
 from forecache.kit.delta.log import CachedTable, active_files, open_if_exists, read_entry
 from forecache.kit.process.periodic import Backoff

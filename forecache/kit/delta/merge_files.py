@@ -15,8 +15,7 @@ import pyarrow as pa
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.file_rows import BATCH_ROWS, read_file_rows
-from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
+from forecache.kit.delta.files import BATCH_ROWS, DataFile, new_path, place_of, read_file_rows, retry_write, write_file
 from forecache.kit.delta.writers import new_folder
 
 SMALL_BYTES, MERGED_BYTES = 32 << 20, 128 << 20

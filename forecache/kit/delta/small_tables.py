@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.errors import damaged_file, open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.merge_files import MergePolicy, write_merged
-from forecache.kit.delta.read_errors import damaged_file, open_data_file
 from forecache.kit.delta.writers import write_rows
 
 if TYPE_CHECKING:

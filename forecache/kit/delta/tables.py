@@ -1,22 +1,23 @@
-"""Delta tables by name, or by URI if others write them: open, read, replace partitions or rows, append.
+"""Delta tables by name, or by URI if others write them: list, open, read, replace partitions or rows, append.
 
 Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.files import DataFile, Place, place_of
-from forecache.kit.delta.partitioned_files import write_partitioned
+from forecache.kit.delta.files import DataFile, Place, list_entries, place_of
+from forecache.kit.delta.log import active_files, reading_log
 from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
-from forecache.kit.delta.read_errors import reading_log
-from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_rows
+from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_partitioned, write_rows
 from forecache.kit.spark.session import spark_path
 
 if TYPE_CHECKING:
@@ -210,3 +211,44 @@ def open_existing(settings: Settings, table: str, *, what: str) -> "DeltaTable":
             f"{what} {table!r} cannot be read: {str(error).splitlines()[0]}.",
             remedy="Check its URI and FORECACHE_STORAGE_OPTIONS.",
         ) from error
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table as its log describes it; `rows` is -1 if the log has no statistics."""
+
+    name: str
+    version: int
+    rows: int
+    files: int
+    size_bytes: int
+
+
+def list_tables(settings: Settings) -> list[TableInfo]:
+    """Every table of the lake, by name."""
+    return [_info(settings, name) for name in table_names(settings)]
+
+
+def table_names(settings: Settings) -> list[str]:
+    """Names of the folders of the lake that are Delta tables."""
+    if not settings.lake_is_remote:
+        root = Path(settings.lake_uri)
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    else:
+        names = list(_object_store_folders(settings))
+    return sorted(name for name in names if table_exists(settings, name))
+
+
+def _object_store_folders(settings: Settings) -> Iterable[str]:
+    from pyarrow import fs
+
+    for entry in list_entries(Place(settings.lake_uri, settings.storage_options).open(), ""):
+        if entry.type == fs.FileType.Directory:
+            yield entry.base_name
+
+
+def _info(settings: Settings, name: str) -> TableInfo:
+    table = open_table(settings, name)
+    files = active_files(table)
+    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))

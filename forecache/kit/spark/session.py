@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.kit.spark.configuration import find_java, jar_paths, spark_configuration
-from forecache.kit.spark.object_store import s3_jars, set_s3_options
+from forecache.kit.spark.configuration import find_java, jar_paths, s3_jars, set_s3_options, spark_configuration
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

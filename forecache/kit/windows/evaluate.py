@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.kit.windows.layout import NAN, NO_TIME, Floats, Ints, TileLayout, is_later, to_double
 from forecache.kit.windows.plan import BaseColumn, MergePlan, PlanFeature, PlanState, base_columns_of
+from forecache.kit.windows.tiles import NAN, NO_TIME, Floats, Ints, TileLayout, is_later, to_double
 
 Floats32 = NDArray[np.float32]
 _LONG_AGO = -(2**40)

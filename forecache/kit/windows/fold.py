@@ -14,11 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.kit.windows.evaluate import FeatureEvaluator, Floats32
-from forecache.kit.windows.layout import Bools, Ints, TileLayout
 from forecache.kit.windows.merger import Merger, merger_of
 from forecache.kit.windows.plan import DAY_US, MergePlan, PlanState
 from forecache.kit.windows.states import MeasureState, is_too_large, state_words
-from forecache.kit.windows.tiles import MOST_DAYS, TileRows
+from forecache.kit.windows.tiles import MOST_DAYS, Bools, Ints, TileLayout, TileRows
 
 _EPOCH = date(1970, 1, 1)
 _NEVER = np.iinfo(np.int64).min

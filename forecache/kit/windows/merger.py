@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.kit.windows.evaluate import FeatureEvaluator, Floats32, neutral_base
-from forecache.kit.windows.layout import Bools, Ints, TileLayout
 from forecache.kit.windows.plan import DAY_US, MergePlan
-from forecache.kit.windows.tiles import TileCodec, TileRows
+from forecache.kit.windows.tiles import Bools, Ints, TileCodec, TileLayout, TileRows
 
 _EPOCH = date(1970, 1, 1)
 _FEW = 10

@@ -18,9 +18,9 @@ from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.delta.tables import read_table
 from forecache.kit.windows.fold import EventStates, event_states, fold
 from forecache.kit.windows.plan import DAY_US, MergePlan
-from forecache.kit.windows.tile_columns import column_words, number_keys
-from forecache.lake.feature_tables.night_features import load_night_features
-from forecache.lake.sources.tables.pins import Pins
+from forecache.kit.windows.states import column_words, number_keys
+from forecache.lake.feature_tables.features import load_night_features
+from forecache.lake.sources import Pins
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -15,8 +15,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Expectation
 from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_record
-from forecache.lake.quality.report import CheckReport
-from forecache.lake.quality.validate import validate
+from forecache.lake.quality.validate import CheckReport, validate
 from forecache.lake.stage import Stage, StageOutcome, format_nights
 
 if TYPE_CHECKING:

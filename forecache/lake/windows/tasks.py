@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.kit.delta.file_rows import fit_columns, read_rows
-from forecache.kit.delta.files import DataFile, Place, new_path, retry_write, write_file
-from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.errors import open_data_file
+from forecache.kit.delta.files import DataFile, Place, fit_columns, new_path, read_rows, retry_write, write_file
 from forecache.kit.windows.states import MeasureState, as_tiles, combine
 from forecache.lake.windows.key_hashes import key_hashes
 from forecache.lake.windows.tile_merge import TileMerger

@@ -12,11 +12,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.kit.delta.tables import table_exists, table_version
-from forecache.lake.feature_tables.feature_rows import source_states
 from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.sources.source_states import state_history
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.registry.versions.model_versions import ModelVersion, champion, list_models
 from forecache.plugins.drift.distributions.drift import measure_drift

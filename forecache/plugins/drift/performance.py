@@ -12,9 +12,9 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.tables import read_table
 from forecache.lake.contracts import class_order
-from forecache.lake.partition_stage import partition_rows
-from forecache.lake.training_sets.split_rows import label_numbers
-from forecache.lake.training_sets.training_set import label_frame
+from forecache.lake.split_rows import label_numbers
+from forecache.lake.stage import partition_rows
+from forecache.lake.training_set import label_frame
 from forecache.models.registry.gate.bootstrap import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.score_metrics import Array

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import orjson
 
 from forecache.base.errors import InputError, SettingsError
-from forecache.lake.ingest.landing_rows import as_text, escape_surrogates, json_record
+from forecache.lake.ingest.parsing import as_text, escape_surrogates, json_record
 
 if TYPE_CHECKING:
     from forecache.declare import Column

@@ -12,9 +12,9 @@ from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import open_if_exists, read_entry
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import STREAM_ANSWERS
 from forecache.stream.table_schema import PLACE, POSITION

@@ -13,7 +13,7 @@ import xxhash
 from deltalake import DeltaTable
 
 from forecache.kit.delta.dataset import open_dataset
-from forecache.kit.delta.file_rows import fit_columns
+from forecache.kit.delta.files import fit_columns
 
 BATCH_ROWS = 1 << 17
 _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)

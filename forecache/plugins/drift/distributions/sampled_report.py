@@ -21,8 +21,8 @@ from forecache.base.statistics import Distance, bin_counts, distance, equal_mass
 from forecache.declare import AS_OF, Effect, Pipeline
 from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.split_rows import count_split
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.lake.training_sets.split_rows import count_split
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
