@@ -58,10 +58,7 @@ def known_rows(
     """By name of the source, the rows known on each night: the source's columns, `event_day` and `as_of`.
 
     For events these are all up to and including the night; for a snapshot, the rows of the last state up to it; for
-    rows without time, all.
-
-    Args:
-        pins: The existing tables as the run sees them; None: as they are now.
+    rows without time, all. `pins` are the existing tables as the run sees them; None: as they are now.
     """
     pins = pins or Pins(settings)
     return {source.name: _source_rows(spark, settings, source, nights, None, pins) for source in sources}

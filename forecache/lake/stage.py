@@ -31,19 +31,13 @@ _Night = TypeVar("_Night", date, date | None)
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """Result of a stage's work on an as-of date, as the ledger records it.
-
-    Attributes:
-        delta_version: Delta version of `table` that it committed; -1 if it wrote none.
-        details: JSON-serialisable figures.
-        seconds: None: an equal share of the time of all nights that were done in the same call.
-    """
+    """Result of a stage's work on an as-of date, as the ledger records it; `details` can be written as JSON."""
 
     rows: int
     details: Mapping[str, Any] = field(default_factory=dict)
     table: str = ""
-    delta_version: int = -1
-    seconds: float | None = None
+    delta_version: int = -1  # -1: it wrote none
+    seconds: float | None = None  # None: an equal share of the time of all nights of the call
 
 
 NightsDone = Mapping[date, StageOutcome]
@@ -82,11 +76,8 @@ class Stage:
         rebuild: bool = False,
         usable: Callable[[StageRecord], bool] = lambda _: True,
     ) -> tuple[StageRecord, bool]:
-        """Do the work unless the last record has the same inputs; returns the record, and whether it was skipped.
-
-        Args:
-            inputs: Text that names all that the result depends on.
-            usable: Whether the result of the last record still exists.
+        """Do the work unless the last record has the same inputs, a text that names all that the result depends on, and
+        its result is still usable; returns the record, and whether it was skipped.
         """
         known = last_record(self.settings, self.name, self.subject, night)
         if known is not None and not rebuild and known.inputs == inputs and usable(known):
@@ -105,14 +96,13 @@ class Stage:
         find: Callable[[Mapping[date, str]], NightsDone] | None = None,
         progress: Callable[[Sequence[date], float], None] = lambda _, __: None,
     ) -> tuple[dict[date, StageRecord], list[date]]:
-        """Do the work for the nights whose last record has other inputs; returns all records, and the nights done.
+        """Do the work, of at most `at_once` nights together, for those whose last record has other inputs.
 
-        Args:
-            inputs: By night, text that names all that its result depends on.
-            work: Does several nights together, at most `at_once`.
-            find: Called with the inputs of the nights to do; returns those whose data an earlier run committed but did
-                not record.
-            progress: Called with the nights that come next, and the share that is done.
+        `find` gets the inputs of the nights to do, and returns those whose data an earlier run committed but did not
+        record. `progress` is called with the nights that come next, and the share that is done.
+
+        Returns:
+            All records, and the nights that were done.
         """
         before = last_records(self.settings, self.name, self.subject)
         pending = find_stale(inputs, before, rebuild=inputs if rebuild else ())
@@ -213,12 +203,8 @@ def write_stale_partitions(
 ) -> tuple[dict[date, StageRecord], list[date]]:
     """Write and commit the partitions whose inputs differ from those of their last record; see `Stage.run_nights`.
 
-    Args:
-        write: Writes the files of some dates, and returns the columns and the files.
-        column: The partition column (date).
-        seen: The table as it was before the inputs were read, so that newer rows of another run stay.
-        about: Subject of progress messages.
-        details: Of the records of partitions that this run writes.
+    `write` returns the columns and the files of some dates of the partition column. `seen` is the table as it was
+    before the inputs were read, so that newer rows of another run stay. `about` is the subject of progress messages.
     """
     settings = stage.settings
 

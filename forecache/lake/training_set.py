@@ -34,10 +34,8 @@ _PLACES = 1 << 20
 
 
 def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
-    """The as-of dates of each split for a training night, ascending; see `forecache.Training`.
-
-    InputError if the pipeline's data does not reach back far enough for a single training date.
-    """
+    """The as-of dates of each split for a training night, ascending, see `forecache.Training`; InputError if the
+    data do not reach back far enough for a single one."""
     horizon = timedelta(days=pipeline.trained_label.horizon_days)
     step = timedelta(days=pipeline.training.every_days)
     by_entity = pipeline.training.split is not None
@@ -89,8 +87,7 @@ def build_training_set(
 ) -> StageResult:
     """Write the training set as of a night, replacing the previous one (which stays readable as a Delta version).
 
-    Args:
-        rebuild: Write it even if the previous one is current; a model is then trained on the new version.
+    With `rebuild` also if the previous one is current; a model is then trained on the new version.
 
     Returns:
         `details` has, by split: `splits` (rows), `as_of` (ISO dates); and `label_mean` by as-of date, or of classes
@@ -179,9 +176,8 @@ def _class_shares(written: "pa.Table", pipeline: Pipeline, classes: Sequence[str
 
 
 def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFile]) -> "pa.Table":
-    """`split`, `as_of` and the label of every row of a training set's files; InputError for an entity twice on a date.
-
-    The rows of an entity and date are in one file, as `labelled_frame` partitions by these.
+    """`split`, `as_of` and the label of every row of a training set's files; InputError for an entity twice on a date,
+    whose rows are in one file, as `labelled_frame` partitions by these.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -230,12 +226,8 @@ def label_frame(
     *,
     pins: Pins | None = None,
 ) -> "DataFrame":
-    """Key columns, `as_of`, the label (double, of classes string) and its weight (double), from the source rows in each
-    night's horizon.
-
-    Args:
-        entities: Key columns and `as_of`, on the nights only.
-    """
+    """Key columns, `as_of`, the label (double, of classes string) and its weight (double) of entities on nights,
+    from the source rows in each night's horizon."""
     from pyspark.sql import functions as F
 
     label, classes = pipeline.trained_label, pipeline.trained_label.kind == "multiclass"

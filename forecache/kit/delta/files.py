@@ -60,15 +60,12 @@ class Place:
 class DataFile:
     """A Parquet file of a table, whether or not the log names it.
 
-    Attributes:
-        path: Relative to the table, not URL-encoded.
-        partition: Values of the partition columns as the Delta log writes them.
-        statistics: numRecords, minValues, maxValues and nullCount as Delta names them, with Python values.
+    `statistics` has numRecords, minValues, maxValues and nullCount as Delta names them, with Python values.
     """
 
-    path: str
+    path: str  # relative to the table, not URL-encoded
     size_bytes: int
-    partition: Mapping[str, str | None]
+    partition: Mapping[str, str | None]  # values as the Delta log writes them
     statistics: Mapping[str, Any]
 
     @property
@@ -93,10 +90,7 @@ def list_entries(filesystem: Any, folder: str, *, recursive: bool = False) -> li
 
 
 def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -> list[DataFile]:
-    """List the complete Parquet files with rows below a folder of a table, or those written since a time.
-
-    Their folders name their partition values.
-    """
+    """List the complete Parquet files with rows below a folder (since a time); folders name their partitions."""
     infos = [
         info
         for info in list_entries(filesystem, folder, recursive=True)
@@ -141,11 +135,9 @@ def write_file(
     compression: str = "snappy",
     **options: Any,
 ) -> DataFile:
-    """Write rows without their partition columns, which the path names, as one file.
+    """Write rows without their partition columns, which the path names, as one file; `options` are ParquetWriter's.
 
-    Args:
-        group_rows: Rows of a row group; None: each table of `rows` is one.
-        options: Those of `pyarrow.parquet.ParquetWriter`.
+    Each table of `rows` is a row group, or each `group_rows` of their rows.
     """
     if isinstance(filesystem, pa.fs.SubTreeFileSystem):
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)

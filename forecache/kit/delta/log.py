@@ -95,10 +95,7 @@ def reading_log(place: Place, table: str) -> Iterator[None]:
 
 
 def damaged_log_file(place: Place) -> str | None:
-    """The first file of a table's log that delta-rs cannot read; None if it reads the newest version.
-
-    Entries before the newest checkpoint are not read.
-    """
+    """The first file of a table's log, from its newest checkpoint on, that delta-rs cannot read; None if none."""
     from deltalake.exceptions import DeltaError
 
     try:
@@ -144,12 +141,7 @@ def entries_after(names: Sequence[str], version: int) -> list[int]:
 
 
 def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
-    """The actions of one entry of a table's log.
-
-    Raises:
-        FileNotFoundError: The entry does not exist (any more).
-        DamagedError: The entry is not valid JSON lines.
-    """
+    """The actions of one entry of a table's log; FileNotFoundError if it does not exist (any more), or DamagedError."""
     path = f"{LOG}/{version:020d}.json"
     with filesystem.open_input_stream(path) as stream:
         content = stream.read()

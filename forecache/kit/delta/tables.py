@@ -79,15 +79,10 @@ def commit_partitions(
     inputs: Mapping[date, str] | None = None,
     run_id: str = "",
 ) -> ReplaceResult:
-    """Replace the partitions `column IN values` of a table with a change data feed by files that are written.
+    """Replace the partitions `column IN values` of a table with a change data feed by written files with their columns.
 
-    Columns that are new are added to the table; raises as `replace_partitions`, and InputError for another partition.
-
-    Args:
-        written: The columns of the rows, with `column`, and the files.
-        column: Partition column (date).
-        seen: The table as the run saw it before it looked at its inputs.
-        inputs: Text that determines the rows of each partition; see `forecache.kit.delta.partitions`.
+    Columns that are new are added to the table; raises as `replace_partitions`, whose further arguments these are, and
+    InputError for files of another partition.
     """
     schema, files = written
     wanted = {value.isoformat() for value in values}
@@ -121,7 +116,6 @@ def replace_rows(
 
     Args:
         frame: The new rows; None for none, if the table exists.
-        column: A text column.
         partition_by: Partition column (date) of the table.
         within: The only partitions that can have such rows; None: any can.
         require: Called at each attempt with the table at its newest version; it raises to stop the commit.
@@ -150,11 +144,7 @@ def replace_rows(
 def replace_table(
     settings: Settings, name: str, schema: "Schema", files: Sequence[DataFile], *, run_id: str = ""
 ) -> int:
-    """Replace all files and the columns of a table, in one commit; older versions stay readable.
-
-    Args:
-        schema, files: From `forecache.kit.delta.writers.write_frame` with `fit=False`.
-    """
+    """Replace the files and columns of a table by those of `write_frame(..., fit=False)`; older versions stay."""
     target = Target(settings, name, schema, fit=False)
     return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
 
@@ -162,8 +152,7 @@ def replace_table(
 def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by: Sequence[str] = ()) -> int:
     """Append Arrow rows in one commit, creating the table if needed; returns the Delta version.
 
-    Raises:
-        InputError: The rows have columns that the table lacks, or of another type; nothing was written.
+    InputError if they have columns that the table lacks, or of another type; nothing was written.
     """
     from deltalake import Schema
 

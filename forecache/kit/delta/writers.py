@@ -53,8 +53,7 @@ def write_frame(
 ) -> tuple["Schema", list[DataFile]]:
     """Write a frame's rows with Spark; returns their columns and the files.
 
-    Args:
-        fit: Cast columns to their types in the table if those are wider; InputError if they do not fit.
+    With `fit` columns are cast to their types in the table if those are wider; InputError if they do not fit.
     """
     if fit:
         frame = cast_to_table(frame, settings, name)
@@ -126,7 +125,7 @@ class RowRemover:
 
 
 def collect_files(frame: "DataFrame", name: str) -> list[DataFile]:
-    """Run a frame whose tasks write files of a table and return them pickled (`forecache.kit.delta.files`).
+    """Run a frame whose tasks write files of a table and return them pickled (`pickle_file`).
 
     A retried task writes files with other names, and only those of its last attempt are returned.
     """

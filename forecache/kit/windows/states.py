@@ -67,20 +67,13 @@ _LARGEST = 2.0**44
 
 @dataclass(frozen=True)
 class MeasureState:
-    """The state of a measure.
-
-    Attributes:
-        names: The columns of the tile that hold it.
-        column: The column that is aggregated; None: rows are counted.
-        where: Column, comparison and value of the conditions.
-        minutes: Only rows of the last minutes of a day count; None: all.
-    """
+    """The state of a measure."""
 
     aggregate: str
-    names: tuple[str, ...]
-    column: str | None = None
-    where: tuple[tuple[str, str, Any], ...] = ()
-    minutes: int | None = None
+    names: tuple[str, ...]  # columns of the tile that hold it
+    column: str | None = None  # that is aggregated; None: rows are counted
+    where: tuple[tuple[str, str, Any], ...] = ()  # column, comparison and value of the conditions
+    minutes: int | None = None  # only rows of the last minutes of a day count
 
     @property
     def reads(self) -> list[str]:
@@ -92,13 +85,9 @@ _EVENTS = MeasureState("count", (EVENTS,))
 
 
 def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[MeasureState], time: str) -> pa.Table:
-    """Make a tile of each row: key columns, `events` and states.
+    """Make a tile of each row: key columns, `events` and states; `time` is a date or a timestamp.
 
-    Args:
-        time: The column of the event time, a date or a timestamp.
-
-    Raises:
-        ValueError: A value is too large for a sum, see `TOO_LARGE`.
+    ValueError if a value is too large for a sum, see `TOO_LARGE`.
     """
     columns = {name: rows[name] for name in key}
     for state in [_EVENTS, *states]:
@@ -127,11 +116,7 @@ def is_too_large(rows: pa.Table, state: MeasureState) -> Bools:
 
 
 def state_words(rows: pa.Table, state: MeasureState, time: str) -> list[Ints]:
-    """The state of each row as one or two words, int64 [n], in the order of `forecache.kit.windows.tiles`.
-
-    Raises:
-        ValueError: As `as_tiles`.
-    """
+    """The state of each row as one or two words, int64 [n], see `kit.windows.tiles`; ValueError as `as_tiles`."""
     meets, made = _measure_rows(rows, state, time)
     if state.aggregate in ("count", "sum"):
         return made
@@ -151,9 +136,8 @@ def _state_columns(rows: pa.Table, state: MeasureState, time: str) -> list[pa.Ar
 
 
 def _measure_rows(rows: pa.Table, state: MeasureState, time: str) -> tuple[Bools, list[Any]]:
-    """True for rows that count, bool [n], and the one or two columns of their states.
-
-    Except in counts and sums, the states of other rows have no meaning.
+    """Whether rows count, bool [n], and the columns of their states, which have no meaning where a row does not count,
+    except in counts and sums.
     """
     meets = _rows_that_count(rows, state, time)
     if state.column is None or state.aggregate == "count":

@@ -31,28 +31,22 @@ NAN = np.array([np.nan]).view(np.int64)[0]
 
 
 class TileLayout:
-    """Places of the words of some states in a tile.
-
-    Attributes:
-        width: Words of a tile.
-        neutral: The tile without events, int64 [width].
-        places: Positions of a state's first and second word, by its name; equal for a state of one word.
-        ends: Ends of the additive words, the minima, the maxima, the moments and the values.
-    """
+    """Places of the words of some states in a tile."""
 
     def __init__(self, states: Sequence[PlanState]) -> None:
         by = {kind: [s.name for s in states if s.aggregate == kind] for kind in ("sum", "count", "min", "max", "last")}
         starts, place = {}, 0
         for kind, times in (("sum", 2), ("count", 1), ("min", 1), ("max", 1), ("last", 2)):
             starts[kind], place = place, place + times * len(by[kind])
-        self.width = place
-        self.places: dict[str, tuple[int, int]] = {}
+        self.width = place  # words of a tile
+        self.places: dict[str, tuple[int, int]] = {}  # of a state's first and second word; equal if it has one
         for kind, names in by.items():
             second = len(names) if kind in ("sum", "last") else 0
             for number, name in enumerate(names):
                 first = starts[kind] + number
                 self.places[name] = (first, first + second)
         last = starts["last"] + len(by["last"])
+        # Of the additive words, the minima, the maxima, the moments and the values.
         self.ends = (starts["min"], starts["max"], starts["last"], last, self.width)
         self.neutral = np.zeros(self.width, np.int64)
         self.neutral[starts["min"] :] = NAN
@@ -116,17 +110,11 @@ MOST_DAYS = _DAY_MASK
 
 @dataclass(frozen=True)
 class TileRows:
-    """Tiles of several keys.
+    """Tiles of several keys."""
 
-    Attributes:
-        owner: Number of each tile's key, ascending.
-        number: Number of the day, or of the tile of minutes.
-        words: int64 [m, width], see `forecache.kit.windows.tiles`.
-    """
-
-    owner: NDArray[np.intp]
-    number: Ints
-    words: Ints
+    owner: NDArray[np.intp]  # number of each tile's key, ascending
+    number: Ints  # of the day, or of the tile of minutes
+    words: Ints  # int64 [m, width]
 
 
 class TileCodec:
@@ -148,11 +136,7 @@ class TileCodec:
         return words[1:end].reshape(-1, 1 + self.day.width), words[end:].reshape(-1, 1 + self.minute.width)
 
     def decode(self, entries: Sequence[bytes | None]) -> tuple[TileRows, TileRows]:
-        """The days and the tiles of minutes of several entries; None has none.
-
-        Raises:
-            DamagedError: An entry is of another plan.
-        """
+        """The days and the tiles of minutes of entries (None has none); DamagedError if one is of another plan."""
         there = [place for place, entry in enumerate(entries) if entry is not None]
         if not there:
             return self._no_rows
@@ -162,11 +146,7 @@ class TileCodec:
         return day_rows, _rows(words, owners, starts + 1 + days * (1 + self.day.width), minutes, 1 + self.minute.width)
 
     def drop_before(self, entries: Sequence[bytes], first_day: int) -> list[bytes | None]:
-        """Drop the tiles of days before `first_day`, and of their minutes; None for an entry without any left.
-
-        Args:
-            first_day: In days since 1970.
-        """
+        """Drop the tiles of days before `first_day` (since 1970) and of their minutes; None for an emptied entry."""
         if not entries:
             return []
         first_minute = first_day * DAY_MINUTES // max(1, self.plan.tile_minutes)

@@ -37,11 +37,7 @@ def join_views(
     *,
     pins: Pins | None = None,
 ) -> "DataFrame":
-    """Key columns, `as_of` and the features of all views; null for a view without a row for the entity.
-
-    Args:
-        frames: By name of the view, its key columns, `as_of` and features on these nights.
-    """
+    """Key columns, `as_of` and the features of all views, from a frame for each; null for a view without the entity."""
     joined = _entity_frame(spark, settings, pipeline, nights, frames, pins)
     for view in pipeline.views:
         require_key_types(f"The entities of pipeline {pipeline.name!r} have", joined, view, frames[view.name])
@@ -87,11 +83,7 @@ def require_key_types(owner: str, given: "DataFrame", view: FeatureView, feature
 def read_view(
     spark: "SparkSession", settings: Settings, view: FeatureView, versions: Mapping[date, int], *, states: bool = False
 ) -> "DataFrame":
-    """Key columns, `as_of`, features, and states of a live view if wanted, of a view's table.
-
-    Args:
-        versions: By night, the Delta version that wrote its partition.
-    """
+    """The rows of a view's table on nights, each at the Delta version that wrote it; with states if wanted."""
     from pyspark.sql import functions as F
 
     parts = []
@@ -217,9 +209,7 @@ def view_frame(
     asked: "pa.Table | None" = None,
     states: bool = False,
 ) -> "DataFrame":
-    """Key columns, `as_of` and the features as float32, for every key known on each night.
-
-    For windows, missing tiles of the nights are built first.
+    """Key columns, `as_of` and the features as float32, for every key known on each night; builds missing tiles.
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
@@ -258,10 +248,7 @@ def joined_inputs(
     *,
     pins: Pins | None = None,
 ) -> dict[date, str]:
-    """For each night, text of all that joined features depend on: view partitions, entities, and the declaration.
-
-    `versions` has, by name of the view, the Delta version that wrote each night's partition.
-    """
+    """For each night, text of all that joined features depend on; `versions` are those of the views' partitions."""
     entities = source_states(settings, pipeline.entities.sources if pipeline.entities else (), nights, pins=pins)
     tables = {view.name: view.feature_table for view in pipeline.views}
     return {

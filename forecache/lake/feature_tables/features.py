@@ -44,10 +44,7 @@ def build_features(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the features of a pipeline for the nights that are missing or stale, those of its views first.
-
-    Raises as `build_view`, and InputError if the function of the entities left out a column.
-    """
+    """Write the features of a pipeline for the nights that are missing or stale, those of its views first."""
     require_nights(settings, pipeline, nights)
     built = [
         build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
@@ -68,10 +65,7 @@ def build_view(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the features of a view for the nights that are missing or stale.
-
-    Args:
-        rebuild: Write those of all the nights.
+    """Write the features of a view for the nights that are missing or stale, or with `rebuild` for all of them.
 
     Returns:
         Rows of all the requested nights; `details` has `built` (nights written) and `rows_by_night`.
@@ -198,10 +192,7 @@ def stale_nights(settings: Settings, declared: Pipeline | FeatureView) -> tuple[
 def require_nights(
     settings: Settings, declared: Pipeline | FeatureView, nights: Sequence[date], *, pins: Pins | None = None
 ) -> None:
-    """Refuse nights outside the dates of a pipeline or view, or without a delivery; see `require_delivered`.
-
-    Nights of a pipeline also have to be as-of dates of its schedule.
-    """
+    """Refuse nights outside the dates of a view, or the as-of dates of a pipeline, or without a delivery."""
     if isinstance(declared, Pipeline):
         require_as_of(declared, nights)
     else:
@@ -229,8 +220,7 @@ def load_night_features(
 ) -> "DataFrame":
     """Key columns, `as_of` and features of nights, from the view's table if they are current, else computed.
 
-    The job that reads them fails if a function returned several rows of a key; see
-    `forecache.kit.delta.errors.as_refusal`.
+    The job that reads them fails if a function returned several rows of a key; see `as_refusal`.
 
     Args:
         asked: Key columns and `as_of` of the rows that are needed, which may repeat; windows are computed for these

@@ -64,10 +64,7 @@ def commit_raw(
     seen: TableSnapshot,
     run_id: str,
 ) -> int:
-    """Replace all rows of the files in the raw table by the good rows; returns the Delta version.
-
-    OvertakenError if the table has other files than those that the rows were judged against.
-    """
+    """Replace the rows of files in the raw table by the good rows, if it is as these were judged against."""
     judged_against = {path for paths in seen.files.values() for path in paths}
 
     def require_seen(state: TableState) -> None:
@@ -152,8 +149,7 @@ def ingest(
 
     Returns:
         A result with the landing rows of this call, or of all ingested files if there was nothing to do.
-        `details`: files, raw_rows, quarantined_rows, quarantined_files (reason by name), and late_days: days older
-        than one ingested before, which make later nights stale.
+        `details` has `late_days`: days older than one ingested before, which make later nights stale.
 
     Raises:
         InputError: The content of an ingested file has changed. New files are still ingested.

@@ -29,15 +29,7 @@ FILES_TABLE = "ingested_files"
 
 @dataclass(frozen=True)
 class IngestedFile:
-    """A row of `ingested_files`; a file that is quarantined as a whole has no rows.
-
-    Attributes:
-        landing_rows: Rows counted from the file's bytes (`forecache.lake.ingest.row_count`), without judging them.
-        raw_rows: Rows that were judged to be good.
-        quarantined_rows: Rows that were judged to be bad.
-        error: Why the whole file is in quarantine; None if it was read.
-        raw_version: Delta version of the raw table that holds its rows.
-    """
+    """A row of `ingested_files`; a file that is quarantined as a whole has no rows."""
 
     source: str
     file: str
@@ -45,11 +37,11 @@ class IngestedFile:
     size_bytes: int
     modified_at: datetime
     sha256: str
-    landing_rows: int
+    landing_rows: int  # counted from the file's bytes, without judging them
     raw_rows: int
     quarantined_rows: int
-    error: str | None
-    raw_version: int
+    error: str | None  # why the whole file is in quarantine
+    raw_version: int  # of the raw table that holds its rows
     ingested_at: datetime
     run_id: str
     code_version: str
@@ -82,11 +74,8 @@ def delivered_days(files: Iterable[IngestedFile]) -> set[date]:
 def require_days(
     settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
 ) -> None:
-    """Refuse nights whose day has no readable landing file, according to the source's `missing`.
-
-    Raises:
-        InputError: Names the night, the state of its files, and the remedy.
-        NotYetError: The source waits, and the day has no file at all.
+    """Refuse nights whose day has no readable landing file, according to the source's `missing`: InputError, or
+    NotYetError if the source waits and the day has no file at all.
     """
     files = ingested_files(settings, source) if files is None else files
     read = delivered_days(files)
@@ -141,10 +130,8 @@ def _has_substitute(source: Source, read: Collection[date], night: date) -> bool
 
 
 def state_file(source: Source, files: Iterable[IngestedFile], night: date) -> IngestedFile | None:
-    """The file of a snapshot, or of rows without time, that is valid on a night; None if there is none.
-
-    Of several files of a day the one that was ingested last is valid, as copies have other times; among files of one
-    ingestion the one with the latest file time.
+    """The file of a snapshot, or of rows without time, that is valid on a night: of several of a day the one ingested
+    last, as copies have other times, and among files of one ingestion the one with the latest file time.
     """
     usable = [
         (file.event_day, file.ingested_at, file.modified_at, file.file, file)
@@ -159,8 +146,8 @@ def last_raw_version(
 ) -> int:
     """The raw table's last Delta version that changed a day up to the night; -1 if there is none.
 
-    A late file for an old day raises it, by which the nights that the file changes become stale; so does a file without
-    rows, which may have replaced some.
+    A late file raises it, by which the nights that it changes become stale; so does one without rows, which may have
+    replaced some.
     """
     files = ingested_files(settings, source) if files is None else files
     versions = (file.raw_version for file in files if file.event_day and file.event_day <= night)
@@ -231,10 +218,9 @@ def day_ranges(days: Collection[date], *, others: Collection[date | None] = ()) 
 def find_copies(
     settings: Settings, source: Source, files: Sequence[LandingFile], ingested: Sequence[IngestedFile]
 ) -> dict[str, str]:
-    """Find files that have the same bytes as another file of their day, with the reason to refuse them.
+    """Find files with the same bytes as another of their day, with the reason to refuse them; the first by name stays.
 
-    Of copies that land together, the first by name is accepted. Files without rows may be equal. Only files of the same
-    size as another one of their day are read.
+    Files without rows may be equal. Only files of the same size as another one of their day are read.
     """
     seen: dict[tuple[date, int], dict[str, str]] = {}
     for known in ingested:

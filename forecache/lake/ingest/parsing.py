@@ -31,10 +31,7 @@ _MAX_BATCH_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class ParsedRow:
-    """One row of a landing file.
-
-    Line 0 is about the file itself: its checksum, and its row count or the reason why it cannot be read.
-    """
+    """One row of a landing file; line 0 is about the file: its checksum, and its row count or why it cannot be read."""
 
     line: int
     values: tuple[str | None, ...]
@@ -352,10 +349,7 @@ def _to_batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
 def parse_file(name: str, stream: BinaryIO, source: Source, *, refused: str | None = None) -> Iterator[ParsedRow]:
     """Yield line 0, about the file, and then its rows in order; an unreadable file has only a line 0 with an error.
 
-    OSError passes through: that reading the bytes failed is not the file's fault.
-
-    Args:
-        refused: Why the file is not to be read; None: read it.
+    `refused` says why a file is not to be read. OSError passes through: that reading failed is not the file's fault.
     """
     nothing = (None,) * len(source.columns)
     sha256 = checksum(stream)

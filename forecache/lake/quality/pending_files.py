@@ -68,15 +68,10 @@ class ProcessRun(Run):
 
 @dataclass(frozen=True)
 class RawChecks:
-    """Checks of days of a raw table.
+    """Checks of days of a raw table."""
 
-    Attributes:
-        reports: Of each day with a file that was read.
-        sums: Of each day that has a file: whether its rows add up.
-    """
-
-    reports: Mapping[date, CheckReport]
-    sums: Mapping[date, Reconciliation]
+    reports: Mapping[date, CheckReport]  # of each day with a file that was read
+    sums: Mapping[date, Reconciliation]  # whether the rows of each day add up
 
     @property
     def refusals(self) -> dict[date, str]:
@@ -109,16 +104,11 @@ def ingest_pending(
     on_ingested: Callable[[Sequence[IngestedFile]], None] = lambda files: None,
     on_checked: Callable[[RawChecks, Sequence[IngestedFile]], None] = lambda checks, files: None,
 ) -> None:
-    """Ingest the pending landing files of a source up to a day, and check the days that were not checked since.
+    """Ingest the pending landing files of a source up to a day, and check the days that were not checked since, such as
+    those that a killed run has ingested. For an existing table there is nothing to do.
 
-    Such as those that a killed run has ingested. For an existing table there is nothing to do.
-
-    Args:
-        on_ingested: Called with the source's files after some were ingested, also if that failed.
-        on_checked: Called with the checks of days and the source's files.
-
-    Raises:
-        CheckError: A check refuses a day up to `last`, in this run or since an earlier one.
+    `on_ingested` is called also if ingesting some files failed. CheckError if a check refuses a day up to `last`, in
+    this run or since an earlier one.
     """
     if isinstance(source, TableSource):
         return

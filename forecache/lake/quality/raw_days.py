@@ -25,21 +25,14 @@ from forecache.lake.stage import Stage, StageOutcome
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Counts of a day's landing rows, and of the same rows in the raw and quarantine tables.
-
-    Attributes:
-        raw: Rows of these files in the raw table.
-        quarantine: Rows of these files in the quarantine table, without those about whole files.
-        files_in_quarantine: Files that could not be read at all.
-        mismatches: A sentence for each file that does not add up.
-    """
+    """Counts of a day's landing rows, and of the same rows in the raw and quarantine tables."""
 
     files: int
     landing: int
     raw: int
-    quarantine: int
-    files_in_quarantine: int
-    mismatches: tuple[str, ...]
+    quarantine: int  # without those about whole files
+    files_in_quarantine: int  # those that could not be read at all
+    mismatches: tuple[str, ...]  # a sentence for each file that does not add up
 
     @property
     def success(self) -> bool:
@@ -85,11 +78,7 @@ def day_counts(files: Iterable[IngestedFile], days: Collection[date]) -> dict[da
 def reconcile(
     settings: Settings, source: Source, days: Collection[date], *, ingested: Sequence[IngestedFile] | None = None
 ) -> dict[date, Reconciliation]:
-    """Count the rows of each day's ingested files in the present raw and quarantine tables.
-
-    Args:
-        ingested: The source's ingested files; None: read them.
-    """
+    """Count the rows of each day's ingested files in the present raw and quarantine tables."""
     ingested = ingested_files(settings, source) if ingested is None else ingested
     files = {file.file: file for file in ingested if file.event_day in days}
     raw = _rows_by_file(settings, source.raw_table, days={f.event_day for f in files.values() if f.event_day})

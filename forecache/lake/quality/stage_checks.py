@@ -106,11 +106,7 @@ def check_training_splits(declared: Pipeline | Realtime, result: StageResult) ->
 
 
 def require_success(verdicts: Mapping[date, Verdict]) -> None:
-    """Refuse to go on after a check of some dates that failed.
-
-    Raises:
-        CheckError: The first that failed, with the reason.
-    """
+    """Raise CheckError for the first date that failed a check, with the reason."""
     for verdict in verdicts.values():
         if not verdict.success:
             raise CheckError(verdict.sentence, remedy="What was published stays. Mend the cause and run again.")

@@ -22,24 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One expectation's outcome.
-
-    Attributes:
-        expectation: Its snake-case type.
-        subject: The column or columns that it constrains, "" for the table as a whole.
-        sentence: The outcome in words.
-        observed: The aggregate that was compared; None for an expectation about single values.
-        unexpected_count: Rows that violate it; None for an expectation about an aggregate.
-        unexpected_percent: `unexpected_count` as a percentage of the rows.
-    """
+    """The outcome of one expectation."""
 
     expectation: str
-    subject: str
+    subject: str  # its columns; "": the table as a whole
     severity: Literal["critical", "warning"]
     success: bool
     sentence: str
-    observed: float | str | None = None
-    unexpected_count: int | None = None
+    observed: float | str | None = None  # the aggregate that was compared
+    unexpected_count: int | None = None  # rows that violate it; None: it is about an aggregate
     unexpected_percent: float | None = None
 
 
@@ -139,11 +130,7 @@ _ROW_COUNT = Expectation("expect_table_row_count_to_be_between", {"min_value": 0
 
 
 def validate(frame: "DataFrame", expectations: Sequence[Expectation], *, name: str) -> CheckReport:
-    """Check a frame; caches nothing and collects no rows.
-
-    Args:
-        frame: Any Spark frame; NaN counts as null. An empty frame fails only an expectation on its row count.
-        name: Name of the frame for messages, such as "raw_purchases for 1998-06-30".
+    """Check a frame, in which NaN counts as null; caches nothing and collects no rows.
 
     Raises:
         SettingsError: An expectation does not exist, or its arguments are wrong.

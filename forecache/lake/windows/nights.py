@@ -127,16 +127,10 @@ def build_tiles(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> int:
-    """Write the tiles of days that have none, or whose rows have changed since they were written.
+    """Write the tiles of days, with their texts of `day_states`, that have none or whose rows have changed.
 
-    Args:
-        inputs: By day, its text of `day_states`.
-
-    Returns:
-        A Delta version of the view's tile table at which the tiles of all the days are written from these inputs.
-
-    Raises:
-        ConflictError: Another run wrote one of the tiles from other rows meanwhile.
+    Returns a Delta version at which the tiles of all the days are written from these inputs; ConflictError if another
+    run wrote one of them from other rows meanwhile.
     """
     table = view.tile_table
     with hold_table_lock(settings, table, run_id, progress):
@@ -269,8 +263,7 @@ def window_frame(
 ) -> "DataFrame":
     """Key columns, `as_of`, the features (double) and the states of a live view, of nights; builds missing tiles first.
 
-    Args:
-        asked: Key columns and `as_of` of the rows that are needed; None: all.
+    `asked` has key columns and `as_of` of the rows that are needed; None: all.
     """
     tasks = _tasks(spark, settings, view, nights, run_id, progress, asked)
     kinds = {column.name: column.type for column in view.event_source.columns}
@@ -289,10 +282,7 @@ def write_windows(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> "tuple[Schema, list[DataFile]]":
-    """Write the features of nights as files of the view's table; returns their columns and the files.
-
-    Raises as `window_frame`, and UnavailableError if no space is left on the device.
-    """
+    """Write the features of nights as files of the view's table; returns their columns and the files."""
     tasks, folder = _tasks(spark, settings, view, nights, run_id, progress), new_folder()
     place = place_of(settings, view.feature_table)
     files = run_tasks(spark, view.feature_table, tasks, lambda task: task.files(place, folder))

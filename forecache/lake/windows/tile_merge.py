@@ -24,18 +24,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WindowFeature:
-    """A feature that is the aggregate of a window of days.
-
-    Attributes:
-        states: The tile columns that it is merged from; for a mean those of the sum, then the count.
-        delay_days: The window ends so many days before the night.
-    """
+    """A feature that is the aggregate of a window of days."""
 
     name: str
     aggregate: str
     days: int
-    states: tuple[str, ...]
-    delay_days: int = 0
+    states: tuple[str, ...]  # tile columns; for a mean those of the sum, then the count
+    delay_days: int = 0  # the window ends so many days before the night
 
 
 class NightTiles:
@@ -189,20 +184,14 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class TileMerger:
-    """Makes the nights of a view from its tiles.
-
-    Attributes:
-        days_active: A key has a row on a night if it has a tile in the last so many days; None: in any before.
-        asked: The keys that are requested of each night; None: all.
-        plan: Plan of a live view, whose nights also have states; None: features only.
-    """
+    """Makes the nights of a view from its tiles."""
 
     key: tuple[str, ...]
     features: tuple[WindowFeature, ...]
     nights: tuple[date, ...]
-    days_active: int | None
-    asked: KeyHashesByNight | None = None
-    plan: MergePlan | None = None
+    days_active: int | None  # a key has a row if it has a tile in the last so many days; None: in any before
+    asked: KeyHashesByNight | None = None  # the requested keys; None: all
+    plan: MergePlan | None = None  # of a live view, whose nights also have states
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Batches of key columns, `as_of` and features (double) from batches of key columns, `day` and states."""

@@ -59,14 +59,9 @@ def monitor(
 ) -> StageResult:
     """Measure scored dates: drift, expected performance, and the realised performance of a label horizon before.
 
-    Args:
-        session: Returns the Spark session; called only to compute labels, and for dates with millions of rows.
-
-    Returns:
-        `rows` is the number of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured.
-
-    Raises:
-        NotFoundError: There is no champion, or a date has no features or no predictions.
+    `session` is called only to compute labels, and for dates with millions of rows. Of the result, `rows` is the number
+    of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured. NotFoundError if there is
+    no champion, or a date has no features or no predictions.
     """
     started = time.perf_counter()
     versions = {version.version: version for version in list_models(settings, pipeline)}

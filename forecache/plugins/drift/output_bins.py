@@ -22,9 +22,6 @@ class Bin:
 def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin]:
     """Ten bins of equal width from the as-of date's smallest to its largest output; one if all are equal, none if the
     first output is not of numbers.
-
-    Raises:
-        NotFoundError: There is no prediction table.
     """
     spec = pipeline.output_specs[0]
     if not spec.numbers:

@@ -39,11 +39,9 @@ def maintain_lake(
     retention: timedelta = RETENTION,
     progress: Progress = no_progress,
 ) -> list[MaintenanceResult]:
-    """Maintain the named tables, or all of the lake; see `forecache.plugins.maintenance.table.maintain_table`.
+    """Maintain the named tables, or all of the lake; see `maintain_table`.
 
-    Raises:
-        NotFoundError: The lake has no table with one of the names.
-        InputError: One of them is an existing table that a source reads.
+    NotFoundError if the lake has no such table, InputError if it is an existing table that a source reads.
     """
     foreign = foreign_tables(settings)
     here = [name for name in table_names(settings) if name not in foreign]
@@ -118,10 +116,8 @@ def _published_pins(settings: Settings) -> Named:
 
 
 def _input_tables(settings: Settings) -> dict[tuple[str, int], set[str]]:
-    """By pipeline and Delta version, the tables of features that were scored, or of interactions that a model learned.
-
-    Other pipelines may use them too.
-    """
+    """By pipeline and Delta version, the tables of features that were scored, or of interactions that a model
+    learned; other pipelines may use them too."""
     found: dict[tuple[str, int], set[str]] = {}
     for row in _rows(settings, LEDGER_TABLE, ["subject", "details"]):
         details = json.loads(row["details"])

@@ -46,24 +46,16 @@ class Pin:
 
 @dataclass(frozen=True)
 class MaintenanceResult:
-    """Result of the maintenance of a table, or of a dry run.
-
-    Attributes:
-        table_files_before, table_files_after: Files that the newest version consists of.
-        files_before, files_after: All data files in the table's folder, including those of older versions.
-        bytes_before, bytes_after: Size of these.
-        merged: Files of the newest version that were merged into larger ones.
-        removed: Files that were removed.
-    """
+    """Result of the maintenance of a table, or of a dry run."""
 
     table: str
-    table_files_before: int
+    table_files_before: int  # of the newest version
     table_files_after: int
-    files_before: int
+    files_before: int  # all data files, also those of older versions
     files_after: int
     bytes_before: int
     bytes_after: int
-    merged: int
+    merged: int  # files of the newest version
     removed: int
 
 
@@ -73,11 +65,8 @@ def maintain_table(
     """Merge a table's small files, and remove each file that is in no version that is newest, pinned or recent.
 
     Safe at any time and concurrently with any run; if it is killed, the table is unchanged or merged. DamagedError if
-    the row count of a file differs from the log; the table is unchanged.
-
-    Args:
-        pins: Versions whose files stay.
-        dry_run: Change nothing; `*_after` then leave out the files that would be removed.
+    the row count of a file differs from the log; the table is unchanged. A dry run changes nothing; `*_after` then
+    leave out the files that would be removed.
     """
     if has_short_log(name):
         retention = min(retention, KEPT)
@@ -246,10 +235,8 @@ def remove_unused_files(settings: Settings, name: str, pins: Collection[Pin], re
 
 
 def _remove_empty_folders(root: Path, file: Path) -> None:
-    """Remove Hadoop's checksum of a removed file, and the folders that are then empty.
-
-    The folder of a partition stays, as a run may be about to create a folder in it.
-    """
+    """Remove Hadoop's checksum of a removed file, and the folders that are then empty, but that of a partition: a
+    run may be about to create a folder in it."""
     (file.parent / f".{file.name}.crc").unlink(missing_ok=True)
     top = root / file.relative_to(root).parts[0]
     for folder in file.parents:

@@ -86,15 +86,12 @@ def build_examples(
     rebuild: bool = False,
 ) -> StageResult:
     """Write the training set of a real-time model as of a night, replacing the previous one (which stays readable as a
-    Delta version).
+    Delta version). With `rebuild` also if that is current; a model is then trained on the new version.
 
     Each request has the features that its look-ups would have found when it was made: those of the as-of date that had
     ended. The declared transform is called for each request as in serving. The table `training_set_<name>` has
     `request_id`, `position`, `as_of` (the day of the request), `split`, the features (float32), the label and its
     weight (double); a request is whole in a file, its rows in order.
-
-    Args:
-        rebuild: Write it even if the previous one is current; a model is then trained on the new version.
 
     Returns:
         `details` has, by split: `splits` (rows), `requests`, `as_of` (ISO dates); and `label_mean` by day.

@@ -41,11 +41,11 @@ _UNCHECKED = ("default", "order_given")
 def logged_answer_rows(
     spark: "SparkSession", settings: Settings, realtime: Realtime, first: date, last: date
 ) -> "DataFrame":
-    """The logged answers to requests that arrived from `first` to `last`, a row for each candidate.
+    """The logged answers to requests that arrived from `first` to `last`, a row for each candidate; see `Examples`.
 
-    For its columns see `forecache.Examples`. If a client retried a request under the same id, only the last
-    answer is returned. Shadow answers are left out, as nobody saw them. So are requests that do not fit the declaration
-    if they were answered without being checked, as a client may send anything.
+    If a client retried a request under the same id, only the last answer is returned. Shadow answers are left out, as
+    nobody saw them. So are requests that do not fit the declaration if they were answered without being checked, as a
+    client may send anything.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F

@@ -117,10 +117,8 @@ def _served_array(view: FeatureView) -> "Column":
 def transform_requests(rows: "DataFrame", realtime: Realtime, *, files: int) -> "DataFrame":
     """`request_id`, `position`, `as_of`, `split`, the features (float), the label and its weight, in a fixed order.
 
-    The job that reads them fails if a request is not valid; see `forecache.kit.delta.errors.as_refusal`.
-
-    Args:
-        rows: Rows of requests with their look-ups; see `request_rows` and `look_up`.
+    `rows` are of requests with their look-ups. The job that reads the result fails if a request is not valid; see
+    `as_refusal`.
     """
     labels = realtime.trained_examples.columns
     fields = [*(f"{name} float" for name in realtime.feature_names), *(f"{name} double" for name in labels)]

@@ -21,12 +21,8 @@ _CONNECT_S = 10
 def text_batches(settings: Settings, source: Source, query: Query, day: date) -> Iterator[list[TextRow]]:
     """Yield the values of the source's columns, in the order of the declaration; at most `batch_rows` at a time.
 
-    For events those of the day (UTC), otherwise all. One statement, which sees one state of the database.
-
-    Raises:
-        SettingsError: The settings do not have the database, or its URL is not valid.
-        InputError: The database refuses the query, or the query lacks a column.
-        UnavailableError: The database does not answer, or stopped answering.
+    For events those of the day (UTC), otherwise all. One statement, which sees one state of the database. Errors say
+    that the settings lack the database, that it refuses the query or lacks a column, or that it does not answer.
     """
     names = [column.name for column in source.columns]
     url = _url(settings, source, query)

@@ -77,10 +77,7 @@ def _newest_message_times(settings: Settings, table: str, end: datetime) -> dict
 
 
 def days_with_new_rows(settings: Settings, stream: str, landed: Mapping[date, int], *, since: date) -> list[date]:
-    """Days for which a stream committed rows since a date after those that landed, ascending.
-
-    `landed` has, by day, the highest position among its landed rows.
-    """
+    """Days for which a stream committed rows since a date after those that landed, given by their highest position."""
     import pyarrow.dataset as ds
 
     rows = (ds.field(HOUR) >= f"{since}T00") & (ds.field(_DAY) <= max(landed))

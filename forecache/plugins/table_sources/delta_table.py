@@ -33,18 +33,12 @@ _UPKEEP = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES
 
 @dataclass(frozen=True)
 class TableCommit:
-    """A version of a table.
-
-    Attributes:
-        at: With time zone: the commit's own time, or else the time of the log's entry.
-        delivers: It wrote a state, perhaps the same again; false for upkeep such as OPTIMIZE.
-        marks_rows: It marked rows of remaining files as deleted.
-    """
+    """A version of a table."""
 
     version: int
-    at: datetime
-    delivers: bool
-    marks_rows: bool
+    at: datetime  # the commit's own time, or else that of the log's entry; with time zone
+    delivers: bool  # it wrote a state, perhaps the same again; false for upkeep such as OPTIMIZE
+    marks_rows: bool  # it marked rows of remaining files as deleted
 
 
 def pin_delta(source: TableSource, place: Place) -> PinnedTable:

@@ -48,15 +48,10 @@ def extract(
     rebuild: bool = False,
     now: datetime | None = None,
 ) -> StageResult:
-    """Write the landing files of the days that have none, and of those with late rows.
+    """Write the landing files of the days that have none, and of those with late rows; with `rebuild` of all again.
 
-    Args:
-        days: Days that are not over yet, whose state the database no longer has, or that the stream has not read
-            completely are left out.
-        rebuild: Extract all of them again and replace their files.
-
-    Returns:
-        `nights` are the days that were extracted, `rows` their rows.
+    Days that are not over yet, whose state the database no longer has, or that the stream has not read completely are
+    left out. Of the result, `nights` are the days that were extracted.
 
     Raises:
         InputError: The database refuses the query, a column is missing, or `rebuild` is for a past state.
@@ -121,9 +116,9 @@ def _require_state(source: Source, days: Collection[date], chosen: Collection[da
 def _extract_day(
     settings: Settings, source: Source, origin: Query | StreamDay, day: date, scratch: Path, *, known: str
 ) -> tuple[int, dict[str, Any]]:
-    """Write the day's file in a scratch folder, then move it to the landing zone; returns its rows and details.
+    """Write the day's file, then move it to the landing zone, unless the digest of its rows is `known`.
 
-    The file that landed before stays if the digest of its rows, `known`, is the same.
+    Returns its rows and details.
     """
     written = scratch / extract_file_name(day)
     more: dict[str, Any] = {}

@@ -32,43 +32,27 @@ _DECIMAL = re.compile(r"decimal\d*\((\d+), ?(-?\d+)\)")
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """A file of a table.
-
-    Attributes:
-        path: Relative to the table.
-        identity: Text that changes if the file's rows change.
-        first, last: First and last day of its rows by the table's statistics, both included; None: not known.
-    """
+    """A file of a table."""
 
     path: str
-    identity: str
-    first: date | None = None
-    last: date | None = None
+    identity: str  # changes if the file's rows change
+    first: date | None = None  # day of its rows by the table's statistics; None: not known
+    last: date | None = None  # included
 
 
 @dataclass(frozen=True)
 class PinnedTable:
-    """A table at one state.
-
-    Attributes:
-        table_id: Changes if the table is created again; "" for Parquet.
-        version: The Delta version; None for Parquet.
-        files: The files of that state.
-        commits: For a snapshot by versions, each version up to this one that is a state, and its time, ascending.
-        read_types: For Parquet, by column the type that Spark reads it with if that is not the declared one.
-        mark: Text for changes that the files do not show, such as the last deletion within them.
-        states: By version, a Spark frame of its rows, whose keys were checked to be unique.
-    """
+    """A table at one state."""
 
     source: TableSource
     place: Place
-    table_id: str
-    version: int | None
+    table_id: str  # changes if the table is created again; "" for Parquet
+    version: int | None  # None for Parquet
     files: tuple[PinnedFile, ...]
-    commits: tuple[tuple[int, datetime], ...] = ()
-    mark: str = ""
-    read_types: Mapping[str, str] = field(default_factory=dict)
-    states: dict[int, "DataFrame"] = field(default_factory=dict, compare=False, repr=False)
+    commits: tuple[tuple[int, datetime], ...] = ()  # versions that are states of a snapshot by versions, and times
+    mark: str = ""  # for changes that the files do not show, such as the last deletion within them
+    read_types: Mapping[str, str] = field(default_factory=dict)  # of Parquet, unless as declared
+    states: dict[int, "DataFrame"] = field(default_factory=dict, compare=False, repr=False)  # by version
 
     @property
     def is_by_version(self) -> bool:
@@ -175,12 +159,7 @@ def source_error(source: TableSource, what: str, remedy: str) -> InputError:
 
 
 def require_source_columns(source: TableSource, types: Mapping[str, str], *, where: str) -> None:
-    """Refuse a table that lacks a declared column, or has it with a type that does not fit.
-
-    Args:
-        types: By column, its type as Delta or Arrow names it.
-        where: Place of the types for messages, such as "version 12".
-    """
+    """Refuse a table that lacks a declared column, or has it with a type (in Delta or Arrow) that does not fit."""
     for column in source.columns:
         found = types.get(column.name)
         if found is None:
