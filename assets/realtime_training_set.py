@@ -11,6 +11,7 @@ import dagster as dg
 from assets.stage import RunStep
 from assets.table import source_asset
 from assets.training_set import build_training_set_asset
+from forecache.base.plugins import load_hook
 from forecache.base.results import StageResult
 from forecache.base.table_names import POSITION, REQUEST_ID
 from forecache.declare import AS_OF, Realtime
@@ -29,8 +30,7 @@ def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
     ]
 
     def build(step: RunStep, night: date) -> StageResult:
-        from forecache.lake.examples.build import build_examples
-
+        build_examples = load_hook("realtime_examples", "build_examples")
         return step.run_stage(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
 
     return build_training_set_asset(

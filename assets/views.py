@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import bar_chart, embed_plots, markdown_table
+from forecache.base.plugins import is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Trainable
-from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.validate import CheckReport
 
 if TYPE_CHECKING:
     from datetime import date
@@ -122,11 +123,12 @@ def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
 
 def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
     """Model, speed and plan of a scoring run, and the distribution of the outputs of its last as-of date."""
-    from forecache.lake.quality.distribution import output_bins, segment_rows
-
     last = result.nights[-1]
-    bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in output_bins(settings, pipeline, last)}
-    segments = segment_rows(settings, pipeline, last)
+    bins, segments = dict[str, int](), dict[str, Any]()
+    if is_installed("drift"):
+        found = load_hook("drift", "output_bins")(settings, pipeline, last)
+        bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in found}
+        segments = load_hook("drift", "segment_rows")(settings, pipeline, last)
     shown = ("model", "engine", "scored_rows", "rows_per_second")
     return {
         **{name: result.details[name] for name in shown if name in result.details},

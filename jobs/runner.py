@@ -147,9 +147,9 @@ def _ingest_source(
         rebuild: Query the source's database again for all the days.
     """
     from assets.landing import landing_events
+    from forecache.lake.ingest.ingested_files import day_ranges, pending_days, pending_files
     from forecache.lake.ingest.landing import list_landing
-    from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
-    from forecache.lake.sources.days_to_extract import days_to_extract
+    from forecache.lake.quality.pending_files import days_to_extract
     from jobs.ingest import ingest_job_name
 
     first, last = days or (source.start, source.end or _yesterday())

@@ -61,12 +61,6 @@ PLUGINS = {
             "parts": "cost_line:PARTS",
         },
     ),
-    "databases": Plugin(
-        hooks={
-            "text_batches": "database:text_batches",
-            "require_database": "database:require_database",
-        },
-    ),
     "drift": Plugin(
         commands={
             "monitor": ("command:monitor", "Drift, realised performance, and whether to train again."),
@@ -82,6 +76,8 @@ PLUGINS = {
             "live_bins": "live_reference:live_bins",
             "check_scores": "distributions.drift:check_drift",
             "asks_for_training": "retraining:asks_for_training",
+            "output_bins": "output_bins:output_bins",
+            "segment_rows": "output_bins:segment_rows",
         },
     ),
     "explain": Plugin(
@@ -109,6 +105,15 @@ PLUGINS = {
             "mail": "stage:mail",
         },
     ),
+    "maintenance": Plugin(
+        commands={
+            "maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs."),
+        },
+        hooks={
+            "maintain_lake": "lake:maintain_lake",
+            "remove_unused_files": "table:remove_unused_files",
+        },
+    ),
     "parity": Plugin(
         commands={
             "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
@@ -125,6 +130,11 @@ PLUGINS = {
             "feast": "feast:answer_request",
             "open_inference": "open_inference.protocol:InferenceProtocol",
             "mlflow": "mlflow:MlflowProtocol",
+        },
+    ),
+    "realtime_examples": Plugin(
+        hooks={
+            "build_examples": "build:build_examples",
         },
     ),
     "recommend": Plugin(
@@ -185,11 +195,15 @@ PLUGINS = {
             "verify_stores": "verify_stores:verify_stores",
         },
     ),
-||||||| base
-    "stream_answers": Plugin(
+    "table_sources": Plugin(
         hooks={
-            "answerer_of": "batch_answers:answerer_of",
-            "send_answers": "send_answers:send_answers",
+            "pin_table": "parquet_files:pin_table",
+            "as_of_rows": "table_rows:as_of_rows",
+            "existing_table_rows": "table_rows:existing_table_rows",
+            "days_to_extract": "days_to_extract:days_to_extract",
+            "extraction_delay_reason": "days_to_extract:extraction_delay_reason",
+            "extract": "extract:extract",
+            "require_database": "database:require_database",
         },
     ),
     "torch": Plugin(),

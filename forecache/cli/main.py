@@ -36,7 +36,6 @@ COMMANDS = {
     "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
     "streams": (f"{_COMMANDS}.stream:streams", "Declared streams: which run, lag, delay, live layers."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
-    "maintain": (f"{_COMMANDS}.lake:maintain", "Merge the lake's small files, remove files that nothing needs."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),

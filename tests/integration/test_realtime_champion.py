@@ -23,7 +23,7 @@ from forecache.cli.main import main
 from forecache.declare import Feature, Log
 from forecache.kit.delta.tables import append_rows
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.lake.training_sets.split_rows import split_batches
+from forecache.lake.split_rows import split_batches
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.versions.model_versions import champion

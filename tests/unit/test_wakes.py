@@ -35,7 +35,7 @@ BOUNDED = {
     # Attempts and waits that have a deadline or a largest number.
     *("base/files.py:_try_lock_for", "kit/versioned/retention.py:take_lease", "serve/store/store.py:Store.snapshot"),
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
-    *("lake/ingest/table_commits.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
+    *("lake/ingest/ingest.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
     *("kit/http/connections/connections.py:Connections.drain", "serve/reader/processes/server.py:_MainProcess._drain"),
     *(

@@ -42,8 +42,7 @@ def java_major_version(java: Path) -> int | None:
 
 
 def check_jars(settings: Settings) -> Finding:
-    from forecache.kit.spark.configuration import jar_paths
-    from forecache.kit.spark.object_store import s3_jars
+    from forecache.kit.spark.configuration import jar_paths, s3_jars
 
     paths = [*jar_paths(settings), *s3_jars(settings)]
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")

@@ -16,7 +16,7 @@ def check_sources(settings: Settings) -> Finding:
     """
     from forecache.declare import Query, TableSource
     from forecache.declare.loading import read_project
-    from forecache.lake.sources.tables.pins import Pins
+    from forecache.lake.sources import Pins
 
     project = read_project(settings)
     declared = (*project.publishable.values(), *project.mailings.values())
@@ -29,7 +29,7 @@ def check_sources(settings: Settings) -> Finding:
     for table in tables:
         pins.pin(table)
     for source in queried:
-        load_hook("databases", "require_database")(settings, source)
+        load_hook("table_sources", "require_database")(settings, source)
     if not tables and not queried:
         return Finding("sources", "ok", "only landing files")
     return Finding("sources", "ok", f"{len(tables)} existing tables and {len(queried)} queried databases answer")

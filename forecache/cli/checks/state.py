@@ -35,7 +35,7 @@ def check_project(settings: Settings) -> Finding:
 
 
 def check_lake(settings: Settings) -> Finding:
-    from forecache.kit.delta.listing import table_names
+    from forecache.kit.delta.tables import table_names
 
     found = table_names(settings)
     if not found:

@@ -40,7 +40,7 @@ def ask_recorded_request(settings: Settings, reader: ReaderProcess, realtime: Re
     Returns:
         One entry with `name`, `request` and `answer`; [] for a model without examples.
     """
-    from forecache.lake.examples.recorded_requests import recorded_requests_file
+    from forecache.operations.release import recorded_requests_file
 
     file = recorded_requests_file(settings, realtime.name)
     recorded: list[str] = json.loads(file.read_text()) if file.is_file() else []

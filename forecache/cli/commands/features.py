@@ -67,7 +67,7 @@ def collect_rows(frame: "DataFrame") -> "pa.Table":
     Raises:
         InputError: A view has two rows of a key.
     """
-    from forecache.kit.delta.engine_errors import as_refusal
+    from forecache.kit.delta.errors import as_refusal
 
     try:
         return frame.toArrow()

@@ -10,8 +10,8 @@ from forecache.base.code_version import code_version
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
+from forecache.lake.split_rows import training_classes
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
-from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.registry.gate.examples import read_examples
 from forecache.models.registry.gate.loaded_model import open_model
 from forecache.models.registry.report.evaluation import evaluate_model

@@ -6,7 +6,7 @@ from pathlib import Path
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
-from forecache.lake.training_sets.split_rows import split_batches
+from forecache.lake.split_rows import split_batches
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.training.spec import SPEC_FILE
 

@@ -12,7 +12,7 @@ from forecache.base.prices import CPU, hourly_price
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.declare.loading import read_project
-from forecache.kit.delta.listing import list_tables
+from forecache.kit.delta.tables import list_tables
 from forecache.lake.ledger import records_since
 from forecache.plugins.cost.cost_line import PARTS, CostLine, Part, hourly_line, storage_line
 from forecache.plugins.cost.reader_costs import ReaderUse, replica_lines, use_of_readers

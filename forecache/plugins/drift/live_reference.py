@@ -21,10 +21,8 @@ def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> by
 
 
 def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> DriftReference | None:
-    """The bins of a model's training split and of its scores on the test split.
-
-    None for a model that was not trained here, or whose training data is gone.
-    """
+    """The bins of a model's training split and of its scores on the test split; None for a model that was not
+    trained here, or whose training data is gone."""
     if not realtime.is_trained or not model.is_own:
         return None
     try:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from forecache.base.settings import Settings
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import open_table
 from forecache.realtime.log.record import DAY, schema, table_of
 

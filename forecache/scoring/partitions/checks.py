@@ -20,8 +20,8 @@ from forecache.base.hashes import row_hashes
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
 from forecache.kit.delta.comparison.hash_buckets import BUCKETS, HashBuckets
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.scoring.night_inputs import ScoringNight
 from forecache.scoring.run_context import ScoringWork, num_cores, scratch_database, scratch_folder
 from forecache.scoring.tasks.parquet_files import explain_full_disk

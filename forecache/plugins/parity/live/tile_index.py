@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.kit.windows.layout import TileLayout
 from forecache.kit.windows.plan import DAY_US, plan_from_json
-from forecache.kit.windows.tiles import TileCodec, TileRows
+from forecache.kit.windows.tiles import TileCodec, TileLayout, TileRows
 from forecache.plugins.parity.live.shuffle import (
     AT_US,
     CHECK,

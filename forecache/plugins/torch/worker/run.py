@@ -15,7 +15,7 @@ from forecache.base.folders import open_folder
 from forecache.base.settings import load_settings
 from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
-from forecache.lake.training_sets.split_rows import training_classes
+from forecache.lake.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.training.run_reports import Events, Heartbeat, report_nothing
 from forecache.models.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec

@@ -10,13 +10,13 @@ from datetime import date, timedelta
 from threading import Event
 from typing import Any
 
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.merge_files import MergePolicy, merge_small_files
 from forecache.kit.delta.stream_tables import KEPT
-from forecache.lake.maintenance.maintain import removable_files, remove_files
 from forecache.realtime.log.commit.log_rows import PARQUET
 from forecache.realtime.log.record import DAY, table_of
 
@@ -42,9 +42,7 @@ def remove_merged(settings: Settings, name: str) -> int:
     """Delete files that left the table at least a day ago; return how many."""
     if open_if_exists(settings, table_of(name)) is None:
         return 0
-    unused = removable_files(settings, table_of(name), (), KEPT)
-    remove_files(settings, table_of(name), unused)
-    return len(unused)
+    return sum(remove(settings, table_of(name), (), KEPT) for remove in find_hooks("remove_unused_files"))
 
 
 def remove_old(settings: Settings, name: str, *, before: date) -> int:
