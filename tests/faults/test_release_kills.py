@@ -23,8 +23,8 @@ from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
 from forecache.realtime.release.lake_state import end_rollout
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout
 from forecache.realtime.release.write import lock_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, running_rollout
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 STEPS = RELEASE_STEPS

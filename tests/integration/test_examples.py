@@ -31,8 +31,8 @@ from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.versions.model_versions import list_models
 from forecache.models.training.launch import train
 from forecache.plugins.drift.log_monitoring import expected_log_performance
-from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.lookups import keys_of
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.store import open_store, publish
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forecache.realtime.answer.calibrate import measure_p99_s
-from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
+from forecache.realtime.answer.in_loop import CpuBudgetError, CpuGuard
 
 MS = 1_000_000
 

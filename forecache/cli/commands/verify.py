@@ -19,8 +19,8 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     """
     from forecache.base.table_names import unknown_name_error
     from forecache.kit.versioned.verify import ReadPace
+    from forecache.realtime.release.folder import verify_releases
     from forecache.realtime.release.released_models import list_released_models
-    from forecache.realtime.release.verify import verify_releases
     from forecache.serve.store.checkup import DamagedStoresError, list_local_stores, verify_stores
 
     pace, current = None if mb_per_s is None else ReadPace(mb_per_s * 1e6), settings()

@@ -6,14 +6,21 @@ import numpy as np
 
 from forecache.base.errors import ForecacheError, InputError
 from forecache.kit.http.problems import Problem
-from forecache.plugins.parity.fallbacks import compare_fallbacks
-from forecache.plugins.parity.live.stream_replay import StreamReplay
-from forecache.plugins.parity.lookups import LiveLookups, LookupRows, age_of, keys_of, look_up
 from forecache.plugins.parity.replay_result import AnswerDifference, ReplayResult, first_difference_of
-from forecache.plugins.parity.replayed_release import LoggedAnswer, ReplayedRelease
+from forecache.plugins.parity.replayed_release import (
+    LiveLookups,
+    LoggedAnswer,
+    LookupRows,
+    ReplayedRelease,
+    age_of,
+    compare_fallbacks,
+    keys_of,
+    look_up,
+)
 from forecache.plugins.parity.store_versions import OpenVersions, StoreVersion, VersionRows
-from forecache.realtime.answer.request_answer import MODEL
+from forecache.plugins.parity.stream_replay import StreamReplay
 from forecache.realtime.release.format import LookupContract
+from forecache.realtime.request.request_answer import MODEL
 
 
 def live_lookup_problem(

@@ -11,8 +11,14 @@ from pathlib import Path
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.settings import Settings
 from forecache.kit.versioned.retention import keep_version
-from forecache.plugins.parity.lake_rows import MissingLakeRowsError, lake_content
-from forecache.plugins.parity.store_versions import SavedRows, StoreVersion, find_retained, find_same_layout
+from forecache.plugins.parity.store_versions import (
+    MissingLakeRowsError,
+    SavedRows,
+    StoreVersion,
+    find_retained,
+    find_same_layout,
+    lake_content,
+)
 from forecache.serve.store import Store
 from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest

@@ -21,12 +21,11 @@ from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.parity.check_stores import StoreCheck, check_store
-from forecache.plugins.parity.live.live_lookups import NeededRows, needed_rows_of
-from forecache.plugins.parity.live.stream_replay import index_views
 from forecache.plugins.parity.replay_result import ReplayResult
 from forecache.plugins.parity.report import ParityReport, result_rows, result_schema
 from forecache.plugins.parity.row_group import LogRowGroup, ReplayJob, close_replay, compare_row_group
 from forecache.plugins.parity.store_versions import StoreVersion, distinct_versions
+from forecache.plugins.parity.stream_replay import NeededRows, index_views, needed_rows_of
 from forecache.realtime.log.read import newest_day
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_release

@@ -8,8 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from forecache.plugins.parity.check_stores import StoreCheck
-from forecache.plugins.parity.differences import Differences
-from forecache.plugins.parity.replay_result import REASONS, ReplayResult
+from forecache.plugins.parity.replay_result import REASONS, Differences, ReplayResult
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,11 +11,10 @@ from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.kit.delta.files import place_of
 from forecache.plugins.parity.answer_group import AnswerGroup
-from forecache.plugins.parity.live.live_lookups import read_live_lookups
-from forecache.plugins.parity.live.stream_replay import IndexedStream, StreamReplay
 from forecache.plugins.parity.replay_result import ReplayResult
 from forecache.plugins.parity.replayed_release import LoggedAnswer, ReplayedRelease
 from forecache.plugins.parity.store_versions import OpenVersions, SavedRows, StoreVersion, StoreVersionParser
+from forecache.plugins.parity.stream_replay import IndexedStream, StreamReplay, read_live_lookups
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release

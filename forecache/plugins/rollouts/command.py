@@ -18,7 +18,7 @@ from forecache.cli.resolve_names import require_model
 
 if TYPE_CHECKING:
     from forecache.plugins.rollouts.controller import AdvanceResult
-    from forecache.realtime.rollout.rollout_state import RolloutState
+    from forecache.realtime.release.rollout_state import RolloutState
 
 
 _NAME = click.argument("name", metavar="NAME")
@@ -213,7 +213,7 @@ def rollout() -> None:
 def check_rollouts(settings: Settings) -> Finding:
     """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
     from forecache.declare.loading import read_project
-    from forecache.operations.start_rollout import blind_spot_warning
+    from forecache.plugins.rollouts.start_rollout import blind_spot_warning
 
     declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
     if not declared:

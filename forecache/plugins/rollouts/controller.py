@@ -36,8 +36,8 @@ from forecache.realtime.release.follow_lake import (
 )
 from forecache.realtime.release.format import RELEASE_FILE
 from forecache.realtime.release.lake_state import ReleaseState, end_rollout
+from forecache.realtime.release.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
 from forecache.realtime.release.write import lock_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
 
 logger = logging.getLogger("forecache.rollout")
 _ENDS_IN = {"return": "returned", "finish": "done"}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forecache.plugins.rollouts.step_counts import GUARD, GUARDS
-from forecache.realtime.answer.request_answer import MODEL
-from forecache.realtime.log.sampling import BUCKETS, bucket_of
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.log.logged_request import BUCKETS, bucket_of
+from forecache.realtime.release.rollout_state import RolloutState
+from forecache.realtime.request.request_answer import MODEL
 
 if TYPE_CHECKING:
     import pyarrow as pa

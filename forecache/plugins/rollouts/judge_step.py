@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from forecache.plugins.rollouts.evidence import LEAST_KEYS, has_split_mismatch
-from forecache.plugins.rollouts.guards import TWO_SIDED, compare_guards, errors_of
+from forecache.plugins.rollouts.evidence import LEAST_KEYS, TWO_SIDED, compare_guards, errors_of, has_split_mismatch
 from forecache.plugins.rollouts.step_counts import GUARD, StepCounts
-from forecache.realtime.rollout.rollout_state import GuardResult, RolloutState, Stage
+from forecache.realtime.release.rollout_state import GuardResult, RolloutState, Stage
 
 _SAID = {
     "without_model": "requests without an answer of the model",

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.random import Generator
 
 from forecache.declare.realtime.rollout import Outcome, Rollout
-from forecache.plugins.rollouts.evidence import LEAST_KEYS, KeySums, unpaired_difference
-from forecache.plugins.rollouts.guards import compare_guard, errors_of
+from forecache.plugins.rollouts.evidence import LEAST_KEYS, KeySums, compare_guard, errors_of, unpaired_difference
 from forecache.plugins.rollouts.judge_step import StepTotals, decide_step, next_step
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, Stage
+from forecache.realtime.release.rollout_state import RolloutState, RolloutStep, Stage
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _GROWTH = 1.1

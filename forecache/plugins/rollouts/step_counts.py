@@ -11,7 +11,7 @@ import xxhash
 
 from forecache.base.files import write_durably
 from forecache.realtime.release.folder import ReleaseFolder
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.release.rollout_state import RolloutState
 
 GUARDS = ("without_model", "late", "slow", "score_level", "score_spread", "order", "outcome", "split")
 """Values that are counted of each request; `split` also of those that count for no other guard."""

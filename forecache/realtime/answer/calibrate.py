@@ -12,11 +12,11 @@ import numpy as np
 
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.cpu_guard import CpuBudgetError
-from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.lookups.lookups import ViewLookups
+from forecache.realtime.answer.in_loop import CpuBudgetError
+from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.model_path import NoScores
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
 

@@ -2,7 +2,7 @@
 
 `RequestHandler` takes a call from admission to its end, `AnswerEngine` one request from look-up to fallback. A protocol
 only parses a body into requests and renders their answers (`ModelProtocol`). `may_begin` decides by the deadline before
-each step (`forecache.realtime.deadline.deadline`).
+each step (`forecache.realtime.deadline`).
 """
 
 import asyncio
@@ -18,19 +18,20 @@ from forecache.kit.http.connections.call import ClientGone, HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.exchange import Exchange, ModelProtocol
 from forecache.realtime.answer.fallbacks import empty_answer, fallback_answer, features_of, scored_answer
-from forecache.realtime.answer.model_path import NoScores, TooLate
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock, clock_of
-from forecache.realtime.deadline.deadline import (
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.deadline import (
+    SLICE_NS,
     CostEstimate,
+    RequestClock,
+    RequestQueue,
     choose_fallback,
+    clock_of,
     may_begin,
     time_for_model,
     time_to_finish,
 )
-from forecache.realtime.deadline.request_queue import SLICE_NS, RequestQueue
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.served_release import ServedRelease
+from forecache.realtime.request.model_path import NoScores, TooLate
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.http.extension import ExtensionContext
 from forecache.serve.reader.http.replies import Reply
 from forecache.serve.reader.processes.worker_metrics import ROUTE

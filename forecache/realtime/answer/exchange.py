@@ -8,10 +8,9 @@ from typing import Any, Protocol
 from forecache.kit.http.connections.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.render import TRACE, trace_headers
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.served_release import ServedRelease
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.deadline import RequestClock
+from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.http.replies import Reply
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from forecache.base.ranking import descending_order
 from forecache.declare.realtime import ladder
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
-from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.lookups import keys_of
+from forecache.realtime.request.request_answer import MODEL, LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import NoVersion
 from forecache.serve.store import Snapshot

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.release.format import Release
+from forecache.realtime.request.request_answer import RequestAnswer, StageTimes, lowest_fallback
 from forecache.serve.reader.versions.answers import VersionAnswers
 
 _ARRAY = orjson.OPT_SERIALIZE_NUMPY
@@ -94,14 +94,6 @@ class Renderer:
         columns[-1] = columns[-1].removesuffix(b"," + self._item)
         parts.append(self._item)
         parts += columns
-
-
-def lowest_fallback(rungs: Sequence[str]) -> str:
-    """Return the last fallback in the usual order among those that candidates come from."""
-    return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
-
-
-_RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given": 4}
 
 
 def _texts(items: Sequence[Any]) -> list[bytes]:

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.realtime.answer.render import lowest_fallback
-from forecache.realtime.answer.request_answer import RequestAnswer
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.log.logged_request import encode_request
-from forecache.realtime.log.packing import pack_answer
-from forecache.realtime.log.sampling import Sampler
+from forecache.realtime.deadline import RequestClock
+from forecache.realtime.log.logged_request import Sampler, encode_request
+from forecache.realtime.log.record import pack_answer
 from forecache.realtime.log.writer import LogChannel
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parsed_request import LiveRead, ParsedRequest
+from forecache.realtime.request.request_answer import LiveRead, ParsedRequest, RequestAnswer, lowest_fallback
 from forecache.serve.reader.versions.answers import VersionAnswers
 
 logger = logging.getLogger("forecache.realtime")

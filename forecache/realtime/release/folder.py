@@ -6,7 +6,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.kit.versioned.checksummed_json import damaged_error
 from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
+from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_file, verify_versions
 from forecache.realtime.release.format import RELEASE_FILE, Release, ReleaseFile, release_from_json
 from forecache.realtime.release.released_models import REALTIME
 
@@ -114,3 +115,18 @@ def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes
 
 def release_file_of(content: bytes) -> ReleaseFile:
     return ReleaseFile(len(content), xxhash.xxh3_128_hexdigest(content))
+
+
+def verify_releases(settings: Settings, names: Sequence[str], *, pace: ReadPace | None = None) -> list[VerifyResult]:
+    """Verify the pointer and every release of these real-time models."""
+    return [item for name in names for item in _verify_folder(settings, name, pace)]
+
+
+def _verify_folder(settings: Settings, name: str, pace: ReadPace | None) -> list[VerifyResult]:
+    folder = open_releases(settings, name)
+
+    def verify(number: int) -> tuple[int, int]:
+        files = read_release(folder, number).files
+        return sum(verify_file(folder.release(number) / file, info, pace=pace) for file, info in files.items()), 0
+
+    return verify_versions(folder, verify)

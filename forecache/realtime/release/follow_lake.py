@@ -41,8 +41,8 @@ from forecache.realtime.release.replicas import (
     remove_retired_files,
     upload_release,
 )
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout, replicated_fields, write_rollout
 from forecache.realtime.release.write import retire_releases, write_release
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, replicated_fields, write_rollout
 
 logger = logging.getLogger("forecache.realtime")
 

@@ -19,8 +19,8 @@ from forecache.base.settings import Settings
 from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.realtime.release.folder import ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
+from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
 from forecache.realtime.release.write import KEEP
-from forecache.realtime.rollout.rollout_state import RolloutState, rollout_from_dict, running_rollout
 from forecache.serve.store.replicas.sync import open_remote
 
 FORMAT = 1

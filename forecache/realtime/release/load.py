@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import earlier_versions
@@ -20,11 +21,9 @@ from forecache.models.inference.environment import differing_versions
 from forecache.models.inference.kernel import new_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.runtimes.runtime import FUNCTION, Kernel
-from forecache.realtime.drift.reference import DriftReference
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
-from forecache.realtime.release.inference_imports import hide_training_libraries
-from forecache.realtime.release.release_code import ReleaseCode
+from forecache.realtime.release.release_code import ReleaseCode, hide_training_libraries
 
 NATIVE = ("onnx", "lightgbm", "xgboost")
 """Runtimes whose models run in a bounded time, without Python code of their own."""
@@ -40,7 +39,7 @@ class OpenRelease(Protocol):
     @property
     def place(self) -> Path: ...
     @property
-    def reference(self) -> DriftReference | None: ...
+    def reference(self) -> Any: ...
     def close(self) -> None: ...
 
 
@@ -53,7 +52,7 @@ class LoadedRelease:
         kernel: Runs the model on a matrix of `model_columns`.
         transform: Its function, from `Rows` to the release's features; `features_of` checks the result.
         warmup: Recorded requests, in the reader's own JSON.
-        reference: The bins of its training data; None if they are not known.
+        reference: The bins of its training data, as the plug-in `drift` reads them; None if they are not known.
     """
 
     release: Release
@@ -62,7 +61,7 @@ class LoadedRelease:
     transform: Callable[[Rows], Any]
     warmup: tuple[bytes, ...]
     code: ReleaseCode = field(repr=False)
-    reference: DriftReference | None = None
+    reference: Any = None
 
     @cached_property
     def builder(self) -> RowsBuilder:
@@ -136,7 +135,8 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
     code = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
     warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
     loaded = release_from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
-    return replace(loaded, reference=DriftReference.from_json(files[BINS_FILE])) if BINS_FILE in files else loaded
+    readers = find_hooks("drift_reference") if BINS_FILE in files else iter(())
+    return replace(loaded, reference=next((read(files[BINS_FILE]) for read in readers), None))
 
 
 def load_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:

@@ -8,7 +8,8 @@ import builtins
 import importlib
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -143,3 +144,25 @@ def _package(name: str) -> ModuleType:
 
 def _module_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+_HIDDEN = ("dask", "matplotlib", "pandas", "sklearn")
+_process = {"only_answers": False}
+
+
+def mark_inference_only() -> None:
+    """Mark this process as one that trains nothing; `hide_training_libraries` then has an effect."""
+    _process["only_answers"] = True
+
+
+@contextmanager
+def hide_training_libraries() -> Iterator[None]:
+    """Hide libraries that only training needs from imports in the block, unless they are already imported."""
+    hidden = [name for name in _HIDDEN if _process["only_answers"] and name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: it cannot be imported
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name, name) is None:
+                del sys.modules[name]

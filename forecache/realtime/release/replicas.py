@@ -16,8 +16,7 @@ from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, rea
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.released_models import REALTIME
-from forecache.realtime.release.write import lock_releases, retire_releases, stage_files
-from forecache.realtime.rollout.rollout_state import (
+from forecache.realtime.release.rollout_state import (
     RolloutState,
     read_rollout,
     replicated_fields,
@@ -26,6 +25,7 @@ from forecache.realtime.rollout.rollout_state import (
     running_rollout,
     write_rollout,
 )
+from forecache.realtime.release.write import lock_releases, retire_releases, stage_files
 from forecache.serve.store.replicas.remote_retention import remove_unfinished
 
 logger = logging.getLogger("forecache.realtime")

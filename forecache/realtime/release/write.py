@@ -26,7 +26,7 @@ from forecache.realtime.release.format import (
     WARMUP_FILE,
     Release,
 )
-from forecache.realtime.rollout.rollout_state import read_rollout, running_rollout
+from forecache.realtime.release.rollout_state import read_rollout, running_rollout
 
 KEEP = 10
 """Number of releases to keep; the current one and a candidate are kept, too, if they are older.

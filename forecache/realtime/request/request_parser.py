@@ -12,7 +12,7 @@ from forecache.declare.realtime.request_rows import RowsBuilder
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader.http.parsing import describe_type
 
 REQUEST_ID = "request_id"

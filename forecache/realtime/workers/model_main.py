@@ -17,18 +17,22 @@ from forecache.realtime.workers.slot_memory import (
     BATCHABLE,
     BEGUN,
     BEGUN_NS,
+    BROKEN,
     CANCELLED,
     DONE_NS,
     LONGEST_NS,
+    READY,
     REQUESTS,
     SHARE_NS,
     SKIPPED,
     STATUS,
     UNTIL_NS,
     WARM_NS,
+    ModelScorer,
     SlotMemory,
+    WorkerConfig,
+    check_scores,
 )
-from forecache.realtime.workers.worker_config import BROKEN, READY, ModelScorer, WorkerConfig, check_scores
 
 _WARM_ROUNDS = 5
 _TRIALS, _MOST_TRIAL_ROWS = 24, 1024

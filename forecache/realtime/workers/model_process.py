@@ -16,9 +16,16 @@ from contextlib import suppress
 from forecache.kit.process.child import is_readable, is_stopped, kill_group, read_own_memory
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import MODEL_WATCH, TEMPLATE_WATCH
-from forecache.realtime.workers.path_counters import PathCounters
-from forecache.realtime.workers.slot_memory import BEGUN_NS, SlotLayout, SlotMemory, create_memory
-from forecache.realtime.workers.worker_config import MODULE, READY, WorkerConfig
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.workers.slot_memory import (
+    BEGUN_NS,
+    MODULE,
+    READY,
+    SlotLayout,
+    SlotMemory,
+    WorkerConfig,
+    create_memory,
+)
 
 logger = logging.getLogger("forecache.realtime")
 LEAST_START_S, START_TIMES = 5.0, 10.0

@@ -12,7 +12,7 @@ from forecache.kit.http.problems import Problem
 from forecache.realtime.release.folder import ReleaseFolder, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, Release
 from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.realtime.workers.slot_memory import TEXT, SlotLayout
 

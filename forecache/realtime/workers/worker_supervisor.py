@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecache.base.errors import UnavailableError
-from forecache.realtime.answer.model_path import ModelCallError, TooLate
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.request.model_path import ModelCallError, TooLate
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 from forecache.realtime.workers.model_process import ModelProcess, ProcessTemplate
-from forecache.realtime.workers.path_counters import PathCounters
 from forecache.realtime.workers.slot_memory import (
     BEGUN,
     BEGUN_NS,
@@ -23,8 +23,8 @@ from forecache.realtime.workers.slot_memory import (
     REQUESTS,
     SCORED,
     STATUS,
+    WorkerConfig,
 )
-from forecache.realtime.workers.worker_config import WorkerConfig
 
 logger = logging.getLogger("forecache.realtime")
 HANG_S, HANG_CALLS = 0.25, 10.0
@@ -284,7 +284,7 @@ class WorkerSupervisor:
 
     def _start(self) -> None:
         self._starting += 1
-        self._counters.count_start()
+        self._counters.add("started")
         process = ModelProcess(
             self._template, self._orders.layout,
             start_s=self._start_s, call_s=self._call_s, grows_bytes=self._plan.grows_bytes,

@@ -1,0 +1,137 @@
+"""A served release: loaded, warmed, with the path to its model, its look-ups, fallbacks and log."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from forecache.base.plugins import find_hooks
+from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
+from forecache.realtime.answer.render import Renderer
+from forecache.realtime.deadline import CostEstimate, RequestClock
+from forecache.realtime.log.answer_log import AnswerLog
+from forecache.realtime.lookups import ViewLookups
+from forecache.realtime.metrics import ModelCells, PathCounters
+from forecache.realtime.release.load import OpenRelease
+from forecache.realtime.request.model_path import ModelPath
+from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer
+from forecache.realtime.request.request_parser import RequestParser
+from forecache.serve.reader.versions.answers import VersionAnswers
+
+
+class TrafficSplit(Protocol):
+    """The arms of a rollout: assigns requests to releases."""
+
+    def assign_release(
+        self, parse: Callable[["ServedRelease"], ParsedRequest]
+    ) -> tuple["ServedRelease", ParsedRequest]:
+        """Return the release that answers a request, and the request parsed for it.
+
+        Raises:
+            Problem: The release that would answer does not accept the request.
+        """
+
+    def offer_to_shadow(
+        self, request: ParsedRequest, parse: Callable[["ServedRelease"], ParsedRequest], clock: RequestClock
+    ) -> None:
+        """Offer an answered request to a candidate that only scores it."""
+
+
+class AnswerWatch(Protocol):
+    """Counts a sample of a release's answers, to compare them with its training data."""
+
+    def count_if_sampled(self, answered: RequestAnswer) -> None: ...
+
+
+@dataclass(slots=True)
+class ServedRelease:
+    """A release and all that is needed to answer requests by it.
+
+    Attributes:
+        path: To transform and model.
+        rungs: The fallbacks, in their order.
+        costs: Of each fallback, in the same order.
+        model_cost: Of an answer by the model, from parsing to the last byte; only time on the loop's thread.
+        low_cost: Of an answer by the last fallback.
+        log: Of its answers; None if they are not logged.
+        arm: Which requests it answers: "current" are all while no release is rolled out.
+        split: Assigns requests to releases while one is being rolled out.
+        drift: Counts its answers; None if the bins of its training data are not known.
+    """
+
+    loaded: OpenRelease
+    path: ModelPath
+    parser: RequestParser
+    lookups: ViewLookups
+    rungs: tuple[Fallback, ...]
+    renderer: Renderer
+    cells: ModelCells
+    costs: tuple[CostEstimate, ...]
+    model_cost: CostEstimate = field(default_factory=lambda: CostEstimate(200_000))
+    low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))
+    log: AnswerLog | None = None
+    arm: str = "current"
+    split: TrafficSplit | None = None
+    drift: AnswerWatch | None = None
+
+    @property
+    def name(self) -> str:
+        return self.loaded.release.name
+
+    @property
+    def number(self) -> int:
+        return self.loaded.release.number
+
+    def learn(self, answered: RequestAnswer, spent_ns: int) -> None:
+        """Update the cost estimates with the time of an answer."""
+        if answered.is_by_model:
+            self.model_cost.add_sample(spent_ns)
+        elif answered.why and answered.rung == self.rungs[-1].name:
+            self.low_cost.add_sample(spent_ns)
+
+    def loop_time_ns(self, answered: RequestAnswer) -> int:
+        """Return the nanoseconds of an answer's stages that were spent on the event loop's thread.
+
+        Of an answer by a fallback, those without the attempt at the model, which may have been a wait.
+        """
+        times = answered.times
+        spent = times.parse + times.ladder
+        if answered.why:
+            return spent
+        return spent + (0 if self.lookups.is_remote() else times.lookup) + (times.model if self.path.in_loop else 0)
+
+
+def serve_release(
+    loaded: OpenRelease,
+    path: ModelPath,
+    versions: Mapping[str, VersionAnswers],
+    cells: ModelCells,
+    log: AnswerLog | None = None,
+    drift: AnswerWatch | None = None,
+) -> ServedRelease:
+    """Make a served release of a loaded one.
+
+    Args:
+        versions: The served versions by store name, kept up to date by the reader.
+    """
+    release = loaded.release
+    rungs = open_fallbacks(release.ladder)
+    return ServedRelease(
+        loaded,
+        path,
+        RequestParser(release),
+        ViewLookups(release.lookups, versions, refuses=release.on_contract == "refuse"),
+        rungs,
+        Renderer(release),
+        cells,
+        tuple(CostEstimate(100_000) for _ in rungs),
+        log=log,
+        drift=drift,
+    )
+
+
+def add_cache(path: ModelPath, loaded: OpenRelease, counters: PathCounters, *, keeps_features: bool) -> ModelPath:
+    """Return a path with a cache of scores before it, if the release declares one and the plug-in is installed."""
+    most_bytes = loaded.release.cache_bytes
+    for make_path in find_hooks("cached_path") if most_bytes else ():
+        path = make_path(path, most_bytes=most_bytes, counters=counters, keeps_features=keeps_features)
+    return path

@@ -1,0 +1,135 @@
+"""The answer to a request, before a protocol encodes it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from forecache.serve.reader.versions.answers import VersionAnswers
+
+
+@dataclass(slots=True)
+class ParsedRequest:
+    """The columns of one request.
+
+    Attributes:
+        length: Number of candidates; 1 for a model that ranks none.
+        columns: Values by field: [length] for a field of candidates, [1] for one of the request; see `RequestField`.
+        items: The identifier of each candidate in the answer, as the client sent it; empty without candidates.
+        body: The request in the reader's own JSON, for the request log.
+        request_id: As the client sent it; "" if it did not.
+    """
+
+    length: int
+    columns: Mapping[str, np.ndarray]
+    items: Sequence[Any]
+    body: bytes
+    request_id: str = ""
+
+
+class LiveRead(NamedTuple):
+    """Data that a look-up of a live view read beside its version, enough to compute the features again later.
+
+    Attributes:
+        view: Name of the view.
+        at_us: Time of the look-up, in microseconds of Unix time.
+        position: The largest Delta version of the stream's table among the rows read; -1 if there was no row. All
+            rows are read at one moment, so the keys have all events up to this version and none after it.
+        layer: Identifies the declaration of the live layer; see `LiveLayer.values`.
+        pending: For keys whose newest events were not committed yet, by the index of the key in the look-up: the
+            offsets after those events, a JSON list by partition.
+    """
+
+    view: str
+    at_us: int
+    position: int
+    layer: str
+    pending: Mapping[int, bytes]
+
+
+@dataclass(slots=True)
+class LookupResult:
+    """Result of the look-ups of a request; a look-up by fields of the request alone has one row.
+
+    Attributes:
+        views: By look-up, float32 [length, d] or [1, d]; NaN where the key has no row.
+        known: By look-up, bool [length] or [1]: True if the key has a row.
+        versions: By store, the version that was read.
+        flags: Faults of the data that was read, each a sentence; the model is called all the same.
+        merged: Look-ups of live views, and what was read for them beside the version.
+        features: Output of the transform, float32 [length, num_features] or its bytes, valid until the next request
+            at least; from another process only if answers are logged.
+    """
+
+    views: dict[str, np.ndarray] = field(default_factory=dict)
+    known: dict[str, np.ndarray] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    merged: dict[str, LiveRead] = field(default_factory=dict)
+    features: np.ndarray | bytes | None = None
+
+
+MODEL = "model"
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Nanoseconds of the stages of one answer; 0 for a skipped stage. `ladder` is the time of the fallbacks."""
+
+    wait: int = 0
+    parse: int = 0
+    lookup: int = 0
+    transform: int = 0
+    model: int = 0
+    ladder: int = 0
+
+
+@dataclass(slots=True)
+class RequestAnswer:
+    """The scores of one request and where they come from.
+
+    Attributes:
+        items: Identifier of each candidate, in the order of the request; empty if the answer is one value.
+        scores: [n] in the order of the request; None: there are none, candidates stay in the order given.
+        single: Which scores were float32 before those of several fallbacks were joined, bool [n]; None: `scores` has
+            the type that they were computed in.
+        rung: Name of the fallback that gave all scores, or "model"; "" if they come from several.
+        rungs: If the scores come from several, the name for each candidate.
+        order: Indices of the candidates, best first; None: as given.
+        used: The versions that the answer comes from, by store name.
+        why: Reason why the model did not answer; "" if it did.
+        flags: Faults of the model's input, each a sentence.
+        elapsed, late: Nanoseconds since the request arrived, and whether its deadline had passed, as the answer says.
+        features: Output of the transform, float32 [n, num_features] or its bytes; None if the model was not called.
+        live: By look-up of a live view, what was read beside the version.
+    """
+
+    items: Sequence[Any]
+    scores: np.ndarray | None
+    rung: str
+    rungs: Sequence[str] = ()
+    order: np.ndarray | None = None
+    used: Mapping[str, VersionAnswers] = field(default_factory=dict)
+    why: str = ""
+    flags: Sequence[str] = ()
+    request_id: str = ""
+    single: np.ndarray | None = None
+    times: StageTimes = field(default_factory=StageTimes)
+    elapsed: int = 0
+    late: bool = False
+    features: np.ndarray | bytes | None = None
+    live: Mapping[str, LiveRead] = field(default_factory=dict)
+
+    @property
+    def is_by_model(self) -> bool:
+        """Return True if the model was called; an answer without candidates is by nobody."""
+        return not self.why and self.scores is not None
+
+
+def lowest_fallback(rungs: Sequence[str]) -> str:
+    """Return the last fallback in the usual order among those that candidates come from."""
+    return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
+
+
+_RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given": 4}
