@@ -20,9 +20,6 @@ from forecache.serve.store.replicas.sync import open_remote
 def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
     """Turn any error of the block, which updates replicas, into one that says that the local change is done.
 
-    Args:
-        what: The local change, in a sentence.
-
     Raises:
         NotEverywhereError: The block raised an error.
     """
@@ -42,9 +39,6 @@ def distribute_state(
     """Notify people of the rollout, and push a change that the remote does not have; the caller holds the lock.
 
     If it is killed or fails, the next operation, or the next look of the controller, does it again.
-
-    Args:
-        what: The change, in a sentence.
 
     Raises:
         NotEverywhereError: The change is done here, but not in the lake, or not on the remote.

@@ -1,4 +1,4 @@
-"""Prove a release before it is written: the packed code gives the same bits as the project's own code."""
+"""Pack the code of a release, and prove before it is written that it gives the same bits as the project's own code."""
 
 import ast
 import json
@@ -56,9 +56,6 @@ def prove_release(
     warmup: Sequence[bytes],
 ) -> None:
     """Answer each request by the release as it will be loaded, with features found and with none found.
-
-    Args:
-        transform: The project's own function; the packed one must give the same bits.
 
     Raises:
         CheckError: A request fails, or the two results differ.

@@ -153,11 +153,7 @@ def _write_release(
 
 
 def immediate_release_reason(folder: ReleaseFolder, realtime: Realtime, current: int | None) -> str:
-    """The reason why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps.
-
-    Args:
-        current: Number of the current release.
-    """
+    """The reason why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps."""
     if realtime.rollout is None:
         return "Its declaration has no rollout."
     if not is_installed("rollouts"):

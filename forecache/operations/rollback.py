@@ -187,19 +187,12 @@ def quarantine_reason(entry: Promotion) -> str:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The result of a rollback.
+    """The result of a rollback."""
 
-    Attributes:
-        served: The version that is served now, None if nothing is published.
-        entry: The closing ledger row, None if only the store moved.
-        targets: The changes in Redis and in the remote, by target.
-        resumed: True if it finished or undid an earlier, interrupted operation, as `entry.verdict` says.
-    """
-
-    served: Manifest | None
-    entry: Promotion | None = None
-    targets: dict[str, Any] = field(default_factory=dict)
-    resumed: bool = False
+    served: Manifest | None  # the version that is served now, None if nothing is published
+    entry: Promotion | None = None  # the closing ledger row, None if only the store moved
+    targets: dict[str, Any] = field(default_factory=dict)  # the changes in Redis and in the remote, by target
+    resumed: bool = False  # True if it finished or undid an earlier, interrupted operation, as `entry.verdict` says
 
 
 def roll_back(

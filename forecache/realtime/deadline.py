@@ -1,4 +1,4 @@
-"""The decision by the deadline: may a piece of work still begin? And the running estimates of what work costs.
+"""The deadline of a request: its clock, whether a piece of work may still begin, and the queue of those that wait.
 
 Every step asks `may_begin`: the admission of a request, its turn in the queue, its look-ups, its model, each fallback,
 and the model behind the cache. Only a call that has begun is limited by other means: by the guard of the event loop
@@ -69,7 +69,6 @@ def may_begin(
 
     Args:
         cost: The estimate of the work (in nanoseconds), or the expected time.
-        until: The deadline.
         reserve: Time that later steps need.
         waiting: Number of requests behind this one; they usually have as little time, and get as much of it.
         most: Longest time that the work may take, however late the deadline is; 0: no such limit.
@@ -118,17 +117,11 @@ _LONGEST_WAIT_S = 30.0
 
 @dataclass(slots=True)
 class RequestClock:
-    """The times of one request, in nanoseconds of `time.perf_counter_ns`.
+    """The times of one request, in nanoseconds of `time.perf_counter_ns`."""
 
-    Attributes:
-        arrived: Arrival at the balancer, or at this process as estimated.
-        until: Time at which the answer has to leave the handler.
-        deadline_ms: Granted time from arrival until the answer is sent.
-    """
-
-    arrived: int
-    until: int
-    deadline_ms: float
+    arrived: int  # arrival at the balancer, or at this process as estimated
+    until: int  # time at which the answer has to leave the handler
+    deadline_ms: float  # granted time from arrival until the answer is sent
 
     def is_late(self, now: int) -> bool:
         """Return True if the deadline has passed."""
@@ -228,11 +221,7 @@ class _QueuedRequest:
 
 
 class RequestQueue:
-    """The waiting requests of one worker.
-
-    Attributes:
-        model_cost: Of an answer by the model.
-    """
+    """The waiting requests of one worker."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

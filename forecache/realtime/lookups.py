@@ -1,4 +1,8 @@
-"""The look-ups of a release: features of its views for one request, from the versions that the reader serves."""
+"""The look-ups of a release: features of its views for one request, from the versions that the reader serves.
+
+Rows of a version are cached, as requests often have the same candidates: nothing becomes stale, as a version never
+changes. Rows of a live view are merged with the tiles of newer streamed events.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +26,7 @@ from forecache.serve.store.read.live_view import LiveViewMerger
 
 
 class LiveMerger:
-    """Merges rows of one version with the live layer of its view.
-
-    Args:
-        layer: Identifies the layer's declaration.
-    """
+    """Merges rows of one version with the live layer of its view."""
 
     def __init__(self, view: LiveViewMerger, reader: LiveReader, cut: int, name: str, layer: str) -> None:
         self._view, self._reader, self._cut = view, reader, cut
@@ -167,11 +167,7 @@ class ContractBroken(NoScores):
 
 
 class ViewLookups:
-    """Reads the views of one release.
-
-    Args:
-        served: The served versions by store name, kept up to date by the reader.
-    """
+    """Reads the views of one release."""
 
     def __init__(
         self, contracts: tuple[LookupContract, ...], served: Mapping[str, VersionAnswers], *, refuses: bool
@@ -188,9 +184,6 @@ class ViewLookups:
 
     def read(self, request: ParsedRequest, now: float) -> LookupResult:
         """Do the look-ups of a request, on this thread.
-
-        Args:
-            now: Unix time.
 
         Raises:
             NoScores: The model must not be called with the versions that are served.
@@ -270,16 +263,13 @@ class _BoundLookup:
     Attributes:
         places: By column of the training, its index in the version's matrix, -1 if it is missing; None if the columns
             are equal.
-        broken: How the version differs from the contract of the training; "" if it does not.
-        rows: Reads the version; None if it is on another machine.
-        live: Merges the tiles of a live view; None for other views.
     """
 
     answers: VersionAnswers
     places: np.ndarray | None
-    broken: str
-    rows: RowCache | None = None
-    live: LiveMerger | None = None
+    broken: str  # how the version differs from the contract of the training; "" if it does not
+    rows: RowCache | None = None  # reads the version; None if it is on another machine
+    live: LiveMerger | None = None  # merges the tiles of a live view; None for other views
 
     def read(self, keys: list[bytes], now: float) -> tuple[np.ndarray, np.ndarray, LiveRead | None]:
         """Return columns, float32 [n, columns], which keys have a row, bool [n], and what a live view read."""

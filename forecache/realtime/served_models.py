@@ -42,7 +42,6 @@ class ServedModels:
         served: By name; see `VersionFollower.served`.
         failures: Models whose current release cannot be served, and why; an earlier one may still answer.
         known: Names of all that have a folder.
-        engine, queue: Of this worker.
     """
 
     def __init__(self, context: ExtensionContext, loop: asyncio.AbstractEventLoop) -> None:

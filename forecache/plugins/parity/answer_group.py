@@ -69,8 +69,6 @@ class AnswerGroup:
     """Compares the answers of one release at the same versions.
 
     Args:
-        stores: The versions that the answers name.
-        streams: By live view, the rows of its stream.
         found: The result to which counts and differences are added.
     """
 

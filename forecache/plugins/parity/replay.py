@@ -40,11 +40,7 @@ _COLUMNS = ("release", "stores", "live")
 
 @dataclass
 class ReferencedVersions:
-    """References of logged answers.
-
-    Attributes:
-        live: By live view, the rows of its stream that were looked up.
-    """
+    """References of logged answers."""
 
     releases: set[int] = field(default_factory=set)
     versions: set[StoreVersion] = field(default_factory=set)

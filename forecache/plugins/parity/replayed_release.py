@@ -1,4 +1,8 @@
-"""Computes logged answers of a release again, one request at a time, as it answered them."""
+"""Computes logged answers of a release again as it answered them: look-ups, features, scores and fallbacks.
+
+Look-ups are repeated at the versions that were read, with their ages then. The time that an answer had is not known, so
+any fallback may have been the first: scores, rungs and order have to match those of one possible start.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,20 +27,13 @@ from forecache.serve.store.keys import encode_columns
 
 @dataclass(slots=True)
 class LoggedAnswer:
-    """A logged answer.
+    """A logged answer."""
 
-    Attributes:
-        row: The columns of the log.
-        ages_s: Ages of the versions, by the name of their store.
-        parsed: The request, parsed again; None if the reader did not parse it either.
-        looks: The live look-ups by name; None if the log did not record them yet.
-    """
-
-    row: Mapping[str, Any]
+    row: Mapping[str, Any]  # the columns of the log
     arrived_us: int
-    ages_s: Mapping[str, int]
-    parsed: ParsedRequest | None = None
-    looks: Mapping[str, LiveLookup] | None = None
+    ages_s: Mapping[str, int]  # ages of the versions, by the name of their store
+    parsed: ParsedRequest | None = None  # the request, parsed again; None if the reader did not parse it either
+    looks: Mapping[str, LiveLookup] | None = None  # the live look-ups by name; None if the log did not record them yet
 
     def difference(
         self, kind: str, name: str = "", place: int = 0, logged: str = "", offline: str = ""
@@ -46,11 +43,7 @@ class LoggedAnswer:
 
 
 class ReplayedRelease:
-    """A release that computes its logged answers again.
-
-    Attributes:
-        rungs: Its fallbacks, in order.
-    """
+    """A release that computes its logged answers again. `rungs`: its fallbacks, in order."""
 
     def __init__(self, loaded: LoadedRelease) -> None:
         self.loaded = loaded
@@ -191,15 +184,10 @@ def _format_presence(value: Any) -> str:
 
 @dataclass(frozen=True)
 class LookupRows:
-    """The rows that several requests looked up; those of request i are `starts[i]` to `starts[i + 1]`.
+    """The rows that several requests looked up; those of request i are `starts[i]` to `starts[i + 1]`."""
 
-    Attributes:
-        matrix: float32 [n, d] in the order of the columns that the model was trained with.
-        known: bool [n].
-    """
-
-    matrix: np.ndarray
-    known: np.ndarray
+    matrix: np.ndarray  # float32 [n, d] in the order of the columns that the model was trained with
+    known: np.ndarray  # bool [n]
     starts: np.ndarray
 
     def select_request(self, place: int) -> tuple[np.ndarray, np.ndarray]:
@@ -243,16 +231,11 @@ def look_up(
 
 @dataclass(frozen=True)
 class LiveLookups:
-    """Look-ups of a live view.
+    """Look-ups of a live view."""
 
-    Attributes:
-        looks: For each request; None if its rows were those of the version only.
-        as_of: ISO date of the version.
-    """
-
-    looks: Sequence[LiveLookup | None]
+    looks: Sequence[LiveLookup | None]  # for each request; None if its rows were those of the version only
     streamed: StreamReplay
-    as_of: str
+    as_of: str  # ISO date of the version
 
 
 def _merge_live_rows(

@@ -20,18 +20,12 @@ _COUNTS = 4
 
 @dataclass(frozen=True)
 class ParityReport:
-    """The result of a replay of a day, about its answers and the versions that they name.
+    """The result of a replay of a day, about its answers and the versions that they name."""
 
-    Attributes:
-        name: Name of the real-time model.
-        log_version: Delta version of the log that was read.
-        sample: Share of the requests that were computed again.
-    """
-
-    name: str
+    name: str  # name of the real-time model
     day: date
-    log_version: int
-    sample: float
+    log_version: int  # Delta version of the log that was read
+    sample: float  # share of the requests that were computed again
     found: ReplayResult
     stores: Sequence[StoreCheck]
     seconds: float

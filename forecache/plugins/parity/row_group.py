@@ -41,20 +41,13 @@ class LogRowGroup:
 
 @dataclass(frozen=True)
 class ReplayJob:
-    """Inputs that all row groups of a replay share.
-
-    Attributes:
-        name: Name of the real-time model.
-        kept: Versions that the stores removed, with their rows saved from the lake.
-        sample: Share of the requests that are compared, by a hash of their id.
-        live: By live view, the index of its stream's rows.
-    """
+    """Inputs that all row groups of a replay share."""
 
     settings: Settings
-    name: str
+    name: str  # name of the real-time model
     kept: Mapping[StoreVersion, SavedRows] = field(default_factory=dict)
-    sample: float = 1.0
-    live: Mapping[str, IndexedStream] = field(default_factory=dict)
+    sample: float = 1.0  # share of the requests that are compared, by a hash of their id
+    live: Mapping[str, IndexedStream] = field(default_factory=dict)  # by live view, the index of its stream's rows
 
 
 class LogReplay:

@@ -1,4 +1,7 @@
-"""Opens the store versions that a log names: from the store if it retains them, else from the lake."""
+"""Opens the store versions that a log names: from the store if it retains them, else from the lake.
+
+The lake's rows are read at the version's as-of date and Delta version, and encoded as when publishing.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,15 +36,10 @@ class MissingLakeRowsError(ForecacheError):
 
 @dataclass(frozen=True)
 class LakeContent:
-    """Number and content hash of the rows of a version, as in a manifest.
+    """Number and content hash of the rows of a version, as in a manifest."""
 
-    Attributes:
-        rows: Number of rows.
-        content_hash: Hash as in `Manifest.content_hash`.
-    """
-
-    rows: int
-    content_hash: str
+    rows: int  # number of rows
+    content_hash: str  # hash as in `Manifest.content_hash`
 
 
 def lake_content(
@@ -139,14 +137,13 @@ class StoreVersion:
     """A version that an answer was made from, as in the log.
 
     Attributes:
-        store: Id of the store that published it.
         table, delta_version, as_of: Its source in the lake.
     """
 
     name: str
     version: int
     as_of: str
-    store: str
+    store: str  # id of the store that published it
     table: str
     delta_version: int
 
@@ -182,11 +179,7 @@ class SavedRows:
 
 
 class OpenVersions:
-    """Opens versions, each once.
-
-    Args:
-        kept: Removed versions whose rows the lake still had.
-    """
+    """Opens versions, each once. `kept`: removed versions whose rows the lake still had."""
 
     def __init__(self, settings: Settings, kept: Mapping[StoreVersion, SavedRows]) -> None:
         self._settings, self._kept = settings, kept

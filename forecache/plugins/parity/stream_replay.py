@@ -43,17 +43,14 @@ class LiveLookup:
     """A look-up of a live view by one request.
 
     Attributes:
-        at_us: Microseconds of Unix time.
-        position: Its keys had the rows of the stream's table up to this Delta version.
-        layer: Hash of the declaration of the live layer.
         pending: By the place of a key that had pending rows instead, the offset of each partition after these rows.
         bounds: By the place of such a key, the moment of its last row, once it is known.
     """
 
     view: str
-    at_us: int
-    position: int
-    layer: str
+    at_us: int  # microseconds of Unix time
+    position: int  # its keys had the rows of the stream's table up to this Delta version
+    layer: str  # hash of the declaration of the live layer
     pending: Mapping[int, Sequence[int]]
     bounds: dict[int, int] = field(default_factory=dict)
 
@@ -80,15 +77,10 @@ def read_live_lookups(logged: Sequence[Mapping[str, Any]] | None) -> dict[str, L
 
 @dataclass(frozen=True)
 class NeededRows:
-    """The rows of a stream's table that are needed to compute the answers of a day.
+    """The rows of a stream's table that are needed to compute the answers of a day."""
 
-    Attributes:
-        first_day: The oldest as-of date that was merged: events of earlier days are not needed.
-        up_to: The largest position; None: all positions, since keys had rows that were not committed yet.
-    """
-
-    first_day: date
-    up_to: int | None
+    first_day: date  # the oldest as-of date that was merged: events of earlier days are not needed
+    up_to: int | None  # the largest position; None: all positions, since keys had rows that were not committed yet
 
     def merge(self, other: "NeededRows") -> "NeededRows":
         both = None if self.up_to is None or other.up_to is None else max(self.up_to, other.up_to)
@@ -120,21 +112,14 @@ _SHARE_ROWS, _MOST_BITS = 1 << 20, 8
 
 @dataclass(frozen=True)
 class IndexedStream:
-    """The index of a view's rows in a folder.
-
-    Attributes:
-        layer: Hash of the current declaration of the live layer.
-        created_us: When the stream's table was created.
-        version: Version of the table that was read; -1: there is no table.
-        offsets: By partition, the offset after the committed events.
-    """
+    """The index of a view's rows in a folder."""
 
     folder: Path
-    layer: str
+    layer: str  # hash of the current declaration of the live layer
     plan: Mapping[str, Any] = field(hash=False)
-    created_us: int
-    version: int
-    offsets: Mapping[int, int] = field(hash=False)
+    created_us: int  # when the stream's table was created
+    version: int  # version of the table that was read; -1: there is no table
+    offsets: Mapping[int, int] = field(hash=False)  # by partition, the offset after the committed events
     bits: int
 
 
@@ -226,9 +211,7 @@ class StreamReplay:
         """Merge a version's rows with the stream's; returns features, float32 [n, d], and the known keys, bool [n].
 
         Args:
-            as_of: ISO date of the version.
             matrix, known: Its rows with their states, float32 [n, width], and which keys it has.
-            at_us: Times of the look-ups, int64 [n].
             bounds: For each key, the moment of the stream's table up to which its rows count, int64 [n].
         """
         base = np.ascontiguousarray(matrix[:, len(held.columns) :]).view("<i8")

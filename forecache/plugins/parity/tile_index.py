@@ -33,21 +33,14 @@ _CHECK_SEED = 1
 
 @dataclass(frozen=True)
 class ViewRows:
-    """The rows of a table that a view is computed from.
-
-    Attributes:
-        plan: JSON of the view's plan.
-        first_day: Events of earlier days are left out.
-        up_to: Rows above this position are left out.
-        bits: There are 2**bits shares of the keys, by the first bits of their hash.
-    """
+    """The rows of a table that a view is computed from."""
 
     table: StreamTable
     key: KeySchema
-    plan: dict[str, Any]
-    first_day: date
-    up_to: int
-    bits: int
+    plan: dict[str, Any]  # JSON of the view's plan
+    first_day: date  # events of earlier days are left out
+    up_to: int  # rows above this position are left out
+    bits: int  # there are 2**bits shares of the keys, by the first bits of their hash
 
 
 def shuffle_hour(*, rows: ViewRows, hour: str, folder: Path) -> int:

@@ -66,11 +66,7 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
 
 
 def look_once(current: "Settings", name: str) -> "AdvanceResult | None":
-    """Run the controller once for a rollout and show the result; None if another process runs it, or there is none.
-
-    Raises:
-        ForecacheError: As `look`.
-    """
+    """Run the controller once for a rollout and show the result; None if another process runs it, or there is none."""
     from forecache.plugins.rollouts.controller import advance_rollout
 
     try:

@@ -46,21 +46,14 @@ _ENDS_IN = {"return": "returned", "finish": "done"}
 
 @dataclass(frozen=True)
 class AdvanceResult:
-    """The state of a rollout after a look at its log.
-
-    Attributes:
-        moved: The look changed its step, ended it, or paused it.
-    """
+    """The state of a rollout after a look at its log."""
 
     state: RolloutState
-    moved: bool
+    moved: bool  # the look changed its step, ended it, or paused it
 
 
 def advance_rollout(settings: Settings, name: str, *, at: datetime | None = None) -> AdvanceResult | None:
     """Judge the requests of a model's rollout once and move it accordingly; None if there never was a rollout.
-
-    Args:
-        at: The time; None: now.
 
     Raises:
         ConflictError: Another process is changing the releases.

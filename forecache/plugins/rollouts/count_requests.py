@@ -40,11 +40,7 @@ class ScorePairs:
         self._found: tuple[dict[str, tuple[int, np.ndarray] | None], ...] = ({}, {})
 
     def add(self, rows: StepRows, wanted: np.ndarray) -> None:
-        """Add the wanted rows that have scores of their model.
-
-        Args:
-            wanted: Mask [rows].
-        """
+        """Add the wanted rows that have scores of their model."""
         scores = rows.model_scores
         for place in np.flatnonzero(wanted).tolist():
             found = self._found[int(rows.arm[place])]
@@ -246,11 +242,7 @@ def _read_new_batches(
 
 
 def _read_added_rows(settings: Settings, name: str, versions: range) -> "Iterator[pa.RecordBatch]":
-    """The rows that versions of the log added.
-
-    Raises:
-        FileNotFoundError: The files of a version were removed.
-    """
+    """The rows that versions of the log added. Raises `FileNotFoundError`: the files of a version were removed."""
     import pyarrow.parquet as pq
 
     table = table_of(name)

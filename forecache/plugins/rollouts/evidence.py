@@ -79,9 +79,6 @@ def max_requests_of_a_key(*arms: np.ndarray) -> np.ndarray:
 
     Different numbers in the arms would weigh heavy keys differently, which would be a difference by itself.
 
-    Args:
-        arms: Requests by key of each arm, [..., keys].
-
     Returns:
         [...]; infinity if an arm has fewer than `LEAST_KEYS` keys, which is not judged.
     """
@@ -108,15 +105,10 @@ def limit_keys(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarr
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """A difference of two means.
+    """A difference of two means."""
 
-    Attributes:
-        mean: Mean of the candidate less that of the current release.
-        variance: Variance of `mean`; infinite before there are `LEAST_KEYS` keys of each.
-    """
-
-    mean: Floats
-    variance: Floats
+    mean: Floats  # mean of the candidate less that of the current release
+    variance: Floats  # variance of `mean`; infinite before there are `LEAST_KEYS` keys of each
 
     def bound(self, error: float, scale: Floats) -> Floats:
         """The largest distance of the difference from `mean` on one side, at all looks together.
@@ -178,9 +170,6 @@ def has_split_mismatch(in_arm: Floats, keys: Floats, share: float, *, error: flo
 
     The e-process of Lindon and Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS 2022: keys come one
     by one, each in the arm with probability `share`, against a beta mixture around it.
-
-    Args:
-        in_arm: Keys in the arm, of `keys` in all.
     """
     from scipy.special import betaln
 

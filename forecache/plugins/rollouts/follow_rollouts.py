@@ -1,4 +1,9 @@
-"""Follow the states of rollouts, in the watching thread: open candidates, and add or remove the arms of releases."""
+"""Follow the states of rollouts, in the watching thread: open candidates, and add or remove the arms of releases.
+
+A candidate is always in worker processes: not even its modules are imported by the reader, because code can hang, end
+the process or overwrite memory when it is loaded. Beside a canary, the control is opened like the candidate: the
+current release, for as many keys, so that times of equally placed models are compared.
+"""
 
 import asyncio
 import logging
@@ -159,14 +164,7 @@ class _FollowedRollout:
 
 
 class RolloutFollower:
-    """Follows the rollouts in one worker.
-
-    Args:
-        versions: The served versions by store name, kept up to date by the reader.
-        cells_of: Returns the metrics of a candidate.
-        log_of: Returns the log of a release's answers in an arm.
-        engine, queue: Of the worker, for shadow requests.
-    """
+    """Follows the rollouts in one worker."""
 
     def __init__(
         self,
@@ -186,12 +184,7 @@ class RolloutFollower:
         self._told: dict[str, str] = {}
 
     def follow_states(self, served: Mapping[str, ServedRelease], install: Callable[[ServedRelease], None]) -> None:
-        """Update the arms of all served releases to the states of their rollouts.
-
-        Args:
-            served: The served current releases by name.
-            install: Replaces a served release of the same name.
-        """
+        """Update the arms of all served releases to the states of their rollouts."""
         for name in self._followed.keys() - served.keys():
             self._retire_candidate(name)
         for name, now in served.items():

@@ -22,15 +22,10 @@ _SAID = {
 
 @dataclass(frozen=True)
 class StepVerdict:
-    """The decision about a step.
+    """The decision about a step."""
 
-    Attributes:
-        verdict: "waits", "passed", "returned" or "paused".
-        why: The reason, in a sentence.
-    """
-
-    verdict: str
-    why: str
+    verdict: str  # "waits", "passed", "returned" or "paused"
+    why: str  # the reason, in a sentence
     compared: tuple[GuardResult, ...] = ()
     requests: tuple[int, int] = (0, 0)
 
@@ -40,19 +35,14 @@ class StepTotals:
     """Totals of a step. Pairs are of the current release's arm, and of the other.
 
     Attributes:
-        requests: Number of requests that count for a guard of a release.
-        keys: Number of keys of these requests.
-        keys_in_all: Number of keys of all requests, for the split.
-        outcomes: Number of requests with a known outcome.
-        ordered: Number of requests that both releases have scored in the shadow step, whose orders are compared.
         straggler, fault: See `StepCounts`.
     """
 
-    requests: tuple[int, int]
-    keys: tuple[int, int]
-    keys_in_all: tuple[int, int]
-    outcomes: tuple[int, int] = (0, 0)
-    ordered: int = 0
+    requests: tuple[int, int]  # number of requests that count for a guard of a release
+    keys: tuple[int, int]  # number of keys of these requests
+    keys_in_all: tuple[int, int]  # number of keys of all requests, for the split
+    outcomes: tuple[int, int] = (0, 0)  # number of requests with a known outcome
+    ordered: int = 0  # number of requests that both releases have scored in the shadow step, whose orders are compared
     straggler: str = ""
     fault: str = ""
 

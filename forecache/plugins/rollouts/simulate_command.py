@@ -133,16 +133,14 @@ class EqualRolloutResult:
     """Results of simulated rollouts.
 
     Attributes:
-        runs: Number of rollouts.
         returned, paused: Numbers that were returned, or paused for an unsound split or measurement.
-        held: Number that were given up, because a step had too few requests, or a guard stayed undecided.
         by: The same numbers by step and guard, such as "canary 0.05 late".
     """
 
-    runs: int
+    runs: int  # number of rollouts
     returned: int
     paused: int
-    held: int
+    held: int  # number that were given up, because a step had too few requests, or a guard stayed undecided
     by: Mapping[str, int] = field(default_factory=dict)
 
     @property

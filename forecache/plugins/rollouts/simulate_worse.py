@@ -27,34 +27,24 @@ class SimulatedTraffic:
 
     Attributes:
         rate: Mean outcome of a request with the current release, such as 0.05 if 5 percent lead to a purchase.
-        requests_per_key: Mean, of a geometric distribution.
-        alike: Intra-class correlation of the requests of a key (of a beta-binomial), from 0 to below 1.
-        per_hour: Requests an hour.
         heaviest: Share of all requests that one key has, such as a machine; only `simulate_equal_release` uses it.
     """
 
     rate: float = 0.05
-    requests_per_key: float = 4.0
-    alike: float = 0.05
-    per_hour: float = 100_000.0
+    requests_per_key: float = 4.0  # mean, of a geometric distribution
+    alike: float = 0.05  # intra-class correlation of the requests of a key (of a beta-binomial), from 0 to below 1
+    per_hour: float = 100_000.0  # requests an hour
     heaviest: float = 0.0
 
 
 @dataclass(frozen=True)
 class WorseRolloutResult:
-    """Results of simulated rollouts with a harm, [runs] each.
+    """Results of simulated rollouts with a harm, [runs] each."""
 
-    Attributes:
-        returned: The release was returned.
-        passed: The release became current; if neither is true, the rollout still waits.
-        requests: Requests of both arms in all canary steps whose outcome was known in the end.
-        hours: Duration of the canary steps.
-    """
-
-    returned: np.ndarray
-    passed: np.ndarray
-    requests: np.ndarray
-    hours: np.ndarray
+    returned: np.ndarray  # the release was returned
+    passed: np.ndarray  # the release became current; if neither is true, the rollout still waits
+    requests: np.ndarray  # requests of both arms in all canary steps whose outcome was known in the end
+    hours: np.ndarray  # duration of the canary steps
 
     @property
     def returned_share(self) -> float:
@@ -90,7 +80,6 @@ def simulate_worse_release(
     of all kinds of keys, which is exact: no key is simulated by itself, and none is heavy enough to be limited.
 
     Args:
-        rollout: A declaration with an outcome of which more is better; None: the defaults.
         most: Requests of a step with known outcomes after which a rollout is given up.
     """
     declared = rollout or Rollout(outcome=Outcome("orders", "bought"))

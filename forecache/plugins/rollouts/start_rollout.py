@@ -20,11 +20,7 @@ from forecache.realtime.release.write import lock_releases
 
 
 def immediate_release_reason(folder: ReleaseFolder, realtime: Realtime, current: int | None) -> str:
-    """The reason why a new release is not rolled out as declared, in a sentence; "" if it is.
-
-    Args:
-        current: Number of the current release.
-    """
+    """The reason why a new release is not rolled out as declared, in a sentence; "" if it is."""
     if realtime.log is None:
         return "A rollout is judged by the request log, and its declaration has no log."
     if current is None:

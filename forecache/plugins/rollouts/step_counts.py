@@ -26,17 +26,12 @@ def _zeros(*shape: int) -> Any:
 
 @dataclass(frozen=True)
 class PendingOutcomes:
-    """Requests whose outcome is not known yet: [n] each.
-
-    Attributes:
-        at: Microseconds since 1970.
-        arm: 0 for the current release, 1 for the other arm.
-    """
+    """Requests whose outcome is not known yet: [n] each. `arm`: 0 for the current release, 1 for the other arm."""
 
     request_id: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
     bucket: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     arm: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    at: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # microseconds since 1970
 
     def select(self, rows: np.ndarray) -> "PendingOutcomes":
         return PendingOutcomes(self.request_id[rows], self.bucket[rows], self.arm[rows], self.at[rows])
@@ -51,38 +46,31 @@ class StepCounts:
     """Counts of one step. The first axis of `n` and `x` is the arm: 0 the current release's, 1 the other one's.
 
     Attributes:
-        step: Id of the step, by `step_id`.
-        version: Delta version of the log up to which rows are counted; -1: none is.
         after: Microseconds since 1970; only requests that arrived later are counted, as a replica may have answered
             earlier ones by an earlier step.
-        newest: Arrival of the newest request in any arm, in microseconds since 1970; 0: none.
-        straggler: The last replica that answered by an earlier step; "" if none did.
         whys: By reason, the number of requests of each arm that the model did not answer.
-        buckets: Buckets of the keys [keys], ascending.
         n, x: Numbers of requests and sums of their values, [2, keys, guards]. A value is from 0 to 1.
         times: Sums over requests by arm [2, 3]: their number, total microseconds, microseconds of the model.
         agree: Requests that both releases scored [4]: their number, the number with the same first candidate, the sum
             of the mean absolute differences of scores, the largest difference.
         kept_us, kept_scores: Times and scores of the current release in the A/A step, at most `KEPT`.
-        waiting: Requests whose outcome is not known yet.
-        fault: Reason why outcomes that are due could not be read; "" if they were.
     """
 
-    step: str
-    version: int = -1
+    step: str  # id of the step, by `step_id`
+    version: int = -1  # Delta version of the log up to which rows are counted; -1: none is
     after: int = 0
-    newest: int = 0
-    straggler: str = ""
+    newest: int = 0  # arrival of the newest request in any arm, in microseconds since 1970; 0: none
+    straggler: str = ""  # the last replica that answered by an earlier step; "" if none did
     whys: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    buckets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    buckets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # buckets of the keys [keys], ascending
     n: np.ndarray = _zeros(2, 0, len(GUARDS))
     x: np.ndarray = _zeros(2, 0, len(GUARDS))
     times: np.ndarray = _zeros(2, 3)
     agree: np.ndarray = _zeros(4)
     kept_us: np.ndarray = _zeros(0)
     kept_scores: np.ndarray = _zeros(0)
-    waiting: PendingOutcomes = field(default_factory=PendingOutcomes)
-    fault: str = ""
+    waiting: PendingOutcomes = field(default_factory=PendingOutcomes)  # requests whose outcome is not known yet
+    fault: str = ""  # reason why outcomes that are due could not be read; "" if they were
 
     def add_requests(self, buckets: np.ndarray, arm: np.ndarray, values: np.ndarray) -> "StepCounts":
         """The counts with further requests added.

@@ -1,4 +1,7 @@
-"""Split traffic between releases during a rollout: by the hash of the request's key, so that a key stays in its arm."""
+"""Split traffic between releases during a rollout: by the hash of the request's key, so that a key stays in its arm.
+
+At the shadow step the candidate scores requests that were answered; the result is logged, never sent.
+"""
 
 import asyncio
 import logging
@@ -21,14 +24,7 @@ _MOST = 4
 
 
 class ShadowScorer:
-    """Scores requests by a candidate while the worker is otherwise idle.
-
-    Args:
-        candidate: With its path to the model, or an `UnavailablePath`.
-
-    Attributes:
-        skipped: Number of requests that there was no time for.
-    """
+    """Scores requests by a candidate while the worker is otherwise idle."""
 
     def __init__(self, candidate: ServedRelease, engine: AnswerEngine, backlog: RequestQueue) -> None:
         self._candidate, self._engine, self._backlog = candidate, engine, backlog
@@ -38,12 +34,7 @@ class ShadowScorer:
     def offer(
         self, request: ParsedRequest, parse: Callable[[ServedRelease], ParsedRequest], clock: RequestClock
     ) -> None:
-        """Score an answered request soon, or skip it if other requests wait.
-
-        Args:
-            request: As parsed for the current release.
-            parse: Parses it for a given release.
-        """
+        """Score an answered request soon, or skip it if other requests wait."""
         if len(self._tasks) >= _MOST or self._backlog.waiting:
             self.skipped += 1
             return
@@ -78,14 +69,12 @@ class TrafficSplit:
     """The arms of one rollout at one step, in one worker.
 
     Args:
-        sampler: Encodes the key of a request to the current release.
-        current: Answers the keys outside of the share.
-        other: Answers the keys in the share: the current release at the A/A step, the candidate as a canary, or the
-            current release while the candidate is unavailable.
+        other: Answers the keys in the share: the current release at the A/A step, the candidate as a canary, or
+            the current release while the candidate is unavailable.
         stand_in: The current release in the arm of the candidate, for requests that the candidate does not accept.
         shadow: Scores answered requests by the candidate at the shadow step; None at other steps.
-        control: The current release, placed as the candidate is, for as many keys as `other` has; None: `current`
-            answers them.
+        control: The current release, placed as the candidate is, for as many keys as `other` has; None:
+            `current` answers them.
     """
 
     def __init__(
@@ -108,14 +97,7 @@ class TrafficSplit:
         self.shadow = shadow
 
     def assign_release(self, parse: Callable[[ServedRelease], ParsedRequest]) -> tuple[ServedRelease, ParsedRequest]:
-        """Return the release that answers a request, and the request parsed for it.
-
-        Args:
-            parse: Parses the request for a given release.
-
-        Raises:
-            Problem: The release that would answer does not accept the request.
-        """
+        """Return the release that answers a request, and the request parsed for it."""
         try:
             request = parse(self._current)
         except Problem:

@@ -257,11 +257,7 @@ class RequestHandler:
 
 
 class AnswerEngine:
-    """Answers parsed requests: by the model if there is time, else by the best fallback that there is time for.
-
-    Args:
-        versions: The served versions by store name, kept up to date by the reader.
-    """
+    """Answers parsed requests: by the model if there is time, else by the best fallback that there is time for."""
 
     def __init__(self, versions: Mapping[str, VersionAnswers]) -> None:
         self._versions = versions
@@ -306,11 +302,7 @@ class AnswerEngine:
     async def answer(
         self, served: ServedRelease, request: ParsedRequest, clock: RequestClock, times: StageTimes
     ) -> RequestAnswer:
-        """Answer a request to any model, within its deadline.
-
-        Raises:
-            Problem: The key of a look-up is not valid.
-        """
+        """Answer a request to any model, within its deadline. Raises `Problem`: the key of a look-up is not valid."""
         is_remote, path = served.lookups.is_remote(), served.path
         if path.in_loop and not is_remote:
             return self.answer_now(served, request, clock, times)

@@ -25,15 +25,10 @@ class FallbackUnavailable(Exception):
 
 
 class Fallback(Protocol):
-    """A fallback, which answers if the model cannot.
+    """A fallback, which answers if the model cannot."""
 
-    Attributes:
-        name: As in answers and metrics.
-        needs_request: False if the names of the candidates are enough.
-    """
-
-    name: str
-    needs_request: bool
+    name: str  # as in answers and metrics
+    needs_request: bool  # False if the names of the candidates are enough
 
     def scores(
         self, request: ParsedRequest, served: Served, now: float, used: dict[str, VersionAnswers]
@@ -41,7 +36,6 @@ class Fallback(Protocol):
         """Return scores [length], NaN for none; None: candidates stay in the order given.
 
         Args:
-            now: Unix time.
             used: The versions that are read are added by store name.
 
         Raises:

@@ -1,6 +1,8 @@
 """Run transform and model on the event loop's thread, for native models that take less than two milliseconds.
 
-Replays outside the request path run them on their own thread by `DirectPath`, without limits.
+A CPU-time alarm interrupts Python code between two instructions. It cannot end a long call into a library; therefore
+only models whose measured time is bounded run on the loop. Replays outside the request path run them on their own
+thread by `DirectPath`, without limits.
 """
 
 import logging
@@ -134,11 +136,7 @@ class DirectPath:
 
 
 class InLoopPath(DirectPath):
-    """A `ModelPath` on this thread, guarded by a CPU budget.
-
-    Attributes:
-        misbehaved: Why the model must leave the loop; "" while it may stay.
-    """
+    """A `ModelPath` on this thread, guarded by a CPU budget; `misbehaved` says why the model must leave the loop."""
 
     def __init__(self, loaded: LoadedRelease, guard: CpuGuard, *, p99_s: float) -> None:
         super().__init__(loaded)

@@ -40,13 +40,7 @@ class Renderer:
         self._is_ranking = release.candidates is not None
 
     def body(self, answered: RequestAnswer, *, deadline_ms: float, elapsed: int, late: bool) -> bytes:
-        """Encode an answer as JSON.
-
-        Args:
-            deadline_ms: As granted.
-            elapsed: Nanoseconds since the request arrived.
-            late: True if the deadline has passed.
-        """
+        """Encode an answer as JSON. `elapsed`: nanoseconds since the request arrived."""
         parts = [self._head, orjson.dumps(answered.request_id or None)]
         if self._is_ranking:
             parts.append(b',"items":[')

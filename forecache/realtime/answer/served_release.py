@@ -47,31 +47,23 @@ class ServedRelease:
     """A release and all that is needed to answer requests by it.
 
     Attributes:
-        path: To transform and model.
-        rungs: The fallbacks, in their order.
-        costs: Of each fallback, in the same order.
         model_cost: Of an answer by the model, from parsing to the last byte; only time on the loop's thread.
-        low_cost: Of an answer by the last fallback.
-        log: Of its answers; None if they are not logged.
-        arm: Which requests it answers: "current" are all while no release is rolled out.
-        split: Assigns requests to releases while one is being rolled out.
-        drift: Counts its answers; None if the bins of its training data are not known.
     """
 
     loaded: OpenRelease
-    path: ModelPath
+    path: ModelPath  # to transform and model
     parser: RequestParser
     lookups: ViewLookups
-    rungs: tuple[Fallback, ...]
+    rungs: tuple[Fallback, ...]  # the fallbacks, in their order
     renderer: Renderer
     cells: ModelCells
-    costs: tuple[CostEstimate, ...]
+    costs: tuple[CostEstimate, ...]  # of each fallback, in the same order
     model_cost: CostEstimate = field(default_factory=lambda: CostEstimate(200_000))
-    low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))
-    log: AnswerLog | None = None
-    arm: str = "current"
-    split: TrafficSplit | None = None
-    drift: AnswerWatch | None = None
+    low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))  # of an answer by the last fallback
+    log: AnswerLog | None = None  # of its answers; None if they are not logged
+    arm: str = "current"  # which requests it answers: "current" are all while no release is rolled out
+    split: TrafficSplit | None = None  # assigns requests to releases while one is being rolled out
+    drift: AnswerWatch | None = None  # counts its answers; None if the bins of its training data are not known
 
     @property
     def name(self) -> str:
@@ -108,11 +100,7 @@ def serve_release(
     log: AnswerLog | None = None,
     drift: AnswerWatch | None = None,
 ) -> ServedRelease:
-    """Make a served release of a loaded one.
-
-    Args:
-        versions: The served versions by store name, kept up to date by the reader.
-    """
+    """Make a served release of a loaded one."""
     release = loaded.release
     rungs = open_fallbacks(release.ladder)
     return ServedRelease(

@@ -27,7 +27,6 @@ class AnswerLog:
     """Logs the answers of one release, on the event loop's thread.
 
     Args:
-        release: With a `log`.
         arm: One of `forecache.realtime.log.record.ARMS`.
     """
 

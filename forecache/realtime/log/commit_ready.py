@@ -53,25 +53,15 @@ class SegmentCount:
 
 @dataclass(frozen=True)
 class SegmentRows:
-    """The rows of some segments.
+    """The rows of some segments."""
 
-    Attributes:
-        days: Rows by ISO date, without the day column.
-        counts: Of each segment, in their order.
-        newest_us: Arrival of the newest row, in microseconds since 1970; 0 if there are no rows.
-    """
-
-    days: Mapping[str, pa.Table]
-    counts: Sequence[SegmentCount]
-    newest_us: int
+    days: Mapping[str, pa.Table]  # rows by ISO date, without the day column
+    counts: Sequence[SegmentCount]  # of each segment, in their order
+    newest_us: int  # arrival of the newest row, in microseconds since 1970; 0 if there are no rows
 
 
 def read_segments(segments: Sequence[SpoolSegment]) -> SegmentRows:
-    """Read the rows of finished segments.
-
-    Raises:
-        FileNotFoundError: Another committer has removed one.
-    """
+    """Read the rows of finished segments. Raises `FileNotFoundError`: another committer has removed one."""
     by_day: dict[str, list[dict[str, Any]]] = {}
     counts, newest_us = [], 0
     oldest = datetime.now(timezone.utc).date() - timedelta(days=EXPIRED_DAYS)
@@ -145,15 +135,10 @@ class _OtherCommitterError(Exception):
 
 @dataclass(frozen=True)
 class LogCommitResult:
-    """Result of one commit.
+    """Result of one commit."""
 
-    Attributes:
-        rows: Rows added to the table.
-        segments: Segments removed from the spool.
-    """
-
-    rows: int
-    segments: int
+    rows: int  # rows added to the table
+    segments: int  # segments removed from the spool
 
 
 def commit_ready(settings: Settings, name: str) -> LogCommitResult:

@@ -1,4 +1,8 @@
-"""The committer process: commit the spool repeatedly, with the maintenance of the tables in a thread beside it."""
+"""The committer process: commit the spool repeatedly, with the maintenance of the tables in a thread beside it.
+
+Files removed from a table stay in its folder for a day, as long as its Delta log goes back. Nothing refers to older
+versions: trainings copy the rows that they read, and parity and rollouts read the newest version.
+"""
 
 import logging
 import os

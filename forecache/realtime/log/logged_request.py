@@ -1,7 +1,7 @@
-"""Encode and decode logged requests: the reader's own JSON, for requests of any protocol.
+"""The requests of a log: which are logged, by a hash of their key, and their JSON, for requests of any protocol.
 
-JSON has no numbers that are not finite. If a model accepts them, the log has "NaN", "Infinity" and "-Infinity" in their
-place, and `parse_logged` reads them back.
+All requests of a key are in the sample or none, on every replica and at any time. JSON has no numbers that are not
+finite: if a model accepts them, the log has "NaN", "Infinity" and "-Infinity" in their place.
 """
 
 import math
@@ -69,12 +69,7 @@ def bucket_of(key: bytes, salt: bytes) -> int:
 
 
 class Sampler:
-    """Decides which requests to one model are logged.
-
-    Args:
-        name: Of the model.
-        request: Fields of its requests.
-    """
+    """Decides which requests to one model are logged."""
 
     def __init__(self, name: str, log: Log, request: Sequence[RequestField]) -> None:
         self._fields = [field for field in request if field.name in log.by]

@@ -1,4 +1,4 @@
-"""Read a request log, without Spark."""
+"""Read a request log, without Spark, and show its records to people and scripts."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
@@ -108,11 +108,7 @@ def record_as_json(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_commits_since(settings: Settings, name: str, version: int) -> "Iterator[tuple[int, pa.Table]]":
-    """Read the rows that each version of a log's table after `version` added, with the version; merges add none.
-
-    Args:
-        version: The last Delta version that was read.
-    """
+    """Read the rows that each version of a log's table after `version` added, with the version; merges add none."""
     import pyarrow.parquet as pq
 
     table = table_of(name)

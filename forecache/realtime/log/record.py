@@ -1,6 +1,7 @@
-"""The schema of the request log; `forecache.declare.realtime.log_records` decodes its columns.
+"""A record of the request log: its columns in the lake, and its bytes in the spool.
 
-The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
+The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day;
+`forecache.declare.realtime.log_records` decodes its columns.
 """
 
 import struct

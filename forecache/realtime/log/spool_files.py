@@ -1,12 +1,14 @@
-"""The files of the spool, the segments that a committer may take, and the note in a stream's lock file.
+"""The files of the spool, the segments that a committer may take, and what writers and committers note beside them.
 
     request_log/<model>/<stream>/lock                           held by the writer of the stream for as long as it lives
     request_log/<model>/<stream>/<segment>-<first>.open         being written
     request_log/<model>/<stream>/<segment>-<first>-<rows>.log   complete
+    request_log/<model>/committer.json                          figures, in which each segment is counted once
 
 A stream has one writer, which starts a new stream whenever it starts. Its segments are numbered from 1 on. The lock
 file has a note of its writer: who it is, and how many rows it lost. Its size is fixed, so that it can be rewritten on a
-full disk.
+full disk. The figures are replaced after a commit, before the segments are removed: after a kill in between, the
+segments are counted when they are found again.
 """
 
 import json
@@ -31,19 +33,13 @@ _STREAM = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class SpoolSegment:
-    """A file of a stream.
-
-    Attributes:
-        number: In its stream, from 1 on.
-        first: Number of its first frame.
-        rows: Number of frames; None if the writer ended before it closed the segment.
-    """
+    """A file of a stream."""
 
     path: Path
     stream: str
-    number: int
-    first: int
-    rows: int | None
+    number: int  # in its stream, from 1 on
+    first: int  # number of its first frame
+    rows: int | None  # number of frames; None if the writer ended before it closed the segment
 
     def as_closed(self, rows: int) -> "SpoolSegment":
         """Return the segment with its name after completion."""
@@ -172,28 +168,19 @@ class CommitterState:
     """The figures of a model's log.
 
     Attributes:
-        commits: Number of commits with rows.
-        rows: Rows committed.
-        lost_damaged: Rows in the spool that could not be read: torn by a kill, or changed.
-        lost_expired: Rows that were too old when they were committed.
-        lag_s: Seconds from the arrival of the newest row of the last commit until it was in the table.
-        committed_at: Unix time of the last commit.
-        failing_since: Unix time since which commits fail; 0: they succeed.
-        failure: Error of the last failed commit.
-        lost_by_writers: Rows lost by writers that have ended, by reason.
         settled: Ended streams that still exist and whose losses are in these figures.
         counted: By existing stream, the number of the last segment in these figures.
     """
 
-    commits: int = 0
-    rows: int = 0
-    lost_damaged: int = 0
-    lost_expired: int = 0
-    lag_s: float = 0.0
-    committed_at: float = 0.0
-    failing_since: float = 0.0
-    failure: str = ""
-    lost_by_writers: dict[str, int] = field(default_factory=dict)
+    commits: int = 0  # number of commits with rows
+    rows: int = 0  # rows committed
+    lost_damaged: int = 0  # rows in the spool that could not be read: torn by a kill, or changed
+    lost_expired: int = 0  # rows that were too old when they were committed
+    lag_s: float = 0.0  # seconds from the arrival of the newest row of the last commit until it was in the table
+    committed_at: float = 0.0  # Unix time of the last commit
+    failing_since: float = 0.0  # Unix time since which commits fail; 0: they succeed
+    failure: str = ""  # error of the last failed commit
+    lost_by_writers: dict[str, int] = field(default_factory=dict)  # rows lost by writers that have ended, by reason
     settled: list[str] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
 

@@ -1,4 +1,9 @@
-"""The writer of a stream: frames are appended to a segment, which is closed when it is large or old."""
+"""The writer of a stream: frames are appended to a segment, which is closed when it is large or old.
+
+A frame is a magic of four bytes, the length of its content (uint32), its number in the stream (uint64), the XXH3-64 of
+its content with a seed made of length and number, and the content; all little-endian. So a torn or changed frame is
+detected, and only it is lost.
+"""
 
 import os
 import secrets
@@ -31,15 +36,10 @@ MOST_BYTES = 1 << 28
 
 @dataclass
 class SegmentLosses:
-    """Losses of a segment.
+    """Losses of a segment."""
 
-    Attributes:
-        rows: Frames that are missing by their numbers, or incomplete at the end.
-        changed: True if bytes before the end are damaged.
-    """
-
-    rows: int = 0
-    changed: bool = False
+    rows: int = 0  # frames that are missing by their numbers, or incomplete at the end
+    changed: bool = False  # True if bytes before the end are damaged
 
 
 HEAD_BYTES = _HEAD.size
@@ -121,7 +121,6 @@ class SpoolStream:
     """A stream of the spool, open for writing.
 
     Args:
-        model: Folder of the model in the spool.
         replica: host:port#worker of the writer, for the log's rows.
         most_age_s: Age of its first frame at which a segment is closed.
 
@@ -151,12 +150,7 @@ class SpoolStream:
         self._began = 0.0
 
     def write(self, frames: memoryview, rows: int, first: int) -> int:
-        """Write whole frames to the segment; return how many were written, fewer if the disk took no more.
-
-        Args:
-            rows: Number of frames.
-            first: Number of the first one; the others follow.
-        """
+        """Write whole frames to the segment; return how many were written, fewer if the disk took no more."""
         try:
             if self._segment is None:
                 self._open(first)

@@ -1,7 +1,8 @@
 """Write logged answers from memory to the spool, in one thread per reader worker; the event loop never waits for it.
 
-An answer costs the loop its encoding and one append. Rows that find no room in memory, spool or disk are lost and
-counted; the answers are sent all the same.
+An answer costs the loop its encoding and one append to a lock-free queue, of blocks of memory that are reused:
+allocating for each answer would cost more than all else, as the kernel has to zero the pages. Rows that find no room in
+memory, spool or disk are lost and counted; the answers are sent all the same.
 """
 
 import logging
@@ -20,29 +21,19 @@ BLOCK_BYTES = 1 << 18
 
 @dataclass(slots=True)
 class FrameBlock:
-    """Memory for frames.
-
-    Attributes:
-        filled: Bytes and frames in it; the loop sets both at once when a frame is complete.
-        taken: Bytes and frames that the thread has taken.
-    """
+    """Memory for frames."""
 
     memory: memoryview
-    filled: tuple[int, int] = (0, 0)
-    taken: tuple[int, int] = (0, 0)
+    filled: tuple[int, int] = (0, 0)  # bytes and frames in it; the loop sets both at once when a frame is complete
+    taken: tuple[int, int] = (0, 0)  # bytes and frames that the thread has taken
 
 
 @dataclass
 class BlockPool:
-    """The blocks of one worker.
+    """The blocks of one worker."""
 
-    Attributes:
-        most_bytes: Most bytes of all blocks together.
-        made_bytes: Bytes of the allocated blocks; only the loop's thread allocates and frees.
-    """
-
-    most_bytes: int
-    made_bytes: int = 0
+    most_bytes: int  # most bytes of all blocks together
+    made_bytes: int = 0  # bytes of the allocated blocks; only the loop's thread allocates and frees
     free: deque[FrameBlock] = field(default_factory=deque)
     gone: deque[int] = field(default_factory=deque)
 
@@ -207,10 +198,8 @@ class LogWriter:
         replica: host:port#worker, for the log's rows.
 
     Attributes:
-        pool: The memory.
         used: Estimated bytes in the spool.
         is_awake: True if the thread was woken and has not yet begun to write.
-        thread: None until there is a channel.
     """
 
     def __init__(self, settings: Settings, *, replica: str) -> None:

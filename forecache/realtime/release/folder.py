@@ -1,4 +1,4 @@
-"""The folder of a model's releases, the pointer to the current one, and finding and reading releases.
+"""The folder of a model's releases, the pointer to the current one, and finding, reading and verifying releases.
 
 <store>/.realtime/<name>/      a versioned folder (see `forecache.kit.versioned.folder`) with:
     releases/00000003/         one release, never changed: release.json, model.bin, warmup.json, code/...
@@ -27,14 +27,13 @@ class ReleasePointer(VersionPointer):
 
     Attributes:
         bad: Releases that were rolled back; they do not become current again unless a person asks for it.
-        history: Random identity of the state in the lake that it is a copy of.
     """
 
     current: int | None = None
     last: int = 0
     bad: tuple[int, ...] = ()
     generation: int = 0
-    history: str = ""
+    history: str = ""  # random identity of the state in the lake that it is a copy of
 
 
 @dataclass(frozen=True)

@@ -52,17 +52,13 @@ class Unsent:
     """A change of this installation that has to be brought to others.
 
     Attributes:
-        id: Identity of what was decided here while the lake was away; "" if the lake has everything.
-        history: Of the state in the lake that it changes.
-        bad: The releases that were rolled back.
-        current: The release that answers here since.
         rollout: Of a rollout that was paused or returned: its start, if it was returned, and why.
     """
 
-    id: str = ""
-    history: str = ""
-    bad: tuple[int, ...] = ()
-    current: int | None = None
+    id: str = ""  # identity of what was decided here while the lake was away; "" if the lake has everything
+    history: str = ""  # of the state in the lake that it changes
+    bad: tuple[int, ...] = ()  # the releases that were rolled back
+    current: int | None = None  # the release that answers here since
     rollout: Mapping[str, Any] | None = None
 
 

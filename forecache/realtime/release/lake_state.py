@@ -37,19 +37,16 @@ class ReleaseState:
     """The state of a model's releases.
 
     Attributes:
-        numbered: The highest number ever given; it may be of a release that was never finished.
         inputs: By number of each release that is kept, the fingerprint of what it was made from.
-        rollout: The newest rollout; None if there was none.
         reconciled: Changes that installations made while the lake was away, and that the state has; the newest ten.
-        mark: Different in every state that was ever written.
     """
 
     pointer: ReleasePointer = ReleasePointer()
-    numbered: int = 0
+    numbered: int = 0  # the highest number ever given; it may be of a release that was never finished
     inputs: Mapping[int, str] = field(default_factory=dict)
-    rollout: RolloutState | None = None
+    rollout: RolloutState | None = None  # the newest rollout; None if there was none
     reconciled: tuple[str, ...] = ()
-    mark: str = ""
+    mark: str = ""  # different in every state that was ever written
 
     @property
     def running(self) -> RolloutState | None:
@@ -94,11 +91,7 @@ def swap_state(
 
 
 def read_state(lake: Folder, name: str) -> ReleaseState | None:
-    """Read the state; None if there is none.
-
-    Raises:
-        DamagedError: As `swap_state`.
-    """
+    """Read the state; None if there is none. Raises `DamagedError`: as `swap_state`."""
     target = f"{REALTIME}/{name}/STATE"
     found = lake.read(target)
     return None if found is None else state_from_json(found[0], what=f"The file {lake}/{target}")
@@ -248,11 +241,7 @@ def state_to_json(state: ReleaseState) -> bytes:
 
 
 def state_from_json(content: bytes, *, what: str) -> ReleaseState:
-    """Decode a state.
-
-    Raises:
-        DamagedError: It is damaged, or has another format.
-    """
+    """Decode a state. Raises `DamagedError`: it is damaged, or has another format."""
     remedy = "Remove it; the next `forecache release` makes it again from what that installation has."
     try:
         data: dict[str, Any] = load_with_checksum(content, what=what)

@@ -48,18 +48,15 @@ class LoadedRelease:
     """A release in this process.
 
     Attributes:
-        place: Its folder.
-        kernel: Runs the model on a matrix of `model_columns`.
         transform: Its function, from `Rows` to the release's features; `features_of` checks the result.
-        warmup: Recorded requests, in the reader's own JSON.
         reference: The bins of its training data, as the plug-in `drift` reads them; None if they are not known.
     """
 
     release: Release
-    place: Path
-    kernel: Kernel
+    place: Path  # its folder
+    kernel: Kernel  # runs the model on a matrix of `model_columns`
     transform: Callable[[Rows], Any]
-    warmup: tuple[bytes, ...]
+    warmup: tuple[bytes, ...]  # recorded requests, in the reader's own JSON
     code: ReleaseCode = field(repr=False)
     reference: Any = None
 

@@ -187,9 +187,6 @@ def _read_remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState 
 def fetch_release(folder: ReleaseFolder, remote: Folder, number: int, *, verify: bool = True) -> dict[str, bytes]:
     """Download a release and move it into place, unless it is here; return the downloaded files by name.
 
-    Args:
-        verify: Also verify the files of one that is here.
-
     Raises:
         NotFoundError: The remote does not have it.
         CheckError: A downloaded file has the wrong checksum.

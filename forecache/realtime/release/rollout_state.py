@@ -25,21 +25,18 @@ class GuardResult:
     """Result of a guard in a step.
 
     Attributes:
-        guard: Its name.
         candidate, current: Means of the two arms.
         low, high: Bounds of the difference in the harmful direction, valid at all looks together; None before there
             are enough keys.
-        tolerated: Largest difference that is no reason to return.
-        harmful: True if a larger difference is proved.
     """
 
-    guard: str
+    guard: str  # its name
     candidate: float
     current: float
     low: float | None
     high: float | None
-    tolerated: float
-    harmful: bool
+    tolerated: float  # largest difference that is no reason to return
+    harmful: bool  # True if a larger difference is proved
 
 
 @dataclass(frozen=True)
@@ -47,61 +44,41 @@ class RolloutStep:
     """A step of a rollout, running or ended.
 
     Attributes:
-        share: Share of keys in the arm that is compared with the rest.
         since, until: ISO 8601 in UTC; `until` is "" while the step is running.
-        verdict: "waits", "passed", "returned" or "paused".
-        why: Reason of the verdict, in a sentence.
-        requests: Number of requests in the arm of the current release, and in the other arm.
-        compared: Results of the guards.
         shown: Further figures: mean times, agreement of the scores of both releases.
     """
 
     stage: Stage
-    share: float
+    share: float  # share of keys in the arm that is compared with the rest
     since: str
     until: str = ""
-    verdict: str = "waits"
-    why: str = ""
-    requests: tuple[int, int] = (0, 0)
-    compared: tuple[GuardResult, ...] = ()
+    verdict: str = "waits"  # "waits", "passed", "returned" or "paused"
+    why: str = ""  # reason of the verdict, in a sentence
+    requests: tuple[int, int] = (0, 0)  # number of requests in the arm of the current release, and in the other arm
+    compared: tuple[GuardResult, ...] = ()  # results of the guards
     shown: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RolloutState:
-    """A rollout.
-
-    Attributes:
-        release: The candidate.
-        current: The release that was current at the start of the rollout.
-        plan: The declared plan, as `dataclasses.asdict` returns it.
-        generation: Counts changes of the state.
-        paused: True if it stays at its step until a person resumes it.
-        why: Reason of the last change, in a sentence.
-        is_bad: True if returning marks the candidate as bad; False if another release took its place.
-        looked_at: Time of the controller's last check; "" before the first.
-        slow_us: Time from which a request counts as slow; 0 before the A/A step.
-        edges: Deciles of the scores of the current release, nine numbers; empty before the A/A step.
-        steps: All steps up to the running one, which is the last.
-        history: As in the pointer.
-    """
+    """A rollout. `edges`: deciles of the scores of the current release, nine numbers; empty before the A/A step."""
 
     name: str
-    release: int
-    current: int
+    release: int  # the candidate
+    current: int  # the release that was current at the start of the rollout
     stage: Stage
     share: float
     started_at: str
-    plan: Mapping[str, Any]
-    generation: int = 0
-    paused: bool = False
-    why: str = ""
-    is_bad: bool = True
-    looked_at: str = ""
-    slow_us: float = 0.0
+    plan: Mapping[str, Any]  # the declared plan, as `dataclasses.asdict` returns it
+    generation: int = 0  # counts changes of the state
+    paused: bool = False  # True if it stays at its step until a person resumes it
+    why: str = ""  # reason of the last change, in a sentence
+    is_bad: bool = True  # True if returning marks the candidate as bad; False if another release took its place
+    looked_at: str = ""  # time of the controller's last check; "" before the first
+    slow_us: float = 0.0  # time from which a request counts as slow; 0 before the A/A step
     edges: tuple[float, ...] = ()
-    steps: tuple[RolloutStep, ...] = ()
-    history: str = ""
+    steps: tuple[RolloutStep, ...] = ()  # all steps up to the running one, which is the last
+    history: str = ""  # as in the pointer
     format: int = FORMAT
 
     @property

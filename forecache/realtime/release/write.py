@@ -51,12 +51,7 @@ def write_release(
     Args:
         release: Without number and files.
         number: From the state in the lake, which gives none twice.
-        code: Source by path, such as "shop/search.py".
-        warmup: Requests in the reader's own JSON that warm the release before it answers.
         bins: A `DriftReference` as JSON, to compare live features and scores with.
-
-    Returns:
-        The release as it was written.
     """
     files = {f"{CODE_FOLDER}/{path}": content for path, content in code.items()}
     files |= {MODEL_FILE: model, WARMUP_FILE: json.dumps([each.decode() for each in warmup]).encode()}

@@ -8,11 +8,7 @@ from forecache.realtime.request.request_answer import LookupResult, ParsedReques
 
 
 class NoScores(Exception):
-    """The model gave no scores; a fallback answers.
-
-    Attributes:
-        reason: The cause, as answers and metrics name it.
-    """
+    """The model gave no scores; a fallback answers. `reason`: the cause, as answers and metrics name it."""
 
     reason = "failed"
 
@@ -40,21 +36,13 @@ class ModelCallError(NoScores):
 
 
 class ModelPath(Protocol):
-    """Transform and model of one release.
+    """Transform and model of one release."""
 
-    Attributes:
-        in_loop: If True, `score_now` is called on the event loop; else `score` is awaited.
-        times: Of the last call of `score_now`: its stages "transform" and "model".
-    """
-
-    in_loop: bool
-    times: StageTimes
+    in_loop: bool  # if True, `score_now` is called on the event loop; else `score` is awaited
+    times: StageTimes  # of the last call of `score_now`: its stages "transform" and "model"
 
     def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
         """Score on this thread: float64 or float32 [n].
-
-        Args:
-            left_ns: Nanoseconds that the call may take.
 
         Raises:
             NoScores: There are no scores; the subclass says why.
@@ -65,9 +53,6 @@ class ModelPath(Protocol):
 
         Args:
             until: Time of `time.monotonic()` at which the caller gives up; `TooLate` is raised before it passes.
-
-        Raises:
-            NoScores: There are no scores; the subclass says why.
         """
 
     def expected_s(self) -> float:

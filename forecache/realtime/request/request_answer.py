@@ -1,4 +1,4 @@
-"""The answer to a request, before a protocol encodes it."""
+"""A request on its way: parsed, looked up, and answered, before a protocol encodes the answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,37 +14,31 @@ class ParsedRequest:
     """The columns of one request.
 
     Attributes:
-        length: Number of candidates; 1 for a model that ranks none.
         columns: Values by field: [length] for a field of candidates, [1] for one of the request; see `RequestField`.
         items: The identifier of each candidate in the answer, as the client sent it; empty without candidates.
-        body: The request in the reader's own JSON, for the request log.
-        request_id: As the client sent it; "" if it did not.
     """
 
-    length: int
+    length: int  # number of candidates; 1 for a model that ranks none
     columns: Mapping[str, np.ndarray]
     items: Sequence[Any]
-    body: bytes
-    request_id: str = ""
+    body: bytes  # the request in the reader's own JSON, for the request log
+    request_id: str = ""  # as the client sent it; "" if it did not
 
 
 class LiveRead(NamedTuple):
     """Data that a look-up of a live view read beside its version, enough to compute the features again later.
 
     Attributes:
-        view: Name of the view.
-        at_us: Time of the look-up, in microseconds of Unix time.
         position: The largest Delta version of the stream's table among the rows read; -1 if there was no row. All
             rows are read at one moment, so the keys have all events up to this version and none after it.
-        layer: Identifies the declaration of the live layer; see `LiveLayer.values`.
         pending: For keys whose newest events were not committed yet, by the index of the key in the look-up: the
             offsets after those events, a JSON list by partition.
     """
 
-    view: str
-    at_us: int
+    view: str  # name of the view
+    at_us: int  # time of the look-up, in microseconds of Unix time
     position: int
-    layer: str
+    layer: str  # identifies the declaration of the live layer; see `LiveLayer.values`
     pending: Mapping[int, bytes]
 
 
@@ -55,7 +49,6 @@ class LookupResult:
     Attributes:
         views: By look-up, float32 [length, d] or [1, d]; NaN where the key has no row.
         known: By look-up, bool [length] or [1]: True if the key has a row.
-        versions: By store, the version that was read.
         flags: Faults of the data that was read, each a sentence; the model is called all the same.
         merged: Look-ups of live views, and what was read for them beside the version.
         features: Output of the transform, float32 [length, num_features] or its bytes, valid until the next request
@@ -64,7 +57,7 @@ class LookupResult:
 
     views: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[str, np.ndarray] = field(default_factory=dict)
-    versions: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)  # by store, the version that was read
     flags: list[str] = field(default_factory=list)
     merged: dict[str, LiveRead] = field(default_factory=dict)
     features: np.ndarray | bytes | None = None
@@ -90,29 +83,23 @@ class RequestAnswer:
     """The scores of one request and where they come from.
 
     Attributes:
-        items: Identifier of each candidate, in the order of the request; empty if the answer is one value.
         scores: [n] in the order of the request; None: there are none, candidates stay in the order given.
         single: Which scores were float32 before those of several fallbacks were joined, bool [n]; None: `scores` has
             the type that they were computed in.
-        rung: Name of the fallback that gave all scores, or "model"; "" if they come from several.
-        rungs: If the scores come from several, the name for each candidate.
-        order: Indices of the candidates, best first; None: as given.
         used: The versions that the answer comes from, by store name.
-        why: Reason why the model did not answer; "" if it did.
-        flags: Faults of the model's input, each a sentence.
         elapsed, late: Nanoseconds since the request arrived, and whether its deadline had passed, as the answer says.
         features: Output of the transform, float32 [n, num_features] or its bytes; None if the model was not called.
         live: By look-up of a live view, what was read beside the version.
     """
 
-    items: Sequence[Any]
+    items: Sequence[Any]  # identifier of each candidate, in the order of the request; empty if the answer is one value
     scores: np.ndarray | None
-    rung: str
-    rungs: Sequence[str] = ()
-    order: np.ndarray | None = None
+    rung: str  # name of the fallback that gave all scores, or "model"; "" if they come from several
+    rungs: Sequence[str] = ()  # if the scores come from several, the name for each candidate
+    order: np.ndarray | None = None  # indices of the candidates, best first; None: as given
     used: Mapping[str, VersionAnswers] = field(default_factory=dict)
-    why: str = ""
-    flags: Sequence[str] = ()
+    why: str = ""  # reason why the model did not answer; "" if it did
+    flags: Sequence[str] = ()  # faults of the model's input, each a sentence
     request_id: str = ""
     single: np.ndarray | None = None
     times: StageTimes = field(default_factory=StageTimes)

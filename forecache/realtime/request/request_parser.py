@@ -37,11 +37,7 @@ class RequestParser:
         self._allowed = frozenset([*names, REQUEST_ID])
 
     def parse(self, body: bytes) -> ParsedRequest:
-        """Parse the body of a request.
-
-        Raises:
-            Problem: 400 or 422, with the field that is wrong.
-        """
+        """Parse the body of a request. Raises `Problem`: 400 or 422, with the field that is wrong."""
         return self.parse_members(parse_object(body), body=body)
 
     def parse_members(self, data: Mapping[str, Any], *, body: bytes = b"") -> ParsedRequest:
@@ -145,11 +141,7 @@ _PLAIN = frozenset({int, str})
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a body that is a JSON object.
-
-    Raises:
-        Problem: 400: it is not JSON, or no object.
-    """
+    """Parse a body that is a JSON object. Raises `Problem`: 400: it is not JSON, or no object."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:

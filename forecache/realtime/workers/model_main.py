@@ -42,11 +42,7 @@ _WEIGHT = 0.1
 
 
 def run_model(orders: WorkerConfig, channel: int, memory: int) -> int:
-    """Run as a model process; return its exit code.
-
-    Args:
-        channel, memory: Descriptors, which this process closes.
-    """
+    """Run as a model process; return its exit code. `channel`, `memory`: descriptors, which this process closes."""
     _prefer_as_oom_victim()
     talks = socket.socket(fileno=channel)
     shared = SlotMemory(memory, orders.layout)
@@ -103,9 +99,6 @@ def is_row_independent(predict: Callable[[np.ndarray], np.ndarray], parts: Seque
 
     Matrix libraries choose different code, with another order of additions, for different numbers of rows, so only a
     trial with this library on this machine can tell.
-
-    Args:
-        parts: Features of requests, float32 [n, num_features] each.
     """
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -140,11 +133,7 @@ def _vary_rows(random: np.random.Generator, known: np.ndarray, rows: int) -> np.
 
 
 def _serve_requests(channel: socket.socket, memory: SlotMemory, scorer: ModelScorer, *, batch_s: float) -> None:
-    """Answer requests until the reader closes its end of the channel.
-
-    Args:
-        batch_s: Longest expected time of a batch.
-    """
+    """Answer requests until the reader closes its end of the channel."""
     batching = bool(memory.head[BATCHABLE])
     request_ns = batch_s * 1e9
     while waiting := channel.recv(_RECEIVE_BYTES):

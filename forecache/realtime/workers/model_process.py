@@ -43,11 +43,7 @@ _ENVIRONMENT = {
 
 
 class TemplateError(Exception):
-    """A template process failed.
-
-    Args:
-        detail: More about it; failures that differ in this alone are reported once.
-    """
+    """A template process failed. `detail`: more about it; failures that differ in this alone are reported once."""
 
     def __init__(self, fault: str, detail: str = "") -> None:
         super().__init__(fault)
@@ -61,11 +57,8 @@ class ProcessTemplate:
     as the template.
 
     Args:
-        start_s: Longest time of the first start. Later limits are learned from starts of the template only, since a
-            fork takes a fraction of that time, and double with each failed start.
-
-    Attributes:
-        limit_s: Longest time of the next start, until the libraries are imported.
+        start_s: Longest time of the first start. Later limits are learned from starts of the template only,
+            since a fork takes a fraction of that time, and double with each failed start.
     """
 
     def __init__(self, config: WorkerConfig, counters: PathCounters, *, start_s: float) -> None:
@@ -84,7 +77,6 @@ class ProcessTemplate:
 
         Args:
             timeout_s: Longest time that a ready template may take.
-            cancelled: Set if the process is no longer needed.
 
         Returns:
             The process id, and a descriptor of the process.
@@ -203,14 +195,9 @@ class ModelProcess:
     Args:
         start_s: Longest time from its start by the template until it is warm.
         call_s: Longest time of one warm-up call.
-        grows_bytes: Memory that it may take beyond that at the end of warm-up.
-        on_event: Called in the thread with "ready" once the process is warm, and with a cause and a sentence when it
-            should be replaced ("start": it did not become warm; "memory": it takes too much; "stopped": by a signal).
-            The end of the process is detected on its channel.
-        on_end: Called in the thread when the process has ended.
-
-    Attributes:
-        ready_s: Seconds from its start by the template until it was warm.
+        on_event: Called in the thread with "ready" once the process is warm, and with a cause and a sentence
+            when it should be replaced ("start": it did not become warm; "memory": it takes too much; "stopped":
+            by a signal). The end of the process is detected on its channel.
     """
 
     def __init__(

@@ -37,10 +37,7 @@ class ReleaseScorer:
 
 
 def load(place: Path) -> ReleaseScorer:
-    """
-    Args:
-        place: The folder of one release.
-    """
+    """Load the scorer of a release from its folder."""
     return ReleaseScorer(load_release(ReleaseFolder(place.parent.parent), int(place.name)))
 
 

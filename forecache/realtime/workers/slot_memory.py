@@ -1,7 +1,8 @@
-"""Shared memory of a reader and one model process: a head of counters, and slots with one request each.
+"""The contract of a reader and one model process: its configuration, its scorer, and the memory that they share.
 
-The memory has no name in any file system, so nothing remains of it when both processes are killed. A slot belongs to
-the reader until it has sent the slot's number, then to the model process until that has sent the number back.
+The memory has a head of counters, and slots with one request each. It has no name in any file system, so nothing
+remains of it when both processes are killed. A slot belongs to the reader until it has sent the slot's number, then to
+the model process until that has sent the number back.
 """
 
 import json
@@ -39,23 +40,14 @@ TEXT = "str"
 
 @dataclass(frozen=True)
 class SlotLayout:
-    """Sizes and layout of the slots.
+    """Sizes and layout of the slots."""
 
-    Attributes:
-        slots: Number of slots, at most 250.
-        text_bytes: Most bytes of all texts of a request.
-        most_rows: Most rows of a request.
-        columns: By field of a request, its numpy dtype, or `TEXT`.
-        widths: By look-up, number of its features.
-        features: Number of features of each row that are returned with its score, for the request log; 0: none.
-    """
-
-    slots: int
-    text_bytes: int
-    most_rows: int
-    columns: Mapping[str, str]
-    widths: Mapping[str, int]
-    features: int = 0
+    slots: int  # number of slots, at most 250
+    text_bytes: int  # most bytes of all texts of a request
+    most_rows: int  # most rows of a request
+    columns: Mapping[str, str]  # by field of a request, its numpy dtype, or `TEXT`
+    widths: Mapping[str, int]  # by look-up, number of its features
+    features: int = 0  # number of features of each row that are returned with its score, for the request log; 0: none
 
     @property
     def data_at(self) -> int:
@@ -87,11 +79,7 @@ def create_memory(layout: SlotLayout) -> int:
 
 
 class SlotMemory:
-    """One side's view of the memory.
-
-    Args:
-        descriptor: Of `create_memory`; it may be closed afterwards.
-    """
+    """One side's view of the memory. `descriptor`: of `create_memory`; it may be closed afterwards."""
 
     def __init__(self, descriptor: int, layout: SlotLayout) -> None:
         self.layout = layout
@@ -105,11 +93,7 @@ class SlotMemory:
         self._dtypes = {name: None if kind == TEXT else np.dtype(kind) for name, kind in layout.columns.items()}
 
     def write_request(self, slot: int, request: ParsedRequest, found: LookupResult, until_ns: int) -> None:
-        """Write a request into a slot, in the reader.
-
-        Raises:
-            ValueError: The request does not fit into a slot.
-        """
+        """Write a request into a slot, in the reader. Raises `ValueError`: the request does not fit into a slot."""
         layout, data, cells = self.layout, self._data[slot], self.cells[slot]
         if request.length > layout.most_rows:
             raise ValueError(f"A request of {request.length} rows does not fit into a slot.")
@@ -238,17 +222,11 @@ MODULE = "forecache.realtime.workers"
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Start-up configuration that the reader sends to a model process.
+    """Start-up configuration that the reader sends to a model process."""
 
-    Attributes:
-        load: `module:function` of a `Load`.
-        folder: The argument of `load`.
-        batch_s: Longest expected time of a batch.
-    """
-
-    load: str
-    folder: str
-    batch_s: float
+    load: str  # `module:function` of a `Load`
+    folder: str  # the argument of `load`
+    batch_s: float  # longest expected time of a batch
     layout: SlotLayout
 
     def to_json(self) -> str:
@@ -261,13 +239,9 @@ class WorkerConfig:
 
 
 class ModelScorer(Protocol):
-    """Transform and model of one release, loaded.
+    """Transform and model of one release, loaded."""
 
-    Attributes:
-        examples: Recorded requests with their look-ups, for the warm-up.
-    """
-
-    examples: Sequence[tuple[ParsedRequest, LookupResult]]
+    examples: Sequence[tuple[ParsedRequest, LookupResult]]  # recorded requests with their look-ups, for the warm-up
 
     def features(self, request: ParsedRequest, found: LookupResult) -> np.ndarray:
         """Transform a request into features, float32 [n, num_features]."""

@@ -1,4 +1,9 @@
-"""The path to a model in worker processes, behind a circuit breaker."""
+"""The path to a model in worker processes: a circuit breaker, and the pool that distributes requests on the event loop.
+
+The loop never waits for a process: it writes a request into a slot, sends the slot's number, and goes on. A process
+that makes no progress gets no further requests; the spare process gets them. If it still makes none, it is killed and
+replaced. While the breaker is open, the model gets only a probe now and then, until one succeeds.
+"""
 
 import asyncio
 import logging
@@ -42,10 +47,7 @@ class StalledWorkerError(TooLate):
 
 
 class ModelProcessPool:
-    """
-    Args:
-        plan: Of its `size` processes, one is the spare and gets no requests.
-    """
+    """The processes of one release; one of the `size` of its plan is the spare, and gets no requests."""
 
     def __init__(
         self, plan: SupervisorConfig, orders: WorkerConfig, *, loop: asyncio.AbstractEventLoop, counters: PathCounters
@@ -251,10 +253,7 @@ class CircuitBreaker:
             self._share -= _WEIGHT * self._share
 
     def record_failure(self, now: float, *, pause_s: float = PROBE_S) -> None:
-        """
-        Args:
-            pause_s: Least time until the next probe.
-        """
+        """Note a failure; `pause_s` is the least time until the next probe."""
         self._share += _WEIGHT * (1 - self._share)
         if not self.is_open and self._share > OPEN_SHARE:
             self.is_open = True

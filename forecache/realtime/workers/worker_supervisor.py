@@ -61,11 +61,7 @@ class ModelCall:
 
 
 class Worker:
-    """The event loop's view of a warm model process: its running calls, and the time of its last progress.
-
-    Args:
-        process: A warm one; its channel does not block.
-    """
+    """The event loop's view of a warm model process: its running calls, and the time of its last progress."""
 
     def __init__(self, process: ModelProcess) -> None:
         self.process, self.memory, self.channel = process, process.memory, process.channel
@@ -156,14 +152,12 @@ class SupervisorConfig:
     """Configuration of the supervisor.
 
     Attributes:
-        size: Processes to keep warm.
-        start_s: Longest time until a process is warm.
         grows_bytes: Memory that a process may take beyond that at the end of warm-up; above it, a replacement is
             started. At twice that growth it is drained without waiting for the replacement.
     """
 
-    size: int
-    start_s: float = 60.0
+    size: int  # processes to keep warm
+    start_s: float = 60.0  # longest time until a process is warm
     grows_bytes: int = 1 << 30
 
 

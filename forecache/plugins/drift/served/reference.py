@@ -19,29 +19,22 @@ class ColumnBins:
     """The bins of a feature, or of the score.
 
     Attributes:
-        edges: Inner edges, ascending: a value that is equal to one lies above it.
         low, high: The smallest and the largest value of the training data; None: no value is out of range.
-        counts: Rows of the training data in each bin, [edges + 1], then those without a number.
     """
 
     name: str
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
+    edges: tuple[float, ...]  # inner edges, ascending: a value that is equal to one lies above it
+    counts: tuple[int, ...]  # rows of the training data in each bin, [edges + 1], then those without a number
     low: float | None = None
     high: float | None = None
 
 
 @dataclass(frozen=True)
 class DriftReference:
-    """The bins and the training counts that live values of a release are compared with.
+    """The bins and the training counts that live values of a release are compared with."""
 
-    Attributes:
-        columns: The features in the order of the release, then the score if its bins are known.
-        of: The data that was counted, such as "training split of churn@12".
-    """
-
-    columns: tuple[ColumnBins, ...]
-    of: str
+    columns: tuple[ColumnBins, ...]  # the features in the order of the release, then the score if its bins are known
+    of: str  # the data that was counted, such as "training split of churn@12"
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -75,11 +68,7 @@ class DriftReference:
         return len(self.edges) + 2
 
     def count(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Count values by bin: int64 [columns * width].
-
-        Args:
-            values: float32 [n, columns].
-        """
+        """Count values by bin: int64 [columns * width]. `values`: float32 [n, columns]."""
         bins = (values >= self.edges[:, None, :]).sum(axis=0, dtype=np.int64)
         bins[np.isnan(values)] = self.width - 1
         bins += self._starts
@@ -90,11 +79,7 @@ class DriftReference:
         return np.arange(len(self.columns)) * self.width
 
     def counts_by_bin(self, place: int, counts: Sequence[int]) -> dict[str, int]:
-        """Return the counts of one column by the names of its bins.
-
-        Args:
-            counts: As `count` returns them.
-        """
+        """Return the counts of one column by the names of its bins. `counts`: as `count` returns them."""
         inner = len(self.columns[place].edges) + 1
         own = [int(count) for count in counts[place * self.width : (place + 1) * self.width]]
         bins = {str(number): count for number, count in enumerate(own[1 : inner + 1])}

@@ -1,7 +1,7 @@
-"""Counts of live values in shared memory: one block for each model of a worker, in total and in the last window.
+"""Count a sample of a release's answers in the bins of its training data, in shared memory.
 
-Each worker writes its own memory; the metrics page adds the blocks of all. A window is one to two times as long as the
-setting: its counts are the totals of now minus those at the second to last start of a window.
+Each worker writes its own memory, one block for each model; the metrics page adds the blocks of all. A window is one to
+two times as long as the setting: its counts are the totals of now minus those at the second to last start of a window.
 """
 
 import logging
@@ -24,11 +24,7 @@ Cells = NDArray[np.uint64]
 
 
 class DriftBlock:
-    """The counts of one model in one worker.
-
-    Attributes:
-        total: uint64 [size], counts since the block was created.
-    """
+    """The counts of one model in one worker. `total`: uint64 [size], counts since the block was created."""
 
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
@@ -75,10 +71,6 @@ class DriftCells:
 
     def open(self, name: str, key: int, size: int, now: float) -> DriftBlock | None:
         """Return the block of a model: an existing one with the same bins, else a new one.
-
-        Args:
-            key: Identifies the bins.
-            size: Number of counts.
 
         Returns:
             None if there is no memory left.
@@ -152,7 +144,6 @@ class DriftWatch:
     The sampled share follows from the measured times of counting and of answering.
 
     Args:
-        window_s: Length of the window; see `forecache.plugins.drift.served.watch`.
         cost_share: Share of the answers' time that counting may take.
     """
 
