@@ -22,7 +22,7 @@ from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
 from forecache.operations.distribute_release import distribute_state
 from forecache.operations.prove_release import example_requests, pack_code, prove_release
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, lock_releases, open_releases
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
@@ -41,7 +41,6 @@ from forecache.realtime.release.lake_state import (
     roll_back,
 )
 from forecache.realtime.release.load import RUNTIMES
-from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.manifest import current_timestamp
 
 STAGE = "release"

@@ -14,8 +14,7 @@ from forecache.base.errors import InputError, UnavailableError
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem
 from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.model_path import NoScores
-from forecache.realtime.request.request_answer import LiveRead, LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LiveRead, LookupResult, NoScores, ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.store import KeySchema, Manifest, Snapshot

@@ -186,7 +186,7 @@ _IN_TIME, _WAIT = CELL["in_time"], CELL["stage_wait"]
 
 
 class RealtimeMetrics:
-    """The blocks in one worker's slot. `drift`: the rest of the memory, for `forecache.plugins.drift.served.watch`."""
+    """The blocks in one worker's slot. `drift`: the rest of the memory, for `forecache.plugins.drift.live_counts`."""
 
     def __init__(self, memory: memoryview) -> None:
         size = MAX_MODELS * _BLOCK * 8

@@ -11,10 +11,9 @@ from time import perf_counter
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.plugins import find_hooks
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.answer.calibrate import warm_and_measure_s
 from forecache.realtime.answer.engine import AnswerEngine
-from forecache.realtime.answer.in_loop import CpuGuard, InLoopPath
-from forecache.realtime.answer.served_release import ServedRelease, add_cache, serve_release
+from forecache.realtime.answer.in_loop import CpuGuard, InLoopPath, warm_and_measure_s
+from forecache.realtime.answer.served_release import ModelPath, ServedRelease, add_cache, serve_release, uncached_path
 from forecache.realtime.deadline import RequestQueue
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
@@ -23,7 +22,6 @@ from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, ope
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_previous_release, load_release
 from forecache.realtime.release.released_models import list_released_models
-from forecache.realtime.request.model_path import ModelPath, uncached_path
 from forecache.serve.reader.http.extension import ExtensionContext
 from forecache.serve.reader.versions.follower import VersionFollower
 from forecache.serve.reader.versions.watcher import RunOnLoop

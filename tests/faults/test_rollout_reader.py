@@ -26,7 +26,7 @@ from forecache.declare import Guards
 from forecache.declare.realtime.request import RequestField
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import AdvanceResult, advance_rollout, apply_manual_action
-from forecache.realtime.log.logged_request import BUCKETS, bucket_of
+from forecache.realtime.log.answer_log import BUCKETS, bucket_of
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
 from forecache.realtime.release.folder import open_releases

@@ -30,7 +30,7 @@ from logged_answers import write_log
 from forecache.base.settings import Settings
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.parity.replay import replay_day
-from forecache.plugins.parity.report import ParityReport
+from forecache.plugins.parity.replay_result import ParityReport
 from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool_stream import SpoolStream, encode_frame
 from forecache.serve.store import open_store

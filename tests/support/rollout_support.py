@@ -14,7 +14,7 @@ from forecache.declare import Guards, Log, Rollout
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.rollouts.controller import advance_rollout
 from forecache.plugins.rollouts.traffic_split import control_share
-from forecache.realtime.log.logged_request import BUCKETS, bucket_of
+from forecache.realtime.log.answer_log import BUCKETS, bucket_of
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.release.folder import open_releases

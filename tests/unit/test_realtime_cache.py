@@ -10,8 +10,15 @@ import pytest
 
 from forecache.plugins.score_cache.cached_path import CachedPath, score_cache_key
 from forecache.realtime.metrics import PathCounters
-from forecache.realtime.request.model_path import ModelCallError, NoScores, RefusedCallError, TooLate
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, StageTimes
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    ModelCallError,
+    NoScores,
+    ParsedRequest,
+    RefusedCallError,
+    StageTimes,
+    TooLate,
+)
 
 
 def asked(products: tuple[str, ...] = ("a", "b"), household: int = 1, price: float = 1.0) -> ParsedRequest:

@@ -12,18 +12,23 @@ from monitoring_services import program
 
 from forecache.base.statistics import bin_counts, equal_mass_edges
 from forecache.kit.metrics.page import MetricsPage
-from forecache.plugins.drift.served import watch as watch_module
-from forecache.plugins.drift.served.drift_metrics import LEAST_REQUESTS, add_drift, live_drift
-from forecache.plugins.drift.served.reference import (
+from forecache.plugins.drift import live_counts as watch_module
+from forecache.plugins.drift.live_counts import (
     ABOVE,
     BELOW,
     NULL,
+    REQUESTS,
+    ROWS,
     SCORE,
     ColumnBins,
+    DriftCells,
     DriftReference,
+    DriftWatch,
+    num_counts,
+    open_watch,
     read_reference,
 )
-from forecache.plugins.drift.served.watch import REQUESTS, ROWS, DriftCells, DriftWatch, num_counts, open_watch
+from forecache.plugins.drift.live_metrics import LEAST_REQUESTS, add_drift, live_drift
 from forecache.realtime.request.request_answer import RequestAnswer, StageTimes
 
 EVEN = tuple(k / 10 for k in range(1, 10))

@@ -15,8 +15,7 @@ from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.deadline import CostEstimate, RequestClock, RequestQueue, may_begin
-from forecache.realtime.request.model_path import TooLate
-from forecache.realtime.request.request_answer import MODEL, ParsedRequest, RequestAnswer, StageTimes
+from forecache.realtime.request.request_answer import MODEL, ParsedRequest, RequestAnswer, StageTimes, TooLate
 from forecache.serve.reader.http.replies import Reply
 
 US, MS = 1_000, 1_000_000

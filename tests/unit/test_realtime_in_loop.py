@@ -11,8 +11,7 @@ import pytest
 
 from forecache.realtime.answer import in_loop
 from forecache.realtime.answer.in_loop import CpuBudgetError, CpuGuard, InLoopPath
-from forecache.realtime.request.model_path import ModelCallError, TooLate
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ModelCallError, ParsedRequest, TooLate
 
 
 def path_of(scores_of: Any, *, used_ns: int = 0, guard: Any = None, p99_s: float = 0.0005) -> InLoopPath:

@@ -18,8 +18,14 @@ from release_support import make_release
 from forecache.base.settings import load_settings
 from forecache.kit.http.connections.call import HttpCall
 from forecache.realtime.answer.served_release import ServedRelease
-from forecache.realtime.request.model_path import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
-from forecache.realtime.request.request_answer import StageTimes
+from forecache.realtime.request.request_answer import (
+    ModelCallError,
+    NoScores,
+    RefusedCallError,
+    StageTimes,
+    TooLate,
+    WorkerLost,
+)
 from forecache.realtime.serve import make_extension
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.app import ReaderApp
@@ -262,7 +268,7 @@ def runtime() -> Iterator[ReaderSharedMemory]:
 
 @pytest.fixture(autouse=True)
 def _short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.realtime.answer.calibrate.ENOUGH_NS", 0)
+    monkeypatch.setattr("forecache.realtime.answer.in_loop.ENOUGH_NS", 0)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from forecache.declare.realtime.log import Log
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.prove_release import pack_code
-from forecache.realtime.release.folder import open_releases, read_release
+from forecache.realtime.release.folder import open_releases, read_release, write_release
 from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.realtime.release.write import write_release
 
 
 def modules_of_releases() -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 from forecache.plugins.redis import realtime_lookups as redis
 from forecache.plugins.redis.realtime_lookups import RemoteReads, RemoteUnavailable
 from forecache.realtime.metrics import PathCounters
-from forecache.realtime.request.model_path import TooLate
+from forecache.realtime.request.request_answer import TooLate
 
 
 class Slow(RemoteReads):

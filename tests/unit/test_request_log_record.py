@@ -7,7 +7,7 @@ from ranking_code import transforms
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare import Candidates, Feature, FunctionModel, Log, OrderGiven, Realtime, RequestField
 from forecache.declare.realtime.log_records import features_of, order_of, scores_of
-from forecache.realtime.log.logged_request import BUCKETS, Sampler, bucket_of
+from forecache.realtime.log.answer_log import BUCKETS, Sampler, bucket_of
 from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns
 

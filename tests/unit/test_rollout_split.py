@@ -9,7 +9,7 @@ import pytest
 
 from forecache.kit.http.problems import BAD_REQUEST, Problem
 from forecache.plugins.rollouts.traffic_split import ShadowScorer, TrafficSplit
-from forecache.realtime.log.logged_request import BUCKETS, bucket_of
+from forecache.realtime.log.answer_log import BUCKETS, bucket_of
 from forecache.realtime.release.rollout_state import RolloutState, RolloutStep
 from forecache.realtime.request.request_answer import ParsedRequest
 

@@ -24,7 +24,7 @@ from forecache.plugins.alerts.notify import NotifyResult, notify
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
-from forecache.realtime.request.model_path import RefusedCallError
+from forecache.realtime.request.request_answer import RefusedCallError
 from forecache.serve.store.checkup import list_local_stores
 from forecache.stream.status.stream_checks import Check, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status

@@ -1,6 +1,6 @@
 """Measures drift and expected performance of a day's requests from all of its logged answers.
 
-The bins are those in which a reader counts its sample; see `forecache.plugins.drift.served`.
+The bins are those in which a reader counts its sample; see `forecache.plugins.drift.live_counts`.
 """
 
 import time
@@ -28,8 +28,8 @@ from forecache.plugins.drift.expected_performance import (
     evaluation_of,
 )
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
+from forecache.plugins.drift.live_counts import NULL, SCORE, DriftReference, read_reference
 from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
-from forecache.plugins.drift.served.reference import NULL, SCORE, DriftReference, read_reference
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release

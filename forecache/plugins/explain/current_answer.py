@@ -17,14 +17,15 @@ from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
 from forecache.realtime.answer.served_release import serve_release
 from forecache.realtime.deadline import RequestClock
-from forecache.realtime.log.logged_request import parse_logged
+from forecache.realtime.log.answer_log import parse_logged
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.model_path import ModelCallError, NoScores
 from forecache.realtime.request.request_answer import (
     LookupResult,
+    ModelCallError,
+    NoScores,
     ParsedRequest,
     RequestAnswer,
     StageTimes,

@@ -21,8 +21,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.parity.check_stores import StoreCheck, check_store
-from forecache.plugins.parity.replay_result import ReplayResult
-from forecache.plugins.parity.report import ParityReport, result_rows, result_schema
+from forecache.plugins.parity.replay_result import ParityReport, ReplayResult, result_rows, result_schema
 from forecache.plugins.parity.row_group import LogRowGroup, ReplayJob, close_replay, compare_row_group
 from forecache.plugins.parity.store_versions import StoreVersion, distinct_versions
 from forecache.plugins.parity.stream_replay import NeededRows, index_views, needed_rows_of

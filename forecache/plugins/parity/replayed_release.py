@@ -16,7 +16,7 @@ from forecache.plugins.parity.replay_result import AnswerDifference, first_diffe
 from forecache.plugins.parity.store_versions import VersionRows
 from forecache.plugins.parity.stream_replay import LiveLookup, StreamReplay
 from forecache.realtime.answer.fallbacks import Fallback, fallback_answer, open_fallbacks
-from forecache.realtime.log.logged_request import parse_logged
+from forecache.realtime.log.answer_log import parse_logged
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer, lowest_fallback

@@ -13,8 +13,7 @@ from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
 from forecache.realtime.lookups import ViewLookups, keys_of
 from forecache.realtime.metrics import PathCounters
-from forecache.realtime.request.model_path import NoScores, TooLate
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest, TooLate
 from forecache.realtime.workers.worker_path import CircuitBreaker
 from forecache.serve.store.packed import matrix_of
 

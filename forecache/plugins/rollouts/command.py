@@ -209,7 +209,7 @@ def rollout() -> None:
 def check_rollouts(settings: Settings) -> Finding:
     """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
     from forecache.declare.loading import read_project
-    from forecache.plugins.rollouts.start_rollout import blind_spot_warning
+    from forecache.plugins.rollouts.controller import blind_spot_warning
 
     declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
     if not declared:

@@ -16,8 +16,17 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import open_if_exists, read_entry
 from forecache.kit.delta.tables import open_existing
-from forecache.plugins.rollouts.guard_values import COLUMNS, StepRows, place_among
-from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, KEPT, PendingOutcomes, StepCounts, write_counts
+from forecache.plugins.rollouts.step_counts import (
+    COLUMNS,
+    GUARD,
+    GUARDS,
+    KEPT,
+    PendingOutcomes,
+    StepCounts,
+    StepRows,
+    place_among,
+    write_counts,
+)
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import ReleaseFolder

@@ -21,16 +21,14 @@ from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.traffic_split import ShadowScorer, TrafficSplit
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.render import Renderer
-from forecache.realtime.answer.served_release import ServedRelease, add_cache, serve_release
+from forecache.realtime.answer.served_release import ModelPath, ServedRelease, add_cache, serve_release, uncached_path
 from forecache.realtime.deadline import RequestQueue
-from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.logged_request import Sampler
+from forecache.realtime.log.answer_log import AnswerLog, Sampler
 from forecache.realtime.metrics import ModelCells, PathCounters
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout
-from forecache.realtime.request.model_path import ModelPath, RefusedCallError, uncached_path
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, StageTimes
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RefusedCallError, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.follower import RetiredParts
 

@@ -12,11 +12,10 @@ from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.deadline import RequestClock, RequestQueue
-from forecache.realtime.log.logged_request import BUCKETS, Sampler, bucket_of
+from forecache.realtime.log.answer_log import BUCKETS, Sampler, bucket_of
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.rollout_state import RolloutState
-from forecache.realtime.request.model_path import RefusedCallError
-from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer, StageTimes
+from forecache.realtime.request.request_answer import ParsedRequest, RefusedCallError, RequestAnswer, StageTimes
 
 logger = logging.getLogger("forecache.realtime")
 _MOST = 4

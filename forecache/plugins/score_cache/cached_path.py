@@ -12,10 +12,10 @@ from collections import OrderedDict
 
 import numpy as np
 
+from forecache.realtime.answer.served_release import ModelPath
 from forecache.realtime.deadline import may_begin
 from forecache.realtime.metrics import PathCounters
-from forecache.realtime.request.model_path import ModelPath, RefusedCallError, TooLate
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, StageTimes
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RefusedCallError, StageTimes, TooLate
 from forecache.realtime.workers.slot_memory import join_texts
 
 ENTRY_BYTES = 400

@@ -30,8 +30,14 @@ from forecache.realtime.deadline import (
     time_for_model,
     time_to_finish,
 )
-from forecache.realtime.request.model_path import NoScores, TooLate
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    NoScores,
+    ParsedRequest,
+    RequestAnswer,
+    StageTimes,
+    TooLate,
+)
 from forecache.serve.reader.http.extension import ExtensionContext
 from forecache.serve.reader.http.replies import Reply
 from forecache.serve.reader.processes.worker_metrics import ROUTE

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from forecache.base.plugins import find_hooks
 from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
 from forecache.realtime.answer.render import Renderer
@@ -12,10 +14,45 @@ from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.metrics import ModelCells, PathCounters
 from forecache.realtime.release.load import OpenRelease
-from forecache.realtime.request.model_path import ModelPath
-from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
+
+
+class ModelPath(Protocol):
+    """Transform and model of one release."""
+
+    in_loop: bool  # if True, `score_now` is called on the event loop; else `score` is awaited
+    times: StageTimes  # of the last call of `score_now`: its stages "transform" and "model"
+
+    def score_now(self, request: ParsedRequest, found: LookupResult, left_ns: int) -> np.ndarray:
+        """Score on this thread: float64 or float32 [n].
+
+        Raises:
+            NoScores: There are no scores; the subclass says why.
+        """
+
+    async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
+        """Score in another process: float64 or float32 [n].
+
+        Args:
+            until: Time of `time.monotonic()` at which the caller gives up; `TooLate` is raised before it passes.
+        """
+
+    def expected_s(self) -> float:
+        """Estimate the seconds until a request sent now is scored; infinity while the model cannot be reached.
+
+        Requests that are ahead in the queue count. Admission compares the estimate with the time left.
+        """
+
+    def close(self) -> None:
+        """Release processes and memory, in the watching thread, once no new requests come. Running calls may fail."""
+
+
+def uncached_path(path: ModelPath) -> ModelPath:
+    """The path to the model itself."""
+    inner: ModelPath = getattr(path, "inner", path)
+    return inner
 
 
 class TrafficSplit(Protocol):

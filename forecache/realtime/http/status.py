@@ -5,6 +5,7 @@ from typing import Any
 
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
+from forecache.realtime.answer.served_release import uncached_path
 from forecache.realtime.http.log_metrics import log_figures
 from forecache.realtime.metrics import (
     BUCKETS,
@@ -20,7 +21,6 @@ from forecache.realtime.metrics import (
 )
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.rollout_state import describe_rollout
-from forecache.realtime.request.model_path import uncached_path
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.processes.worker_metrics import WorkerMetrics

@@ -37,7 +37,7 @@ def schema() -> "pa.Schema":
     request_id: As the client sent it, else assigned by the reader and returned in the answer.
     arrived_at, day: When the request arrived, and the date of that in UTC.
     key: Values of `Log.by` as the store encodes keys.
-    request: The request as the reader's own JSON; `forecache.realtime.log.logged_request` reads it.
+    request: The request as the reader's own JSON; `forecache.realtime.log.answer_log` reads it.
     items: Number of candidates; 1 if the model ranks none.
     release, model_version, arm: The release, model and arm that answered.
     features: float32, little-endian, [items, num_features] as the model got them, C order; null if it was not called.

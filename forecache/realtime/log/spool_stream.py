@@ -18,14 +18,7 @@ import xxhash
 
 from forecache.base.files import try_lock
 from forecache.base.steps import log_step
-from forecache.realtime.log.spool_files import (
-    LOCK,
-    SpoolSegment,
-    WriterNote,
-    new_segment,
-    segments_of,
-    write_note,
-)
+from forecache.realtime.log.spool_files import LOCK, SpoolSegment, WriterNote, new_segment, segments_of, write_note
 
 _MAGIC = b"\xf7LOG"
 _HEAD = struct.Struct("<4sIQQ")

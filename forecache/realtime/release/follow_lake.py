@@ -20,7 +20,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import release_step
 from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
 from forecache.kit.versioned.pointer import read_pointer, write_pointer
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release, write_release
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.lake_state import (
     Decide,
@@ -39,10 +39,10 @@ from forecache.realtime.release.replicas import (
     list_remote_models,
     pull_locked_releases,
     remove_retired_files,
+    retire_releases,
     upload_release,
 )
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, replicated_fields, write_rollout
-from forecache.realtime.release.write import retire_releases, write_release
 
 logger = logging.getLogger("forecache.realtime")
 
@@ -263,8 +263,7 @@ def _change_copy(folder: ReleaseFolder, decide: Decide, why: str) -> ReleaseStat
     if rollout is not None and replicated_fields(rollout) != replicated_fields(before.rollout):
         what = {"started_at": rollout.started_at, "is_over": rollout.is_over, "why": rollout.why}
     _write_unsent(
-        folder,
-        Unsent(secrets.token_hex(8), state.pointer.history, tuple(sorted(bad)), state.pointer.current, what),
+        folder, Unsent(secrets.token_hex(8), state.pointer.history, tuple(sorted(bad)), state.pointer.current, what)
     )
     release_step("kept to be sent")
     _write_files(folder, before.pointer, state.pointer, rollout)

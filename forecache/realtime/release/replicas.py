@@ -12,7 +12,17 @@ from forecache.base.files import move_durably
 from forecache.base.folders import Folder
 from forecache.base.steps import release_step
 from forecache.kit.versioned.pointer import read_pointer, write_pointer
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release, release_file_of
+from forecache.kit.versioned.retention import remove_old_versions
+from forecache.realtime.release.folder import (
+    KEEP,
+    ReleaseFolder,
+    ReleasePointer,
+    lock_releases,
+    read_files,
+    read_release,
+    release_file_of,
+    stage_files,
+)
 from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.released_models import REALTIME
@@ -25,7 +35,6 @@ from forecache.realtime.release.rollout_state import (
     running_rollout,
     write_rollout,
 )
-from forecache.realtime.release.write import lock_releases, retire_releases, stage_files
 from forecache.serve.store.replicas.remote_retention import remove_unfinished
 
 logger = logging.getLogger("forecache.realtime")
@@ -261,3 +270,13 @@ def _fetch_files(remote: Folder, target: str, release: Release) -> dict[str, byt
 
 def _missing_file_error(name: str) -> NotFoundError:
     return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")
+
+
+def retire_releases(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
+    """Remove all but the newest releases, the current one and one being rolled out; the caller holds the lock."""
+    try:
+        rollout = running_rollout(read_rollout(folder), pointer)
+    except DamagedError:
+        return  # the release being rolled out is unknown, so keep all; the pointer has moved already
+    needed = (*folder.numbers()[-KEEP:], pointer.current, rollout.release if rollout else None)
+    remove_old_versions(folder, keep=0, needed=needed)

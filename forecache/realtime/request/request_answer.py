@@ -120,3 +120,31 @@ def lowest_fallback(rungs: Sequence[str]) -> str:
 
 
 _RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given": 4}
+
+
+class NoScores(Exception):
+    """The model gave no scores; a fallback answers. `reason`: the cause, as answers and metrics name it."""
+
+    reason = "failed"
+
+
+class TooLate(NoScores):
+    """The scores would come, or came, after the deadline."""
+
+    reason = "deadline"
+
+
+class WorkerLost(NoScores):
+    """The worker process of the request hung, crashed or was replaced."""
+
+    reason = "worker_lost"
+
+
+class RefusedCallError(NoScores):
+    """The request was not given to the model: its queue is full, or its circuit breaker is open."""
+
+    reason = "refused"
+
+
+class ModelCallError(NoScores):
+    """Transform or model raised an error, or returned something of a wrong shape."""

@@ -15,13 +15,22 @@ import numpy as np
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
+from forecache.declare.realtime.request_rows import DTYPES
 from forecache.kit.process.wakes import HUNG_MODELS
 from forecache.realtime.metrics import PathCounters
+from forecache.realtime.release.format import BINS_FILE, Release
 from forecache.realtime.release.load import OpenRelease
-from forecache.realtime.request.model_path import ModelCallError, RefusedCallError, TooLate, WorkerLost
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, StageTimes
-from forecache.realtime.workers.release_scorer import LOAD, slot_layout_of
-from forecache.realtime.workers.slot_memory import BATCH, CANCELLED, SHARE_NS, WARM_NS, WorkerConfig
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    ModelCallError,
+    ParsedRequest,
+    RefusedCallError,
+    StageTimes,
+    TooLate,
+    WorkerLost,
+)
+from forecache.realtime.workers.model_main import LOAD
+from forecache.realtime.workers.slot_memory import BATCH, CANCELLED, SHARE_NS, TEXT, WARM_NS, SlotLayout, WorkerConfig
 from forecache.realtime.workers.worker_supervisor import (
     HANG_CALLS,
     HANG_S,
@@ -346,3 +355,21 @@ class WorkerPath:
         self.pool.close()
         if self.breaker.is_open:
             self.counters.add("breaker_open", -1)
+
+
+def slot_layout_of(release: Release, *, slots: int, body_bytes: int) -> SlotLayout:
+    """Return the layout of slots for requests to a release.
+
+    Args:
+        body_bytes: Size of the largest request body; its texts are no longer, except for defaults of omitted fields.
+    """
+    most = release.candidates.most if release.candidates is not None else 1
+    defaults = [field.default for field in release.all_fields if isinstance(field.default, str)]
+    return SlotLayout(
+        slots,
+        body_bytes + most * sum(len(default.encode()) for default in defaults),
+        most,
+        {field.name: TEXT if field.type == "string" else DTYPES[field.type].str for field in release.all_fields},
+        {each.called: len(each.columns) for each in release.lookups},
+        len(release.features) if release.log is not None or BINS_FILE in release.files else 0,
+    )

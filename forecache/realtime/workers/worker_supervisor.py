@@ -11,8 +11,7 @@ import numpy as np
 
 from forecache.base.errors import UnavailableError
 from forecache.realtime.metrics import PathCounters
-from forecache.realtime.request.model_path import ModelCallError, TooLate
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ModelCallError, ParsedRequest, TooLate
 from forecache.realtime.workers.model_process import ModelProcess, ProcessTemplate
 from forecache.realtime.workers.slot_memory import (
     BEGUN,

@@ -13,11 +13,10 @@ from forecache.base.errors import InputError
 from forecache.base.plugins import load_hook
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.calibrate import measure_p99_s
+from forecache.realtime.answer.in_loop import measure_p99_s
 from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.model_path import NoScores
-from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
 

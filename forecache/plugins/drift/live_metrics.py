@@ -10,8 +10,17 @@ import numpy as np
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, distance
 from forecache.kit.metrics.page import MetricsPage, six_digits
-from forecache.plugins.drift.served.reference import ABOVE, BELOW, NULL, DriftReference
-from forecache.plugins.drift.served.watch import REQUESTS, ROWS, Cells, DriftCells, num_counts
+from forecache.plugins.drift.live_counts import (
+    ABOVE,
+    BELOW,
+    NULL,
+    REQUESTS,
+    ROWS,
+    Cells,
+    DriftCells,
+    DriftReference,
+    num_counts,
+)
 from forecache.realtime.metrics import RealtimeMetrics
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
