@@ -17,11 +17,7 @@ from forecache.serve.store.replicas.sync import open_remote
 
 @contextmanager
 def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
-    """Turn any error of the block, which updates replicas, into one that says that the local change is done.
-
-    Raises:
-        NotEverywhereError: The block raised an error.
-    """
+    """Turn any error of the block, which updates replicas, into a `NotEverywhereError`: the local change is done."""
     try:
         yield
     except Exception as error:  # the clients of Redis and of object stores have errors of their own
@@ -57,11 +53,7 @@ def distribute_state(
 
 
 def bring_unsent(settings: Settings, folder: ReleaseFolder) -> None:
-    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake.
-
-    Raises:
-        NotEverywhereError: It cannot be brought there.
-    """
+    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake."""
     if has_unsent(folder):
         what = f"Releases of {folder.name} have changed."
         with lock_releases(folder, action="push"), report_replica_failure(folder.name, what):

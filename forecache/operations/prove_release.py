@@ -111,9 +111,6 @@ def pack_code(functions: Sequence[Callable[..., Any]]) -> dict[str, bytes]:
     """Collect the source of all project modules that the functions use, by path: "shop/search.py".
 
     The packages that contain them are included, as importing a module runs them.
-
-    Raises:
-        InputError: A module was changed since it was loaded, has no source, or imports by a computed name.
     """
     reach = ReachedCode()
     describer = ValueDescriber(reach)

@@ -165,9 +165,6 @@ def start_or_make_current(
 ) -> str:
     """Start the rollout of a written release, or make it current at once; returns `BEGUN`, `UNDER_WAY` or the reason.
 
-    Args:
-        seen: The state by which the caller decided.
-
     Raises:
         ConflictError: It was returned meanwhile, or another release or rollout has begun, or another process is
             changing the releases.
@@ -270,11 +267,7 @@ def _find_identical_release(settings: Settings, folder: ReleaseFolder, state: Re
 
 
 def _find_previous_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> int:
-    """Find the newest whole release before the current one that was not rolled back.
-
-    Raises:
-        NotFoundError: There is none.
-    """
+    """Find the newest whole release before the current one that was not rolled back; raises `NotFoundError`."""
     current, bad = state.pointer.current, state.pointer.bad
     for number in sorted(state.inputs, reverse=True):
         if number < (current or 0) and number not in bad and _is_whole(settings, folder, number):

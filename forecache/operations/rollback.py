@@ -54,10 +54,9 @@ def plan_move(
     """The ledger row of a rollback to a model and, if given, to a published version with that model's predictions.
 
     Raises:
-        NotFoundError: There is no champion, or the model version does not exist.
         CheckError: The model was never champion, or its artifact was changed.
-        ConflictError: The model, or one with the same weights, is the champion and the version is current: there is
-            nothing to move.
+        ConflictError: The model, or one with the same weights, is the champion and the version is current:
+            there is nothing to move.
     """
     entries = promotions(settings, pipeline.name)
     current, served = champion(settings, pipeline).version, store.pointer().current
@@ -90,11 +89,7 @@ def plan_move(
 
 
 def find_previous_champion(settings: Settings, pipeline: Trainable) -> int:
-    """The latest earlier champion that was not rolled back, and whose weights are not those of one that was.
-
-    Raises:
-        NotFoundError: There is no champion, or none before it with other weights.
-    """
+    """The latest earlier champion that was not rolled back, and whose weights are not those of one that was."""
     current = champion(settings, pipeline).version
     entries = promotions(settings, pipeline.name)
     excluded = rolled_back_versions(entries) | {current}
@@ -122,11 +117,7 @@ def is_same_model(settings: Settings, pipeline: Trainable, first: int, second: i
 
 
 def find_published_by_model(store: Store, model: int) -> Manifest:
-    """The newest published version with a model's predictions, current or earlier, that is not quarantined.
-
-    Raises:
-        NotFoundError: The store retains no such version.
-    """
+    """The newest published version with a model's predictions, current or earlier, that is not quarantined."""
     current, bad = store.pointer().current, store.quarantined_versions()
     found = [m for m in store.versions() if m.version not in bad and current is not None and m.version <= current]
     made = [manifest for manifest in found if manifest.provenance.model_version == model]
@@ -187,8 +178,6 @@ def quarantine_reason(entry: Promotion) -> str:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The result of a rollback."""
-
     served: Manifest | None  # the version that is served now, None if nothing is published
     entry: Promotion | None = None  # the closing ledger row, None if only the store moved
     targets: dict[str, Any] = field(default_factory=dict)  # the changes in Redis and in the remote, by target
@@ -213,7 +202,6 @@ def roll_back(
     Args:
         version: Store version to serve; None: the newest retained one before the current that is not quarantined.
         keep_model: Leave the champion as it is.
-        actor, reason: Who decided and why, for the promotion ledger.
 
     Raises:
         NotFoundError: There is no such version, or its model is not registered any more.
@@ -221,10 +209,9 @@ def roll_back(
         ConflictError: Another process is changing the store, or another decision was recorded meanwhile.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        if interrupted is not None:
-            return _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (store, resumed):
+        if resumed is not None:
+            return resumed
         target = store.rollback_target(version)
         current = store.pointer().current
         assert current is not None
@@ -265,10 +252,9 @@ def roll_back_model(
             or there is nothing to move.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        if interrupted is not None:
-            return _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (store, resumed):
+        if resumed is not None:
+            return resumed
         entries = reconcile_aliases(settings, pipeline)
         model = find_previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
@@ -289,17 +275,25 @@ def recover_interrupted(
     """
     if find_unfinished(promotions(settings, pipeline.name)) is None:
         return None
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        return None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (_, resumed):
+        return resumed
 
 
 @contextmanager
-def _locked_store(settings: Settings, pipeline: Trainable) -> Iterator[Store]:
-    """The pipeline's store, locked so that no other process on this machine moves its models or versions."""
+def _locked_store(
+    settings: Settings, pipeline: Trainable, progress: Progress
+) -> Iterator[tuple[Store, RollbackResult | None]]:
+    """The pipeline's store, locked so that no other process on this machine moves its models or versions.
+
+    An operation that was interrupted is finished first; its result comes beside the store.
+    """
     store = open_store(settings, pipeline.name)
     with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
-        yield store
+        interrupted = find_unfinished(promotions(settings, pipeline.name))
+        yield (
+            store,
+            None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress),
+        )
 
 
 def _model_of(store: Store, version: int) -> int | None:

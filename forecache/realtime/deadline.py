@@ -54,7 +54,6 @@ class CostEstimate:
         self.estimate = int(self._mean + 2 * self._deviation)
 
     def fits(self, left_ns: float) -> bool:
-        """Return True if such work is expected to be done within this time."""
         if self.estimate > left_ns and (now := perf_counter_ns()) - self._learned > _FORGET_NS:
             self._learned = now
             self._mean, self._deviation = max(self._mean / 2, self._least), self._deviation / 2
@@ -124,15 +123,11 @@ class RequestClock:
     deadline_ms: float  # granted time from arrival until the answer is sent
 
     def is_late(self, now: int) -> bool:
-        """Return True if the deadline has passed."""
         return now - self.arrived > self.deadline_ms * 1e6
 
 
 def clock_of(call: HttpCall, most_ms: float) -> RequestClock:
     """Read the arrival and the deadline of a request from its headers.
-
-    Args:
-        most_ms: The declared deadline; a request may ask for a shorter one.
 
     Raises:
         Problem: 400 for a header that is not a time, 504 if the client has no time left.
@@ -221,8 +216,6 @@ class _QueuedRequest:
 
 
 class RequestQueue:
-    """The waiting requests of one worker."""
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._stack: list[_QueuedRequest] = []
@@ -282,7 +275,6 @@ class RequestQueue:
         return may_begin(self.model_cost, perf_counter_ns(), self._by_deadline[0][0], waiting=waiting)
 
     def _pop_earliest_deadline(self) -> _QueuedRequest:
-        """Take the queued request with the earliest deadline."""
         while True:
             job = heapq.heappop(self._by_deadline)[2]
             if job.run is not None:

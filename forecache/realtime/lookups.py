@@ -38,11 +38,7 @@ class LiveMerger:
     def merge(
         self, keys: Sequence[bytes], matrix: np.ndarray, known: np.ndarray, now: float
     ) -> tuple[np.ndarray, np.ndarray, LiveRead]:
-        """Return the features at `now`, float32 [n, columns], which keys have a row, bool [n], and what was read.
-
-        Args:
-            matrix: Rows of the version, with their states; see `LiveView.merged`.
-        """
+        """Return the features at `now`, float32 [n, columns], which keys have a row, bool [n], and what was read."""
         cut, tiles, at_us = self._cut, None, int(now * 1e6)
         position, pending = -1, {}
         if not self._reader.is_empty:
@@ -138,11 +134,7 @@ class RowCache:
 
 
 def keys_of(schema: KeySchema, fields: Sequence[str], request: ParsedRequest) -> list[bytes]:
-    """Encode a key for each candidate; only one if all fields are of the request.
-
-    Raises:
-        Problem: 400: the values are not a valid key, such as an empty text.
-    """
+    """Encode a key for each candidate, only one if all fields are of the request; raises `Problem` if not valid."""
     columns = [request.columns[field] for field in fields]
     if len(columns) > 1:
         longest = max(map(len, columns))
@@ -166,8 +158,6 @@ class ContractBroken(NoScores):
 
 
 class ViewLookups:
-    """Reads the views of one release."""
-
     def __init__(
         self, contracts: tuple[LookupContract, ...], served: Mapping[str, VersionAnswers], *, refuses: bool
     ) -> None:
@@ -222,7 +212,6 @@ class ViewLookups:
     def read_local(
         cls, lookup: "_ContractLookup", bound: "_BoundLookup", found: LookupResult, keys: list[bytes], now: float
     ) -> None:
-        """Read some keys of a version on this machine into `found`."""
         matrix, known, live = bound.read(keys, now)
         if live is not None:
             found.merged[lookup.contract.called] = live
@@ -257,15 +246,10 @@ class _ContractLookup:
 
 @dataclass(frozen=True, slots=True)
 class _BoundLookup:
-    """A look-up with the version that it reads.
-
-    Attributes:
-        places: By column of the training, its index in the version's matrix, -1 if it is missing; None if the columns
-            are equal.
-    """
+    """A look-up with the version that it reads."""
 
     answers: VersionAnswers
-    places: np.ndarray | None
+    places: np.ndarray | None  # of the training's columns in the version's matrix, -1: missing; None: equal
     broken: str  # how the version differs from the contract of the training; "" if it does not
     rows: RowCache | None = None  # reads the version; None if it is on another machine
     live: LiveMerger | None = None  # merges the tiles of a live view; None for other views

@@ -59,11 +59,9 @@ class PathCounters(_NamedCells):
     names = PATH_CELLS
 
     def count_replacement(self, cause: str) -> None:
-        """Count a replaced process by its cause, one of `CAUSES`."""
         self.add(f"replaced_{cause}")
 
     def count_batch(self, requests: int) -> None:
-        """Count one call of a model with a batch of this many requests."""
         place = next((place for place, bound in enumerate(BATCHES) if requests <= bound), len(BATCHES))
         self.cells[_BATCHES + place] += 1
         self.cells[_BATCHED] += requests
@@ -136,7 +134,6 @@ class ModelCells:
         self.cells = cells
 
     def observe(self, elapsed_ns: int) -> None:
-        """Count an answer and the time since its request arrived."""
         cells = self.cells
         bucket = (elapsed_ns // 1000).bit_length()
         cells[_LATENCY + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
@@ -168,12 +165,10 @@ class ModelCells:
 
     @property
     def path_counters(self) -> PathCounters:
-        """Counters of the model's worker processes, circuit breaker and cache."""
         return PathCounters(self.cells[_WORKERS:_LOG])
 
     @property
     def log_counters(self) -> LogCounters:
-        """Counters of the rows of its request log."""
         return LogCounters(self.cells[_LOG:])
 
     @property
@@ -194,11 +189,7 @@ class RealtimeMetrics:
         self.drift = memory[_MODEL_BYTES:]
 
     def cells_of_model(self, name: str) -> ModelCells:
-        """Return the cells of a model; a block is assigned if it has none yet.
-
-        Raises:
-            LookupError: There are more models than blocks.
-        """
+        """Return the cells of a model; a block is assigned if it has none yet. Raises `LookupError` if none is left."""
         try:
             return self._block(self._names.assign_place(name))
         except LookupError:
@@ -243,6 +234,5 @@ def serving_blocks(blocks: Iterable[ModelCells]) -> list[ModelCells]:
 
 
 def sum_cell(blocks: Iterable[ModelCells], name: str) -> int:
-    """Return the sum of a cell over workers."""
     place = CELL[name]
     return sum(block.cells[place] for block in blocks)

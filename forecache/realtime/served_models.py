@@ -161,7 +161,6 @@ class ServedModels:
         return open_worker_path(loaded, settings=self._context.settings, loop=self._loop, counters=counters)
 
     def _move_to_worker_process(self, served: ServedRelease, run_on_loop: RunOnLoop) -> None:
-        """Move a model that has blocked the event loop into worker processes."""
         self._swap_in(served.loaded, self._open_worker_path(served.loaded), run_on_loop)
 
     def _swap_in(self, loaded: OpenRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:

@@ -25,16 +25,12 @@ BELOW, ABOVE, NULL = "below", "above", "null"
 
 @dataclass(frozen=True)
 class ColumnBins:
-    """The bins of a feature, or of the score.
-
-    Attributes:
-        low, high: The smallest and the largest value of the training data; None: no value is out of range.
-    """
+    """The bins of a feature, or of the score."""
 
     name: str
     edges: tuple[float, ...]  # inner edges, ascending: a value that is equal to one lies above it
     counts: tuple[int, ...]  # rows of the training data in each bin, [edges + 1], then those without a number
-    low: float | None = None
+    low: float | None = None  # of the training data; None: no value is out of range
     high: float | None = None
 
 
@@ -101,7 +97,6 @@ class DriftReference:
 
 
 def read_reference(content: bytes) -> DriftReference:
-    """Decode what `DriftReference.to_json` wrote."""
     found = json.loads(content)
     columns = (
         ColumnBins(**{**each, "edges": tuple(each["edges"]), "counts": tuple(each["counts"])})
@@ -146,7 +141,6 @@ class DriftBlock:
 
     @property
     def seconds(self) -> float:
-        """Time spent on counting."""
         return float(self._cells[_NANOSECONDS]) / 1e9
 
     def add_time(self, nanoseconds: int) -> None:
@@ -246,9 +240,6 @@ class DriftWatch:
     """Counts a random sample of answers, on the event loop's thread.
 
     The sampled share follows from the measured times of counting and of answering.
-
-    Args:
-        cost_share: Share of the answers' time that counting may take.
     """
 
     def __init__(

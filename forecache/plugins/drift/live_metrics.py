@@ -53,15 +53,11 @@ class LiveBin:
 
 @dataclass(frozen=True)
 class ModelDrift:
-    """The live drift of one model over all workers.
-
-    Attributes:
-        total, recent: Counts as of `DriftReference.count`, then requests and rows; since the start, and in the window.
-    """
+    """The live drift of one model over all workers."""
 
     reference: DriftReference
-    total: Cells
-    recent: Cells
+    total: Cells  # as of `DriftReference.count`, then requests and rows, since the start
+    recent: Cells  # the same, in the window
     seconds: float
 
     def columns(self) -> Iterator[LiveColumnDrift]:
@@ -83,7 +79,6 @@ class ModelDrift:
                 )
 
     def bins(self) -> Iterator[LiveBin]:
-        """Yield the bins of each column."""
         counts = self.total.tolist()
         for place, column in enumerate(self.reference.columns):
             now, before = self.reference.counts_by_bin(place, counts), self.reference.training_counts_by_bin(place)
@@ -99,7 +94,6 @@ def live_drift(
 
     Args:
         memories: Of all workers, including those that have ended.
-        references: By model, the bins of the served release.
     """
     now = time.monotonic()
     found: dict[str, ModelDrift] = {}
@@ -150,7 +144,6 @@ def _memories_of(workers: Iterable[WorkerMetrics]) -> list[memoryview]:
 
 
 def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
-    """Add the metrics of live drift to a page."""
     page.add_each(
         found.items(),
         {

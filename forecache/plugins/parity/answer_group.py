@@ -57,8 +57,6 @@ def _has_bounds(each: LoggedAnswer, contract: LookupContract, held: VersionRows,
 
 _LOGGED_LATER_S = 2
 """A logged age may exceed the age at the look-up by so much."""
-_NAME_OF = {"f": "float32", "d": "float64"}
-"""Names by `dtype.char`: `dtype.name` is computed at each access, which takes longer than comparing all scores."""
 _REFUSED = "refused"
 """Without the reason, which would show the client's data: differences go into alerts and into a table."""
 _TWICE_EVERY = 16
@@ -66,11 +64,7 @@ _TWICE_EVERY = 16
 
 
 class AnswerGroup:
-    """Compares the answers of one release at the same versions.
-
-    Args:
-        found: The result to which counts and differences are added.
-    """
+    """Compares the answers of one release at the same versions."""
 
     def __init__(
         self,
@@ -263,19 +257,12 @@ class AnswerGroup:
         row = each.row
         if scores is None or row["rung"] != MODEL:
             return None
-        content, kind = row["scores"], row["score_dtype"]
-        if content == scores.tobytes() and kind == _NAME_OF[scores.dtype.char]:
+        difference = each.score_difference(scores)
+        if difference is None:
             self._found.scores.add_equal(len(scores), int(np.isfinite(scores).sum()))
-            return None
-        if kind != scores.dtype.name or len(content or b"") != scores.nbytes:
-            return each.difference(
-                "score", "type", logged=f"{len(content or b'')} bytes of {kind or 'none'}",
-                offline=f"{scores.nbytes} bytes of {scores.dtype.name}",
-            )  # fmt: skip
-        logged = np.frombuffer(content, scores.dtype)
-        self._found.scores.add(logged, scores)
-        place, _, was, now = first_difference_of(logged[:, None], scores[:, None])
-        return each.difference("score", "", place, was, now)
+        elif difference.name != "type":
+            self._found.scores.add(np.frombuffer(row["scores"], scores.dtype), scores)
+        return difference
 
     def _count_difference(self, each: LoggedAnswer, difference: AnswerDifference) -> None:
         self._found.add_difference(difference)

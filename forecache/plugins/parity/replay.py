@@ -39,8 +39,6 @@ _COLUMNS = ("release", "stores", "live")
 
 @dataclass
 class ReferencedVersions:
-    """References of logged answers."""
-
     releases: set[int] = field(default_factory=set)
     versions: set[StoreVersion] = field(default_factory=set)
     live: dict[str, NeededRows] = field(default_factory=dict)
@@ -114,19 +112,13 @@ def check_parity(
 ) -> StageResult:
     """Compute the answers that a real-time model logged on a day again, and compare every bit.
 
-    No reader is needed: requests are parsed again by the release that answered them, features are looked up in the
-    store versions that the log names, with the ages that these had then, and transform and model run once for each
-    request, as they did. A version that its store has removed is read from the lake at its Delta version; the other
+    No reader is needed. A version that its store has removed is read from the lake at its Delta version; the other
     versions are compared with the lake as well. Features of live views are merged again from the version and the rows
     of the stream's table up to the logged position.
 
     Args:
         day: Date in UTC; None: the newest one before today that has answers, else the newest.
         sample: Share of the requests, by a hash of their ids.
-        processes: Worker processes; None: one for each core.
-
-    Returns:
-        `rows` is the number of logged answers that were read; `details` are those of `ParityReport`.
 
     Raises:
         NotFoundError: Nothing of the model was logged.
@@ -197,7 +189,6 @@ def replay_day(
 
 
 def _list_row_groups(logged: _LogDay) -> Iterator[LogRowGroup]:
-    """List the row groups of a day."""
     import pyarrow.parquet as pq
 
     filesystem = place_of(logged.settings, table_of(logged.name)).open()

@@ -27,22 +27,17 @@ _STEPS = 12
 
 @dataclass
 class Differences:
-    """Differences of one feature, or of the scores.
-
-    Attributes:
-        sum_abs, max_abs: Sum and largest of the absolute differences.
-        buckets: Numbers of absolute differences above zero, by their logarithm.
-    """
+    """Differences of one feature, or of the scores."""
 
     values: int = 0  # number of compared values
     mismatch: int = 0  # number of values with other bits, including `missing` and `extra`
     missing: int = 0  # values logged as NaN that are a number when computed again
     extra: int = 0  # values logged as a number that are NaN when computed again
     pairs: int = 0  # values that are finite on both sides; the following are about these
-    sum_abs: float = 0.0
+    sum_abs: float = 0.0  # of the absolute differences
     max_abs: float = 0.0
     sum_smape: float = 0.0  # sum of |a - b| / ((|a| + |b|) / 2)
-    buckets: dict[int, int] = field(default_factory=dict)
+    buckets: dict[int, int] = field(default_factory=dict)  # of absolute differences above 0
 
     def add_equal(self, values: int, finite: int) -> None:
         """Count values that have the same bits, of which `finite` are finite numbers."""
@@ -87,7 +82,6 @@ class Differences:
         return self.max_abs
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures as columns of the table of results."""
         pairs = max(1, self.pairs)
         return {
             "compared": self.values,
@@ -130,11 +124,7 @@ REASONS = {
 
 @dataclass(frozen=True, order=True)
 class AnswerDifference:
-    """The first difference in a request.
-
-    Attributes:
-        logged, offline: Both values; numbers as their bits in hex and in decimal.
-    """
+    """The first difference in a request."""
 
     arrived_us: int  # microseconds of Unix time
     request_id: str
@@ -142,7 +132,7 @@ class AnswerDifference:
     kind: str  # "feature", "score", "rung", "order", "items", or the part that failed: "request", "transform", "model"
     name: str = ""  # name of the feature; "" for other kinds
     place: int = 0  # place of the candidate in the request
-    logged: str = ""
+    logged: str = ""  # numbers as their bits in hex and in decimal
     offline: str = ""
 
     @property
@@ -165,14 +155,10 @@ class AnswerDifference:
 
 @dataclass
 class ReplayResult:
-    """Counts, figures and first differences of the answers of a part of the log, or of all of it.
-
-    Attributes:
-        equal, differ: Answers among them that were computed again.
-    """
+    """Counts, figures and first differences of the answers of a part of the log, or of all of it."""
 
     requests: int = 0  # logged answers that were read
-    equal: int = 0
+    equal: int = 0  # of those that were computed again
     differ: int = 0
     by_model: int = 0  # answers whose features and scores were computed again
     not_recomputed: Counter[str] = field(default_factory=Counter)  # the other answers by reason, see `REASONS`
@@ -185,7 +171,6 @@ class ReplayResult:
         return self.features.setdefault(name, Differences())
 
     def add_difference(self, difference: AnswerDifference) -> None:
-        """Count a request that differs."""
         self.differ += 1
         self.kinds[difference.kind] += 1
         self._keep([difference])
@@ -229,10 +214,7 @@ class ParityReport:
 
     @property
     def has_passed(self) -> bool:
-        """True if nothing differs, and an answer was compared unless there were no requests.
-
-        Answers that cannot be computed again are reported, and do not fail the check.
-        """
+        """True if nothing differs, and an answer was compared unless there were no requests; some may be left out."""
         found = self.found
         has_compared = bool(found.equal) or not found.requests
         return has_compared and not found.differ and not any(check.state == "differs" for check in self.stores)
@@ -264,7 +246,6 @@ class ParityReport:
         return f"{sum(counts.values()):,} could not be computed again ({whys})."
 
     def details(self) -> dict[str, Any]:
-        """Return the whole report as JSON values."""
         found = self.found
         return {
             "day": self.day.isoformat(),
@@ -320,7 +301,6 @@ def result_schema() -> "pa.Schema":
 
 
 def result_rows(report: ParityReport) -> "pa.Table":
-    """Make the rows of a report."""
     import pyarrow as pa
 
     found, details = report.found, report.details()

@@ -24,11 +24,12 @@ from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store.keys import encode_columns
 
+_NAME_OF = {"e": "float16", "f": "float32", "d": "float64"}
+"""Names by `dtype.char`: `dtype.name` is computed at each access, which takes longer than comparing all scores."""
+
 
 @dataclass(slots=True)
 class LoggedAnswer:
-    """A logged answer."""
-
     row: Mapping[str, Any]  # the columns of the log
     arrived_us: int
     ages_s: Mapping[str, int]  # ages of the versions, by the name of their store
@@ -40,6 +41,19 @@ class LoggedAnswer:
     ) -> AnswerDifference:
         row = self.row
         return AnswerDifference(self.arrived_us, row["request_id"], row["release"], kind, name, place, logged, offline)
+
+    def score_difference(self, scores: np.ndarray) -> AnswerDifference | None:
+        """The first difference of the logged scores from those that were computed again; None if they are equal."""
+        content, kind = self.row["scores"] or b"", self.row["score_dtype"]
+        if content == scores.tobytes() and kind == _NAME_OF[scores.dtype.char]:
+            return None
+        if kind != scores.dtype.name or len(content) != scores.nbytes:
+            # An answer of one fallback is logged in the type in which its scores were joined.
+            was, now = (f"{size} bytes of {name or 'none'}" for size, name in
+                        ((len(content), kind), (scores.nbytes, scores.dtype.name)))  # fmt: skip
+            return self.difference("score", "type", logged=was, offline=now)
+        place, _, was, now = first_difference_of(np.frombuffer(content, scores.dtype)[:, None], scores[:, None])
+        return self.difference("score", "", place, was, now)
 
 
 class ReplayedRelease:
@@ -153,25 +167,11 @@ def _find_difference(each: LoggedAnswer, answered: RequestAnswer) -> AnswerDiffe
     scores = answered.scores
     if (scores is None) != (row["scores"] is None):
         return each.difference("score", logged=_format_presence(row["scores"]), offline=_format_presence(scores))
-    if scores is not None:
-        found = _find_score_difference(each, scores)
-        if found is not None:
-            return found
+    if scores is not None and (found := each.score_difference(scores)) is not None:
+        return found
     if rungs is not None and answered.order is not None and answered.order.tolist() != row["ranking"]:
         return each.difference("order", logged=str(row["ranking"]), offline=str(answered.order.tolist()))
     return None
-
-
-def _find_score_difference(each: LoggedAnswer, scores: np.ndarray) -> AnswerDifference | None:
-    content, kind = each.row["scores"], each.row["score_dtype"]
-    if kind != scores.dtype.name or len(content) != scores.nbytes:
-        # An answer of one fallback is logged in the type in which its scores were joined.
-        return each.difference("score", "type", logged=f"{len(content)} bytes of {kind}", offline=scores.dtype.name)
-    if content == scores.tobytes():
-        return None
-    logged = np.frombuffer(content, scores.dtype)
-    place, _, was, now = first_difference_of(logged[:, None], scores[:, None])
-    return each.difference("score", "", place, was, now)
 
 
 def _format_fallbacks(rung: str, rungs: Sequence[str] | None) -> str:
@@ -207,7 +207,6 @@ def look_up(
 
     Args:
         ages_s: Age of the version at the time of each request: rows that were too old then count as not found.
-        live: The live look-ups of the requests; None: there are none.
 
     Raises:
         InputError: The values of a request are no valid key.
@@ -231,8 +230,6 @@ def look_up(
 
 @dataclass(frozen=True)
 class LiveLookups:
-    """Look-ups of a live view."""
-
     looks: Sequence[LiveLookup | None]  # for each request; None if its rows were those of the version only
     streamed: StreamReplay
     as_of: str  # ISO date of the version

@@ -32,8 +32,6 @@ _HASHES = 2**64
 
 @dataclass(frozen=True)
 class LogRowGroup:
-    """A row group of a file of the log."""
-
     path: str
     row_group: int
     rows: int
@@ -61,7 +59,6 @@ class LogReplay:
         self._releases: dict[int, ReplayedRelease | None] = {}
 
     def compare(self, piece: LogRowGroup) -> ReplayResult:
-        """Compute the answers of a row group again and compare them."""
         import pyarrow.parquet as pq
 
         found = ReplayResult()

@@ -125,7 +125,6 @@ def _save(folder: Path, keys: list[pa.Array], parts: list[np.ndarray], columns: 
 
 
 def _longest_run(hashes: np.ndarray) -> int:
-    """The length of the longest run of equal values in sorted values."""
     if not len(hashes):
         return 0
     starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
@@ -134,17 +133,13 @@ def _longest_run(hashes: np.ndarray) -> int:
 
 @dataclass(frozen=True, order=True)
 class StoreVersion:
-    """A version that an answer was made from, as in the log.
-
-    Attributes:
-        table, delta_version, as_of: Its source in the lake.
-    """
+    """A version that an answer was made from, as in the log."""
 
     name: str
     version: int
     as_of: str
     store: str  # id of the store that published it
-    table: str
+    table: str  # with the next one and `as_of`, its source in the lake
     delta_version: int
 
     @property
@@ -203,11 +198,7 @@ class OpenVersions:
         return self._answers[wanted]
 
     def open_rows(self, wanted: StoreVersion, contract: str) -> "VersionRows | None":
-        """Open the rows of a version; None if neither store nor lake has them in this layout.
-
-        Args:
-            contract: Contract that the model was trained with, by which rows from the lake are laid out.
-        """
+        """Open the rows of a version; None if neither store nor lake has them in this layout."""
         snapshot = self.snapshot(wanted)
         if snapshot is not None:
             return _SnapshotRows(snapshot)

@@ -40,19 +40,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LiveLookup:
-    """A look-up of a live view by one request.
-
-    Attributes:
-        pending: By the place of a key that had pending rows instead, the offset of each partition after these rows.
-        bounds: By the place of such a key, the moment of its last row, once it is known.
-    """
+    """A look-up of a live view by one request."""
 
     view: str
     at_us: int  # microseconds of Unix time
     position: int  # its keys had the rows of the stream's table up to this Delta version
     layer: str  # hash of the declaration of the live layer
-    pending: Mapping[int, Sequence[int]]
-    bounds: dict[int, int] = field(default_factory=dict)
+    pending: Mapping[int, Sequence[int]]  # by place of a key with pending rows, the offsets after these
+    bounds: dict[int, int] = field(default_factory=dict)  # by place of such a key, the moment of its last row
 
     def bounds_of(self, num_keys: int) -> np.ndarray:
         """Return for each key the largest moment of a row that it had, int64 [num_keys]."""
@@ -112,8 +107,6 @@ _SHARE_ROWS, _MOST_BITS = 1 << 20, 8
 
 @dataclass(frozen=True)
 class IndexedStream:
-    """The index of a view's rows in a folder."""
-
     folder: Path
     layer: str  # hash of the current declaration of the live layer
     plan: Mapping[str, Any] = field(hash=False)
@@ -211,7 +204,6 @@ class StreamReplay:
         """Merge a version's rows with the stream's; returns features, float32 [n, d], and the known keys, bool [n].
 
         Args:
-            matrix, known: Its rows with their states, float32 [n, width], and which keys it has.
             bounds: For each key, the moment of the stream's table up to which its rows count, int64 [n].
         """
         base = np.ascontiguousarray(matrix[:, len(held.columns) :]).view("<i8")

@@ -187,9 +187,6 @@ class TileIndex:
         """Return the moment of one key's last row before some offsets, -1 if there is none.
 
         None: the table has rows after the offsets between those that are before them.
-
-        Args:
-            behind: By partition, the offset.
         """
         _, tile = self._tiles_of(hashes, checks)
         if not len(tile):

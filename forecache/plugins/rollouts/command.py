@@ -111,7 +111,6 @@ def headline(state: "RolloutState") -> str:
 
 
 def rollout_dict(state: "RolloutState") -> dict[str, Any]:
-    """A rollout as a dictionary for scripts."""
     from dataclasses import asdict
 
     return asdict(state)

@@ -41,8 +41,6 @@ _ENDS_IN = {"return": "returned", "finish": "done"}
 
 @dataclass(frozen=True)
 class AdvanceResult:
-    """The state of a rollout after a look at its log."""
-
     state: RolloutState
     moved: bool  # the look changed its step, ended it, or paused it
 
@@ -53,7 +51,6 @@ def advance_rollout(settings: Settings, name: str, *, at: datetime | None = None
     Raises:
         ConflictError: Another process is changing the releases.
         UnreachableError: The lake cannot be reached; nothing was changed.
-        DamagedError: The state in the lake is damaged.
         NotEverywhereError: It is done here, but not on the remote.
     """
     now = at or datetime.now(timezone.utc)
@@ -260,9 +257,6 @@ def start_rollout(
     settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int, *, seen: ReleaseState
 ) -> str:
     """Start the rollout of a written release; returns `BEGUN`, or `UNDER_WAY` if it has begun already.
-
-    Args:
-        seen: The state by which the caller decided.
 
     Raises:
         ConflictError: It was returned meanwhile, or another release or rollout has begun, or another process is

@@ -76,10 +76,6 @@ class ScorePairs:
 def disorder(current: np.ndarray, candidate: np.ndarray, edges: Sequence[float]) -> float:
     """Disagreement of the order of the candidate's scores with the current release's, from 0 to 1.
 
-    Args:
-        current, candidate: Scores of one request, float64 [n].
-        edges: Deciles of the scores of the current release.
-
     Returns:
         NaN for a single score before the deciles are known.
     """
@@ -104,12 +100,7 @@ def _centred_ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def read_outcomes(settings: Settings, outcome: Outcome, request_ids: np.ndarray) -> np.ndarray:
-    """The outcome of each request, float64 [n] from 0 to `outcome.most`: the sum of its rows, 0 without any.
-
-    Raises:
-        NotFoundError: There is no such table.
-        UnavailableError: It does not open.
-    """
+    """The outcome of each request, float64 [n] from 0 to `outcome.most`: the sum of its rows, 0 without any."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

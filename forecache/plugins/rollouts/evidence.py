@@ -105,8 +105,6 @@ def limit_keys(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarr
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """A difference of two means."""
-
     mean: Floats  # mean of the candidate less that of the current release
     variance: Floats  # variance of `mean`; infinite before there are `LEAST_KEYS` keys of each
 
@@ -151,11 +149,7 @@ def unpaired_difference(candidate: KeySums, current: KeySums, *, span: float = 1
 def paired_difference(
     candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, span: float = 1.0
 ) -> MeanDifference:
-    """The difference of two releases that scored requests of the same keys; variation of keys cancels out.
-
-    Args:
-        candidate, current: Numbers of requests and sums of their values by key, each [..., keys].
-    """
+    """The difference of two releases that scored requests of the same keys; variation of keys cancels out."""
     (n, x), (m, y) = candidate, current
     n_all, m_all = np.maximum(n.sum(-1), 1), np.maximum(m.sum(-1), 1)
     mean, other = x.sum(-1) / n_all, y.sum(-1) / m_all
@@ -238,11 +232,7 @@ def compare_guard(
 
 
 def harm_of(plan: Mapping[str, Any], name: str, found: MeanDifference, base: Any, error: float) -> tuple[Any, Any, Any]:
-    """The difference in a guard's harmful direction, its bound, and the tolerated difference.
-
-    Args:
-        base: Mean of the current release.
-    """
+    """The difference in a guard's harmful direction, its bound, and the tolerated difference."""
     if name == "outcome":
         outcome = Outcome(**plan["outcome"])
         harm = found.mean * (-1 if outcome.better == "more" else 1)

@@ -162,8 +162,6 @@ class _FollowedRollout:
 
 
 class RolloutFollower:
-    """Follows the rollouts in one worker."""
-
     def __init__(
         self,
         settings: Settings,
@@ -230,7 +228,6 @@ class RolloutFollower:
         self._retired.close_all()
 
     def failures(self) -> dict[str, str]:
-        """Return why candidates are unavailable, by model."""
         return {name: each.candidate.failure for name, each in self._followed.items() if each.candidate.failure}
 
     def _opened_apart(self, name: str, number: int) -> CandidateProcess:

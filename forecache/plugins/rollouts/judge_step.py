@@ -22,8 +22,6 @@ _SAID = {
 
 @dataclass(frozen=True)
 class StepVerdict:
-    """The decision about a step."""
-
     verdict: str  # "waits", "passed", "returned" or "paused"
     why: str  # the reason, in a sentence
     compared: tuple[GuardResult, ...] = ()
@@ -32,23 +30,18 @@ class StepVerdict:
 
 @dataclass(frozen=True)
 class StepTotals:
-    """Totals of a step. Pairs are of the current release's arm, and of the other.
-
-    Attributes:
-        straggler, fault: See `StepCounts`.
-    """
+    """Totals of a step. Pairs are of the current release's arm, and of the other."""
 
     requests: tuple[int, int]  # number of requests that count for a guard of a release
     keys: tuple[int, int]  # number of keys of these requests
     keys_in_all: tuple[int, int]  # number of keys of all requests, for the split
     outcomes: tuple[int, int] = (0, 0)  # number of requests with a known outcome
     ordered: int = 0  # number of requests that both releases have scored in the shadow step, whose orders are compared
-    straggler: str = ""
+    straggler: str = ""  # as `fault`, see `StepCounts`
     fault: str = ""
 
 
 def judge_step(state: RolloutState, seen: StepCounts, *, now: datetime) -> StepVerdict:
-    """The verdict on the present step of a rollout, by its counts."""
     return decide_step(state, totals_of(seen), tuple(compare_guards(state, seen)), now=now)
 
 

@@ -130,18 +130,13 @@ _PATIENCE = 20
 
 @dataclass(frozen=True)
 class EqualRolloutResult:
-    """Results of simulated rollouts.
-
-    Attributes:
-        returned, paused: Numbers that were returned, or paused for an unsound split or measurement.
-        by: The same numbers by step and guard, such as "canary 0.05 late".
-    """
+    """Results of simulated rollouts."""
 
     runs: int  # number of rollouts
     returned: int
-    paused: int
+    paused: int  # for an unsound split or measurement
     held: int  # number that were given up, because a step had too few requests, or a guard stayed undecided
-    by: Mapping[str, int] = field(default_factory=dict)
+    by: Mapping[str, int] = field(default_factory=dict)  # by step and guard, such as "canary 0.05 late"
 
     @property
     def num_stopped(self) -> int:

@@ -23,18 +23,13 @@ _GROWTH = 1.1
 
 @dataclass(frozen=True)
 class SimulatedTraffic:
-    """Simulated requests to a model, by keys.
+    """Simulated requests to a model, by keys."""
 
-    Attributes:
-        rate: Mean outcome of a request with the current release, such as 0.05 if 5 percent lead to a purchase.
-        heaviest: Share of all requests that one key has, such as a machine; only `simulate_equal_release` uses it.
-    """
-
-    rate: float = 0.05
+    rate: float = 0.05  # mean outcome of a request with the current release
     requests_per_key: float = 4.0  # mean, of a geometric distribution
     alike: float = 0.05  # intra-class correlation of the requests of a key (of a beta-binomial), from 0 to below 1
     per_hour: float = 100_000.0  # requests an hour
-    heaviest: float = 0.0
+    heaviest: float = 0.0  # share of all requests that one key has; only `simulate_equal_release` uses it
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,6 @@ class WorseRolloutResult:
 
     @property
     def returned_share(self) -> float:
-        """Share of the rollouts that were returned."""
         return float(self.returned.mean())
 
     def quantile(self, share: float) -> float:
@@ -109,7 +103,6 @@ def harm_table(traffic: SimulatedTraffic, harms: Sequence[float], **options: Any
 
 
 def simulated_state(rollout: Rollout, stage: Stage, share: float) -> RolloutState:
-    """The state of a simulated rollout that begins a step."""
     began = BEGAN.isoformat()
     return RolloutState(
         "simulated", 2, 1, stage, share, began, asdict(rollout), steps=(RolloutStep(stage, share, began),)
@@ -196,7 +189,6 @@ def _key_kinds(traffic: SimulatedTraffic, rate: float) -> tuple[np.ndarray, np.n
 
 
 def _draw_sums(generator: Generator, keys: int, kinds: np.ndarray, chances: np.ndarray) -> KeySums:
-    """Draw the sums of `keys` keys."""
     counts = generator.multinomial(keys, chances)
     n, x = kinds[:, 0], kinds[:, 1]
     return KeySums(float(keys), *(float(counts @ each) for each in (n, x, n * n, n * x, x * x)))

@@ -243,7 +243,6 @@ class StepRows:
         return found
 
     def select_scores(self, rows: np.ndarray) -> np.ndarray:
-        """The scores of the rows of a mask, concatenated."""
         picked = [each for each, wanted in zip(self.model_scores, rows, strict=True) if wanted and len(each)]
         return np.concatenate(picked) if picked else np.zeros(0)
 

@@ -96,7 +96,6 @@ class TrafficSplit:
         self.shadow = shadow
 
     def assign_release(self, parse: Callable[[ServedRelease], ParsedRequest]) -> tuple[ServedRelease, ParsedRequest]:
-        """Return the release that answers a request, and the request parsed for it."""
         try:
             request = parse(self._current)
         except Problem:
@@ -117,7 +116,6 @@ class TrafficSplit:
     def offer_to_shadow(
         self, request: ParsedRequest, parse: Callable[[ServedRelease], ParsedRequest], clock: RequestClock
     ) -> None:
-        """Offer an answered request to the shadow."""
         if self.shadow is not None and self._is_in_share(request):
             self.shadow.offer(request, parse, clock)
 

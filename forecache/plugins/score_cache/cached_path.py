@@ -31,7 +31,6 @@ class CachedPath:
 
     Args:
         most_bytes: Memory that the scores may take; the least recently used entries are removed first.
-        keeps_features: Also cache the features, for the request log.
     """
 
     def __init__(

@@ -70,7 +70,6 @@ class RequestHandler:
         return self._read_body(exchange) if body is None else self._admit(exchange, body)
 
     async def _read_body(self, exchange: Exchange) -> None:
-        """Answer once the whole body has arrived."""
         call, settings = exchange.call, self.context.settings
         limit_bytes, timeout_s = settings.reader_max_body_bytes, settings.reader_request_timeout_s
         try:
@@ -85,7 +84,6 @@ class RequestHandler:
             await later
 
     def _admit(self, exchange: Exchange, body: bytes) -> Awaitable[None] | None:
-        """Parse a body and begin to answer."""
         try:
             exchange.requests = exchange.protocol.parse(exchange, body)
             if len(exchange.requests) != 1 or exchange.served.split is not None:
@@ -122,11 +120,7 @@ class RequestHandler:
         return None
 
     def _answer_slice(self, exchange: Exchange, why: str) -> None:
-        """Answer requests on this thread for a slice of time, after which others have their turns.
-
-        Args:
-            why: Reason why the model must not be called; "" if it may.
-        """
+        """Answer requests on this thread for a slice of time, after which others have their turns."""
         began, is_by_model, reply = perf_counter_ns(), True, None
         exchange.why = why
         count, answers = len(exchange.requests), exchange.answers
@@ -278,15 +272,7 @@ class AnswerEngine:
         waiting: int = 0,
         reserve_ns: int = 0,
     ) -> RequestAnswer:
-        """Answer a request to a model that runs on this thread.
-
-        Args:
-            waiting: Number of further requests that wait for this thread.
-            reserve_ns: Time that they need.
-
-        Raises:
-            Problem: The key of a look-up is not valid.
-        """
+        """Answer a request to a model that runs on this thread. `reserve_ns`: time that they need."""
         if not request.length:
             return empty_answer(request, times)
         now, began = time(), perf_counter_ns()

@@ -16,15 +16,11 @@ from forecache.serve.reader.http.replies import Reply
 
 @dataclass(slots=True)
 class ModelRequest:
-    """One request of a body, which a release has not parsed yet.
-
-    Attributes:
-        candidates: Values [n] by field of the candidates, lists or arrays; None if the model ranks none.
-    """
+    """One request of a body, which a release has not parsed yet."""
 
     body: bytes | None = None  # the request in the reader's own JSON; None if the protocol has parsed its values
     values: Mapping[str, Any] | None = None  # value by field of the request
-    candidates: Mapping[str, Any] | None = None
+    candidates: Mapping[str, Any] | None = None  # values [n] by field; None: the model ranks none
     id_suffix: str = ""  # tells the request's id from those of others in the same body
 
     def parse_for(self, served: ServedRelease) -> ParsedRequest:
@@ -55,19 +51,14 @@ class ModelProtocol(Protocol):
 
 @dataclass(slots=True)
 class Exchange:
-    """One call to a model, and how far its answer is.
-
-    Attributes:
-        parsed: The release that answers each request, and the request parsed for it. Requests that come alone are
-            parsed in their turn.
-    """
+    """One call to a model, and how far its answer is."""
 
     call: HttpCall
     protocol: ModelProtocol
     served: ServedRelease  # the release that the call names; while one is rolled out, others may answer
     clock: RequestClock
     requests: Sequence[ModelRequest] = ()
-    parsed: Sequence[tuple[ServedRelease, ParsedRequest]] = ()
+    parsed: Sequence[tuple[ServedRelease, ParsedRequest]] = ()  # one that comes alone: in its turn
     answers: list[RequestAnswer] = field(default_factory=list)
     parse_ns: int = 0  # nanoseconds of parsing that were spent before, for each request
     why: str = ""  # reason why the model must not be called any more; "" if it may

@@ -103,8 +103,6 @@ _KINDS: dict[type, Any] = {
 
 
 class _StoredNumbers:
-    """Reads numbers of a store by fields of a request."""
-
     def __init__(self, declared: ladder.Stored) -> None:
         self._declared = declared
         self._bound: tuple[VersionAnswers, list[int], str] | None = None

@@ -193,7 +193,6 @@ class InLoopPath(DirectPath):
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
     def _log_failure(self, error: BaseException) -> None:
-        """Log a failure, at most once in ten seconds."""
         now = perf_counter_ns()
         if now >= self._tell_at:
             self._tell_at = now + _TELL_EVERY_NS
@@ -225,9 +224,8 @@ _PATIENCE_S, _PAUSE_S = 5.0, 0.001
 def measure_p99_s(calls: Sequence[Callable[[], object]]) -> float:
     """Measure the 99th percentile of the time of a call, in seconds; infinity if a call hangs or fails.
 
-    It is measured on a separate thread, which is interrupted if it does not end. The result is the larger of the 99th
-    percentile of CPU time, so that a busy machine does not make a model look slow, and the median of wall-clock time,
-    so that a model that sleeps does not look fast.
+    The result is the larger of the 99th percentile of CPU time, so that a busy machine does not make a model look slow,
+    and the median of wall-clock time, so that a model that sleeps does not look fast.
     """
     found = [float("inf")]
 

@@ -91,7 +91,6 @@ class Renderer:
 
 
 def _texts(items: Sequence[Any]) -> list[bytes]:
-    """Encode each value as JSON."""
     text = orjson.dumps(items)
     if text.count(b",") == len(items) - 1:
         return text[1:-1].split(b",")

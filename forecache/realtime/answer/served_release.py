@@ -61,11 +61,7 @@ class TrafficSplit(Protocol):
     def assign_release(
         self, parse: Callable[["ServedRelease"], ParsedRequest]
     ) -> tuple["ServedRelease", ParsedRequest]:
-        """Return the release that answers a request, and the request parsed for it.
-
-        Raises:
-            Problem: The release that would answer does not accept the request.
-        """
+        """Return the release that answers a request, and that parsed for it; raises a `Problem` if none does."""
 
     def offer_to_shadow(
         self, request: ParsedRequest, parse: Callable[["ServedRelease"], ParsedRequest], clock: RequestClock
@@ -81,11 +77,7 @@ class AnswerWatch(Protocol):
 
 @dataclass(slots=True)
 class ServedRelease:
-    """A release and all that is needed to answer requests by it.
-
-    Attributes:
-        model_cost: Of an answer by the model, from parsing to the last byte; only time on the loop's thread.
-    """
+    """A release and all that is needed to answer requests by it."""
 
     loaded: OpenRelease
     path: ModelPath  # to transform and model
@@ -95,7 +87,7 @@ class ServedRelease:
     renderer: Renderer
     cells: ModelCells
     costs: tuple[CostEstimate, ...]  # of each fallback, in the same order
-    model_cost: CostEstimate = field(default_factory=lambda: CostEstimate(200_000))
+    model_cost: CostEstimate = field(default_factory=lambda: CostEstimate(200_000))  # on the loop's thread
     low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))  # of an answer by the last fallback
     log: AnswerLog | None = None  # of its answers; None if they are not logged
     arm: str = "current"  # which requests it answers: "current" are all while no release is rolled out

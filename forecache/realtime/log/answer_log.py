@@ -28,7 +28,6 @@ from forecache.serve.store.keys import MAX_KEY_BYTES, escape_part
 
 
 def encode_request(release: Release, request: ParsedRequest) -> bytes:
-    """Encode a request as JSON from its columns."""
     found: dict[str, Any] = {field.name: _values(request.columns[field.name])[0] for field in release.request}
     if request.request_id:
         found.setdefault(REQUEST_ID, request.request_id)
@@ -52,7 +51,6 @@ def parse_logged(parser: RequestParser, release: Release, body: bytes) -> Parsed
 
 
 def _values(column: np.ndarray) -> list[Any]:
-    """Return the values of a column as JSON values."""
     if column.dtype.kind == "M":
         return [str(value) for value in column]
     values = column.tolist()
@@ -105,7 +103,6 @@ class Sampler:
             return {}
 
     def is_logged(self, key: bytes) -> bool:
-        """Return True if requests of a key are logged."""
         return self._below == BUCKETS or bucket_of(key, self._salt) < self._below
 
 
@@ -131,11 +128,7 @@ class AnswerLog:
         self._told = float("-inf")
 
     def assign_id(self, request: ParsedRequest, members: Mapping[str, Any] | None = None) -> None:
-        """Assign an id of 32 hex digits to a request without one; the answer has it too.
-
-        Args:
-            members: Of a request that was parsed without its columns: the columns of the key are parsed.
-        """
+        """Assign an id of 32 hex digits to a request without one; `members` are of one without columns."""
         if not request.request_id:
             request.request_id = f"{self._half}{next(self._ids):016x}"
         if members is not None:
@@ -151,7 +144,6 @@ class AnswerLog:
         """Log an answer if its key is in the sample; an error costs the row, never the answer.
 
         Args:
-            answered: With `elapsed` and `late` as in the answer.
             arm: The arm that answered, if not the release's own.
         """
         try:

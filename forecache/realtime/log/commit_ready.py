@@ -53,8 +53,6 @@ class SegmentCount:
 
 @dataclass(frozen=True)
 class SegmentRows:
-    """The rows of some segments."""
-
     days: Mapping[str, pa.Table]  # rows by ISO date, without the day column
     counts: Sequence[SegmentCount]  # of each segment, in their order
     newest_us: int  # arrival of the newest row, in microseconds since 1970; 0 if there are no rows
@@ -135,18 +133,12 @@ class _OtherCommitterError(Exception):
 
 @dataclass(frozen=True)
 class LogCommitResult:
-    """Result of one commit."""
-
     rows: int  # rows added to the table
     segments: int  # segments removed from the spool
 
 
 def commit_ready(settings: Settings, name: str) -> LogCommitResult:
-    """Commit finished segments of a model's log, and remove them from the spool.
-
-    Raises:
-        Errors of `forecache.kit.delta.commit.commit` and of the object store; the spool is unchanged then.
-    """
+    """Commit finished segments of a model's log, and remove them from the spool, which is unchanged after an error."""
     folder = settings.request_log_path / name
     for _ in range(_TRIES):
         batch, ended = _collect_batch(folder)
@@ -252,7 +244,6 @@ def _commit_files(settings: Settings, name: str, segments: Sequence[SpoolSegment
 
 
 def _last_segment_number(table: object, stream: str) -> int:
-    """Return the number of the last committed segment of a stream; 0 if there is none."""
     number = None if table is None else table.transaction_version(_application(stream))  # type: ignore[attr-defined]
     return number or 0
 

@@ -77,7 +77,6 @@ def remove_old(settings: Settings, name: str, *, before: date) -> int:
 
 
 def first_kept_day(today: date, keep_days: int) -> date:
-    """Return the first day whose rows are kept."""
     return today - timedelta(days=keep_days)
 
 
@@ -178,7 +177,6 @@ class LogCommitter:
         self._pauses = RetryPauses(_BACKOFF)
 
     def names(self) -> Sequence[str]:
-        """Return the models whose logs are committed."""
         return self._names or spooled_models(self._settings.request_log_path)
 
     def commit_once(self) -> bool:
@@ -196,7 +194,6 @@ class LogCommitter:
         return more
 
     def commit_rest(self) -> None:
-        """Commit all ready segments, until a commit fails."""
         for name in self.names():
             try:
                 while commit_ready(self._settings, name).segments:

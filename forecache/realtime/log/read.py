@@ -137,5 +137,4 @@ def _numbers(values: Any) -> Any:
 
 
 def format_arrival(value: datetime) -> str:
-    """Format a time of arrival for a table."""
     return value.astimezone(timezone.utc).strftime("%m-%d %H:%M:%S.%f")[:-3]

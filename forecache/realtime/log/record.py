@@ -26,7 +26,6 @@ DAY = "day"
 
 
 def table_of(name: str) -> str:
-    """Return the name of a model's request log table."""
     return REQUEST_LOG + name
 
 

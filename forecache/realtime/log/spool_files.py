@@ -33,8 +33,6 @@ _STREAM = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class SpoolSegment:
-    """A file of a stream."""
-
     path: Path
     stream: str
     number: int  # in its stream, from 1 on
@@ -48,19 +46,16 @@ class SpoolSegment:
 
 
 def new_segment(folder: Path, number: int, first: int) -> SpoolSegment:
-    """Name a segment that is about to be written."""
     return SpoolSegment(folder / f"{number:012d}-{first:020d}.open", folder.name, number, first, None)
 
 
 def spooled_models(spool: Path) -> list[str]:
-    """List the models that have a folder in the spool."""
     with suppress(FileNotFoundError), os.scandir(spool) as entries:
         return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name))
     return []
 
 
 def streams_of(folder: Path) -> list[Path]:
-    """List the folders of a model's streams."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if _STREAM.fullmatch(entry.name))
     return []
@@ -118,7 +113,6 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def spooled_bytes(spool: Path) -> int:
-    """Return the size of all files in a spool."""
     return sum(size for _, size in _sizes(spool))
 
 
@@ -136,14 +130,10 @@ _BYTES = 512
 
 @dataclass(frozen=True)
 class WriterNote:
-    """The note of a writer.
-
-    Attributes:
-        lost: Rows lost since the writer began, by reason, including those of a killed writer before it.
-    """
+    """The note of a writer."""
 
     replica: str = ""
-    lost: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)  # by reason; with those of a killed writer before it
 
 
 def write_note(descriptor: int, note: WriterNote) -> None:
@@ -165,12 +155,7 @@ _FILE = "committer.json"
 
 @dataclass
 class CommitterState:
-    """The figures of a model's log.
-
-    Attributes:
-        settled: Ended streams that still exist and whose losses are in these figures.
-        counted: By existing stream, the number of the last segment in these figures.
-    """
+    """The figures of a model's log."""
 
     commits: int = 0  # number of commits with rows
     rows: int = 0  # rows committed
@@ -181,8 +166,8 @@ class CommitterState:
     failing_since: float = 0.0  # Unix time since which commits fail; 0: they succeed
     failure: str = ""  # error of the last failed commit
     lost_by_writers: dict[str, int] = field(default_factory=dict)  # rows lost by writers that have ended, by reason
-    settled: list[str] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
+    settled: list[str] = field(default_factory=list)  # ended, still there, losses counted
+    counted: dict[str, int] = field(default_factory=dict)  # last segment by stream
 
 
 def read_state(folder: Path) -> CommitterState:

@@ -29,8 +29,6 @@ MOST_BYTES = 1 << 28
 
 @dataclass
 class SegmentLosses:
-    """Losses of a segment."""
-
     rows: int = 0  # frames that are missing by their numbers, or incomplete at the end
     changed: bool = False  # True if bytes before the end are damaged
 
@@ -45,7 +43,6 @@ def frame_head(content: bytes, number: int) -> bytes:
 
 
 def encode_frame(content: bytes, number: int) -> bytes:
-    """Encode a frame."""
     return frame_head(content, number) + content
 
 
@@ -64,7 +61,6 @@ def read_frames(data: bytes, losses: SegmentLosses, *, first: int | None = None)
     """Read the whole frames of a segment with their numbers, in their order.
 
     Args:
-        losses: Missing frames are added to it.
         first: Number of the segment's first frame; None: that of the first frame found.
     """
     view, at, expected = memoryview(data), 0, first
@@ -115,7 +111,6 @@ class SpoolStream:
 
     Args:
         replica: host:port#worker of the writer, for the log's rows.
-        most_age_s: Age of its first frame at which a segment is closed.
 
     Raises:
         OSError: The folder cannot be made.
@@ -197,11 +192,9 @@ class SpoolStream:
 
     @property
     def is_open(self) -> bool:
-        """True if a segment is open."""
         return self._segment is not None
 
     def close_segment(self) -> None:
-        """Hand the segment to the committer."""
         segment, self._segment = self._segment, None
         if segment is None:
             return
@@ -215,6 +208,5 @@ class SpoolStream:
                 segment.path.unlink()
 
     def close(self) -> None:
-        """End the stream and release its lock."""
         self.close_segment()
         os.close(self._lock)

@@ -21,8 +21,6 @@ BLOCK_BYTES = 1 << 18
 
 @dataclass(slots=True)
 class FrameBlock:
-    """Memory for frames."""
-
     memory: memoryview
     filled: tuple[int, int] = (0, 0)  # bytes and frames in it; the loop sets both at once when a frame is complete
     taken: tuple[int, int] = (0, 0)  # bytes and frames that the thread has taken
@@ -30,8 +28,6 @@ class FrameBlock:
 
 @dataclass
 class BlockPool:
-    """The blocks of one worker."""
-
     most_bytes: int  # most bytes of all blocks together
     made_bytes: int = 0  # bytes of the allocated blocks; only the loop's thread allocates and frees
     free: deque[FrameBlock] = field(default_factory=deque)
@@ -70,7 +66,6 @@ class FrameQueue:
         self._full: deque[FrameBlock] = deque()
 
     def put(self, head: bytes, content: bytes) -> bool:
-        """Add a frame; return False if there is no memory for it."""
         size = len(head) + len(content)
         block = self._block
         if block is None or block.filled[0] + size > len(block.memory):
@@ -143,7 +138,6 @@ class LogChannel:
             writer.wake.set()
 
     def flush(self) -> None:
-        """Write the queued answers."""
         while (taken := self._queue.take()) is not None:
             frames, rows = taken
             room = self._writer.free_bytes()
@@ -274,7 +268,6 @@ class LogWriter:
                 self.log_failure(channel.name, error)
 
     def free_bytes(self) -> int:
-        """Return the number of bytes that may still be written to the spool."""
         now = monotonic()
         if now - self._looked >= _LOOK_EVERY_S:
             self._looked = now

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import xxhash
 
-from forecache.base.errors import NotFoundError
+from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.files import move_durably, sync
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
 from forecache.kit.versioned.checksummed_json import damaged_error
 from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
-from forecache.kit.versioned.pointer import lock_versions
+from forecache.kit.versioned.pointer import lock_versions, read_pointer
 from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_file, verify_versions
 from forecache.realtime.release.format import (
     BINS_FILE,
@@ -38,23 +38,17 @@ from forecache.realtime.release.released_models import REALTIME
 
 @dataclass(frozen=True)
 class ReleasePointer(VersionPointer):
-    """The pointer to the current release; see `VersionPointer`.
-
-    Attributes:
-        bad: Releases that were rolled back; they do not become current again unless a person asks for it.
-    """
+    """The pointer to the current release; see `VersionPointer`."""
 
     current: int | None = None
     last: int = 0
-    bad: tuple[int, ...] = ()
+    bad: tuple[int, ...] = ()  # rolled back: current again only if a person asks for it
     generation: int = 0
     history: str = ""  # random identity of the state in the lake that it is a copy of
 
 
 @dataclass(frozen=True)
 class ReleaseFolder(VersionedFolder[ReleasePointer]):
-    """Paths of one real-time model's releases."""
-
     pointer_type = ReleasePointer
     locked_text = "The releases of {name} are being changed by {holder}."
     pointer_text = "The pointer of the releases of {name}"
@@ -89,6 +83,14 @@ def open_releases(settings: Settings, name: str) -> ReleaseFolder:
     return ReleaseFolder(settings.store_path / REALTIME / name)
 
 
+def find_pointer(folder: ReleaseFolder) -> ReleasePointer:
+    """Read the pointer here; a damaged one counts as empty."""
+    try:
+        return read_pointer(folder)
+    except DamagedError:
+        return ReleasePointer()
+
+
 def read_release(folder: ReleaseFolder, number: int) -> Release:
     """Read the description of a release.
 
@@ -110,11 +112,7 @@ def read_release(folder: ReleaseFolder, number: int) -> Release:
 
 
 def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes]:
-    """Read the files of a release by name, and verify their checksums.
-
-    Raises:
-        DamagedError: A file is missing or has changed.
-    """
+    """Read the files of a release by name, and verify their checksums; raises `DamagedError`."""
     found = {}
     for name, said in files.items():
         try:
@@ -167,9 +165,7 @@ def write_release(
     After a kill at any moment, of the process or the machine, the release is here whole or not at all.
 
     Args:
-        release: Without number and files.
         number: From the state in the lake, which gives none twice.
-        bins: A `DriftReference` as JSON, to compare live features and scores with.
     """
     files = {f"{CODE_FOLDER}/{path}": content for path, content in code.items()}
     files |= {MODEL_FILE: model, WARMUP_FILE: json.dumps([each.decode() for each in warmup]).encode()}
@@ -184,11 +180,7 @@ def write_release(
 
 @contextmanager
 def lock_releases(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
-    """Hold the lock of a model's releases, after cleaning up after a killed writer.
-
-    Raises:
-        ConflictError: Another process holds the lock for too long.
-    """
+    """Hold the lock of a model's releases, after cleaning up after a killed writer; raises `ConflictError`."""
 
     with lock_versions(folder, action=action):
         for left in folder.staging.iterdir():

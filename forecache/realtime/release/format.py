@@ -20,33 +20,25 @@ BINS_FILE = "bins.json"
 
 @dataclass(frozen=True)
 class LookupContract:
-    """A look-up, and the features that the model was trained with.
-
-    Attributes:
-        max_age_h: Features whose as-of date ended longer ago count as not found; None: no limit beside the store's.
-    """
+    """A look-up, and the features that the model was trained with."""
 
     called: str  # its name in the transform
     view: str  # name of the feature view, and of its store
     by: tuple[str, ...]  # fields of the request or of a candidate that hold the view's key, in its order
     columns: tuple[str, ...]  # names of the columns of its matrix, in the order that the transform knows
     contract: str  # contract that the store's manifest must have; see `FeatureView.packed`
-    max_age_h: float | None = None
+    max_age_h: float | None = None  # features that ended longer ago are not found; None: as the store says
     live: bool = False  # features are merged with a stream's events when they are read
 
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """The model of a release.
-
-    Attributes:
-        spec: For the kernel that runs `model.bin`. Its inputs are some of the release's features, in the model's order.
-    """
+    """The model of a release."""
 
     name: str  # in the registry; if the model is a function, that of the real-time model
     version: int  # in the registry; of a function, the number of its code
     uri: str  # where it came from
-    spec: KernelSpec
+    spec: KernelSpec  # for the kernel; its inputs are some of the release's features, in the model's order
 
     @property
     def runtime(self) -> str:

@@ -45,20 +45,15 @@ class OpenRelease(Protocol):
 
 @dataclass(frozen=True)
 class LoadedRelease:
-    """A release in this process.
-
-    Attributes:
-        transform: Its function, from `Rows` to the release's features; `features_of` checks the result.
-        reference: The bins of its training data, as the plug-in `drift` reads them; None if they are not known.
-    """
+    """A release in this process."""
 
     release: Release
     place: Path  # its folder
     kernel: Kernel  # runs the model on a matrix of `model_columns`
-    transform: Callable[[Rows], Any]
+    transform: Callable[[Rows], Any]  # to the release's features; `features_of` checks the result
     warmup: tuple[bytes, ...]  # recorded requests, in the reader's own JSON
     code: ReleaseCode = field(repr=False)
-    reference: Any = None
+    reference: Any = None  # bins of its training data, as the plug-in `drift` reads them; None: not known
 
     @cached_property
     def builder(self) -> RowsBuilder:
@@ -70,19 +65,11 @@ class LoadedRelease:
         return self.release.model.runtime in NATIVE
 
     def features_of(self, rows: Rows) -> np.ndarray:
-        """Run the transform on a request: features, float32 [n, num_features], C-contiguous.
-
-        Raises:
-            InputError: The transform failed, or returned something else.
-        """
+        """Run the transform on a request: features, float32 [n, num_features], C-contiguous; raises `InputError`."""
         return apply_transform(self.transform, self.release.transform, rows, len(self.release.features))
 
     def scores_of(self, features: np.ndarray) -> np.ndarray:
-        """Run the model on features as `features_of` returns them: scores [n], in the type that the model computes in.
-
-        Raises:
-            CheckError: The model returned something else than one number a row.
-        """
+        """Run the model on features of `features_of`: scores [n], in the type that the model computes in."""
         picked = features if self._order is None else features[:, self._order]
         return single_output(self.kernel.run_matrix(picked), len(features))
 
@@ -91,7 +78,6 @@ class LoadedRelease:
         return self.scores_of(self.features_of(rows))
 
     def close(self) -> None:
-        """Unload its modules."""
         self.code.close()
 
     @cached_property
@@ -102,11 +88,7 @@ class LoadedRelease:
 
 
 def single_output(outputs: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Return the single output of a model as numbers [n].
-
-    Raises:
-        CheckError: There are several outputs, or not one number a row.
-    """
+    """Return the single output of a model as numbers [n]; raises `CheckError` if it is anything else."""
     values = np.asarray(outputs[0])
     if len(outputs) != 1 or values.size != rows or values.dtype.kind not in "fiub":
         raise CheckError(

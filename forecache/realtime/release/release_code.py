@@ -38,14 +38,7 @@ class ReleaseCode:
         sys.modules[self.prefix] = _package(self.prefix)
 
     def function(self, path: str) -> Callable[..., Any]:
-        """Import a function of the release.
-
-        Args:
-            path: `module:name`.
-
-        Raises:
-            InputError: Its module cannot be imported here, or has no such function.
-        """
+        """Import a function `module:name` of the release; raises `InputError` if it cannot be imported here."""
         module, _, name = path.partition(":")
         try:
             found = getattr(importlib.import_module(f"{self.prefix}.{module}"), name)
@@ -60,7 +53,6 @@ class ReleaseCode:
         return found
 
     def plain_text(self, error: BaseException) -> str:
-        """Return an error's text with the original module names."""
         return str(error).replace(f"{self.prefix}.", "")
 
     def close(self) -> None:
@@ -90,7 +82,6 @@ class ReleaseCode:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """`__import__` of the release's modules."""
         if level or name.partition(".")[0] not in self._roots:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         own = f"{self.prefix}.{name}"

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +23,12 @@ FORMAT = 4
 
 @dataclass(frozen=True)
 class GuardResult:
-    """Result of a guard in a step.
-
-    Attributes:
-        candidate, current: Means of the two arms.
-        low, high: Bounds of the difference in the harmful direction, valid at all looks together; None before there
-            are enough keys.
-    """
+    """Result of a guard in a step."""
 
     guard: str  # its name
-    candidate: float
+    candidate: float  # means of the two arms
     current: float
-    low: float | None
+    low: float | None  # bounds of the harmful difference, valid at all looks together; None: too few keys
     high: float | None
     tolerated: float  # largest difference that is no reason to return
     harmful: bool  # True if a larger difference is proved
@@ -41,22 +36,17 @@ class GuardResult:
 
 @dataclass(frozen=True)
 class RolloutStep:
-    """A step of a rollout, running or ended.
-
-    Attributes:
-        since, until: ISO 8601 in UTC; `until` is "" while the step is running.
-        shown: Further figures: mean times, agreement of the scores of both releases.
-    """
+    """A step of a rollout, running or ended."""
 
     stage: Stage
     share: float  # share of keys in the arm that is compared with the rest
-    since: str
-    until: str = ""
+    since: str  # ISO 8601 in UTC
+    until: str = ""  # "" while the step is running
     verdict: str = "waits"  # "waits", "passed", "returned" or "paused"
     why: str = ""  # reason of the verdict, in a sentence
     requests: tuple[int, int] = (0, 0)  # number of requests in the arm of the current release, and in the other arm
     compared: tuple[GuardResult, ...] = ()  # results of the guards
-    shown: Mapping[str, float] = field(default_factory=dict)
+    shown: Mapping[str, float] = field(default_factory=dict)  # mean times, agreement of scores
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class RolloutState:
     is_bad: bool = True  # True if returning marks the candidate as bad; False if another release took its place
     looked_at: str = ""  # time of the controller's last check; "" before the first
     slow_us: float = 0.0  # time from which a request counts as slow; 0 before the A/A step
-    edges: tuple[float, ...] = ()
+    edges: tuple[float, ...] = ()  # deciles of the current release's scores; empty before the A/A step
     steps: tuple[RolloutStep, ...] = ()  # all steps up to the running one, which is the last
     history: str = ""  # as in the pointer
     format: int = FORMAT
@@ -92,11 +82,9 @@ class RolloutState:
 
     @property
     def step(self) -> RolloutStep:
-        """The running step, or the last one."""
         return self.steps[-1]
 
     def with_step(self, **changes: Any) -> "RolloutState":
-        """Return the state with changes of the last step."""
         return replace(self, steps=(*self.steps[:-1], replace(self.step, **changes)))
 
 
@@ -116,6 +104,13 @@ def read_rollout(folder: ReleaseFolder) -> RolloutState | None:
     except FileNotFoundError:
         return None
     return rollout_from_json(content, what=f"The file {file}")
+
+
+def find_rollout(folder: ReleaseFolder) -> RolloutState | None:
+    """Read the newest rollout; None if there was none or its state is damaged."""
+    with suppress(DamagedError):
+        return read_rollout(folder)
+    return None
 
 
 def running_rollout(state: RolloutState | None, pointer: ReleasePointer) -> RolloutState | None:

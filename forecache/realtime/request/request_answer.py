@@ -11,16 +11,11 @@ from forecache.serve.reader.versions.answers import VersionAnswers
 
 @dataclass(slots=True)
 class ParsedRequest:
-    """The columns of one request.
-
-    Attributes:
-        columns: Values by field: [length] for a field of candidates, [1] for one of the request; see `RequestField`.
-        items: The identifier of each candidate in the answer, as the client sent it; empty without candidates.
-    """
+    """The columns of one request."""
 
     length: int  # number of candidates; 1 for a model that ranks none
-    columns: Mapping[str, np.ndarray]
-    items: Sequence[Any]
+    columns: Mapping[str, np.ndarray]  # by field: [length] for one of candidates, [1] for one of the request
+    items: Sequence[Any]  # identifiers in the answer, as the client sent them; empty without candidates
     body: bytes  # the request in the reader's own JSON, for the request log
     request_id: str = ""  # as the client sent it; "" if it did not
 
@@ -47,19 +42,15 @@ class LookupResult:
     """Result of the look-ups of a request; a look-up by fields of the request alone has one row.
 
     Attributes:
-        views: By look-up, float32 [length, d] or [1, d]; NaN where the key has no row.
-        known: By look-up, bool [length] or [1]: True if the key has a row.
-        flags: Faults of the data that was read, each a sentence; the model is called all the same.
-        merged: Look-ups of live views, and what was read for them beside the version.
         features: Output of the transform, float32 [length, num_features] or its bytes, valid until the next request
             at least; from another process only if answers are logged.
     """
 
-    views: dict[str, np.ndarray] = field(default_factory=dict)
-    known: dict[str, np.ndarray] = field(default_factory=dict)
+    views: dict[str, np.ndarray] = field(default_factory=dict)  # float32 [length or 1, d] by look-up; NaN: no row
+    known: dict[str, np.ndarray] = field(default_factory=dict)  # bool [length or 1]: the key has a row
     versions: dict[str, Any] = field(default_factory=dict)  # by store, the version that was read
-    flags: list[str] = field(default_factory=list)
-    merged: dict[str, LiveRead] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)  # faults of what was read, each a sentence
+    merged: dict[str, LiveRead] = field(default_factory=dict)  # what look-ups of live views read
     features: np.ndarray | bytes | None = None
 
 
@@ -83,30 +74,25 @@ class RequestAnswer:
     """The scores of one request and where they come from.
 
     Attributes:
-        scores: [n] in the order of the request; None: there are none, candidates stay in the order given.
         single: Which scores were float32 before those of several fallbacks were joined, bool [n]; None: `scores` has
             the type that they were computed in.
-        used: The versions that the answer comes from, by store name.
-        elapsed, late: Nanoseconds since the request arrived, and whether its deadline had passed, as the answer says.
-        features: Output of the transform, float32 [n, num_features] or its bytes; None if the model was not called.
-        live: By look-up of a live view, what was read beside the version.
     """
 
     items: Sequence[Any]  # identifier of each candidate, in the order of the request; empty if the answer is one value
-    scores: np.ndarray | None
+    scores: np.ndarray | None  # [n] in the order of the request; None: candidates stay in the order given
     rung: str  # name of the fallback that gave all scores, or "model"; "" if they come from several
     rungs: Sequence[str] = ()  # if the scores come from several, the name for each candidate
     order: np.ndarray | None = None  # indices of the candidates, best first; None: as given
-    used: Mapping[str, VersionAnswers] = field(default_factory=dict)
+    used: Mapping[str, VersionAnswers] = field(default_factory=dict)  # what it comes from, by store
     why: str = ""  # reason why the model did not answer; "" if it did
     flags: Sequence[str] = ()  # faults of the model's input, each a sentence
     request_id: str = ""
     single: np.ndarray | None = None
     times: StageTimes = field(default_factory=StageTimes)
-    elapsed: int = 0
-    late: bool = False
-    features: np.ndarray | bytes | None = None
-    live: Mapping[str, LiveRead] = field(default_factory=dict)
+    elapsed: int = 0  # nanoseconds since the request arrived, as the answer says
+    late: bool = False  # the deadline had passed, as the answer says
+    features: np.ndarray | bytes | None = None  # float32 [n, num_features] or its bytes; None: no call of the model
+    live: Mapping[str, LiveRead] = field(default_factory=dict)  # what live views read
 
     @property
     def is_by_model(self) -> bool:

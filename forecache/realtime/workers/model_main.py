@@ -50,7 +50,7 @@ _WEIGHT = 0.1
 
 
 def run_model(orders: WorkerConfig, channel: int, memory: int) -> int:
-    """Run as a model process; return its exit code. `channel`, `memory`: descriptors, which this process closes."""
+    """Run as a model process, which closes the descriptors `channel` and `memory`; return its exit code."""
     _prefer_as_oom_victim()
     talks = socket.socket(fileno=channel)
     shared = SlotMemory(memory, orders.layout)
@@ -141,7 +141,6 @@ def _vary_rows(random: np.random.Generator, known: np.ndarray, rows: int) -> np.
 
 
 def _serve_requests(channel: socket.socket, memory: SlotMemory, scorer: ModelScorer, *, batch_s: float) -> None:
-    """Answer requests until the reader closes its end of the channel."""
     batching = bool(memory.head[BATCHABLE])
     request_ns = batch_s * 1e9
     while waiting := channel.recv(_RECEIVE_BYTES):
@@ -267,7 +266,6 @@ def _empty_lookups(release: Release, rows: int) -> LookupResult:
 
 
 def _imported_modules(module: ast.Module) -> Iterator[str]:
-    """Names of the modules that a module imports at its top level."""
     for node in module.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -75,9 +75,6 @@ class ProcessTemplate:
     def fork(self, memory: int, channel: int, *, timeout_s: float, cancelled: threading.Event) -> tuple[int, int]:
         """Fork a model process with these descriptors, once the template is ready.
 
-        Args:
-            timeout_s: Longest time that a ready template may take.
-
         Returns:
             The process id, and a descriptor of the process.
 
@@ -109,7 +106,6 @@ class ProcessTemplate:
         self._thread.close()
 
     def _run(self) -> None:
-        """Start the template and watch it until it fails or is closed."""
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._hung.clear()
         self._counters.add("templates_started")

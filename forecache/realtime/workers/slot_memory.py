@@ -255,11 +255,7 @@ Load = Callable[[Path], ModelScorer]
 
 
 def check_scores(scores: np.ndarray, rows: int) -> np.ndarray:
-    """Return scores as a contiguous float32 or float64 array [n].
-
-    Raises:
-        ValueError: There is not one number for each row.
-    """
+    """Return scores as a contiguous float32 or float64 array [n]; raises `ValueError` if not one a row."""
     scores = np.asarray(scores)
     if scores.shape == (rows, 1):
         scores = scores[:, 0]

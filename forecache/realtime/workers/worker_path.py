@@ -74,17 +74,12 @@ class ModelProcessPool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Start the processes and wait until one is warm, in any thread.
-
-        Raises:
-            UnavailableError: No process becomes warm.
-        """
+        """Start the processes and wait until one is warm, in any thread; raises `UnavailableError`."""
         self._staff.open()
         self._loop.call_soon_threadsafe(self._replace_hung_workers)
 
     @property
     def workers(self) -> list[Worker]:
-        """The warm processes."""
         return self._staff.workers
 
     async def score(self, request: ParsedRequest, found: LookupResult, until: float) -> np.ndarray:
@@ -104,7 +99,6 @@ class ModelProcessPool:
                 call.worker.memory.cells[call.slot][CANCELLED] = 1
 
     def has_responsive_worker(self, now: float) -> bool:
-        """Return True if some process makes progress."""
         return bool(self._responsive_workers(now))
 
     @property
@@ -113,7 +107,6 @@ class ModelProcessPool:
         return (HANG_S + self._start_s) / (self._size + 1)
 
     def expected_s(self) -> float:
-        """See `ModelPath.expected_s`."""
         now = time.monotonic()
         awake = self._responsive_workers(now)
         if not awake:
@@ -170,7 +163,6 @@ class ModelProcessPool:
                 self._counters.count_batch(batch)
 
     def _add_worker(self, worker: Worker) -> None:
-        """Use one more warm process."""
         self._start_s = worker.process.ready_s
         if not self._answered:
             self._call_s = self._share_s = max(_LEAST_S, worker.memory.head[WARM_NS] / 1e9)
@@ -188,7 +180,6 @@ class ModelProcessPool:
                     return
 
     def _expire(self, call: ModelCall) -> None:
-        """Fail a call whose deadline has come."""
         if call.future.done():
             return
         self._counters.add("abandoned")
@@ -280,7 +271,7 @@ _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
 def open_worker_path(
     loaded: OpenRelease, *, settings: Settings, loop: asyncio.AbstractEventLoop, counters: PathCounters
 ) -> "WorkerPath":
-    """Start the worker processes of a release and wait until one is warm. Not to be called on the event loop.
+    """Start the worker processes of a release and wait until one is warm; not on the event loop.
 
     Raises:
         UnavailableError: No process becomes warm, or the system is not Linux.
@@ -340,7 +331,6 @@ class WorkerPath:
         return scores
 
     def _log_failure(self, error: ModelCallError) -> None:
-        """Log a failure, at most once in ten seconds."""
         now = time.monotonic()
         if now - self._told > _TELL_EVERY_S:
             self._told = now

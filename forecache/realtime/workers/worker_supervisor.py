@@ -198,11 +198,7 @@ class WorkerSupervisor:
         self._opened, self._drained = threading.Event(), threading.Event()
 
     def open(self) -> None:
-        """Start the processes and wait until the first is warm, in any thread.
-
-        Raises:
-            UnavailableError: No process becomes warm.
-        """
+        """Start the processes and wait until the first is warm, in any thread; raises `UnavailableError`."""
         self._template.start()
         self._start_missing()
         if not self._opened.wait(self._plan.start_s) or self._fault:
@@ -270,7 +266,6 @@ class WorkerSupervisor:
             self._drained.set()
 
     def _start_missing(self) -> None:
-        """Start processes until there are enough."""
         fit = sum(not worker.overgrown for worker in self.workers)
         while not (self._closing or self._retrying) and fit + self._starting < self._plan.size:
             self._start()
