@@ -15,7 +15,7 @@ from assets.released import released_name
 from assets.stage import explain_errors
 from forecache.base.plugins import load_hook
 from forecache.declare import Realtime
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.release.rollout_state import RolloutState
 from resources.settings import SettingsResource
 
 

@@ -31,22 +31,6 @@ _HOMES = list_homes(
     }
 )
 __all__ = sorted(_HOMES)
-||||||| base
-_MODULES = {
-    "ACCENT": "forecache.base.reports.plots",
-    "MUTED": "forecache.base.reports.plots",
-    "SECOND": "forecache.base.reports.plots",
-    "ReaderProcess": "forecache.cli.reader_process",
-    "StreamState": "forecache.base.stream_state",
-    "land_demo_data": "forecache.lake.ingest.demo_data",
-    "make_page": "forecache.base.reports.page",
-    "read_state": "forecache.base.stream_state",
-    "render_svg": "forecache.base.reports.plots",
-    "spark_session": "forecache.kit.spark.session",
-    "stop_spark": "forecache.kit.spark.session",
-    "write_page": "forecache.base.reports.page",
-}
-__all__ = sorted(_MODULES)
 
 if not TYPE_CHECKING:  # a type checker shall know a wrong name
     __getattr__ = load_lazily(__name__, _HOMES)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from forecache.base.settings import Settings
 from forecache.kit.process.child import run_sidecar
-from forecache.realtime.log.spool.spool_files import spooled_models
+from forecache.realtime.log.spool_files import spooled_models
 from forecache.serve.store.live.layer import list_stores_with_layers
 
 

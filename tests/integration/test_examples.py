@@ -31,8 +31,8 @@ from forecache.operations.release import recorded_requests_file
 from forecache.plugins.drift.log_monitoring import expected_log_performance
 from forecache.plugins.realtime_examples.build import build_examples
 from forecache.plugins.realtime_examples.requests import request_days
-from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.lookups import keys_of
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.store import open_store, publish
 
 pytestmark = pytest.mark.slow

@@ -21,9 +21,9 @@ from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.feature_tables.live_features import live_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.plugins.realtime_examples.build import build_examples
-from forecache.realtime.lookups.lookups import ViewUnavailable
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.score_cache import score_cache_key
+from forecache.plugins.score_cache.cached_path import score_cache_key
+from forecache.realtime.lookups import ViewUnavailable
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader.answer import answer_from, answers_from
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import answers_of

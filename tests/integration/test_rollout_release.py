@@ -19,14 +19,13 @@ from forecache.cli.main import main
 from forecache.declare import Log, Outcome, Realtime, Rollout, loading
 from forecache.declare.project import Project
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.start_rollout import start_or_make_current
+from forecache.operations.release import release_model, roll_back_release, start_or_make_current
 from forecache.plugins.rollouts.command import check_rollouts
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.follow_lake import read_local_state
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout, rollout_to_json
 from jobs.rollout import build_rollout_job, build_rollout_sensor
 from resources.settings import SettingsResource
 

@@ -18,9 +18,9 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.ladder import Default, LastNight, Stored
 from forecache.kit.http.connections import heads
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
-from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable
+from forecache.realtime.lookups import ViewLookups, ViewUnavailable
 from forecache.realtime.release.folder import open_releases, read_release
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader.http import app as app_module
 from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.processes import shared_memory, worker_metrics

@@ -14,7 +14,7 @@ from forecache.plugins.status.page.charts import histogram, round_up, time_chart
 from forecache.plugins.status.page.markup import Markup, mark_code, tag
 from forecache.plugins.status.page.render import HEADERS, render_page
 from forecache.plugins.status.page.traffic import _thin_out
-from forecache.realtime.rollout.rollout_state import STAGES
+from forecache.realtime.release.rollout_state import STAGES
 from forecache.serve.reader.processes.worker_metrics import BUCKETS
 from forecache.serve.reader.status import format_text as words
 from forecache.serve.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems

@@ -21,13 +21,11 @@ from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.registry.versions.model_versions import WAITING
 from forecache.plugins.alerts.journal import read_cursor
 from forecache.plugins.alerts.notify import NotifyResult, notify
-from forecache.realtime.answer.model_path import RefusedCallError
-from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
-from forecache.realtime.log.row_counters import lost_rows
-from forecache.realtime.log.spool.spool_files import spooled_models
 from forecache.serve.store.store import list_local_stores
+from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
+from forecache.realtime.request.request_answer import RefusedCallError
 from forecache.stream.status.stream_checks import Check, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 

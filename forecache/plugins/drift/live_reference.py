@@ -9,7 +9,7 @@ from forecache.models.registry.versions.model_versions import ModelVersion
 from forecache.plugins.drift.distributions.binned_counts import are_classes
 from forecache.plugins.drift.distributions.drift import test_split_scores
 from forecache.plugins.drift.feature_drift import FeatureReference, feature_reference
-from forecache.realtime.drift.reference import SCORE, ColumnBins, DriftReference
+from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
 
 logger = logging.getLogger("forecache.operations")
 

@@ -16,6 +16,7 @@ from forecache.kit.http.problems import Problem
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
+from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.http.protocol_errors import (
     MLFLOW_PATHS,
     bad_request,
@@ -26,7 +27,6 @@ from forecache.realtime.http.protocol_errors import (
 )
 from forecache.realtime.request.request_parser import parse_object
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.extension import Handler
 from forecache.serve.reader.http.parsing import check_json_body, describe_type
 from forecache.serve.reader.http.replies import NO_STORE, Reply, check_method

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forecache.realtime.log.commit.committer_state import CommitterState, read_state
-from forecache.realtime.log.row_counters import REASONS
-from forecache.realtime.log.spool.spool_files import segments_of, streams_of
-from forecache.realtime.metrics import ModelCells, sum_cell
+from forecache.realtime.log.spool_files import CommitterState, read_state, segments_of, streams_of
+from forecache.realtime.metrics import LOST_REASONS, ModelCells, sum_cell
 
 _PATIENCE_S = 0.05
 """Longest wait for reading the spool, which usually takes a millisecond or two."""
@@ -24,7 +22,7 @@ def has_logged(blocks: Iterable[ModelCells]) -> bool:
 
 def lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:
     """Yield the rows of a model that were lost, by reason, with those that the committer could not read or use."""
-    for reason in REASONS:
+    for reason in LOST_REASONS:
         yield reason, sum_cell(blocks, f"lost_{reason}")
     yield "damaged", state.lost_damaged
     yield "expired", state.lost_expired

@@ -24,7 +24,7 @@ from forecache.plugins.protocols.open_inference.tensors import (
 )
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
-from forecache.realtime.deadline.clock import shorten_deadline
+from forecache.realtime.deadline import shorten_deadline
 from forecache.realtime.http.protocol_errors import (
     bad_request,
     find_release,
