@@ -11,8 +11,8 @@ from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
 from forecache.realtime.workers.path_counters import GAUGES as WORKER_GAUGES
 from forecache.realtime.workers.path_counters import PathCounters
-from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
-from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, WorkerMetrics
+from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable
+from forecache.serve.reader.worker_metrics import EXTENSION_BYTES, WorkerMetrics
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")

@@ -28,8 +28,7 @@ from forecache.realtime.rollout.shadow import ShadowScorer
 from forecache.realtime.score_cache import CachedPath, uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.versions.follower import VersionFollower
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.follow import RunOnLoop, VersionFollower
 
 logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
 
 
 class Worker:

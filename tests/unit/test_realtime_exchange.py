@@ -20,7 +20,7 @@ from forecache.realtime.deadline.deadline import CostEstimate, may_begin
 from forecache.realtime.deadline.request_queue import RequestQueue
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.served_release import ServedRelease
-from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.http.messages import Reply
 
 US, MS = 1_000, 1_000_000
 MODEL_US, LAST_US = 200, 20

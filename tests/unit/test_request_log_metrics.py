@@ -7,8 +7,8 @@ from time import monotonic
 
 import pytest
 
-from forecache.realtime.http import log_metrics
-from forecache.realtime.http.log_metrics import SpoolState, SpoolWatcher
+from forecache.realtime.http import prometheus as log_metrics
+from forecache.realtime.http.prometheus import SpoolState, SpoolWatcher
 from forecache.realtime.log.commit.committer_state import CommitterState
 
 

@@ -15,7 +15,7 @@ import orjson
 from forecache.base.errors import InputError
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
-from forecache.serve.reader.http.parsing import check_count, check_names, parse_json_object, typed_member
+from forecache.serve.reader.http.messages import check_count, check_names, parse_json_object, typed_member
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import encode_key
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
@@ -28,8 +28,7 @@ from forecache.realtime.request.request_parser import parse_object
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.parsing import check_json_body, describe_type
-from forecache.serve.reader.http.replies import NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import NO_STORE, Reply, check_json_body, check_method, describe_type
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 

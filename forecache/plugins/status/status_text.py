@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from forecache.cli.text_table import WIDTH, Line, format_table, streams_table, wrap
-from forecache.serve.reader.status import format_text as words
+from forecache.kit import format_text as words
 
 
 def format_status(status: Mapping[str, Any]) -> str:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, Protocol
 
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.render import TRACE, trace_headers
 from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
 from forecache.realtime.deadline.clock import RequestClock
 from forecache.realtime.request.parsed_request import ParsedRequest
 from forecache.realtime.served_release import ServedRelease
-from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.http.messages import Reply
 
 
 @dataclass(slots=True)

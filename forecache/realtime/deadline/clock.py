@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value
 
 _START, _DEADLINE, _GRPC, _ENVOY = (

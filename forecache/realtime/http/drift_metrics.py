@@ -14,8 +14,8 @@ from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, DriftReferenc
 from forecache.realtime.drift.watch import REQUESTS, ROWS, num_counts
 from forecache.realtime.metrics import RealtimeMetrics
 from forecache.realtime.served_models import ServedModels
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 SHIFT = 0.25
 """Population stability index that counts as a shift (Siddiqi 2006)."""

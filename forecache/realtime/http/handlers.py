@@ -10,7 +10,7 @@ import orjson
 from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request import RequestField
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
@@ -23,8 +23,7 @@ from forecache.realtime.served_models import ServedModels
 from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.http.parsing import check_json_body
-from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import NO_CACHE, NO_STORE, Reply, check_json_body, check_method
 
 
 def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import orjson
 
 from forecache.base.table_names import NAME
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.realtime.release.released_models import REALTIME, list_released_models
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.http.replies import NO_STORE, Reply
+from forecache.serve.reader.http.messages import NO_STORE, Reply
 
 if TYPE_CHECKING:
     from forecache.realtime.served_models import ServedModels

@@ -13,7 +13,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.serve.reader.http.parsing import describe_type
+from forecache.serve.reader.http.messages import describe_type
 
 REQUEST_ID = "request_id"
 MAX_REQUEST_ID_CHARS = 128

@@ -21,7 +21,7 @@ from forecache.realtime.rollout.traffic_split import TrafficSplit
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.reader.versions.follower import RetiredParts
+from forecache.serve.reader.versions.follow import RetiredParts
 
 logger = logging.getLogger("forecache.realtime")
 _RETIRE_S = 10.0

@@ -8,23 +8,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forecache.serve.reader.answer import Answer
     from forecache.serve.reader.client import AsyncClient, Client
-    from forecache.serve.reader.processes.server import serve
+    from forecache.serve.reader.server import serve
     from forecache.serve.reader.tokens import create_token, list_tokens, revoke_token
-    from forecache.serve.reader.wire import RealtimeAnswer
+    from forecache.serve.reader.wire import Answer, RealtimeAnswer
 
 __all__ = ["Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve"]
 
 _HOMES = {
-    "Answer": "answer",
+    "Answer": "wire",
     "AsyncClient": "client",
     "Client": "client",
     "RealtimeAnswer": "wire",
     "create_token": "tokens",
     "list_tokens": "tokens",
     "revoke_token": "tokens",
-    "serve": "processes.server",
+    "serve": "server",
 }
 
 

@@ -11,20 +11,18 @@ from typing import Any
 from forecache.base.errors import ForecacheError, InputError
 from forecache.base.settings import Settings
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import ClientGone, HttpCall
-from forecache.kit.http.connections.connections import Connections
-from forecache.kit.http.limits import MAX_PATH_BYTES, BodyMemory
+from forecache.kit.http.call import MAX_PATH_BYTES, BodyMemory, ClientGone, HttpCall
+from forecache.kit.http.connections import Connections
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
-from forecache.serve.reader.http.parsing import check_json_body, parse_plain_limit, split_path
+from forecache.serve.reader.http.messages import ParsedRequest, Reply, check_json_body, parse_plain_limit, split_path
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.http.replies import ParsedRequest, Reply
 from forecache.serve.reader.http.routes import Routes
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.follow import RunOnLoop
+from forecache.serve.reader.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
 
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
@@ -67,9 +65,8 @@ class ReaderApp:
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
-        own = [self._note_readiness, self._in_flight.count_elapsed, *self.routes.follow]
-        follow = [*(each.poll_changes for each in self._extensions), *own]
-        self.catalog.watch(loop, self._do_housekeeping, follow)
+        polls = [each.poll_changes for each in self._extensions]
+        self.catalog.watch(loop, self._do_housekeeping, [*polls, self._note_state, *self.routes.follow])
 
     def close(self) -> None:
         """Stop everything that `open` has started."""
@@ -210,8 +207,9 @@ class ReaderApp:
         call.respond(reply.status, reply.headers, reply.body)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - call.arrived)
 
-    def _note_readiness(self, _: RunOnLoop) -> None:
+    def _note_state(self, _: RunOnLoop) -> None:
         self.readiness.note_state()
+        self._in_flight.count_elapsed()
 
     def _do_housekeeping(self) -> None:
         """Reload tokens and count connections; the watching thread calls it a few times a second."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 from forecache.serve.reader.http.extension import Extension
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 
 class WorkerState(IntEnum):

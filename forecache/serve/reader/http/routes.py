@@ -13,18 +13,26 @@ from forecache.kit.metrics.page import CONTENT_TYPE
 from forecache.serve.reader.http import openapi
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import Extension
-from forecache.serve.reader.http.parsing import parse_keys_request, parse_query, split_path
+from forecache.serve.reader.http.messages import (
+    NO_CACHE,
+    NO_STORE,
+    ParsedRequest,
+    Reply,
+    check_method,
+    etag_matches,
+    parse_keys_request,
+    parse_query,
+    split_path,
+)
+from forecache.serve.reader.http.prometheus import render
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, ParsedRequest, Reply, check_method, etag_matches
-from forecache.serve.reader.processes.prometheus import render
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import MISSES, ROUTE, WorkerMetrics
-from forecache.serve.reader.status.collect import Collector, Recorder
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.tokens import METRICS
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.describe import build_labels, pipeline_metadata, pipeline_row
-from forecache.serve.reader.versions.watcher import Follow
+from forecache.serve.reader.versions.follow import Follow
+from forecache.serve.reader.worker_metrics import MISSES, ROUTE, WorkerMetrics
 
 VERSIONS_PATH = "/versions/"
 
@@ -55,10 +63,7 @@ class Routes:
         self._access = access
         self._build = build_labels(settings)
         self._openapi = openapi.document(settings)
-        collector = Collector(
-            runtime, catalog, readiness, extensions, workers=settings.reader_workers, build=self._build
-        )
-        self.follow: list[Follow] = [Recorder(runtime, extensions).record_sample]
+        self.follow: list[Follow] = []
         self._feast = next(find_hooks("feast"), None)
         self._fixed: dict[str, tuple[str, str, Callable[[ParsedRequest], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
@@ -71,10 +76,10 @@ class Routes:
         if self._feast is not None:
             self._fixed["/get-online-features"] = ("feast", "POST", self._answer_feast)
         for make_pages in find_hooks("status_pages"):
-            pages = make_pages(collector, access)
+            pages = make_pages(settings, runtime, catalog, readiness, extensions, access)
             self._fixed["/status"] = ("status", "GET", pages.html_or_json)
             self._fixed["/status.json"] = ("status", "GET", pages.json)
-            self.follow.append(pages.refresh_viewed)
+            self.follow += pages.follow
 
     def takes_body(self, path: str) -> bool:
         """Return whether a POST to the path needs its body."""

@@ -11,7 +11,6 @@ from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
-from forecache.serve.reader.processes.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.damage import (
     DamagedVersions,
@@ -20,11 +19,10 @@ from forecache.serve.reader.versions.damage import (
     verify_open_versions,
 )
 from forecache.serve.reader.versions.describe import encode_history, hash_version
-from forecache.serve.reader.versions.follower import VersionFollower
-from forecache.serve.reader.versions.lag import LayerLag
+from forecache.serve.reader.versions.follow import Follow, RunOnLoop, VersionFollower, Watcher
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
-from forecache.serve.reader.versions.live_layers import LiveLayers, redis_layer_error
-from forecache.serve.reader.versions.watcher import Follow, RunOnLoop, Watcher
+from forecache.serve.reader.versions.live_layers import LayerLag, LiveLayers, redis_layer_error
+from forecache.serve.reader.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")

@@ -1,17 +1,70 @@
-"""Parsing of paths, queries and bodies, and checks of the header fields that describe a body.
-
-Hand-written, because it is short and on the hot path. A body is refused by its header fields before it is read.
-"""
+"""Requests and replies, and checks that many handlers share."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
 
 from forecache.kit.http import problems
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value
+from forecache.serve.reader.versions.answers import JSON, Headers
+from forecache.serve.reader.worker_metrics import ROUTE
+
+
+class Reply(NamedTuple):
+    """Status, header fields and body of a response."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(slots=True)
+class ParsedRequest:
+    """A parsed request.
+
+    Attributes:
+        route: Its index in the metrics, set once it is known.
+        render: Set by a handler whose reply gets its body in another thread.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Any
+    now: float
+    body: bytes = b""
+    route: int = ROUTE["other"]
+    render: Callable[[], bytes] | None = None
+
+
+NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))
+NO_STORE: Headers = (("content-type", JSON), ("cache-control", "no-store"))
+
+
+def check_method(request: ParsedRequest | HttpCall, *methods: str) -> None:
+    """Raise a `Problem` (405) for another method."""
+    allowed = (*methods, "HEAD") if "GET" in methods else methods
+    if request.method not in allowed:
+        listed = ", ".join(allowed)
+        raise Problem(
+            problems.METHOD,
+            f"{request.method[:20]} is not allowed at {quote_value(request.path)}; use {listed}.",
+            headers=[("allow", listed)],
+        )
+
+
+def etag_matches(header: str | None, etag: str) -> bool:
+    """Return whether If-None-Match names the ETag, compared weakly (RFC 9110, 13.1.2); False if either is missing."""
+    if header is None or not etag:
+        return False
+    wanted = etag.removeprefix("W/")
+    return header.strip() == "*" or wanted in (part.strip().removeprefix("W/") for part in header.split(","))
+
 
 MAX_FIELDS = 256
 MAX_LIMIT = 1000

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from forecache.kit.http.connections.http1 import Handle, Http1Connection
-from forecache.kit.http.connections.socket_wait import SocketWaitEstimator
+from forecache.kit.http.http1 import Handle, Http1Connection, SocketWaitEstimator
 from forecache.kit.process.wakes import SILENT_CONNECTIONS
 
 logger = logging.getLogger("forecache.reader")

@@ -11,10 +11,10 @@ import orjson
 from forecache.declare.realtime.request import FieldType
 from forecache.declare.realtime.request_rows import DTYPES
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.plugins.protocols.columns import AnswerColumns, Column, answer_columns, provenance_of, requests_of
-from forecache.plugins.protocols.open_inference.tensors import (
+from forecache.plugins.protocols.tensors import (
     BYTES,
     HEADER_LENGTH,
     InferRequest,
@@ -36,8 +36,7 @@ from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import REQUEST_ID
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.parsing import check_encoding
-from forecache.serve.reader.http.replies import NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import NO_STORE, Reply, check_encoding, check_method
 
 PLATFORM = "forecache"
 RUNG, RANK = "rung", "rank"

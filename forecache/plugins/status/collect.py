@@ -9,10 +9,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from forecache.serve.reader.http.extension import Extension
+from forecache.plugins.status.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.plugins.status.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
+from forecache.plugins.status.version_rows import version_rows
 from forecache.serve.reader.http.readiness import Readiness, WorkerState
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import (
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.versions.catalog import Catalog
+from forecache.serve.reader.versions.follow import RunOnLoop
+from forecache.serve.reader.worker_metrics import (
     BODIES_REFUSED,
     CONNECTIONS,
     HITS,
@@ -22,21 +26,28 @@ from forecache.serve.reader.processes.worker_metrics import (
     TOKEN_ERRORS,
     WorkerMetrics,
 )
-from forecache.serve.reader.status.attention import Attention, reader_problems, sort_by_severity, version_problems
-from forecache.serve.reader.status.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
-from forecache.serve.reader.status.versions import version_rows
-from forecache.serve.reader.versions.catalog import Catalog
-from forecache.serve.reader.versions.watcher import RunOnLoop
 
 ANSWERING = tuple(ROUTE[name] for name in ("one", "many", "feast", "realtime"))
 """The routes of requests for keys and to real-time models; people and probes use the others."""
 
 
+class StatusPart:
+    """A part of the status that an extension of the reader brings."""
+
+    def model_counts(self) -> Mapping[str, ModelCounts]:
+        """Counts of all workers by model name, for the history; called in the watching thread."""
+        return {}
+
+    def status(self, history: History) -> tuple[dict[str, Any], list[Attention]]:
+        """Its members of the document, and its problems; called in any thread, about once a second."""
+        return {}, []
+
+
 class Recorder:
     """Adds a sample to the history every two seconds, in the one worker that has this task."""
 
-    def __init__(self, runtime: ReaderSharedMemory, extensions: Sequence[Extension]) -> None:
-        self._runtime, self._extensions = runtime, extensions
+    def __init__(self, runtime: ReaderSharedMemory, parts: Sequence[StatusPart]) -> None:
+        self._runtime, self._parts = runtime, parts
         self._history = History(runtime.history)
         self._workers = WorkerMetrics.open_all(runtime)
         self._step = 0
@@ -49,8 +60,8 @@ class Recorder:
             return
         self._step = step
         models: dict[str, ModelCounts] = {}
-        for extension in self._extensions:
-            models.update(extension.model_counts())
+        for part in self._parts:
+            models.update(part.model_counts())
         traffic = traffic_of(self._workers, ANSWERING)
         self._history.add_sample(time.time(), traffic, count_keys(self._workers), models, clock_s=clock_s)
 
@@ -90,13 +101,13 @@ class Collector:
         runtime: ReaderSharedMemory,
         catalog: Catalog,
         readiness: Readiness,
-        extensions: Sequence[Extension],
+        parts: Sequence[StatusPart],
         *,
         workers: int,
         build: Mapping[str, str],
     ) -> None:
         self._runtime, self._catalog, self._readiness = runtime, catalog, readiness
-        self._extensions, self._wanted, self._build = extensions, workers, dict(build)
+        self._parts, self._wanted, self._build = parts, workers, dict(build)
         self._history = History(runtime.history)
         self._workers = WorkerMetrics.open_all(runtime)
 
@@ -109,14 +120,14 @@ class Collector:
         found = list(reader_problems(reader, not_ready))
         for row in rows:
             found += version_problems(row)
-        parts: dict[str, Any] = {}
-        for extension in self._extensions:
+        members: dict[str, Any] = {}
+        for part in self._parts:
             try:
-                part, troubles = extension.status(self._history)
+                more, troubles = part.status(self._history)
             except Exception:  # a defect in one part must not hide the others
                 logger.exception("A part of the status could not be made.")
-                part, troubles = {}, [_NOT_MADE]
-            parts.update(part)
+                more, troubles = {}, [_NOT_MADE]
+            members.update(more)
             found += troubles
         return {
             "at": datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -127,7 +138,7 @@ class Collector:
             "traffic": self._traffic(),
             "versions": rows,
             "models": [],
-            **parts,
+            **members,
         }
 
     def _reader(self, now: float) -> dict[str, Any]:

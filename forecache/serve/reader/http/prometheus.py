@@ -7,8 +7,8 @@ from itertools import product
 from prometheus_client.process_collector import ProcessCollector
 
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import (
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import (
     BODIES_REFUSED,
     BUCKETS,
     CLOSED_EARLY,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from forecache.serve.reader.status.history import History, WindowCounts
+from forecache.plugins.status.history import History, WindowCounts
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.live_answers import LiveAnswers

@@ -6,11 +6,10 @@ from urllib.parse import unquote
 
 import httptools
 
-from forecache.kit.http.connections.call import HttpCall
-from forecache.kit.http.limits import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
+from forecache.kit.http.call import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, HttpCall
 
 if TYPE_CHECKING:
-    from forecache.kit.http.connections.http1 import Http1Connection
+    from forecache.kit.http.http1 import Http1Connection
 
 
 class InvalidRequestError(Exception):

@@ -15,7 +15,7 @@ import orjson
 from forecache.kit.http.problems import quote_value
 from forecache.realtime.http.protocol_errors import bad_request
 from forecache.realtime.request.request_parser import parse_object
-from forecache.serve.reader.http.parsing import describe_type
+from forecache.serve.reader.http.messages import describe_type
 
 HEADER_LENGTH = "inference-header-content-length"
 """Header with the number of bytes of a body that are JSON; tensors follow."""

@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from forecache.base.settings import Settings
+from forecache.kit import format_text as words
+from forecache.plugins.status.attention import Attention
+from forecache.plugins.status.collect import RATE_S, WINDOW_S, quantiles
+from forecache.plugins.status.history import History, ModelCounts
 from forecache.realtime.http.drift_metrics import SHIFT, drift_of
-from forecache.realtime.http.log_metrics import log_figures
+from forecache.realtime.http.prometheus import log_figures
 from forecache.realtime.metrics import (
     BUCKETS,
     CELL,
@@ -22,12 +26,8 @@ from forecache.realtime.rollout.rollout_state import describe_rollout
 from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.workers.path_counters import CAUSES
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
-from forecache.serve.reader.status import format_text as words
-from forecache.serve.reader.status.attention import Attention
-from forecache.serve.reader.status.collect import RATE_S, WINDOW_S, quantiles
-from forecache.serve.reader.status.history import History, ModelCounts
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 _OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
         *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip

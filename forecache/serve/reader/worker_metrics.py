@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from forecache.kit.http.problems import STATUSES
-from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable, ReaderSharedMemory
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable, ReaderSharedMemory
 
 HTTP_ROUTES = {
     "one": "/v1/{pipeline}/{key}",
@@ -205,7 +204,7 @@ class InFlightTime:
         self._metrics, self._waited_ns = metrics, waited_ns
         self._counted_ns = self._total_ns()
 
-    def count_elapsed(self, _: RunOnLoop) -> None:
+    def count_elapsed(self) -> None:
         """Add the time since the last call to the worker's counter."""
         total_ns = self._total_ns()
         self._metrics.cells[IN_FLIGHT] += total_ns - self._counted_ns
