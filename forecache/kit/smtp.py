@@ -28,8 +28,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True)
 class ServerAnswer:
-    """The server's answer to a message."""
-
     state: Literal["accepted", "refused", "deferred", "in doubt"]
     code: int
     reason: str
@@ -59,23 +57,13 @@ class Relay:
         self._close()
 
     def check(self) -> None:
-        """Connect and log in, and send nothing.
-
-        Raises:
-            UnavailableError: The server cannot be used.
-        """
+        """Connect and log in, and send nothing."""
         self._connection()
 
     def send(self, sender: str, address: str, content: bytes, *, last_byte: Callable[[], None]) -> ServerAnswer:
-        """Hand over one message.
+        """Hand over one message, whose lines end in CRLF; raises UnavailableError if the server refuses this sender.
 
-        Args:
-            content: The message, lines ending in CRLF.
-            last_byte: Called before the last byte is sent. A server has to have that before it may deliver (RFC 5321,
-                4.1.1.4).
-
-        Raises:
-            UnavailableError: The server cannot be reached, or refuses this sender.
+        `last_byte` is called before the last byte is sent: only then may the server deliver (RFC 5321, 4.1.1.4).
         """
         server, at_last = self._connection(), False
         try:

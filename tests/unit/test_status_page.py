@@ -11,7 +11,7 @@ import pytest
 from status_documents import document, in_bucket, model_row, stream_row, version_row
 
 from forecache.kit import format_text as words
-from forecache.plugins.status.attention import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.plugins.status.collect import Attention, reader_problems, sort_by_severity, version_problems
 from forecache.plugins.status.history import (
     HISTORY_BYTES,
     LENGTH,

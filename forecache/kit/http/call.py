@@ -20,21 +20,13 @@ MAX_HEAD_FIELDS = 100
 
 
 class BodyMemory:
-    """A limit on the memory of all request bodies in progress in a worker.
-
-    Thousands of connections may each send a body within the limit for one; without a limit for all of them the worker
-    could need the product of both.
-    """
+    """A limit on the memory of all request bodies in a worker: thousands of connections may each send one."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.free_bytes = limit_bytes
 
     def reserve(self, size_bytes: int) -> None:
-        """Reserve memory; `release` returns it.
-
-        Raises:
-            Problem: 503, if too little is left.
-        """
+        """Reserve memory, which `release` returns; raises a `Problem` (503) if too little is left."""
         self.check(size_bytes)
         self.free_bytes -= size_bytes
 
@@ -52,7 +44,6 @@ class BodyMemory:
 
 
 def too_large_problem(limit_bytes: int) -> Problem:
-    """The problem of a body that is larger than the limit."""
     return Problem(
         problems.TOO_LARGE,
         f"The body is larger than {limit_bytes} bytes; split the request.",
@@ -97,10 +88,8 @@ class HttpCall:
         self._connection.respond(self, status, headers, body)
 
     def whole_body(self, limit_bytes: int, memory: BodyMemory) -> bytes | None:
-        """Return the body, None if it has not arrived completely.
-
-        Raises:
-            Problem: It is larger than `limit_bytes`, or there is no memory for it.
+        """Return the body, None if it is incomplete; raises a `Problem` if it is too large, or there is no memory for
+        it.
         """
         body = self.body
         if body is not None:
@@ -112,10 +101,9 @@ class HttpCall:
     async def read_body(self, limit_bytes: int, memory: BodyMemory, timeout_s: float) -> bytes:
         """Wait for the whole body and return it.
 
-        Raises:
-            Problem: It is larger than `limit_bytes` (refused unread if the client sends its length), there is no memory
-                for it, or it has not arrived after `timeout_s`.
-            ClientGone: The client closed the connection first.
+        Raises a `Problem` if it is larger than `limit_bytes` (refused unread if the client sends its length), there is
+        no memory for it, or it has not arrived after `timeout_s`; `ClientGone` if the client closed the connection
+        first.
         """
         if (body := self.whole_body(limit_bytes, memory)) is not None:
             return body
@@ -147,14 +135,12 @@ class HttpCall:
         return 0 if self._reading is not None else self._size
 
     def complete_body(self) -> None:
-        """Note that the request has arrived completely."""
         chunks = self._chunks
         self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._reading is not None:
             self._reading.complete(self.body)
 
     def note_disconnect(self) -> None:
-        """Note that the client has disconnected."""
         if self._reading is not None:
             self._reading.fail(ClientGone())
 

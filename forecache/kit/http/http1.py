@@ -23,8 +23,6 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _DateField:
-    """The header field `date`, made once a second."""
-
     line, since, until = b"", 0, 0
 
     @classmethod
@@ -37,13 +35,7 @@ class _DateField:
 
 
 def response_head(status: int, headers: Sequence[tuple[str, str]], length: int, *, closes: bool, old: bool) -> bytes:
-    """The head of a response.
-
-    Args:
-        length: Of its body, in bytes.
-        closes: Whether the connection is closed after the response.
-        old: Whether the client speaks HTTP/1.0, which keeps a connection only if the response says so.
-    """
+    """The head of a response; `old` clients speak HTTP/1.0 and keep a connection only if the response says so."""
     parts = [_STATUS[status], _known(headers) if type(headers) is tuple else _encode_fields(headers)]
     if status not in _WITHOUT_BODY:
         parts.append(b"content-length: %d\r\n" % length)
@@ -234,11 +226,7 @@ class Http1Connection(asyncio.Protocol):
         self._limit_reading()
 
     def close(self, *, lingers: bool = False) -> None:
-        """Close the connection after what was sent.
-
-        Args:
-            lingers: The client is still sending.
-        """
+        """Close the connection after what was sent; it `lingers` while the client is still sending."""
         self._ends = True
         self._waiting.clear()
         if self._transport.is_closing():
@@ -251,7 +239,6 @@ class Http1Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close the connection at once."""
         self._ends = True
         self._transport.abort()
 

@@ -40,14 +40,7 @@ class RequestParser:
         self.head_since = 0.0
 
     def feed(self, data: bytes, now: float) -> None:
-        """Parse bytes that have arrived.
-
-        Args:
-            now: `monotonic`.
-
-        Raises:
-            Refused: It is no request.
-        """
+        """Parse bytes that have arrived at `now` (`monotonic`); raises InvalidRequestError if they are no request."""
         num_heads, self._now = self._num_heads, now
         try:
             self._parser.feed_data(data)
@@ -66,7 +59,6 @@ class RequestParser:
                 raise _large_head_error()
 
     def discard_arriving(self) -> None:
-        """Discard the call whose body cannot be read any further."""
         if self.arriving is not None:
             self.arriving.note_disconnect()
             if self.arriving in self.come:

@@ -28,12 +28,7 @@ LOOK_EVERY_S = 1.0
 
 
 class BentoModel:
-    """A release that answers requests, one thread at a time.
-
-    Args:
-        folder: Folder of the release, as `forecache bento` copied it.
-        store_path: Folder of the stores, whose new versions are followed.
-    """
+    """A release, as `forecache bento` copied it, on the current versions in `store_path`; one thread at a time."""
 
     def __init__(self, folder: Path, store_path: Path) -> None:
         self._loaded = load_release(ReleaseFolder(folder.parent.parent), int(folder.name))
@@ -50,9 +45,7 @@ class BentoModel:
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a request as `POST /v1/<name>` does, without fallbacks, deadline and times.
 
-        Raises:
-            InputError: The request is wrong.
-            UnavailableError: A view has no version here that may be used.
+        Raises InputError for a wrong request, and UnavailableError if a view has no version here that may be used.
         """
         with self._turn:
             return self._ask_locked(request, time())
@@ -105,7 +98,6 @@ def _number(score: Any) -> float | None:
 
 
 def missing_views_remedy(*views: str) -> str:
-    """Return the remedy for views that a service lacks."""
     return (
         "A BentoML service reads stores in its own folder, FORECACHE_STORE, and none in Redis or in an object store: "
         f"`forecache pull {' '.join(views)}` brings what FORECACHE_STORE_REMOTE has."
@@ -123,7 +115,6 @@ class _FollowedStores:
         self._look_at = float("-inf")
 
     def missing(self) -> list[str]:
-        """List the stores that have no version here."""
         return [store.pipeline for store in self._stores if store.pipeline not in self.served]
 
     def follow_pointers(self) -> None:

@@ -29,17 +29,9 @@ Counts = list[tuple[VersionAnswers, int, int]]
 def answer_request(
     body: bytes, served: Callable[[str], VersionAnswers], *, max_keys: int
 ) -> tuple[list[str], bytes, Counts]:
-    """Answer a Feast request.
+    """Answer a Feast request; `served` returns a pipeline's served version by name, or raises a `Problem`.
 
-    Args:
-        served: Returns the served version of a pipeline by name; raises a `Problem` if there is none.
-
-    Returns:
-        `pipeline=version` of each version that was read, the body, and per pipeline (its answers, keys found, keys
-        missing).
-
-    Raises:
-        Problem: The request is malformed, or names something that does not exist.
+    Returns `pipeline=version` of each version that was read, the body, and (answers, keys found, keys missing) of each.
     """
     data = parse_json_object(body, _MEMBERS)
     entities = _check_entities(typed_member(data, "entities", dict), max_keys)

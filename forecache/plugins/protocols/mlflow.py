@@ -34,8 +34,6 @@ FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
 
 class MlflowProtocol:
-    """Handles requests of MLflow's clients."""
-
     check_headers = staticmethod(check_json_body)
     render_error = staticmethod(mlflow_error)
 
@@ -75,10 +73,8 @@ class MlflowProtocol:
         return self._handler.handle(served, self, call)
 
     def _requested_release(self, call: HttpCall) -> ServedRelease:
-        """Return the served model that `?model=` names, or the only one.
-
-        Raises:
-            Problem: It is not served, or the client has no access.
+        """The served model that `?model=` names, or the only one; raises a `Problem` if it is not served or not
+        covered.
         """
         models, access = self._models, self._context.access
         named = parse_qs(call.query_string).get("model", []) or ([*models.served] if len(models.served) == 1 else [])
@@ -96,11 +92,7 @@ class MlflowProtocol:
 
 
 def parse_columns(body: bytes) -> dict[str, Column]:
-    """Parse the columns in a body.
-
-    Raises:
-        Problem: 400, with the mistake.
-    """
+    """Parse the columns in a body; raises a `Problem` (400)."""
     data = parse_object(body)
     given = [form for form in FORMS if form in data]
     if len(given) != 1:

@@ -80,7 +80,6 @@ class InferenceProtocol:
         self._handler.send(call, reply)
 
     def _get_document(self, parts: list[str], call: HttpCall) -> dict[str, Any]:
-        """Return the document at a path of a request without a body."""
         check_method(call, "GET")
         find = partial(find_release, self._context, self._models, call.headers)
         match parts:
@@ -108,11 +107,7 @@ class InferenceProtocol:
 
 
 class _Inference:
-    """Parses one request for inference, and renders its response.
-
-    Args:
-        most_rows: More requests in one body are refused.
-    """
+    """Parses one request for inference, and renders its response."""
 
     check_headers = staticmethod(check_encoding)  # its clients send any media type, or none
     render_error = staticmethod(inference_error)

@@ -31,11 +31,7 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor with its values flattened: an array of a fixed type, or a list of texts (BYTES).
-
-    Attributes:
-        shape: As sent; a vector if empty.
-    """
+    """A tensor with its values flattened: an array of a fixed type, or a list of texts (BYTES)."""
 
     name: str
     datatype: str
@@ -45,14 +41,6 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A request for inference.
-
-    Attributes:
-        id: "" if the client gave none.
-        wanted: By requested output, True for bytes; None: all outputs, in the form of `binary`.
-        timeout_ms: Of the parameter `timeout`, which is in microseconds; None without it.
-    """
-
     id: str
     inputs: Sequence[Tensor]
     wanted: Mapping[str, bool] | None
@@ -61,14 +49,7 @@ class InferRequest:
 
 
 def parse_request(body: bytes, header_length: str | None) -> InferRequest:
-    """Parse the request in a body.
-
-    Args:
-        header_length: The value of `HEADER_LENGTH`; None if all of the body is JSON.
-
-    Raises:
-        Problem: 400, with the mistake.
-    """
+    """Parse the request in a body; raises a `Problem` (400). Without `header_length`, all of the body is JSON."""
     text, tail = _split(body, header_length)
     data = parse_object(text)
     if type(data.get("inputs")) is not list:
@@ -216,10 +197,7 @@ def _parameters(described: Mapping[str, Any], what: str) -> Mapping[str, Any]:
 
 
 def render_response(head: Mapping[str, Any], outputs: Sequence[Tensor], binary: Sequence[bool]) -> tuple[bytes, int]:
-    """Encode a response: the body, and the length of its JSON part; 0 if all of it is JSON.
-
-    Numbers that are not finite are null in JSON, and kept in bytes.
-    """
+    """Encode a response: the body, and the length of its JSON part; 0 if all of it is JSON, where NaN is null."""
     described, tail = [], []
     for tensor, as_bytes in zip(outputs, binary, strict=True):
         one: dict[str, Any] = {

@@ -29,19 +29,11 @@ _HEAD = "# Written by `forecache bento`: it is replaced when that is run again.\
 
 
 def write_bento(settings: Settings, name: str, folder: Path, *, number: int | None = None) -> Release:
-    """Write the service of a release into a folder: service.py, bentofile.yaml, requirements.txt and the release.
+    """Write the service of a release (None: the current one): service.py, bentofile.yaml, requirements.txt, the
+    release.
 
-    Args:
-        folder: A new one, or one that an earlier call wrote.
-        number: None: the current release.
-
-    Returns:
-        The release.
-
-    Raises:
-        NotFoundError: There is no such release.
-        InputError: The folder holds something else.
-        DamagedError: The release is damaged.
+    Raises NotFoundError if there is no such release, InputError if the folder holds something that no earlier call
+    wrote, and DamagedError if the release is damaged.
     """
     releases = open_releases(settings, name)
     number = number or read_pointer(releases).current

@@ -56,9 +56,6 @@ def collect_status(url: str | None, token_file: Path | None) -> dict[str, Any]:
     """The document of the command: `well`, `attention`, `url`, `reader`, `why_no_reader`, `project`.
 
     A reader given by `url` has to answer; the one of the settings may not be running.
-
-    Raises:
-        InputError: The token is not accepted, or `url` is no address.
     """
     from forecache.plugins.status.project_status import project_status
 
@@ -101,13 +98,7 @@ _TIMEOUT_S = 10.0
 def ask_status(url: str, token: str = "") -> dict[str, Any]:
     """The document of a reader's `/status.json`.
 
-    Args:
-        url: Address of the reader, such as http://127.0.0.1:8080.
-        token: Bearer token that covers `+metrics`; "" if the reader asks for none.
-
-    Raises:
-        InputError: `url` is no address, or the token is not accepted.
-        UnavailableError: No reader answers there.
+    Raises InputError if `url` is no address, or the token is not accepted, and UnavailableError if no reader answers.
     """
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a reader.", remedy="Write it like http://127.0.0.1:8080.")
@@ -135,11 +126,7 @@ def ask_status(url: str, token: str = "") -> dict[str, Any]:
 
 
 def token_from(file: Path | None) -> str:
-    """The token in a file; "" without one.
-
-    Raises:
-        InputError: The file cannot be read or is empty.
-    """
+    """The token in a file; "" without one."""
     if file is None:
         return ""
     try:

@@ -4,7 +4,7 @@ A sample has sums over all workers since the reader started, and rates and quant
 that a page with charts only reads a few columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,15 +15,10 @@ _HEAD_BYTES = 8
 
 
 class Ring:
-    """The newest samples; each is a row of 64-bit cells and has a number, from 1 on.
+    """A ring of samples in shared memory, each a row of 64-bit cells with a number from 1 on. All read without a lock.
 
-    A row is written before its number is, and one row more than `length` is kept, so that the row that is being
-    written is none of those that are read.
-
-    Args:
-        memory: `Ring.size(width, length)` bytes, zeroed or as another process left them.
-        width: Cells of a sample.
-        length: Samples that are kept.
+    A row is written before its number is, and one row more than `length` is kept, so that the row that is being written
+    is none of those that are read.
     """
 
     def __init__(self, memory: memoryview, width: int, length: int) -> None:
@@ -38,7 +33,6 @@ class Ring:
 
     @property
     def newest(self) -> int:
-        """The number of the newest sample; 0 before the first."""
         return self._newest[0]
 
     @property
@@ -47,7 +41,6 @@ class Ring:
         return max(1, self.newest - self.length + 1)
 
     def append(self, sample: Sequence[int]) -> None:
-        """Write a sample, in the one process that writes."""
         number = self._newest[0] + 1
         start = number % self._rows * self.width
         for cell, value in enumerate(sample, start):
@@ -70,11 +63,8 @@ class Ring:
 def quantile_us(counts: Sequence[int], share: float) -> float | None:
     """The duration in microseconds that a share of the observations does not exceed; None without observations.
 
-    Like Prometheus's `histogram_quantile`, it assumes that the observations of a bucket are evenly spread.
-
-    Args:
-        counts: Of bucket i, the observations of at least 2**(i-1) and less than 2**i microseconds.
-        share: In (0, 1].
+    Of bucket i, `counts` has those of at least 2**(i-1) and less than 2**i microseconds. Like Prometheus's
+    `histogram_quantile`, it assumes that the observations of a bucket are evenly spread.
     """
     total = sum(counts)
     if not total:
@@ -111,12 +101,7 @@ _MILLI = 1000
 
 @dataclass(frozen=True)
 class ModelCounts:
-    """Counters of a model, summed over all workers.
-
-    Attributes:
-        buckets: Its answers by their duration, in the buckets of the reader's own histogram.
-        more: Further counters, at most `MORE_CELLS`, in an order that the extension chooses.
-    """
+    """Counters of a model, summed over all workers."""
 
     buckets: Sequence[int]
     more: Sequence[int]
@@ -138,11 +123,7 @@ class ReaderTraffic:
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """Counts over a window of time.
-
-    Attributes:
-        seconds: Its length; 0 before the second sample.
-    """
+    """Counts over a window of time."""
 
     seconds: float
     counts: list[int]
@@ -154,8 +135,7 @@ class WindowCounts:
 class History:
     """The samples, for the one process that adds them and for all that show them.
 
-    Args:
-        memory: `HISTORY_BYTES`, zeroed or as another process left them; less: there is no history.
+    Of less `memory` than `HISTORY_BYTES` there is no history.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -180,13 +160,7 @@ class History:
         *,
         clock_s: float,
     ) -> None:
-        """Add a sample.
-
-        Args:
-            at: Unix time, which may be set back.
-            pipelines: Keys found and not found.
-            clock_s: Time of `time.monotonic()`, by which seconds are counted.
-        """
+        """Add a sample: `at` is Unix time, which may be set back; `clock_s` is monotonic and counts the seconds."""
         self._pipelines.add(pipelines)
         self._models.add(models)
         before = self._ring.sample(self._ring.newest) if self._ring.newest else None
@@ -230,7 +204,6 @@ class History:
         }
 
     def model_series(self, name: str) -> list[float]:
-        """Answers per second of each sample."""
         place = self._models.find_place(name)
         if place is None:
             return []
@@ -268,19 +241,12 @@ class History:
         return WindowCounts((ended - began) / 1000, [max(0, now - was) for now, was in zip(after, before, strict=True)])
 
 
-def traffic_of(workers: Sequence[WorkerMetrics], routes: Sequence[int]) -> ReaderTraffic:
+def traffic_of(workers: Iterable[WorkerMetrics], routes: Collection[str]) -> ReaderTraffic:
     """The answers of all workers on these routes since the reader started."""
-    ok = client_errors = server_errors = 0
-    buckets = [0] * BUCKETS
-    for worker in workers:
-        for route in routes:
-            for status, counts in worker.outcomes(route):
-                answered = sum(counts)
-                if status < 400:
-                    ok += answered
-                elif status < 500:
-                    client_errors += answered
-                else:
-                    server_errors += answered
-                buckets = list(map(int.__add__, buckets, counts))
+    outcomes, buckets = [0, 0, 0], [0] * BUCKETS
+    for route, status, counts, _ in (outcome for worker in workers for outcome in worker.durations()):
+        if route in routes:
+            outcomes[0 if status < 400 else 1 if status < 500 else 2] += sum(counts)
+            buckets = list(map(int.__add__, buckets, counts))
+    ok, client_errors, server_errors = outcomes
     return ReaderTraffic(ok, client_errors, server_errors, buckets)

@@ -5,8 +5,7 @@ from typing import Any
 
 from forecache.base.settings import Settings
 from forecache.kit import format_text as words
-from forecache.plugins.status.attention import Attention
-from forecache.plugins.status.collect import RATE_S, WINDOW_S, quantiles
+from forecache.plugins.status.collect import RATE_S, WINDOW_S, Attention, quantiles
 from forecache.plugins.status.history import History, ModelCounts
 from forecache.realtime.http.drift_metrics import SHIFT, drift_of
 from forecache.realtime.http.prometheus import log_figures

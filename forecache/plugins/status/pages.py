@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from forecache.base.settings import Settings
-from forecache.plugins.status.attention import Attention
-from forecache.plugins.status.collect import Collector, Recorder, StatusPart
+from forecache.plugins.status.collect import Attention, Collector, Recorder, StatusPart
 from forecache.plugins.status.history import History, ModelCounts
 from forecache.plugins.status.page.render import HEADERS, render_page
 from forecache.realtime.serve import RealtimeExtension
@@ -113,7 +112,6 @@ def make_status_pages(
     extensions: Sequence[Extension],
     access: Access | None,
 ) -> StatusPages:
-    """The pages of one worker, with the parts that its extensions bring."""
     parts = [
         _ModelsPart(each, runtime, settings) if isinstance(each, RealtimeExtension) else each
         for each in extensions

@@ -12,7 +12,7 @@ from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.declare.loading import read_project
 from forecache.declare.project import Published
-from forecache.plugins.status.attention import Attention, sort_by_severity
+from forecache.plugins.status.collect import Attention, sort_by_severity
 from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
 from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
@@ -52,8 +52,7 @@ def _unreadable_reason(settings: Settings) -> str:
 def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
     """Rows of the ledger by as-of date and subject, the newest first, at most `MOST_NIGHTS` dates and `MOST_ROWS`.
 
-    `rows` are those of the last stage that wrote rows, or else of the last stage; `seconds` of all stages. If a stage
-    ran again, its last run counts.
+    `rows` are those of the last stage that wrote rows, or else of the last stage; of a stage the last run counts.
     """
     groups: dict[tuple[date, str], dict[str, dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["recorded_at"]):
@@ -90,8 +89,7 @@ NoAlert = Literal["", "ended", "undeclared"]
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
     """`nights`, `versions`, `releases`, `streams`, `alerts`, and `attention`: problems, the worst first.
 
-    Args:
-        told: Pipelines and views that a reader has already reported as stale.
+    A reader has already reported the pipelines and views in `told` as stale.
     """
     now = datetime.now(timezone.utc)
     alerts, problems = load_hook("alerts", "current_alerts")(settings) if is_installed("alerts") else ([], [])
@@ -158,7 +156,6 @@ def _missing_alert_reason(served: Mapping[str, Published], manifest: Manifest) -
 
 
 def _release_rows(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:
-    """The current release of each real-time model."""
     from forecache.kit.versioned.pointer import read_pointer
     from forecache.realtime.release.folder import open_releases, read_release
     from forecache.realtime.release.released_models import list_released_models

@@ -25,8 +25,7 @@ from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import load_settings
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STATUS_PART, STATUS_VIEWS
-from forecache.plugins.status.attention import Attention
-from forecache.plugins.status.collect import StatusPart
+from forecache.plugins.status.collect import Attention, StatusPart
 from forecache.serve.reader.http.extension import Extension
 
 if TYPE_CHECKING:
@@ -54,11 +53,7 @@ def run_status_sidecar() -> "Iterator[MakeExtension]":
 
 
 class ProjectStatusExtension(Extension, StatusPart):
-    """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths.
-
-    Args:
-        folder: The folder with the file that the main process writes, and the one that marks the page as viewed.
-    """
+    """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths."""
 
     def __init__(self, folder: Path, context: "ExtensionContext") -> None:
         self._file, self._viewed = folder / "project.json", folder / "viewed"

@@ -27,7 +27,6 @@ _READ = (400, 401, 403, 503)
 
 
 def model_paths(releases: Sequence[Release]) -> Schema:
-    """Return the OpenAPI path of each released model."""
     return {f"/v1/{release.name}": _path(release) for release in releases}
 
 

@@ -37,7 +37,6 @@ _PATIENCE_S = 0.05
 
 
 def has_logged(blocks: Iterable[ModelCells]) -> bool:
-    """Return whether a model has logged anything, in any worker."""
     return any(any(each.log_counters.cells) for each in blocks)
 
 
@@ -50,11 +49,9 @@ def lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Itera
 
 
 def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder: Path) -> dict[str, Any] | None:
-    """Return the figures of a model's log for the status page; None if it has logged nothing.
+    """The figures of a model's log for the status page; None if it has logged nothing.
 
-    Args:
-        blocks, live: The cells of all workers, and of those that serve the model now.
-        folder: Folder of the model in the spool.
+    `blocks` are of all workers, `live` of those that serve the model now.
     """
     if not has_logged(blocks):
         return None
@@ -75,12 +72,7 @@ def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder
 
 @dataclass(frozen=True)
 class SpoolState:
-    """State of a model's folder in the spool.
-
-    Attributes:
-        size: Bytes of its segments.
-        oldest: Unix time of its oldest segment; 0 if there is none.
-    """
+    """State of a model's folder in the spool."""
 
     state: CommitterState
     size: int = 0
@@ -179,12 +171,7 @@ _LOWEST_OF_SERVING = {"forecache_realtime_release": "release", "forecache_realti
 def metrics_page(
     runtime: ReaderSharedMemory, spool: Path, references: Mapping[str, DriftReference], *, drift_window_s: float
 ) -> str:
-    """Render the metrics in Prometheus's text format, version 0.0.4.
-
-    Args:
-        spool: Folder of the request log's spool.
-        references: By model, the bins that its answers are counted in.
-    """
+    """Render the metrics in Prometheus's text format, version 0.0.4."""
     workers = WorkerMetrics.open_all(runtime)
     all_of, alive = blocks_by_model(workers), blocks_by_model(worker for worker in workers if worker.is_alive)
     serving = {name: serving_blocks(blocks) for name, blocks in alive.items()}
@@ -251,7 +238,6 @@ def _batches(blocks: Sequence[ModelCells]) -> list[int]:
 
 
 def _add_log(page: MetricsPage, all_of: Blocks, serving: Blocks, spool: Path) -> None:
-    """Add the metrics of the models that have logged something."""
     logged = {name: blocks for name, blocks in all_of.items() if has_logged(blocks)}
     states = read_spool_states(spool, logged)
     page.add_each(logged.items(), {"forecache_request_log_rows_total": lambda blocks: sum_cell(blocks, "accepted")})
@@ -282,7 +268,6 @@ def _add_log(page: MetricsPage, all_of: Blocks, serving: Blocks, spool: Path) ->
 
 
 def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
-    """Add the metrics of live drift to a page."""
     page.add_each(
         found.items(),
         {

@@ -29,12 +29,10 @@ _MLFLOW_CODES = {
 
 
 def inference_error(problem: Problem) -> Reply:
-    """Render a problem as an error of the Open Inference Protocol."""
     return _reply(problem, {"error": problem.detail})
 
 
 def mlflow_error(problem: Problem) -> Reply:
-    """Render a problem as an error of MLflow's own server."""
     code = _MLFLOW_CODES.get(problem.kind.status, "INTERNAL_ERROR")
     return _reply(problem, {"error_code": code, "message": problem.detail})
 
@@ -65,11 +63,7 @@ def not_ready_reason(context: ExtensionContext, models: "ServedModels") -> str:
 def find_release(
     context: ExtensionContext, models: "ServedModels", headers: Any, name: str, version: str = ""
 ) -> "ServedRelease":
-    """Return the served release of a model, which must have the version if one is given.
-
-    Raises:
-        Problem: The client has no access, there is no such model, or none of its releases is served.
-    """
+    """The served release of a model, of the version if one is given; raises a `Problem` if there is none."""
     if context.access is not None:
         context.access.check(headers, name)
     served = models.served.get(name)
@@ -91,11 +85,7 @@ def find_release(
 
 
 class NotReadyHandlers:
-    """Finds handlers that refuse with 503 before a worker has loaded any model: load balancers try another reader.
-
-    Attributes:
-        failure: Why the packages of real-time models cannot be imported; "" if they can.
-    """
+    """Finds handlers that refuse with 503 before a worker has loaded any model: load balancers try another reader."""
 
     def __init__(self, context: ExtensionContext) -> None:
         self.failure = ""

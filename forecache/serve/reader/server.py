@@ -35,15 +35,10 @@ BACKLOG = 4096
 
 
 def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[socket.socket]:
-    """Open sockets that listen on a port, so that no other process can.
+    """Open sockets that listen on a port, so that no other process can; the kernel spreads connections over them.
 
-    Args:
-        anonymous: Whether other machines may reach the address.
-        count: Number of sockets; the kernel spreads connections over them.
-
-    Raises:
-        ConflictError: Another process listens on the port.
-        SettingsError: The address is not this machine's, the port is reserved, or other machines could reach it.
+    Raises ConflictError if another process listens there, and SettingsError if the address is not this machine's, the
+    port is reserved, or other machines could reach it and that is not `anonymous`.
     """
     listeners: list[socket.socket] = []
     try:
@@ -163,7 +158,6 @@ class _MainProcess:
         self._signals = 0
 
     def run(self) -> None:
-        """Supervise the workers until a signal arrives and all of them have ended."""
         with self._count_signals() as woken:
             try:
                 for place in range(len(self._listeners)):
@@ -198,10 +192,8 @@ class _MainProcess:
                 self._note_crash(place, worker)
 
     def _note_crash(self, place: int, worker: BaseProcess) -> None:
-        """Record a worker that ended without a signal, and schedule its replacement.
-
-        Raises:
-            UnavailableError: Too many have ended this way.
+        """Record a worker that ended without a signal, and schedule its replacement; too many are an
+        `UnavailableError`.
         """
         worker.join()
         del self._workers[place]
@@ -316,7 +308,6 @@ def _empty_pipe(descriptor: int) -> None:
 
 
 def _describe_end(worker: BaseProcess) -> str:
-    """The signal or exit code with which a worker's process ended, in words."""
     code = worker.exitcode
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 

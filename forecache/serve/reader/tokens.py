@@ -72,11 +72,7 @@ class Tokens:
 
 
 def load_tokens(path: Path) -> Tokens:
-    """Read a token file.
-
-    Raises:
-        SettingsError: The file is missing or is not a token file.
-    """
+    """Read a token file; raises SettingsError if it is missing or is not a token file."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import orjson
 
@@ -19,8 +18,6 @@ Key = str | int | tuple[str | int, ...]
 _AGAIN = (429, 502, 503, 504)
 _FINAL = frozenset({problems.STALE.uri, problems.DEADLINE_PASSED.uri})
 """Problems of these statuses that stay if a call is sent again."""
-_NOT_IN_A_PATH = frozenset({".", ".."})
-"""Keys that cannot be in a path: HTTP clients resolve dot segments."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,6 @@ def pipeline_path(pipeline: str) -> str:
     return f"/v1/{pipeline}"
 
 
-def versions_path(pipeline: str) -> str:
-    """Path of a pipeline's history; raises InputError like `pipeline_path`."""
-    return pipeline_path(pipeline).replace("/v1/", "/versions/")
-
-
 def key_text(key: Key) -> str:
     """A key in the reader's text form; tuples are composite keys."""
     if isinstance(key, tuple):
@@ -90,23 +82,7 @@ def key_text(key: Key) -> str:
     return str(key)
 
 
-def one_request(
-    pipeline: str, key: str, fields: Sequence[str], limit: int | None
-) -> tuple[str, str, dict[str, str] | None, dict[str, Any] | None]:
-    """(method, path, query, body) of the request for one key."""
-    path = pipeline_path(pipeline)
-    if key in _NOT_IN_A_PATH or not key:
-        return "POST", path, None, many_request([key], fields, limit)
-    query = {}
-    if fields:
-        query["fields"] = ",".join(fields)
-    if limit is not None:
-        query["limit"] = str(limit)
-    return "GET", f"{path}/{quote(key, safe='')}", query or None, None
-
-
 def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> dict[str, Any]:
-    """The body of the request for many keys."""
     body: dict[str, Any] = {"keys": [key_text(key) for key in keys]}
     if fields:
         body["fields"] = list(fields)
@@ -116,11 +92,7 @@ def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) 
 
 
 def request_body(name: str, request: Mapping[str, Any]) -> bytes:
-    """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain.
-
-    Raises:
-        InputError: It holds something that JSON has no text for, such as NaN.
-    """
+    """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain."""
     try:
         text = json.dumps(
             dict(request), default=_to_json_value, allow_nan=False, ensure_ascii=False, separators=(",", ":")
@@ -142,7 +114,6 @@ def _to_json_value(value: Any) -> Any:
 
 
 def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
-    """The answer in the body of a real-time model."""
     return RealtimeAnswer(
         name=data["name"],
         request_id=data["request_id"],
@@ -230,12 +201,10 @@ class Answer:
 
 
 def answer_from(data: Mapping[str, Any]) -> Answer:
-    """The answer in the body for one key."""
     return _answer(data, data)
 
 
 def answers_from(data: Mapping[str, Any]) -> list[Answer]:
-    """The answers in the body for many keys."""
     return [_answer(row, data) for row in data["results"]]
 
 

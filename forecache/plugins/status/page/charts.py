@@ -5,10 +5,8 @@ from math import floor, log10
 from typing import Any
 
 from forecache.kit import format_text as words
-from forecache.kit.format_text import microseconds
 from forecache.kit.metrics.page import merge_first_buckets
 from forecache.plugins.status.history import LENGTH, STEP_S
-from forecache.plugins.status.page import charts
 from forecache.plugins.status.page.markup import Content, Markup, section, tag
 
 WIDTH, HEIGHT = 600, 120
@@ -35,14 +33,9 @@ def time_chart(
     label: str,
     gaps: bool = False,
 ) -> Markup:
-    """Lines over the time up to `now`.
+    """Lines over the time up to `now`: class and values of each; one of the class `area` is filled below.
 
-    Args:
-        at_s: Unix time of each value.
-        lines: Class and values; one of the class `area` is filled below.
-        top: The value at the upper edge.
-        label: Description for screen readers.
-        gaps: Whether a line is interrupted at values of 0.
+    With `gaps`, a line is interrupted at values of 0.
     """
     xs = [round((at - now + span_s) / span_s * WIDTH, 1) for at in at_s]
     shapes = [tag("line", x1=0, x2=WIDTH, y1=y, y2=y, class_="grid") for y in (1, HEIGHT / 2, HEIGHT - 1)]
@@ -73,7 +66,6 @@ def _runs(xs: Sequence[float], values: Sequence[float], *, gaps: bool) -> list[l
 
 
 def sparkline(values: Sequence[float], *, label: str) -> Markup:
-    """A small line without axes."""
     most, last = max(values, default=0.0) or 1.0, max(len(values) - 1, 1)
     points = " ".join(f"{place / last * 100:.1f},{23 - value / most * 21:.1f}" for place, value in enumerate(values))
     return tag(
@@ -89,11 +81,7 @@ def average_every(values: Sequence[float], every: int) -> list[float]:
 
 
 def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]]) -> tuple[Markup, str, str]:
-    """Bars of a histogram whose bucket i counts less than 2**i microseconds, and the durations at its two edges.
-
-    Args:
-        marks: (name, microseconds) of figures in its description, such as quantiles.
-    """
+    """Bars of a histogram whose bucket i counts less than 2**i microseconds, and the durations at its two edges."""
     counts = merge_first_buckets(_FIRST_BUCKET, buckets)
     used = [place for place, number in enumerate(counts) if number]
     first, last = max(0, used[0] - 1), min(len(counts) - 1, max(used[-1] + 1, used[0] + 7))
@@ -106,13 +94,13 @@ def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]])
         bars += [tag("rect", x=x, y=y, width=round(wide - 2, 1), height=high, class_="bar")] if number else []
     low = 0.0 if first == 0 else 2.0 ** (first + _FIRST_BUCKET - 1)
     top = 2.0 ** (last + _FIRST_BUCKET)
-    told = ", ".join(f"{name} {microseconds(value)}" for name, value in marks)
+    told = ", ".join(f"{name} {words.microseconds(value)}" for name, value in marks)
     chart = tag(
         "svg", tag("line", x1=0, x2=WIDTH, y1=HEIGHT - 1, y2=HEIGHT - 1, class_="grid"), bars,
         viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none", role="img",
         aria_label=f"Distribution of latencies: {told}", class_="chart",
     )  # fmt: skip
-    return chart, microseconds(low), microseconds(top)
+    return chart, words.microseconds(low), words.microseconds(top)
 
 
 def share_bar(parts: Sequence[tuple[str, float]], *, label: str) -> Markup:
@@ -135,7 +123,6 @@ _RATES, _LATENCIES = ("per_s", "failed_per_s"), ("p50_us", "p99_us")
 
 
 def traffic_section(traffic: Mapping[str, Any], *, now: float) -> Markup:
-    """Three cards side by side."""
     series = _thin_out(traffic["series"])
     span_s = _span_s(series, now)
     cards = [
@@ -153,10 +140,7 @@ def _span_s(series: Mapping[str, Any], now: float) -> float:
 
 
 def _thin_out(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """At most about `_POINTS` of each series: means of rates, the largest of latencies.
-
-    Samples are put together by their time, so that lines move to the left and do not change their shape.
-    """
+    """At most about `_POINTS` of each series by their time: means of rates, the largest of latencies."""
     every = max(1, -(-len(series["at_s"]) // _POINTS))
     starts = [place for place, at in enumerate(series["at_s"]) if not place or int(at) // STEP_S % every == 0]
     ends = [*starts[1:], len(series["at_s"])] if starts else []
@@ -169,12 +153,12 @@ def _requests_card(
     traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float
 ) -> Markup:
     span = words.span(span_s)
-    top = charts.round_up(max(series["per_s"], default=0.0))
+    top = round_up(max(series["per_s"], default=0.0))
     lines = [("area", series["per_s"])]
     if any(series["failed_per_s"]):
         lines.append(("bad", series["failed_per_s"]))
     label = f"Requests per second in the last {span}: now {words.rate(traffic['per_s'])}, at most {words.rate(top)}."
-    chart = charts.time_chart(series["at_s"], lines, now=now, span_s=span_s, top=top, label=label)
+    chart = time_chart(series["at_s"], lines, now=now, span_s=span_s, top=top, label=label)
     failed, requests = traffic["server_errors"], traffic["requests"]
     window = words.span(traffic["window_s"])
     told: list[Content] = [f"{words.count(requests)} in the last {window}"]
@@ -195,11 +179,11 @@ def _latency_card(
     traffic: Mapping[str, Any], series: Mapping[str, Sequence[float]], now: float, span_s: float
 ) -> Markup:
     span = words.span(span_s)
-    top = charts.round_up(max(series["p99_us"], default=0.0))
+    top = round_up(max(series["p99_us"], default=0.0))
     lines = [("second", series["p99_us"]), ("first", series["p50_us"])]
     p50, p99 = words.microseconds(traffic["p50_us"]), words.microseconds(traffic["p99_us"])
     label = f"Latency in the last {span}: half within {p50}, 99 % within {p99}."
-    chart = charts.time_chart(series["at_s"], lines, now=now, span_s=span_s, top=top, label=label, gaps=True)
+    chart = time_chart(series["at_s"], lines, now=now, span_s=span_s, top=top, label=label, gaps=True)
     value, _, unit = p99.partition(" ")
     told = [_key("second"), "99 % within this", " · ", _key("first"), f"half within {p50}"]
     if traffic["p99_us"] is None:
@@ -212,7 +196,7 @@ def _distribution_card(traffic: Mapping[str, Any]) -> Markup:
     if not any(traffic["buckets"]):
         empty = tag("p", "Bars appear with the first requests.", class_="empty")
         return _card("Distribution", "–", "", ["No request yet."], empty, "", ("", ""))
-    chart, low, high = charts.histogram(traffic["buckets"], marks)
+    chart, low, high = histogram(traffic["buckets"], marks)
     value, _, unit = words.microseconds(traffic["p999_us"]).partition(" ")
     told = [f"99.9 % within this · 90 % within {words.microseconds(traffic['p90_us'])}"]
     return _card("Distribution", value, unit, told, chart, "", (low, f"{high}, each bar twice the last"))

@@ -46,7 +46,6 @@ HEADERS = [
 
 
 def render_page(status: Mapping[str, Any]) -> bytes:
-    """The page of a status document."""
     now = datetime.fromisoformat(status["at"].replace("Z", "+00:00")).timestamp()
     title = f"{words.headline(status['state'], status['ready'])} – Forecache reader"
     head = tag(

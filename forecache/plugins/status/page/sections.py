@@ -8,8 +8,6 @@ from forecache.plugins.status.page import charts
 from forecache.plugins.status.page.markup import (
     Content,
     Markup,
-    TableColumn,
-    join_content,
     mark_code,
     section,
     table,
@@ -18,30 +16,15 @@ from forecache.plugins.status.page.markup import (
 
 _STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
            "damaged": "critical", "unreadable": "critical"}  # fmt: skip
-_VERSION_COLUMNS = (
-    TableColumn("Name"), TableColumn("State"), TableColumn("Version", right=True), TableColumn("As of"),
-    TableColumn("Age", right=True), TableColumn("Allowed", right=True), TableColumn("Keys", right=True),
-    TableColumn("Size", right=True), TableColumn("Keys asked", right=True), TableColumn("Found", right=True),
-)  # fmt: skip
-_NIGHT_COLUMNS = (
-    TableColumn("As of"),
-    TableColumn("Done", long=True),
-    TableColumn("Took", right=True),
-    TableColumn("Ended", right=True),
-)
-_WORKER_COLUMNS = (
-    TableColumn("Process"),
-    TableColumn("State"),
-    TableColumn("Answered", right=True),
-    TableColumn("Memory", right=True),
-)
+_VERSION_COLUMNS = ("Name", "State", "Version", "As of", "Age", "Allowed", "Keys", "Size", "Keys asked", "Found")
+_STREAM_COLUMNS = ("Name", "State", "Waiting", "Rows", "Delay (half, 99 %)", "Committed", "Bad", "Late", "Live layers")
 
 
 def versions_section(rows: Sequence[Mapping[str, Any]]) -> Markup:
     if not rows:
         empty = "No pipeline or view has a store here. The first `forecache publish` makes one."
         return section("Served from the store", "versions", tag("p", mark_code(empty), class_="empty"))
-    shown = table("Pipelines and feature views", _VERSION_COLUMNS, [_version(row) for row in rows])
+    shown = table("Pipelines and feature views", _VERSION_COLUMNS, map(_version, rows), right=(2, 4, 5, 6, 7, 8, 9))
     return section("Served from the store", "versions", tag("div", shown, class_="card"))
 
 
@@ -49,9 +32,7 @@ def _version(row: Mapping[str, Any]) -> list[Content]:
     about = "feature view" if row["kind"] == "view" else _model(row["model"])
     if row["stale"] and not row["overdue"]:
         about = f"{about}, the last of its sources" if about else "the last of its sources"
-    name = join_content(
-        [tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None]
-    )
+    name = [tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None]
     state = tag("span", row["state"], class_=f"chip {_STATES[row['state']]}")
     served = row["version"] is not None
     allowed = f"{row['max_age_h']:g} h" if served else "–"
@@ -67,7 +48,6 @@ def _model(model: Mapping[str, Any] | None) -> str:
 
 
 def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
-    """The last as-of dates from the stage ledger; None if nobody reads the ledger."""
     if nights is None:
         return None
     if not nights["rows"]:
@@ -76,7 +56,8 @@ def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:
     for row in nights["rows"]:
         nights_of.setdefault(row["as_of"], []).append(row)
     rows = [_night(as_of, done) for as_of, done in nights_of.items()]
-    shown = table("What was done for the last as-of dates", _NIGHT_COLUMNS, rows)
+    caption, titles = "What was done for the last as-of dates", ("As of", "Done", "Took", "Ended")
+    shown = table(caption, titles, rows, right=(2, 3), long=(1,))
     return section("Last nights", "nights", tag("div", shown, class_="card"))
 
 
@@ -105,29 +86,24 @@ def workers_section(reader: Mapping[str, Any]) -> Markup:
         told.append(f"{words.plural(reader['bodies_refused'], 'body', 'bodies')} refused for lack of memory")
     if reader["token_file_errors"]:
         told.append(f"{words.plural(reader['token_file_errors'], 'failed reload')} of the token file")
-    shown = table("Worker processes", _WORKER_COLUMNS, rows)
+    shown = table("Worker processes", ("Process", "State", "Answered", "Memory"), rows, right=(2, 3))
     return section("Workers", "workers", tag("div", tag("p", " · ".join(told), class_="told"), shown, class_="card"))
 
 
-_STREAM_COLUMNS = (
-    TableColumn("Name"), TableColumn("State"), TableColumn("Waiting", right=True), TableColumn("Rows", right=True),
-    TableColumn("Delay (half, 99 %)", right=True), TableColumn("Committed", right=True),
-    TableColumn("Bad", right=True), TableColumn("Late", right=True), TableColumn("Live layers", long=True),
-)  # fmt: skip
 _STREAM_STATES = {"runs": "well", "stopped": "warning", "never ran": "warning", "died": "critical"}
 
 
 def streams_section(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """The declared streams; None if there are none."""
     if not rows:
         return None
-    shown = table("Streams and the live layers that they feed", _STREAM_COLUMNS, [_stream(row) for row in rows])
+    caption = "Streams and the live layers that they feed"
+    shown = table(caption, _STREAM_COLUMNS, map(_stream, rows), right=range(2, 8), long=(8,))
     return section("Streams", "streams", tag("div", shown, class_="card"))
 
 
 def _stream(row: Mapping[str, Any]) -> list[Content]:
     about = f"topic {row['topic']}, engine {row['engine']}, {row['freshness']}"
-    name = join_content([tag("span", row["name"], class_="name"), tag("span", about, class_="about")])
+    name = [tag("span", row["name"], class_="name"), tag("span", about, class_="about")]
     colour = "warning" if row["state"] == "runs" and row["not_well"] else _STREAM_STATES[row["state"]]
     layers = [
         tag("span", tag("span", each["store"], class_="name"), " ",
@@ -149,32 +125,21 @@ _SPARK_STEPS = 5
 
 
 def models_section(models: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """The section; None if there is no model."""
-    if not models:
-        return None
-    cards = tag("div", [_card(model) for model in models], class_="wide cards")
-    return section("Real-time models", "models", cards)
+    cards = tag("div", map(_card, models), class_="wide cards")
+    return section("Real-time models", "models", cards) if models else None
 
 
 def _card(model: Mapping[str, Any]) -> Markup:
     state, told = _MODEL_STATES[model["state"]]
-    head = tag(
-        "header",
-        tag("h3", model["name"]),
-        tag("span", told, class_=f"chip {state}"),
-        _sparkline(model),
-    )
+    head = tag("header", tag("h3", model["name"]), tag("span", told, class_=f"chip {state}"), _sparkline(model))
     facts = tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in _facts(model)], class_="facts")
     return tag("article", head, tag("p", _release(model), class_="told"), facts, list(_parts(model)), class_="card")
 
 
 def _sparkline(model: Mapping[str, Any]) -> Markup | None:
     values = charts.average_every(model["series"]["per_s"], _SPARK_STEPS)
-    return (
-        charts.sparkline(values, label=f"Answers per second of {model['name']} in the last 10 minutes")
-        if values
-        else None
-    )
+    label = f"Answers per second of {model['name']} in the last 10 minutes"
+    return charts.sparkline(values, label=label) if values else None
 
 
 def _release(model: Mapping[str, Any]) -> str:
@@ -235,9 +200,8 @@ def _log(log: Mapping[str, Any]) -> list[Content]:
     else:
         told.append("none lost")
     if log["committed_s_ago"] is not None:
-        told.append(
-            f"; committed {words.span(log['committed_s_ago'])} ago, {words.span(log['commit_delay_s'])} after arrival"
-        )
+        ago, delay = words.span(log["committed_s_ago"]), words.span(log["commit_delay_s"])
+        told.append(f"; committed {ago} ago, {delay} after arrival")
     if log["spool_bytes"]:
         told.append(f"; {words.size(log['spool_bytes'])} wait in the spool")
     return told

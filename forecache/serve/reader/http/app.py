@@ -22,7 +22,14 @@ from forecache.serve.reader.http.routes import Routes
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.follow import RunOnLoop
-from forecache.serve.reader.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
+from forecache.serve.reader.worker_metrics import (
+    CLOSED_EARLY,
+    CONNECTIONS,
+    ROUTE,
+    TOKEN_ERRORS,
+    InFlightTime,
+    WorkerMetrics,
+)
 
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
@@ -69,7 +76,6 @@ class ReaderApp:
         self.catalog.watch(loop, self._do_housekeeping, [*polls, self._note_state, *self.routes.follow])
 
     def close(self) -> None:
-        """Stop everything that `open` has started."""
         for extension in self._extensions:
             extension.close()
         self.catalog.close()
@@ -102,10 +108,7 @@ class ReaderApp:
         return None
 
     async def _render_and_send(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
-        """Render a long page in another thread, as other requests would wait for it, and send it.
-
-        Prometheus's library writes 5,000 samples in 30 ms (Python 3.11), during which the loop would stand still.
-        """
+        """Render a long page in another thread: 5,000 samples take 30 ms, during which the loop would stand still."""
 
         def render(request: ParsedRequest) -> Reply:
             assert request.render is not None
@@ -153,7 +156,6 @@ class ReaderApp:
         return self._answer_body(call, request, body)
 
     async def _read_and_answer(self, call: HttpCall, request: ParsedRequest) -> None:
-        """Read the body, then answer."""
         settings = self.settings
         try:
             body = await call.read_body(settings.reader_max_body_bytes, self._bodies, settings.reader_request_timeout_s)
@@ -179,7 +181,6 @@ class ReaderApp:
         return None
 
     async def _send_gzipped(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
-        """Compress a long answer in another thread and send it."""
         self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _compress_reply, reply))
 
     def _refuse(self, call: HttpCall, request: ParsedRequest, problem: Problem) -> None:
@@ -214,10 +215,11 @@ class ReaderApp:
     def _do_housekeeping(self) -> None:
         """Reload tokens and count connections; the watching thread calls it a few times a second."""
         if self._access is not None and not self._access.reload():
-            self._metrics.count_token_error()
+            self._metrics.cells[TOKEN_ERRORS] += 1
         if self.connections is not None:
-            closed = self.connections.num_closed
-            self._metrics.count_connections(self.connections.num_open, closed - self._closed)
+            cells, closed = self._metrics.cells, self.connections.num_closed
+            cells[CONNECTIONS] = self.connections.num_open
+            cells[CLOSED_EARLY] += closed - self._closed
             self._closed = closed
 
 

@@ -19,13 +19,7 @@ Handler = Callable[[HttpCall], Awaitable[None] | None]
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """The parts of a reader worker that its extensions may use.
-
-    Attributes:
-        catalog: The served versions; its `answers` change on the event loop's thread alone.
-        access: Checks tokens; None: the reader has none.
-        bodies: The memory for the bodies of requests.
-    """
+    """The parts of a worker that its extensions may use; `catalog.answers` changes on the event loop's thread."""
 
     settings: Settings
     catalog: Catalog
@@ -36,10 +30,7 @@ class ExtensionContext:
 
 
 class Extension(Protocol):
-    """Handles paths that the reader does not know itself; plain reads of keys never reach it.
-
-    A class that inherits from it defines only what it has.
-    """
+    """Handles paths that the reader does not know itself; plain reads of keys never reach it."""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Prepare, on the event loop's thread, before the worker accepts connections."""
@@ -49,7 +40,6 @@ class Extension(Protocol):
         """Look for changes; called in the watching thread a few times a second."""
 
     def close(self) -> None:
-        """Stop everything that `open` started, on the event loop's thread."""
         return
 
     def find_handler(self, method: str, path: str) -> Handler | None:
@@ -57,7 +47,6 @@ class Extension(Protocol):
         return None
 
     def serves_anything(self) -> bool:
-        """Return whether it has something to serve."""
         return False
 
     def list_served(self) -> list[dict[str, Any]]:

@@ -16,8 +16,6 @@ from forecache.serve.reader.worker_metrics import ROUTE
 
 
 class Reply(NamedTuple):
-    """Status, header fields and body of a response."""
-
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
@@ -25,13 +23,6 @@ class Reply(NamedTuple):
 
 @dataclass(slots=True)
 class ParsedRequest:
-    """A parsed request.
-
-    Attributes:
-        route: Its index in the metrics, set once it is known.
-        render: Set by a handler whose reply gets its body in another thread.
-    """
-
     method: str
     path: str
     query: str
@@ -78,11 +69,7 @@ def split_path(path: str) -> tuple[str, str, str] | None:
 
 
 def parse_json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
-    """The JSON object of a body.
-
-    Raises:
-        Problem: The body is not JSON, not an object, or has an unknown member (most often a misspelt one).
-    """
+    """The JSON object of a body; raises a `Problem` if it is none, or has an unknown member (a misspelt one)."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -99,11 +86,7 @@ def parse_json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
 
 
 def typed_member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """A member, which must have the type `kind`.
-
-    Raises:
-        Problem: The member has another type, or is missing and has no default.
-    """
+    """A member of the type `kind`; raises a `Problem` if it has another, or is missing and has no default."""
     value = data.get(name, default)
     if type(value) is not kind:
         found = describe_type(value) if name in data else "missing"
@@ -112,10 +95,7 @@ def typed_member(data: dict[str, Any], name: str, kind: type, default: Any = Non
 
 
 def parse_keys_request(body: bytes, max_keys: int) -> tuple[list[Any], list[str], int]:
-    """The keys (not yet checked), field names and limit of `{"keys": [...], "fields": [...], "limit": n}`.
-
-    The limit is 0 if there is none.
-    """
+    """(keys, not yet checked, field names, limit or 0) of `{"keys": [...], "fields": [...], "limit": n}`."""
     data = parse_json_object(body, _MANY)
     keys: list[Any] = typed_member(data, "keys", list)
     check_count(len(keys), max_keys)
@@ -157,11 +137,7 @@ def parse_plain_limit(query: str) -> int:
 
 
 def parse_query(query: str) -> tuple[list[str], int]:
-    """The field names and the limit of `fields=a,b&limit=10`; none and 0 for an empty query.
-
-    Raises:
-        Problem: The query has another parameter, two limits, or one that is not 1 to 1,000.
-    """
+    """(field names, limit or 0) of `fields=a,b&limit=10`; raises a `Problem` for other parameters and limits."""
     if not query:
         return [], 0
     limit = parse_plain_limit(query)

@@ -30,9 +30,6 @@ class Readiness:
     """The readiness of one worker, and through the shared memory of all of them.
 
     A balancer's probe reaches one worker, and the requests that follow reach the others.
-
-    Args:
-        workers: Number of workers of the reader.
     """
 
     def __init__(
@@ -89,7 +86,6 @@ class Readiness:
         return WorkerState.READY, ""
 
     def _other_workers(self) -> Iterator[WorkerMetrics]:
-        """The other workers that run now."""
         for index, worker in enumerate(self._slots):
             if self._runtime.is_taken_by_another(index):
                 yield worker

@@ -82,17 +82,11 @@ class Routes:
             self.follow += pages.follow
 
     def takes_body(self, path: str) -> bool:
-        """Return whether a POST to the path needs its body."""
         found = split_path(path)
         return path == "/get-online-features" or (found is not None and not found[1])
 
     def handle(self, request: ParsedRequest) -> Reply:
-        """The reply to a request.
-
-        Raises:
-            Problem: The request fails with an error for the client.
-            ForecacheError: The store found such an error.
-        """
+        """The reply to a request; raises a `Problem`, or a `ForecacheError` that the store found."""
         fixed = self._fixed.get(request.path)
         if fixed is not None:
             name, method, handler = fixed
@@ -207,7 +201,6 @@ class Routes:
         return Reply(200, NO_STORE, b'{"status":"ok"}')
 
     def _readyz(self, request: ParsedRequest) -> Reply:
-        """Ready while every worker serves a pipeline, all are warm and undamaged, and the reader is not draining."""
         reason = self._readiness.not_ready_reason()
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])

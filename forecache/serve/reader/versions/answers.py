@@ -21,11 +21,7 @@ _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 
 
 class RequestKeys:
-    """Encodes keys of one schema.
-
-    Attributes:
-        encode: `encode(text)` returns the key bytes of a key in a path; raises as `encode_value`.
-    """
+    """Encodes keys of one schema. `encode(text)` returns the bytes of a key in a path, and raises as `encode_value`."""
 
     def __init__(self, schema: KeySchema) -> None:
         self._schema = schema
@@ -48,11 +44,7 @@ class RequestKeys:
         return list(map(self.encode_value, values))
 
     def encode_value(self, value: object) -> bytes:
-        """Key bytes of a key in a JSON body: text as in a URL, or an integer.
-
-        Raises:
-            InputError: The value is neither, or not of the pipeline's key type.
-        """
+        """Key bytes of a key in a JSON body, text as in a URL or an integer; raises InputError for any other."""
         if type(value) is str:
             return self.encode(value)
         if type(value) is int:
@@ -190,7 +182,6 @@ class VersionAnswers:
         self.tail = b"," + self._common + self._moment
 
     def check_age(self) -> None:
-        """Raise a `Problem` if the version is too old for its policy."""
         if self.refused:
             manifest = self.manifest
             raise Problem(
@@ -202,12 +193,7 @@ class VersionAnswers:
             )
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
-        """The answer for one key as JSON, None if the version does not have it.
-
-        Args:
-            fields: Names of the fields to return; empty: all.
-            limit: Most items of each list; 0: all.
-        """
+        """The answer for one key as JSON, None if the version does not have it; no `fields` and no `limit` mean all."""
         entry = self.get_entry(key)
         if entry is None:
             return None
@@ -232,8 +218,7 @@ class VersionAnswers:
     ) -> tuple[bytes, int]:
         """The answer for several keys from their entries.
 
-        Args:
-            own: By place, the members of answers that differ from the version's, each with the brace that ends it.
+        `own` has, by place, the members of answers that differ from the version's, each with the brace that ends it.
         """
         # The rows are four columns that are joined in one call, which is as fast as copying their bytes.
         count, missing = len(keys), entries.count(None)
@@ -267,9 +252,7 @@ class VersionAnswers:
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
 
     def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
-        """As `rows`, and the time of each: the midnight (UTC) that ended the as-of date, or the hour in which a stream
-        computed it.
-        """
+        """As `rows`, and the time of each: the end of its as-of date (UTC), or the hour of a stream's computation."""
         return self.rows(keys), self.moments(keys)
 
     def moments(self, keys: Sequence[bytes]) -> list[datetime]:
@@ -281,7 +264,6 @@ class VersionAnswers:
         return found
 
     def not_found_problem(self, key: str) -> Problem:
-        """The problem of an unknown key."""
         version, as_of = self.manifest.version, self.manifest.as_of
         return Problem(
             problems.NO_KEY,

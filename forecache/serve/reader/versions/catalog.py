@@ -60,9 +60,8 @@ class Catalog:
         self._watcher: Watcher | None = None
 
     def open(self) -> None:
-        """Open, before the first request, the versions that this worker's predecessor had verified.
-
-        The watching thread opens and verifies all others.
+        """Open, before the first request, what this worker's predecessor had verified; the watching thread opens the
+        rest.
         """
         for name in self._pipelines():
             store = open_store(self.settings, name)
@@ -100,7 +99,6 @@ class Catalog:
         self._scrub.scrub_now()
 
     def close(self) -> None:
-        """Stop watching and close all versions and layers."""
         if self._watcher is not None:
             self._watcher.close()
         self._scrub.close()
@@ -115,7 +113,6 @@ class Catalog:
         return {name for name in names if NAME.fullmatch(name)}
 
     def _local_snapshots(self) -> list[tuple[Store, Snapshot]]:
-        """The served snapshots of stores on this machine."""
         served = [(name, each.snapshot) for name, each in list(self.answers.items())]
         return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
 
@@ -170,10 +167,8 @@ class Catalog:
         return waiting
 
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
-        """Serve the store's current version, or the last undamaged one before it; False if there is nothing to serve.
-
-        Raises:
-            DamagedError: All versions that could be served are damaged.
+        """Serve the current version, or the last undamaged one before it; False if there is none, not even a damaged
+        one.
         """
         layer = self._layers.open_layer(store)
         pointer = store.pointer()
@@ -222,7 +217,6 @@ class Catalog:
         return answers
 
     def _withdraw(self, name: str, store: Store, run_on_loop: RunOnLoop) -> None:
-        """Stop serving a pipeline whose served version is damaged."""
         served = self.answers.get(name)
         if served is not None and not self._damage.reason_of(store, served.manifest.identity):
             return  # only the pointer is damaged

@@ -21,27 +21,19 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class Failure(NamedTuple):
-    """An error as it is logged.
+    """An error as it is logged."""
 
-    Attributes:
-        reason: Equal as long as the same problem persists, so that it is logged once.
-        text: A sentence.
-        trace: The error if its traceback is needed; None if it is no defect.
-    """
-
-    reason: str
+    reason: str  # equal as long as the same problem persists, so that it is logged once
     text: str
-    trace: Exception | None
+    trace: Exception | None  # the error, if it is a defect
 
 
 def classify_failure(error: Exception) -> Failure:
     """Classify an error. Without free file descriptors each try fails at another file or import: that is one reason."""
     if any(map(_is_out_of_files, _error_chain(error))):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        text = (
-            f"Too many open files: this process may have {most} (`ulimit -n`); raise that, or allow fewer connections."
-        )
-        return Failure("Too many open files", text, None)
+        text, remedy = "Too many open files: this process may have", "raise that, or allow fewer connections."
+        return Failure("Too many open files", f"{text} {most} (`ulimit -n`); {remedy}", None)
     expected = isinstance(error, (ForecacheError, OSError))
     return Failure(f"{type(error).__name__}: {error}", str(error) or repr(error), None if expected else error)
 
@@ -71,13 +63,8 @@ Follow = Callable[[RunOnLoop], None]
 class Watcher:
     """Polls the store a few times a second until it is closed; if the reader's main process is gone, the worker stops.
 
-    The thread survives whatever a call raises. A failure is logged once, until it changes or the call succeeds.
-
-    Args:
-        loop: The event loop that answers.
-        poll: Polls the store.
-        beat: Records that this worker is alive.
-        others: Called after each poll, from the first successful one on.
+    The thread survives whatever a call raises. A failure is logged once, until it changes or the call succeeds. `beat`
+    records that the worker is alive; `others` are called after each poll, from the first successful one on.
     """
 
     def __init__(
@@ -195,15 +182,9 @@ class VersionFollower(Generic[T]):
     Only the event loop's thread changes `served`, and handlers never wait while they use an entry; the watching thread
     calls everything else. So once a swap has run on the loop, no new request uses what it replaced.
 
-    Attributes:
-        failures: Names whose current version cannot be served, and why; an earlier one may still be.
-
-    Args:
-        noun: The word for a version in the log.
-        count_failure: Counts a failure of a name that differs from its last one.
-        generation_of: Returns the generation of a name's pointer. As long as it stays the same after a failure, there
-            are pauses between the tries, each twice as long as the last: for versions whose loading takes time from the
-            answers. None: failed names are tried at every poll.
+    `generation_of` is given for versions whose loading takes time from the answers: while a name's pointer keeps its
+    generation after a failure, the pauses between the tries double. Without it, each poll tries. `count_failure` is
+    called for a failure of a name that differs from its last one.
     """
 
     def __init__(
@@ -215,7 +196,7 @@ class VersionFollower(Generic[T]):
         generation_of: Callable[[str], int] | None = None,
     ) -> None:
         self.served: dict[str, T] = {}
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {}  # why a current version is not served; an earlier one may be
         self.retired = RetiredParts()
         self._logger, self._noun, self._count_failure = logger, noun, count_failure
         self._generation_of = generation_of
@@ -224,9 +205,7 @@ class VersionFollower(Generic[T]):
     def follow(self, names: Iterable[str], serve: Callable[[str], bool]) -> None:
         """Serve the current version of each name, unless it failed just now; then close what is due.
 
-        Args:
-            serve: Serves the current version of a name unless it is served already. Returns whether it is; if it
-                raises, the error is recorded, and logged once.
+        `serve` returns whether the name is served; if it raises, the error is recorded, and logged once.
         """
         for name in sorted(names):
             try:

@@ -18,8 +18,6 @@ from forecache.serve.store.live.reader import LiveReader
 
 
 class OpenLayer(NamedTuple):
-    """A live layer that is open."""
-
     reader: LiveReader
     declared: LiveLayer
 
@@ -36,11 +34,7 @@ class LiveLayers:
         self._open: dict[str, tuple[object, OpenLayer]] = {}
 
     def open_layer(self, store: Store) -> OpenLayer | None:
-        """Open or refresh the live layer of a store; None if it has none.
-
-        Raises:
-            DamagedError: Its files cannot be read.
-        """
+        """Open or refresh the live layer of a store; None if it has none."""
         name, path = store.pipeline, store.layout.live
         signature = _file_signature(path)
         known = self._open.get(name)
@@ -62,7 +56,6 @@ class LiveLayers:
 
 
 def redis_layer_error(name: str) -> UnavailableError:
-    """The error of a pipeline whose version is in Redis and whose live layer is here."""
     return UnavailableError(
         f"{name} has a live layer on this machine and its version in Redis; a live layer needs the version beside it.",
         remedy=f"Bring the version here: `forecache pull {name}`, or publish with backend lmdb.",
@@ -78,10 +71,8 @@ def _file_signature(path: Path) -> object:
 
 
 class LayerLag:
-    """Checks the live layers of a machine's stores until each has been close to its stream.
-
-    Attributes:
-        reason: The reason why the reader should get no requests yet, as a sentence; "" if it should.
+    """Checks the live layers of a machine's stores until each has been close to its stream; `reason` is a sentence or
+    "".
     """
 
     def __init__(self) -> None:
@@ -89,7 +80,6 @@ class LayerLag:
         self._near: set[str] = set()
 
     def check_layers(self, stores: Iterable[Store]) -> None:
-        """Check the layers that have not been close to their streams yet."""
         self.reason = ""
         for store in stores:
             if store.pipeline in self._near or not store.layout.live.exists():
