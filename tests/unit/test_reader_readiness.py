@@ -20,7 +20,11 @@ class Worker:
         self.catalog: Any = SimpleNamespace(
             warm=False, is_following=True, damaged=set(), answers={"churn": None}, lag=SimpleNamespace(reason="")
         )
-        self.readiness = Readiness(self.runtime, self.metrics, self.catalog, (), workers=2)
+        settings: Any = SimpleNamespace(reader_workers=2)
+        context: Any = SimpleNamespace(
+            settings=settings, runtime=self.runtime, metrics=self.metrics, catalog=self.catalog
+        )
+        self.readiness = Readiness(context, ())
 
     def turn(self, *, warm: bool = True) -> None:
         self.catalog.warm = warm

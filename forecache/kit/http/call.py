@@ -1,4 +1,4 @@
-"""Limits on requests: path, body size and time, and the memory of all bodies in progress."""
+"""A request as it arrives, the way to answer it, and limits: of its path, its body, and the memory of all bodies."""
 
 import asyncio
 from collections.abc import Sequence
@@ -58,12 +58,8 @@ class ClientGone(Exception):
 class HttpCall:
     """One request of a connection.
 
-    Attributes:
-        path: Percent-decoded; bytes that are no UTF-8 are replaced.
-        headers: By lower-case name; of a repeated field the first value.
-        body: The whole body once it is there; None before.
-        arrived: `perf_counter_ns` when its head was read.
-        waited: Longest time that it may have waited in the socket before, in nanoseconds.
+    `path` is percent-decoded, and bytes that are no UTF-8 are replaced. `headers` are by lower-case name; of a repeated
+    field they have the first value.
     """
 
     __slots__ = (
@@ -76,8 +72,9 @@ class HttpCall:
     ) -> None:
         self._connection = connection
         self.method, self.path, self.query_string, self.headers = method, path, query, headers
-        self.body: bytes | None = None
-        self.arrived = self.waited = 0
+        self.body: bytes | None = None  # all of it, once it is there
+        self.arrived = 0  # `perf_counter_ns` when its head was read
+        self.waited = 0  # longest time that it may have waited in the socket before, in nanoseconds
         self.keeps, self.is_old = True, False
         self._chunks: list[bytes] = []
         self._size = 0

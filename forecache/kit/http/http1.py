@@ -126,12 +126,7 @@ class ConnectionRegistry(Protocol):
 
 
 class Http1Connection(asyncio.Protocol):
-    """Reads requests and answers them one after the other, in their order.
-
-    Attributes:
-        heard_at: `monotonic` when the client last sent something, or read a part of a long answer.
-        peer: The client's address.
-    """
+    """Reads requests and answers them one after the other, in their order."""
 
     def __init__(self, handle: Handle, register: ConnectionRegistry, loop: asyncio.AbstractEventLoop) -> None:
         self._handle, self._register, self._loop = handle, register, loop
@@ -143,8 +138,8 @@ class Http1Connection(asyncio.Protocol):
         self._refused: InvalidRequestError | None = None
         self._task: asyncio.Task[None] | None = None
         self._ends = self._is_paused = self._is_full = self._is_running = False
-        self.heard_at = monotonic()
-        self.peer = ""
+        self.heard_at = monotonic()  # when the client last sent something, or read a part of a long answer
+        self.peer = ""  # the client's address
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport

@@ -21,13 +21,7 @@ class InvalidRequestError(Exception):
 
 
 class RequestParser:
-    """Parses what a client sends; llhttp, which does the work, calls the methods that begin with `on_`.
-
-    Attributes:
-        come: Calls whose heads have been read, in their order; the connection removes those that it handles.
-        arriving: The call whose body is not complete yet.
-        head_since: `monotonic` when an incomplete head began; 0: there is none.
-    """
+    """Parses what a client sends; llhttp, which does the work, calls the methods that begin with `on_`."""
 
     def __init__(self, connection: "Http1Connection") -> None:
         self._connection = connection
@@ -35,9 +29,9 @@ class RequestParser:
         self._fields: dict[str, str] = {}
         self._url, self._now = b"", 0.0
         self._num_heads = self._head_read = self._head_bytes = self._num_fields = 0
-        self.come: deque[HttpCall] = deque()
-        self.arriving: HttpCall | None = None
-        self.head_since = 0.0
+        self.come: deque[HttpCall] = deque()  # whose heads have been read; the connection removes what it handles
+        self.arriving: HttpCall | None = None  # the call whose body is not complete yet
+        self.head_since = 0.0  # `monotonic` when an incomplete head began; 0: there is none
 
     def feed(self, data: bytes, now: float) -> None:
         """Parse bytes that have arrived at `now` (`monotonic`); raises InvalidRequestError if they are no request."""

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.render import lowest_fallback
-from forecache.realtime.http.protocol_errors import bad_request
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import refuse_unknown_field
 
@@ -91,9 +90,9 @@ def _as_list(values: Column) -> list[Any]:
 class AnswerColumns:
     """The answers to one body as columns, in the order of its rows."""
 
-    scores: np.ndarray
-    ranks: np.ndarray
-    rungs: Sequence[str]
+    scores: np.ndarray  # float64 [n]; NaN for none, as from the order given
+    ranks: np.ndarray  # int64 [n], the rank of each row in its request, from 0
+    rungs: Sequence[str]  # the source of each score: "model" or a fallback
 
 
 def answer_columns(exchange: Exchange) -> AnswerColumns:

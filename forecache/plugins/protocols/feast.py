@@ -13,8 +13,7 @@ from typing import Any
 import orjson
 
 from forecache.base.errors import InputError
-from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import bad_request, quote_value
 from forecache.serve.reader.http.messages import check_count, check_names, parse_json_object, typed_member
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import encode_key
@@ -49,17 +48,12 @@ def answer_request(
         used.update(dict.fromkeys(answers.manifest.key.names))
     for name in used:
         if name not in entities:
-            raise Problem(
-                problems.BAD_REQUEST,
-                f"The entities lack the key column {name!r}; they have {', '.join(map(quote_value, entities))}.",
+            raise bad_request(
+                f"The entities lack the key column {name!r}; they have {', '.join(map(quote_value, entities))}."
             )
         feature_names.append(name)
         results.append(
-            {
-                "values": entities[name],
-                "statuses": ["PRESENT"] * num_rows,
-                "event_timestamps": [_EPOCH] * num_rows,
-            }
+            {"values": entities[name], "statuses": ["PRESENT"] * num_rows, "event_timestamps": [_EPOCH] * num_rows}
         )
     for answers, fields in views:
         rows, moments = answers.dated_rows(_encode_keys(answers, entities, num_rows))
@@ -90,11 +84,11 @@ def _check_entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[A
     lengths = set()
     for name, values in entities.items():
         if type(values) is not list:
-            raise Problem(problems.BAD_REQUEST, f"The entity column {quote_value(name)} is not an array.")
+            raise bad_request(f"The entity column {quote_value(name)} is not an array.")
         lengths.add(len(values))
     if len(lengths) != 1:
         found = "no column" if not lengths else "columns of different lengths"
-        raise Problem(problems.BAD_REQUEST, f"The entities have {found}; send arrays of one length.")
+        raise bad_request(f"The entities have {found}; send arrays of one length.")
     check_count(lengths.pop(), max_keys)
     return entities
 
@@ -112,12 +106,10 @@ def _requested_views(
     for reference in check_names(typed_member(data, "features", list, []), "features"):
         view, colon, field = reference.partition(":")
         if not colon or not field:
-            raise Problem(
-                problems.BAD_REQUEST, f"The feature {quote_value(reference)} is not a reference; write pipeline:field."
-            )
+            raise bad_request(f"The feature {quote_value(reference)} is not a reference; write pipeline:field.")
         wanted.setdefault(view.partition("@")[0], []).append(field)
     if not wanted:
-        raise Problem(problems.BAD_REQUEST, "The request names no feature; send `features` or `feature_service`.")
+        raise bad_request("The request names no feature; send `features` or `feature_service`.")
     views = [(served(view), fields) for view, fields in wanted.items()]
     for answers, fields in views:
         answers.check_fields(fields)
@@ -131,10 +123,9 @@ def _check_collisions(views: list[tuple[VersionAnswers, list[str]]], *, full_nam
     for answers, fields in [] if full_names else views:
         for field in fields:
             if field in seen:
-                raise Problem(
-                    problems.BAD_REQUEST,
+                raise bad_request(
                     f"Both {seen[field]} and {answers.manifest.pipeline} have the feature {field!r}; "
-                    "set full_feature_names to true.",
+                    "set full_feature_names to true."
                 )
             seen[field] = answers.manifest.pipeline
 

@@ -12,23 +12,28 @@ from urllib.parse import parse_qs
 import orjson
 
 from forecache.kit.http.call import HttpCall
-from forecache.kit.http.problems import Problem
+from forecache.kit.http.problems import Problem, bad_request
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.http.protocol_errors import (
     MLFLOW_PATHS,
-    bad_request,
     find_release,
     mlflow_error,
     not_ready_problem,
     not_ready_reason,
 )
-from forecache.realtime.request.request_parser import parse_object
 from forecache.realtime.served_models import ServedModels
 from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.messages import NO_STORE, Reply, check_json_body, check_method, describe_type
+from forecache.serve.reader.http.messages import (
+    NO_STORE,
+    Reply,
+    check_json_body,
+    check_method,
+    describe_type,
+    parse_json_object,
+)
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
@@ -93,7 +98,7 @@ class MlflowProtocol:
 
 def parse_columns(body: bytes) -> dict[str, Column]:
     """Parse the columns in a body; raises a `Problem` (400)."""
-    data = parse_object(body)
+    data = parse_json_object(body)
     given = [form for form in FORMS if form in data]
     if len(given) != 1:
         raise bad_request(f"The body must be an object with one of {', '.join(FORMS)}.")

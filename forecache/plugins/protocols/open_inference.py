@@ -12,7 +12,7 @@ from forecache.declare.realtime.request import FieldType
 from forecache.declare.realtime.request_rows import DTYPES
 from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.plugins.protocols.columns import AnswerColumns, Column, answer_columns, provenance_of, requests_of
 from forecache.plugins.protocols.tensors import (
     BYTES,
@@ -25,13 +25,7 @@ from forecache.plugins.protocols.tensors import (
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.deadline.clock import shorten_deadline
-from forecache.realtime.http.protocol_errors import (
-    bad_request,
-    find_release,
-    inference_error,
-    not_ready_problem,
-    not_ready_reason,
-)
+from forecache.realtime.http.protocol_errors import find_release, inference_error, not_ready_problem, not_ready_reason
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import REQUEST_ID
 from forecache.realtime.served_models import ServedModels

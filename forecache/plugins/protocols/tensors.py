@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.kit.http.problems import quote_value
-from forecache.realtime.http.protocol_errors import bad_request
-from forecache.realtime.request.request_parser import parse_object
-from forecache.serve.reader.http.messages import describe_type
+from forecache.kit.http.problems import bad_request, quote_value
+from forecache.serve.reader.http.messages import describe_type, parse_json_object
 
 HEADER_LENGTH = "inference-header-content-length"
 """Header with the number of bytes of a body that are JSON; tensors follow."""
@@ -36,14 +34,14 @@ class Tensor:
     name: str
     datatype: str
     values: np.ndarray | Sequence[str]
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()  # as sent; empty: a vector
 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    id: str
+    id: str  # "" if the client gave none
     inputs: Sequence[Tensor]
-    wanted: Mapping[str, bool] | None
+    wanted: Mapping[str, bool] | None  # by requested output, True for bytes; None: all outputs, as `binary` says
     binary: bool
     timeout_ms: float | None
 
@@ -51,7 +49,7 @@ class InferRequest:
 def parse_request(body: bytes, header_length: str | None) -> InferRequest:
     """Parse the request in a body; raises a `Problem` (400). Without `header_length`, all of the body is JSON."""
     text, tail = _split(body, header_length)
-    data = parse_object(text)
+    data = parse_json_object(text)
     if type(data.get("inputs")) is not list:
         raise bad_request("The body must be an object with an array `inputs`.")
     parameters = _parameters(data, "The request")

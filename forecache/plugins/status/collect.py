@@ -9,14 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from forecache.plugins.status.history import (
-    STEP_S,
-    History,
-    ModelCounts,
-    ReaderTraffic,
-    quantile_us,
-    traffic_of,
-)
+from forecache.plugins.status.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
 from forecache.serve.reader.http.readiness import Readiness, WorkerState
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.answers import VersionAnswers

@@ -103,8 +103,8 @@ _MILLI = 1000
 class ModelCounts:
     """Counters of a model, summed over all workers."""
 
-    buckets: Sequence[int]
-    more: Sequence[int]
+    buckets: Sequence[int]  # answers by their duration, in the buckets of the reader's own histogram
+    more: Sequence[int]  # at most `MORE_CELLS`, in an order that the part chooses
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ReaderTraffic:
 class WindowCounts:
     """Counts over a window of time."""
 
-    seconds: float
+    seconds: float  # 0 before the second sample
     counts: list[int]
 
     def per_s(self, count: int) -> float:

@@ -9,18 +9,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from forecache.base.settings import Settings
 from forecache.plugins.status.collect import Attention, Collector, Recorder, StatusPart
 from forecache.plugins.status.history import History, ModelCounts
 from forecache.plugins.status.page.render import HEADERS, render_page
 from forecache.realtime.serve import RealtimeExtension
 from forecache.serve.reader.http.access import Access
-from forecache.serve.reader.http.extension import Extension
+from forecache.serve.reader.http.extension import Extension, ExtensionContext
 from forecache.serve.reader.http.messages import NO_STORE, ParsedRequest, Reply
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.tokens import METRICS
-from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.describe import build_labels
 from forecache.serve.reader.versions.follow import Follow, RunOnLoop
 
@@ -83,8 +80,8 @@ class StatusPages:
 class _ModelsPart(StatusPart):
     """The real-time models of the reader; numpy is imported once there is one."""
 
-    def __init__(self, extension: RealtimeExtension, runtime: ReaderSharedMemory, settings: Settings) -> None:
-        self._extension, self._runtime, self._settings = extension, runtime, settings
+    def __init__(self, extension: RealtimeExtension, context: ExtensionContext) -> None:
+        self._extension, self._runtime, self._settings = extension, context.runtime, context.settings
 
     def model_counts(self) -> Mapping[str, ModelCounts]:
         if self._extension.models is None:
@@ -104,20 +101,14 @@ class _ModelsPart(StatusPart):
         return status_part(self._extension.models, self._runtime, history, self._settings)
 
 
-def make_status_pages(
-    settings: Settings,
-    runtime: ReaderSharedMemory,
-    catalog: Catalog,
-    readiness: Readiness,
-    extensions: Sequence[Extension],
-    access: Access | None,
-) -> StatusPages:
+def make_status_pages(context: ExtensionContext, readiness: Readiness, extensions: Sequence[Extension]) -> StatusPages:
+    settings, runtime = context.settings, context.runtime
     parts = [
-        _ModelsPart(each, runtime, settings) if isinstance(each, RealtimeExtension) else each
+        _ModelsPart(each, context) if isinstance(each, RealtimeExtension) else each
         for each in extensions
         if isinstance(each, (RealtimeExtension, StatusPart))
     ]
     collector = Collector(
-        runtime, catalog, readiness, parts, workers=settings.reader_workers, build=build_labels(settings)
+        runtime, context.catalog, readiness, parts, workers=settings.reader_workers, build=build_labels(settings)
     )
-    return StatusPages(collector, access, Recorder(runtime, parts).record_sample)
+    return StatusPages(collector, context.access, Recorder(runtime, parts).record_sample)

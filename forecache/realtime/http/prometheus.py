@@ -75,8 +75,8 @@ class SpoolState:
     """State of a model's folder in the spool."""
 
     state: CommitterState
-    size: int = 0
-    oldest: float = 0.0
+    size: int = 0  # bytes of its segments
+    oldest: float = 0.0  # Unix time of its oldest segment; 0 if there is none
 
     @property
     def age_s(self) -> float:

@@ -45,10 +45,6 @@ def not_ready_problem(reason: str) -> Problem:
     return Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
 
 
-def bad_request(detail: str) -> Problem:
-    return Problem(problems.BAD_REQUEST, detail)
-
-
 def not_ready_reason(context: ExtensionContext, models: "ServedModels") -> str:
     """Return the reason why this worker should get no requests to models; "" if it should."""
     if context.runtime.is_draining:

@@ -27,23 +27,14 @@ _OWNER_ONLY = 0o600
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A token's entry in the file.
+    """A token's entry in the file; times are ISO 8601, UTC."""
 
-    Attributes:
-        id: Twelve hex digits, part of the token; identifies it in lists and for revoking.
-        name: The user of the token.
-        scopes: Pipeline names, `*` for every pipeline, `+metrics` for the metrics and the status.
-        created_at: ISO 8601, UTC.
-        expires_at: ISO 8601, UTC; "" if it does not expire.
-        sha256: Hash of the whole token, hex.
-    """
-
-    id: str
-    name: str
-    scopes: tuple[str, ...]
+    id: str  # twelve hex digits, part of the token, by which it is listed and revoked
+    name: str  # of who uses it
+    scopes: tuple[str, ...]  # names of pipelines, `*` for all, `+metrics` for metrics and status
     created_at: str
-    expires_at: str
-    sha256: str
+    expires_at: str  # "" if it does not expire
+    sha256: str  # of the whole token
 
     def covers(self, scope: str) -> bool:
         return scope in self.scopes or ALL in self.scopes

@@ -5,14 +5,7 @@ from typing import Any
 
 from forecache.kit import format_text as words
 from forecache.plugins.status.page import charts
-from forecache.plugins.status.page.markup import (
-    Content,
-    Markup,
-    mark_code,
-    section,
-    table,
-    tag,
-)
+from forecache.plugins.status.page.markup import Content, Markup, mark_code, section, table, tag
 
 _STATES = {"served": "well", "stale": "warning", "waiting": "warning", "fallback": "warning", "refused": "critical",
            "damaged": "critical", "unreadable": "critical"}  # fmt: skip

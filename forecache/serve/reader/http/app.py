@@ -53,12 +53,8 @@ class ReaderApp:
         self._guarded = self._access is not None
         context = ExtensionContext(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
         self._extensions = tuple(make(context) for make in extensions)
-        self.readiness = Readiness(
-            runtime, self._metrics, self.catalog, self._extensions, workers=settings.reader_workers
-        )
-        self.routes = Routes(
-            settings, self.catalog, runtime, self.readiness, self._metrics, self._access, self._extensions
-        )
+        self.readiness = Readiness(context, self._extensions)
+        self.routes = Routes(context, self.readiness, self._extensions)
         self.connections: Connections | None = None
         self._closed = 0
         self._in_flight = InFlightTime(

@@ -10,7 +10,7 @@ import orjson
 
 from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.serve.reader.versions.answers import JSON, Headers
 from forecache.serve.reader.worker_metrics import ROUTE
 
@@ -29,8 +29,8 @@ class ParsedRequest:
     headers: Any
     now: float
     body: bytes = b""
-    route: int = ROUTE["other"]
-    render: Callable[[], bytes] | None = None
+    route: int = ROUTE["other"]  # in the metrics, set once it is known
+    render: Callable[[], bytes] | None = None  # makes the body of the reply in another thread
 
 
 NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))
@@ -57,9 +57,10 @@ def etag_matches(header: str | None, etag: str) -> bool:
     return header.strip() == "*" or wanted in (part.strip().removeprefix("W/") for part in header.split(","))
 
 
-MAX_FIELDS = 256
-MAX_LIMIT = 1000
-_LIMIT_DIGITS = 9
+MAX_FIELDS, MAX_LIMIT, _LIMIT_DIGITS = 256, 1000, 9
+_JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
+_MANY = frozenset({"keys", "fields", "limit"})
+_NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
 
 
 def split_path(path: str) -> tuple[str, str, str] | None:
@@ -68,19 +69,18 @@ def split_path(path: str) -> tuple[str, str, str] | None:
     return path[4:].partition("/") if path[:4] == "/v1/" else None
 
 
-def parse_json_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any]:
-    """The JSON object of a body; raises a `Problem` if it is none, or has an unknown member (a misspelt one)."""
+def parse_json_object(body: bytes, allowed: frozenset[str] | None = None) -> dict[str, Any]:
+    """The JSON object of a body; raises a `Problem` if it is none, or has a member that is not allowed (misspelt)."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Problem(problems.BAD_REQUEST, f"The body is not JSON: {error}.") from None
+        raise bad_request(f"The body is not JSON: {error}.") from None
     if type(data) is not dict:
-        raise Problem(problems.BAD_REQUEST, f"The body is {describe_type(data)}; send an object.")
-    if not data.keys() <= allowed:
+        raise bad_request(f"The body is {describe_type(data)}; send an object.")
+    if allowed is not None and not data.keys() <= allowed:
         unknown = min(data.keys() - allowed)
-        raise Problem(
-            problems.BAD_REQUEST,
-            f"The body has the unknown member {quote_value(unknown)}; it takes {', '.join(sorted(allowed))}.",
+        raise bad_request(
+            f"The body has the unknown member {quote_value(unknown)}; it takes {', '.join(sorted(allowed))}."
         )
     return data
 
@@ -90,7 +90,7 @@ def typed_member(data: dict[str, Any], name: str, kind: type, default: Any = Non
     value = data.get(name, default)
     if type(value) is not kind:
         found = describe_type(value) if name in data else "missing"
-        raise Problem(problems.BAD_REQUEST, f"The member {name!r} is {found}; it must be {_NAMES[kind]}.")
+        raise bad_request(f"The member {name!r} is {found}; it must be {_NAMES[kind]}.")
     return value
 
 
@@ -118,10 +118,10 @@ def check_count(count: int, max_keys: int) -> None:
 def check_names(values: list[Any], what: str) -> list[str]:
     """The values, which must be strings, without duplicates."""
     if len(values) > MAX_FIELDS:
-        raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {len(values)} items; the most is {MAX_FIELDS}.")
+        raise bad_request(f"The list {what!r} has {len(values)} items; the most is {MAX_FIELDS}.")
     for value in values:
         if type(value) is not str or not value:
-            raise Problem(problems.BAD_REQUEST, f"The list {what!r} has {describe_type(value)} in it; it takes names.")
+            raise bad_request(f"The list {what!r} has {describe_type(value)} in it; it takes names.")
     return list(dict.fromkeys(values))
 
 
@@ -138,15 +138,13 @@ def parse_plain_limit(query: str) -> int:
 
 def parse_query(query: str) -> tuple[list[str], int]:
     """(field names, limit or 0) of `fields=a,b&limit=10`; raises a `Problem` for other parameters and limits."""
-    if not query:
-        return [], 0
     limit = parse_plain_limit(query)
-    if limit:
+    if limit or not query:
         return [], limit
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
-        raise Problem(problems.BAD_REQUEST, f"The query has more than {MAX_FIELDS} parameters.") from None
+        raise bad_request(f"The query has more than {MAX_FIELDS} parameters.") from None
     fields: list[str] = []
     for name, value in pairs:
         if name == "fields":
@@ -156,42 +154,26 @@ def parse_query(query: str) -> tuple[list[str], int]:
             if not limit:
                 raise _bad_limit_problem(value)
         elif name == "limit":
-            raise Problem(problems.BAD_REQUEST, "The query has more than one `limit`; send one.")
+            raise bad_request("The query has more than one `limit`; send one.")
         else:
-            raise Problem(
-                problems.BAD_REQUEST,
-                f"The query parameter {quote_value(name)} is unknown; there are `fields` and `limit`.",
-            )
+            raise bad_request(f"The query parameter {quote_value(name)} is unknown; there are `fields` and `limit`.")
     return check_names(fields, "fields"), limit
 
 
 def _bad_limit_problem(value: object) -> Problem:
-    return Problem(
-        problems.BAD_REQUEST, f"The limit {quote_value(value)} is not a whole number from 1 to {MAX_LIMIT:,}; send one."
-    )
-
-
-_MANY = frozenset({"keys", "fields", "limit"})
-_NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
+    return bad_request(f"The limit {quote_value(value)} is not a whole number from 1 to {MAX_LIMIT:,}; send one.")
 
 
 def describe_type(value: object) -> str:
     """The type of a JSON value in words, for messages."""
-    if value is None:
-        return "null"
-    return _NAMES.get(type(value), "a number")
-
-
-_JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
+    return "null" if value is None else _NAMES.get(type(value), "a number")
 
 
 def check_json_body(headers: Mapping[str, str]) -> None:
     """Accept JSON as it is, and requests without a media type; raise a `Problem` for others."""
     check_encoding(headers)
-    content_type = headers.get("content-type")
-    if content_type is None or content_type == "application/json":
-        return
-    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
+    content_type = headers.get("content-type", JSON)
+    if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
         raise Problem(
             problems.MEDIA_TYPE,
             f"The body has the media type {quote_value(content_type)}; send application/json.",
@@ -201,10 +183,6 @@ def check_json_body(headers: Mapping[str, str]) -> None:
 
 def check_encoding(headers: Mapping[str, str]) -> None:
     """Raise a `Problem` for a body that is compressed, of whatever media type."""
-    encoding = headers.get("content-encoding")
-    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        raise Problem(
-            problems.MEDIA_TYPE,
-            "The body is compressed; send it as it is.",
-            headers=[("accept-encoding", "identity")],
-        )
+    if (encoding := headers.get("content-encoding")) and encoding.strip().lower() not in ("", "identity"):
+        detail = "The body is compressed; send it as it is."
+        raise Problem(problems.MEDIA_TYPE, detail, headers=[("accept-encoding", "identity")])

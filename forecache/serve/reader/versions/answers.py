@@ -9,7 +9,7 @@ import orjson
 
 from forecache.base.errors import InputError
 from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.reader.worker_metrics import HITS, STALE_HITS
 from forecache.serve.store import KeySchema, Manifest, Provenance, encode_key, parse_key, split_entry
@@ -104,24 +104,15 @@ class VersionAnswers:
 
     Members that change with time (age, stale, the header with the ETag) are made each second: callers call
     `refresh(now)` unless `valid_from <= now < valid_until`, which also covers a clock that is set back.
-
-    Attributes:
-        headers: Header fields of an answer from this version.
-        etag: Weak, because the age in the body changes while the version does not.
-        refused: Whether the version is too old to be served under its policy.
-        offset: First metrics cell of the pipeline.
-        found_cell: Metrics cell that counts the keys found.
-        fallback_for: The damaged version that this one replaces; None if this one is current.
-        layer: The live layer above the version; None if there is none.
     """
 
     def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
         manifest = snapshot.manifest
         self.snapshot = snapshot
         self.manifest = manifest
-        self.offset = offset
+        self.offset = offset  # first metrics cell of the pipeline
         self.found_cell = offset + HITS
-        self.fallback_for = fallback_for
+        self.fallback_for = fallback_for  # the damaged version that this one replaces
         self.layer: OpenLayer | None = None
         self.fields = frozenset(manifest.field_names)
         self.keys = RequestKeys(manifest.key)
@@ -144,8 +135,8 @@ class VersionAnswers:
         }
         self.valid_from = self.valid_until = 0.0
         self.headers: Headers = ()
-        self.etag = ""
-        self.refused = False
+        self.etag = ""  # weak, because the age in the body changes while the version does not
+        self.refused = False  # too old to be served under its policy
         self.stale = False
         self.age_s = 0
         self._moment = b""
@@ -275,10 +266,7 @@ class VersionAnswers:
         for field in fields:
             if field not in self.fields:
                 known = ", ".join(self.manifest.field_names)
-                raise Problem(
-                    problems.BAD_REQUEST,
-                    f"{self.manifest.pipeline} has no field {quote_value(field)}; it serves {known}.",
-                )
+                raise bad_request(f"{self.manifest.pipeline} has no field {quote_value(field)}; it serves {known}.")
 
     def _split_provenance(self, entry: bytes) -> tuple[bytes, bytes]:
         """The value of an entry that names its own provenance in a second line, and that provenance's members."""

@@ -30,26 +30,17 @@ Current = dict[str, Manifest | None]
 
 
 class Catalog:
-    """The served versions of all pipelines.
-
-    Attributes:
-        answers: The served version of each pipeline; see `VersionFollower.served`.
-        waiting: Pipelines whose store has no published version.
-        failures: Pipelines whose version cannot be read, and why; an older version may still be served.
-        damaged: Pipelines with no undamaged version left to serve.
-        history: The retained versions of each pipeline, newest first, as JSON.
-        lag: The lag of live layers.
-        warm: Whether every version found at the start has been read into memory and verified.
-    """
+    """The served versions of all pipelines; of `answers` and `failures` see `VersionFollower`."""
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         self.settings = settings
         self._follower = VersionFollower[VersionAnswers](logger, noun="version", count_failure=self._count_failure)
         self.answers, self.failures = self._follower.served, self._follower.failures
-        self.waiting: frozenset[str] = frozenset()
-        self.damaged: set[str] = set()
-        self.history: dict[str, bytes] = {}
-        self.lag, self.warm = LayerLag(), False
+        self.waiting: frozenset[str] = frozenset()  # pipelines whose store has no published version
+        self.damaged: set[str] = set()  # pipelines with no undamaged version left to serve
+        self.history: dict[str, bytes] = {}  # the retained versions of each pipeline, newest first, as JSON
+        self.lag = LayerLag()
+        self.warm = False  # every version found at the start has been read into memory and verified
         self._layers, self._damage = LiveLayers(), DamagedVersions()
         self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
