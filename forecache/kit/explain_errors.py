@@ -73,7 +73,5 @@ def _missing_library_error(module: str) -> UnavailableError | None:
     if library not in EXTRA_OF:
         return None
     extra = EXTRA_OF[library]
-    return UnavailableError(
-        f"{library} is not installed here, and this needs it.",
-        remedy=f"Install the extra {extra!r}: pip install 'forecache[{extra}]'.",
-    )
+    remedy = f"Install the extra {extra!r}: pip install 'forecache[{extra}]'."
+    return UnavailableError(f"{library} is not installed here, and this needs it.", remedy=remedy)

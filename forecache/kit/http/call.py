@@ -33,22 +33,16 @@ class BodyMemory:
     def check(self, size_bytes: int) -> None:
         """Raise a `Problem`, 503, if so much could not be reserved now."""
         if size_bytes > self.free_bytes:
-            raise Problem(
-                problems.OVERLOADED,
-                "The bodies of other requests take all the memory for bodies; ask again in a second.",
-                headers=[("retry-after", "1"), ("connection", "close")],
-            )
+            detail = "The bodies of other requests take all the memory for bodies; ask again in a second."
+            raise Problem(problems.OVERLOADED, detail, headers=[("retry-after", "1"), ("connection", "close")])
 
     def release(self, size_bytes: int) -> None:
         self.free_bytes += size_bytes
 
 
 def too_large_problem(limit_bytes: int) -> Problem:
-    return Problem(
-        problems.TOO_LARGE,
-        f"The body is larger than {limit_bytes} bytes; split the request.",
-        headers=[("connection", "close")],
-    )
+    detail = f"The body is larger than {limit_bytes} bytes; split the request."
+    return Problem(problems.TOO_LARGE, detail, headers=[("connection", "close")])
 
 
 class ClientGone(Exception):
@@ -174,8 +168,5 @@ class _BodyReader:
 
 
 def _timeout_problem(timeout_s: float) -> Problem:
-    return Problem(
-        problems.TIMEOUT,
-        f"The body did not arrive within {timeout_s:g} s; send it faster or split the request.",
-        headers=[("connection", "close")],
-    )
+    detail = f"The body did not arrive within {timeout_s:g} s; send it faster or split the request."
+    return Problem(problems.TIMEOUT, detail, headers=[("connection", "close")])

@@ -51,10 +51,8 @@ def _request_of_each_row(release: Release, columns: Mapping[str, Column], most_r
     length = max(map(len, fields.values()), default=1)
     _check_lengths(fields, length)
     if length > most_rows:
-        raise Problem(
-            problems.TOO_MANY_KEYS,
-            f"There are {length} rows, and at most {most_rows} are answered at once; send fewer.",
-        )
+        detail = f"There are {length} rows, and at most {most_rows} are answered at once; send fewer."
+        raise Problem(problems.TOO_MANY_KEYS, detail)
     rows = zip(*fields.values(), strict=True) if fields else [()] * length
     return [ModelRequest(values=dict(zip(fields, row, strict=True))) for row in rows]
 

@@ -136,10 +136,8 @@ def _encode_keys(answers: VersionAnswers, entities: dict[str, list[Any]], num_ro
     for name, values in zip(schema.names, columns, strict=True):
         for value in values:
             if type(value) is not str and type(value) is not int:
-                raise InputError(
-                    f"The entity column {name!r} holds {quote_value(value)}.",
-                    remedy="Entity values are text or integers.",
-                )
+                remedy = "Entity values are text or integers."
+                raise InputError(f"The entity column {name!r} holds {quote_value(value)}.", remedy=remedy)
     return [encode_key(schema, [values[row] for values in columns]) for row in range(num_rows)]
 
 

@@ -124,9 +124,7 @@ class RealtimeHandlers:
         try:
             if self._context.access is not None:
                 self._context.access.check(call.headers, name)
-            raise Problem(
-                problems.NO_ROUTE,
-                f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}.",
-            )
+            detail = f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}."
+            raise Problem(problems.NO_ROUTE, detail)
         except Problem as problem:
             self._handler.send(call, problem_reply(problem))

@@ -68,11 +68,8 @@ def find_release(
             raise unknown_name_problem(name)
         if name not in models.failures:
             raise not_ready_problem(f"The reader is still loading the release of {name}.")
-        raise Problem(
-            problems.UNREADABLE,
-            f"The current release of {name} cannot be served; see the reader's log for the cause.",
-            headers=[("retry-after", "5")],
-        )
+        detail = f"The current release of {name} cannot be served; see the reader's log for the cause."
+        raise Problem(problems.UNREADABLE, detail, headers=[("retry-after", "5")])
     if version and version != str(served.number):
         raise Problem(
             problems.NO_PIPELINE, f"Release {quote_value(version)} of {name} is not served; {served.number} is."

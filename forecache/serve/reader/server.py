@@ -66,10 +66,8 @@ def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[soc
         for listener in listeners:
             listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise ConflictError(
-                f"Port {port} on {host} is in use.",
-                remedy="Stop the process that listens there, or choose another with --port or FORECACHE_READER_PORT.",
-            ) from None
+            remedy = "Stop the process that listens there, or choose another with --port or FORECACHE_READER_PORT."
+            raise ConflictError(f"Port {port} on {host} is in use.", remedy=remedy) from None
         raise SettingsError(
             f"The reader cannot listen on {host} port {port}: {error.strerror}.",
             remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",

@@ -67,17 +67,13 @@ def load_tokens(path: Path) -> Tokens:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsError(
-            f"The token file {path} cannot be read: {error.strerror}.",
-            remedy="Create a token with `forecache tokens create`, or unset FORECACHE_READER_TOKENS.",
-        ) from None
+        remedy = "Create a token with `forecache tokens create`, or unset FORECACHE_READER_TOKENS."
+        raise SettingsError(f"The token file {path} cannot be read: {error.strerror}.", remedy=remedy) from None
     try:
         return Tokens([_read_record(item) for item in json.loads(content)["tokens"]])
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"The file {path} is not a token file: {type(error).__name__}: {error}.",
-            remedy="Restore it, or move it away and create the tokens again.",
-        ) from None
+        message = f"The file {path} is not a token file: {type(error).__name__}: {error}."
+        raise SettingsError(message, remedy="Restore it, or move it away and create the tokens again.") from None
 
 
 def create_token(
@@ -95,10 +91,8 @@ def create_token(
         raise InputError(f"The token name {name!r} is not usable.", remedy="Name who uses it, in 1 to 100 characters.")
     wrong = [scope for scope in scopes if scope not in (ALL, METRICS) and not NAME.fullmatch(scope)]
     if wrong or not scopes:
-        raise InputError(
-            f"The token scope {wrong[0]!r} is not usable." if wrong else "The token has no scope.",
-            remedy="Give pipeline names, '*' for every pipeline, or '+metrics'.",
-        )
+        message = f"The token scope {wrong[0]!r} is not usable." if wrong else "The token has no scope."
+        raise InputError(message, remedy="Give pipeline names, '*' for every pipeline, or '+metrics'.")
     created = datetime.now(timezone.utc)
     token_id = secrets.token_hex(6)
     token = f"fct_{token_id}_{secrets.token_urlsafe(32)}"

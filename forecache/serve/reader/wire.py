@@ -99,10 +99,8 @@ def request_body(name: str, request: Mapping[str, Any]) -> bytes:
         )
         return text.encode()
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"The request to {name!r} cannot be sent: {error}.",
-            remedy="It takes texts, numbers that are finite, booleans, dates and moments.",
-        ) from None
+        remedy = "It takes texts, numbers that are finite, booleans, dates and moments."
+        raise InputError(f"The request to {name!r} cannot be sent: {error}.", remedy=remedy) from None
 
 
 def _to_json_value(value: Any) -> Any:

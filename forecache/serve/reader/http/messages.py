@@ -42,11 +42,8 @@ def check_method(request: ParsedRequest | HttpCall, *methods: str) -> None:
     allowed = (*methods, "HEAD") if "GET" in methods else methods
     if request.method not in allowed:
         listed = ", ".join(allowed)
-        raise Problem(
-            problems.METHOD,
-            f"{request.method[:20]} is not allowed at {quote_value(request.path)}; use {listed}.",
-            headers=[("allow", listed)],
-        )
+        detail = f"{request.method[:20]} is not allowed at {quote_value(request.path)}; use {listed}."
+        raise Problem(problems.METHOD, detail, headers=[("allow", listed)])
 
 
 def etag_matches(header: str | None, etag: str) -> bool:
@@ -108,11 +105,8 @@ def parse_keys_request(body: bytes, max_keys: int) -> tuple[list[Any], list[str]
 def check_count(count: int, max_keys: int) -> None:
     """Raise a `Problem` (422) if a request asks for too many keys."""
     if count > max_keys:
-        raise Problem(
-            problems.TOO_MANY_KEYS,
-            f"The request asks for {count} keys; the most is {max_keys}. Split it.",
-            members={"max_keys": max_keys},
-        )
+        detail = f"The request asks for {count} keys; the most is {max_keys}. Split it."
+        raise Problem(problems.TOO_MANY_KEYS, detail, members={"max_keys": max_keys})
 
 
 def check_names(values: list[Any], what: str) -> list[str]:
@@ -174,11 +168,8 @@ def check_json_body(headers: Mapping[str, str]) -> None:
     check_encoding(headers)
     content_type = headers.get("content-type", JSON)
     if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()):
-        raise Problem(
-            problems.MEDIA_TYPE,
-            f"The body has the media type {quote_value(content_type)}; send application/json.",
-            headers=[("accept", "application/json")],
-        )
+        detail = f"The body has the media type {quote_value(content_type)}; send application/json."
+        raise Problem(problems.MEDIA_TYPE, detail, headers=[("accept", "application/json")])
 
 
 def check_encoding(headers: Mapping[str, str]) -> None:

@@ -256,11 +256,8 @@ class VersionAnswers:
 
     def not_found_problem(self, key: str) -> Problem:
         version, as_of = self.manifest.version, self.manifest.as_of
-        return Problem(
-            problems.NO_KEY,
-            f"The key {quote_value(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}.",
-            members={"key": key, "store_version": version, "as_of": as_of},
-        )
+        detail = f"The key {quote_value(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}."
+        return Problem(problems.NO_KEY, detail, members={"key": key, "store_version": version, "as_of": as_of})
 
     def check_fields(self, fields: Sequence[str]) -> None:
         for field in fields:
