@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds, six_digits
 from forecache.realtime.drift.reference import DriftReference
@@ -48,28 +47,6 @@ def lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Itera
     yield "expired", state.lost_expired
 
 
-def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder: Path) -> dict[str, Any] | None:
-    """The figures of a model's log for the status page; None if it has logged nothing.
-
-    `blocks` are of all workers, `live` of those that serve the model now.
-    """
-    if not has_logged(blocks):
-        return None
-    look = _read_spool_state(folder)
-    state = look.state
-    return {
-        "taken": sum_cell(blocks, "accepted"),
-        "committed": state.rows,
-        "lost": {reason: lost for reason, lost in lost_by_reason(blocks, state) if lost},
-        "in_memory": sum(each.log_counters.waiting for each in live),
-        "spool_bytes": look.size,
-        "spool_age_s": round(look.age_s, 1),
-        "commit_delay_s": round(state.lag_s, 2) if state.commits else None,
-        "committed_s_ago": round(time.time() - state.committed_at, 1) if state.committed_at else None,
-        "failing_s": round(time.time() - state.failing_since, 1) if state.failing_since else 0.0,
-    }
-
-
 @dataclass(frozen=True)
 class SpoolState:
     """State of a model's folder in the spool."""
@@ -103,7 +80,7 @@ class SpoolWatcher:
     def _read_folders(self, folders: Sequence[Path]) -> None:
         for folder in folders:
             with suppress(OSError):
-                self._known[folder] = _read_spool_state(folder)
+                self._known[folder] = read_spool_state(folder)
 
 
 _disk = SpoolWatcher()
@@ -116,7 +93,7 @@ def read_spool_states(spool: Path, models: Iterable[str]) -> dict[str, SpoolStat
     return {name: states[folder] for name, folder in folders.items()}
 
 
-def _read_spool_state(folder: Path) -> SpoolState:
+def read_spool_state(folder: Path) -> SpoolState:
     size, oldest = 0, 0.0
     for stream in streams_of(folder):
         for segment in segments_of(stream):

@@ -46,21 +46,20 @@ def time_chart(
                 area = f"{run[0][0]:g},{HEIGHT} {' '.join(points)} {run[-1][0]:g},{HEIGHT}"
                 shapes.append(tag("polygon", points=area, class_="fill"))
             shapes.append(tag("polyline", points=" ".join(points), class_=f"curve {name}"))
-    return tag(
-        "svg", shapes, viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none", role="img", aria_label=label,
-        class_="chart",
-    )  # fmt: skip
+    return _svg(f"0 0 {WIDTH} {HEIGHT}", shapes, "chart", label)
+
+
+def _svg(box: str, content: Content, name: str, label: str) -> Markup:
+    return tag("svg", content, viewBox=box, preserveAspectRatio="none", role="img", aria_label=label, class_=name)
 
 
 def _runs(xs: Sequence[float], values: Sequence[float], *, gaps: bool) -> list[list[tuple[float, float]]]:
     """Runs of points to join; at a gap a new run begins."""
     runs: list[list[tuple[float, float]]] = [[]]
     for x, value in zip(xs, values, strict=True):
-        if x < 0:
-            continue
-        if gaps and not value:
+        if x >= 0 and gaps and not value:
             runs.append([])
-        else:
+        elif x >= 0:
             runs[-1].append((x, value))
     return [run for run in runs if run]
 
@@ -68,10 +67,7 @@ def _runs(xs: Sequence[float], values: Sequence[float], *, gaps: bool) -> list[l
 def sparkline(values: Sequence[float], *, label: str) -> Markup:
     most, last = max(values, default=0.0) or 1.0, max(len(values) - 1, 1)
     points = " ".join(f"{place / last * 100:.1f},{23 - value / most * 21:.1f}" for place, value in enumerate(values))
-    return tag(
-        "svg", tag("polyline", points=points, class_="curve"), viewBox="0 0 100 24", preserveAspectRatio="none",
-        role="img", aria_label=label, class_="spark",
-    )  # fmt: skip
+    return _svg("0 0 100 24", tag("polyline", points=points, class_="curve"), "spark", label)
 
 
 def average_every(values: Sequence[float], every: int) -> list[float]:
@@ -95,11 +91,8 @@ def histogram(buckets: Sequence[int], marks: Sequence[tuple[str, float | None]])
     low = 0.0 if first == 0 else 2.0 ** (first + _FIRST_BUCKET - 1)
     top = 2.0 ** (last + _FIRST_BUCKET)
     told = ", ".join(f"{name} {words.microseconds(value)}" for name, value in marks)
-    chart = tag(
-        "svg", tag("line", x1=0, x2=WIDTH, y1=HEIGHT - 1, y2=HEIGHT - 1, class_="grid"), bars,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none", role="img",
-        aria_label=f"Distribution of latencies: {told}", class_="chart",
-    )  # fmt: skip
+    grid = tag("line", x1=0, x2=WIDTH, y1=HEIGHT - 1, y2=HEIGHT - 1, class_="grid")
+    chart = _svg(f"0 0 {WIDTH} {HEIGHT}", [grid, *bars], "chart", f"Distribution of latencies: {told}")
     return chart, words.microseconds(low), words.microseconds(top)
 
 
@@ -111,9 +104,7 @@ def share_bar(parts: Sequence[tuple[str, float]], *, label: str) -> Markup:
         wide = value / total * 100
         shapes.append(tag("rect", x=round(at, 2), y=0, width=round(wide, 2), height=10, class_=name))
         at += wide
-    return tag(
-        "svg", shapes, viewBox="0 0 100 10", preserveAspectRatio="none", role="img", aria_label=label, class_="shares"
-    )
+    return _svg("0 0 100 10", shapes, "shares", label)
 
 
 _MOST_S, _LEAST_S = LENGTH * STEP_S, 60
@@ -124,19 +115,11 @@ _RATES, _LATENCIES = ("per_s", "failed_per_s"), ("p50_us", "p99_us")
 
 def traffic_section(traffic: Mapping[str, Any], *, now: float) -> Markup:
     series = _thin_out(traffic["series"])
-    span_s = _span_s(series, now)
-    cards = [
-        _requests_card(traffic, series, now, span_s),
-        _latency_card(traffic, series, now, span_s),
-        _distribution_card(traffic),
-    ]
-    return section("Traffic", "traffic", tag("div", cards, class_="cards"))
-
-
-def _span_s(series: Mapping[str, Any], now: float) -> float:
-    """Time that the charts cover: since the first sample, at least a minute, in seconds."""
     first = series["at_s"][0] if series["at_s"] else now
-    return min(max(now - first, _LEAST_S), _MOST_S)
+    span_s = min(max(now - first, _LEAST_S), _MOST_S)
+    over_time = [card(traffic, series, now, span_s) for card in (_requests_card, _latency_card)]
+    cards = [*over_time, _distribution_card(traffic)]
+    return section("Traffic", "traffic", tag("div", cards, class_="cards"))
 
 
 def _thin_out(series: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
@@ -161,14 +144,11 @@ def _requests_card(
     chart = time_chart(series["at_s"], lines, now=now, span_s=span_s, top=top, label=label)
     failed, requests = traffic["server_errors"], traffic["requests"]
     window = words.span(traffic["window_s"])
-    told: list[Content] = [f"{words.count(requests)} in the last {window}"]
+    told: list[Content] = [f"{words.count(requests)} in the last {window} · "]
     if failed:
-        told += [
-            " · ",
-            tag("strong", f"{words.count(failed)} failed ({words.percent(failed / requests)})", class_="bad"),
-        ]
+        told.append(tag("strong", f"{words.count(failed)} failed ({words.percent(failed / requests)})", class_="bad"))
     else:
-        told.append(" · none failed")
+        told.append("none failed")
     if traffic["client_errors"]:
         told.append(f" · {words.plural(traffic['client_errors'], 'client error')}")
     scale = f"{words.rate(top)} /s"
