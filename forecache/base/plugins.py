@@ -128,11 +128,11 @@ PLUGINS = {
     ),
     "protocols": Plugin(
         commands={
-            "bento": ("command:bento", "Write a BentoML service for a release of a real-time model."),
+            "bento": ("write_bento:bento", "Write a BentoML service for a release of a real-time model."),
         },
         hooks={
             "feast": "feast:answer_request",
-            "open_inference": "open_inference.protocol:InferenceProtocol",
+            "open_inference": "open_inference:InferenceProtocol",
             "mlflow": "mlflow:MlflowProtocol",
         },
     ),
@@ -197,7 +197,8 @@ PLUGINS = {
         },
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
-            "status_pages": "pages:StatusPages",
+            "reader_history_bytes": "history:HISTORY_BYTES",
+            "status_pages": "pages:make_status_pages",
         },
     ),
     "store_checks": Plugin(

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.serve.reader.status import format_text as words
+from forecache.kit import format_text as words
 
 WIDTH = 80
 _GAP = 2

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, Protocol
 
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.render import TRACE, trace_headers
 from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.deadline import RequestClock
 from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer, StageTimes
-from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.http.messages import Reply
 
 
 @dataclass(slots=True)

@@ -1,12 +1,22 @@
 """The real-time models in the reader's status: releases, fallbacks and reasons, cache, log; sums over all workers."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.realtime.answer.served_release import uncached_path
-from forecache.realtime.http.log_metrics import log_figures
+from forecache.kit import format_text as words
+from forecache.plugins.status.collect import (
+    RATE_S,
+    WINDOW_S,
+    Attention,
+    quantiles,
+)
+from forecache.plugins.status.history import History, ModelCounts
+from forecache.realtime.http.prometheus import has_logged, lost_by_reason, read_spool_state
 from forecache.realtime.metrics import (
     BUCKETS,
     CAUSES,
@@ -22,12 +32,8 @@ from forecache.realtime.metrics import (
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.rollout_state import describe_rollout
 from forecache.realtime.served_models import ServedModels
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
-from forecache.serve.reader.status import format_text as words
-from forecache.serve.reader.status.attention import Attention
-from forecache.serve.reader.status.collect import RATE_S, WINDOW_S, quantiles
-from forecache.serve.reader.status.history import History, ModelCounts
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 _OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
         *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip
@@ -59,55 +65,44 @@ def status_part(
     workers = WorkerMetrics.open_all(runtime)
     all_of = blocks_by_model(workers)
     alive = blocks_by_model(worker for worker in workers if worker.pid and worker.is_alive)
-    names = sorted({*models.known, *models.served, *models.failures})
-    rows = [
-        _row(name, models, runtime, all_of.get(name, []), serving_blocks(alive.get(name, [])), history, settings)
-        for name in names
-    ]
+    rows: list[dict[str, Any]] = []
+    for name in sorted({*models.known, *models.served, *models.failures}):
+        blocks, live = all_of.get(name, []), serving_blocks(alive.get(name, []))
+        rows.append({
+            "name": name,
+            **_release(name, models),
+            "releases": sorted({each.cells[CELL["release"]] for each in live}),
+            **_recent_answers(history, name),
+            "cache_bytes": sum_cell(live, "cache_bytes"),
+            "processes": sum_cell(live, "processes"),
+            "processes_replaced": sum(sum_cell(blocks, f"replaced_{cause}") for cause in CAUSES),
+            "breaker_open": sum_cell(live, "breaker_open"),
+            "answers_since_start": sum_cell(blocks, "answers"),
+            "log": log_figures(blocks, live, settings.request_log_path / name),
+            "drift": next((drift_of(name, models, runtime, settings) for drift_of in find_hooks("live_drift_of")), []),
+            "rollout": describe_rollout(open_releases(settings, name)),
+            "series": {"per_s": history.model_series(name)},
+        })  # fmt: skip
     return {"models": rows}, [each for row in rows for each in attention_of(row)]
 
 
-def _row(
-    name: str,
-    models: ServedModels,
-    runtime: ReaderSharedMemory,
-    blocks: Sequence[ModelCells],
-    live: Sequence[ModelCells],
-    history: History,
-    settings: Settings,
-) -> dict[str, Any]:
+def _recent_answers(history: History, name: str) -> dict[str, Any]:
     seconds, recent = history.model_counts(name, RATE_S)
     window_s, window = history.model_counts(name, WINDOW_S)
     counts = dict(zip(_NAMES, window.more, strict=False))
     answers, asked = sum(window.buckets), sum(counts[name] for name in _CACHE)
-    hits = counts["cache_hits"] + counts["cache_joined"]
-    releases = sorted({each.cells[CELL["release"]] for each in live})
     return {
-        "name": name,
-        **_release(name, models),
-        "releases": releases,
         "per_s": round(sum(recent.buckets) / seconds, 2) if seconds else 0.0,
         "window_s": round(window_s, 1),
         "answers": answers,
         **quantiles(window.buckets),
-        "in_time": counts["in_time"],
-        "late": counts["late"],
-        "flagged": counts["flagged"],
+        **{name: counts[name] for name in ("in_time", "late", "flagged")},
         "rungs": {rung: counts[f"rung_{rung}"] for rung in RUNGS if counts[f"rung_{rung}"]},
         "why": {why: counts[f"why_{why}"] for why in REASONS if counts[f"why_{why}"]},
         "stages_us": {
             stage: round(counts[f"stage_{stage}"] / 1e3 / answers, 1) if answers else 0.0 for stage in STAGES
         },
-        "cache_hit_share": hits / asked if asked else None,
-        "cache_bytes": sum_cell(live, "cache_bytes"),
-        "processes": sum_cell(live, "processes"),
-        "processes_replaced": sum(sum_cell(blocks, f"replaced_{cause}") for cause in CAUSES),
-        "breaker_open": sum_cell(live, "breaker_open"),
-        "answers_since_start": sum_cell(blocks, "answers"),
-        "log": log_figures(blocks, live, settings.request_log_path / name),
-        "drift": next((drift_of(name, models, runtime, settings) for drift_of in find_hooks("live_drift_of")), []),
-        "rollout": describe_rollout(open_releases(settings, name)),
-        "series": {"per_s": history.model_series(name)},
+        "cache_hit_share": (counts["cache_hits"] + counts["cache_joined"]) / asked if asked else None,
     }
 
 
@@ -130,6 +125,28 @@ def _release(name: str, models: ServedModels) -> dict[str, Any]:
     }
 
 
+def log_figures(blocks: Sequence[ModelCells], live: Sequence[ModelCells], folder: Path) -> dict[str, Any] | None:
+    """The figures of a model's log for the status page; None if it has logged nothing.
+
+    `blocks` are of all workers, `live` of those that serve the model now.
+    """
+    if not has_logged(blocks):
+        return None
+    look = read_spool_state(folder)
+    state = look.state
+    return {
+        "taken": sum_cell(blocks, "accepted"),
+        "committed": state.rows,
+        "lost": {reason: lost for reason, lost in lost_by_reason(blocks, state) if lost},
+        "in_memory": sum(each.log_counters.waiting for each in live),
+        "spool_bytes": look.size,
+        "spool_age_s": round(look.age_s, 1),
+        "commit_delay_s": round(state.lag_s, 2) if state.commits else None,
+        "committed_s_ago": round(time.time() - state.committed_at, 1) if state.committed_at else None,
+        "failing_s": round(time.time() - state.failing_since, 1) if state.failing_since else 0.0,
+    }
+
+
 def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
     """Yield what needs attention in a model's row of the document."""
     name, answers = row["name"], row["answers"]
@@ -140,9 +157,8 @@ def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
         what = f"The current release of {name} cannot be served; release {row['release']} answers instead."
         yield Attention("warning", what, again)
     if row["breaker_open"]:
-        what = (
-            f"{name} fails so often that {row['breaker_open']} workers do not ask it for a while; its ladder answers."
-        )
+        workers = f"{row['breaker_open']} workers"
+        what = f"{name} fails so often that {workers} do not ask it for a while; its ladder answers."
         yield Attention("critical", what, f"The reader's log has the cause; `forecache rollback {name}` goes back.")
     if answers >= _FEW:
         over = words.span(row["window_s"])
@@ -161,6 +177,5 @@ def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
     log = row["log"]
     if log is not None and log["failing_s"]:
         what = f"The request log of {name} has not been committed for {words.span(log['failing_s'])}."
-        yield Attention(
-            "warning", what, "`forecache log spool` shows what waits; the log of `forecache serve` says why."
-        )
+        remedy = "`forecache log spool` shows what waits; the log of `forecache serve` says why."
+        yield Attention("warning", what, remedy)

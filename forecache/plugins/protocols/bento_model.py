@@ -8,11 +8,14 @@ from time import monotonic, time
 from typing import Any
 
 import numpy as np
+import orjson
 
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
 from forecache.realtime.lookups import ViewLookups
+from forecache.realtime.answer.render import Renderer
+from forecache.realtime.answer.request_answer import MODEL, RequestAnswer
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.load import load_release
 from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest
@@ -27,12 +30,7 @@ LOOK_EVERY_S = 1.0
 
 
 class BentoModel:
-    """A release that answers requests, one thread at a time.
-
-    Args:
-        folder: Folder of the release, as `forecache bento` copied it.
-        store_path: Folder of the stores, whose new versions are followed.
-    """
+    """A release, as `forecache bento` copied it, on the current versions in `store_path`; one thread at a time."""
 
     def __init__(self, folder: Path, store_path: Path) -> None:
         self._loaded = load_release(ReleaseFolder(folder.parent.parent), int(folder.name))
@@ -49,9 +47,7 @@ class BentoModel:
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a request as `POST /v1/<name>` does, without fallbacks, deadline and times.
 
-        Raises:
-            InputError: The request is wrong.
-            UnavailableError: A view has no version here that may be used.
+        Raises InputError for a wrong request, and UnavailableError if a view has no version here that may be used.
         """
         with self._turn:
             return self._ask_locked(request, time())
@@ -67,44 +63,26 @@ class BentoModel:
             missing = self._stores.missing()
             raise UnavailableError(str(error), remedy=missing_views_remedy(*missing) if missing else "") from None
         if not parsed.length:
-            return self._render_answer(
-                parsed, found, np.empty(0)
-            )  # as in the reader, a transform gets no empty request
+            # As in the reader, a transform gets no empty request.
+            return self._render_answer(parsed, found, np.empty(0))
         columns = RequestArrays(parsed.length, parsed.columns)
         scores = self._loaded.score(self._loaded.builder.build_rows(columns, found.views, found.known))
         return self._render_answer(parsed, found, scores)
 
     def _render_answer(self, parsed: ParsedRequest, found: LookupResult, scores: np.ndarray) -> dict[str, Any]:
-        release = self._release
-        answer: dict[str, Any] = {"name": release.name, "request_id": parsed.request_id or None}
-        if release.candidates is None:
-            answer["value"] = {release.output: _number(scores[0])}
-        else:
-            item = release.candidates.item.name
-            answer["items"] = [
-                {item: parsed.items[place], release.output: _number(scores[place])}
-                for place in (-scores).argsort(kind="stable").tolist()
-            ]
-        if found.flags:
-            answer["flags"] = list(found.flags)
-        answer["model"] = release.model.summary
-        answer["release"] = release.number
-        answer["stores"] = {
-            name: {
-                "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s, "stale": each.stale
-            }
-            for name, each in found.versions.items()
-        }  # fmt: skip
-        return answer
-
-
-def _number(score: Any) -> float | None:
-    """Convert a float32 or float64 score without loss; NaN becomes None."""
-    return None if score != score else float(score)
+        """The answer as the reader renders it, without the members that only the reader knows."""
+        order = None if self._release.candidates is None else (-scores).argsort(kind="stable")
+        answered = RequestAnswer(parsed.items, scores, MODEL, order=order, used=found.versions, flags=found.flags)
+        answered.request_id = parsed.request_id
+        answer = orjson.loads(Renderer(self._release).body(answered, deadline_ms=0, elapsed=0, late=False))
+        for member in ("rung", "rungs", "deadline_ms", "timings_ms"):
+            del answer[member]
+        for item in answer.get("items", ()):
+            del item["rung"]
+        return dict(answer)
 
 
 def missing_views_remedy(*views: str) -> str:
-    """Return the remedy for views that a service lacks."""
     return (
         "A BentoML service reads stores in its own folder, FORECACHE_STORE, and none in Redis or in an object store: "
         f"`forecache pull {' '.join(views)}` brings what FORECACHE_STORE_REMOTE has."
@@ -122,7 +100,6 @@ class _FollowedStores:
         self._look_at = float("-inf")
 
     def missing(self) -> list[str]:
-        """List the stores that have no version here."""
         return [store.pipeline for store in self._stores if store.pipeline not in self.served]
 
     def follow_pointers(self) -> None:

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from forecache.kit.http.connections.http1 import Handle, Http1Connection
-from forecache.kit.http.connections.socket_wait import SocketWaitEstimator
+from forecache.kit.http.http1 import Handle, Http1Connection, SocketWaitEstimator
 from forecache.kit.process.wakes import SILENT_CONNECTIONS
 
 logger = logging.getLogger("forecache.reader")
@@ -34,21 +33,13 @@ _PAUSE_S = 1.0
 
 
 class SilentConnection(NamedTuple):
-    """A connection without a complete request to answer."""
-
     connection: Http1Connection
     peer: str
     silent_s: float
 
 
 class Connections:
-    """Accepts from a listening socket, on the loop's thread.
-
-    Attributes:
-        is_ending: Whether connections are closed as soon as they are answered.
-        num_open, num_closed: Open connections, and those that were closed because their clients were silent.
-        waited_ns: Estimated time that all requests together have waited in their sockets (`mean_wait_ns`).
-    """
+    """Accepts from a listening socket, on the loop's thread."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket, handle: Handle, *, most: int, timeout_s: float
@@ -68,7 +59,6 @@ class Connections:
         return len(self._open)
 
     def start(self) -> None:
-        """Start to accept connections."""
         self._start_accepting()
         self._loop.call_later(SILENT_CONNECTIONS.every_s, self._close_silent)
 
@@ -134,7 +124,6 @@ class Connections:
             self._start_accepting()
 
     def _close_silent(self) -> None:
-        """Close connections that are silent for too long."""
         self._loop.call_later(SILENT_CONNECTIONS.every_s, self._close_silent)
         now = monotonic()
         silent = list(self._silent_connections(now))
@@ -157,12 +146,7 @@ class Connections:
 def choose_to_close(
     silent: Sequence[SilentConnection], num_open: int, *, after_s: float, most: int
 ) -> list[SilentConnection]:
-    """Choose connections to close: all that are silent for too long; under pressure, more of the busiest address.
-
-    Args:
-        num_open: Connections in all.
-        most: Most connections that there may be.
-    """
+    """Choose connections to close: all that are silent for too long; under pressure, more of the busiest address."""
     late = [each for each in silent if each.silent_s >= after_s]
     over = num_open - len(late) - int(most * PRESSURE_SHARE)
     if over <= 0:

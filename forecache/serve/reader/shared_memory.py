@@ -43,11 +43,7 @@ class ReaderSharedMemory:
 
     @classmethod
     def create(cls, *, num_slots: int, slot_bytes: int, history_bytes: int = 0) -> "ReaderSharedMemory":
-        """New shared memory, every page of it reserved.
-
-        Raises:
-            OSError: There is not enough memory.
-        """
+        """New shared memory, every page of it reserved."""
         size = _HEAD_BYTES + num_slots * slot_bytes + history_bytes
         if hasattr(os, "memfd_create"):
             # Never closed: the workers open it through this process's descriptors.
@@ -79,7 +75,6 @@ class ReaderSharedMemory:
 
     @property
     def history(self) -> memoryview:
-        """The memory of the history, after the slots."""
         return memoryview(self._map)[_HEAD_BYTES + self.num_slots * self.slot_bytes :]
 
     def try_become_recorder(self) -> bool:
@@ -109,11 +104,9 @@ class ReaderSharedMemory:
 
     @property
     def started_at(self) -> int:
-        """Unix time at which the reader started."""
         return self._head[_STARTED]
 
     def is_taken(self, index: int) -> bool:
-        """Return whether a live process has a slot."""
         return index in self._claimed or self.is_taken_by_another(index)
 
     @property
@@ -140,17 +133,15 @@ class ReaderSharedMemory:
 
     @property
     def crashes(self) -> int:
-        """Number of workers that ended unexpectedly."""
         return self._head[_CRASHES]
 
     def count_crash(self) -> None:
-        """Count a worker that ended unexpectedly; called by the main process alone."""
         self._head[_CRASHES] += 1
         self._head[_LAST_CRASH] = int(time.time())
 
     @property
     def last_crash(self) -> int:
-        """Unix time at which a worker last ended unexpectedly; 0: none has."""
+        """Unix time; 0: no worker has ended unexpectedly."""
         return self._head[_LAST_CRASH]
 
     def remove(self) -> None:
@@ -162,12 +153,7 @@ NAME_BYTES = 64
 
 
 class NameTable:
-    """Names with a fixed place each, in shared memory; a new one gets the next place. One process writes it.
-
-    Args:
-        memory: `most * NAME_BYTES` bytes, zeroed or as another process left them.
-        most: Names that it holds.
-    """
+    """Names with a fixed place each, in shared memory; a new one gets the next place. One process writes it."""
 
     def __init__(self, memory: memoryview, most: int) -> None:
         self._memory, self.most = memory, most
@@ -180,7 +166,6 @@ class NameTable:
             yield name
 
     def find_place(self, name: str) -> int | None:
-        """Place of a name, None if it has none."""
         return next((place for place, known in enumerate(self) if known == name), None)
 
     def add(self, names: Iterable[str]) -> None:
@@ -192,11 +177,7 @@ class NameTable:
                     self.assign_place(name)
 
     def assign_place(self, name: str) -> int:
-        """Place of a name, a new one if it has none yet.
-
-        Raises:
-            LookupError: No place is free, or the name is longer than `NAME_BYTES`.
-        """
+        """Place of a name, a new one if it has none; raises LookupError if none is free, or the name is too long."""
         place, encoded = self.find_place(name), name.encode()
         if place is None:
             place = sum(1 for _ in self)

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.kit.http.problems import quote_value
-from forecache.realtime.http.protocol_errors import bad_request
-from forecache.realtime.request.request_parser import parse_object
-from forecache.serve.reader.http.parsing import describe_type
+from forecache.kit.http.problems import bad_request, quote_value
+from forecache.serve.reader.http.messages import describe_type, parse_json_object
 
 HEADER_LENGTH = "inference-header-content-length"
 """Header with the number of bytes of a body that are JSON; tensors follow."""
@@ -31,46 +29,27 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor with its values flattened: an array of a fixed type, or a list of texts (BYTES).
-
-    Attributes:
-        shape: As sent; a vector if empty.
-    """
+    """A tensor with its values flattened: an array of a fixed type, or a list of texts (BYTES)."""
 
     name: str
     datatype: str
     values: np.ndarray | Sequence[str]
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()  # as sent; empty: a vector
 
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A request for inference.
-
-    Attributes:
-        id: "" if the client gave none.
-        wanted: By requested output, True for bytes; None: all outputs, in the form of `binary`.
-        timeout_ms: Of the parameter `timeout`, which is in microseconds; None without it.
-    """
-
-    id: str
+    id: str  # "" if the client gave none
     inputs: Sequence[Tensor]
-    wanted: Mapping[str, bool] | None
+    wanted: Mapping[str, bool] | None  # by requested output, True for bytes; None: all outputs, as `binary` says
     binary: bool
     timeout_ms: float | None
 
 
 def parse_request(body: bytes, header_length: str | None) -> InferRequest:
-    """Parse the request in a body.
-
-    Args:
-        header_length: The value of `HEADER_LENGTH`; None if all of the body is JSON.
-
-    Raises:
-        Problem: 400, with the mistake.
-    """
+    """Parse the request in a body; raises a `Problem` (400). Without `header_length`, all of the body is JSON."""
     text, tail = _split(body, header_length)
-    data = parse_object(text)
+    data = parse_json_object(text)
     if type(data.get("inputs")) is not list:
         raise bad_request("The body must be an object with an array `inputs`.")
     parameters = _parameters(data, "The request")
@@ -216,10 +195,7 @@ def _parameters(described: Mapping[str, Any], what: str) -> Mapping[str, Any]:
 
 
 def render_response(head: Mapping[str, Any], outputs: Sequence[Tensor], binary: Sequence[bool]) -> tuple[bytes, int]:
-    """Encode a response: the body, and the length of its JSON part; 0 if all of it is JSON.
-
-    Numbers that are not finite are null in JSON, and kept in bytes.
-    """
+    """Encode a response: the body, and the length of its JSON part; 0 if all of it is JSON, where NaN is null."""
     described, tail = [], []
     for tensor, as_bytes in zip(outputs, binary, strict=True):
         one: dict[str, Any] = {

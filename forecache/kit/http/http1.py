@@ -4,13 +4,99 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from time import monotonic
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from math import floor
+from time import monotonic, perf_counter_ns, time
 from typing import Any, Protocol
 
-from forecache.kit.http.connections.call import HttpCall
-from forecache.kit.http.connections.heads import CONTINUE, refusal_response, response_head
-from forecache.kit.http.connections.requests import InvalidRequestError, RequestParser
-from forecache.kit.http.connections.socket_wait import SocketWaitEstimator
+import orjson
+
+from forecache.kit.http.call import HttpCall
+from forecache.kit.http.request_parser import InvalidRequestError, RequestParser
+
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_WITHOUT_BODY = frozenset({204, 304})
+_CLOSE_LINE = b"connection: close\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _DateField:
+    line, since, until = b"", 0, 0
+
+    @classmethod
+    def now(cls) -> bytes:
+        now = time()
+        if not cls.since <= now < cls.until:  # a clock that was ahead is set back
+            cls.line = b"date: " + formatdate(now, usegmt=True).encode() + b"\r\n"
+            cls.since, cls.until = floor(now), floor(now) + 1
+        return cls.line
+
+
+def response_head(status: int, headers: Sequence[tuple[str, str]], length: int, *, closes: bool, old: bool) -> bytes:
+    """The head of a response; `old` clients speak HTTP/1.0 and keep a connection only if the response says so."""
+    parts = [_STATUS[status], _known(headers) if type(headers) is tuple else _encode_fields(headers)]
+    if status not in _WITHOUT_BODY:
+        parts.append(b"content-length: %d\r\n" % length)
+    if closes:
+        parts.append(_CLOSE_LINE)
+    elif old:
+        parts.append(b"connection: keep-alive\r\n")
+    parts += (_DateField.now(), b"\r\n")
+    return b"".join(parts)
+
+
+def _encode_fields(headers: Sequence[tuple[str, str]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+
+
+_known = lru_cache(256)(_encode_fields)
+"""Fields in a tuple are constants, or those of a version, which many responses share."""
+
+
+def refusal_response(status: int, detail: str) -> bytes:
+    """The whole response to an invalid request; the connection is closed after it."""
+    body = orjson.dumps({
+        "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail,
+    })  # fmt: skip
+    fields = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+    return response_head(status, fields, len(body), closes=True, old=False) + body
+
+
+_AT_ONCE_NS = 50_000
+"""A loop that reads again so soon after the end of an iteration was not asleep in between."""
+
+
+class SocketWaitEstimator:
+    """Times the iterations of a loop in which something is read."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._began = self._ended = self._before = 0
+        self._is_open = False
+
+    def note_read(self) -> int:
+        """Note that something is read now; returns the time, in nanoseconds of `perf_counter_ns`."""
+        now = perf_counter_ns()
+        if not self._is_open:
+            self._is_open = True
+            self._before = now - self._began if now - self._ended < _AT_ONCE_NS else 0
+            self._began = now
+            self._loop.call_soon(self._end_iteration)
+        return now
+
+    def max_wait_ns(self, now: int) -> int:
+        """Longest time, in nanoseconds, that data read in this iteration can have waited."""
+        return self._before + now - self._began
+
+    def mean_wait_ns(self, now: int) -> int:
+        """Mean of that time, if data arrives at any moment since the loop read before."""
+        return self._before // 2 + now - self._began
+
+    def _end_iteration(self) -> None:
+        self._is_open, self._ended = False, perf_counter_ns()
+
 
 logger = logging.getLogger("forecache.reader")
 _MOST_UNREAD = 64 * 1024
@@ -40,12 +126,7 @@ class ConnectionRegistry(Protocol):
 
 
 class Http1Connection(asyncio.Protocol):
-    """Reads requests and answers them one after the other, in their order.
-
-    Attributes:
-        heard_at: `monotonic` when the client last sent something, or read a part of a long answer.
-        peer: The client's address.
-    """
+    """Reads requests and answers them one after the other, in their order."""
 
     def __init__(self, handle: Handle, register: ConnectionRegistry, loop: asyncio.AbstractEventLoop) -> None:
         self._handle, self._register, self._loop = handle, register, loop
@@ -57,8 +138,8 @@ class Http1Connection(asyncio.Protocol):
         self._refused: InvalidRequestError | None = None
         self._task: asyncio.Task[None] | None = None
         self._ends = self._is_paused = self._is_full = self._is_running = False
-        self.heard_at = monotonic()
-        self.peer = ""
+        self.heard_at = monotonic()  # when the client last sent something, or read a part of a long answer
+        self.peer = ""  # the client's address
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -140,11 +221,7 @@ class Http1Connection(asyncio.Protocol):
         self._limit_reading()
 
     def close(self, *, lingers: bool = False) -> None:
-        """Close the connection after what was sent.
-
-        Args:
-            lingers: The client is still sending.
-        """
+        """Close the connection after what was sent; it `lingers` while the client is still sending."""
         self._ends = True
         self._waiting.clear()
         if self._transport.is_closing():
@@ -157,7 +234,6 @@ class Http1Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close the connection at once."""
         self._ends = True
         self._transport.abort()
 

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+import click
+
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.cli.base import command, settings
+from forecache.cli.output import print_json, wants_json
+from forecache.cli.resolve_names import require_release
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import Release
@@ -24,19 +29,11 @@ _HEAD = "# Written by `forecache bento`: it is replaced when that is run again.\
 
 
 def write_bento(settings: Settings, name: str, folder: Path, *, number: int | None = None) -> Release:
-    """Write the service of a release into a folder: service.py, bentofile.yaml, requirements.txt and the release.
+    """Write the service of a release (None: the current one): service.py, bentofile.yaml, requirements.txt, the
+    release.
 
-    Args:
-        folder: A new one, or one that an earlier call wrote.
-        number: None: the current release.
-
-    Returns:
-        The release.
-
-    Raises:
-        NotFoundError: There is no such release.
-        InputError: The folder holds something else.
-        DamagedError: The release is damaged.
+    Raises NotFoundError if there is no such release, InputError if the folder holds something that no earlier call
+    wrote, and DamagedError if the release is damaged.
     """
     releases = open_releases(settings, name)
     number = number or read_pointer(releases).current
@@ -110,7 +107,7 @@ import bentoml
 from bentoml.exceptions import InvalidArgument, ServiceUnavailable
 
 from forecache.base.errors import InputError, UnavailableError
-from forecache.plugins.protocols.bento.model import BentoModel
+from forecache.plugins.protocols.bento_model import BentoModel
 from forecache.base.settings import load_settings
 
 RELEASE = Path(__file__).parent / "{release.name}" / "releases" / "{release.number:08d}"
@@ -130,3 +127,35 @@ class {_class_name(release.name)}:
         except UnavailableError as error:
             raise ServiceUnavailable(str(error)) from None
 '''
+
+
+@command(
+    "bento",
+    examples="forecache bento search\nforecache bento search services/search --release 3\n"
+    "cd bento_search && FORECACHE_STORE=/srv/store bentoml serve",
+)
+@click.argument("name", metavar="NAME")
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--release", "number", type=click.IntRange(1), help="Number of a release; default: the current one.")
+def bento(name: str, folder: Path | None, number: int | None) -> None:
+    """Write a BentoML service for a release of a real-time model into FOLDER (default: bento_NAME).
+
+    The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder, and it
+    reads stores in the folder FORECACHE_STORE only, none in Redis or in an object store.
+    """
+    from forecache.plugins.protocols.write_bento import missing_views, write_bento
+
+    require_release(settings(), name)
+    folder = folder or Path(f"bento_{name}")
+    release = write_bento(settings(), name, folder, number=number)
+    missing = missing_views(settings(), release)
+    if wants_json():
+        told = {"name": release.name, "release": release.number, "folder": str(folder), "views_not_here": missing}
+        print_json(told)
+        return
+    click.echo(f"Release {release.number} of {release.name} is a BentoML service in {folder}.")
+    click.echo(f"Serve it: cd {folder} && FORECACHE_STORE={settings().store_path} bentoml serve")
+    if missing:
+        from forecache.plugins.protocols.bento_model import missing_views_remedy
+
+        click.echo(f"No version here of {', '.join(missing)}. {missing_views_remedy(*missing)}")

@@ -4,23 +4,67 @@ A sample has sums over all workers since the reader started, and rates and quant
 that a page with charts only reads a few columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
-from forecache.serve.reader.processes.worker_metrics import BUCKETS, WorkerMetrics
-from forecache.serve.reader.status.ring import Ring
+from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable
+from forecache.serve.reader.worker_metrics import BUCKETS, WorkerMetrics
+
+_HEAD_BYTES = 8
+
+
+class Ring:
+    """A ring of samples in shared memory, each a row of 64-bit cells with a number from 1 on. All read without a lock.
+
+    A row is written before its number is, and one row more than `length` is kept, so that the row that is being written
+    is none of those that are read.
+    """
+
+    def __init__(self, memory: memoryview, width: int, length: int) -> None:
+        self.width, self.length = width, length
+        self._rows = length + 1
+        self._newest = memory[:_HEAD_BYTES].cast("Q")
+        self._cells = memory[_HEAD_BYTES : _HEAD_BYTES + self._rows * width * 8].cast("q")
+
+    @staticmethod
+    def size(width: int, length: int) -> int:
+        return _HEAD_BYTES + (length + 1) * width * 8
+
+    @property
+    def newest(self) -> int:
+        return self._newest[0]
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest sample that is kept; 1 before the first."""
+        return max(1, self.newest - self.length + 1)
+
+    def append(self, sample: Sequence[int]) -> None:
+        number = self._newest[0] + 1
+        start = number % self._rows * self.width
+        for cell, value in enumerate(sample, start):
+            self._cells[cell] = value
+        self._newest[0] = number
+
+    def sample(self, number: int, first: int = 0, count: int | None = None) -> list[int]:
+        """`count` cells of a sample from `first` on; all of them by default."""
+        start = number % self._rows * self.width
+        return self._cells[start + first : start + (self.width if count is None else first + count)].tolist()
+
+    def column(self, cell: int, most: int | None = None) -> list[int]:
+        """A cell of the newest samples, at most `most` of them, the oldest first."""
+        newest = self.newest
+        kept = min(newest, self.length, self.length if most is None else most)
+        cells, rows = self._cells[cell :: self.width].tolist(), self._rows
+        return [cells[number % rows] for number in range(newest - kept + 1, newest + 1)]
 
 
 def quantile_us(counts: Sequence[int], share: float) -> float | None:
     """The duration in microseconds that a share of the observations does not exceed; None without observations.
 
-    Like Prometheus's `histogram_quantile`, it assumes that the observations of a bucket are evenly spread.
-
-    Args:
-        counts: Of bucket i, the observations of at least 2**(i-1) and less than 2**i microseconds.
-        share: In (0, 1].
+    Of bucket i, `counts` has those of at least 2**(i-1) and less than 2**i microseconds. Like Prometheus's
+    `histogram_quantile`, it assumes that the observations of a bucket are evenly spread.
     """
     total = sum(counts)
     if not total:
@@ -57,15 +101,10 @@ _MILLI = 1000
 
 @dataclass(frozen=True)
 class ModelCounts:
-    """Counters of a model, summed over all workers.
+    """Counters of a model, summed over all workers."""
 
-    Attributes:
-        buckets: Its answers by their duration, in the buckets of the reader's own histogram.
-        more: Further counters, at most `MORE_CELLS`, in an order that the extension chooses.
-    """
-
-    buckets: Sequence[int]
-    more: Sequence[int]
+    buckets: Sequence[int]  # answers by their duration, in the buckets of the reader's own histogram
+    more: Sequence[int]  # at most `MORE_CELLS`, in an order that the part chooses
 
 
 @dataclass(frozen=True)
@@ -84,13 +123,9 @@ class ReaderTraffic:
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """Counts over a window of time.
+    """Counts over a window of time."""
 
-    Attributes:
-        seconds: Its length; 0 before the second sample.
-    """
-
-    seconds: float
+    seconds: float  # 0 before the second sample
     counts: list[int]
 
     def per_s(self, count: int) -> float:
@@ -100,8 +135,7 @@ class WindowCounts:
 class History:
     """The samples, for the one process that adds them and for all that show them.
 
-    Args:
-        memory: `HISTORY_BYTES`, zeroed or as another process left them; less: there is no history.
+    Of less `memory` than `HISTORY_BYTES` there is no history.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -126,13 +160,7 @@ class History:
         *,
         clock_s: float,
     ) -> None:
-        """Add a sample.
-
-        Args:
-            at: Unix time, which may be set back.
-            pipelines: Keys found and not found.
-            clock_s: Time of `time.monotonic()`, by which seconds are counted.
-        """
+        """Add a sample: `at` is Unix time, which may be set back; `clock_s` is monotonic and counts the seconds."""
         self._pipelines.add(pipelines)
         self._models.add(models)
         before = self._ring.sample(self._ring.newest) if self._ring.newest else None
@@ -176,7 +204,6 @@ class History:
         }
 
     def model_series(self, name: str) -> list[float]:
-        """Answers per second of each sample."""
         place = self._models.find_place(name)
         if place is None:
             return []
@@ -214,19 +241,12 @@ class History:
         return WindowCounts((ended - began) / 1000, [max(0, now - was) for now, was in zip(after, before, strict=True)])
 
 
-def traffic_of(workers: Sequence[WorkerMetrics], routes: Sequence[int]) -> ReaderTraffic:
+def traffic_of(workers: Iterable[WorkerMetrics], routes: Collection[str]) -> ReaderTraffic:
     """The answers of all workers on these routes since the reader started."""
-    ok = client_errors = server_errors = 0
-    buckets = [0] * BUCKETS
-    for worker in workers:
-        for route in routes:
-            for status, counts in worker.outcomes(route):
-                answered = sum(counts)
-                if status < 400:
-                    ok += answered
-                elif status < 500:
-                    client_errors += answered
-                else:
-                    server_errors += answered
-                buckets = list(map(int.__add__, buckets, counts))
+    outcomes, buckets = [0, 0, 0], [0] * BUCKETS
+    for route, status, counts, _ in (outcome for worker in workers for outcome in worker.durations()):
+        if route in routes:
+            outcomes[0 if status < 400 else 1 if status < 500 else 2] += sum(counts)
+            buckets = list(map(int.__add__, buckets, counts))
+    ok, client_errors, server_errors = outcomes
     return ReaderTraffic(ok, client_errors, server_errors, buckets)

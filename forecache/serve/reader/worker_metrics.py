@@ -7,10 +7,10 @@ sum ever decreases: the slot of a dead worker stays part of the totals.
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 
 from forecache.kit.http.problems import STATUSES
-from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable, ReaderSharedMemory
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable, ReaderSharedMemory
 
 HTTP_ROUTES = {
     "one": "/v1/{pipeline}/{key}",
@@ -43,13 +43,8 @@ STATUS = {status: index for index, status in enumerate(STATUSES)}
 BUCKETS = 24
 """Bucket i counts requests of less than 2**i microseconds; the last one all slower ones."""
 
-PIPELINE_CELLS = (
-    "hits", "misses", "version", "swaps", "swap_failures", "swap_us", "mapped_bytes", "live", "stale_hits",
-    "damaged", "verified",
-)  # fmt: skip
-HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, DAMAGED, VERIFIED = range(
-    len(PIPELINE_CELLS)
-)
+PIPELINE_CELLS = range(11)
+HITS, MISSES, VERSION, SWAPS, SWAP_FAILURES, SWAP_US, MAPPED, LIVE, STALE_HITS, DAMAGED, VERIFIED = PIPELINE_CELLS
 """A key that is found counts under `hits`, or under `stale_hits` if its answer is stale."""
 MAX_PIPELINES = 512
 
@@ -69,11 +64,7 @@ _STALE_HEARTBEAT_S = 10.0
 
 
 class WorkerMetrics:
-    """The cells of one worker.
-
-    Args:
-        memory: A slot of `SLOT_BYTES`, zeroed or as another worker left it.
-    """
+    """The cells of one worker, in a slot of `SLOT_BYTES`, zeroed or as another worker left it."""
 
     def __init__(self, memory: memoryview) -> None:
         self.cells = memory[: _CELLS * 8].cast("Q")
@@ -104,31 +95,16 @@ class WorkerMetrics:
 
     def durations(self) -> Iterator[tuple[str, int, list[int], int]]:
         """(route, status, requests in each bucket, nanoseconds of all) of every outcome that has occurred."""
-        cells, outcome = self.cells, 0
-        for route in ROUTES:
-            for status in STATUSES:
-                start = LATENCY + outcome * BUCKETS
-                buckets = cells[start : start + BUCKETS].tolist()
-                if any(buckets):
-                    yield route, status, buckets, cells[SECONDS + outcome]
-                outcome += 1
+        for outcome, (route, status) in enumerate(product(ROUTES, STATUSES)):
+            start = LATENCY + outcome * BUCKETS
+            if any(buckets := self.cells[start : start + BUCKETS].tolist()):
+                yield route, status, buckets, self.cells[SECONDS + outcome]
 
     def handling_ns(self) -> int:
-        """Time that the handlers of all routes have taken together, in nanoseconds."""
         return sum(self.cells[SECONDS:_PIPELINES].tolist())
 
-    def outcomes(self, route: int) -> Iterator[tuple[int, list[int]]]:
-        """(status, requests in each bucket) of every outcome that has occurred on a route, an index of ROUTES."""
-        start = LATENCY + route * len(STATUSES) * BUCKETS
-        counts = self.cells[start : start + len(STATUSES) * BUCKETS].tolist()
-        if any(counts):
-            for place, status in enumerate(STATUSES):
-                buckets = counts[place * BUCKETS : (place + 1) * BUCKETS]
-                if any(buckets):
-                    yield status, buckets
-
     def pipeline_offset(self, pipeline: str) -> int:
-        """Index of the first of the pipeline's cells, which `PIPELINE_CELLS` names in order."""
+        """Index of the first of the pipeline's cells, in the order of `PIPELINE_CELLS`."""
         return _PIPELINES + self._names.assign_place(pipeline) * len(PIPELINE_CELLS)
 
     def record_heartbeat(self) -> None:
@@ -149,24 +125,11 @@ class WorkerMetrics:
         cells = self.cells
         return sorted(name for name, offset in self.pipelines() if cells[offset + DAMAGED] and not cells[offset + LIVE])
 
-    def count_token_error(self) -> None:
-        self.cells[TOKEN_ERRORS] += 1
-
     def count_refused_body(self) -> None:
         self.cells[BODIES_REFUSED] += 1
 
-    def count_connections(self, open_now: int, closed: int) -> None:
-        """Set the number of open connections, and add those that were closed for being silent."""
-        self.cells[CONNECTIONS] = open_now
-        self.cells[CLOSED_EARLY] += closed
-
     def count_swap(self, offset: int, version: int, *, seconds: float, mapped_bytes: int, fallback: bool) -> None:
-        """Record the version that is served for a pipeline.
-
-        Args:
-            seconds: Time to open and warm it.
-            fallback: Whether it is served instead of a damaged version.
-        """
+        """Record the version that is served for a pipeline; a `fallback` is served instead of a damaged one."""
         cells = self.cells
         cells[offset + SWAP_US] = int(seconds * 1e6)
         cells[offset + SWAPS] += 1
@@ -192,20 +155,17 @@ class WorkerMetrics:
 
 
 class InFlightTime:
-    """Counts the time that requests of one worker are in flight, including the wait for its event loop.
+    """Counts the time that requests of one worker are in flight, including the wait for its event loop (`waited_ns`).
 
     By Little's law the growth of this time in a second is the mean number of requests in flight. A count at the moment
     of a scrape would mostly miss requests that last a fraction of a millisecond.
-
-    Args:
-        waited_ns: Returns the time that all requests together have waited in their sockets so far, in nanoseconds.
     """
 
     def __init__(self, metrics: WorkerMetrics, waited_ns: Callable[[], int]) -> None:
         self._metrics, self._waited_ns = metrics, waited_ns
         self._counted_ns = self._total_ns()
 
-    def count_elapsed(self, _: RunOnLoop) -> None:
+    def count_elapsed(self) -> None:
         """Add the time since the last call to the worker's counter."""
         total_ns = self._total_ns()
         self._metrics.cells[IN_FLIGHT] += total_ns - self._counted_ns

@@ -11,10 +11,10 @@ import orjson
 from forecache.declare.realtime.request import FieldType
 from forecache.declare.realtime.request_rows import DTYPES
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.call import HttpCall
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.plugins.protocols.columns import AnswerColumns, Column, answer_columns, provenance_of, requests_of
-from forecache.plugins.protocols.open_inference.tensors import (
+from forecache.plugins.protocols.tensors import (
     BYTES,
     HEADER_LENGTH,
     InferRequest,
@@ -26,7 +26,6 @@ from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.deadline import shorten_deadline
 from forecache.realtime.http.protocol_errors import (
-    bad_request,
     find_release,
     inference_error,
     not_ready_problem,
@@ -36,8 +35,7 @@ from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import REQUEST_ID
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.parsing import check_encoding
-from forecache.serve.reader.http.replies import NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import NO_STORE, Reply, check_encoding, check_method
 
 PLATFORM = "forecache"
 RUNG, RANK = "rung", "rank"
@@ -81,7 +79,6 @@ class InferenceProtocol:
         self._handler.send(call, reply)
 
     def _get_document(self, parts: list[str], call: HttpCall) -> dict[str, Any]:
-        """Return the document at a path of a request without a body."""
         check_method(call, "GET")
         find = partial(find_release, self._context, self._models, call.headers)
         match parts:
@@ -109,11 +106,7 @@ class InferenceProtocol:
 
 
 class _Inference:
-    """Parses one request for inference, and renders its response.
-
-    Args:
-        most_rows: More requests in one body are refused.
-    """
+    """Parses one request for inference, and renders its response."""
 
     check_headers = staticmethod(check_encoding)  # its clients send any media type, or none
     render_error = staticmethod(inference_error)

@@ -6,11 +6,10 @@ from urllib.parse import unquote
 
 import httptools
 
-from forecache.kit.http.connections.call import HttpCall
-from forecache.kit.http.limits import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
+from forecache.kit.http.call import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, HttpCall
 
 if TYPE_CHECKING:
-    from forecache.kit.http.connections.http1 import Http1Connection
+    from forecache.kit.http.http1 import Http1Connection
 
 
 class InvalidRequestError(Exception):
@@ -22,13 +21,7 @@ class InvalidRequestError(Exception):
 
 
 class RequestParser:
-    """Parses what a client sends; llhttp, which does the work, calls the methods that begin with `on_`.
-
-    Attributes:
-        come: Calls whose heads have been read, in their order; the connection removes those that it handles.
-        arriving: The call whose body is not complete yet.
-        head_since: `monotonic` when an incomplete head began; 0: there is none.
-    """
+    """Parses what a client sends; llhttp, which does the work, calls the methods that begin with `on_`."""
 
     def __init__(self, connection: "Http1Connection") -> None:
         self._connection = connection
@@ -36,19 +29,12 @@ class RequestParser:
         self._fields: dict[str, str] = {}
         self._url, self._now = b"", 0.0
         self._num_heads = self._head_read = self._head_bytes = self._num_fields = 0
-        self.come: deque[HttpCall] = deque()
-        self.arriving: HttpCall | None = None
-        self.head_since = 0.0
+        self.come: deque[HttpCall] = deque()  # whose heads have been read; the connection removes what it handles
+        self.arriving: HttpCall | None = None  # the call whose body is not complete yet
+        self.head_since = 0.0  # `monotonic` when an incomplete head began; 0: there is none
 
     def feed(self, data: bytes, now: float) -> None:
-        """Parse bytes that have arrived.
-
-        Args:
-            now: `monotonic`.
-
-        Raises:
-            Refused: It is no request.
-        """
+        """Parse bytes that have arrived at `now` (`monotonic`); raises InvalidRequestError if they are no request."""
         num_heads, self._now = self._num_heads, now
         try:
             self._parser.feed_data(data)
@@ -67,7 +53,6 @@ class RequestParser:
                 raise _large_head_error()
 
     def discard_arriving(self) -> None:
-        """Discard the call whose body cannot be read any further."""
         if self.arriving is not None:
             self.arriving.note_disconnect()
             if self.arriving in self.come:

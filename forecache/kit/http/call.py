@@ -1,15 +1,48 @@
-"""A request as it arrives, and the way to answer it."""
+"""A request as it arrives, the way to answer it, and limits: of its path, its body, and the memory of all bodies."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from forecache.kit.http import problems
-from forecache.kit.http.limits import BodyMemory, too_large_problem
 from forecache.kit.http.problems import Problem
 
 if TYPE_CHECKING:
-    from forecache.kit.http.connections.http1 import Http1Connection
+    from forecache.kit.http.http1 import Http1Connection
+
+
+MAX_PATH_BYTES = 4096
+"""Longest path and longest query; a key has at most 511 bytes, three times as many when percent-encoded."""
+
+MAX_HEAD_BYTES = 16 * 1024
+"""Largest request line and header fields together; more are refused with 431."""
+MAX_HEAD_FIELDS = 100
+
+
+class BodyMemory:
+    """A limit on the memory of all request bodies in a worker: thousands of connections may each send one."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.free_bytes = limit_bytes
+
+    def reserve(self, size_bytes: int) -> None:
+        """Reserve memory, which `release` returns; raises a `Problem` (503) if too little is left."""
+        self.check(size_bytes)
+        self.free_bytes -= size_bytes
+
+    def check(self, size_bytes: int) -> None:
+        """Raise a `Problem`, 503, if so much could not be reserved now."""
+        if size_bytes > self.free_bytes:
+            detail = "The bodies of other requests take all the memory for bodies; ask again in a second."
+            raise Problem(problems.OVERLOADED, detail, headers=[("retry-after", "1"), ("connection", "close")])
+
+    def release(self, size_bytes: int) -> None:
+        self.free_bytes += size_bytes
+
+
+def too_large_problem(limit_bytes: int) -> Problem:
+    detail = f"The body is larger than {limit_bytes} bytes; split the request."
+    return Problem(problems.TOO_LARGE, detail, headers=[("connection", "close")])
 
 
 class ClientGone(Exception):
@@ -19,12 +52,8 @@ class ClientGone(Exception):
 class HttpCall:
     """One request of a connection.
 
-    Attributes:
-        path: Percent-decoded; bytes that are no UTF-8 are replaced.
-        headers: By lower-case name; of a repeated field the first value.
-        body: The whole body once it is there; None before.
-        arrived: `perf_counter_ns` when its head was read.
-        waited: Longest time that it may have waited in the socket before, in nanoseconds.
+    `path` is percent-decoded, and bytes that are no UTF-8 are replaced. `headers` are by lower-case name; of a repeated
+    field they have the first value.
     """
 
     __slots__ = (
@@ -37,8 +66,9 @@ class HttpCall:
     ) -> None:
         self._connection = connection
         self.method, self.path, self.query_string, self.headers = method, path, query, headers
-        self.body: bytes | None = None
-        self.arrived = self.waited = 0
+        self.body: bytes | None = None  # all of it, once it is there
+        self.arrived = 0  # `perf_counter_ns` when its head was read
+        self.waited = 0  # longest time that it may have waited in the socket before, in nanoseconds
         self.keeps, self.is_old = True, False
         self._chunks: list[bytes] = []
         self._size = 0
@@ -49,10 +79,8 @@ class HttpCall:
         self._connection.respond(self, status, headers, body)
 
     def whole_body(self, limit_bytes: int, memory: BodyMemory) -> bytes | None:
-        """Return the body, None if it has not arrived completely.
-
-        Raises:
-            Problem: It is larger than `limit_bytes`, or there is no memory for it.
+        """Return the body, None if it is incomplete; raises a `Problem` if it is too large, or there is no memory for
+        it.
         """
         body = self.body
         if body is not None:
@@ -64,10 +92,9 @@ class HttpCall:
     async def read_body(self, limit_bytes: int, memory: BodyMemory, timeout_s: float) -> bytes:
         """Wait for the whole body and return it.
 
-        Raises:
-            Problem: It is larger than `limit_bytes` (refused unread if the client sends its length), there is no memory
-                for it, or it has not arrived after `timeout_s`.
-            ClientGone: The client closed the connection first.
+        Raises a `Problem` if it is larger than `limit_bytes` (refused unread if the client sends its length), there is
+        no memory for it, or it has not arrived after `timeout_s`; `ClientGone` if the client closed the connection
+        first.
         """
         if (body := self.whole_body(limit_bytes, memory)) is not None:
             return body
@@ -99,14 +126,12 @@ class HttpCall:
         return 0 if self._reading is not None else self._size
 
     def complete_body(self) -> None:
-        """Note that the request has arrived completely."""
         chunks = self._chunks
         self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if self._reading is not None:
             self._reading.complete(self.body)
 
     def note_disconnect(self) -> None:
-        """Note that the client has disconnected."""
         if self._reading is not None:
             self._reading.fail(ClientGone())
 
@@ -143,8 +168,5 @@ class _BodyReader:
 
 
 def _timeout_problem(timeout_s: float) -> Problem:
-    return Problem(
-        problems.TIMEOUT,
-        f"The body did not arrive within {timeout_s:g} s; send it faster or split the request.",
-        headers=[("connection", "close")],
-    )
+    detail = f"The body did not arrive within {timeout_s:g} s; send it faster or split the request."
+    return Problem(problems.TIMEOUT, detail, headers=[("connection", "close")])

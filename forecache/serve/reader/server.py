@@ -1,6 +1,8 @@
 """Start and stop of the reader: a main process that answers no requests, and a worker for each of its sockets."""
 
 import asyncio
+import errno
+import ipaddress
 import logging
 import multiprocessing
 import os
@@ -17,17 +19,61 @@ from types import FrameType
 
 import uvloop
 
-from forecache.base.errors import UnavailableError
+from forecache.base.errors import ConflictError, SettingsError, UnavailableError
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.kit.http.connections.connections import Connections
+from forecache.kit.http.connections import Connections
 from forecache.kit.process.wakes import READER_WORKERS
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.http.extension import MakeExtension
-from forecache.serve.reader.processes.listeners import listen
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import SLOT_BYTES
-from forecache.serve.reader.status.history import HISTORY_BYTES
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import SLOT_BYTES
+
+BACKLOG = 4096
+"""Most connections that wait in the kernel until a worker accepts them."""
+
+
+def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[socket.socket]:
+    """Open sockets that listen on a port, so that no other process can; the kernel spreads connections over them.
+
+    Raises ConflictError if another process listens there, and SettingsError if the address is not this machine's, the
+    port is reserved, or other machines could reach it and that is not `anonymous`.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if not anonymous and not ipaddress.ip_address(address[0]).is_loopback:
+            raise SettingsError(
+                f"The reader has no tokens, and other machines would reach it on {host}.",
+                remedy="Set FORECACHE_READER_TOKENS (`forecache tokens create` makes the file), or "
+                "FORECACHE_READER_ANONYMOUS=true if the network is trusted.",
+            )
+        for number in range(count):
+            listener = socket.socket(family, kind)
+            listeners.append(listener)
+            # A restart must not wait for connections of the previous reader; two listeners are refused all the same.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if number:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(listeners[0].getsockname() if number else address)
+            listener.listen(BACKLOG)
+            # The first socket took the port exclusively; from here on this process's other sockets may share it.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.set_inheritable(True)
+            listener.setblocking(False)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        if error.errno == errno.EADDRINUSE:
+            remedy = "Stop the process that listens there, or choose another with --port or FORECACHE_READER_PORT."
+            raise ConflictError(f"Port {port} on {host} is in use.", remedy=remedy) from None
+        raise SettingsError(
+            f"The reader cannot listen on {host} port {port}: {error.strerror}.",
+            remedy="Set FORECACHE_READER_HOST to an address of this machine and the port to one above 1023.",
+        ) from None
+    return listeners
+
 
 logger = logging.getLogger("forecache.reader")
 DRAIN_S = 2.0
@@ -75,7 +121,9 @@ def serve(
     listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
     # Two slots per worker: one that replaces another begins to count while that one may still be ending.
     runtime = ReaderSharedMemory.create(
-        num_slots=2 * settings.reader_workers, slot_bytes=SLOT_BYTES, history_bytes=HISTORY_BYTES
+        num_slots=2 * settings.reader_workers,
+        slot_bytes=SLOT_BYTES,
+        history_bytes=sum(find_hooks("reader_history_bytes")),
     )
     try:
         if on_start is not None:
@@ -108,7 +156,6 @@ class _MainProcess:
         self._signals = 0
 
     def run(self) -> None:
-        """Supervise the workers until a signal arrives and all of them have ended."""
         with self._count_signals() as woken:
             try:
                 for place in range(len(self._listeners)):
@@ -143,10 +190,8 @@ class _MainProcess:
                 self._note_crash(place, worker)
 
     def _note_crash(self, place: int, worker: BaseProcess) -> None:
-        """Record a worker that ended without a signal, and schedule its replacement.
-
-        Raises:
-            UnavailableError: Too many have ended this way.
+        """Record a worker that ended without a signal, and schedule its replacement; too many are an
+        `UnavailableError`.
         """
         worker.join()
         del self._workers[place]
@@ -261,7 +306,6 @@ def _empty_pipe(descriptor: int) -> None:
 
 
 def _describe_end(worker: BaseProcess) -> str:
-    """The signal or exit code with which a worker's process ended, in words."""
     code = worker.exitcode
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
