@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forecache.cli.reader_process import ReaderProcess as ReaderProcess
     from forecache.kit.spark.session import spark_session as spark_session
     from forecache.kit.spark.session import stop_spark as stop_spark
-    from forecache.lake.ingest.demo_data import land_demo_data as land_demo_data
+    from forecache.plugins.new_project.demo_data import land_demo_data as land_demo_data
 
 _MODULES = {
     "ACCENT": "forecache.base.reports.plots",
@@ -26,7 +26,7 @@ _MODULES = {
     "SECOND": "forecache.base.reports.plots",
     "ReaderProcess": "forecache.cli.reader_process",
     "StreamState": "forecache.base.stream_state",
-    "land_demo_data": "forecache.lake.ingest.demo_data",
+    "land_demo_data": "forecache.plugins.new_project.demo_data",
     "make_page": "forecache.base.reports.page",
     "read_state": "forecache.base.stream_state",
     "render_svg": "forecache.base.reports.plots",

@@ -40,12 +40,7 @@ def maintain_lake(
     retention: timedelta = RETENTION,
     progress: Progress = no_progress,
 ) -> list[MaintenanceResult]:
-    """Maintain the named tables, or all of the lake; see `forecache.lake.maintenance.maintain.maintain_table`.
-
-    Raises:
-        NotFoundError: The lake has no table with one of the names.
-        InputError: One of them is an existing table that a source reads.
-    """
+    """Maintain the named tables, or all of the lake; see `forecache.lake.maintenance.maintain.maintain_table`."""
     foreign = foreign_tables(settings)
     here = [name for name in table_names(settings) if name not in foreign]
     for name in names:

@@ -2,14 +2,24 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 from forecache.base.code_version import code_version
-from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.errors import (
+    CheckError,
+    DamagedError,
+    ForecacheError,
+    InputError,
+    NotEverywhereError,
+    NotFoundError,
+)
 from forecache.base.plugins import find_hooks
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import rollout_step
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
@@ -20,11 +30,13 @@ from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
 from forecache.operations import start_rollout as rollouts
-from forecache.operations.distribute_release import distribute_state
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
+    has_unsent,
+    is_undecided,
+    mark_sent,
     read_lake_state,
     read_local_state,
     require_release,
@@ -41,8 +53,60 @@ from forecache.realtime.release.lake_state import (
 from forecache.realtime.release.load import RUNTIMES
 from forecache.realtime.release.pack import pack_code
 from forecache.realtime.release.prove import example_requests, prove_release
+from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.manifest import current_timestamp
+from forecache.serve.store.replicas.sync import open_remote
+
+
+@contextmanager
+def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
+    """Turn any error of the block, which updates replicas, into one that says that the local change is done."""
+    try:
+        yield
+    except Exception as error:  # the clients of Redis and of object stores have errors of their own
+        cause = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
+        raise NotEverywhereError(
+            f"{what} That is done here, but not in every replica of {pipeline}: {cause}",
+            remedy=f"Fix the cause, then run `forecache push {pipeline}`.",
+        ) from error
+
+
+def distribute_state(
+    settings: Settings, folder: ReleaseFolder, state: ReleaseState, what: str, *, now: datetime | None = None
+) -> None:
+    """Notify people of the rollout, and push a change that the remote does not have; the caller holds the lock.
+
+    If it is killed or fails, the next operation, or the next look of the controller, does it again.
+
+    Raises:
+        NotEverywhereError: The change is done here, but not in the lake, or not on the remote.
+    """
+    if state.rollout is not None:
+        for notify_of_rollout in find_hooks("notify_of_rollout"):
+            notify_of_rollout(settings, state.rollout, now or datetime.now(timezone.utc))
+        rollout_step("notified")
+    if not has_unsent(folder):
+        return
+    with report_replica_failure(folder.name, what):
+        if is_undecided(folder):
+            raise UnreachableError(f"the lake {settings.lake_uri} could not be reached.")
+        if settings.store_remote and state.pointer.current is not None:
+            push_releases(folder, open_remote(settings.store_remote, settings.storage_options), state)
+    mark_sent(folder)
+
+
+def bring_unsent(settings: Settings, folder: ReleaseFolder) -> None:
+    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake.
+
+    Raises:
+        NotEverywhereError: It cannot be brought there.
+    """
+    if has_unsent(folder):
+        what = f"Releases of {folder.name} have changed."
+        with lock_releases(folder, action="push"), report_replica_failure(folder.name, what):
+            distribute_state(settings, folder, follow_lake(settings, folder), what)
+
 
 STAGE = "release"
 _REQUESTS = 50
@@ -229,11 +293,7 @@ def _find_identical_release(settings: Settings, folder: ReleaseFolder, state: Re
 
 
 def _find_previous_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> int:
-    """Find the newest whole release before the current one that was not rolled back.
-
-    Raises:
-        NotFoundError: There is none.
-    """
+    """Find the newest whole release before the current one that was not rolled back."""
     current, bad = state.pointer.current, state.pointer.bad
     for number in sorted(state.inputs, reverse=True):
         if number < (current or 0) and number not in bad and _is_whole(settings, folder, number):

@@ -24,11 +24,7 @@ BEGUN, UNDER_WAY = "begun", "under way"
 
 
 def immediate_release_reason(folder: ReleaseFolder, realtime: Realtime, current: int | None) -> str:
-    """The reason why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps.
-
-    Args:
-        current: Number of the current release.
-    """
+    """The reason why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps."""
     if realtime.rollout is None:
         return "Its declaration has no rollout."
     if not is_installed("rollouts"):
@@ -67,9 +63,6 @@ def start_or_make_current(
     settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int, why_at_once: str, *, seen: ReleaseState
 ) -> str:
     """Start the rollout of a written release, or make it current at once; returns `BEGUN`, `UNDER_WAY` or the reason.
-
-    Args:
-        seen: The state by which the caller decided.
 
     Raises:
         ConflictError: It was returned meanwhile, or another release or rollout has begun, or another process is

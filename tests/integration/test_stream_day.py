@@ -21,7 +21,7 @@ from forecache.lake.query import query
 from forecache.lake.sources.days_to_extract import days_to_extract, extraction_delay_reason
 from forecache.lake.sources.extract import extract
 from forecache.lake.sources.source_states import find_awaited_sources, require_delivered
-from forecache.plugins.lineage.stage_facts import stage_facts
+from forecache.plugins.lineage.facts import stage_facts
 
 SOURCE = payments()
 NOW = moment(D[3], 0.5)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
-from forecache.cli.live_rows import open_answers
+from forecache.cli.commands.get import open_answers
 from forecache.cli.output import json_value
 from forecache.declare import Recommender
 from forecache.declare.recommenders.second_tables import SecondTable

@@ -15,7 +15,7 @@ from forecache.base.errors import CheckError, DamagedError, InputError, NotFound
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
-from forecache.operations.distribute_release import distribute_state
+from forecache.operations.release import distribute_state
 from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
 from forecache.plugins.rollouts.judge_step import StepVerdict, judge_step, next_step
 from forecache.plugins.rollouts.step_counts import (
