@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forecache.cli.reader_process import ReaderProcess as ReaderProcess
     from forecache.kit.spark.session import spark_session as spark_session
     from forecache.kit.spark.session import stop_spark as stop_spark
-    from forecache.lake.ingest.demo_data import land_demo_data as land_demo_data
+    from forecache.plugins.new_project.demo_data import land_demo_data as land_demo_data
 
 _HOMES = list_homes(
     {
@@ -27,7 +27,7 @@ _HOMES = list_homes(
         "forecache.base.stream_state": "StreamState read_state",
         "forecache.cli.reader_process": "ReaderProcess",
         "forecache.kit.spark.session": "spark_session stop_spark",
-        "forecache.lake.ingest.demo_data": "land_demo_data",
+        "forecache.plugins.new_project.demo_data": "land_demo_data",
     }
 )
 __all__ = sorted(_HOMES)

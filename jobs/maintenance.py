@@ -8,7 +8,7 @@ import dagster as dg
 from assets.stage import RunStep, explain_errors
 from forecache.base.plugins import load_hook
 from jobs.schedules import build_cron_schedule, build_op_job
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 MAINTENANCE_CRON = "0 1 * * 0"
 

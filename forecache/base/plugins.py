@@ -31,14 +31,10 @@ PLUGINS = {
         },
         checks={"alerts": "command:check_alerts"},
         hooks={
-            "list_open_alerts": "journal:list_open_alerts",
-            "read_cursor": "journal:read_cursor",
-            "has_receivers": "receivers:has_alert_receivers",
-            "collect_and_notify": "collect_alerts:collect_and_notify",
-            "describe_failures": "notify:describe_failures",
             "notify": "notify:notify",
             "current_alerts": "journal:current_alerts",
             "noted_alerts": "journal:read_noted_alerts",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "backfill": Plugin(
@@ -56,9 +52,7 @@ PLUGINS = {
             "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them."),
         },
         hooks={
-            "report": "cost_report:cost_report",
-            "plot": "cost_report:plot_costs",
-            "parts": "cost_line:PARTS",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "drift": Plugin(
@@ -67,11 +61,6 @@ PLUGINS = {
             "drift": ("command:drift", "Show how far an as-of date's scores have moved."),
         },
         hooks={
-            "write_drift_report": "distributions.sampled_report:write_drift_report",
-            "monitor_log": "log_monitoring:monitor_log",
-            "measurements": "measurements:measurements",
-            "monitor": "monitor:monitor",
-            "retraining_decision": "retraining:retraining_decision",
             "batch_metrics": "measurements:add_metrics",
             "live_bins": "live_reference:live_bins",
             "drift_reference": "live_counts:read_reference",
@@ -82,6 +71,10 @@ PLUGINS = {
             "asks_for_training": "retraining:asks_for_training",
             "output_bins": "output_bins:output_bins",
             "segment_rows": "output_bins:segment_rows",
+            "orchestration": "orchestration:build_definitions",
+            "nightly_assets": "orchestration:list_nightly_assets",
+            "score_check_specs": "orchestration:score_check_specs",
+            "score_check_events": "orchestration:check_scores",
         },
     ),
     "explain": Plugin(
@@ -94,10 +87,8 @@ PLUGINS = {
             "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
         },
         hooks={
-            "fact": "fact:Fact",
-            "emit_failure": "emit:emit_failure",
-            "emit_new": "emit:emit_new",
             "report_stream_run": "stream_runs:report_run",
+            "around_stage": "orchestration:send_lineage",
         },
     ),
     "mail": Plugin(
@@ -106,7 +97,13 @@ PLUGINS = {
         },
         checks={"mail": "command:check_mail"},
         hooks={
-            "mail": "stage:mail",
+            "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "new_project": Plugin(
+        commands={
+            "init": ("init_command:init", "Create a new project with one pipeline to edit."),
+            "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
         },
     ),
     "maintenance": Plugin(
@@ -123,7 +120,7 @@ PLUGINS = {
             "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
         },
         hooks={
-            "check_parity": "replay:check_parity",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "protocols": Plugin(
@@ -146,6 +143,7 @@ PLUGINS = {
             "recommend": "stage:recommend",
             "refused_dates": "stage:refused_dates",
             "write_report": "evaluation.report:write_report",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "redis": Plugin(
@@ -165,8 +163,6 @@ PLUGINS = {
         },
         checks={"rollouts": "command:check_rollouts"},
         hooks={
-            "advance_rollout": "controller:advance_rollout",
-            "running_rollouts": "controller:running_rollouts",
             "begin_counts": "count_requests:begin_counts",
             "logged_version": "count_requests:logged_version",
             "notify_of_rollout": "controller:notify_of_rollout",
@@ -177,6 +173,7 @@ PLUGINS = {
             "start_rollout": "controller:start_rollout",
             "blind_spot_warning": "controller:blind_spot_warning",
             "watch": "command:watch",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "score_cache": Plugin(
@@ -228,7 +225,7 @@ PLUGINS = {
             "tune": ("command:tune", "Search for better hyperparameters."),
         },
         hooks={
-            "tune": "search:tune",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
 }

@@ -120,9 +120,6 @@ def create_export_server(host: str, port: int, make: Callable[[], str]) -> Threa
 
     Args:
         port: 0: a free one; see `server_address`.
-
-    Raises:
-        OSError: The port is taken.
     """
     making = threading.Lock()
 
