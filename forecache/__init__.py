@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from forecache.models.inference.encoding import read_encoding as read_encoding
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
+    from forecache.plugins.challengers.shadow import score_shadow as score_shadow
     from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from forecache.plugins.recommend.models import WithFallback as WithFallback
     from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
-    from forecache.scoring.challenger.shadow import score_shadow as score_shadow
     from forecache.scoring.run import score as score
     from forecache.scoring.udf import scoring_udf as scoring_udf
     from forecache.serve.reader.answer import Answer as Answer
@@ -97,7 +97,7 @@ _PUBLIC = {
     "forecache.serve.reader.wire": "RealtimeAnswer",
     "forecache.realtime.log.read": "read_log",
     "forecache.base.results": "StageResult",
-    "forecache.scoring.challenger.shadow": "score_shadow",
+    "forecache.plugins.challengers.shadow": "score_shadow",
     "forecache.scoring.run": "score",
     "forecache.scoring.udf": "scoring_udf",
     "forecache.base.settings": "Settings load_settings",

@@ -54,6 +54,15 @@ PLUGINS = {
             "recompute_table": "stream_tables:recompute_table",
         },
     ),
+    "challengers": Plugin(
+        commands={
+            "challenge": ("command:challenge", "Choose a version to score together with the champion."),
+            "shadow": ("command:shadow", "Score an as-of date with champion and challenger, and compare them."),
+        },
+        hooks={
+            "score_challenger": "shadow:score_challenger",
+        },
+    ),
     "cost": Plugin(
         commands={
             "advise": ("advise_command:advise", "What to set differently, from measured use, and what it saves."),
@@ -89,6 +98,15 @@ PLUGINS = {
             "live_bins": "live_reference:live_bins",
             "check_scores": "distributions.drift:check_drift",
             "asks_for_training": "retraining:asks_for_training",
+            "evaluate": "calibration:evaluate",
+        },
+    ),
+    "estimators": Plugin(
+        hooks={
+            "plan_training": "launch:plan_training",
+            "runtimes": "runtimes:RUNTIMES",
+            "log_file": "runtimes:log_file",
+            "load_skops": "skops_files:load_skops",
         },
     ),
     "explain": Plugin(
@@ -114,6 +132,14 @@ PLUGINS = {
         checks={"mail": "command:check_mail"},
         hooks={
             "mail": "stage:mail",
+        },
+    ),
+    "model_reports": Plugin(
+        hooks={
+            "evaluate": "evaluation:evaluate",
+            "draw_evaluation": "plots:draw_evaluation",
+            "draw_verdict": "plots:draw_verdict",
+            "write_model_report": "report:write_report",
         },
     ),
     "parity": Plugin(
@@ -182,7 +208,14 @@ PLUGINS = {
             "status_pages": "pages:StatusPages",
         },
     ),
-    "torch": Plugin(),
+    "torch": Plugin(
+        hooks={
+            "plan_training": "launch:plan_training",
+            "run_torchrun": "launch:run_torchrun",
+            "num_gpus": "launch:num_gpus",
+            "lock_checkpoints": "lease:lock_checkpoints",
+        },
+    ),
     "tune": Plugin(
         commands={
             "tune": ("command:tune", "Search for better hyperparameters."),

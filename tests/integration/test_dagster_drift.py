@@ -19,7 +19,7 @@ from assets.predictions import build_predictions
 from assets.published import build_published
 from forecache.base.settings import Settings
 from forecache.declare import Drift, Pipeline, Publish
-from forecache.models.registry.challenger import name_challenger
+from forecache.plugins.challengers.shadow import name_challenger
 from jobs.schedules import partition_tags
 from resources.settings import SettingsResource
 from resources.spark import SparkResource

@@ -3,19 +3,22 @@
 import json
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forecache.base.code_version import code_version
+from forecache.base.plugins import find_hooks
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.split_rows import training_classes
-from forecache.models.registry.gate.examples import read_examples
-from forecache.models.registry.gate.loaded_model import open_model
-from forecache.models.registry.report.evaluation import evaluate_model
-from forecache.models.registry.report.evaluation_plots import draw_evaluation
+from forecache.models.registry.gate.baselines import BaselineScores, score_baselines
+from forecache.models.registry.gate.examples import SplitExamples, read_examples
+from forecache.models.registry.gate.loaded_model import CandidateModel, open_model, score_features
+from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.versions.flavours import find_model_file, installed_versions, log_model
 from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion, list_models, model_version
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
@@ -93,7 +96,7 @@ def find_registered(settings: Settings, pipeline: Trainable, inputs: str) -> Mod
 
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
-    """A version's result of `forecache.models.registry.report.evaluation.evaluate_model`, and its training history."""
+    """A version's result of `evaluate_model`, and its training history."""
     path = download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
     evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation
@@ -113,8 +116,46 @@ def _evaluate_folder(settings: Settings, pipeline: Trainable, training: StageRes
         )
         for name in _SPLITS
     }
-    evaluation = evaluate_model(pipeline, model, splits, seed=pipeline.training.seed)
+    evaluation = evaluate_model(pipeline, model, splits)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
+
+
+class ScoredSplit(NamedTuple):
+    """What a model and the baselines, the best first, predict of a split: scores as of `score_features`."""
+
+    scores: Array
+    baselines: list[BaselineScores]
+
+
+def evaluate_model(pipeline: Trainable, model: CandidateModel, splits: Mapping[str, SplitExamples]) -> dict[str, Any]:
+    """Evaluate an exported model on each split; the values are JSON-serialisable.
+
+    Returns:
+        `metrics` and `baseline` by split, `rows`, `classes`, and what plug-ins add. With several baselines, the figures
+        are those of the best on the test split.
+    """
+    scored = {
+        name: ScoredSplit(score_features(model, s.features, s.classes, s.sizes), score_baselines(pipeline, s))
+        for name, s in splits.items()
+    }
+    best = scored["test"].baselines[0].name
+    result: dict[str, Any] = {
+        "kind": pipeline.task,
+        "classes": list(splits["test"].classes),
+        "metric": pipeline.trained_gate.metric,
+        "rows": {name: len(examples.label) for name, examples in splits.items()},
+        "metrics": {
+            name: judge_of(pipeline, each.sizes).measure(each.label, scored[name].scores, each.weight)
+            for name, each in splits.items()
+        },
+        "baseline": {
+            name: next(each.metrics for each in found.baselines if each.name == best) for name, found in scored.items()
+        },
+        "baseline_feature": best,
+    }
+    for evaluate in find_hooks("evaluate"):
+        result |= evaluate(pipeline, model, splits, scored)
+    return result
 
 
 def _log_and_register(
@@ -197,8 +238,9 @@ def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, eval
     folder = Path(training.details["run_dir"])
     client.log_dict(run, evaluation, EVALUATION_FILE)
     client.log_dict(run, describe_environment(), "environment.json")
-    for name, svg in draw_evaluation(evaluation, standalone=True).items():
-        client.log_text(run, svg, f"plots/{name}.svg")
+    for draw_evaluation in find_hooks("draw_evaluation"):
+        for name, svg in draw_evaluation(evaluation, standalone=True).items():
+            client.log_text(run, svg, f"plots/{name}.svg")
     if (folder / TORCH_FILE).is_file():
         client.log_artifact(run, str(folder / TORCH_FILE), "torch")
     for name in (SPEC_FILE, RESULT_FILE, METRICS_FILE):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from forecache.base.errors import InputError
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
@@ -31,7 +32,6 @@ from forecache.models.registry.gate.gate_checks import (
 from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.gate.verdict_plots import draw_verdict
 from forecache.models.registry.gate.verdicts import (
     GateVerdict,
     load_verdict,
@@ -144,7 +144,10 @@ def _judge_candidate(
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
-    return verdict, draw_verdict(pipeline, checks, scores, champion_scores)
+    plots: dict[str, str] = {}
+    for draw_verdict in find_hooks("draw_verdict"):
+        plots |= draw_verdict(pipeline, checks, scores, champion_scores)
+    return verdict, plots
 
 
 def _compare_with_champion(

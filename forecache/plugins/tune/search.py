@@ -18,18 +18,16 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import InputError, SettingsError
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable, Training
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
-from forecache.models.training.devices import num_gpus, resolve_precision
-from forecache.models.training.exclusive.run_lock import lock_folder
-from forecache.models.training.launch import pinned_version, training_inputs
+from forecache.models.training.launch import learn_vocabularies, pinned_version, plan_training, training_inputs
+from forecache.models.training.process import lock_folder
 from forecache.models.training.spec import TrainingSpec, checkpoints_of
-from forecache.models.training.torchrun import run_torchrun
-from forecache.models.training.vocabulary import learn_vocabularies
 from forecache.plugins.tune.study import (
     ERROR,
     PruneTrial,
@@ -79,7 +77,7 @@ def tune(
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
-    training = resolve_precision(settings, pipeline.training)
+    training = plan_training(settings, pipeline).training
     inputs = training_inputs(pipeline, version, precision=training.precision)
     pipeline = pipeline.replace_training(training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
@@ -98,9 +96,9 @@ def tune(
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
 
 
-def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
+def trial_slots(settings: Settings, *, gpus: Callable[[], int] | None = None) -> list[int | None]:
     """One slot per parallel trial: the index of its GPU, or None if each trial has a core."""
-    found = gpus() if settings.device != "cpu" else 0
+    found = (gpus or load_hook("torch", "num_gpus"))() if settings.device != "cpu" else 0
     return list(range(found)) if found else [None] * (os.cpu_count() or 1)
 
 
@@ -186,6 +184,7 @@ class _Search:
         gpu = self._free.get()
         try:
             watch = self._trial_observer(trial, child)
+            run_torchrun = load_hook("torch", "run_torchrun")
             result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
         except PruneTrial:
             self._record_trial(trial, child, TrialState.PRUNED, "KILLED")

@@ -8,20 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import NotFoundError
+from forecache.base.plugins import load_hook
 from forecache.declare import Trainable
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
 from forecache.models.inference.kernel_spec import OUTPUTS
+from forecache.models.inference.known_runtimes import find_runtimes
 from forecache.models.inference.onnx_preprocessing import add_preprocessing
-from forecache.models.inference.runtimes.sklearn import SAFE_TYPES, load_skops
+from forecache.models.training.launch import trained_encoding
 from forecache.models.training.spec import MODEL_FILES
-from forecache.models.training.vocabulary import trained_encoding
-
-_PACKAGES = {
-    "onnx": ("onnx", "onnxruntime"),
-    "lightgbm": ("lightgbm",),
-    "xgboost": ("xgboost", "xgboost-cpu"),
-    "sklearn": ("scikit-learn", "skops"),
-}
 
 
 def find_model_file(folder: Path) -> tuple[str, Path]:
@@ -50,9 +44,8 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
     """
     runtime, path = find_model_file(run_dir)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
-    packages = [
-        f"{name}=={found}" for name, found in installed_versions("mlflow", "numpy", *_PACKAGES[runtime]).items()
-    ]
+    names = ("mlflow", "numpy", *(["onnx"] if runtime == "onnx" else []), *find_runtimes()[runtime].packages)
+    packages = [f"{name}=={found}" for name, found in installed_versions(*names).items()]
     outputs = [replace(o, classes=classes) if o.kind == "classes" else o for o in pipeline.output_specs]
     encoding = trained_encoding(pipeline, run_dir)
     metadata: dict[str, Any] = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
@@ -61,10 +54,8 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
     if runtime == "onnx":
         signature = _signature(pipeline, encoding, "float", takes_texts=True)
         return _log_onnx(path, encoding, signature=signature, **common)
-    if runtime == "xgboost":
-        return _log_xgboost(path, signature=_signature(pipeline, encoding, "float"), **common)
-    log = _log_lightgbm if runtime == "lightgbm" else _log_sklearn
-    return log(path, signature=_signature(pipeline, encoding, "double"), **common)
+    signature = _signature(pipeline, encoding, "float" if runtime == "xgboost" else "double")
+    return load_hook("estimators", "log_file")(runtime, path, signature=signature, **common)
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
@@ -100,33 +91,5 @@ def _log_onnx(path: Path, encoding: MatrixEncoding, **common: Any) -> Any:
         graph if encoding.is_plain else add_preprocessing(graph, encoding),
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
-        **common,
-    )
-
-
-def _log_lightgbm(path: Path, **common: Any) -> Any:
-    import lightgbm
-    import mlflow.lightgbm
-
-    return mlflow.lightgbm.log_model(lightgbm.Booster(model_file=path), **common)
-
-
-def _log_xgboost(path: Path, **common: Any) -> Any:
-    import mlflow.xgboost
-    import xgboost
-
-    return mlflow.xgboost.log_model(xgboost.Booster(model_file=str(path)), model_format="json", **common)
-
-
-def _log_sklearn(path: Path, **common: Any) -> Any:
-    import mlflow.sklearn
-
-    estimator = load_skops(path.read_bytes())
-    predict = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
-    return mlflow.sklearn.log_model(
-        estimator,
-        serialization_format="skops",
-        skops_trusted_types=list(SAFE_TYPES),
-        pyfunc_predict_fn=predict,
         **common,
     )

@@ -156,7 +156,9 @@ def test_split_scores(settings: Settings, model: ModelVersion | None) -> tuple[B
     if model is None or "test_metrics" not in model.tags:
         return None
     evaluation = load_evaluation(settings, model)
-    scores = evaluation["scores"]
+    scores = evaluation.get("scores")
+    if not scores:
+        return None
     if "classes" in scores:
         return scores["classes"], [*scores["prediction"], 0]
     series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]

@@ -17,8 +17,15 @@ from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
-from forecache.models.training.run_reports import Events, Heartbeat, report_nothing
-from forecache.models.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
+from forecache.models.training.spec import (
+    CHECKPOINTS,
+    HEARTBEAT_FILE,
+    RESULT_FILE,
+    Events,
+    Heartbeat,
+    TrainingSpec,
+    report_nothing,
+)
 from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
 from forecache.plugins.torch.worker.distributed.group import WorkerGroup
 from forecache.plugins.torch.worker.loop.loop import TrainingLoop

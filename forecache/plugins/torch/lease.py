@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import ConflictError
-from forecache.base.folders import BucketFolder
+from forecache.base.folders import BucketFolder, LocalFolder, open_folder
+from forecache.base.settings import Settings
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import TRAINING_LEASE
+from forecache.models.training import process
 
 LEASE_FILE = "lease.json"
 RENEW_S = TRAINING_LEASE.every_s
@@ -191,6 +193,20 @@ def hold_lease(folder: BucketFolder, *, run_id: str, report: Callable[[str], Non
             yield lease
         finally:
             lease.release()
+
+
+@contextmanager
+def lock_checkpoints(
+    settings: Settings, checkpoints: str, *, run_id: str, report: Callable[[str], None]
+) -> Iterator[process.RunLock]:
+    """Lock a folder or a bucket's prefix of checkpoints; arguments and errors as of `lock_run`."""
+    folder = open_folder(checkpoints, settings.storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
+    if isinstance(folder, BucketFolder):
+        with hold_lease(folder, run_id=run_id, report=report) as lease:
+            yield process.RunLock(lease=lease)
+    elif isinstance(folder, LocalFolder):
+        with process.lock_folder(folder.root, "writing checkpoints", wait_s=process.GRACE_S) as descriptor:
+            yield process.RunLock((descriptor,))
 
 
 def this_process(run_id: str) -> Holder:

@@ -6,7 +6,7 @@ from inspect import signature
 from typing import Any, Literal
 
 from forecache.base.ranking import DEFAULT_PLACES
-from forecache.models.training.estimator.matrix import Matrix
+from forecache.plugins.estimators.matrix import Matrix
 
 Library = Literal["lightgbm", "xgboost", "sklearn"]
 Round = Callable[[int, float | None, float | None], None]

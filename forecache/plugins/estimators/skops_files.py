@@ -1,4 +1,8 @@
-"""scikit-learn: an estimator that Forecache trained and saved with skops, of types that run no code of the file."""
+"""The runtimes of scikit-learn estimators that were saved with skops, of types that run no code of the file.
+
+`sklearn` takes those that Forecache trained, `skops` those of others: MLflow takes the list of trusted types from the
+model itself, and so loads none if pickles are not allowed.
+"""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +13,8 @@ import numpy as np
 
 from forecache.base.errors import CheckError
 from forecache.models.inference.arrays import run_in_blocks
-from forecache.models.inference.kernel_spec import OUTPUTS, KernelSpec
+from forecache.models.inference.kernel_spec import CLASSES, OUTPUTS, KernelSpec, pickle_allowed
+from forecache.models.inference.runtimes.pyfunc import as_columns
 from forecache.models.inference.runtimes.runtime import (
     Kernel,
     MatrixKernel,
@@ -19,7 +24,7 @@ from forecache.models.inference.runtimes.runtime import (
     StoredModel,
     new_spec,
 )
-from forecache.models.inference.runtimes.trees import refuse_unsound_trees
+from forecache.plugins.estimators.trees import refuse_unsound_trees
 
 SAFE_TYPES = (
     "numpy.dtype",
@@ -33,7 +38,7 @@ SAFE_TYPES = (
 )
 """Types that skops does not trust by itself and that hold numbers only: loading them runs no code of the file.
 
-Compiled code walks trees without checking bounds; `forecache.models.inference.runtimes.trees` checks them before."""
+Compiled code walks trees without checking bounds; `forecache.plugins.estimators.trees` checks them before."""
 _IMPORTS_TORCH = "sklearn.externals.array_api_compat.torch"
 _ROW_BY_ROW = frozenset(
     f"{name}{kind}"
@@ -41,9 +46,10 @@ _ROW_BY_ROW = frozenset(
     for kind in ("Classifier", "Regressor")
 )
 """scikit-learn's estimators that score each row by comparisons and sums of its own, independent of other rows."""
+_METHODS = ("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba")
 
 
-def _pack(model: StoredModel) -> "PackedModel | str":
+def _pack_own(model: StoredModel) -> "PackedModel | str":
     flavour = model.flavours["sklearn"]
     if OUTPUTS not in model.metadata:
         return "was not trained by Forecache"
@@ -128,9 +134,60 @@ def refuse_untrusted(payload: bytes) -> None:
         )
 
 
-def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+def _load_own(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
     predict = load_predict(payload(), several=spec.outputs[0].width is not None)
     return MatrixKernel(spec, lambda matrix: [predict(matrix)])
 
 
-RUNTIME = Runtime("sklearn", "sklearn", ("scikit-learn", "skops"), _pack, _load)
+SKLEARN = Runtime("sklearn", "sklearn", ("scikit-learn", "skops"), _pack_own, _load_own)
+
+
+def _pack(model: StoredModel) -> "PackedModel | str":
+    flavour = model.flavours["sklearn"]
+    if flavour.get("serialization_format") != "skops":
+        return "is saved as a pickle"
+    if pickle_allowed():
+        return "may be loaded by MLflow itself, as pickles are allowed"
+    method = model.flavours.get("python_function", {}).get("predict_fn", "predict")
+    if method not in _METHODS:
+        return f"is to be asked for {method}"
+    payload = (model.path / flavour["pickled_model"]).read_bytes()
+    untrusted = untrusted_types(payload)
+    if untrusted:
+        return f"holds {untrusted[0]}, which cannot be loaded without trusting code in the file"
+    options: dict[str, Any] = {"method": method}
+    if method == "predict_proba" and len(model.outputs) == 1:
+        options[CLASSES] = [_class_label(each) for each in getattr(load_skops(payload), "classes_", ())]
+    reason = "the model is a scikit-learn estimator of safe types only; workers import scikit-learn, one thread each"
+    return PackedModel(new_spec("skops", model.signature, "float64", options), payload, reason)
+
+
+def _class_label(label: Any) -> str:
+    return str(int(label)) if isinstance(label, (float, np.floating)) and label % 1 == 0 else str(label)
+
+
+def _load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    from joblib import parallel_config
+    from threadpoolctl import ThreadpoolController
+
+    estimator, pools = load_skops(payload()), ThreadpoolController()
+    names = list(spec.inputs) if hasattr(estimator, "feature_names_in_") else []
+
+    def predict(block: np.ndarray) -> list[np.ndarray]:
+        with parallel_config(backend="sequential"), pools.limit(limits=1):
+            found = getattr(estimator, spec.options["method"])(_as_frame(block, names))
+        return as_columns(found, spec)
+
+    return MatrixKernel(spec, lambda matrix: run_in_blocks(matrix, predict))
+
+
+def _as_frame(block: np.ndarray, names: list[str]) -> Any:
+    """A pandas frame for an estimator that was fitted with one: it may pick columns by their names."""
+    if not names:
+        return block
+    import pandas as pd  # type: ignore[import-untyped]
+
+    return pd.DataFrame(block, columns=names, copy=False)
+
+
+SKOPS = Runtime("skops", "sklearn", ("scikit-learn", "skops"), _pack, _load)

@@ -11,8 +11,8 @@ from forecache.declare import Trainable
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.verdicts import load_verdict
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.report.evaluation_plots import draw_evaluation
 from forecache.models.registry.versions.model_versions import model_version, verified_folder
+from forecache.plugins.model_reports.plots import draw_evaluation
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _METRIC_NAMES = {

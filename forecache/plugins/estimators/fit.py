@@ -26,19 +26,18 @@ from forecache.declare.loading import load_trainable
 from forecache.declare.models.gate import rank_cutoff
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import encoding_of
-from forecache.models.inference.runtimes import lightgbm, sklearn, xgboost
-from forecache.models.training.estimator.libraries import (
+from forecache.models.training.spec import HEARTBEAT_FILE, RESULT_FILE, Events, Heartbeat, TrainingSpec
+from forecache.plugins.estimators.boosters import load_lightgbm, load_xgboost
+from forecache.plugins.estimators.libraries import (
     FittedEstimator,
     fit,
     is_ranker,
     num_rounds,
     set_seed,
 )
-from forecache.models.training.estimator.matrix import Matrix, machine_memory_bytes, read_matrix
-from forecache.models.training.estimator.quantiles import combine_estimators, predict_all
-from forecache.models.training.estimator.saving import refuse_unsaveable, save
-from forecache.models.training.run_reports import Events, Heartbeat
-from forecache.models.training.spec import HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
+from forecache.plugins.estimators.matrix import Matrix, machine_memory_bytes, read_matrix
+from forecache.plugins.estimators.saving import combine_estimators, predict_all, refuse_unsaveable, save
+from forecache.plugins.estimators.skops_files import load_predict
 
 
 def describe_estimator(estimator: Any, fitted: FittedEstimator) -> dict[str, Any]:
@@ -223,9 +222,9 @@ def _check_saved_model(
     task, several = pipeline.task, pipeline.output_specs[0].is_array
     payload = path.read_bytes()
     if fitted.library == "sklearn":
-        predict = sklearn.load_predict(payload, several=several)
+        predict = load_predict(payload, several=several)
     else:
-        predict = {"lightgbm": lightgbm.load_booster, "xgboost": xgboost.load_booster}[fitted.library](payload)
+        predict = {"lightgbm": load_lightgbm, "xgboost": load_xgboost}[fitted.library](payload)
     sample = validation.features[:_PARITY_ROWS]
     if task in ("binary", "multiclass"):
         expected = np.asarray(estimators[0].predict_proba(sample), np.float64)

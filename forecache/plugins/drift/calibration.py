@@ -1,12 +1,15 @@
 """Calibration of a model's scores on its test split, which turns them into probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from forecache.declare import Trainable
+from forecache.models.registry.gate.examples import SplitExamples
 from forecache.models.registry.gate.score_metrics import Array
+from forecache.models.registry.register import ScoredSplit
 
 GROUPS = 200
 LEAST_ISOTONIC_ROWS = 1000
@@ -80,6 +83,14 @@ def fit_calibration(label: Array, score: Array, weight: Array | None = None) -> 
         tuple(_means((label > 0.5).astype(np.float64), groups, weight)),
         tuple(len(group) for group in groups),
     )
+
+
+def evaluate(
+    pipeline: Trainable, model: Any, splits: Mapping[str, SplitExamples], scored: Mapping[str, ScoredSplit]
+) -> dict[str, Any]:
+    """Maps from the scores of the test split to probabilities, as `calibrations` of a model's evaluation."""
+    test = splits["test"]
+    return {"calibrations": fit_calibrations(pipeline.task, test.label, scored["test"].scores, test.weight)}
 
 
 def fit_calibrations(task: str, label: Array, score: Array, weight: Array | None = None) -> list[dict[str, Any]]:

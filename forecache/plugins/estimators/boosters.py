@@ -1,4 +1,4 @@
-"""LightGBM: a Booster in the library's own text format."""
+"""The runtimes of LightGBM's and XGBoost's Boosters, from files in the libraries' own formats."""
 
 from functools import cached_property
 from typing import Any
@@ -13,12 +13,12 @@ from forecache.models.inference.runtimes.runtime import (
     estimator_kernel,
     new_spec,
 )
-from forecache.models.inference.runtimes.tree_tables import TreeTables, tree_tables
+from forecache.plugins.estimators.tree_tables import TreeTables, tree_tables
 
 _FEW = 1024
 
 
-def _pack(model: StoredModel) -> "PackedModel | str":
+def _pack_lightgbm(model: StoredModel) -> "PackedModel | str":
     file, signature = model.path / model.flavours["lightgbm"]["data"], model.signature
     if file.suffix != ".lgb":
         return "is a LightGBM scikit-learn wrapper, not a Booster"
@@ -32,7 +32,7 @@ def _pack(model: StoredModel) -> "PackedModel | str":
     )
 
 
-def load_booster(payload: bytes) -> Predict:
+def load_lightgbm(payload: bytes) -> Predict:
     """Load the prediction function from a Booster's file."""
     import lightgbm
 
@@ -59,4 +59,35 @@ class _Booster:
             return None
 
 
-RUNTIME = Runtime("lightgbm", "lightgbm", ("lightgbm",), _pack, estimator_kernel(load_booster))
+LIGHTGBM = Runtime("lightgbm", "lightgbm", ("lightgbm",), _pack_lightgbm, estimator_kernel(load_lightgbm))
+
+
+def _pack_xgboost(model: StoredModel) -> "PackedModel | str":
+    flavour, signature = model.flavours["xgboost"], model.signature
+    if not flavour.get("model_class", "").endswith(".Booster") or flavour.get("model_format") not in ("json", "ubj"):
+        return "is no Booster in XGBoost's JSON"
+    if len(model.outputs) != 1:
+        return f"has {len(model.outputs)} outputs"
+    import xgboost
+
+    payload = (model.path / flavour["data"]).read_bytes()
+    trained = xgboost.Booster(model_file=bytearray(payload)).feature_names
+    if trained and signature.inputs and tuple(trained) != signature.inputs:
+        return "was trained on columns of other names or in another order than its signature's"
+    return PackedModel(
+        new_spec("xgboost", signature, "float32", {}),
+        payload,
+        "the model is an XGBoost Booster; workers import XGBoost only, one thread each",
+    )
+
+
+def load_xgboost(payload: bytes) -> Predict:
+    """Load the prediction function from a Booster's file."""
+    import xgboost
+
+    booster = xgboost.Booster(model_file=bytearray(payload))
+    booster.set_param({"nthread": 1})
+    return lambda matrix: np.asarray(booster.inplace_predict(matrix, validate_features=False))
+
+
+XGBOOST = Runtime("xgboost", "xgboost", ("xgboost", "xgboost-cpu"), _pack_xgboost, estimator_kernel(load_xgboost))

@@ -1,6 +1,6 @@
-"""Evaluation of a candidate as plain numbers: metrics, curves, distributions, feature importance."""
+"""Evaluation of a candidate as plain numbers: curves, distributions, feature importance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from forecache.base.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
 from forecache.declare import Trainable
-from forecache.models.registry.gate.baselines import score_baselines
 from forecache.models.registry.gate.examples import SplitExamples
 from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
 from forecache.models.registry.gate.metric_judge import judge_of, single_values
 from forecache.models.registry.gate.score_metrics import Array, coverage
-from forecache.models.registry.report.calibration import fit_calibrations
+from forecache.models.registry.register import ScoredSplit
 
 _CURVE_POINTS = 201
 _CALIBRATION_BINS = 10
@@ -23,54 +22,34 @@ _MOST_PLACES = 20
 _IMPORTANCE_REPEATS = 3
 
 
-def evaluate_model(
-    pipeline: Trainable, model: CandidateModel, splits: dict[str, SplitExamples], *, seed: int
+def evaluate(
+    pipeline: Trainable, model: CandidateModel, splits: Mapping[str, SplitExamples], scored: Mapping[str, ScoredSplit]
 ) -> dict[str, Any]:
-    """Evaluate an exported model on each split, and in more depth on "test"; the values are JSON-serialisable.
+    """Evaluate a model on the test split in more depth; the values are JSON-serialisable.
 
     Returns:
-        `metrics` and `baseline` by split; `label_mean` by split and as-of date, except for classes; for the test split
-        `roc` (binary), `calibration` (for classes each against all others, and `calibration_by_class`; for quantiles
-        the share of labels up to each), `calibrations` (maps from scores to probabilities: one, or one for each class),
+        `label_mean` by split and as-of date, except for classes; for the test split `roc` (binary), `calibration` (for
+        classes each against all others, and `calibration_by_class`; for quantiles the share of labels up to each),
         `scores` (histogram, for classes their counts), `importance` (loss of the gate's metric when a feature is
-        shuffled); `classes`. With several baselines, the figures are those of the best on the test split. A ranking has
-        no calibration, but `places`: nDCG by the number of places, of the model and each baseline.
+        shuffled). With several baselines, the figures are those of the best on the test split. A ranking has no
+        calibration, but `places`: nDCG by the number of places, of the model and each baseline.
     """
-    scores = {name: score_features(model, each.features, each.classes, each.sizes) for name, each in splits.items()}
-    task, test = pipeline.task, splits["test"]
-    baselines = {name: score_baselines(pipeline, examples) for name, examples in splits.items()}
-    best = baselines["test"][0]
+    task, test, (scores, baselines) = pipeline.task, splits["test"], scored["test"]
     result: dict[str, Any] = {
-        "kind": task,
-        "classes": list(test.classes),
-        "metric": pipeline.trained_gate.metric,
-        "rows": {name: len(examples.label) for name, examples in splits.items()},
-        "metrics": {
-            name: judge_of(pipeline, each.sizes).measure(each.label, scores[name], each.weight)
-            for name, each in splits.items()
-        },
-        "baseline": {
-            name: next(each.metrics for each in found if each.name == best.name) for name, found in baselines.items()
-        },
-        "baseline_feature": best.name,
         "label_mean": [row for name in splits for row in label_means(name, splits[name]) if task != "multiclass"],
-        "calibration": task_calibration(pipeline, test, scores["test"]) if task != "ranking" else [],
-        "calibrations": fit_calibrations(task, test.label, scores["test"], test.weight),
-        "scores": distribution(task, test.label, single_values(pipeline, scores["test"]), test.classes),
-        "importance": importance(pipeline, model, test, seed=seed),
+        "calibration": task_calibration(pipeline, test, scores) if task != "ranking" else [],
+        "scores": distribution(task, test.label, single_values(pipeline, scores), test.classes),
+        "importance": importance(pipeline, model, test, seed=pipeline.training.seed),
     }
     if task == "multiclass":
         result["calibration_by_class"] = {
-            name: calibration((test.label == i).astype(np.float64), scores["test"][:, i])
-            for i, name in enumerate(test.classes)
+            name: calibration((test.label == i).astype(np.float64), scores[:, i]) for i, name in enumerate(test.classes)
         }
     if task == "binary":
-        result["roc"] = {
-            "model": roc_curve(test.label, scores["test"]),
-            "baseline": roc_curve(test.label, best.score),
-        }
+        both = {"model": scores, "baseline": baselines[0].score}
+        result["roc"] = {name: roc_curve(test.label, values) for name, values in both.items()}
     if task == "ranking":
-        ranked = {"model": scores["test"], **{each.name: each.score for each in baselines["test"]}}
+        ranked = {"model": scores, **{each.name: each.score for each in baselines}}
         result["places"] = {name: ndcg_by_places(test, values) for name, values in ranked.items()}
     return result
 

@@ -1,4 +1,4 @@
-"""Scoring commands besides the nightly run: `challenge`, `shadow`."""
+"""`forecache challenge` and `forecache shadow`."""
 
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -6,29 +6,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import NotFoundError
-from forecache.cli.base import DateParam, command, load_trained_model, load_trained_pipeline
+from forecache.cli.base import DateParam, command, load_trained_model, load_trained_pipeline, newest_scored
 from forecache.cli.dagster_events import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 
 if TYPE_CHECKING:
-    from forecache.base.settings import Settings
-    from forecache.declare import Pipeline, Trainable
+    from forecache.declare import Trainable
 
 _PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 _NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
-
-
-def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
-    from forecache.lake.ledger import newest_night
-
-    newest = newest_night(current, "score", pipeline.name)
-    if newest is None:
-        raise NotFoundError(
-            f"No as-of date of pipeline {pipeline.name!r} was scored yet.",
-            remedy=f"`forecache run {pipeline.name}` scores the newest one.",
-        )
-    return newest
 
 
 @command(
@@ -46,7 +33,7 @@ def challenge(pipeline: str, version: int | None, stop: bool) -> None:
 
     A pipeline that is declared with `shadow=True` scores it every night together with the champion, into its own table.
     """
-    from forecache.models.registry.challenger import dismiss_challenger, name_challenger
+    from forecache.plugins.challengers.shadow import dismiss_challenger, name_challenger
 
     if stop == (version is not None):
         raise click.UsageError("Give a VERSION or --stop.")
@@ -84,9 +71,8 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     The challenger's predictions go to a separate table, which is never published.
     """
     from forecache.kit.spark.session import spark_session
-    from forecache.models.registry.challenger import find_challenger
     from forecache.models.registry.versions.model_versions import model_version
-    from forecache.scoring.challenger.shadow import score_shadow
+    from forecache.plugins.challengers.shadow import find_challenger, score_shadow
 
     current, declared = load_trained_pipeline(pipeline)
     challenger = find_challenger(current, declared) if version is None else model_version(current, declared, version)
