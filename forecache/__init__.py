@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from forecache.plugins.recommend.models import RepeatPurchase as RepeatPurchase
     from forecache.plugins.recommend.models import TwoTowers as TwoTowers
     from forecache.plugins.recommend.models import WithFallback as WithFallback
-    from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
+    from forecache.plugins.torch.worker.network import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
     from forecache.scoring.run import score as score
     from forecache.scoring.udf import scoring_udf as scoring_udf
@@ -104,7 +104,7 @@ _PUBLIC = {
     "forecache.serve.store.keys": "encode_columns encode_key",
     "forecache.serve.store.publishing.publish": "publish",
     "forecache.serve.store.store": "Store open_store",
-    "forecache.plugins.torch.worker.model.embedding": "EmbeddedCategories",
+    "forecache.plugins.torch.worker.network": "EmbeddedCategories",
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = sorted(_MODULES)

@@ -24,8 +24,8 @@ from forecache.kit.delta.stream_tables import is_stream_table, nights_in_base, r
 from forecache.kit.delta.tables import open_table, resolve_place, table_exists
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.lake.maintenance.maintain import RETENTION, MaintenanceResult, Pin, maintain_table
+from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.models.registry.versions.model_versions import training_tables
 from forecache.models.training.spec import SPEC_FILE
 from forecache.serve.store.checkup import list_local_stores
 

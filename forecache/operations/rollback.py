@@ -17,10 +17,16 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
-from forecache.models.registry.alias_moves import close_operation, make_closing_row
-from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
+from forecache.models.registry.alias_moves import (
+    close_operation,
+    finish_move,
+    make_closing_row,
+    mark_rolled_back,
+    reconcile_aliases,
+    undo_move,
+)
+from forecache.models.registry.model_versions import champion, model_version, registry_lock
 from forecache.models.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
-from forecache.models.registry.versions.model_versions import champion, model_version, registry_lock
 from forecache.operations.distribute_release import report_replica_failure
 from forecache.operations.rollback_target import (
     find_previous_champion,

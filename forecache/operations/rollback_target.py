@@ -6,8 +6,8 @@ from forecache.base.errors import CheckError, ConflictError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.models.registry.alias_moves import describe_move, make_opening_row
+from forecache.models.registry.model_versions import champion, list_models, model_version, verified_folder
 from forecache.models.registry.promotions import Promotion, earlier_champions, promotions, rolled_back_versions
-from forecache.models.registry.versions.model_versions import champion, list_models, model_version, verified_folder
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.store import Store
 

@@ -25,7 +25,7 @@ from forecache.declare import Training
 from forecache.models.training import launch
 from forecache.models.training.launch import train
 from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER
+from forecache.plugins.torch.worker.checkpoints import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

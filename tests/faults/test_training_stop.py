@@ -31,7 +31,7 @@ from forecache.models.training.spec import (
     TrainingSpec,
 )
 from forecache.plugins.torch.launch import command, run_torchrun, worker_environment
-from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER
+from forecache.plugins.torch.worker.checkpoints import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -14,9 +14,9 @@ from training_sample import sample_rows, write_training_set
 from assets.drift import drift_view
 from forecache.base.settings import Settings
 from forecache.cli import main as cli
+from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import list_models
 from forecache.plugins.challengers.shadow import find_challenger
 from forecache.plugins.drift.distributions.drift import check_drift
 from forecache.plugins.drift.measurements import measurements

@@ -16,8 +16,7 @@ from forecache.models.tracking.client import connect_mlflow
 from forecache.models.training.process import OnEvent, lock_folder
 from forecache.models.training.spec import TrainingSpec
 from forecache.plugins.tune import search as tuning
-from forecache.plugins.tune.search import tune
-from forecache.plugins.tune.study import finished_trials, open_study, requeue_interrupted, suggest
+from forecache.plugins.tune.search import finished_trials, open_study, requeue_interrupted, suggest, tune
 
 
 def settings_in(folder: Path) -> Settings:

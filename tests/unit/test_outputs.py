@@ -33,14 +33,14 @@ from forecache.declare import (
 )
 from forecache.lake.contracts import class_order, require_classes, require_labels
 from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.models.inference.declared.plans import pick_outputs
 from forecache.models.inference.kernel import bound_output, load_kernel
 from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, ScoringPlan, returned_type
 from forecache.models.inference.known_runtimes import find_loaders
 from forecache.models.inference.outputs import known_outputs, score_values, source_of
 from forecache.models.inference.signature import read_signature
+from forecache.models.registry.applied.scoring_plan import pick_outputs
 from forecache.plugins.drift.performance import _to_arrays
-from forecache.scoring.tasks.output_arrays import number_columns, output_arrays
+from forecache.scoring.tasks.prediction_rows import number_columns, output_arrays
 
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Classes("plan", ("only",)), r"labels=\('only',\)\. Name two classes or more"),

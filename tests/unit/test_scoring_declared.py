@@ -14,14 +14,13 @@ from rules_project.pipelines.rules import rules
 from forecache.base.errors import CheckError, InputError
 from forecache.base.output_kinds import OutputSpec
 from forecache.declare import FunctionModel, SqlModel
-from forecache.models.inference.declared.function import FunctionKernel, pack
-from forecache.models.inference.declared.plans import plan_declared
 from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.known_runtimes import find_loaders
 from forecache.models.inference.outputs import score_values
-from forecache.models.registry.applied.scoring_plan import plan_model
+from forecache.models.inference.runtimes.function import FunctionKernel, pack
+from forecache.models.registry.applied.scoring_plan import plan_declared, plan_model
 from forecache.scoring.batch_size import bytes_a_row
-from forecache.scoring.tasks.output_arrays import output_arrays
+from forecache.scoring.tasks.prediction_rows import output_arrays
 
 
 def kernel_of(model: Any) -> Any:

@@ -4,8 +4,7 @@ from functools import cache
 
 from forecache.base.errors import UnavailableError
 from forecache.base.plugins import find_hooks
-from forecache.models.inference.declared import function, sql
-from forecache.models.inference.runtimes import onnx, pyfunc, torch
+from forecache.models.inference.runtimes import function, onnx, pyfunc, sql, torch
 from forecache.models.inference.runtimes.runtime import FUNCTION, SQL, Load, Runtime
 
 

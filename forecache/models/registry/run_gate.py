@@ -12,9 +12,13 @@ from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
-from forecache.models.registry.alias_moves import describe_move, find_equal_champion
-from forecache.models.registry.aliases import end_challenge, finish_move, reconcile_aliases
-from forecache.models.registry.gate.baselines import BaselineScores, score_baselines
+from forecache.models.registry.alias_moves import (
+    describe_move,
+    end_challenge,
+    find_equal_champion,
+    finish_move,
+    reconcile_aliases,
+)
 from forecache.models.registry.gate.examples import SplitExamples, read_examples
 from forecache.models.registry.gate.gate_checks import (
     Check,
@@ -30,7 +34,7 @@ from forecache.models.registry.gate.gate_checks import (
     compare_other_metrics,
 )
 from forecache.models.registry.gate.loaded_model import open_model, score_features
-from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.gate.verdicts import (
     GateVerdict,
@@ -39,8 +43,7 @@ from forecache.models.registry.gate.verdicts import (
     save_verdict,
     verdict_of_equal,
 )
-from forecache.models.registry.promotions import OtherDecisionError, Promotion, record_promotion
-from forecache.models.registry.versions.model_versions import (
+from forecache.models.registry.model_versions import (
     CHAMPION,
     REJECTED,
     ROLLED_BACK,
@@ -50,6 +53,7 @@ from forecache.models.registry.versions.model_versions import (
     registry_lock,
     verified_folder,
 )
+from forecache.models.registry.promotions import OtherDecisionError, Promotion, record_promotion
 from forecache.models.tracking.client import connect_mlflow
 
 

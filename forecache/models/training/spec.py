@@ -1,6 +1,7 @@
-"""The specification of one training run: everything a worker needs, as one JSON file in the run's folder.
+"""The files of a run's folder by which parent and workers communicate: specification, events, heartbeat, error.
 
-It contains no secrets: object store options reach the workers through their environment, as all settings do.
+The specification contains no secrets: object store options reach the workers through their environment, as all settings
+do. Events are one JSON object a line. The heartbeat has step and time in a memory-mapped file, which survives SIGKILL.
 """
 
 import json

@@ -71,7 +71,7 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
     The challenger's predictions go to a separate table, which is never published.
     """
     from forecache.kit.spark.session import spark_session
-    from forecache.models.registry.versions.model_versions import model_version
+    from forecache.models.registry.model_versions import model_version
     from forecache.plugins.challengers.shadow import find_challenger, score_shadow
 
     current, declared = load_trained_pipeline(pipeline)

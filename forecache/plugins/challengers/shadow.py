@@ -19,9 +19,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import hold_table_lock
-from forecache.models.registry.alias_moves import find_equal_champion
-from forecache.models.registry.aliases import reconcile_aliases
-from forecache.models.registry.versions.model_versions import (
+from forecache.models.registry.alias_moves import find_equal_champion, reconcile_aliases
+from forecache.models.registry.model_versions import (
     CHALLENGER,
     CHAMPION,
     REJECTED,

@@ -19,23 +19,34 @@ import numpy as np
 from forecache.base.errors import CheckError, InputError, SettingsError
 from forecache.base.files import write_durably
 from forecache.base.ranking import DEFAULT_PLACES, mean_of_requests, ndcg
-from forecache.base.settings import load_settings
+from forecache.base.settings import Settings, load_settings
 from forecache.base.statistics import class_losses, cross_entropy, pinball_losses
 from forecache.declare import EstimatorModel, Trainable
 from forecache.declare.loading import load_trainable
 from forecache.declare.models.gate import rank_cutoff
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import encoding_of
-from forecache.models.training.spec import HEARTBEAT_FILE, RESULT_FILE, Events, Heartbeat, TrainingSpec
+from forecache.models.training.process import TrainingPlan, process_environment
+from forecache.models.training.spec import (
+    HEARTBEAT_FILE,
+    LANES,
+    RESULT_FILE,
+    SPEC_FILE,
+    Events,
+    Heartbeat,
+    TrainingSpec,
+)
 from forecache.plugins.estimators.boosters import load_lightgbm, load_xgboost
 from forecache.plugins.estimators.libraries import (
     FittedEstimator,
+    Matrix,
     fit,
     is_ranker,
+    machine_memory_bytes,
     num_rounds,
+    read_matrix,
     set_seed,
 )
-from forecache.plugins.estimators.matrix import Matrix, machine_memory_bytes, read_matrix
 from forecache.plugins.estimators.saving import combine_estimators, predict_all, refuse_unsaveable, save
 from forecache.plugins.estimators.skops_files import load_predict
 
@@ -279,3 +290,18 @@ def _loss(pipeline: Trainable, validation: Matrix, predicted: np.ndarray) -> flo
     else:
         losses = class_losses(label, predicted)
     return float(np.average(losses, weights=validation.weight))
+
+
+def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
+    """How this machine trains a pipeline's estimator."""
+    return TrainingPlan(
+        training=pipeline.training,
+        lanes=LANES,
+        resumes=False,
+        workers="in one process",
+        command=lambda spec: [
+            *(sys.executable, "-m", "forecache.plugins.estimators", "--spec"),
+            str(spec.folder / SPEC_FILE),
+        ],
+        environment=lambda: process_environment(settings, threads=os.cpu_count() or 1),
+    )

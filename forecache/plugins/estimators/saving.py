@@ -9,8 +9,7 @@ import numpy as np
 from forecache.base.errors import CheckError, SettingsError
 from forecache.base.files import replace_file
 from forecache.models.training.spec import MODEL_FILES
-from forecache.plugins.estimators.libraries import FittedEstimator, library_of
-from forecache.plugins.estimators.matrix import Matrix
+from forecache.plugins.estimators.libraries import FittedEstimator, Matrix, library_of
 from forecache.plugins.estimators.skops_files import load_skops, refuse_untrusted, skops_io
 
 

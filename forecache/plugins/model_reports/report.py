@@ -10,8 +10,8 @@ from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.verdicts import load_verdict
+from forecache.models.registry.model_versions import model_version, verified_folder
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.versions.model_versions import model_version, verified_folder
 from forecache.plugins.model_reports.plots import draw_evaluation
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -18,8 +18,8 @@ from forecache.lake.contracts import class_order
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.quality.verdicts import DRIFT_STAGE
 from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.registry.model_versions import ModelVersion, list_models
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.versions.model_versions import ModelVersion, list_models
 from forecache.plugins.drift.distributions.binned_counts import Bins, binned_counts
 from forecache.plugins.drift.distributions.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport, unjudged_report
 from forecache.scoring.night_inputs import STAGE, require_scored

@@ -1,17 +1,46 @@
-"""The declared network, and the module that is exported: preprocessing, network and the output's link in one."""
+"""The declared network, its loss, and the module that is exported: preprocessing, network and the output's link."""
 
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
-from forecache.base.errors import InputError
+from forecache.base.errors import CheckError, InputError
 from forecache.declare import Trainable
 from forecache.declare.models.model import CategoryColumn
 from forecache.models.inference.encoding import MatrixEncoding
-from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.models.training.spec import ONNX_FILE, TORCH_FILE
+from forecache.plugins.torch.worker.split import TableSplit
+
+
+class EmbeddedCategories(nn.Module):
+    """float32 [n, num_features], codes in the columns of categories -> float32 [n, width]: numbers, then embeddings.
+
+    Attributes:
+        width: `num_features`, less the categories, plus `dimension` for each.
+    """
+
+    def __init__(self, num_features: int, categories: Mapping[str, CategoryColumn], *, dimension: int = 8) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(found.num_codes, dimension) for found in categories.values())
+        places = [found.column for found in categories.values()]
+        self.register_buffer("places", torch.tensor(places, dtype=torch.long), persistent=False)
+        numbers = [column for column in range(num_features) if column not in places]
+        self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.long), persistent=False)
+        self.width = len(numbers) + dimension * len(places)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        codes = features.index_select(1, self.places).long()
+        embedded = [table(codes[:, i]) for i, table in enumerate(self.tables)]
+        return torch.cat([features.index_select(1, self.numbers), *embedded], dim=1)
+
 
 _SMALLEST_SCALE = 1e-6
 
@@ -146,3 +175,99 @@ def require_width(pipeline: Trainable, network: torch.nn.Module, num_features: i
             f"take {width} values a row.",
             remedy="Return [rows, values] from the module that `build` makes, the outputs in their order.",
         )
+
+
+class Objective(nn.Module):
+    """The loss of outputs [n, values] against labels [n, 1], or labels and weights [n, 2], a scalar mean.
+
+    Labels are in their own unit, classes as their positions. Without a declared loss, that of the first output counts:
+    binary cross-entropy, Huber, cross-entropy, or the pinball loss (Koenker and Bassett 1978) over the levels.
+
+    Args:
+        width: Values of the first output.
+    """
+
+    def __init__(self, pipeline: Trainable, width: int = 1) -> None:
+        super().__init__()
+        self.loss, self.task, self.width = pipeline.network.loss, pipeline.task, width
+        self.log_target = pipeline.network.target == "log1p"
+        self.register_buffer("levels", torch.tensor(pipeline.output_specs[0].levels))
+
+    def forward(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        target, weight = label[:, :1], label[:, 1:]
+        target = torch.log1p(target) if self.log_target else target
+        if not weight.shape[1]:
+            return self._default(output, target, "mean") if self.loss is None else self.loss(output, target)
+        losses = self._default(output, target, "none") if self.loss is None else self.loss(output, target)
+        if losses.numel() != len(weight):
+            raise InputError(
+                f"The declared loss returns {losses.numel()} values for {len(weight)} rows that have weights.",
+                remedy="Return a loss for each row, as `reduction='none'` does.",
+            )
+        return (losses.reshape(-1) * weight[:, 0]).mean()
+
+    def _default(self, output: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor:
+        first = output[:, : self.width]
+        if self.task == "binary":
+            return functional.binary_cross_entropy_with_logits(first, target, reduction=reduction)
+        if self.task == "multiclass":
+            return functional.cross_entropy(first, target[:, 0].long(), reduction=reduction)
+        if self.task == "regression":
+            return functional.huber_loss(first, target, reduction=reduction)
+        difference = target - first
+        losses = torch.maximum(self.levels * difference, (self.levels - 1) * difference).mean(dim=1)
+        return losses.mean() if reduction == "mean" else losses
+
+
+INPUT = "features"
+_TOLERANCE = 1e-5
+
+
+def export(model: ExportedModel, pipeline: Trainable, folder: Path, sample: torch.Tensor) -> dict[str, float]:
+    """Write `model.pt2` and `model.onnx` (one file each) into the folder and compare them on a sample.
+
+    Args:
+        sample: Raw features, float32 [n >= 2, num_features], NaN for unknown.
+
+    Returns:
+        `parity_max_abs` and `parity_max_relative`: the largest difference of the two on the sample.
+
+    Raises:
+        CheckError: They differ by more than 1e-5 of max(1, |output|).
+    """
+    model = model.eval().cpu()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = torch.export.Dim("rows", min=1)
+        program = torch.export.export(model, (sample[:2],), dynamic_shapes={INPUT: {0: rows}})
+        torch.export.save(program, folder / TORCH_FILE)
+        torch.onnx.export(
+            program,
+            (sample[:2],),
+            folder / ONNX_FILE,
+            dynamo=True,
+            external_data=False,
+            input_names=[INPUT],
+            output_names=[output.name for output in pipeline.outputs],
+            verbose=False,
+        )
+    return _parity(model, folder / ONNX_FILE, sample)
+
+
+def _parity(model: ExportedModel, onnx: Path, sample: torch.Tensor) -> dict[str, float]:
+    from forecache.models.inference.runtimes.onnx import onnx_session
+
+    session = onnx_session(onnx.read_bytes(), {})
+    with torch.no_grad():
+        returned = model(sample)
+    expected = [each.numpy() for each in (returned if isinstance(returned, tuple) else (returned,))]
+    pairs = list(zip(session.run(None, {INPUT: sample.numpy()}), expected, strict=True))
+    largest = max(float(np.abs(actual - wanted).max()) for actual, wanted in pairs)
+    relative = max(float((np.abs(a - e) / np.maximum(1.0, np.abs(e))).max()) for a, e in pairs)
+    if not relative <= _TOLERANCE:
+        raise CheckError(
+            f"The ONNX export differs from the torch module by {relative:.2e} relative on {len(sample)} rows.",
+            remedy="Use operators in the network that export exactly, or report the operator to torch.onnx.",
+        )
+    return {"parity_max_abs": largest, "parity_max_relative": relative}

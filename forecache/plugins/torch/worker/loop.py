@@ -13,18 +13,17 @@ import torch
 from torch import nn
 
 from forecache.declare import Training
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
-from forecache.plugins.torch.worker.distributed.parallel import (
+from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.network import Objective, Prepare
+from forecache.plugins.torch.worker.parallel import (
     ParallelNetwork,
     Precision,
     State,
     choose_placement,
     gather_weights,
 )
-from forecache.plugins.torch.worker.loop.session import TrainingSession
-from forecache.plugins.torch.worker.model.model import Prepare
-from forecache.plugins.torch.worker.model.objective import Objective
-from forecache.plugins.torch.worker.reading.reader import TrainingBatch
+from forecache.plugins.torch.worker.reader import TrainingBatch
+from forecache.plugins.torch.worker.session import TrainingSession
 
 
 def learning_rate(training: Training, step: int, num_steps: int) -> float:

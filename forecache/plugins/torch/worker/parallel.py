@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from forecache.base.errors import SettingsError
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.group import WorkerGroup
 
 Kind = Literal["ddp", "fsdp"]
 State = dict[str, Any]

@@ -30,8 +30,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.folders import Folder
-from forecache.plugins.torch.worker.checkpoint.shards import load_shards, save_shards
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.shards import load_shards, save_shards
 
 PLAIN = "plain"
 
