@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import bar_chart, embed_plots, markdown_table
-from forecache.base.plugins import is_installed, load_hook
+from forecache.base.plugins import is_installed, load_hook, find_hooks
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
@@ -83,11 +83,8 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The most important plots; the report has all of them."""
-    from forecache.models.registry.report.evaluation_plots import draw_evaluation
-
-    return embed_plots(
-        {name: svg for name, svg in draw_evaluation(evaluation, standalone=True).items() if name in _PLOTS}
-    )
+    drawn = [draw(evaluation, standalone=True) for draw in find_hooks("draw_evaluation")]
+    return embed_plots({name: svg for plots in drawn for name, svg in plots.items() if name in _PLOTS})
 
 
 def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:

@@ -178,7 +178,7 @@ def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
         return "nightly"
     if job != "nightly" or isinstance(declared, Pipeline):
         return job
-    from forecache.models.registry.versions.model_versions import find_champion
+    from forecache.models.registry.model_versions import find_champion
 
     return "nightly" if find_champion(settings, declared) else "full"
 

@@ -72,7 +72,7 @@ def patient_requests() -> Iterator[None]:
 def plots_once() -> Iterator[None]:
     """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
     from forecache.base import reports as plots
-    from forecache.models.registry.report import evaluation_plots
+    from forecache.plugins.model_reports import plots as evaluation_plots
 
     draw, drawn = plots.draw_svg, dict[bytes, str]()
 

@@ -43,6 +43,15 @@ PLUGINS = {
             "recompute_table": "stream_tables:recompute_table",
         },
     ),
+    "challengers": Plugin(
+        commands={
+            "challenge": ("command:challenge", "Choose a version to score together with the champion."),
+            "shadow": ("command:shadow", "Score an as-of date with champion and challenger, and compare them."),
+        },
+        hooks={
+            "score_challenger": "shadow:score_challenger",
+        },
+    ),
     "cost": Plugin(
         commands={
             "advise": ("advise_command:advise", "What to set differently, from measured use, and what it saves."),
@@ -75,6 +84,15 @@ PLUGINS = {
             "nightly_assets": "orchestration:list_nightly_assets",
             "score_check_specs": "orchestration:score_check_specs",
             "score_check_events": "orchestration:check_scores",
+            "evaluate": "calibration:evaluate",
+        },
+    ),
+    "estimators": Plugin(
+        hooks={
+            "plan_training": "launch:plan_training",
+            "runtimes": "runtimes:RUNTIMES",
+            "log_file": "runtimes:log_file",
+            "load_skops": "skops_files:load_skops",
         },
     ),
     "explain": Plugin(
@@ -113,6 +131,14 @@ PLUGINS = {
         hooks={
             "maintain_lake": "lake:maintain_lake",
             "remove_unused_files": "table:remove_unused_files",
+        },
+    ),
+    "model_reports": Plugin(
+        hooks={
+            "evaluate": "evaluation:evaluate",
+            "draw_evaluation": "plots:draw_evaluation",
+            "draw_verdict": "plots:draw_verdict",
+            "write_model_report": "report:write_report",
         },
     ),
     "parity": Plugin(
@@ -219,7 +245,14 @@ PLUGINS = {
             "require_database": "database:require_database",
         },
     ),
-    "torch": Plugin(),
+    "torch": Plugin(
+        hooks={
+            "plan_training": "launch:plan_training",
+            "run_torchrun": "launch:run_torchrun",
+            "num_gpus": "launch:num_gpus",
+            "lock_checkpoints": "lease:lock_checkpoints",
+        },
+    ),
     "tune": Plugin(
         commands={
             "tune": ("command:tune", "Search for better hyperparameters."),

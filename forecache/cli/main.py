@@ -20,8 +20,6 @@ COMMANDS = {
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
     "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, judge, reject, rollback."),
     "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
-    "challenge": (f"{_COMMANDS}.scoring:challenge", "Choose a version to score together with the champion."),
-    "shadow": (f"{_COMMANDS}.scoring:shadow", "Score an as-of date with champion and challenger, and compare them."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),

@@ -19,7 +19,7 @@ from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
+from forecache.models.registry.model_versions import FEATURES_TAG, ModelVersion
 from forecache.operations.distribute_release import distribute_state
 from forecache.operations.prove_release import example_requests, pack_code, prove_release
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, lock_releases, open_releases

@@ -19,12 +19,8 @@ from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
 from forecache.kit.versioned.pointer import lock_versions
 from forecache.models.registry.alias_moves import (
-    close_operation,
-    make_closing_row,
-    describe_move,
-    make_opening_row,
+    close_operation, make_closing_row, describe_move, make_opening_row, finish_move, mark_rolled_back, reconcile_aliases, undo_move
 )
-from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
 from forecache.models.registry.promotions import (
     Promotion,
     earlier_champions,
@@ -33,7 +29,7 @@ from forecache.models.registry.promotions import (
     record_promotion,
     rolled_back_versions,
 )
-from forecache.models.registry.versions.model_versions import (
+from forecache.models.registry.model_versions import (
     champion,
     list_models,
     model_version,

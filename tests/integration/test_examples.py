@@ -23,9 +23,9 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
+from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import list_models
 from forecache.models.training.launch import train
 from forecache.operations.release import recorded_requests_file
 from forecache.plugins.drift.log_monitoring import expected_log_performance

@@ -83,7 +83,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     with another champion than the present one.
     """
     from forecache.models.registry.alias_moves import promote_version as promote_by_hand
-    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.model_versions import CHAMPION, model_version
     from forecache.operations.rollback import recover_interrupted
 
     current, declared = load_trained_model(pipeline)
@@ -109,7 +109,7 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.model_versions import CHAMPION, model_version
 
     current, declared = load_trained_model(pipeline)
     verdict = _judge(current, declared, version)
@@ -125,7 +125,7 @@ def judge(pipeline: str, version: int) -> None:
 @click.option("--reason", required=True, help="Why, for the promotion ledger.")
 def reject(pipeline: str, version: int, reason: str) -> None:
     """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
-    from forecache.models.registry.versions.model_versions import model_version
+    from forecache.models.registry.model_versions import model_version
     from forecache.operations.approval import approve
 
     current, declared = load_trained_model(pipeline)

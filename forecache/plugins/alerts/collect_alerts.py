@@ -17,8 +17,8 @@ from forecache.declare.schedules.as_of import due_as_of_dates
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.sources import find_awaited_sources
+from forecache.models.registry.model_versions import WAITING
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.models.registry.versions.model_versions import WAITING
 from forecache.plugins.alerts.journal import read_cursor
 from forecache.plugins.alerts.notify import NotifyResult, notify
 from forecache.realtime.log.read import read_log

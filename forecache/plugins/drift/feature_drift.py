@@ -14,7 +14,7 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.split_rows import count_split, split_batches
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.bins import BINS, count_batches, count_frame, every_nth_row, numbers_of, value_ranges
 from forecache.plugins.drift.measurements import Measurement
 

@@ -5,7 +5,7 @@ import logging
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare.realtime.realtime import Realtime
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.distributions.binned_counts import are_classes
 from forecache.plugins.drift.distributions.drift import test_split_scores
 from forecache.plugins.drift.feature_drift import FeatureReference, feature_reference

@@ -19,7 +19,7 @@ from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import list_models
+from forecache.models.registry.model_versions import list_models
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.expected_performance import (
     CALIBRATIONS,

@@ -16,7 +16,7 @@ from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import ModelVersion, champion, list_models
+from forecache.models.registry.model_versions import ModelVersion, champion, list_models
 from forecache.plugins.drift.distributions.drift import measure_drift
 from forecache.plugins.drift.expected_performance import expected_performance
 from forecache.plugins.drift.feature_drift import feature_drift

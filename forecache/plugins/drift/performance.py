@@ -15,10 +15,10 @@ from forecache.lake.contracts import class_order
 from forecache.lake.split_rows import label_numbers
 from forecache.lake.stage import partition_rows
 from forecache.lake.training_set import label_frame
-from forecache.models.registry.gate.bootstrap import metric_interval
+from forecache.models.registry.gate.gate_checks import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.measurements import Measurement
 

@@ -26,7 +26,7 @@ from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
-from forecache.models.registry.versions.model_versions import ModelVersion, list_models, verified_folder
+from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
 from forecache.plugins.drift.bins import BINS
 from forecache.plugins.drift.distributions.drift import model_of, prediction_drift, previous_dates
