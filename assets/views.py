@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import bar_chart, embed_plots, markdown_table
-from forecache.base.plugins import is_installed, load_hook, find_hooks
+from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline

@@ -89,7 +89,7 @@ PLUGINS = {
     ),
     "estimators": Plugin(
         hooks={
-            "plan_training": "launch:plan_training",
+            "plan_training": "fit:plan_training",
             "runtimes": "runtimes:RUNTIMES",
             "log_file": "runtimes:log_file",
             "load_skops": "skops_files:load_skops",
@@ -232,6 +232,12 @@ PLUGINS = {
         hooks={
             "check_bytes": "verify_stores:check_bytes",
             "verify_stores": "verify_stores:verify_stores",
+        },
+    ),
+    "stream_answers": Plugin(
+        hooks={
+            "answerer_of": "batch_answers:answerer_of",
+            "send_answers": "send_answers:send_answers",
         },
     ),
     "table_sources": Plugin(

@@ -3,8 +3,8 @@
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from forecache.base.code_version import code_version

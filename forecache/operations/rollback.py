@@ -19,7 +19,21 @@ from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
 from forecache.kit.versioned.pointer import lock_versions
 from forecache.models.registry.alias_moves import (
-    close_operation, make_closing_row, describe_move, make_opening_row, finish_move, mark_rolled_back, reconcile_aliases, undo_move
+    close_operation,
+    describe_move,
+    finish_move,
+    make_closing_row,
+    make_opening_row,
+    mark_rolled_back,
+    reconcile_aliases,
+    undo_move,
+)
+from forecache.models.registry.model_versions import (
+    champion,
+    list_models,
+    model_version,
+    registry_lock,
+    verified_folder,
 )
 from forecache.models.registry.promotions import (
     Promotion,
@@ -28,13 +42,6 @@ from forecache.models.registry.promotions import (
     promotions,
     record_promotion,
     rolled_back_versions,
-)
-from forecache.models.registry.model_versions import (
-    champion,
-    list_models,
-    model_version,
-    registry_lock,
-    verified_folder,
 )
 from forecache.operations.distribute_release import report_replica_failure
 from forecache.serve.store.manifest import Manifest, timestamp

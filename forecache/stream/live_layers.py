@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from forecache.base.settings import Settings
-from forecache.serve.store.encoding.column_values import served_type
 from forecache.declare import (
     FeatureView,
     Pipeline,
@@ -14,6 +13,7 @@ from forecache.declare import (
 )
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.declare.streams.results import KEEP_H
+from forecache.serve.store.encoding.column_values import served_type
 from forecache.serve.store.live.layer import LiveLayer, write_layer
 from forecache.serve.store.manifest import Field
 from forecache.serve.store.store import open_store

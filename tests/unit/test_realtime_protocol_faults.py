@@ -16,6 +16,7 @@ from realtime_support import write_views
 from release_support import make_release
 
 from forecache.base.settings import load_settings
+from forecache.kit.http.call import HttpCall
 from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.request.request_answer import (
     ModelCallError,
@@ -25,7 +26,6 @@ from forecache.realtime.request.request_answer import (
     TooLate,
     WorkerLost,
 )
-from forecache.kit.http.call import HttpCall
 from forecache.realtime.serve import make_extension
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.app import ReaderApp

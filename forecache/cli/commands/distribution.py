@@ -51,7 +51,7 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.operations.release import bring_unsent
+    from forecache.operations.distribute_release import bring_unsent
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.follow_lake import read_lake_state
     from forecache.realtime.release.released_models import list_released_models

@@ -15,7 +15,7 @@ from forecache.declare import Trainable
 
 if TYPE_CHECKING:
     from forecache.models.registry.gate.verdicts import GateVerdict
-    from forecache.models.registry.versions.model_versions import ModelVersion
+    from forecache.models.registry.model_versions import ModelVersion
 
 
 _COMMANDS = {
@@ -184,7 +184,7 @@ def collect_verdicts(
         versions: Model version by pipeline; otherwise the champion, or the newest version if there is no champion.
     """
     from forecache.models.registry.gate.verdicts import load_verdict
-    from forecache.models.registry.versions.model_versions import find_champion, list_models, model_version
+    from forecache.models.registry.model_versions import find_champion, list_models, model_version
 
     found = []
     for pipeline in pipelines:

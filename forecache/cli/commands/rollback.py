@@ -35,7 +35,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     """
     from forecache.declare import Pipeline
     from forecache.declare.loading import find_served
-    from forecache.operations.release import report_replica_failure
+    from forecache.operations.distribute_release import report_replica_failure
     from forecache.operations.rollback import roll_back
     from forecache.serve.store.push_pull import sync_served
 

@@ -12,7 +12,6 @@ from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import (
     format_duration,
     print_json,
-    show,
     show_stages,
     show_table,
     size,
@@ -106,8 +105,8 @@ def layer_text(live: dict[str, Any], first: str = "live") -> str:
 def _update_targets(store: "Store", what: str) -> dict[str, Any]:
     """Update Redis and the remote to the version that is served here; returns what was done, by target."""
     from forecache.declare.loading import find_served
+    from forecache.operations.distribute_release import report_replica_failure
     from forecache.serve.store.push_pull import sync_served
-    from forecache.operations.release import report_replica_failure
 
     current = settings()
     with report_replica_failure(store.pipeline, what), StageProgress() as progress:

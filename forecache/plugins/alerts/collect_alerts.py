@@ -23,9 +23,9 @@ from forecache.plugins.alerts.journal import read_cursor
 from forecache.plugins.alerts.notify import NotifyResult, notify
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
-from forecache.serve.store.store import list_local_stores
 from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
 from forecache.realtime.request.request_answer import RefusedCallError
+from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_checks import Check, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 

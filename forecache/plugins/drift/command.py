@@ -10,8 +10,8 @@ from forecache.cli.base import (
     command,
     load_declared_pipeline,
     load_trained_pipeline,
-    settings,
     newest_scored,
+    settings,
 )
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json

@@ -25,8 +25,8 @@ from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.training.spec import SPEC_FILE
-from forecache.serve.store.store import list_local_stores
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
+from forecache.serve.store.store import list_local_stores
 
 Named = Iterator[tuple[str, Pin]]
 

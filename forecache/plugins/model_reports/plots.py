@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from forecache.base.reports import (
     ACCENT,
     INK,
@@ -14,8 +15,8 @@ from forecache.base.reports import (
     SOFT,
     apply_colours,
     draw_svg,
+    render_svg,
 )
-from forecache.base.reports.plots import render_svg
 from forecache.declare import Trainable
 from forecache.models.registry.gate.gate_checks import Check
 from forecache.models.registry.gate.metric_judge import single_values

@@ -12,11 +12,11 @@ from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.settings import Settings
 from forecache.kit.versioned.pointer import keep_version
 from forecache.plugins.parity.store_versions import (
+    MissingLakeRowsError,
     SavedRows,
     StoreVersion,
     find_retained,
     find_same_layout,
-    MissingLakeRowsError,
     lake_content,
 )
 from forecache.serve.store import Store

@@ -16,7 +16,6 @@ from forecache.kit.delta.log import open_if_exists
 from forecache.kit.windows.merger import merger_of
 from forecache.kit.windows.plan import plan_from_json
 from forecache.kit.windows.tiles import TileRows
-from forecache.serve.store.encoding.streamed_rows import HOUR, StreamTable, PLACES_OF_A_COMMIT
 from forecache.plugins.parity.tile_index import (
     DAY,
     MINUTE,
@@ -28,6 +27,7 @@ from forecache.plugins.parity.tile_index import (
     share_of,
     shuffle_hour,
 )
+from forecache.serve.store.encoding.streamed_rows import HOUR, PLACES_OF_A_COMMIT, StreamTable
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.publishing.worker_pool import ProcessPool
 from forecache.serve.store.store import open_store

@@ -20,8 +20,7 @@ from forecache.kit.windows.plan import DAY_US, MergePlan, plan_from_json
 from forecache.kit.windows.tiles import TileCodec, TileLayout, TileRows
 from forecache.serve.store import KeySchema
 from forecache.serve.store.encoding.entries import encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
+from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, StreamTable, moments_of
 from forecache.serve.store.segment.index import key_hashes
 from forecache.stream.table.schema import OFFSET, PARTITION, add_missing_columns
 

@@ -13,12 +13,11 @@ import orjson
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
-from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.answer.render import Renderer
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer
+from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest
+from forecache.realtime.request.request_answer import MODEL, LookupResult, NoScores, ParsedRequest, RequestAnswer
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import answers_of

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
-from forecache.serve.store.values import matrix_of
 from forecache.realtime.lookups import ViewLookups, keys_of
 from forecache.realtime.metrics import PathCounters
 from forecache.realtime.request.request_answer import (
@@ -21,6 +20,7 @@ from forecache.realtime.request.request_answer import (
     TooLate,
 )
 from forecache.realtime.workers.worker_path import CircuitBreaker
+from forecache.serve.store.values import matrix_of
 
 HEDGED_SHARE = 0.1
 """Most second reads, as a share of all."""

@@ -16,7 +16,8 @@ from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
 from forecache.declare.realtime.realtime import Realtime
-from forecache.operations.release import BEGUN, UNDER_WAY, distribute_state
+from forecache.operations.distribute_release import distribute_state
+from forecache.operations.release import BEGUN, UNDER_WAY
 from forecache.plugins.rollouts.count_requests import (
     begin_counts,
     count_new_requests,

@@ -7,7 +7,6 @@ from typing import Any
 
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.realtime.answer.served_release import uncached_path
 from forecache.kit import format_text as words
 from forecache.plugins.status.collect import (
     RATE_S,
@@ -16,6 +15,7 @@ from forecache.plugins.status.collect import (
     quantiles,
 )
 from forecache.plugins.status.history import History, ModelCounts
+from forecache.realtime.answer.served_release import uncached_path
 from forecache.realtime.http.prometheus import has_logged, lost_by_reason, read_spool_state
 from forecache.realtime.metrics import (
     BUCKETS,

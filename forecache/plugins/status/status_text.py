@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.kit import format_text as words
 from forecache.cli.output import (
     WIDTH,
     Line,
@@ -12,6 +11,7 @@ from forecache.cli.output import (
     streams_table,
     wrap,
 )
+from forecache.kit import format_text as words
 
 
 def format_status(status: Mapping[str, Any]) -> str:

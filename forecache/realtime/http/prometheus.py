@@ -11,9 +11,7 @@ from typing import Any
 
 from forecache.base.plugins import find_hooks
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
-from forecache.realtime.log.commit.committer_state import CommitterState, read_state
-from forecache.realtime.log.row_counters import REASONS as LOSSES
-from forecache.realtime.log.spool.spool_files import segments_of, streams_of
+from forecache.realtime.log.spool_files import CommitterState, read_state, segments_of, streams_of
 from forecache.realtime.metrics import (
     BATCHES,
     BUCKETS,
@@ -27,6 +25,7 @@ from forecache.realtime.metrics import (
     serving_blocks,
     sum_cell,
 )
+from forecache.realtime.metrics import LOST_REASONS as LOSSES
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.worker_metrics import WorkerMetrics
 

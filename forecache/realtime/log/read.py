@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import orjson
 
 from forecache.base.settings import Settings
-from forecache.kit.delta.errors import open_data_file
 from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, read_entry
 from forecache.kit.delta.tables import open_table

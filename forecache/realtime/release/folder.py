@@ -18,29 +18,29 @@ import xxhash
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.files import move_durably, sync
 from forecache.base.settings import Settings
+from forecache.base.steps import release_step
 from forecache.kit.versioned.folder import (
     PathBelow,
     VersionedFolder,
     VersionPointer,
     damaged_error,
 )
-from forecache.realtime.release.format import (
-    RELEASE_FILE,
-    Release,
-    ReleaseFile,
-    release_from_json,
-    BINS_FILE,
-    CODE_FOLDER,
-    MODEL_FILE,
-    WARMUP_FILE,
-)
-from forecache.base.steps import release_step
 from forecache.kit.versioned.pointer import lock_versions, read_pointer
 from forecache.kit.versioned.verify import (
     ReadPace,
     VerifyResult,
     verify_file,
     verify_versions,
+)
+from forecache.realtime.release.format import (
+    BINS_FILE,
+    CODE_FOLDER,
+    MODEL_FILE,
+    RELEASE_FILE,
+    WARMUP_FILE,
+    Release,
+    ReleaseFile,
+    release_from_json,
 )
 from forecache.realtime.release.released_models import REALTIME
 

@@ -23,9 +23,9 @@ from forecache.kit.versioned.pointer import write_pointer
 from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
+    find_pointer,
     read_files,
     read_release,
-    find_pointer,
     write_release,
 )
 from forecache.realtime.release.format import Release

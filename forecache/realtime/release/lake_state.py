@@ -17,10 +17,10 @@ from forecache.base.errors import ConflictError, DamagedError, ForecacheError, N
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
-from forecache.realtime.release.folder import ReleasePointer, KEEP
+from forecache.realtime.release.folder import KEEP, ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
-from forecache.serve.store.remote import open_remote
 from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
+from forecache.serve.store.remote import open_remote
 
 FORMAT = 1
 _PATIENCE_S = 10.0

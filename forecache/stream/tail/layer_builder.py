@@ -29,8 +29,7 @@ from forecache.serve.store.encoding.streamed_rows import (
     served_arrow_type,
     streamed_rows,
 )
-from forecache.serve.store.live.layer import LiveLayer, LiveRow
-from forecache.serve.store.live.rows import row_of
+from forecache.serve.store.live.layer import LiveLayer, LiveRow, row_of
 from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.tail.layer_comparison import EPOCH, ComparisonResult, TileChanges, TileComparison, compare_rows
 
