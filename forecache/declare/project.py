@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import DECLARED
+from forecache.base.output_kinds import DECLARED
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.models.trainable import Trainable

@@ -127,8 +127,8 @@ def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
     from shelf_lake import purchases
 
     from forecache.cli.main import main
-    from forecache.operations.lake_maintenance import pinned_versions
     from forecache.operations.publish_night import publish_night
+    from forecache.plugins.maintenance.lake import pinned_versions
 
     recommend(home, offers, [LAST])
     assert PURCHASES.raw_table not in pinned_versions(home)

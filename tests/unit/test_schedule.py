@@ -19,7 +19,7 @@ from forecache.declare import FeatureView, Label, Pipeline, Publish, Schedule, T
 from forecache.declare.as_of import as_of_range, newest_as_of, require_as_of
 from forecache.declare.loading import read_project
 from forecache.declare.served import max_age_h
-from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.lake.training_set import as_of_dates
 from forecache.plugins.drift.monitor import newly_labelled_dates
 
 UTC = timezone.utc

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import DECLARED
+from forecache.base.output_kinds import DECLARED
 from forecache.base.table_names import (
     AS_OF,
     EVENT_TIMESTAMP,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import ALLOWED, DECLARED
+from forecache.base.output_kinds import ALLOWED, DECLARED
 from forecache.base.table_names import check_column
 from forecache.declare.checks import check_fields, check_known, check_value
 

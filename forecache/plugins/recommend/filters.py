@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
-from forecache.lake.sources.state_rows import state_rows
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, state_rows
 from forecache.plugins.recommend.interactions import codes_of
 from forecache.plugins.recommend.recommender import Recommender
 

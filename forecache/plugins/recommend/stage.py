@@ -21,8 +21,7 @@ from forecache.kit.delta.tables import table_version
 from forecache.kit.delta.writers import new_folder
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
 from forecache.lake.provenance import PROVENANCE_FIELDS
-from forecache.lake.sources.source_states import require_delivered, source_state
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, require_delivered, source_state
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.plugins.recommend.evaluation.gate import first_test_day, judge
 from forecache.plugins.recommend.filters import Filters, available_items
