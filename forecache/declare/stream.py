@@ -84,8 +84,7 @@ class Topic:
 
 def check_topic_name(owner: str, name: str) -> None:
     fits = 0 < len(name) < 250 and all(each.isascii() and (each.isalnum() or each in "._-") for each in name)
-    rule = "A topic has 1 to 249 letters, digits, dots, underscores and hyphens."
-    check_value(owner, "topic", name, fits, rule)
+    check_value(owner, "topic", name, fits, "A topic has 1 to 249 letters, digits, dots, underscores and hyphens.")
 
 
 @dataclass(frozen=True)

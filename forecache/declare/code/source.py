@@ -170,10 +170,7 @@ def _assigned_names(node: ast.AST) -> set[str]:
 
 
 def add_imports(
-    statement: ast.Import | ast.ImportFrom,
-    module: SourceModule,
-    names: dict[str, list[ImportedName]],
-    stars: list[str],
+    statement: ast.Import | ast.ImportFrom, module: SourceModule, names: dict[str, list[ImportedName]], stars: list[str]
 ) -> None:
     if isinstance(statement, ast.Import):
         for alias in statement.names:

@@ -169,9 +169,7 @@ class Availability:
         theirs = codes_of(self.region_of_user, known)
         of_user = np.where(places >= 0, theirs[places] if len(theirs) else -1, -1)
         return Filters(
-            available=anywhere,
-            region_of_user=np.where(of_user >= 0, of_user, len(known)),
-            available_in=available_in,
+            available=anywhere, region_of_user=np.where(of_user >= 0, of_user, len(known)), available_in=available_in
         )
 
 

@@ -146,12 +146,7 @@ def top_k(
 
 
 def top_k_of_factors(
-    user_vectors: np.ndarray,
-    item_vectors: np.ndarray,
-    k: int,
-    *,
-    filters: Filters | None = None,
-    threads: int = 1,
+    user_vectors: np.ndarray, item_vectors: np.ndarray, k: int, *, filters: Filters | None = None, threads: int = 1
 ) -> Iterator[TopK]:
     """The k items of every user with the largest dot product of vectors [users, d] and [items, d]; as `top_k`."""
     _check_k(k, len(item_vectors))
