@@ -1,7 +1,7 @@
 """A source with landing files: its columns, the meaning of time, and the tables of its rows."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import date
 from functools import cached_property
@@ -63,18 +63,22 @@ class Source:
         check_name("source", self.name)
         names = [column.name for column in self.columns]
         check_unique("column", f"Source {self.name!r}", [*names, *SOURCE_COLUMNS])
-        self._check_time(owner)
+        _check_time(owner, self)
+        rule = "A snapshot's day is in the names of its files; `day` is for the column of an existing table."
+        is_named = not isinstance(self.time, Snapshot) or self.time.day is None
+        check_value(owner, "time", self.time, is_named, rule)
+        check_value(owner, "unique", self.unique, not (self.unique and self.time), "Only events have it; give a `key`.")
         check_source_key(owner, self.key, self.columns, self.time)
         check_known(f"{owner} refers to the column", self.unique, names)
-        if self.end is not None:
-            check_value(owner, "end", self.end, self.end >= self.start, f"It is not before the start, {self.start}.")
         check_columns(owner, self.expectations, [*names, *SOURCE_COLUMNS])
-        if "day" not in self._groups():
-            raise SettingsError(
-                f"Source {self.name!r} has the file pattern {self.file_pattern!r} without a `day` group.",
-                remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
-            )
-
+        declared = f"{owner} has the file pattern {self.file_pattern!r}"
+        remedy = r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv."
+        try:
+            groups = re.compile(self.file_pattern).groupindex
+        except re.error as error:
+            raise SettingsError(f"{declared}, which is no regular expression: {error}.", remedy=remedy) from None
+        if "day" not in groups:
+            raise SettingsError(f"{declared} without a `day` group.", remedy=remedy)
         if self.extract is not None:
             check_file_name(owner, self.file_pattern)
         if isinstance(self.extract, StreamDay):
@@ -83,26 +87,6 @@ class Source:
             check_query(owner, self.extract, self.event_time, self.time)
             rule = "A day is asked for when it is needed: there is nothing to wait for."
             check_value(owner, "missing", self.missing, self.missing != "wait", rule)
-
-    def _check_time(self, owner: str) -> None:
-        check_time(owner, self.event_time, self.time, self.columns)
-        rule = "A snapshot's day is in the names of its files; `day` is for the column of an existing table."
-        is_named = not isinstance(self.time, Snapshot) or self.time.day is None
-        check_value(owner, "time", self.time, is_named, rule)
-        check_value(owner, "unique", self.unique, not (self.unique and self.time), "Only events have it; give a `key`.")
-        rule = "Rows without time are never missing; leave it out."
-        waits = self.missing != "fail" and isinstance(self.time, Static)
-        check_value(owner, "missing", self.missing, not waits, rule)
-
-    def _groups(self) -> Mapping[str, int]:
-        try:
-            return re.compile(self.file_pattern).groupindex
-        except re.error as error:
-            raise SettingsError(
-                f"Source {self.name!r} has the file pattern {self.file_pattern!r}, which is no regular expression: "
-                f"{error}.",
-                remedy=r"Write it like (?P<day>\d{4}-\d{2}-\d{2})\.csv.",
-            ) from None
 
     @property
     def raw_table(self) -> str:
@@ -115,8 +99,9 @@ class Source:
         return QUARANTINE + self.name
 
 
-def check_time(owner: str, event_time: str, time: Snapshot | Static | None, columns: Sequence[Column]) -> None:
-    """Refuse a source with both or neither of `event_time` and `time`, or with a wrong column for them."""
+def _check_time(owner: str, source: "AnySource") -> None:
+    """Refuse a source with both or neither of `event_time` and `time`, or with a wrong column or value for them."""
+    event_time, time = source.event_time, source.time
     if bool(event_time) == (time is not None):
         both = "both `event_time` and `time`" if event_time else "neither `event_time` nor `time`"
         raise SettingsError(
@@ -127,10 +112,16 @@ def check_time(owner: str, event_time: str, time: Snapshot | Static | None, colu
     for what, name, kinds in (("event_time", event_time, ("date", "timestamp")), ("day", day, ("date",))):
         if not name:
             continue
-        types = {column.name: column.type for column in columns}
+        types = {column.name: column.type for column in source.columns}
         check_known(f"{owner} refers to the column", [name], types)
         rule = f"It is a {' or '.join(kinds)} column, not a {types[name]}."
         check_value(owner, what, name, types[name] in kinds, rule)
+    rule = "Rows without time are never missing; leave it out."
+    fits = source.missing == "fail" or not isinstance(time, Static)
+    check_value(owner, "missing", source.missing, fits, rule)
+    if source.start is not None and source.end is not None:
+        rule = f"It is not before the start, {source.start}."
+        check_value(owner, "end", source.end, source.end >= source.start, rule)
 
 
 @dataclass(frozen=True)
@@ -180,12 +171,8 @@ class TableSource:
         for column in self.columns:
             rule = "Limits are for landing files, which have a quarantine; give the features expectations."
             check_value(owner, column.name, column, column.minimum is None and column.maximum is None, rule)
-        check_time(owner, self.event_time, self.time, self.columns)
+        _check_time(owner, self)
         check_source_key(owner, self.key, self.columns, self.time)
-        rule = "Rows without time are never missing; leave it out."
-        check_value(owner, "missing", self.missing, self.missing == "fail" or not isinstance(self.time, Static), rule)
-        if self.start is not None and self.end is not None:
-            check_value(owner, "end", self.end, self.end >= self.start, f"It is not before the start, {self.start}.")
         if self.format == "parquet" and isinstance(self.time, Snapshot) and self.time.day is None:
             raise SettingsError(
                 f"{owner} is a snapshot of Parquet files, which have no versions.",
