@@ -41,21 +41,13 @@ Score = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class BatchSize:
-    """The batch size of a run and its origin.
+    """The batch size of a run and its origin."""
 
-    Attributes:
-        rows: Rows of a batch.
-        source: "set", "calibrated" now, or "kept" from an earlier run.
-        batch_bytes: Memory of a batch: the features, the model's matrix and the predictions.
-        rows_per_second: Of one core at that size; None if the size was set.
-        rates: Measured rows per second by size.
-    """
-
-    rows: int
-    source: str
-    batch_bytes: int | None = None
-    rows_per_second: float | None = None
-    rates: Mapping[int, float] = field(default_factory=dict)
+    rows: int  # rows of a batch
+    source: str  # "set", "calibrated" now, or "kept" from an earlier run
+    batch_bytes: int | None = None  # memory of a batch: the features, the model's matrix and the predictions
+    rows_per_second: float | None = None  # of one core at that size; None if the size was set
+    rates: Mapping[int, float] = field(default_factory=dict)  # measured rows per second by size
 
     def metadata(self) -> dict[str, Any]:
         """JSON-serialisable figures."""

@@ -28,14 +28,12 @@ class FeatureFile:
     """A Parquet file of a feature partition at a fixed Delta version; its path is relative to the table.
 
     Attributes:
-        rows: Number of its rows to score, from `first` on.
-        size_bytes: Of the whole file.
         shard: Name of its scored rows: the file's, with `@first` if its beginning was scored before.
     """
 
     path: str
-    rows: int
-    size_bytes: int
+    rows: int  # number of its rows to score, from `first` on
+    size_bytes: int  # of the whole file
     first: int = 0
 
     @property
@@ -49,18 +47,13 @@ class FeatureFile:
 
 @dataclass(frozen=True)
 class ScoringNight:
-    """A night to score.
-
-    Attributes:
-        inputs: Text that identifies everything its predictions depend on.
-        tag: Name of its shards in the staging area: inputs, code version and the state of the ledger.
-    """
+    """A night to score."""
 
     night: date
     feature_version: int
     files: tuple[FeatureFile, ...]
-    inputs: str
-    tag: str
+    inputs: str  # text that identifies everything its predictions depend on
+    tag: str  # name of its shards in the staging area: inputs, code version and the state of the ledger
 
     @property
     def rows(self) -> int:
@@ -88,11 +81,8 @@ def describe_nights(
     *,
     compared_with: str = "",
 ) -> list[ScoringNight]:
-    """Each night's inputs and feature files, ascending; NotFoundError or InputError if a night has no features.
-
-    Args:
-        compared_with: A model whose predictions are compared with these, as name@version.
-    """
+    """Each night's inputs, to which the model `compared_with` belongs, and feature files, ascending; NotFoundError or
+    InputError if a night has no features."""
     versions = feature_versions(settings, pipeline, sorted(nights))
     by_version: dict[int, list[date]] = defaultdict(list)
     for night, version in versions.items():

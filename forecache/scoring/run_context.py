@@ -29,27 +29,19 @@ BATCH_ROWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringRun:
-    """A run that scores nights with one model into one table.
+    """A run that scores nights with one model into one table."""
 
-    Attributes:
-        spark: None with the engine "arrow".
-        table: The prediction table, or the challenger's.
-        stage: The ledger's stage in which the nights are recorded.
-        compared_with: The model that this one is compared with, as name@version: another one makes nights stale.
-        details: Further details of a night's record, made when the night is committed.
-    """
-
-    spark: "SparkSession | None"
+    spark: "SparkSession | None"  # None with the engine "arrow"
     settings: Settings
     pipeline: Pipeline
     model: ModelVersion
-    table: str
-    stage: str
+    table: str  # the prediction table, or the challenger's
+    stage: str  # the ledger's stage in which the nights are recorded
     engine: Engine
     run_id: str
     progress: Progress
-    compared_with: str = ""
-    details: Details = lambda night: {}
+    compared_with: str = ""  # the model that this one is compared with, as name@version: another one makes nights stale
+    details: Details = lambda night: {}  # further details of a night's record, made when the night is committed
 
     @property
     def ledger(self) -> Stage:

@@ -43,7 +43,7 @@ BOUNDED = {
         "serve/reader/versions/watcher.py:Watcher.run_on_loop",
     ),
     *("realtime/answer/calibrate.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
-    *("serve/store/live/reader.py:wait_until_applied", "models/training/exclusive/lease.py:Lease.acquire"),
+    *("serve/store/live/reader.py:wait_until_applied", "plugins/torch/lease.py:Lease.acquire"),
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",
@@ -56,7 +56,7 @@ BOUNDED = {
     *("stream/kafka/dead_letters.py:DeadLetters.send", "stream/topic/producer.py:AnswersProducer._produce"),
     *(
         "stream/topic/producer.py:_read_newest_version",
-        "plugins/torch/worker/distributed/group.py:WorkerGroup.run_on_rank_0",
+        "plugins/torch/worker/group.py:WorkerGroup.run_on_rank_0",
     ),
 }
 """Loops with a pause that are not periodic activities: each ends by itself, with its work, or with who looks on."""

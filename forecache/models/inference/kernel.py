@@ -38,12 +38,8 @@ _loaded: "OrderedDict[str, Kernel]" = OrderedDict()
 def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
     """The process's kernel for a spec, loaded at the first call.
 
-    Args:
-        payload: Returns the model's bytes: an ONNX or LightGBM file, or a zip archive of the model's folder.
-        folder: Returns a folder of this machine into which an archive may be unpacked.
-
-    Raises:
-        InputError: A package that decides about a value has another version here than on the driver.
+    `payload` returns the model's bytes, `folder` a folder of this machine into which an archive may be unpacked.
+    InputError if a package that decides about a value has another version here than on the driver.
     """
     if spec.checksum not in _loaded:
         _loaded[spec.checksum] = new_kernel(spec, payload, folder)
@@ -56,11 +52,7 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
 def new_kernel(
     spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str], *, load: Load | None = None
 ) -> Kernel:
-    """Load a kernel outside the process's cache; arguments and errors as of `load_kernel`.
-
-    Args:
-        load: Loads the model in place of its runtime.
-    """
+    """Load a kernel outside the process's cache, as `load_kernel`; by `load` in place of its runtime."""
     require_versions(spec.packages)
     with _one_thread():
         kernel = (load or find_loader(spec.runtime))(spec, payload, folder)

@@ -22,11 +22,7 @@ def find_loaders() -> dict[str, Load]:
 
 
 def find_loader(runtime: str) -> Load:
-    """The loader of a model by `KernelSpec.runtime`.
-
-    Raises:
-        UnavailableError: The plug-in with this runtime is not installed.
-    """
+    """The loader of a model by `KernelSpec.runtime`; UnavailableError if the plug-in with it is not installed."""
     found = find_loaders().get(runtime)
     if found is None:
         raise UnavailableError(

@@ -30,27 +30,17 @@ FEATURES_TAG = "features_fingerprint"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version of a registered model.
+    """A version of a registered model."""
 
-    Attributes:
-        name: The pipeline's name.
-        run_id: The MLflow run that made it.
-        uri: `models:/<name>/<version>`.
-        aliases: "champion", "challenger", "previous".
-        gate: "pending", "passed", "failed", "awaiting_approval", "rejected" or "rolled_back".
-        metrics: Test metrics by name.
-        tags: All tags of the version.
-    """
-
-    name: str
+    name: str  # the pipeline's name
     version: int
-    run_id: str
-    uri: str
-    aliases: tuple[str, ...]
-    gate: str
+    run_id: str  # the MLflow run that made it
+    uri: str  # `models:/<name>/<version>`
+    aliases: tuple[str, ...]  # "champion", "challenger", "previous"
+    gate: str  # "pending", "passed", "failed", "awaiting_approval", "rejected" or "rolled_back"
     created_at: datetime
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)  # test metrics by name
+    tags: Mapping[str, str] = field(default_factory=dict)  # all tags of the version
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -68,11 +58,8 @@ class ModelVersion:
 
     @property
     def training_table(self) -> tuple[str, int]:
-        """Name and Delta version of the table that the model was trained on.
-
-        Raises:
-            CheckError: Forecache did not register the version.
-        """
+        """Name and Delta version of the table it was trained on; CheckError if Forecache did not register the
+        version."""
         if not self.is_own:
             raise CheckError(
                 f"Model {self.name!r} version {self.version} was not registered by Forecache: its training data is "
@@ -123,11 +110,7 @@ def training_tables(settings: Settings) -> set[tuple[str, int]]:
 
 
 def model_version(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
-    """The version with a number.
-
-    Raises:
-        NotFoundError: The version does not exist; the message lists the existing ones.
-    """
+    """The version with a number; NotFoundError, which lists the existing ones, without it."""
     known = list_models(settings, pipeline)
     for candidate in known:
         if candidate.version == version:
@@ -137,11 +120,7 @@ def model_version(settings: Settings, pipeline: Trainable, version: int) -> Mode
 
 
 def champion(settings: Settings, pipeline: Trainable) -> ModelVersion:
-    """The version with the alias `champion`.
-
-    Raises:
-        NotFoundError: No version has passed the gate yet.
-    """
+    """The version with the alias `champion`; NotFoundError if none has passed the gate yet."""
     for version in list_models(settings, pipeline):
         if CHAMPION in version.aliases:
             return version
@@ -160,11 +139,8 @@ def find_champion(settings: Settings, pipeline: Trainable) -> ModelVersion | Non
 
 
 def verified_folder(settings: Settings, version: ModelVersion) -> Path:
-    """The version's model folder on this machine, downloaded if necessary, with its checksums verified.
-
-    Raises:
-        CheckError: A file was changed, added or removed since the version was registered.
-    """
+    """The version's model folder on this machine, downloaded if necessary; CheckError if a file was changed, added or
+    removed since the version was registered."""
     folder = download_artifact(settings, artifact_uri=version.uri)
     refuse_changed_files(folder, version.name, version.version, version.tags)
     return folder

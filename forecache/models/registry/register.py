@@ -40,11 +40,7 @@ if TYPE_CHECKING:
 
 
 def find_model_file(folder: Path) -> tuple[str, Path]:
-    """The runtime and the file of the trained model in a run's folder.
-
-    Raises:
-        NotFoundError: The folder has no model file.
-    """
+    """The runtime and the file of the trained model in a run's folder; NotFoundError without one."""
     for runtime, name in MODEL_FILES.items():
         if (folder / name).is_file():
             return runtime, folder / name
@@ -59,9 +55,6 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
     The signature has one column for each column of the matrix and the declared outputs. They are floats; an ONNX graph
     takes categories as strings and integers as doubles, and an estimator the codes of the encoding. That, bounds and
     the order of the classes are in the model's metadata, for scoring without the declaration.
-
-    Args:
-        classes: Of the training set, in the order of the model's probabilities.
     """
     runtime, path = find_model_file(run_dir)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
@@ -133,20 +126,15 @@ def register_trained_model(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Register the model of a training run, or return the version that was registered for it before.
+    """Register the model of a training run (the result of `train`), or return the version that was registered for it
+    before.
 
     The MLflow flavour is ONNX for a network, whose torch export is logged to the run as `torch/model.pt2`, and the
-    library's own for an estimator. Loading one executes no pickle. See `forecache.models.registry.register`.
-
-    Args:
-        training: The result of `forecache.models.training.launch.train`.
+    library's own for an estimator. NotFoundError if the training table's version is gone, InputError for an empty
+    split.
 
     Returns:
         `rows` of the test split; `details`: model_version, mlflow_run_id, model_uri, metrics, baseline (by split).
-
-    Raises:
-        NotFoundError: The training table's version is gone.
-        InputError: A split is empty.
     """
     started = time.perf_counter()
     connect_mlflow(settings)
@@ -218,9 +206,8 @@ class ScoredSplit(NamedTuple):
 def evaluate_model(pipeline: Trainable, model: CandidateModel, splits: Mapping[str, SplitExamples]) -> dict[str, Any]:
     """Evaluate an exported model on each split; the values are JSON-serialisable.
 
-    Returns:
-        `metrics` and `baseline` by split, `rows`, `classes`, and what plug-ins add. With several baselines, the figures
-        are those of the best on the test split.
+    `metrics` and `baseline` by split, `rows`, `classes`, and what plug-ins add. With several baselines, the figures are
+    those of the best on the test split.
     """
     scored = {
         name: ScoredSplit(score_features(model, s.features, s.classes, s.sizes), score_baselines(pipeline, s))

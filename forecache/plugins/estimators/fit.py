@@ -95,16 +95,13 @@ _LOSSES = {
 
 
 def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
-    """Fit the estimator, save it, and write `result.json`.
+    """Fit the estimator, save it, and write `result.json`; this process started at `launched_at`, in seconds since
+    1970.
 
-    Args:
-        launched_at: When this process started, in seconds since 1970, for the cost record.
-
-    Raises:
-        InputError: A split cannot be used, or the label is binary and the training split has one class only.
-        SettingsError: The declared estimator cannot predict this kind of label.
-        CheckError: The estimator cannot be saved without code in its file (checked before it is fitted), the saved
-            model's predictions differ from the fitted one's, or they are not probabilities.
+    InputError if a split cannot be used, or a binary label's training split has one class only; SettingsError if the
+    declared estimator cannot predict this kind of label; CheckError if it cannot be saved without code in its file
+    (checked before it is fitted), or the saved model's predictions differ from the fitted one's or are no
+    probabilities.
     """
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))

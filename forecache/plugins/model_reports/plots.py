@@ -17,11 +17,8 @@ _MOST_DAYS = 12
 
 
 def draw_evaluation(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
-    """Every plot that the evaluation has data for, by name, as an SVG document.
-
-    Args:
-        standalone: Use fixed colours instead of CSS variables, so that the file can be shown by itself.
-    """
+    """Every plot that the evaluation has data for, by name, as an SVG document; `standalone` with fixed colours instead
+    of CSS variables, so that the file can be shown by itself."""
     return {name: apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
 
 

@@ -119,19 +119,16 @@ def tune(
 ) -> StageResult:
     """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
 
-    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints.
-    As many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is
-    recorded under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
+    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints. As
+    many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is recorded
+    under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
+
+    SettingsError for an estimator, NotFoundError without a training set, ConflictError if another process searches on
+    the same inputs, InputError if no trial completed with a validation loss.
 
     Returns:
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
         failed, parallel, mlflow_run_id, inputs.
-
-    Raises:
-        SettingsError: The model is an estimator.
-        NotFoundError: There is no training set yet.
-        ConflictError: Another process searches on the same inputs.
-        InputError: No trial completed with a validation loss.
     """
     started = time.perf_counter()
     if not isinstance(pipeline.model, TorchModel):

@@ -26,37 +26,28 @@ class Task:
     Attributes:
         number: Of the task in its job. The names of its files are made of folder and number, so that a second attempt
             replaces them.
-        path: Of the feature file, relative to its table.
-        version: Feature table version.
-        folder: Relative to the prediction table.
     """
 
     number: int
-    path: str
-    version: int
+    path: str  # of the feature file, relative to its table
+    version: int  # feature table version
     first: int
     rows: int
-    folder: str
+    folder: str  # relative to the prediction table
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """The common specification of a job's tasks; it is small, because every task carries it.
-
-    Attributes:
-        features, predictions: Locations of the tables.
-        inputs: Feature columns in the model's order.
-        part_rows: Rows after which a file ends.
-    """
+    """The common specification of a job's tasks; it is small, because every task carries it."""
 
     features: Place
     predictions: Place
     kernel: KernelSpec
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # feature columns in the model's order
     layout: PredictionLayout
     stamp: Stamp
     batch_rows: int
-    part_rows: int
+    part_rows: int  # rows after which a file ends
 
 
 class TaskScorer:
@@ -91,13 +82,8 @@ class TaskScorer:
     def predict(
         self, keys: Sequence[pa.Array], features: list[pa.Array], version: int, schema: pa.Schema
     ) -> pa.RecordBatch:
-        """The prediction rows of a batch; raises as `score`.
-
-        Args:
-            keys, features: The key columns, and the feature columns in the model's order, n rows.
-            version: Feature table version.
-            schema: From `file_schema`.
-        """
+        """The prediction rows of a batch: key columns, and feature columns in the model's order, of a version of the
+        feature table; with a schema from `file_schema`. Raises as `score`."""
         values = score_values(self._kernel, self.spec.kernel, features, self.spec.layout.outputs)
         return prediction_rows(self.spec.layout, keys, values, self.spec.stamp, version, schema)
 

@@ -20,23 +20,14 @@ BLOCK_ROWS = 1024
 
 
 def pack(path: str, code: str) -> bytes:
-    """Payload from which workers load a function.
-
-    Args:
-        path: `module:name`.
-        code: Fingerprint of the model.
-    """
+    """Payload from which workers load a function: its path, `module:name`, and the fingerprint of the model."""
     from forecache.declare.code.importable_function import ImportableFunction
 
     return json.dumps({"path": path, "code": code, "root": ImportableFunction.from_path(path).root}).encode()
 
 
 def load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
-    """`Runtime.load` of a function.
-
-    Raises:
-        InputError: It cannot be imported here, or its code differs from the driver's.
-    """
+    """`Runtime.load` of a function; InputError if it cannot be imported here, or its code differs from the driver's."""
     packed: dict[str, str] = json.loads(payload())
     return FunctionKernel(_import_function(packed), packed["path"], spec)
 
@@ -51,12 +42,8 @@ class FunctionKernel:
         self._checked = False
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        """One numpy array of n rows for each output.
-
-        Raises:
-            InputError: The function failed.
-            CheckError: It returned something else, or a row's value depends on the other rows of its block.
-        """
+        """One array of n rows for each output; InputError if the function failed, CheckError if it returned something
+        else, or a row's value depends on the other rows of its block."""
         columns = {name: column_values(array) for name, array in zip(self._inputs, arrays, strict=True)}
         return self._run(columns, len(arrays[0]))
 

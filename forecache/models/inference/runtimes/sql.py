@@ -36,11 +36,7 @@ class SqlKernel:
         self._connection = connect()
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        """One numpy array of n rows for each output, NaN for null.
-
-        Raises:
-            InputError: The expression failed on a value.
-        """
+        """One numpy array of n rows for each output, NaN for null; InputError if the expression failed on a value."""
         import duckdb
 
         features = pa.table(dict(zip(self._inputs, arrays, strict=True)))

@@ -48,15 +48,10 @@ _BATCH_ROWS = 65_536
 def accepted_version(
     settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion, *, run_id: str = ""
 ) -> ModelVersion:
-    """The version that may score: the one found, or the last that reached its floors.
+    """The version that may score: the one found, or the last that reached its floors; CheckError if none did.
 
-    Returns:
-        The found version with `gate` "passed", or an earlier one with "failed" if the found one missed its floors; the
-        tag `gate_reason` has the reason. Without floors, the found version unchanged.
-
-    Raises:
-        CheckError: None has reached them yet.
-        NotFoundError, InputError: The labelled table is missing or does not fit.
+    The found version has `gate` "passed", or an earlier one "failed" if the found one missed its floors; the tag
+    `gate_reason` says why. Without floors, the found version unchanged.
     """
     if model.judged_on is None:
         return found
@@ -251,11 +246,7 @@ def _declared_model(settings: Settings, pipeline: Trainable, *, run_id: str) -> 
 
 
 def models_of(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
-    """All versions, newest first; those of a registered model with floors have their verdicts.
-
-    Raises:
-        UnavailableError: MLflow does not answer.
-    """
+    """All versions, newest first; those of a registered model with floors have their verdicts."""
     if pipeline.is_trained:
         return list_models(settings, pipeline)
     if isinstance(pipeline.model, RegisteredModel) and pipeline.model.name:
@@ -269,12 +260,7 @@ def models_of(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
 
 
 def model_of(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
-    """The version that a prediction names.
-
-    Raises:
-        NotFoundError: There is no version of that number any more.
-        UnavailableError: MLflow does not answer.
-    """
+    """The version that a prediction names; NotFoundError if there is none of that number any more."""
     if pipeline.is_trained:
         return model_version(settings, pipeline, version)
     for found in models_of(settings, pipeline):

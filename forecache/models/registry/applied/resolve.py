@@ -23,9 +23,7 @@ _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 def resolve_uri(settings: Settings, pipeline: Trainable, model: RegisteredModel) -> ModelVersion:
     """The version that a URI names now, by number or alias; the model of a run has the version 0.
 
-    Raises:
-        NotFoundError: There is no such model, version, alias or run.
-        UnavailableError: MLflow does not answer.
+    NotFoundError if there is no such model, version, alias or run, UnavailableError if MLflow does not answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -42,11 +40,7 @@ def resolve_uri(settings: Settings, pipeline: Trainable, model: RegisteredModel)
 
 
 def registered_versions(settings: Settings, model: RegisteredModel) -> list[ModelVersion]:
-    """All versions of the registered model, newest first; empty if there is none.
-
-    Raises:
-        UnavailableError: MLflow does not answer.
-    """
+    """All versions of the registered model, newest first; empty if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -75,11 +69,7 @@ def mlflow_message(error: Exception) -> str:
 
 
 def find_version(settings: Settings, model: RegisteredModel, number: int) -> ModelVersion | None:
-    """A version of the registered model, None if it was deleted.
-
-    Raises:
-        UnavailableError: MLflow does not answer.
-    """
+    """A version of the registered model, None if it was deleted."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -26,20 +26,16 @@ class SplitExamples:
     """Rows of one split.
 
     Attributes:
-        features: float32 [n, width] with NaN for null.
-        label: float64 [n]; for classes their positions.
-        weight: float64 [n], None if the label has none.
         classes: Classes of the training set, in the order of the positions; empty if the label is a number.
         constant: The baseline's one answer for all rows, float64 [values]; None if the baseline is a feature.
-        encoding: Meaning of the columns of `features`.
         sizes: For a real-time model, the number of rows of each request, int64 [requests]; requests are contiguous.
     """
 
-    features: NDArray[np.float32]
-    label: Array
+    features: NDArray[np.float32]  # float32 [n, width] with NaN for null
+    label: Array  # float64 [n]; for classes their positions
     as_of: tuple[date, ...]
-    encoding: MatrixEncoding
-    weight: Array | None = None
+    encoding: MatrixEncoding  # meaning of the columns of `features`
+    weight: Array | None = None  # float64 [n], None if the label has none
     classes: tuple[str, ...] = ()
     constant: Array | None = None
     sizes: Sizes | None = None
@@ -78,12 +74,8 @@ def read_examples(
 ) -> SplitExamples:
     """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
 
-    Args:
-        encoding: The encoding of a model whose features are not all numbers; the matrix is made by it.
-
-    Raises:
-        NotFoundError: The table or the version does not exist.
-        InputError: The table lacks a feature, or the split is empty.
+    NotFoundError without the table or the version, InputError if it lacks a feature, or the split is empty. Features
+    that are not all numbers become a matrix by the model's `encoding`.
     """
     import pyarrow.compute as pc
 

@@ -126,9 +126,6 @@ class Check:
     """One line of the verdict.
 
     Attributes:
-        value: The measured value; None if it could not be measured.
-        limit: The limit that the value is compared with; None if the value is only reported.
-        reason: The result in words.
         low, high: The 95 % bootstrap interval of the value; None without one.
         confirm: The check could not decide, so that a person has to confirm the model even without
             `Gate.approval`.
@@ -136,9 +133,9 @@ class Check:
 
     name: str
     passed: bool
-    value: float | None
-    limit: float | None
-    reason: str
+    value: float | None  # the measured value; None if it could not be measured
+    limit: float | None  # the limit that the value is compared with; None if the value is only reported
+    reason: str  # the result in words
     low: float | None = None
     high: float | None = None
     confirm: bool = False
@@ -302,8 +299,7 @@ def check_shift(pipeline: Trainable, score: Array, champion: Array) -> Check:
 def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
     """The model takes the features that the feature table has as numeric columns, and returns the declared output.
 
-    Args:
-        published: Column types of the feature table by name; empty if there is no table yet.
+    `published` has the column types of the feature table; it is empty if there is no table yet.
     """
     problem = ""
     if features != pipeline.feature_names:

@@ -24,19 +24,15 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class CandidateModel:
-    """A model that is ready to score.
+    """A model that is ready to score, as in scoring: runtime, session options, bounds and casts.
 
-    Attributes:
-        kernel, spec: The same as in scoring: runtime, session options, bounds and casts.
-        output: The output to score, with the classes that the model knows.
-        size_bytes: Size of the model that a scoring worker loads.
-        encoding: Encoding of features that are not all numbers; this kernel takes the encoded matrix.
+    With an encoding, of features that are not all numbers, this kernel takes the encoded matrix.
     """
 
     kernel: Kernel
     spec: KernelSpec
-    output: OutputSpec
-    size_bytes: int
+    output: OutputSpec  # the output to score, with the classes that the model knows
+    size_bytes: int  # size of the model that a scoring worker loads
     encoding: MatrixEncoding | None = None
 
     @property
@@ -49,11 +45,8 @@ class CandidateModel:
         return self.encoding.names if self.encoding else self.spec.inputs or tuple(features)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
-        """Scores for features float32 [n, num_features], NaN for unknown, the columns in the model's order.
-
-        Returns:
-            Numbers [n], probabilities of classes [n, classes], or quantiles [n, levels].
-        """
+        """Scores for features float32 [n, num_features], NaN for unknown, the columns in the model's order: numbers
+        [n], probabilities of classes [n, classes], or quantiles [n, levels]."""
         # A copy, as a model may write into its input. A matrix, as requests are scored one by one: each of thousands
         # would become as many Arrow arrays as there are features.
         returned = self.kernel.run_matrix(np.array(features, np.float32, order="C"))
@@ -61,15 +54,10 @@ class CandidateModel:
 
 
 def open_model(folder: Path, output: OutputSpec) -> CandidateModel:
-    """Load the model in an MLflow model folder.
+    """Load the model in an MLflow model folder; its only output is used, whatever it is called.
 
-    Args:
-        output: The declared output, with its bounds; a model's only output is used, whatever it is called.
-
-    Raises:
-        NotFoundError: The folder has no MLflow model.
-        InputError: The model needs another version of its inference package than the one installed, has several outputs
-            and none of that name, or knows other classes.
+    NotFoundError without a model, InputError if it needs another version of its inference package than the one
+    installed, has several outputs and none of that name, or knows other classes.
     """
     plan = plan_scoring(str(folder), outputs=[output])
     encoding = find_encoding(plan.spec.options)
@@ -94,12 +82,9 @@ def score_features(
     classes: Sequence[str] = (),
     sizes: NDArray[np.int64] | None = None,
 ) -> Array:
-    """Scores float64, as `LoadedModel.predict` returns them, for features float32 [n, num_features].
-
-    Args:
-        classes: The wanted order of probabilities, if it is not the model's.
-        sizes: Number of rows of each request; requests are scored one by one, as in serving.
-    """
+    """Scores float64, as `CandidateModel.predict` returns them, for features float32 [n, num_features], with the
+    classes in the wanted order. With `sizes`, the rows of each request, requests are scored one by one, as in
+    serving."""
     ends = np.arange(_BATCH_ROWS, len(features), _BATCH_ROWS) if sizes is None else np.cumsum(sizes)[:-1]
     parts = [model.predict(rows) for rows in np.split(features, ends)]
     scores: Array = np.concatenate(parts).astype(np.float64)

@@ -22,16 +22,8 @@ _MOST_CALLS = 16
 
 
 class WorkerGroup:
-    """The process group of the workers, as this rank uses it.
-
-    Raises:
-        SettingsError: GPUs are required and this worker has none.
-
-    Attributes:
-        rank: 0 to world_size - 1.
-        device: The device of the model.
-        asked_to_stop: Whether this process got SIGTERM; see `StopPoll`.
-    """
+    """The process group of the workers, as this rank uses it; `asked_to_stop` once this process got SIGTERM (see
+    `StopPoll`). SettingsError if GPUs are required and this worker has none."""
 
     def __init__(self, device: str) -> None:
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -78,11 +70,9 @@ class WorkerGroup:
         return box[0]
 
     def run_on_rank_0(self, work: Callable[[], T]) -> T:
-        """Call `work` on rank 0 and return its result on every rank, however long it takes.
-
-        Rank 0 sends the others a message every half minute: a single collective would time out while rank 0 reads a
-        large table or hashes a checkpoint.
-        """
+        """Call `work` on rank 0 and return its result on every rank, however long it takes: rank 0 sends the others a
+        message every half minute, as a single collective would time out while it reads a large table or hashes a
+        checkpoint."""
         if self.rank:
             while not self.broadcast(None):
                 pass
@@ -102,11 +92,8 @@ class WorkerGroup:
         dist.destroy_process_group()
 
     def end_if_signalled(self) -> None:
-        """End this process if it got SIGTERM, and let a later SIGTERM end it at once.
-
-        torchrun's agent sends SIGTERM to its workers when it ends. It then waits for their processes to end, while a
-        worker that has returned waits for the agent.
-        """
+        """End this process if it got SIGTERM, and let a later SIGTERM end it at once: torchrun's agent sends SIGTERM
+        when it ends and waits for its workers' processes, while a worker that has returned waits for the agent."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self.asked_to_stop:
             signal.raise_signal(signal.SIGTERM)

@@ -70,15 +70,11 @@ def _device_bytes(group: WorkerGroup) -> int:
 
 
 class ParallelNetwork:
-    """A network that all ranks train together.
+    """A network, built on the CPU, equal on every rank, that all ranks train together; it, or this rank's shard, is
+    moved to the group's device. FSDP computes with gathered shards of `dtype`; the shards themselves stay float32.
 
-    Args:
-        network: Built on the CPU, equal on every rank; it, or this rank's shard, is moved to the group's device.
-        dtype: Type in which FSDP gathers shards to compute with them; the shards themselves stay float32.
-
-    Attributes:
-        network: The module with this rank's parameters, for evaluation.
-        forward: The module to call in a training step, which averages gradients over the ranks.
+    `network` has this rank's parameters, for evaluation; `forward` is called in a step and averages gradients over the
+    ranks.
     """
 
     def __init__(self, group: WorkerGroup, network: nn.Module, kind: Kind, dtype: torch.dtype = torch.float32) -> None:
@@ -147,11 +143,9 @@ def gather_weights(network: nn.Module) -> State:
 
 
 def _shard(network: nn.Module, group: WorkerGroup, dtype: torch.dtype) -> None:
-    """Divide the network into FSDP units: while a unit computes, only its parameters are gathered on a device.
-
-    A unit is a layer of a `ModuleList` or `Sequential` that has at least an eighth of the parameters, or 100 million.
-    The network calls such a layer as a whole. The remaining parameters are one more unit.
-    """
+    """Divide the network into FSDP units: while a unit computes, only its parameters are gathered on a device. A unit
+    is a layer of a `ModuleList` or `Sequential`, which the network calls as a whole, that has at least an eighth of the
+    parameters, or 100 million. The remaining parameters are one more unit."""
     mesh = init_device_mesh(group.device.type, (group.world_size,))
     # A unit is gathered, and kept for the backward pass, in the type that it computes in; the ranks' gradients are
     # summed in float32.
@@ -180,18 +174,9 @@ DeclaredPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 class Precision:
     """The type of a run's forward and backward passes; weights, gradients and optimizer state stay float32.
 
-    FSDP gathers shards in that type, so that autocast need not copy the weights; it still casts each operation's inputs
-    to one type.
-
-    Args:
-        declared: "auto" is bfloat16 on a GPU that supports it, float32 otherwise.
-
-    Attributes:
-        name: The chosen type.
-        scaler: Scales the loss in float16, where gradients would underflow; does nothing in other types.
-
-    Raises:
-        SettingsError: bfloat16 is declared and the GPU does not support it.
+    "auto" is bfloat16 on a GPU that supports it, float32 otherwise; SettingsError if bfloat16 is declared and the GPU
+    does not support it. FSDP gathers shards in that type, so that autocast need not copy the weights; it still casts
+    each operation's inputs to one type. In float16 `scaler` scales the loss, whose gradients would underflow.
     """
 
     def __init__(self, declared: DeclaredPrecision, device: torch.device) -> None:

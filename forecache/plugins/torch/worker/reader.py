@@ -20,12 +20,8 @@ from forecache.plugins.torch.worker.split import Chunk, TableSplit
 
 
 class EpochOrder:
-    """The sample order of the epochs of a split; see `forecache.plugins.torch.worker.reading`.
-
-    Args:
-        batch_rows: Rows of a step over all ranks; steps, the last one included, differ by a few rows at most.
-        shuffle_rows: Rows over all lanes that are shuffled together; 0 keeps the table's order (evaluation).
-    """
+    """The sample order of the epochs of a split. A step has `batch_rows` over all ranks; steps, the last one included,
+    differ by a few rows at most. Without `shuffle_rows` (evaluation) the table's order is kept."""
 
     def __init__(self, split: TableSplit, *, seed: int, batch_rows: int, lanes: int, shuffle_rows: int) -> None:
         self.split, self.seed, self.lanes = split, seed, lanes

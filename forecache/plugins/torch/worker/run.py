@@ -127,12 +127,8 @@ class UserFitLoop:
         self.run.restored = state["own"]
 
     def fit(self) -> State:
-        """Call the function; returns the weights of the network it returned, whole on rank 0.
-
-        Raises:
-            InputError: The function returned without ending an epoch.
-            Interrupted: The run was asked to stop; a checkpoint has the position.
-        """
+        """Call the function; returns the weights of the network it returned, whole on rank 0. InputError if it ended no
+        epoch, Interrupted if asked to stop: a checkpoint has the position."""
         network = self._fit(self.run)
         losses = [record["validation_loss"] for record in self.session.history]
         if not losses:
@@ -154,11 +150,8 @@ _PARITY_ROWS = 4096
 
 
 def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
-    """Train, or resume training, and export on rank 0; returns early if the run is asked to stop.
-
-    Args:
-        launched_at: When torchrun's agent started, in seconds since 1970, for the cost record.
-    """
+    """Train, or resume training, and export on rank 0; returns early if the run is asked to stop. `launched_at` is when
+    torchrun's agent started, in seconds since 1970, for the cost record."""
     settings = load_settings()
     pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))
     torch.use_deterministic_algorithms(pipeline.training.deterministic)

@@ -34,16 +34,11 @@ class Chunk:
 
 
 class TableSplit:
-    """Reads and decodes the rows of one split of a training table at a Delta version.
+    """Reads and decodes the rows of one split of a training table at a Delta version; InputError without a row or a
+    column.
 
-    Args:
-        classes: Of a label of classes, in the order in which they are numbered.
-        weight: The column of the rows' weights; "" without.
-        encoding: Encoding of the features into a matrix; None: all are numbers.
-        cache_bytes: If all rows fit in this size, each row group is decoded once and kept in memory.
-
-    Raises:
-        InputError: The table lacks a column, or the split has no row.
+    Classes of a label are numbered in their order. If all rows fit in `cache_bytes`, each row group is decoded once and
+    kept.
     """
 
     def __init__(
