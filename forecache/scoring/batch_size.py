@@ -19,8 +19,7 @@ from forecache.kit.delta.files import place_of
 from forecache.kit.delta.read_errors import open_data_file
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, ScoringPlan
-from forecache.scoring.night_inputs import ScoringNight
-from forecache.scoring.run_context import ScoringWork
+from forecache.scoring.night_inputs import ScoringNight, ScoringWork
 from forecache.scoring.tasks.job import job_spec, local_scorer, model_features
 from forecache.scoring.tasks.prediction_rows import file_schema
 

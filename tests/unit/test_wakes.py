@@ -48,7 +48,7 @@ BOUNDED = {
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",
     # Work in progress: results that are waited for, a full disk or a broker that is away, pauses for others.
-    *("scoring/tasks/arrow_engine.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
+    *("scoring/tasks/engines.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
     *("serve/store/publishing/read_back.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
     *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_writer.py:IdWriter._run"),
     *("stream/arrow/committer.py:BatchCommitter._commit", "plugins/spark_stream/engine.py:SparkEngine._run_queries"),
@@ -56,7 +56,7 @@ BOUNDED = {
     *("stream/kafka/dead_letters.py:DeadLetters.send", "stream/topic/producer.py:AnswersProducer._produce"),
     *(
         "stream/topic/producer.py:_read_newest_version",
-        "plugins/torch/worker/group.py:WorkerGroup.run_on_rank_0",
+        "plugins/torch/worker/parallel.py:WorkerGroup.run_on_rank_0",
     ),
 }
 """Loops with a pause that are not periodic activities: each ends by itself, with its work, or with who looks on."""

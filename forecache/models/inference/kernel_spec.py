@@ -62,7 +62,7 @@ class KernelSpec:
         packages: Versions of the packages that decide about a value; a worker with others does not score.
     """
 
-    runtime: str  # name of the library that runs the model, as in `forecache.models.inference.known_runtimes`
+    runtime: str  # name of the library that runs the model, as in `forecache.models.inference.kernel`
     checksum: str  # of the model's content, its configuration and the runtime: the key of the process's cache
     inputs: tuple[str, ...]  # input names of the signature, in order; empty if it has none (a tensor)
     width: int | None  # number of features, if known

@@ -22,11 +22,16 @@ from forecache.declare import TorchModel, Trainable
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
+from forecache.models.inference.kernel import find_runtimes
 from forecache.models.inference.kernel_spec import OUTPUTS
-from forecache.models.inference.known_runtimes import find_runtimes
 from forecache.models.inference.runtimes.onnx import add_preprocessing
-from forecache.models.registry.gate.examples import SplitExamples, read_examples
-from forecache.models.registry.gate.loaded_model import CandidateModel, open_model, score_features
+from forecache.models.registry.gate.examples import (
+    CandidateModel,
+    SplitExamples,
+    open_model,
+    read_examples,
+    score_features,
+)
 from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.model_versions import FEATURES_TAG, ModelVersion, list_models, model_version

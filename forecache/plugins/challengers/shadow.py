@@ -33,9 +33,8 @@ from forecache.models.registry.model_versions import (
 )
 from forecache.models.tracking.client import connect_mlflow
 from forecache.scoring.cost_estimate import combine_plans
-from forecache.scoring.night_inputs import STAGE
+from forecache.scoring.night_inputs import STAGE, ScoringRun, scratch_database
 from forecache.scoring.run import score_stale
-from forecache.scoring.run_context import ScoringRun, scratch_database
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

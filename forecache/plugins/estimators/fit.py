@@ -36,7 +36,6 @@ from forecache.models.training.spec import (
     Heartbeat,
     TrainingSpec,
 )
-from forecache.plugins.estimators.boosters import load_lightgbm, load_xgboost
 from forecache.plugins.estimators.libraries import (
     FittedEstimator,
     Matrix,
@@ -47,6 +46,7 @@ from forecache.plugins.estimators.libraries import (
     read_matrix,
     set_seed,
 )
+from forecache.plugins.estimators.runtimes import load_lightgbm, load_xgboost
 from forecache.plugins.estimators.saving import combine_estimators, predict_all, refuse_unsaveable, save
 from forecache.plugins.estimators.skops_files import load_predict
 

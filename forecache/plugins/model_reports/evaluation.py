@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from forecache.base.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
 from forecache.declare import Trainable
-from forecache.models.registry.gate.examples import SplitExamples
-from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
+from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, score_features
 from forecache.models.registry.gate.metric_judge import judge_of, single_values
 from forecache.models.registry.gate.score_metrics import Array, coverage
 from forecache.models.registry.register import ScoredSplit

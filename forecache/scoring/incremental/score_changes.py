@@ -39,8 +39,16 @@ from forecache.kit.delta.log import read_entry
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.scoring.incremental.carry_forward import Copier, FileCopy, as_type, entity_ids, new_file
-from forecache.scoring.night_inputs import FeatureFile, ScoringNight, files_of, partition_files
-from forecache.scoring.run_context import ScoringRun, ScoringWork, num_cores, scratch_folder
+from forecache.scoring.night_inputs import (
+    FeatureFile,
+    ScoringNight,
+    ScoringRun,
+    ScoringWork,
+    files_of,
+    num_cores,
+    partition_files,
+    scratch_folder,
+)
 from forecache.scoring.tasks.job import local_scorer
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import file_schema

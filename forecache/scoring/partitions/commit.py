@@ -32,9 +32,15 @@ from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import StageOutcome, format_nights
-from forecache.scoring.night_inputs import ScoringNight, partition_files
+from forecache.scoring.night_inputs import (
+    ScoringNight,
+    ScoringWork,
+    num_cores,
+    partition_files,
+    scratch_database,
+    scratch_folder,
+)
 from forecache.scoring.partitions.shards import StagedNights, describe_committed
-from forecache.scoring.run_context import ScoringWork, num_cores, scratch_database, scratch_folder
 from forecache.scoring.tasks.parquet_files import explain_full_disk
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 

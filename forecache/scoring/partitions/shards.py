@@ -24,12 +24,10 @@ from forecache.kit.delta.files import DataFile, describe_files, list_entries, li
 from forecache.lake.maintenance.maintain import RETENTION
 from forecache.scoring.cost_estimate import RunFigures
 from forecache.scoring.incremental.score_changes import BasePredictions, score_changes
-from forecache.scoring.memory import Peaks, own_peak
-from forecache.scoring.night_inputs import FeatureFile, ScoringNight
-from forecache.scoring.run_context import ScoringWork, num_cores
-from forecache.scoring.tasks.arrow_engine import score_with_arrow
+from forecache.scoring.night_inputs import FeatureFile, ScoringNight, ScoringWork, num_cores
+from forecache.scoring.tasks.engines import score_with_arrow, score_with_spark
 from forecache.scoring.tasks.job import ScoringJob
-from forecache.scoring.tasks.spark_engine import score_with_spark
+from forecache.scoring.tasks.task import Peaks, own_peak
 
 WHOLE = "all"
 _RESUMED = RETENTION - timedelta(days=1)

@@ -10,8 +10,7 @@ from forecache.kit.delta.files import place_of
 from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.process.wakes import SCORING_PROGRESS
 from forecache.models.inference.outputs import known_outputs
-from forecache.scoring.night_inputs import FeatureFile
-from forecache.scoring.run_context import ScoringWork, scratch_folder
+from forecache.scoring.night_inputs import FeatureFile, ScoringWork, scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer, row_groups
 

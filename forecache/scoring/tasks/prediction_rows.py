@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from forecache.base.errors import CheckError
 from forecache.base.output_kinds import OutputSpec
-from forecache.lake.provenance import PROVENANCE_FIELDS
+from forecache.lake.provenance import PROVENANCE_FIELDS, Stamp
 from forecache.models.inference.arrays import from_numpy
 
 if TYPE_CHECKING:
@@ -172,16 +172,6 @@ def _lists(kind: pa.DataType, items: pa.Array, rows: int, width: int, mask: "np.
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Provenance of every row of a run: the model, the time and the run."""
-
-    model_name: str
-    model_version: int
-    scored_at: datetime
-    run_id: str
 
 
 @dataclass(frozen=True)

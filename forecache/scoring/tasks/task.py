@@ -1,22 +1,31 @@
 """A task of a scoring job: reads rows of a feature file, scores them, and writes the parts of a shard.
 
-Threads of the engine `arrow` and Spark's tasks run the same code. Runs inside Spark's Python workers: imports neither
-pandas nor the declaration's modules.
+Threads of the engine `arrow` and Spark's tasks run the same code. Runs inside Spark's Python workers, which report
+their peak memory: imports neither pandas nor the declaration's modules.
 """
 
+import os
+import resource
+import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecache.kit.delta.files import Place
+from forecache.lake.provenance import Stamp
 from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import score_values
 from forecache.scoring.tasks.parquet_files import open_output
-from forecache.scoring.tasks.prediction_rows import PredictionLayout, Stamp, file_schema, prediction_rows
+from forecache.scoring.tasks.prediction_rows import PredictionLayout, file_schema, prediction_rows
+
+if TYPE_CHECKING:
+    from pyspark import Accumulator, SparkContext
 
 
 @dataclass(frozen=True)
@@ -123,3 +132,35 @@ def _slice_rows(batches: Iterable[pa.RecordBatch], first: int, last: int) -> Ite
 def _feature(batch: pa.RecordBatch, name: str) -> pa.Array:
     # A feature declared after the file was written is unknown in it.
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, pa.float32())
+
+
+Peaks = dict[str, int]
+"""Largest resident memory so far in bytes, by host and process."""
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def own_peak() -> Peaks:
+    return {f"{socket.gethostname()}:{os.getpid()}": peak_bytes()}
+
+
+def merge_peaks(first: Peaks, second: Peaks) -> Peaks:
+    """Merge two, with the larger peak of a process that is in both."""
+    return first | {process: max(peak, first.get(process, 0)) for process, peak in second.items()}
+
+
+def worker_peaks(context: "SparkContext") -> "Accumulator[Peaks]":
+    """An accumulator to which the workers of a job add `own_peak()`."""
+    from pyspark.accumulators import AccumulatorParam
+
+    class PeaksParam(AccumulatorParam[Peaks]):
+        def zero(self, value: Peaks) -> Peaks:
+            return {}
+
+        def addInPlace(self, value1: Peaks, value2: Peaks) -> Peaks:
+            return merge_peaks(value1, value2)
+
+    return context.accumulator({}, PeaksParam())

@@ -12,6 +12,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.output_kinds import OutputSpec
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime
+from forecache.lake.provenance import Stamp
 from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import known_outputs, score_values
@@ -20,14 +21,7 @@ from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.model_versions import ModelVersion, model_version
 from forecache.models.tracking.artifacts import scratch_folder
-from forecache.scoring.tasks.prediction_rows import (
-    Band,
-    PredictionLayout,
-    Stamp,
-    file_schema,
-    layout_of,
-    prediction_rows,
-)
+from forecache.scoring.tasks.prediction_rows import Band, PredictionLayout, file_schema, layout_of, prediction_rows
 from forecache.stream.step.batch_invariance import table_invariance_check
 from forecache.stream.step.used_features import UsedFeatures
 from forecache.stream.step.view_tiles import ViewFeatures

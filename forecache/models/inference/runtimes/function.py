@@ -1,7 +1,10 @@
-"""A function of the project as a model: workers import it, and refuse it if its code differs from the driver's.
+"""Models that are declared as a function of the project or as SQL expressions.
 
-It is called with blocks of one size, so that numpy's kernels, and with them the last bits of a value, do not depend on
-the batch that a row is in.
+Workers import a function, and refuse it if its code differs from the driver's. It is called with blocks of one size, so
+that numpy's kernels, and with them the last bits of a value, do not depend on the batch that a row is in.
+
+DuckDB runs expressions on Arrow batches, with one thread, in both engines. Spark's own SQL would give other last bits:
+its functions, its rounding and its division by zero are not DuckDB's.
 """
 
 import json
@@ -12,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.base.errors import CheckError, InputError
-from forecache.models.inference.arrays import column_values, require_width
+from forecache.models.inference.arrays import column_values, matrix_columns, require_width
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.runtimes.runtime import Kernel
 
@@ -150,3 +153,38 @@ def _import_function(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]],
         code=packed["code"], described=fingerprint_function, to="score"
     )
     return function
+
+
+def load_sql(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    """`Runtime.load` of SQL expressions."""
+    return SqlKernel(json.loads(payload()), spec)
+
+
+class SqlKernel:
+    """SQL expressions over feature columns; each call has a cursor of its own, as threads may share the kernel."""
+
+    def __init__(self, expressions: Sequence[str], spec: KernelSpec) -> None:
+        from forecache.declare.models.expressions import build_query, connect
+
+        self._inputs = spec.inputs
+        self._statement = build_query(expressions)
+        self._connection = connect()
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        """One numpy array of n rows for each output, NaN for null; InputError if the expression failed on a value."""
+        import duckdb
+
+        features = pa.table(dict(zip(self._inputs, arrays, strict=True)))
+        with self._connection.cursor() as cursor:
+            cursor.register("features", features)
+            try:
+                found = cursor.sql(self._statement).to_arrow_table()
+            except duckdb.Error as error:
+                raise InputError(
+                    f"The expression of the model failed: {str(error).splitlines()[0].rstrip('.')}.",
+                    remedy="Guard it, such as with CASE, TRY_CAST or NULLIF.",
+                ) from None
+        return [column_values(column.combine_chunks()) for column in found.columns]
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        return self.run(matrix_columns(matrix))

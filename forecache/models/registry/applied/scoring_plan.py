@@ -27,7 +27,7 @@ from forecache.models.inference.kernel_spec import (
     pickle_allowed,
 )
 from forecache.models.inference.outputs import own_outputs, read_output
-from forecache.models.inference.runtimes import function, sql
+from forecache.models.inference.runtimes import function
 from forecache.models.inference.runtimes.runtime import FUNCTION, SQL
 from forecache.models.inference.signature import read_signature
 from forecache.models.registry.applied.resolve import mlflow_message, unavailable_error
@@ -45,7 +45,7 @@ def plan_declared(
         runtime, uri, payload = FUNCTION, f"function {model.path}", function.pack(model.path, code)
         reason, packages = "the model is a function of the project, which workers import", {}
     else:
-        runtime, uri, payload = SQL, f"sql {code}", sql.pack(model.expressions_of(names))
+        runtime, uri, payload = SQL, f"sql {code}", json.dumps(list(model.expressions_of(names))).encode()
         reason, packages = "the model is an SQL expression, run by DuckDB", {"duckdb": version("duckdb")}
     columns = tuple(_declared_column(output) for output in outputs)
     spec = KernelSpec(

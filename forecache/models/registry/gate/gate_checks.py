@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from forecache.base.ranking import Sizes, mean_of_requests, weight_of_requests
 from forecache.base.statistics import bin_counts, bootstrap_interval, cross_entropy, psi, quantile_edges
 from forecache.declare import Gate, Trainable
-from forecache.models.registry.gate.examples import SplitExamples, slices_of
-from forecache.models.registry.gate.loaded_model import CandidateModel
+from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, slices_of
 from forecache.models.registry.gate.metric_judge import BaselineScores, MetricJudge, judge_of, single_values
 from forecache.models.registry.gate.score_metrics import (
     LESS_IS_BETTER,

@@ -30,7 +30,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.folders import Folder
-from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.parallel import WorkerGroup
 from forecache.plugins.torch.worker.shards import load_shards, save_shards
 
 PLAIN = "plain"

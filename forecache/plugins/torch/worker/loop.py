@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from forecache.declare import Training
-from forecache.plugins.torch.worker.group import WorkerGroup
 from forecache.plugins.torch.worker.network import Objective, Prepare
 from forecache.plugins.torch.worker.parallel import (
     ParallelNetwork,
     Precision,
     State,
+    WorkerGroup,
     choose_placement,
     gather_weights,
 )

@@ -17,7 +17,7 @@ from forecache.declare import Trainable
 from forecache.declare.models.model import CategoryColumn
 from forecache.models.inference.encoding import MatrixEncoding
 from forecache.models.training.spec import ONNX_FILE, TORCH_FILE
-from forecache.plugins.torch.worker.split import TableSplit
+from forecache.plugins.torch.worker.reader import TableSplit
 
 
 class EmbeddedCategories(nn.Module):

@@ -30,7 +30,6 @@ from forecache.models.training.spec import (
     report_nothing,
 )
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import WorkerGroup
 from forecache.plugins.torch.worker.loop import TrainingLoop
 from forecache.plugins.torch.worker.network import (
     ExportedModel,
@@ -45,10 +44,9 @@ from forecache.plugins.torch.worker.network import (
     require_width,
     without_scaling,
 )
-from forecache.plugins.torch.worker.parallel import State, gather_weights
-from forecache.plugins.torch.worker.reader import EpochOrder
+from forecache.plugins.torch.worker.parallel import State, WorkerGroup, gather_weights
+from forecache.plugins.torch.worker.reader import EpochOrder, TableSplit
 from forecache.plugins.torch.worker.session import RunInterruption, TrainingSession
-from forecache.plugins.torch.worker.split import TableSplit
 
 
 class RankRun:

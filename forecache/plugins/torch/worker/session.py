@@ -14,8 +14,8 @@ from forecache.base.errors import InputError
 from forecache.declare import Training
 from forecache.declare.models.fit_run import MakeState
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import StopPoll, WorkerGroup
 from forecache.plugins.torch.worker.network import Objective, Prepare
+from forecache.plugins.torch.worker.parallel import StopPoll, WorkerGroup
 from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TrainingBatch
 
 
