@@ -49,7 +49,6 @@ class BatchSize:
     rates: Mapping[int, float] = field(default_factory=dict)  # measured rows per second by size
 
     def metadata(self) -> dict[str, Any]:
-        """JSON-serialisable figures."""
         rates = {str(size): round(rate) for size, rate in self.rates.items()}
         return {"batch_rows": self.rows, "batch_source": self.source, "batch_bytes": self.batch_bytes, "rates": rates}
 
@@ -127,7 +126,6 @@ def _choose_size(rates: Mapping[int, float], source: str, bytes_a_row: float, me
 
 
 def _memory(settings: Settings) -> int:
-    """Bytes that a batch may take."""
     return int(settings.scoring_worker_memory_mb * _BATCH_SHARE) << 20
 
 

@@ -22,8 +22,6 @@ _START_S = {"spark": 1.0, "arrow": 0.1}
 
 @dataclass(frozen=True)
 class RunFigures:
-    """Rows, time and resources of a run."""
-
     rows: int  # rows of the nights; of a resumed run, the remaining ones
     seconds: float  # of scoring, without the checks and the commit after it
     cores: int  # cores that the engine keeps busy
@@ -48,7 +46,6 @@ class RunFigures:
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, Any]) -> "RunFigures":
-        """Read figures from their `metadata`."""
         return RunFigures(*(metadata[name] for name in ("rows", "seconds", "cores", "worker_bytes", "basis")))
 
 
@@ -115,7 +112,6 @@ def combine_plans(settings: Settings, results: Sequence[StageResult]) -> dict[st
 
 
 def format_plan(figures: RunFigures, settings: Settings) -> str:
-    """Format predicted figures as a sentence."""
     cost = core_cost(settings, figures.seconds * figures.cores)
     price = f", {cost['price_on_demand']:.4g} on demand" if "price_on_demand" in cost else ""
     return (

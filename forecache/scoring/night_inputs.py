@@ -58,8 +58,6 @@ class FeatureFile:
 
 @dataclass(frozen=True)
 class ScoringNight:
-    """A night to score."""
-
     night: date
     feature_version: int
     files: tuple[FeatureFile, ...]
@@ -125,7 +123,6 @@ def partition_files(
 
 
 def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[FeatureFile, ...]]:
-    """As `partition_files`, for an open table."""
     found = group_by_partition(active_files(delta), AS_OF)
     files = {
         night: [FeatureFile(f.path, f.rows, f.size_bytes) for f in found.get(night.isoformat(), ()) if f.rows > 0]
@@ -166,7 +163,6 @@ class ScoringRun:
 
     @property
     def ledger(self) -> Stage:
-        """The stage of the ledger in which the nights are recorded."""
         return Stage(self.settings, self.stage, self.pipeline.name, self.run_id)
 
 
@@ -181,7 +177,6 @@ class ScoringWork(ScoringRun):
 
     @property
     def cores(self) -> int:
-        """Cores that the engine keeps busy."""
         if self.engine == "arrow":
             # A model in plain Python holds the interpreter, and may not expect two threads.
             return 1 if self.plan.spec.runtime == "pyfunc" else num_cores()

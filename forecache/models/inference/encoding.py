@@ -43,7 +43,6 @@ class FeatureEncoding:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of its columns of the matrix."""
         return tuple(f"{self.name}_{i}" for i in range(self.size)) if self.type in ("vector", "text") else (self.name,)
 
     def matrix(self, column: pa.Array) -> NDArray[np.float32]:
@@ -96,7 +95,6 @@ class MatrixEncoding:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of the matrix."""
         return tuple(column for feature in self.features for column in feature.columns)
 
     @property
@@ -110,7 +108,6 @@ class MatrixEncoding:
 
     @cached_property
     def places(self) -> Mapping[str, slice]:
-        """Columns of each feature in the matrix."""
         found, start = {}, 0
         for feature in self.features:
             found[feature.name] = slice(start, start + feature.size)
@@ -140,7 +137,6 @@ def _mask(flags: pa.Array) -> NDArray[np.bool_]:
 
 
 def read_encoding(text: str) -> MatrixEncoding:
-    """Read an encoding from its JSON."""
     rows = json.loads(text)
     return MatrixEncoding(tuple(FeatureEncoding(**{**row, "categories": tuple(row["categories"])}) for row in rows))
 

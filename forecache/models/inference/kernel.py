@@ -182,7 +182,6 @@ def _inner_limit(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
 
 
 def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:
-    """Predictions of a batch, as the Arrow type that the spec names."""
     rows = len(arrays[0])
     if rows == 0:
         return pa.array([], type=returned_type(spec))

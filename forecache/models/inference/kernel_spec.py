@@ -78,7 +78,6 @@ class KernelSpec:
 
 
 def returned_type(spec: KernelSpec) -> "pa.DataType":
-    """The Arrow type of a batch of predictions."""
     import pyarrow as pa
 
     types = [pa.list_(value_type(c.type)) if c.width is not None else value_type(c.type) for c in spec.outputs]

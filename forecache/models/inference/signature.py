@@ -38,8 +38,6 @@ _CASTS = {
 
 @dataclass(frozen=True)
 class Signature:
-    """A model's inputs and outputs."""
-
     inputs: tuple[str, ...]  # column names in order; empty if the signature is a tensor or there is none
     input_types: tuple[str, ...]  # Spark type names of those columns
     tensor: str | None  # numpy dtype name of a tensor input, None if the inputs are columns
@@ -178,7 +176,6 @@ def _ddl(wanted: tuple[Sequence[OutputColumn], str]) -> str:
 
 
 def describe_outputs(outputs: Sequence[OutputColumn]) -> str:
-    """The outputs as a Spark type, for people."""
     return _ddl((outputs, _shape(outputs)))
 
 

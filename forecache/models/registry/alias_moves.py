@@ -239,7 +239,6 @@ def describe_move(
 
 
 def make_opening_row(entry: Promotion) -> Promotion:
-    """The opening row of an operation."""
     return replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
 
 

@@ -1,7 +1,7 @@
 """Models in MLflow: their versions, the champion among them, and their artifacts, which are verified by checksums."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,8 +30,6 @@ FEATURES_TAG = "features_fingerprint"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version of a registered model."""
-
     name: str  # the pipeline's name
     version: int
     run_id: str  # the MLflow run that made it
@@ -94,7 +92,7 @@ def list_models(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
     client = connect_mlflow(settings)
     found = client.search_model_versions(f"name='{pipeline.name}'", max_results=1000)
     aliases = _aliases(client, pipeline.name) if found else {}
-    versions = [_model_version(version, aliases) for version in found]
+    versions = [read_version(version, aliases.get(int(version.version), ()), dict(version.tags)) for version in found]
     return sorted(versions, key=lambda version: -version.version)
 
 
@@ -103,7 +101,7 @@ def training_tables(settings: Settings) -> set[tuple[str, int]]:
     client, found, token = connect_mlflow(settings), set[tuple[str, int]](), None
     while token != "":
         page = client.search_model_versions(max_results=1000, page_token=token)
-        own = [_model_version(version, {}) for version in page]
+        own = [read_version(version, (), dict(version.tags)) for version in page]
         found |= {version.training_table for version in own if version.is_own}
         token = page.token or ""
     return found
@@ -160,14 +158,15 @@ def _aliases(client: "MlflowClient", name: str) -> dict[int, list[str]]:
     return aliases
 
 
-def _model_version(version: Any, aliases: Mapping[int, list[str]]) -> ModelVersion:
-    number, tags = int(version.version), dict(version.tags)
+def read_version(version: Any, aliases: Iterable[str], tags: Mapping[str, str]) -> ModelVersion:
+    """A version from MLflow's record of it; gate and metrics are read from the tags."""
+    number = int(version.version)
     return ModelVersion(
         name=version.name,
         version=number,
         run_id=version.run_id or "",
         uri=f"models:/{version.name}/{number}",
-        aliases=tuple(sorted(aliases.get(number, ()))),
+        aliases=tuple(sorted(aliases)),
         gate=tags.get("gate", "pending"),
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, timezone.utc),
         metrics=json.loads(tags.get("test_metrics", "{}")),

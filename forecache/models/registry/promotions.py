@@ -59,7 +59,6 @@ class Promotion:
 
     @property
     def about(self) -> int | None:
-        """The version that was judged."""
         return self.candidate if self.candidate is not None else self.to_version
 
 
@@ -131,7 +130,6 @@ def earlier_champions(entries: Sequence[Promotion]) -> list[int]:
 
 
 def find_closing_row(entries: Sequence[Promotion], operation: str) -> Promotion | None:
-    """The row that ended an operation, None if it has not ended."""
     return next((entry for entry in entries if entry.operation == operation and entry.verdict != "begun"), None)
 
 

@@ -78,7 +78,6 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of those packages that are installed, by name."""
     found = {}
     for name in packages:
         try:
@@ -255,51 +254,39 @@ def _log_and_register(
         folder = download_artifact(settings, artifact_uri=logged.model_uri)
         evaluation = _evaluate_folder(settings, pipeline, training, folder)
         progress(f"registering {pipeline.name}", 0.8)
-        _log_parameters(client, run.info.run_id, pipeline, training)
-        _log_metrics(client, run.info.run_id, evaluation)
-        _log_cost(client, run.info.run_id, training)
+        _log_figures(client, run.info.run_id, pipeline, details, evaluation)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
     return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 
-def _log_parameters(client: "MlflowClient", run: str, pipeline: Trainable, training: StageResult) -> None:
-    from mlflow.entities import Param
+def _log_figures(
+    client: "MlflowClient", run: str, pipeline: Trainable, details: Mapping[str, Any], evaluation: dict[str, Any]
+) -> None:
+    """Log parameters, metrics, cost and resource usage, and the advice on the next run's size as a tag."""
+    from mlflow.entities import Metric, Param, RunTag
 
-    declared = _declared_parameters(pipeline, training)
     names = ("training_table", "training_version", "workers", "device", "device_name", "parameters", "best_epoch")
-    chosen = {**declared, **{name: training.details[name] for name in names if name in training.details}}
-    client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
+    chosen = _declared_parameters(pipeline, details) | {name: details[name] for name in names if name in details}
+    found = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
+    found |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
+    figures = {name.replace("@", "_at_"): value for name, value in found.items() if value == value}  # MLflow takes no @
+    figures |= {f"{kind}_{name}": float(value) for kind in ("cost", "usage") for name, value in details[kind].items()}
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run,
+        metrics=[Metric(name, value, now, 0) for name, value in figures.items()],
+        params=[Param(name, str(value)) for name, value in chosen.items()],
+        tags=[RunTag("forecache.advice", "\n".join(details["advice"]))],
+    )
 
 
-def _declared_parameters(pipeline: Trainable, training: StageResult) -> dict[str, Any]:
+def _declared_parameters(pipeline: Trainable, details: Mapping[str, Any]) -> dict[str, Any]:
     """The declared training parameters; for an estimator its own parameters, not a network's."""
     if isinstance(pipeline.model, TorchModel):
         return vars(pipeline.training)
-    described = training.details["estimator"]
-    own = {f"estimator.{name}": value for name, value in described["parameters"].items()}
-    return {"seed": pipeline.training.seed, "estimator": described["class"], **own}
-
-
-def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    final = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
-    final |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
-    known = {name.replace("@", "_at_"): value for name, value in final.items() if value == value}  # MLflow takes no @
-    client.log_batch(run, metrics=[Metric(name, value, now, 0) for name, value in known.items()])
-
-
-def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:
-    """Log the run's cost and resource usage as metrics, and the advice on the next run's size as a tag."""
-    from mlflow.entities import Metric, RunTag
-
-    now, details = int(time.time() * 1000), training.details
-    figures = {f"cost_{name}": value for name, value in details["cost"].items()}
-    figures |= {f"usage_{name}": value for name, value in details["usage"].items()}
-    metrics = [Metric(name, float(value), now, 0) for name, value in figures.items()]
-    client.log_batch(run, metrics=metrics, tags=[RunTag("forecache.advice", "\n".join(details["advice"]))])
+    own = {f"estimator.{name}": value for name, value in details["estimator"]["parameters"].items()}
+    return {"seed": pipeline.training.seed, "estimator": details["estimator"]["class"], **own}
 
 
 def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training: StageResult) -> None:

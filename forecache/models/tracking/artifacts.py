@@ -98,6 +98,5 @@ def _mismatch(wrong: list[str], expected: Mapping[str, str]) -> str:
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a model folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNCHECKED)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

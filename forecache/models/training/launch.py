@@ -30,8 +30,6 @@ from forecache.models.training.spec import LANES, METRICS_FILE, RESULT_FILE, SPE
 
 @dataclass(frozen=True)
 class CostRecord:
-    """The cost of a run over all its attempts."""
-
     attempts: int  # how often the workers started to train
     device_s: float  # seconds of all workers together, from their launch to their end
     wasted_s: float  # the part of `device_s` spent on restarting and on repeating steps since the last checkpoint
@@ -199,7 +197,6 @@ def _train(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    """Run the specification, and follow it in MLflow."""
     spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
     folder, arguments = spec.folder, plan.command(spec)
 
@@ -302,7 +299,6 @@ def learn_vocabularies(settings: Settings, pipeline: Trainable, *, version: int)
 
 
 def trained_encoding(pipeline: Trainable, run_dir: Path) -> MatrixEncoding:
-    """The encoding of the model that a run trained."""
     path = run_dir / SPEC_FILE
     learned = json.loads(path.read_text()).get("vocabularies", {}) if path.is_file() else {}
     return encoding_of(pipeline.feature_columns, learned)

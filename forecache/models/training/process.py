@@ -61,8 +61,6 @@ def lock_folder(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[in
 
 @dataclass(frozen=True)
 class RunLock:
-    """Keeps other processes out of a run."""
-
     descriptors: tuple[int, ...] = ()  # of the locks, which last as long as any process has them open
     lease: Any = None  # on checkpoints in a bucket; its `taken_by` is the process that took it over
 

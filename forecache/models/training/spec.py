@@ -80,7 +80,6 @@ def checkpoints_of(settings: Settings, run_dir: Path) -> str:
 
 
 def load_spec(path: Path) -> TrainingSpec:
-    """Read a specification that `TrainingSpec.save` wrote."""
     values = json.loads(path.read_text())
     training = values["training"]
     split = training["split"] and EntitySplit(**training["split"])
@@ -88,8 +87,6 @@ def load_spec(path: Path) -> TrainingSpec:
 
 
 class Events:
-    """Appends events to the run's metrics file, which the parent follows."""
-
     def __init__(self, spec: TrainingSpec) -> None:
         self.path = spec.folder / METRICS_FILE
 

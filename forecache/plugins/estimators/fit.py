@@ -265,7 +265,6 @@ def _check_saved_model(
 
 
 def _places(pipeline: Trainable) -> int:
-    """Number of first places that the gate's ranking metric is about."""
     return rank_cutoff(pipeline.trained_gate.metric) or DEFAULT_PLACES
 
 
@@ -290,7 +289,6 @@ def _loss(pipeline: Trainable, validation: Matrix, predicted: np.ndarray) -> flo
 
 
 def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
-    """How this machine trains a pipeline's estimator."""
     return TrainingPlan(
         training=pipeline.training,
         lanes=LANES,

@@ -32,7 +32,6 @@ class Matrix:
 
     @property
     def weight_of_requests(self) -> NDArray[np.float32] | None:
-        """float32 [requests]."""
         if self.weight is None or self.sizes is None:
             return None
         return self.weight[np.cumsum(self.sizes) - self.sizes]
@@ -88,7 +87,6 @@ def read_matrix(
 
 
 def machine_memory_bytes() -> int:
-    """The size of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -112,8 +110,6 @@ _XGBOOST_SCORES = ("auc", "aucpr", "map", "ndcg", "pre")
 
 @dataclass(frozen=True)
 class FittedEstimator:
-    """A fitted estimator and the library's account of the fit."""
-
     library: Library  # the library that the estimator belongs to
     model: Any  # the object to save: a Booster with the kept rounds only, or the scikit-learn estimator itself
     rounds: int = 0  # boosting rounds that were fitted; 0 for scikit-learn

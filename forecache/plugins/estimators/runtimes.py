@@ -35,7 +35,6 @@ def _pack_lightgbm(model: StoredModel) -> "PackedModel | str":
 
 
 def load_lightgbm(payload: bytes) -> Predict:
-    """Load the prediction function from a Booster's file."""
     import lightgbm
 
     return _Booster(lightgbm.Booster(model_str=payload.decode()))
@@ -84,7 +83,6 @@ def _pack_xgboost(model: StoredModel) -> "PackedModel | str":
 
 
 def load_xgboost(payload: bytes) -> Predict:
-    """Load the prediction function from a Booster's file."""
     import xgboost
 
     booster = xgboost.Booster(model_file=bytearray(payload))

@@ -109,7 +109,6 @@ def merge_boosters(boosters: Sequence[Any]) -> Any:
 
 
 def predict_all(estimators: Sequence[Any], rows: np.ndarray) -> np.ndarray:
-    """Predictions of all levels, float64 [n, levels]."""
     found = [np.asarray(each.predict(rows), np.float64).reshape(len(rows), -1) for each in estimators]
     return np.concatenate(found, axis=1)
 
@@ -121,7 +120,6 @@ def _trees(text: str) -> list[str]:
 
 
 def _zero_tree(tree: str) -> str:
-    """A tree whose leaves are all zero."""
     lines = tree.splitlines()
     for i, line in enumerate(lines):
         if line.startswith("leaf_value="):

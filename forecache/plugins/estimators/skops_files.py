@@ -212,7 +212,6 @@ def load_skops(payload: bytes) -> Any:
 
 
 def untrusted_types(payload: bytes) -> list[str]:
-    """Types in a skops file that are not known to be safe."""
     return [name for name in skops_io().get_untrusted_types(data=payload) if name not in SAFE_TYPES]
 
 

@@ -43,8 +43,6 @@ class _Node:
 
 
 class TreeTables:
-    """The tables of a model; see `tree_tables`."""
-
     def __init__(self, nodes: list[_Node], leaves: list[list[float]], *, sigmoid: float | None = None) -> None:
         self._sigmoid = sigmoid
         bits = 32 if max(map(len, leaves)) <= 32 else 64

@@ -54,7 +54,6 @@ def evaluate(
 
 
 def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
-    """nDCG@1 to nDCG@20."""
     assert examples.sizes is not None
     sizes, weight = examples.sizes, weight_of_requests(examples.weight, examples.sizes)
     found = (ndcg(examples.label, scores, sizes, places=places) for places in range(1, _MOST_PLACES + 1))
@@ -62,7 +61,6 @@ def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
 
 
 def label_means(split: str, examples: SplitExamples) -> list[dict[str, Any]]:
-    """Rows and mean label of each as-of date of a split."""
     days = np.array(examples.as_of)
     return [
         {
@@ -100,7 +98,6 @@ def task_calibration(pipeline: Trainable, test: SplitExamples, scores: Array) ->
 
 
 def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
-    """Mean score and mean label in ten bins of equal mass."""
     groups = np.array_split(np.argsort(scores, kind="stable"), min(_CALIBRATION_BINS, len(scores)))
     return [
         {"score": float(scores[group].mean()), "label": float(label[group].mean()), "rows": len(group)}

@@ -64,7 +64,6 @@ def open_study(folder: Path, pipeline: Trainable) -> "Study":
 
 
 def declared_values(training: Training) -> dict[str, Any]:
-    """The declared values of the parameters that a trial varies."""
     return {name: getattr(training, name) for name in ("learning_rate", "weight_decay", "batch_size")}
 
 
@@ -195,7 +194,6 @@ class _Search:
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     def run(self) -> int:
-        """Run the missing trials; returns their number."""
         missing = max(0, self.remaining)
         if missing:
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
@@ -212,7 +210,6 @@ class _Search:
         return missing
 
     def summary(self) -> dict[str, Any]:
-        """The search's result so far, earlier calls included."""
         complete = [trial for trial in finished_trials(self.study) if trial.state.name == "COMPLETE"]
         if not complete:
             errors = [trial.user_attrs[ERROR] for trial in finished_trials(self.study) if ERROR in trial.user_attrs]

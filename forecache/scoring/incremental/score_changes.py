@@ -69,8 +69,6 @@ class FeatureChanges:
 
 @dataclass(frozen=True)
 class PartitionVersion:
-    """A night's feature partition at a version of the feature table."""
-
     night: date
     version: int
 
@@ -254,8 +252,6 @@ def _committed_files(settings: Settings, table: str, record: StageRecord, day: d
 
 @dataclass(frozen=True)
 class IncrementalResult:
-    """Result of an incremental run."""
-
     base: BasePredictions
     copied: tuple[FileCopy, ...]  # copy of each file of the base
     scored: str | None  # the file with new predictions, None if no entity changed
@@ -269,7 +265,6 @@ class IncrementalResult:
 
     @property
     def untouched_files(self) -> list[FeatureFile]:
-        """Files of the base that were left unchanged."""
         return [file for copy, file in zip(self.copied, self.base.files, strict=True) if copy.path == file.path]
 
     def details(self) -> dict[str, Any]:

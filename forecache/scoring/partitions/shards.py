@@ -44,7 +44,6 @@ def staging_folder(night: ScoringNight, *, shared: bool = False) -> str:
 
 
 def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[DataFile]:
-    """The files in a folder that holds one night."""
     shards = _group_by_shard(place_of(settings, table).open(), folder, night)
     return [file for files in shards.values() for file in files]
 
@@ -120,7 +119,6 @@ def _group_by_shard(
 
 
 def _assign_night(file: DataFile, night: date) -> DataFile:
-    """Return the file as one of the night's partition, whatever folders it is in."""
     return replace(file, partition={AS_OF: night.isoformat()})
 
 

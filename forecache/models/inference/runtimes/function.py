@@ -51,7 +51,6 @@ class FunctionKernel:
         return self._run(columns, len(arrays[0]))
 
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
-        """As `run`, for float32 [n, num_features]."""
         require_width(matrix, len(self._inputs))
         return self._run({name: matrix[:, i] for i, name in enumerate(self._inputs)}, len(matrix))
 
@@ -156,7 +155,6 @@ def _import_function(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]],
 
 
 def load_sql(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
-    """`Runtime.load` of SQL expressions."""
     return SqlKernel(json.loads(payload()), spec)
 
 

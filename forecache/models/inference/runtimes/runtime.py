@@ -23,8 +23,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Kernel(Protocol):
-    """A loaded model."""
-
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         """One numpy array of n rows for each output of the spec."""
 
@@ -37,8 +35,6 @@ Load = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model in its MLflow folder."""
-
     path: Path
     flavours: Mapping[str, Mapping[str, Any]]  # each flavour's own settings, by its name
     metadata: Mapping[str, Any]  # metadata that the model was logged with
@@ -104,7 +100,6 @@ def estimator_kernel(load: Callable[[bytes], Predict]) -> Callable[[KernelSpec, 
 
 
 def new_spec(runtime: str, signature: Signature, dtype: str, options: Mapping[str, Any]) -> KernelSpec:
-    """A spec for a packed model, to be completed."""
     return KernelSpec(
         runtime,
         "",

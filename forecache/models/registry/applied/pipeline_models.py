@@ -56,10 +56,10 @@ def accepted_version(
     if model.judged_on is None:
         return found
     judged = all_records(settings, STAGE, pipeline.name)
-    verdict = _find_or_make_verdict(settings, pipeline, model, model.judged_on, found, judged, run_id)
+    verdict = _find_or_make_verdict(settings, pipeline, model, found, judged, run_id)
     reason = str(verdict.details["reason"])
     if verdict.details["accepted"]:
-        return replace(found, gate="passed", metrics=verdict.details["metrics"], tags=_tags_with_reason(found, reason))
+        return _add_verdict(found, verdict)
     numbers = [
         row.details["version"] for row in judged if row.details["accepted"] and row.details["name"] == found.name
     ]
@@ -67,12 +67,10 @@ def accepted_version(
     kept = [version for version in (find_version(settings, model, number) for number in before) if version is not None]
     for version in kept:
         # It was accepted once, perhaps by lower floors or for other outputs than are declared now.
-        former = _find_or_make_verdict(settings, pipeline, model, model.judged_on, version, judged, run_id)
+        former = _find_or_make_verdict(settings, pipeline, model, version, judged, run_id)
         if former.details["accepted"]:
             why = f"Version {version.version} stays: version {found.version} misses its floors: {reason}"
-            return replace(
-                version, gate="failed", metrics=former.details["metrics"], tags=_tags_with_reason(version, why)
-            )
+            return replace(_add_verdict(version, former), gate="failed", tags={**version.tags, "gate_reason": why})
     others = "those that did are deleted" if before and not kept else "no version did before"
     raise CheckError(
         f"The model {found.uri} does not reach its floors, and {others}: {reason}",
@@ -84,7 +82,6 @@ def _find_or_make_verdict(
     settings: Settings,
     pipeline: Trainable,
     model: RegisteredModel,
-    judged_on: Labelled,
     version: ModelVersion,
     judged: Sequence[StageRecord],
     run_id: str,
@@ -93,13 +90,9 @@ def _find_or_make_verdict(
     inputs = _verdict_inputs(pipeline, model, version)
     found = next((row for row in reversed(judged) if row.inputs == inputs), None)
     if found is None:
-        found = _judge_version(settings, pipeline, model, judged_on, version, inputs, run_id)
+        found = _judge_version(settings, pipeline, model, version, inputs, run_id)
         append_records(settings, [found])
     return found
-
-
-def _tags_with_reason(version: ModelVersion, reason: str) -> dict[str, str]:
-    return {**version.tags, "gate_reason": reason}
 
 
 def _verdict_inputs(pipeline: Trainable, model: RegisteredModel, found: ModelVersion) -> str:
@@ -112,15 +105,10 @@ def _verdict_inputs(pipeline: Trainable, model: RegisteredModel, found: ModelVer
 
 
 def _judge_version(
-    settings: Settings,
-    pipeline: Trainable,
-    model: RegisteredModel,
-    judged_on: Labelled,
-    found: ModelVersion,
-    inputs: str,
-    run_id: str,
+    settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion, inputs: str, run_id: str
 ) -> StageRecord:
-    started = time.perf_counter()
+    started, judged_on = time.perf_counter(), model.judged_on
+    assert judged_on is not None
     table = open_existing(settings, judged_on.table, what="The labelled table")
     label, score = _score_labelled_rows(settings, pipeline, judged_on, found, table)
     judge = judge_of(pipeline)

@@ -137,7 +137,6 @@ def _find_sources(
 
 
 def _require_kind(uri: str, output: OutputSpec, column: OutputColumn, place: int | None) -> None:
-    """Refuse an output of the model whose type is not that of the declared kind."""
     floats = column.type in ("float", "double")
     several = column.width is not None and place is None
     fits = {

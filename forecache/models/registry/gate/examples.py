@@ -59,7 +59,6 @@ class SplitExamples:
 
     @property
     def num_units(self) -> int:
-        """Number of rows, or of requests."""
         return len(self.label) if self.sizes is None else len(self.sizes)
 
     def select(self, rows: NDArray[np.bool_]) -> "SplitExamples":

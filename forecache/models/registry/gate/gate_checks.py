@@ -7,6 +7,7 @@ classes and quantiles [n, values]; `weight`, float64 [n], is the weight of each 
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,6 @@ def gain_interval(
 def metric_interval(
     judge: MetricJudge, metric: str, label: Array, score: Array, weight: Array | None = None, *, seed: int
 ) -> tuple[float, float]:
-    """95 percent confidence interval (low, high) of the metric."""
     return bootstrap_interval(weighted_metric(judge, metric, label, score, weight), _num_units(judge, label), seed=seed)
 
 
@@ -165,19 +165,13 @@ def check_baselines(
     pipeline: Trainable, examples: SplitExamples, score: Array, baselines: Sequence[BaselineScores]
 ) -> Iterator[Check]:
     """The gate's metric beats each baseline's by the margin, and the interval of the gain is above zero."""
-    gate = pipeline.trained_gate
+    margin = pipeline.trained_gate.baseline_margin
     for baseline in baselines:
-        value, low, high = _gain_with_interval(pipeline, examples, score, baseline.score)
-        yield Check(
-            "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}",
-            bool(value >= gate.baseline_margin and low > 0),
-            value,
-            gate.baseline_margin,
-            f"{gate.metric} {_gain_text(value)} than {baseline.name} alone ({low:+.4f} to {high:+.4f}), "
-            f"{gate.baseline_margin:g} wanted",
-            low,
-            high,
-        )
+        gain = _measure_gain(pipeline, examples, score, baseline.score)
+        name = "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}"
+        passed = gain.value >= margin and gain.low > 0
+        reason = f"{gain.text} than {baseline.name} alone ({gain.range}), {margin:g} wanted"
+        yield Check(name, bool(passed), gain.value, margin, reason, gain.low, gain.high)
 
 
 def compare_other_metrics(
@@ -199,18 +193,9 @@ def check_champion(
     pipeline: Trainable, examples: SplitExamples, score: Array, champion: Array, *, version: int
 ) -> Check:
     """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
-    gate = pipeline.trained_gate
-    value, low, high = _gain_with_interval(pipeline, examples, score, champion)
-    return Check(
-        "champion",
-        bool(value >= -gate.max_regression),
-        value,
-        -gate.max_regression,
-        f"{gate.metric} {_gain_text(value)} than champion {version} ({low:+.4f} to {high:+.4f}), "
-        f"{gate.max_regression:g} worse allowed",
-        low,
-        high,
-    )
+    gain, most = _measure_gain(pipeline, examples, score, champion), pipeline.trained_gate.max_regression
+    reason = f"{gain.text} than champion {version} ({gain.range}), {most:g} worse allowed"
+    return Check("champion", bool(gain.value >= -most), gain.value, -most, reason, gain.low, gain.high)
 
 
 def check_slices(pipeline: Trainable, examples: SplitExamples, score: Array, champion: Array) -> Iterator[Check]:
@@ -226,17 +211,11 @@ def check_slices(pipeline: Trainable, examples: SplitExamples, score: Array, cha
                 pipeline.trained_label.kind != "regression" and len(np.unique(some.label)) < 2
             ):
                 continue
-            value, low, high = _gain_with_interval(pipeline, some, score[rows], champion[rows])
-            yield Check(
-                f"slice:{column} {name}",
-                not (value < -gate.max_slice_regression and high < 0),
-                value,
-                -gate.max_slice_regression,
-                f"{gate.metric} {_gain_text(value)} than the champion where {column} is {name} "
-                f"({some.num_units} {'rows' if some.sizes is None else 'requests'}, {low:+.4f} to {high:+.4f})",
-                low,
-                high,
-            )
+            gain, most = _measure_gain(pipeline, some, score[rows], champion[rows]), gate.max_slice_regression
+            units = f"{some.num_units} {'rows' if some.sizes is None else 'requests'}"
+            reason = f"{gain.text} than the champion where {column} is {name} ({units}, {gain.range})"
+            passed = not (gain.value < -most and gain.high < 0)
+            yield Check(f"slice:{column} {name}", passed, gain.value, -most, reason, gain.low, gain.high)
 
 
 def check_calibration(pipeline: Trainable, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
@@ -313,15 +292,25 @@ def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, pu
     return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
 
 
-def _gain_with_interval(
-    pipeline: Trainable, examples: SplitExamples, score: Array, reference: Array
-) -> tuple[float, float, float]:
+class _Gain(NamedTuple):
+    """The gain in the gate's metric over a reference, with its 95 % bootstrap interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.metric} {abs(self.value):.4f} {'better' if self.value >= 0 else 'worse'}"
+
+    @property
+    def range(self) -> str:
+        return f"{self.low:+.4f} to {self.high:+.4f}"
+
+
+def _measure_gain(pipeline: Trainable, examples: SplitExamples, score: Array, reference: Array) -> _Gain:
     judge, name = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
     metric, label, weight = judge.metrics[name], examples.label, examples.weight
     value = judge.gain(name, metric(label, score, weight), metric(label, reference, weight))
-    low, high = gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed)
-    return value, low, high
-
-
-def _gain_text(value: float) -> str:
-    return f"{abs(value):.4f} {'better' if value >= 0 else 'worse'}"
+    return _Gain(name, value, *gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed))

@@ -42,8 +42,6 @@ class MetricFunction(Protocol):
 
 @dataclass(frozen=True)
 class MetricJudge:
-    """Metrics that compare predictions with labels."""
-
     task: Task
     metrics: Mapping[str, MetricFunction]  # by name; if `weight`, float64 [n], is None, all rows have equal weight
     less_is_better: frozenset[str]  # names of metrics that are better when smaller
@@ -142,8 +140,6 @@ RANDOM = "random order"
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """A baseline's scores of some rows."""
-
     name: str  # name of its feature, or of its kind
     score: Array  # float64 [n], or [n, values] if all rows have the same answer
     metrics: dict[str, float]  # by name; for a binary label only those of the order, as a feature is not a probability

@@ -55,7 +55,6 @@ class GateVerdict:
 
     @property
     def line(self) -> str:
-        """The verdict and its reasons in one line."""
         state = "passed and waits for approval" if self.awaiting else self.state
         return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
 

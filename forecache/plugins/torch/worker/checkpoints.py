@@ -51,7 +51,6 @@ class Description:
 
 
 def is_sharded(state: Any) -> bool:
-    """True if a state contains a DTensor."""
     return any(isinstance(tensor, DTensor) for tensor in _tensors(state).values())
 
 
@@ -109,7 +108,6 @@ def _map_tensors(value: Any, change: Callable[[str, Tensor], Any], path: str = "
 
 
 def _fill_tensors(value: Any, tensors: Mapping[str, Tensor], path: str = "") -> Any:
-    """The same nested structure with the tensors at their paths."""
     if path in tensors:
         return tensors[path]
     if isinstance(value, dict):

@@ -90,7 +90,6 @@ class TableSplit:
 
     @property
     def num_features(self) -> int:
-        """Columns of the features' matrix."""
         return self._encoding.width if self._encoding else len(self.features)
 
     @property
@@ -210,7 +209,6 @@ class EpochOrder:
         return step * (stop - start) // self.num_steps
 
     def step_rows(self, step: int) -> int:
-        """Rows of a step over all ranks."""
         return sum(self.lane_offset(lane, step + 1) - self.lane_offset(lane, step) for lane in range(self.lanes))
 
     def chunk_order(self, epoch: int) -> list[Chunk]:
@@ -268,12 +266,10 @@ class TrainingBatch:
 
     @property
     def features(self) -> torch.Tensor:
-        """float32 [n, num_features], a view."""
         return self.rows[:, : -self.num_labels]
 
     @property
     def target(self) -> torch.Tensor:
-        """float32 [n, num_labels], a view."""
         return self.rows[:, -self.num_labels :]
 
     def parts(self, number: int) -> "list[TrainingBatch]":
@@ -333,8 +329,6 @@ class BatchReader:
 
 
 class _LaneStream:
-    """One lane of one epoch, read forward."""
-
     def __init__(self, reader: BatchReader, epoch: int, lane: int, first_step: int) -> None:
         self.reader, self.epoch, self.lane = reader, epoch, lane
         offset = reader.order.lane_offset(lane, first_step)

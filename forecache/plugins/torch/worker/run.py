@@ -120,7 +120,6 @@ class UserFitLoop:
         """None: the function restores its state itself."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resume from a checkpoint."""
         self.session.restore(state)
         self.run.restored = state["own"]
 
@@ -139,7 +138,6 @@ class UserFitLoop:
         return gather_weights(network)
 
     def result_entries(self) -> dict[str, Any]:
-        """Entries for the run's result."""
         return {"fit": f"{self._fit.__module__}.{self._fit.__qualname__}"}
 
 
