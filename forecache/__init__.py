@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from forecache.realtime.log.read import read_log as read_log
     from forecache.scoring.run import score as score
     from forecache.scoring.udf import scoring_udf as scoring_udf
-    from forecache.serve.reader.answer import Answer as Answer
     from forecache.serve.reader.client import AsyncClient as AsyncClient
     from forecache.serve.reader.client import Client as Client
+    from forecache.serve.reader.wire import Answer as Answer
     from forecache.serve.reader.wire import RealtimeAnswer as RealtimeAnswer
     from forecache.serve.store.keys import encode_columns as encode_columns
     from forecache.serve.store.keys import encode_key as encode_key
@@ -92,9 +92,8 @@ _PUBLIC = {
     "forecache.declare.loading": "read_project",
     "forecache.declare.project": "Project",
     "forecache.declare.realtime.log_records": "features_of order_of scores_of",
-    "forecache.serve.reader.answer": "Answer",
     "forecache.serve.reader.client": "AsyncClient Client",
-    "forecache.serve.reader.wire": "RealtimeAnswer",
+    "forecache.serve.reader.wire": "Answer RealtimeAnswer",
     "forecache.realtime.log.read": "read_log",
     "forecache.base.results": "StageResult",
     "forecache.plugins.challengers.shadow": "score_shadow",

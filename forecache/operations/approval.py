@@ -24,10 +24,6 @@ def approve(
 ) -> Promotion:
     """Make the waiting version the champion, or reject it; returns the ledger's row.
 
-    Args:
-        version: The model version; None: the newest that waits.
-        outdated_verdict: Approve even if the verdict is outdated.
-
     Raises:
         NotFoundError: No version waits, or the version does not exist.
         ConflictError: The version is the champion already, or does not wait.
@@ -53,9 +49,6 @@ def judge_version(
     settings: Settings, pipeline: Trainable, *, version: int | None = None, actor: str, run_id: str = ""
 ) -> GateVerdict:
     """Have the gate judge a registered version, again if its verdict is outdated; nothing is trained.
-
-    Args:
-        version: The model version; None: the newest that waits for approval.
 
     Raises:
         NotFoundError: No version waits, the version does not exist, or its training table is gone.

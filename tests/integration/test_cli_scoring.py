@@ -11,7 +11,6 @@ from sample_project.pipelines.visits import returns
 from scoring_support import NIGHT, features_table, write_features
 from training_sample import sample_rows, write_training_set
 
-from assets.drift import drift_view
 from forecache.base.settings import Settings
 from forecache.cli import main as cli
 from forecache.models.registry.model_versions import list_models
@@ -21,6 +20,7 @@ from forecache.plugins.challengers.shadow import find_challenger
 from forecache.plugins.drift.distributions.drift import check_drift
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor
+from forecache.plugins.drift.orchestration import drift_view
 from forecache.scoring.run import score
 
 SUPPORT = Path(__file__).parent.parent / "support"

@@ -18,7 +18,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
-from forecache.lake.training_sets.training_set import build_training_set
+from forecache.lake.training_set import build_training_set
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.encoding import ENCODING, read_encoding
 from forecache.models.inference.kernel import load_kernel

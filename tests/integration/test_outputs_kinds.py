@@ -19,7 +19,7 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Classes, FunctionModel, Output, Pipeline, Vector
 from forecache.lake.query import query
-from forecache.lake.training_sets.training_splits import as_of_dates, split_column
+from forecache.lake.training_set import as_of_dates, split_column
 from forecache.plugins.challengers.shadow import compare
 from forecache.plugins.drift.distributions.drift import prediction_drift
 from forecache.plugins.protocols.feast import answer_request as feast

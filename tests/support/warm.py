@@ -13,7 +13,7 @@ _MODULES = [
     "forecache.kit.delta.tables",
     "forecache.models.registry.model_versions",
     "forecache.scoring.run",
-    "forecache.stream.arrow.engine",
+    "forecache.stream.engine.arrow_engine",
     "mlflow.onnx",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",

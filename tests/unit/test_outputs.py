@@ -32,7 +32,7 @@ from forecache.declare import (
     Vector,
 )
 from forecache.lake.contracts import class_order, require_classes, require_labels
-from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.lake.training_set import as_of_dates
 from forecache.models.inference.kernel import bound_output, find_loaders, load_kernel
 from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, ScoringPlan, returned_type
 from forecache.models.inference.outputs import known_outputs, score_values, source_of

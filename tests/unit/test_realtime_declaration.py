@@ -11,7 +11,7 @@ from asked_project.views import SALES, household, product
 
 from forecache.base.errors import InputError, NotFoundError, SettingsError
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.checks.state import check_project
+from forecache.cli.checks import check_project
 from forecache.declare import (
     Baseline,
     Candidates,

@@ -19,8 +19,8 @@ from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
+from forecache.lake.split_rows import training_classes
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
-from forecache.lake.training_sets.split_rows import training_classes
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
 from forecache.models.inference.kernel import find_runtimes
 from forecache.models.inference.kernel_spec import OUTPUTS
@@ -34,7 +34,12 @@ from forecache.models.registry.gate.examples import (
 )
 from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.model_versions import FEATURES_TAG, ModelVersion, list_models, model_version
+from forecache.models.registry.model_versions import (
+    FEATURES_TAG,
+    ModelVersion,
+    list_models,
+    model_version,
+)
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.training.launch import trained_encoding

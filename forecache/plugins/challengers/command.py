@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import NotFoundError
-from forecache.cli.base import DateParam, command, load_trained_model, load_trained_pipeline, newest_scored
-from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.base import (
+    DateParam,
+    command,
+    load_trained_model,
+    load_trained_pipeline,
+    newest_scored,
+)
+from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show_stages, show_table, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 

@@ -24,7 +24,7 @@ from forecache.base.statistics import class_losses, cross_entropy, pinball_losse
 from forecache.declare import EstimatorModel, Trainable
 from forecache.declare.loading import load_trainable
 from forecache.declare.models.gate import rank_cutoff
-from forecache.lake.training_sets.split_rows import training_classes
+from forecache.lake.split_rows import training_classes
 from forecache.models.inference.encoding import encoding_of
 from forecache.models.training.process import TrainingPlan, process_environment
 from forecache.models.training.spec import (

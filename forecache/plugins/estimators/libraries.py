@@ -13,7 +13,7 @@ from forecache.base.errors import InputError
 from forecache.base.ranking import DEFAULT_PLACES, sizes_of
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
-from forecache.lake.training_sets.split_rows import count_split, label_numbers, split_batches
+from forecache.lake.split_rows import count_split, label_numbers, split_batches
 from forecache.models.inference.encoding import MatrixEncoding
 
 

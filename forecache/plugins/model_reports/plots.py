@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from forecache.base.reports.plots import ACCENT, INK, MUTED, SECOND, SOFT, apply_colours, draw_svg, render_svg
+from forecache.base.reports import (
+    ACCENT,
+    INK,
+    MUTED,
+    SECOND,
+    SOFT,
+    apply_colours,
+    draw_svg,
+    render_svg,
+)
 from forecache.declare import Trainable
 from forecache.models.registry.gate.gate_checks import Check
 from forecache.models.registry.gate.metric_judge import single_values

@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from forecache.base.reports.page import make_page, write_page
+from forecache.base.reports import make_page, write_page
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import Trainable

@@ -26,9 +26,9 @@ from forecache.base.steps import lake_step
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.commit import Target
 from forecache.kit.delta.comparison.hash_buckets import BUCKETS, HashBuckets
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import StageOutcome, format_nights

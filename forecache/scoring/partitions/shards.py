@@ -20,8 +20,7 @@ from urllib.parse import unquote
 
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF
-from forecache.kit.delta.files import DataFile, describe_files, list_entries, list_files, place_of
-from forecache.lake.maintenance.maintain import RETENTION
+from forecache.kit.delta.files import RETENTION, DataFile, describe_files, list_entries, list_files, place_of
 from forecache.scoring.cost_estimate import RunFigures
 from forecache.scoring.incremental.score_changes import BasePredictions, score_changes
 from forecache.scoring.night_inputs import FeatureFile, ScoringNight, ScoringWork, num_cores

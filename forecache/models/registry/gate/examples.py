@@ -16,7 +16,7 @@ from forecache.base.ranking import Sizes, sizes_of
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Trainable
 from forecache.kit.delta.dataset import open_dataset
-from forecache.lake.training_sets.split_rows import label_numbers, open_with_columns, split_batches, training_classes
+from forecache.lake.split_rows import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.encoding import (
     ENCODING,

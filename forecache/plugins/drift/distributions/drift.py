@@ -49,11 +49,7 @@ def prediction_drift(
 def check_drift(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
 ) -> dict[date, DriftReport]:
-    """Measure dates, and record reports and counts: a date whose drift blocks is not published.
-
-    Raises:
-        NotFoundError: A date has no predictions.
-    """
+    """Measure dates, and record reports and counts: a date whose drift blocks is not published."""
     started = time.perf_counter()
     digests = _partition_digests(settings, pipeline, nights)
     reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
@@ -81,9 +77,8 @@ def measure_drift(
 ) -> dict[date, DriftReport]:
     """Measure the drift of several dates, with one aggregation for each model that scored them.
 
-    Args:
-        digests: Digests of the data files of dates whose counts have to be of exactly these files; recorded counts of
-            other dates may be of files that were compacted since.
+    With `digests` the counts of these dates have to be of exactly these data files; recorded counts of other dates may
+    be of files that were compacted since.
     """
     scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
     for night in nights:

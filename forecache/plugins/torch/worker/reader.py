@@ -24,7 +24,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from forecache.base.errors import InputError
-from forecache.lake.training_sets.split_rows import label_numbers
+from forecache.lake.split_rows import label_numbers
 from forecache.models.inference.encoding import MatrixEncoding
 
 SPLIT = "split"

@@ -18,7 +18,7 @@ from forecache.base.settings import load_settings
 from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
 from forecache.declare.models.fit_run import FitRun, MakeState
-from forecache.lake.training_sets.split_rows import training_classes
+from forecache.lake.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.training.spec import (
     CHECKPOINTS,
