@@ -28,12 +28,11 @@ from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
 from forecache.base.folders import LocalFolder
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import WorkerGroup
 from forecache.plugins.torch.worker.loop import TrainingLoop
 from forecache.plugins.torch.worker.network import Objective, Prepare, fit_statistics, log_mask
-from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TrainingBatch
+from forecache.plugins.torch.worker.parallel import WorkerGroup
+from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TableSplit, TrainingBatch
 from forecache.plugins.torch.worker.session import TrainingSession
-from forecache.plugins.torch.worker.split import TableSplit
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50

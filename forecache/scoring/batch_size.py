@@ -19,8 +19,7 @@ from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, ScoringPlan
-from forecache.scoring.night_inputs import ScoringNight
-from forecache.scoring.run_context import ScoringWork
+from forecache.scoring.night_inputs import ScoringNight, ScoringWork
 from forecache.scoring.tasks.job import job_spec, local_scorer, model_features
 from forecache.scoring.tasks.prediction_rows import file_schema
 
@@ -41,24 +40,15 @@ Score = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class BatchSize:
-    """The batch size of a run and its origin.
+    """The batch size of a run and its origin."""
 
-    Attributes:
-        rows: Rows of a batch.
-        source: "set", "calibrated" now, or "kept" from an earlier run.
-        batch_bytes: Memory of a batch: the features, the model's matrix and the predictions.
-        rows_per_second: Of one core at that size; None if the size was set.
-        rates: Measured rows per second by size.
-    """
-
-    rows: int
-    source: str
-    batch_bytes: int | None = None
-    rows_per_second: float | None = None
-    rates: Mapping[int, float] = field(default_factory=dict)
+    rows: int  # rows of a batch
+    source: str  # "set", "calibrated" now, or "kept" from an earlier run
+    batch_bytes: int | None = None  # memory of a batch: the features, the model's matrix and the predictions
+    rows_per_second: float | None = None  # of one core at that size; None if the size was set
+    rates: Mapping[int, float] = field(default_factory=dict)  # measured rows per second by size
 
     def metadata(self) -> dict[str, Any]:
-        """JSON-serialisable figures."""
         rates = {str(size): round(rate) for size, rate in self.rates.items()}
         return {"batch_rows": self.rows, "batch_source": self.source, "batch_bytes": self.batch_bytes, "rates": rates}
 
@@ -136,7 +126,6 @@ def _choose_size(rates: Mapping[int, float], source: str, bytes_a_row: float, me
 
 
 def _memory(settings: Settings) -> int:
-    """Bytes that a batch may take."""
     return int(settings.scoring_worker_memory_mb * _BATCH_SHARE) << 20
 
 

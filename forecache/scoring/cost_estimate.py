@@ -22,21 +22,11 @@ _START_S = {"spark": 1.0, "arrow": 0.1}
 
 @dataclass(frozen=True)
 class RunFigures:
-    """Rows, time and resources of a run.
-
-    Attributes:
-        rows: Rows of the nights; of a resumed run, the remaining ones.
-        seconds: Of scoring, without the checks and the commit after it.
-        cores: Cores that the engine keeps busy.
-        worker_bytes: Largest memory of a process that scores; None if unknown.
-        basis: Basis of a prediction; "measured" for actual figures.
-    """
-
-    rows: int
-    seconds: float
-    cores: int
-    worker_bytes: int | None
-    basis: str
+    rows: int  # rows of the nights; of a resumed run, the remaining ones
+    seconds: float  # of scoring, without the checks and the commit after it
+    cores: int  # cores that the engine keeps busy
+    worker_bytes: int | None  # largest memory of a process that scores; None if unknown
+    basis: str  # basis of a prediction; "measured" for actual figures
 
     @property
     def rows_per_second(self) -> float:
@@ -56,7 +46,6 @@ class RunFigures:
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, Any]) -> "RunFigures":
-        """Read figures from their `metadata`."""
         return RunFigures(*(metadata[name] for name in ("rows", "seconds", "cores", "worker_bytes", "basis")))
 
 
@@ -70,15 +59,8 @@ def predict(
     mode: str = "full",
     core_rate: float | None = None,
 ) -> RunFigures | None:
-    """Predict the figures of some nights; None without comparable nights and a calibration.
-
-    Args:
-        before: The latest ledger row of each night.
-        rows: Of those nights together.
-        runtime: Of the model's plan, such as "onnx".
-        mode: "full" or "incremental": only nights of the same mode compare.
-        core_rate: Rows per second of one core in the calibration.
-    """
+    """Predict the figures of nights of `rows` together, by the latest ledger row of each night `before`, of which those
+    of the same mode compare; by a core's rate in the calibration without any, None without that."""
     past = [
         figures
         for record in sorted(before.values(), key=lambda record: str(record.recorded_at))
@@ -130,7 +112,6 @@ def combine_plans(settings: Settings, results: Sequence[StageResult]) -> dict[st
 
 
 def format_plan(figures: RunFigures, settings: Settings) -> str:
-    """Format predicted figures as a sentence."""
     cost = core_cost(settings, figures.seconds * figures.cores)
     price = f", {cost['price_on_demand']:.4g} on demand" if "price_on_demand" in cost else ""
     return (

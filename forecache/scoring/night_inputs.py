@@ -1,24 +1,35 @@
-"""Inputs of a night's predictions, and the immutable feature files that they are scored from."""
+"""A scoring run and its nights: the inputs of their predictions, and the immutable feature files that are scored."""
 
 import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.base.code_version import code_version
 from forecache.base.errors import InputError, NotFoundError
+from forecache.base.files import process_folder
+from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.partitions import TableSnapshot
 from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord
-from forecache.models.inference.kernel_spec import KERNEL_VERSION
+from forecache.lake.provenance import Stamp
+from forecache.lake.stage import Stage
+from forecache.models.inference.kernel_spec import KERNEL_VERSION, ScoringPlan
+from forecache.models.registry.model_versions import ModelVersion
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+    from pyspark.sql import SparkSession
+
 
 STAGE = "score"
 
@@ -28,14 +39,12 @@ class FeatureFile:
     """A Parquet file of a feature partition at a fixed Delta version; its path is relative to the table.
 
     Attributes:
-        rows: Number of its rows to score, from `first` on.
-        size_bytes: Of the whole file.
         shard: Name of its scored rows: the file's, with `@first` if its beginning was scored before.
     """
 
     path: str
-    rows: int
-    size_bytes: int
+    rows: int  # number of its rows to score, from `first` on
+    size_bytes: int  # of the whole file
     first: int = 0
 
     @property
@@ -49,18 +58,11 @@ class FeatureFile:
 
 @dataclass(frozen=True)
 class ScoringNight:
-    """A night to score.
-
-    Attributes:
-        inputs: Text that identifies everything its predictions depend on.
-        tag: Name of its shards in the staging area: inputs, code version and the state of the ledger.
-    """
-
     night: date
     feature_version: int
     files: tuple[FeatureFile, ...]
-    inputs: str
-    tag: str
+    inputs: str  # text that identifies everything its predictions depend on
+    tag: str  # name of its shards in the staging area: inputs, code version and the state of the ledger
 
     @property
     def rows(self) -> int:
@@ -88,11 +90,8 @@ def describe_nights(
     *,
     compared_with: str = "",
 ) -> list[ScoringNight]:
-    """Each night's inputs and feature files, ascending; NotFoundError or InputError if a night has no features.
-
-    Args:
-        compared_with: A model whose predictions are compared with these, as name@version.
-    """
+    """Each night's inputs, to which the model `compared_with` belongs, and feature files, ascending; NotFoundError or
+    InputError if a night has no features."""
     versions = feature_versions(settings, pipeline, sorted(nights))
     by_version: dict[int, list[date]] = defaultdict(list)
     for night, version in versions.items():
@@ -124,7 +123,6 @@ def partition_files(
 
 
 def files_of(delta: "DeltaTable", nights: Sequence[date]) -> dict[date, tuple[FeatureFile, ...]]:
-    """As `partition_files`, for an open table."""
     found = group_by_partition(active_files(delta), AS_OF)
     files = {
         night: [FeatureFile(f.path, f.rows, f.size_bytes) for f in found.get(night.isoformat(), ()) if f.rows > 0]
@@ -140,3 +138,72 @@ def require_scored(pipeline: Pipeline, night: date, there: Container[date | None
             f"Pipeline {pipeline.name!r} has no predictions for the night {night}.",
             remedy=f"`forecache run {pipeline.name} --night {night}` scores it.",
         )
+
+
+Engine = Literal["spark", "arrow"]
+Details = Callable[[date], Mapping[str, Any]]
+BATCH_ROWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringRun:
+    """A run that scores nights with one model into one table."""
+
+    spark: "SparkSession | None"  # None with the engine "arrow"
+    settings: Settings
+    pipeline: Pipeline
+    model: ModelVersion
+    table: str  # the prediction table, or the challenger's
+    stage: str  # the ledger's stage in which the nights are recorded
+    engine: Engine
+    run_id: str
+    progress: Progress
+    compared_with: str = ""  # the model that this one is compared with, as name@version: another one makes nights stale
+    details: Details = lambda night: {}  # further details of a night's record, made when the night is committed
+
+    @property
+    def ledger(self) -> Stage:
+        return Stage(self.settings, self.stage, self.pipeline.name, self.run_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringWork(ScoringRun):
+    """A run that has nights to score, with its model's plan and the state of the table at the start of the run."""
+
+    plan: ScoringPlan
+    stamp: Stamp
+    seen: TableSnapshot
+    batch_rows: int = BATCH_ROWS
+
+    @property
+    def cores(self) -> int:
+        if self.engine == "arrow":
+            # A model in plain Python holds the interpreter, and may not expect two threads.
+            return 1 if self.plan.spec.runtime == "pyfunc" else num_cores()
+        assert self.spark is not None
+        return self.spark.sparkContext.defaultParallelism
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def scratch_folder(settings: Settings) -> Path:
+    folder = settings.home_path / "scoring"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def scratch_database(settings: Settings) -> Iterator[Any]:
+    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder.
+
+    DuckDB before 2.0 gives its files the same names in every process, and two that share a folder crash.
+    """
+    import duckdb
+
+    with process_folder(scratch_folder(settings), "duckdb-") as folder:
+        config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
+        with duckdb.connect(":memory:", config=config) as connection:
+            yield connection

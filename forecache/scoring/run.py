@@ -18,6 +18,7 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.provenance import Stamp
 from forecache.lake.stage import find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
@@ -25,11 +26,17 @@ from forecache.models.registry.model_versions import ModelVersion
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
-from forecache.scoring.night_inputs import STAGE, ScoringNight, describe_nights
+from forecache.scoring.night_inputs import (
+    STAGE,
+    Engine,
+    ScoringNight,
+    ScoringRun,
+    ScoringWork,
+    describe_nights,
+    num_cores,
+)
 from forecache.scoring.partitions.commit import commit, record_committed
 from forecache.scoring.partitions.shards import stage_changes, stage_nights
-from forecache.scoring.run_context import Engine, ScoringRun, ScoringWork, num_cores
-from forecache.scoring.tasks.prediction_rows import Stamp
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -269,7 +269,7 @@ def test_the_entry_point_of_an_executor_s_container_joins_the_driver_and_scores(
 
 SCORE = """
 from scoring_support import NIGHT, make_pipeline
-from forecache.scoring.tasks import spark_engine
+from forecache.scoring.tasks import engines as spark_engine
 from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000

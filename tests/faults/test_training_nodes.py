@@ -25,8 +25,7 @@ from forecache.models.training import launch
 from forecache.models.training.launch import train
 from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
 from forecache.plugins.torch.launch import command, worker_environment
-from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder
-from forecache.plugins.torch.worker.split import TableSplit
+from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TableSplit
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

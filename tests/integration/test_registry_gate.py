@@ -28,8 +28,7 @@ from forecache.lake.ledger import last_record
 from forecache.models.registry import alias_moves as moves
 from forecache.models.registry import model_versions as models
 from forecache.models.registry import run_gate as gate_module
-from forecache.models.registry.gate.examples import read_examples
-from forecache.models.registry.gate.loaded_model import open_model, score_features
+from forecache.models.registry.gate.examples import open_model, read_examples, score_features
 from forecache.models.registry.gate.verdicts import load_gate_plots
 from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import load_evaluation, register_trained_model

@@ -9,7 +9,7 @@ import pytest
 import scoring_support as sample
 
 from forecache.base.settings import Settings
-from forecache.models.registry.gate.loaded_model import open_model, score_features
+from forecache.models.registry.gate.examples import open_model, score_features
 from forecache.scoring.run import score as score_night
 
 WIDTH, ROWS = 6, 3000

@@ -27,10 +27,10 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Pipeline
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
+from forecache.scoring.night_inputs import Engine
 from forecache.scoring.partitions import commit as committing
 from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
-from forecache.scoring.run_context import Engine
 from forecache.scoring.tasks import job
 
 if TYPE_CHECKING:
@@ -415,9 +415,9 @@ def test_the_table_does_not_depend_on_the_batch(spark: "SparkSession", scored: S
 def test_the_engine_without_a_jvm_tells_its_rows_while_a_shard_is_scored(
     settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring.tasks import arrow_engine, task
+    from forecache.scoring.tasks import engines, task
 
-    monkeypatch.setattr(arrow_engine, "REPORT_EVERY_S", 0.005)
+    monkeypatch.setattr(engines, "REPORT_EVERY_S", 0.005)
     slow_down(monkeypatch, task)
     write_features(settings, pipeline, parts(1, 30_000))
     register_model(settings, pipeline)
@@ -447,7 +447,7 @@ def test_what_a_worker_of_spark_refuses_is_told_as_it_is_without_a_jvm(
 def test_spark_tells_its_shards_while_it_runs(
     spark: "SparkSession", settings: Settings, pipeline: Pipeline, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.scoring.tasks import spark_engine
+    from forecache.scoring.tasks import engines as spark_engine
 
     monkeypatch.setattr(spark_engine, "REPORT_EVERY_S", 0.02)
     monkeypatch.setattr(spark_engine, "ROWS_A_SPARK_TASK", 1000)

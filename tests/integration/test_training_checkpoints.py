@@ -17,7 +17,7 @@ from store_services import minio_server
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
 from forecache.plugins.torch.worker.checkpoints import MARKER, Checkpoints
-from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.parallel import WorkerGroup
 
 _PREFIXES = itertools.count()
 

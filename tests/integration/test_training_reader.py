@@ -11,8 +11,7 @@ import torch
 from deltalake import DeltaTable, write_deltalake
 
 from forecache.base.errors import InputError
-from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder
-from forecache.plugins.torch.worker.split import TableSplit
+from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TableSplit
 
 ROWS = 1003
 

@@ -10,13 +10,13 @@ from scoring_support import NIGHT, make_pipeline
 from forecache.base.settings import load_settings
 from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
-from forecache.scoring.tasks import job, spark_engine
+from forecache.scoring.tasks import engines, job
 
 
 def score_in_parts(home: Path, engine: str, told: Any) -> None:
     """Score the night, as the leader of a process group that a JVM belongs to; tells "ready" and the rows scored."""
     os.setsid()
-    shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000
+    shards.SHARDED_ROWS = engines.ROWS_A_SPARK_TASK = 1000
     job.PART_ROWS = 10_000
     given = {"spark_master": "local[2]", "spark_driver_memory": "1g", "scoring_batch_rows": 5000}
     settings = load_settings(home=home, code_version="fixed", **given)

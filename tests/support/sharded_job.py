@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 
 from forecache.base.folders import LocalFolder
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.parallel import WorkerGroup
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -11,12 +11,11 @@ from torch import nn
 
 from forecache.base.folders import LocalFolder
 from forecache.declare import Training
-from forecache.plugins.torch.worker import group as group_module
+from forecache.plugins.torch.worker import parallel as group_module
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import WorkerGroup
 from forecache.plugins.torch.worker.loop import Stepper
 from forecache.plugins.torch.worker.network import Objective, Prepare, Statistics
-from forecache.plugins.torch.worker.parallel import Kind, ParallelNetwork, Precision, gather_weights
+from forecache.plugins.torch.worker.parallel import Kind, ParallelNetwork, Precision, WorkerGroup, gather_weights
 from forecache.plugins.torch.worker.reader import TrainingBatch
 
 FEATURES = 5

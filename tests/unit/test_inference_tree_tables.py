@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.plugins.estimators.boosters import load_lightgbm as load_booster
+from forecache.plugins.estimators.runtimes import load_lightgbm as load_booster
 from forecache.plugins.estimators.tree_tables import tree_tables
 
 _BIT_PATTERNS = np.array([0x7FC00000, 0xFFC00000, 0xFF800000, 0x7F800000, 0x80000000, 1, 0x80000001], np.uint32)

@@ -8,7 +8,7 @@ import pytest
 
 from forecache.base.errors import InputError
 from forecache.models.inference.environment import compare_environment, deciding_versions, require_versions
-from forecache.models.inference.known_runtimes import find_runtimes
+from forecache.models.inference.kernel import find_runtimes
 
 
 def compare(folder: Path, *requirements: str, runtime: str = "onnx") -> tuple[str, ...]:

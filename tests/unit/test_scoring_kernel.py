@@ -11,9 +11,8 @@ import pytest
 from scoring_support import network
 
 from forecache.base.errors import CheckError, InputError
-from forecache.models.inference.kernel import clip_to_bounds, load_kernel, score_arrays, score_stream
+from forecache.models.inference.kernel import clip_to_bounds, find_loaders, load_kernel, score_arrays, score_stream
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.models.inference.known_runtimes import find_loaders
 from forecache.models.inference.runtimes.onnx import onnx_session
 from forecache.models.inference.runtimes.pyfunc import as_columns
 

@@ -16,11 +16,12 @@ from scoring_support import features_table, make_pipeline, network
 from forecache.base.errors import InputError, UnavailableError
 from forecache.base.output_kinds import OutputSpec
 from forecache.kit.delta.files import Place
+from forecache.lake.provenance import Stamp
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.models.inference.outputs import source_of
+from forecache.scoring.tasks.engines import group_tasks
 from forecache.scoring.tasks.parquet_files import open_output
-from forecache.scoring.tasks.prediction_rows import Stamp, layout_of
-from forecache.scoring.tasks.spark_engine import group_tasks
+from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer
 
 PIPELINE = make_pipeline()

@@ -43,12 +43,12 @@ BOUNDED = {
         "serve/reader/versions/follow.py:Watcher.run_on_loop",
     ),
     *("realtime/answer/calibrate.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
-    *("serve/store/live/reader.py:wait_until_applied", "models/training/exclusive/lease.py:Lease.acquire"),
+    *("serve/store/live/reader.py:wait_until_applied", "plugins/torch/lease.py:Lease.acquire"),
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",
     # Work in progress: results that are waited for, a full disk or a broker that is away, pauses for others.
-    *("scoring/tasks/arrow_engine.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
+    *("scoring/tasks/engines.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
     *("serve/store/publishing/read_back.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
     *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_folder.py:IdWriter._run"),
     *(
@@ -62,7 +62,7 @@ BOUNDED = {
     *("stream/kafka/client.py:DeadLetters.send", "plugins/stream_answers/send_answers.py:AnswersProducer._produce"),
     *(
         "plugins/stream_answers/send_answers.py:_read_newest_version",
-        "plugins/torch/worker/distributed/group.py:WorkerGroup.run_on_rank_0",
+        "plugins/torch/worker/parallel.py:WorkerGroup.run_on_rank_0",
     ),
 }
 """Loops with a pause that are not periodic activities: each ends by itself, with its work, or with who looks on."""

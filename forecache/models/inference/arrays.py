@@ -20,14 +20,10 @@ _NUMBERS = {"int": pa.int32(), "bigint": pa.int64(), "float": pa.float32(), "dou
 
 
 def to_columns(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Array]:
-    """The columns of the model, in its order, from struct fields or from one array each.
+    """The model's columns in its order, from one struct array or one array for each; InputError for missing or wrong
+    ones.
 
-    Args:
-        arrays: One struct array with the model's columns, or one array for each of them, all of n rows.
-        names: The model's input names; empty if its signature has none.
-
-    Raises:
-        InputError: A column is missing or there are too many or too few.
+    Without `names` (the signature has none), the columns as they are.
     """
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
         fields = [field.name for field in arrays[0].type]
@@ -50,16 +46,11 @@ def to_columns(arrays: Sequence[pa.Array], names: Sequence[str]) -> list[pa.Arra
 
 
 def to_matrix(arrays: Sequence[pa.Array], names: Sequence[str], width: int | None, dtype: Any) -> np.ndarray:
-    """A C-contiguous [n, width] matrix; nulls become NaN. One array column of the dtype without nulls is not copied.
+    """A C-contiguous [n, width] matrix of a dtype; nulls become NaN. One array column of the dtype without nulls is not
+    copied.
 
-    Args:
-        arrays: One list or fixed-size-list column, one struct column, or one array for each column; n rows.
-        names: The model's input names, by which struct fields are picked.
-        width: Number of features the model takes; None if it does not say.
-        dtype: numpy dtype of the model's input.
-
-    Raises:
-        InputError: The width is another than the model's, or a column is not numeric.
+    `arrays`: one list or fixed-size-list column, one struct column, or one array for each column. InputError if the
+    width is another than the model's (None: it does not say), or a column is not numeric.
     """
     if len(arrays) == 1 and _is_list(arrays[0].type):
         matrix = _from_lists(arrays[0], width, dtype)
@@ -80,9 +71,7 @@ def to_frame(
     model takes one column of lists.
 
     Args:
-        arrays: As for `to_columns`.
-        names: The model's input names; empty if its signature has none.
-        types: Spark type names of those inputs, into which numbers are converted; empty: no conversion.
+        types: Spark type names of the inputs, into which numbers are converted; empty: no conversion.
         optional: Names that a struct may lack.
 
     Raises:
@@ -125,11 +114,8 @@ def require_width(matrix: np.ndarray, width: int | None) -> None:
 
 
 def cast_numbers(values: np.ndarray, dtype: Any, name: Any) -> np.ndarray:
-    """Cast numbers to a model's type; a smaller float rounds.
-
-    Raises:
-        InputError: The model takes whole numbers, and a value is unknown, not whole, or too large for the type.
-    """
+    """Cast numbers to a model's type; a smaller float rounds. InputError if the model takes whole numbers, and a value
+    is unknown, not whole, or too large for the type."""
     kind = np.dtype(dtype)
     if kind.kind not in "iu" or np.can_cast(values.dtype, kind):
         return values.astype(kind, copy=False)

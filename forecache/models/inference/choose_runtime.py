@@ -22,8 +22,8 @@ from forecache.base.errors import NotFoundError, SettingsError
 from forecache.base.output_kinds import OutputSpec
 from forecache.models.inference.encoding import ENCODING, find_encoding
 from forecache.models.inference.environment import compare_environment, deciding_versions, describe_model
+from forecache.models.inference.kernel import find_runtimes
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, ScoringPlan
-from forecache.models.inference.known_runtimes import find_runtimes
 from forecache.models.inference.runtimes.runtime import PackedModel, Runtime, StoredModel
 from forecache.models.inference.signature import read_signature, resolve_result
 

@@ -30,18 +30,12 @@ NULL_CODE, UNKNOWN_CODE, FIRST_CODE = 0, 1, 2
 
 @dataclass(frozen=True)
 class FeatureEncoding:
-    """Encoding of one feature into columns of the matrix.
-
-    Attributes:
-        type: As in `forecache.Feature`.
-        size: Columns of a vector, or of a text, which is a vector in the table; 1 for all others.
-        categories: The known categories, in the order of their codes.
-    """
+    """Encoding of one feature into columns of the matrix."""
 
     name: str
-    type: str
-    size: int = 1
-    categories: tuple[str, ...] = ()
+    type: str  # as in `forecache.Feature`
+    size: int = 1  # columns of a vector, or of a text, which is a vector in the table; 1 for all others
+    categories: tuple[str, ...] = ()  # the known categories, in the order of their codes
 
     @property
     def num_codes(self) -> int:
@@ -49,15 +43,11 @@ class FeatureEncoding:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of its columns of the matrix."""
         return tuple(f"{self.name}_{i}" for i in range(self.size)) if self.type in ("vector", "text") else (self.name,)
 
     def matrix(self, column: pa.Array) -> NDArray[np.float32]:
-        """float32 [n, size], NaN for a number that is null.
-
-        Raises:
-            InputError: The column has another type, or a vector has another width.
-        """
+        """float32 [n, size], NaN for a number that is null; InputError for another type, or a vector of another
+        width."""
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         if self.type == "category":
@@ -105,7 +95,6 @@ class MatrixEncoding:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of the matrix."""
         return tuple(column for feature in self.features for column in feature.columns)
 
     @property
@@ -119,7 +108,6 @@ class MatrixEncoding:
 
     @cached_property
     def places(self) -> Mapping[str, slice]:
-        """Columns of each feature in the matrix."""
         found, start = {}, 0
         for feature in self.features:
             found[feature.name] = slice(start, start + feature.size)
@@ -133,10 +121,7 @@ class MatrixEncoding:
 
     def matrix(self, columns: Sequence[pa.Array]) -> NDArray[np.float32]:
         """float32 [n, width] of one Arrow array for each feature, in order; nulls as NaN, or as a category's code.
-
-        Raises:
-            InputError: A column has another type than its feature, or a vector has another width.
-        """
+        InputError as of `FeatureEncoding.matrix`."""
         assert len(columns) == len(self.features), f"{len(columns)} columns for {len(self.features)} features"
         matrix = np.empty((len(columns[0]), self.width), np.float32)
         for feature, column in zip(self.features, columns, strict=True):
@@ -152,17 +137,13 @@ def _mask(flags: pa.Array) -> NDArray[np.bool_]:
 
 
 def read_encoding(text: str) -> MatrixEncoding:
-    """Read an encoding from its JSON."""
     rows = json.loads(text)
     return MatrixEncoding(tuple(FeatureEncoding(**{**row, "categories": tuple(row["categories"])}) for row in rows))
 
 
 def encoding_of(features: "Sequence[Feature]", vocabularies: Mapping[str, Sequence[str]]) -> MatrixEncoding:
-    """The encoding of declared features.
-
-    Args:
-        vocabularies: Categories that a model has learned, by name of a feature without declared ones.
-    """
+    """The encoding of declared features; `vocabularies` has what a model learned for those without declared
+    categories."""
 
     def encode_feature(feature: "Feature") -> FeatureEncoding:
         known = feature.categories if feature.categories is not None else vocabularies.get(feature.name, ())

@@ -38,11 +38,7 @@ def deciding_versions(model_path: Path, runtime: Runtime) -> dict[str, str]:
 
 
 def require_versions(packages: Mapping[str, str]) -> None:
-    """Refuse to score if packages here have other versions than on the driver.
-
-    Raises:
-        InputError: A package is missing or has another version.
-    """
+    """Refuse to score, by InputError, if a package is missing or has another version than on the driver."""
     for name, planned, here in differing_versions(packages):
         raise InputError(
             f"The worker {socket.gethostname()} ({sys.executable}) has {name} {here}, "
@@ -82,17 +78,8 @@ def _module_of(name: str) -> str:
 
 
 def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[str, ...]:
-    """Compare `requirements.txt` of a model with the installed packages.
-
-    Args:
-        packages: Those that may not have another major version.
-
-    Returns:
-        A sentence for each package that is missing or has another version.
-
-    Raises:
-        InputError: One of them is missing or has another major version.
-    """
+    """A sentence for each package of a model's `requirements.txt` that is missing or installed in another version;
+    InputError if `packages` has it and it is missing or has another major version."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import Version
 
@@ -137,27 +124,16 @@ def compare_environment(model_path: Path, packages: Collection[str]) -> tuple[st
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """The parts of an MLmodel file that scoring needs.
+    """The parts of an MLmodel file that scoring needs; inputs and outputs as the signature's JSON describes them."""
 
-    Attributes:
-        flavours: Each flavour's own settings, by its name.
-        metadata: Metadata that the model was logged with.
-        inputs, outputs: Of the signature, as its JSON describes them; None without one.
-    """
-
-    flavours: Mapping[str, Mapping[str, Any]]
-    metadata: Mapping[str, Any]
+    flavours: Mapping[str, Mapping[str, Any]]  # each flavour's own settings, by its name
+    metadata: Mapping[str, Any]  # metadata that the model was logged with
     inputs: Sequence[Mapping[str, Any]] | None
     outputs: Sequence[Mapping[str, Any]] | None
 
 
 def describe_model(path: Path) -> ModelDescription:
-    """The description of the model in a folder.
-
-    Raises:
-        NotFoundError: The folder holds no MLflow model.
-        InputError: Its MLmodel file cannot be read.
-    """
+    """The description of the model in a folder; NotFoundError without one, InputError if it cannot be read."""
     import yaml
 
     file = path / "MLmodel"

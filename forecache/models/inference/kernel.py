@@ -7,13 +7,15 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from forecache.base.errors import CheckError, InputError
+from forecache.base.errors import CheckError, InputError, UnavailableError
 from forecache.base.output_kinds import OutputSpec
+from forecache.base.plugins import find_hooks
 from forecache.kit.spark.python_worker import freeze_loaded
 from forecache.models.inference.arrays import from_numpy
 from forecache.models.inference.environment import require_versions
@@ -26,9 +28,38 @@ from forecache.models.inference.kernel_spec import (
     returned_type,
     value_type,
 )
-from forecache.models.inference.known_runtimes import find_loader
 from forecache.models.inference.outputs import own_outputs, read_output
-from forecache.models.inference.runtimes.runtime import Kernel, Load
+from forecache.models.inference.runtimes import function, onnx, pyfunc, torch
+from forecache.models.inference.runtimes.runtime import FUNCTION, SQL, Kernel, Load, Runtime
+
+
+@cache
+def find_runtimes() -> dict[str, Runtime]:
+    """The runtimes by name; their libraries are imported only with a model that needs them."""
+    added = [runtime for runtimes in find_hooks("runtimes") for runtime in runtimes]
+    return {runtime.name: runtime for runtime in (onnx.RUNTIME, *added, torch.RUNTIME, pyfunc.RUNTIME)}
+
+
+@cache
+def find_loaders() -> dict[str, Load]:
+    """Loaders of models by `KernelSpec.runtime`: those of the runtimes, and of models declared as function or SQL."""
+    return {
+        **{name: each.load for name, each in find_runtimes().items()},
+        FUNCTION: function.load,
+        SQL: function.load_sql,
+    }
+
+
+def find_loader(runtime: str) -> Load:
+    """The loader of a model by `KernelSpec.runtime`; UnavailableError if the plug-in with it is not installed."""
+    found = find_loaders().get(runtime)
+    if found is None:
+        raise UnavailableError(
+            f"This installation of Forecache has no runtime {runtime!r}, which the model was packed for.",
+            remedy="Install Forecache with its folder forecache/plugins/estimators.",
+        )
+    return found
+
 
 _MODELS_PER_PROCESS = 4
 
@@ -38,12 +69,8 @@ _loaded: "OrderedDict[str, Kernel]" = OrderedDict()
 def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
     """The process's kernel for a spec, loaded at the first call.
 
-    Args:
-        payload: Returns the model's bytes: an ONNX or LightGBM file, or a zip archive of the model's folder.
-        folder: Returns a folder of this machine into which an archive may be unpacked.
-
-    Raises:
-        InputError: A package that decides about a value has another version here than on the driver.
+    `payload` returns the model's bytes, `folder` a folder of this machine into which an archive may be unpacked.
+    InputError if a package that decides about a value has another version here than on the driver.
     """
     if spec.checksum not in _loaded:
         _loaded[spec.checksum] = new_kernel(spec, payload, folder)
@@ -56,11 +83,7 @@ def load_kernel(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable
 def new_kernel(
     spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str], *, load: Load | None = None
 ) -> Kernel:
-    """Load a kernel outside the process's cache; arguments and errors as of `load_kernel`.
-
-    Args:
-        load: Loads the model in place of its runtime.
-    """
+    """Load a kernel outside the process's cache, as `load_kernel`; by `load` in place of its runtime."""
     require_versions(spec.packages)
     with _one_thread():
         kernel = (load or find_loader(spec.runtime))(spec, payload, folder)
@@ -159,7 +182,6 @@ def _inner_limit(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
 
 
 def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:
-    """Predictions of a batch, as the Arrow type that the spec names."""
     rows = len(arrays[0])
     if rows == 0:
         return pa.array([], type=returned_type(spec))

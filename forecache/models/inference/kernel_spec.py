@@ -57,38 +57,27 @@ class KernelSpec:
     """A model's specification for workers; it is small, because every task carries it.
 
     Attributes:
-        runtime: Name of the library that runs the model, as in `forecache.models.inference.known_runtimes`.
-        checksum: Of the model's content, its configuration and the runtime: the key of the process's cache.
-        inputs: Input names of the signature, in order; empty if it has none (a tensor).
-        width: Number of features, if known.
-        dtype: numpy dtype of the matrix that the model takes.
-        outputs: Columns that the UDF returns, in order.
         shape: "scalar" (one output), "array" (one output of several values) or "struct".
-        options: Of the runtime, such as the names of the ONNX outputs.
-        model_config: As for `mlflow.pyfunc.load_model`.
         input_types: Spark type names of the inputs, "array" for arrays of any type; empty if they have no names.
-        optional: Inputs that a struct may lack.
         packages: Versions of the packages that decide about a value; a worker with others does not score.
-        time_zone: Zone of a model's timestamps without one.
     """
 
-    runtime: str
-    checksum: str
-    inputs: tuple[str, ...]
-    width: int | None
-    dtype: str
-    outputs: tuple[OutputColumn, ...]
+    runtime: str  # name of the library that runs the model, as in `forecache.models.inference.kernel`
+    checksum: str  # of the model's content, its configuration and the runtime: the key of the process's cache
+    inputs: tuple[str, ...]  # input names of the signature, in order; empty if it has none (a tensor)
+    width: int | None  # number of features, if known
+    dtype: str  # numpy dtype of the matrix that the model takes
+    outputs: tuple[OutputColumn, ...]  # columns that the UDF returns, in order
     shape: Literal["scalar", "array", "struct"]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    model_config: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the runtime, such as the names of the ONNX outputs
+    model_config: Mapping[str, Any] | None = None  # as for `mlflow.pyfunc.load_model`
     input_types: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()  # inputs that a struct may lack
     packages: Mapping[str, str] = field(default_factory=dict)
-    time_zone: str = "UTC"
+    time_zone: str = "UTC"  # zone of a model's timestamps without one
 
 
 def returned_type(spec: KernelSpec) -> "pa.DataType":
-    """The Arrow type of a batch of predictions."""
     import pyarrow as pa
 
     types = [pa.list_(value_type(c.type)) if c.width is not None else value_type(c.type) for c in spec.outputs]
@@ -109,19 +98,14 @@ def value_type(name: str) -> "pa.DataType":
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """Plan for scoring a model; a run records its `metadata()`.
-
-    Attributes:
-        payload: Bytes that workers load: the model's file, or the model's folder as a zip archive.
-        reason: Reason for this runtime.
-        warnings: Differences between the model's environment and this one that do not stop the run.
-    """
+    """Plan for scoring a model; a run records its `metadata()`. Workers load `payload`: the model's file, or its folder
+    as zip."""
 
     uri: str
     spec: KernelSpec
     payload: bytes = field(repr=False)
-    reason: str
-    warnings: tuple[str, ...] = ()
+    reason: str  # reason for this runtime
+    warnings: tuple[str, ...] = ()  # differences between the model's environment and this one that do not stop the run
 
     def metadata(self) -> dict[str, Any]:
         return {

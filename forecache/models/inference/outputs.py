@@ -33,9 +33,8 @@ def own_outputs(logged: Sequence[OutputSpec], spec: KernelSpec) -> list[OutputSp
 def known_outputs(declared: Sequence[OutputSpec], spec: KernelSpec) -> tuple[OutputSpec, ...]:
     """The declared outputs with the classes that the model knows.
 
-    Raises:
-        InputError: The model has several outputs and none of a declared name, was trained on other quantiles, knows
-            other classes, or knows none although the declaration leaves them to it.
+    InputError if the model has several outputs and none of a declared name, was trained on other quantiles, knows other
+    classes, or knows none although the declaration leaves them to it.
     """
     stored = {output.name: output for output in map(read_output, spec.options.get(OUTPUTS, ()))}
     found = []
@@ -72,13 +71,10 @@ def _estimator_classes(output: OutputSpec, spec: KernelSpec) -> tuple[str, ...]:
 
 
 def source_of(spec: KernelSpec, output: OutputSpec) -> tuple[int, ...]:
-    """Positions of the model's outputs that an output is made from.
+    """Positions of the model's outputs that an output is made from; InputError if it has several and none of that name.
 
     It is the model's only output, under any name, or the one of the same name; for classes their probabilities come
     before their names; quantiles may also be one output each.
-
-    Raises:
-        InputError: The model has several outputs and none of that name.
     """
     names = [column.name for column in spec.outputs]
     if spec.shape != "struct":
@@ -103,15 +99,11 @@ def _returns_shares(spec: KernelSpec, output: OutputSpec) -> bool:
 def score_values(
     kernel: Kernel, spec: KernelSpec, features: list[pa.Array], outputs: Sequence[OutputSpec]
 ) -> list[np.ndarray]:
-    """The values of each output for a batch of feature columns in the model's order.
+    """The values of each output for a batch of feature columns in the model's order; raises as `source_of`.
 
-    Returns:
-        For a number, a text, a boolean and structures [n]; for quantiles, a vector and classes [n, values], for classes
-        the probabilities; [n] if a model returns only the names of classes.
-
-    Raises:
-        InputError: The model has several outputs and none of that name.
-        CheckError: The model returned another number of rows, or of values a row.
+    Of a number, a text, a boolean and structures [n]; of quantiles, a vector and classes [n, values], for classes the
+    probabilities; [n] if a model returns only the names of classes. CheckError if the model returned another number of
+    rows, or of values a row.
     """
     return returned_values(spec, kernel.run(features), len(features[0]), outputs)
 

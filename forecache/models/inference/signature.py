@@ -38,23 +38,12 @@ _CASTS = {
 
 @dataclass(frozen=True)
 class Signature:
-    """A model's inputs and outputs.
-
-    Attributes:
-        inputs: Column names in order; empty if the signature is a tensor or there is none.
-        input_types: Spark type names of those columns.
-        tensor: numpy dtype name of a tensor input, None if the inputs are columns.
-        width: Number of features, None if unknown.
-        optional: Columns that may be left out.
-        outputs: Output columns, None if the model has no output signature.
-    """
-
-    inputs: tuple[str, ...]
-    input_types: tuple[str, ...]
-    tensor: str | None
-    width: int | None
-    outputs: tuple[OutputColumn, ...] | None
-    optional: tuple[str, ...] = ()
+    inputs: tuple[str, ...]  # column names in order; empty if the signature is a tensor or there is none
+    input_types: tuple[str, ...]  # Spark type names of those columns
+    tensor: str | None  # numpy dtype name of a tensor input, None if the inputs are columns
+    width: int | None  # number of features, None if unknown
+    outputs: tuple[OutputColumn, ...] | None  # output columns, None if the model has no output signature
+    optional: tuple[str, ...] = ()  # columns that may be left out
 
     @property
     def is_numeric(self) -> bool:
@@ -64,11 +53,7 @@ class Signature:
 def read_signature(
     inputs: Sequence[Mapping[str, Any]] | None, outputs: Sequence[Mapping[str, Any]] | None
 ) -> Signature:
-    """Read a model's signature from the inputs and outputs of its MLmodel file.
-
-    Raises:
-        InputError: An input or output has a type that Spark columns cannot carry.
-    """
+    """Read a model's signature from its MLmodel file; InputError for a type that Spark columns cannot carry."""
     returned = None if outputs is None else tuple(_output(spec, i) for i, spec in enumerate(outputs))
     if not inputs:
         return Signature((), (), None, None, returned)
@@ -125,12 +110,9 @@ def _output(spec: Mapping[str, Any], position: int) -> OutputColumn:
 def resolve_result(
     outputs: Sequence[OutputColumn] | None, result_type: "str | DataType | None"
 ) -> tuple[tuple[OutputColumn, ...], Literal["scalar", "array", "struct"]]:
-    """The columns that the UDF returns and their shape.
-
-    Raises:
-        SettingsError: The result type does not fit the signature (the message names both), is one that scoring does
-            not return, or is missing and the model has no output signature.
-    """
+    """The columns that the UDF returns and their shape; SettingsError if the result type does not fit the signature
+    (the message names both), is one that scoring does not return, or is missing and the model has no output
+    signature."""
     if result_type is None:
         if outputs is None:
             raise SettingsError(
@@ -150,16 +132,9 @@ def resolve_result(
 def parse_result_type(
     result_type: "str | DataType",
 ) -> tuple[tuple[OutputColumn, ...], Literal["scalar", "array", "struct"]]:
-    """A Spark type as output columns.
-
-    Spark's own parser of such texts needs a JVM, which the engine without one does not start.
-
-    Args:
-        result_type: A type object, or its text: "double", "array<float>", "a double, b string", "struct<a: double>".
-
-    Raises:
-        SettingsError: It is not a type that scoring returns.
-    """
+    """A Spark type, or its text ("double", "array<float>", "a double, b string", "struct<a: double>"), as output
+    columns; SettingsError if scoring does not return it. Spark's own parser needs a JVM, which the engine without one
+    does not start."""
     text = result_type if isinstance(result_type, str) else result_type.simpleString()
     struct = re.fullmatch(r"\s*struct\s*<(.*)>\s*", text)
     if struct is None and re.fullmatch(r"\s*\w+\s*|\s*array\s*<[^<>]*>\s*", text):
@@ -201,7 +176,6 @@ def _ddl(wanted: tuple[Sequence[OutputColumn], str]) -> str:
 
 
 def describe_outputs(outputs: Sequence[OutputColumn]) -> str:
-    """The outputs as a Spark type, for people."""
     return _ddl((outputs, _shape(outputs)))
 
 

@@ -44,9 +44,7 @@ def reconcile_aliases(settings: Settings, pipeline: Trainable) -> list[Promotion
     """Move the aliases to where the ledger's last row says, if they are elsewhere; returns the ledger's rows.
 
     The process that recorded a decision may have died before it moved the aliases, or be about to on another machine.
-
-    Raises:
-        ConflictError: A rollback, or a promotion by a person, is under way on another machine or was interrupted.
+    ConflictError if a rollback or a person's promotion is under way on another machine or was interrupted.
     """
     entries = promotions(settings, pipeline.name)
     interrupted = find_unfinished(entries)
@@ -193,14 +191,9 @@ def _outdated_error(pipeline: Trainable, version: int, why: str) -> CheckError:
 def reject_version(
     settings: Settings, pipeline: Trainable, version: int, *, actor: str, reason: str = "", run_id: str = ""
 ) -> Promotion:
-    """Reject a version that waits for approval, by a person's decision; the champion does not change.
-
-    A rejected challenger loses the alias `challenger`.
-
-    Raises:
-        NotFoundError: The version does not exist.
-        ConflictError: It does not wait for approval, or another decision was recorded meanwhile or is under way.
-    """
+    """Reject a version that waits for approval, by a person's decision; the champion does not change, a challenger
+    loses its alias. NotFoundError without the version, ConflictError if it does not wait or another decision is made
+    meanwhile."""
     with registry_lock(settings):
         entries = reconcile_aliases(settings, pipeline)
         chosen = model_version(settings, pipeline, version)
@@ -246,7 +239,6 @@ def describe_move(
 
 
 def make_opening_row(entry: Promotion) -> Promotion:
-    """The opening row of an operation."""
     return replace(entry, verdict="begun", operation=f"{entry.recorded_at:%Y%m%dT%H%M%S%f}")
 
 

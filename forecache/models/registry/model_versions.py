@@ -1,7 +1,7 @@
 """Models in MLflow: their versions, the champion among them, and their artifacts, which are verified by checksums."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,27 +30,15 @@ FEATURES_TAG = "features_fingerprint"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version of a registered model.
-
-    Attributes:
-        name: The pipeline's name.
-        run_id: The MLflow run that made it.
-        uri: `models:/<name>/<version>`.
-        aliases: "champion", "challenger", "previous".
-        gate: "pending", "passed", "failed", "awaiting_approval", "rejected" or "rolled_back".
-        metrics: Test metrics by name.
-        tags: All tags of the version.
-    """
-
-    name: str
+    name: str  # the pipeline's name
     version: int
-    run_id: str
-    uri: str
-    aliases: tuple[str, ...]
-    gate: str
+    run_id: str  # the MLflow run that made it
+    uri: str  # `models:/<name>/<version>`
+    aliases: tuple[str, ...]  # "champion", "challenger", "previous"
+    gate: str  # "pending", "passed", "failed", "awaiting_approval", "rejected" or "rolled_back"
     created_at: datetime
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)  # test metrics by name
+    tags: Mapping[str, str] = field(default_factory=dict)  # all tags of the version
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -68,11 +56,8 @@ class ModelVersion:
 
     @property
     def training_table(self) -> tuple[str, int]:
-        """Name and Delta version of the table that the model was trained on.
-
-        Raises:
-            CheckError: Forecache did not register the version.
-        """
+        """Name and Delta version of the table it was trained on; CheckError if Forecache did not register the
+        version."""
         if not self.is_own:
             raise CheckError(
                 f"Model {self.name!r} version {self.version} was not registered by Forecache: its training data is "
@@ -107,7 +92,7 @@ def list_models(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
     client = connect_mlflow(settings)
     found = client.search_model_versions(f"name='{pipeline.name}'", max_results=1000)
     aliases = _aliases(client, pipeline.name) if found else {}
-    versions = [_model_version(version, aliases) for version in found]
+    versions = [read_version(version, aliases.get(int(version.version), ()), dict(version.tags)) for version in found]
     return sorted(versions, key=lambda version: -version.version)
 
 
@@ -116,18 +101,14 @@ def training_tables(settings: Settings) -> set[tuple[str, int]]:
     client, found, token = connect_mlflow(settings), set[tuple[str, int]](), None
     while token != "":
         page = client.search_model_versions(max_results=1000, page_token=token)
-        own = [_model_version(version, {}) for version in page]
+        own = [read_version(version, (), dict(version.tags)) for version in page]
         found |= {version.training_table for version in own if version.is_own}
         token = page.token or ""
     return found
 
 
 def model_version(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
-    """The version with a number.
-
-    Raises:
-        NotFoundError: The version does not exist; the message lists the existing ones.
-    """
+    """The version with a number; NotFoundError, which lists the existing ones, without it."""
     known = list_models(settings, pipeline)
     for candidate in known:
         if candidate.version == version:
@@ -137,11 +118,7 @@ def model_version(settings: Settings, pipeline: Trainable, version: int) -> Mode
 
 
 def champion(settings: Settings, pipeline: Trainable) -> ModelVersion:
-    """The version with the alias `champion`.
-
-    Raises:
-        NotFoundError: No version has passed the gate yet.
-    """
+    """The version with the alias `champion`; NotFoundError if none has passed the gate yet."""
     for version in list_models(settings, pipeline):
         if CHAMPION in version.aliases:
             return version
@@ -160,11 +137,8 @@ def find_champion(settings: Settings, pipeline: Trainable) -> ModelVersion | Non
 
 
 def verified_folder(settings: Settings, version: ModelVersion) -> Path:
-    """The version's model folder on this machine, downloaded if necessary, with its checksums verified.
-
-    Raises:
-        CheckError: A file was changed, added or removed since the version was registered.
-    """
+    """The version's model folder on this machine, downloaded if necessary; CheckError if a file was changed, added or
+    removed since the version was registered."""
     folder = download_artifact(settings, artifact_uri=version.uri)
     refuse_changed_files(folder, version.name, version.version, version.tags)
     return folder
@@ -184,14 +158,15 @@ def _aliases(client: "MlflowClient", name: str) -> dict[int, list[str]]:
     return aliases
 
 
-def _model_version(version: Any, aliases: Mapping[int, list[str]]) -> ModelVersion:
-    number, tags = int(version.version), dict(version.tags)
+def read_version(version: Any, aliases: Iterable[str], tags: Mapping[str, str]) -> ModelVersion:
+    """A version from MLflow's record of it; gate and metrics are read from the tags."""
+    number = int(version.version)
     return ModelVersion(
         name=version.name,
         version=number,
         run_id=version.run_id or "",
         uri=f"models:/{version.name}/{number}",
-        aliases=tuple(sorted(aliases.get(number, ()))),
+        aliases=tuple(sorted(aliases)),
         gate=tags.get("gate", "pending"),
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, timezone.utc),
         metrics=json.loads(tags.get("test_metrics", "{}")),

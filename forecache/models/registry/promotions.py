@@ -27,16 +27,7 @@ class Promotion:
     """One decision.
 
     Attributes:
-        action: "gate", "promote", "reject" or "rollback".
-        actor: Person or job that decided.
-        from_version: The champion before, None without one.
-        to_version: The champion after; equal to `from_version` if the champion did not change.
-        candidate: The judged version, if it is not `to_version`.
-        verdict: "passed", "failed" or "awaiting_approval"; of an operation "begun", then "passed" or "undone".
-        reason: The verdict in one line.
-        metrics: The judged version's test metrics.
         training_table, training_version: Table and Delta version on which the version was trained and judged.
-        operation: Id shared by the rows of one operation.
         from_published, to_published: Store versions served before and after, if the decision moved the store, too.
         from_pinned: Store version that was pinned when a rollback began; the rollback removes it, but no later pin.
         predictions_version: Delta version of the prediction table from which `to_published` was published.
@@ -46,19 +37,19 @@ class Promotion:
 
     recorded_at: datetime
     pipeline: str
-    action: str
-    actor: str
-    from_version: int | None
-    to_version: int | None
-    candidate: int | None = None
-    verdict: str
-    reason: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    action: str  # "gate", "promote", "reject" or "rollback"
+    actor: str  # person or job that decided
+    from_version: int | None  # the champion before, None without one
+    to_version: int | None  # the champion after; equal to `from_version` if the champion did not change
+    candidate: int | None = None  # the judged version, if it is not `to_version`
+    verdict: str  # "passed", "failed" or "awaiting_approval"; of an operation "begun", then "passed" or "undone"
+    reason: str  # the verdict in one line
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the judged version's test metrics
     training_table: str
     training_version: int
     code_version: str = ""
     run_id: str = ""
-    operation: str = ""
+    operation: str = ""  # id shared by the rows of one operation
     from_published: int | None = None
     to_published: int | None = None
     predictions_version: int | None = None
@@ -68,7 +59,6 @@ class Promotion:
 
     @property
     def about(self) -> int | None:
-        """The version that was judged."""
         return self.candidate if self.candidate is not None else self.to_version
 
 
@@ -77,14 +67,8 @@ class OtherDecisionError(ConflictError):
 
 
 def record_promotion(settings: Settings, entry: Promotion, *, after: Promotion | None) -> None:
-    """Append a decision to the ledger if no other one was recorded; this sets `code_version` and `position`.
-
-    Args:
-        after: The last row about the pipeline's model when the decision was made, None without one.
-
-    Raises:
-        OtherDecisionError: Another row about the pipeline's model is the last one now.
-    """
+    """Append a decision to the ledger, with `code_version` and `position`; OtherDecisionError if `after`, the
+    pipeline's last row when the decision was made (None without one), is not the last any more."""
     from forecache.kit.delta.small_tables import append_to_small_table, row_schema
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
@@ -146,7 +130,6 @@ def earlier_champions(entries: Sequence[Promotion]) -> list[int]:
 
 
 def find_closing_row(entries: Sequence[Promotion], operation: str) -> Promotion | None:
-    """The row that ended an operation, None if it has not ended."""
     return next((entry for entry in entries if entry.operation == operation and entry.verdict != "begun"), None)
 
 

@@ -22,11 +22,16 @@ from forecache.declare import TorchModel, Trainable
 from forecache.lake.split_rows import training_classes
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
+from forecache.models.inference.kernel import find_runtimes
 from forecache.models.inference.kernel_spec import OUTPUTS
-from forecache.models.inference.known_runtimes import find_runtimes
 from forecache.models.inference.runtimes.onnx import add_preprocessing
-from forecache.models.registry.gate.examples import SplitExamples, read_examples
-from forecache.models.registry.gate.loaded_model import CandidateModel, open_model, score_features
+from forecache.models.registry.gate.examples import (
+    CandidateModel,
+    SplitExamples,
+    open_model,
+    read_examples,
+    score_features,
+)
 from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.model_versions import (
@@ -45,11 +50,7 @@ if TYPE_CHECKING:
 
 
 def find_model_file(folder: Path) -> tuple[str, Path]:
-    """The runtime and the file of the trained model in a run's folder.
-
-    Raises:
-        NotFoundError: The folder has no model file.
-    """
+    """The runtime and the file of the trained model in a run's folder; NotFoundError without one."""
     for runtime, name in MODEL_FILES.items():
         if (folder / name).is_file():
             return runtime, folder / name
@@ -64,9 +65,6 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
     The signature has one column for each column of the matrix and the declared outputs. They are floats; an ONNX graph
     takes categories as strings and integers as doubles, and an estimator the codes of the encoding. That, bounds and
     the order of the classes are in the model's metadata, for scoring without the declaration.
-
-    Args:
-        classes: Of the training set, in the order of the model's probabilities.
     """
     runtime, path = find_model_file(run_dir)
     # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
@@ -85,7 +83,6 @@ def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ())
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of those packages that are installed, by name."""
     found = {}
     for name in packages:
         try:
@@ -138,20 +135,15 @@ def register_trained_model(
     run_id: str = "",
     progress: Progress = no_progress,
 ) -> StageResult:
-    """Register the model of a training run, or return the version that was registered for it before.
+    """Register the model of a training run (the result of `train`), or return the version that was registered for it
+    before.
 
     The MLflow flavour is ONNX for a network, whose torch export is logged to the run as `torch/model.pt2`, and the
-    library's own for an estimator. Loading one executes no pickle. See `forecache.models.registry.register`.
-
-    Args:
-        training: The result of `forecache.models.training.launch.train`.
+    library's own for an estimator. NotFoundError if the training table's version is gone, InputError for an empty
+    split.
 
     Returns:
         `rows` of the test split; `details`: model_version, mlflow_run_id, model_uri, metrics, baseline (by split).
-
-    Raises:
-        NotFoundError: The training table's version is gone.
-        InputError: A split is empty.
     """
     started = time.perf_counter()
     connect_mlflow(settings)
@@ -223,9 +215,8 @@ class ScoredSplit(NamedTuple):
 def evaluate_model(pipeline: Trainable, model: CandidateModel, splits: Mapping[str, SplitExamples]) -> dict[str, Any]:
     """Evaluate an exported model on each split; the values are JSON-serialisable.
 
-    Returns:
-        `metrics` and `baseline` by split, `rows`, `classes`, and what plug-ins add. With several baselines, the figures
-        are those of the best on the test split.
+    `metrics` and `baseline` by split, `rows`, `classes`, and what plug-ins add. With several baselines, the figures are
+    those of the best on the test split.
     """
     scored = {
         name: ScoredSplit(score_features(model, s.features, s.classes, s.sizes), score_baselines(pipeline, s))
@@ -268,51 +259,39 @@ def _log_and_register(
         folder = download_artifact(settings, artifact_uri=logged.model_uri)
         evaluation = _evaluate_folder(settings, pipeline, training, folder)
         progress(f"registering {pipeline.name}", 0.8)
-        _log_parameters(client, run.info.run_id, pipeline, training)
-        _log_metrics(client, run.info.run_id, evaluation)
-        _log_cost(client, run.info.run_id, training)
+        _log_figures(client, run.info.run_id, pipeline, details, evaluation)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
     return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 
-def _log_parameters(client: "MlflowClient", run: str, pipeline: Trainable, training: StageResult) -> None:
-    from mlflow.entities import Param
+def _log_figures(
+    client: "MlflowClient", run: str, pipeline: Trainable, details: Mapping[str, Any], evaluation: dict[str, Any]
+) -> None:
+    """Log parameters, metrics, cost and resource usage, and the advice on the next run's size as a tag."""
+    from mlflow.entities import Metric, Param, RunTag
 
-    declared = _declared_parameters(pipeline, training)
     names = ("training_table", "training_version", "workers", "device", "device_name", "parameters", "best_epoch")
-    chosen = {**declared, **{name: training.details[name] for name in names if name in training.details}}
-    client.log_batch(run, params=[Param(name, str(value)) for name, value in chosen.items()])
+    chosen = _declared_parameters(pipeline, details) | {name: details[name] for name in names if name in details}
+    found = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
+    found |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
+    figures = {name.replace("@", "_at_"): value for name, value in found.items() if value == value}  # MLflow takes no @
+    figures |= {f"{kind}_{name}": float(value) for kind in ("cost", "usage") for name, value in details[kind].items()}
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run,
+        metrics=[Metric(name, value, now, 0) for name, value in figures.items()],
+        params=[Param(name, str(value)) for name, value in chosen.items()],
+        tags=[RunTag("forecache.advice", "\n".join(details["advice"]))],
+    )
 
 
-def _declared_parameters(pipeline: Trainable, training: StageResult) -> dict[str, Any]:
+def _declared_parameters(pipeline: Trainable, details: Mapping[str, Any]) -> dict[str, Any]:
     """The declared training parameters; for an estimator its own parameters, not a network's."""
     if isinstance(pipeline.model, TorchModel):
         return vars(pipeline.training)
-    described = training.details["estimator"]
-    own = {f"estimator.{name}": value for name, value in described["parameters"].items()}
-    return {"seed": pipeline.training.seed, "estimator": described["class"], **own}
-
-
-def _log_metrics(client: "MlflowClient", run: str, evaluation: dict[str, Any]) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    final = {f"{split}_{name}": value for split in _SPLITS for name, value in evaluation["metrics"][split].items()}
-    final |= {f"baseline_test_{name}": value for name, value in evaluation["baseline"]["test"].items()}
-    known = {name.replace("@", "_at_"): value for name, value in final.items() if value == value}  # MLflow takes no @
-    client.log_batch(run, metrics=[Metric(name, value, now, 0) for name, value in known.items()])
-
-
-def _log_cost(client: "MlflowClient", run: str, training: StageResult) -> None:
-    """Log the run's cost and resource usage as metrics, and the advice on the next run's size as a tag."""
-    from mlflow.entities import Metric, RunTag
-
-    now, details = int(time.time() * 1000), training.details
-    figures = {f"cost_{name}": value for name, value in details["cost"].items()}
-    figures |= {f"usage_{name}": value for name, value in details["usage"].items()}
-    metrics = [Metric(name, float(value), now, 0) for name, value in figures.items()]
-    client.log_batch(run, metrics=metrics, tags=[RunTag("forecache.advice", "\n".join(details["advice"]))])
+    own = {f"estimator.{name}": value for name, value in details["estimator"]["parameters"].items()}
+    return {"seed": pipeline.training.seed, "estimator": details["estimator"]["class"], **own}
 
 
 def _log_dataset(client: "MlflowClient", run: str, settings: Settings, training: StageResult) -> None:

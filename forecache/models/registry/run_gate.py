@@ -19,7 +19,7 @@ from forecache.models.registry.alias_moves import (
     finish_move,
     reconcile_aliases,
 )
-from forecache.models.registry.gate.examples import SplitExamples, read_examples
+from forecache.models.registry.gate.examples import SplitExamples, open_model, read_examples, score_features
 from forecache.models.registry.gate.gate_checks import (
     Check,
     check_baselines,
@@ -33,7 +33,6 @@ from forecache.models.registry.gate.gate_checks import (
     check_slices,
     compare_other_metrics,
 )
-from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.gate.verdicts import (

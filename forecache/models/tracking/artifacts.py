@@ -32,11 +32,8 @@ _UNCHECKED = {"registered_model_meta"}  # MLflow rewrites it when a version is r
 
 
 def download_artifact(settings: Settings, **artifact: str) -> Path:
-    """The path of an artifact on this machine: MLflow's own, or a copy that is removed when this process ends.
-
-    Args:
-        artifact: `artifact_uri`, or `run_id` and `artifact_path`.
-    """
+    """The path of an artifact (`artifact_uri`, or `run_id` and `artifact_path`) on this machine: MLflow's own, or a
+    copy that is removed when this process ends."""
     connect_mlflow(settings)
     return download_from_mlflow(**artifact)
 
@@ -64,11 +61,8 @@ def _is_local_artifact(uri: str) -> bool:
 
 
 def refuse_changed_download(folder: Path, uri: str) -> None:
-    """Compare the checksums of a downloaded `models:/NAME/VERSION` or `models:/NAME@ALIAS` that Forecache registered.
-
-    Raises:
-        CheckError: A file was changed, added or removed since the version was registered.
-    """
+    """Compare the checksums of a downloaded `models:/NAME/VERSION` or `models:/NAME@ALIAS`; raises as
+    `refuse_changed_files`."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -84,11 +78,7 @@ def refuse_changed_download(folder: Path, uri: str) -> None:
 
 
 def refuse_changed_files(folder: Path, name: str, version: int, tags: Mapping[str, str]) -> None:
-    """Compare a model's folder with the checksums in the tags of its version.
-
-    Raises:
-        CheckError: A file was changed, added or removed since the version was registered.
-    """
+    """CheckError if a model's folder differs from the checksums in the tags of its version."""
     expected: dict[str, str] = json.loads(tags.get(CHECKSUMS_TAG, "{}"))
     actual = file_checksums(folder)
     wrong = sorted(file for file in expected | actual if actual.get(file) != expected.get(file))
@@ -108,6 +98,5 @@ def _mismatch(wrong: list[str], expected: Mapping[str, str]) -> str:
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a model folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNCHECKED)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

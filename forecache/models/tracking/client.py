@@ -37,11 +37,7 @@ def artifact_root(settings: Settings) -> str:
 
 
 def relocate_artifacts(database: Path, *, before: str, now: str) -> None:
-    """Rewrite the recorded paths of artifacts from one root to another.
-
-    Args:
-        before: The root of the recorded paths; empty: derive it from the experiments' locations.
-    """
+    """Rewrite the recorded paths of artifacts from one root ("": that of the experiments' locations) to another."""
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         before = before or _recorded_root(connection)
         if not before or before == now:
@@ -133,10 +129,8 @@ _VARIABLES = {
 def connect_mlflow(settings: Settings) -> "MlflowClient":
     """Turn telemetry off, create the database once under a lock, and set it as MLflow's in this process.
 
-    Artifacts in a bucket are accessed with the options of the project's object store.
-
-    Raises:
-        ModuleNotFoundError: Artifacts are to lie on S3, and boto3 is not installed.
+    Artifacts in a bucket are accessed with the options of the project's object store; ModuleNotFoundError without
+    boto3.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

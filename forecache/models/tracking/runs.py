@@ -83,13 +83,10 @@ def open_training_run(
 
 
 class TrainingRun:
-    """Logs the events of a training to MLflow.
+    """Logs the events of a training to the MLflow run `id`.
 
     A server that does not answer does not stop the training: metrics wait for the next event, and only the end of the
     training fails if they cannot be logged.
-
-    Attributes:
-        id: Id of the MLflow run.
     """
 
     def __init__(self, client: "MlflowClient", run: str) -> None:
@@ -99,11 +96,8 @@ class TrainingRun:
         self._waiting: list[Metric] = []
 
     def on_event(self, event: Mapping[str, Any]) -> str:
-        """Log a worker's event: the losses of an epoch at its number, those of the last second at the step.
-
-        Returns:
-            The reason why it could not be logged; empty if it was.
-        """
+        """Log a worker's event: the losses of an epoch at its number, those of the last second at the step. Returns the
+        reason why it could not be logged; empty if it was."""
         from mlflow.exceptions import MlflowException
 
         if event["event"] == "epoch":

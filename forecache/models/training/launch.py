@@ -30,19 +30,10 @@ from forecache.models.training.spec import LANES, METRICS_FILE, RESULT_FILE, SPE
 
 @dataclass(frozen=True)
 class CostRecord:
-    """The cost of a run over all its attempts.
-
-    Attributes:
-        attempts: How often the workers started to train.
-        device_s: Seconds of all workers together, from their launch to their end.
-        wasted_s: The part of `device_s` spent on restarting and on repeating steps since the last checkpoint.
-        steps_repeated: Steps that were run again after a restart.
-    """
-
-    attempts: int
-    device_s: float
-    wasted_s: float
-    steps_repeated: int
+    attempts: int  # how often the workers started to train
+    device_s: float  # seconds of all workers together, from their launch to their end
+    wasted_s: float  # the part of `device_s` spent on restarting and on repeating steps since the last checkpoint
+    steps_repeated: int  # steps that were run again after a restart
 
 
 def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
@@ -76,15 +67,9 @@ def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
 
 
 def price_of_run(cost: CostRecord, device_name: str, prices: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Price of a run on spot machines, and on demand, without the seconds that preemption wasted.
-
-    Args:
-        prices: (on demand, spot) per device hour, keyed by a part of the device's name; the longest match counts.
-
-    Returns:
-        `price_on_demand` and `price_spot` in the prices' currency, `saving` as a share; empty for a device without
-        a price.
-    """
+    """`price_on_demand`, without the seconds that preemption wasted, `price_spot`, and `saving` as a share; empty for a
+    device without a price. `prices`: (on demand, spot) per device hour, by a part of the device's name; the longest
+    match counts."""
     price = hourly_price(device_name, prices)
     if price is None:
         return {}
@@ -101,11 +86,8 @@ _MARGIN_BYTES = 1 << 28
 
 
 def sizing_advice(result: Mapping[str, Any]) -> list[str]:
-    """Advice in sentences; the first states how much memory a worker needs.
-
-    Args:
-        result: A run's `result.json`, with `usage` as `forecache.plugins.torch.worker.session` measured it.
-    """
+    """Advice in sentences on the next run, from a run's `result.json`; the first states how much memory a worker
+    needs."""
     usage = result["usage"]
     enough = usage["peak_memory_bytes"] * _MEMORY_MARGIN + _MARGIN_BYTES
     peak = _gib(usage["peak_memory_bytes"])
@@ -200,11 +182,7 @@ def train(
 
 
 def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
-    """How this machine trains the pipeline's model.
-
-    Raises:
-        UnavailableError: The plug-in for this kind of model is not installed.
-    """
+    """How this machine trains the pipeline's model; UnavailableError without the plug-in for this kind of model."""
     plugin = "estimators" if isinstance(pipeline.model, EstimatorModel) else "torch"
     plan: TrainingPlan = load_hook(plugin, "plan_training")(settings, pipeline)
     return plan
@@ -219,7 +197,6 @@ def _train(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    """Run the specification, and follow it in MLflow."""
     spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
     folder, arguments = spec.folder, plan.command(spec)
 
@@ -269,10 +246,8 @@ def pinned_version(settings: Settings, pipeline: Trainable) -> int:
 def training_inputs(pipeline: Trainable, version: int, *, lanes: int = LANES, precision: str = "float32") -> str:
     """Text that identifies everything the trained weights depend on.
 
-    The number of workers is not part of it, because the sample order depends on the lanes only.
-
-    Args:
-        precision: Type in which a network computes; a run in one precision does not resume a run in another.
+    The number of workers is not part of it, because the sample order depends on the lanes only. A run in one precision
+    does not resume a run in another.
     """
     if isinstance(pipeline.model, EstimatorModel):
         precision = "float32"
@@ -303,11 +278,8 @@ def _report_event(progress: Progress, pipeline: Trainable, event: dict[str, Any]
 
 
 def learn_vocabularies(settings: Settings, pipeline: Trainable, *, version: int) -> dict[str, list[str]]:
-    """The categories in the training split, in order, by name of each category feature without declared ones.
-
-    Raises:
-        InputError: There are more than the feature allows.
-    """
+    """The categories in the training split, in order, by name of each category feature without declared ones;
+    InputError if there are more than the feature allows."""
     learning = [each for each in pipeline.feature_columns if each.type == "category" and each.categories is None]
     most = {feature.name: feature.max_categories for feature in learning}
     found: dict[str, set[str]] = {name: set() for name in most}
@@ -327,7 +299,6 @@ def learn_vocabularies(settings: Settings, pipeline: Trainable, *, version: int)
 
 
 def trained_encoding(pipeline: Trainable, run_dir: Path) -> MatrixEncoding:
-    """The encoding of the model that a run trained."""
     path = run_dir / SPEC_FILE
     learned = json.loads(path.read_text()).get("vocabularies", {}) if path.is_file() else {}
     return encoding_of(pipeline.feature_columns, learned)

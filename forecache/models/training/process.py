@@ -46,12 +46,8 @@ class TrainingPlan:
 def lock_folder(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[int]:
     """Lock the folder; yields the lock's file descriptor. The lock lasts as long as any process has that open.
 
-    Args:
-        doing: Purpose of the lock for the error message, such as "training".
-        wait_s: Seconds to wait for another process to exit: workers of a killed launcher save first.
-
-    Raises:
-        ConflictError: Another process holds the lock.
+    ConflictError, which says what is `doing` there, if another process holds it for longer than `wait_s`: workers of a
+    killed launcher save first.
     """
 
     def conflict_error(_: str) -> ConflictError:
@@ -65,17 +61,12 @@ def lock_folder(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[in
 
 @dataclass(frozen=True)
 class RunLock:
-    """Keeps other processes out of a run."""
-
     descriptors: tuple[int, ...] = ()  # of the locks, which last as long as any process has them open
     lease: Any = None  # on checkpoints in a bucket; its `taken_by` is the process that took it over
 
     def stop_if_lost(self, process: "subprocess.Popen[bytes]") -> None:
-        """Kill the training at once if its lease was taken over, because it must not save a checkpoint any more.
-
-        Raises:
-            ConflictError: The lease was taken over.
-        """
+        """Kill the training at once if its lease was taken over, because it must not save a checkpoint any more;
+        ConflictError."""
         if self.lease is None or self.lease.taken_by is None:
             return
         os.killpg(process.pid, signal.SIGKILL)
@@ -89,15 +80,10 @@ class RunLock:
 def lock_run(
     settings: Settings, spec: TrainingSpec, *, run_id: str = "", report: Callable[[str], None]
 ) -> Iterator[RunLock]:
-    """Lock the run of a specification.
+    """Lock the run of a specification; `report` gets a sentence if there is something to wait for.
 
-    Args:
-        run_id: The orchestrator's run id, shown to another process that finds the run locked.
-        report: Called with a sentence if there is something to wait for.
-
-    Raises:
-        ConflictError: Another process trains in the same folder, or writes the same checkpoints.
-        UnavailableError: The checkpoints are in a bucket and `obstore` is not installed.
+    ConflictError, with the holder's `run_id`, if another process trains in the same folder, or writes the same
+    checkpoints; UnavailableError if these are in a bucket and `obstore` is not installed.
     """
     with lock_folder(spec.folder, "training", wait_s=GRACE_S) as descriptor:
         if not spec.checkpoints:
@@ -113,13 +99,9 @@ def run_process(
 ) -> dict[str, Any]:
     """Run a command that trains a specification and reports in its folder; returns its `result.json`.
 
-    Args:
-        environment: As of `process_environment`.
-        on_event: Called with every event that the workers report, in order; an exception in it stops the run.
-
-    Raises:
-        ConflictError: Another process has taken over the lease of the checkpoints.
-        ForecacheError: The training failed or was stopped; the message says why and where the log is.
+    `on_event` is called with every event that the workers report, in order; an exception in it stops the run.
+    ConflictError if another process has taken over the lease of the checkpoints; ForecacheError if the training failed
+    or was stopped, with the reason and the log's place.
     """
     (spec.folder / ERROR_FILE).unlink(missing_ok=True)
     spec.save()
@@ -145,11 +127,8 @@ def run_process(
 def process_environment(
     settings: Settings, *, threads: int, own: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """The environment of a training process: this one's, the settings, and a library's own variables.
-
-    Args:
-        threads: Threads of each process if OMP_NUM_THREADS is not set.
-    """
+    """The environment of a training process: this one's, the settings, a library's own variables, and the number of
+    threads of each process if OMP_NUM_THREADS is not set."""
     paths = [path for path in sys.path if path]
     return {
         "OMP_NUM_THREADS": str(threads),

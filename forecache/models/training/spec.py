@@ -38,37 +38,24 @@ class TrainingSpec:
     """One training run.
 
     Attributes:
-        run_dir: Folder of the run; several nodes must share it.
-        table_uri: URI of the training table for delta-rs.
-        table_version: Its pinned Delta version.
-        inputs: Text that identifies everything the result depends on; a checkpoint with other inputs is refused.
-        training: The declaration's `Training`, or a variation of it.
-        lanes: Parallel streams that the sample order is made of; at least the number of workers.
-        shuffle_rows: Rows of a shuffle window, over all lanes.
         cache_bytes: A worker keeps its decoded rows in memory if all of them fit in this size; otherwise it streams.
-        checkpoint_steps: Steps between checkpoints; another one is written at the end of each epoch.
-        keep_checkpoints: Number of newest checkpoints to keep.
-        checkpoints: Folder or URI of the run's checkpoints; "" for `checkpoints` in the run's folder.
-        device: "auto", "cpu" or "cuda".
-        vocabularies: Categories that the run has learned, by feature.
-        export: Whether to export the trained model; trials of a search do not.
     """
 
-    run_dir: str
+    run_dir: str  # folder of the run; several nodes must share it
     pipeline: str
-    table_uri: str
-    table_version: int
-    inputs: str
-    training: Training
-    lanes: int = LANES
-    shuffle_rows: int = 1 << 18
+    table_uri: str  # URI of the training table for delta-rs
+    table_version: int  # its pinned Delta version
+    inputs: str  # text that identifies everything the result depends on; a checkpoint with other inputs is refused
+    training: Training  # the declaration's `Training`, or a variation of it
+    lanes: int = LANES  # parallel streams that the sample order is made of; at least the number of workers
+    shuffle_rows: int = 1 << 18  # rows of a shuffle window, over all lanes
     cache_bytes: int = 1 << 27
-    checkpoint_steps: int = 200
-    keep_checkpoints: int = 2
-    checkpoints: str = ""
-    device: str = "auto"
-    vocabularies: dict[str, list[str]] = field(default_factory=dict)
-    export: bool = True
+    checkpoint_steps: int = 200  # steps between checkpoints; another one is written at the end of each epoch
+    keep_checkpoints: int = 2  # number of newest checkpoints to keep
+    checkpoints: str = ""  # folder or URI of the run's checkpoints; "" for `checkpoints` in the run's folder
+    device: str = "auto"  # "auto", "cpu" or "cuda"
+    vocabularies: dict[str, list[str]] = field(default_factory=dict)  # categories that the run has learned, by feature
+    export: bool = True  # whether to export the trained model; trials of a search do not
 
     @property
     def folder(self) -> Path:
@@ -93,7 +80,6 @@ def checkpoints_of(settings: Settings, run_dir: Path) -> str:
 
 
 def load_spec(path: Path) -> TrainingSpec:
-    """Read a specification that `TrainingSpec.save` wrote."""
     values = json.loads(path.read_text())
     training = values["training"]
     split = training["split"] and EntitySplit(**training["split"])
@@ -101,8 +87,6 @@ def load_spec(path: Path) -> TrainingSpec:
 
 
 class Events:
-    """Appends events to the run's metrics file, which the parent follows."""
-
     def __init__(self, spec: TrainingSpec) -> None:
         self.path = spec.folder / METRICS_FILE
 

@@ -33,9 +33,8 @@ from forecache.models.registry.model_versions import (
 )
 from forecache.models.tracking.client import connect_mlflow
 from forecache.scoring.cost_estimate import combine_plans
-from forecache.scoring.night_inputs import STAGE
+from forecache.scoring.night_inputs import STAGE, ScoringRun, scratch_database
 from forecache.scoring.run import score_stale
-from forecache.scoring.run_context import ScoringRun, scratch_database
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -222,11 +221,8 @@ def find_challenger(settings: Settings, pipeline: Trainable) -> ModelVersion | N
 def name_challenger(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
     """Make a registered version the challenger; it has passed the gate, waits for approval, or is not judged yet.
 
-    Raises:
-        NotFoundError: The version does not exist.
-        CheckError: It is the champion or has the same inputs and weights as one, did not pass the gate, was rejected by
-            a person, or was rolled back.
-        ConflictError: A rollback or a person's promotion is under way on another machine, or was interrupted.
+    NotFoundError without the version; CheckError if it is the champion or has the same inputs and weights as one, did
+    not pass the gate, was rejected by a person, or was rolled back; ConflictError as of `reconcile_aliases`.
     """
     with registry_lock(settings):
         entries = reconcile_aliases(settings, pipeline)

@@ -11,7 +11,6 @@ from forecache.models.training.spec import RESULT_FILE, load_spec, write_error
 
 
 def main() -> int:
-    """Fit the estimator of a specification; returns the exit code."""
     launched_at = time.time()
     reset_sigterm()
     parser = argparse.ArgumentParser(prog="forecache.plugins.estimators")

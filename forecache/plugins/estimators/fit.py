@@ -36,7 +36,6 @@ from forecache.models.training.spec import (
     Heartbeat,
     TrainingSpec,
 )
-from forecache.plugins.estimators.boosters import load_lightgbm, load_xgboost
 from forecache.plugins.estimators.libraries import (
     FittedEstimator,
     Matrix,
@@ -47,6 +46,7 @@ from forecache.plugins.estimators.libraries import (
     read_matrix,
     set_seed,
 )
+from forecache.plugins.estimators.runtimes import load_lightgbm, load_xgboost
 from forecache.plugins.estimators.saving import combine_estimators, predict_all, refuse_unsaveable, save
 from forecache.plugins.estimators.skops_files import load_predict
 
@@ -95,16 +95,13 @@ _LOSSES = {
 
 
 def fit_estimator(spec: TrainingSpec, *, launched_at: float) -> None:
-    """Fit the estimator, save it, and write `result.json`.
+    """Fit the estimator, save it, and write `result.json`; this process started at `launched_at`, in seconds since
+    1970.
 
-    Args:
-        launched_at: When this process started, in seconds since 1970, for the cost record.
-
-    Raises:
-        InputError: A split cannot be used, or the label is binary and the training split has one class only.
-        SettingsError: The declared estimator cannot predict this kind of label.
-        CheckError: The estimator cannot be saved without code in its file (checked before it is fitted), the saved
-            model's predictions differ from the fitted one's, or they are not probabilities.
+    InputError if a split cannot be used, or a binary label's training split has one class only; SettingsError if the
+    declared estimator cannot predict this kind of label; CheckError if it cannot be saved without code in its file
+    (checked before it is fitted), or the saved model's predictions differ from the fitted one's or are no
+    probabilities.
     """
     started, settings = time.perf_counter(), load_settings()
     pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))
@@ -268,7 +265,6 @@ def _check_saved_model(
 
 
 def _places(pipeline: Trainable) -> int:
-    """Number of first places that the gate's ranking metric is about."""
     return rank_cutoff(pipeline.trained_gate.metric) or DEFAULT_PLACES
 
 
@@ -293,7 +289,6 @@ def _loss(pipeline: Trainable, validation: Matrix, predicted: np.ndarray) -> flo
 
 
 def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
-    """How this machine trains a pipeline's estimator."""
     return TrainingPlan(
         training=pipeline.training,
         lanes=LANES,

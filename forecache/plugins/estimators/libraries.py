@@ -22,20 +22,16 @@ class Matrix:
     """Rows of one split.
 
     Attributes:
-        features: float32 [n, num_features], NaN for null.
-        label: float32 [n]; of classes their positions.
-        weight: float32 [n]; None if the label has no weight.
         sizes: Of a ranking, the number of rows of each request in the order of rows, int64 [requests].
     """
 
-    features: NDArray[np.float32]
-    label: NDArray[np.float32]
-    weight: NDArray[np.float32] | None = None
+    features: NDArray[np.float32]  # float32 [n, num_features], NaN for null
+    label: NDArray[np.float32]  # float32 [n]; of classes their positions
+    weight: NDArray[np.float32] | None = None  # float32 [n]; None if the label has no weight
     sizes: NDArray[np.int64] | None = None
 
     @property
     def weight_of_requests(self) -> NDArray[np.float32] | None:
-        """float32 [requests]."""
         if self.weight is None or self.sizes is None:
             return None
         return self.weight[np.cumsum(self.sizes) - self.sizes]
@@ -52,9 +48,8 @@ def read_matrix(
 ) -> Matrix:
     """Read a split in the table's order; it takes rows x (columns of the matrix + 1) x 4 bytes.
 
-    Raises:
-        NotFoundError: The table or the version does not exist.
-        InputError: A column is missing, the split is empty or larger than the machine's memory, or a label is null.
+    NotFoundError without the table or the version; InputError if a column is missing, the split is empty or larger than
+    the machine's memory, or a label is null.
     """
     table, names, label = pipeline.training_table, pipeline.feature_names, pipeline.trained_label.name
     rows = count_split(settings, table, version=version, split=split)
@@ -92,7 +87,6 @@ def read_matrix(
 
 
 def machine_memory_bytes() -> int:
-    """The size of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -116,21 +110,11 @@ _XGBOOST_SCORES = ("auc", "aucpr", "map", "ndcg", "pre")
 
 @dataclass(frozen=True)
 class FittedEstimator:
-    """A fitted estimator and the library's account of the fit.
-
-    Attributes:
-        library: The library that the estimator belongs to.
-        model: The object to save: a Booster with the kept rounds only, or the scikit-learn estimator itself.
-        rounds: Boosting rounds that were fitted; 0 for scikit-learn.
-        best_round: Number of the last round that is kept, from 0.
-        loss: Name of the loss that the library reported each round; "" without one.
-    """
-
-    library: Library
-    model: Any
-    rounds: int = 0
-    best_round: int = 0
-    loss: str = ""
+    library: Library  # the library that the estimator belongs to
+    model: Any  # the object to save: a Booster with the kept rounds only, or the scikit-learn estimator itself
+    rounds: int = 0  # boosting rounds that were fitted; 0 for scikit-learn
+    best_round: int = 0  # number of the last round that is kept, from 0
+    loss: str = ""  # name of the loss that the library reported each round; "" without one
 
 
 def library_of(estimator: Any) -> Library:
@@ -166,12 +150,8 @@ def fit(
 ) -> FittedEstimator:
     """Fit on the training rows; LightGBM and XGBoost evaluate the validation rows after each round and call `ended`.
 
-    A ranker gets the sizes of the requests, and is evaluated by nDCG, whose loss is 1 - nDCG.
-
-    Args:
-        categories: Columns that hold codes of categories: LightGBM splits them as such, the others
-            by the order of codes.
-        places: Of a ranking, the number of first places that its nDCG is about.
+    A ranker gets the sizes of the requests, and is evaluated by nDCG of the first `places`, whose loss is 1 - nDCG.
+    LightGBM splits columns of `categories` as such, the others by the order of codes.
     """
     library = library_of(estimator)
     if library == "lightgbm":

@@ -14,11 +14,8 @@ from forecache.plugins.estimators.skops_files import load_skops, refuse_untruste
 
 
 def save(fitted: FittedEstimator, folder: Path) -> Path:
-    """Write the model file into the folder atomically.
-
-    Raises:
-        CheckError: A scikit-learn estimator contains types that cannot be loaded without trusting code in the file.
-    """
+    """Write the model file into the folder atomically; CheckError if it cannot be loaded without trusting code in the
+    file."""
     path = folder / MODEL_FILES[fitted.library]
     with replace_file(path) as unfinished:
         if fitted.library == "sklearn":
@@ -29,11 +26,8 @@ def save(fitted: FittedEstimator, folder: Path) -> Path:
 
 
 def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
-    """Check on a few rows, before a long fit, that a scikit-learn estimator can be saved.
-
-    Raises:
-        CheckError: It cannot be saved, or its file cannot be loaded without trusting code in it.
-    """
+    """CheckError if a scikit-learn estimator, on a few rows and before a long fit, cannot be saved or loaded without
+    code."""
     if library_of(estimator) != "sklearn":
         return
     from sklearn.base import clone  # type: ignore[import-untyped]
@@ -72,11 +66,8 @@ _TREE = "\nTree="
 
 
 def combine_estimators(fitted: Sequence[FittedEstimator]) -> FittedEstimator:
-    """Combine the estimators of all levels into one model that predicts [n, levels].
-
-    Raises:
-        SettingsError: The library has no such model.
-    """
+    """Combine the estimators of all levels into one model that predicts [n, levels]; SettingsError if the library has
+    none."""
     first, loss = fitted[0], "pinball_loss"
     if len(fitted) == 1:
         return first
@@ -118,7 +109,6 @@ def merge_boosters(boosters: Sequence[Any]) -> Any:
 
 
 def predict_all(estimators: Sequence[Any], rows: np.ndarray) -> np.ndarray:
-    """Predictions of all levels, float64 [n, levels]."""
     found = [np.asarray(each.predict(rows), np.float64).reshape(len(rows), -1) for each in estimators]
     return np.concatenate(found, axis=1)
 
@@ -130,7 +120,6 @@ def _trees(text: str) -> list[str]:
 
 
 def _zero_tree(tree: str) -> str:
-    """A tree whose leaves are all zero."""
     lines = tree.splitlines()
     for i, line in enumerate(lines):
         if line.startswith("leaf_value="):

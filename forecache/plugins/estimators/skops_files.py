@@ -27,11 +27,8 @@ from forecache.models.inference.runtimes.runtime import (
 
 
 def refuse_unsound_trees(estimator: Any) -> None:
-    """Check every tree inside an estimator.
-
-    Raises:
-        CheckError: A tree leads out of its nodes or features, or back to an earlier node.
-    """
+    """Check every tree inside an estimator; CheckError if one leads out of its nodes or features, or back to an earlier
+    node."""
     for holder, tree, width in _trees(estimator, set()):
         check = _is_sound_tree if type(tree).__name__ == "Tree" else _is_sound_predictor
         sound = check(tree, width)
@@ -170,14 +167,8 @@ def _pack_own(model: StoredModel) -> "PackedModel | str":
 
 
 def load_predict(payload: bytes, *, several: bool = False) -> Predict:
-    """Load the prediction function from a skops file: probabilities of the second class, or predictions, float64 [n].
-
-    Args:
-        several: Return the probabilities of all classes, or all predictions, float64 [n, values].
-
-    Raises:
-        CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
-    """
+    """Load the prediction function from a skops file: probabilities of the second class, or predictions, float64 [n];
+    with `several` those of all classes, or all predictions, float64 [n, values]. CheckError as of `load_skops`."""
     from joblib import parallel_config  # type: ignore[import-untyped]
     from threadpoolctl import ThreadpoolController
 
@@ -198,11 +189,8 @@ def load_predict(payload: bytes, *, several: bool = False) -> Predict:
 
 
 def skops_io() -> ModuleType:
-    """The module `skops.io`, imported without torch.
-
-    skops lists scikit-learn's estimators, and so imports all of its packages. One of them imports torch if that is
-    installed: three of the six seconds of CPU that the import took.
-    """
+    """The module `skops.io`, without torch: skops lists scikit-learn's estimators, and so imports all of its packages,
+    of which one imports torch if that is installed: three of the six seconds of CPU that the import took."""
     if "skops.io" not in sys.modules and "torch" not in sys.modules:
         sys.modules[_IMPORTS_TORCH] = None  # type: ignore[assignment]  # the import of torch fails, and is ignored
         try:
@@ -215,11 +203,8 @@ def skops_io() -> ModuleType:
 
 
 def load_skops(payload: bytes) -> Any:
-    """A scikit-learn estimator from a skops file.
-
-    Raises:
-        CheckError: The file holds types that are not known to be safe, or a tree that was tampered with.
-    """
+    """A scikit-learn estimator from a skops file; CheckError if it holds types that are not known to be safe, or a tree
+    that was tampered with."""
     refuse_untrusted(payload)
     estimator = skops_io().loads(payload, trusted=list(SAFE_TYPES))
     refuse_unsound_trees(estimator)
@@ -227,7 +212,6 @@ def load_skops(payload: bytes) -> Any:
 
 
 def untrusted_types(payload: bytes) -> list[str]:
-    """Types in a skops file that are not known to be safe."""
     return [name for name in skops_io().get_untrusted_types(data=payload) if name not in SAFE_TYPES]
 
 

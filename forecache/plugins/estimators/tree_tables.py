@@ -33,23 +33,16 @@ its size, and where in the float's bits the exponent begins and what it is for 1
 
 @dataclass(frozen=True)
 class _Node:
-    """A node of a tree: compares a feature with a threshold, at most that is left.
-
-    Attributes:
-        unknown_left: Whether NaN goes left.
-        left: A bit for each leaf on its left.
-    """
+    """A node of a tree: compares a feature with a threshold, at most that is left."""
 
     tree: int
     feature: int
     threshold: np.float32
-    unknown_left: bool
-    left: int
+    unknown_left: bool  # whether NaN goes left
+    left: int  # A bit for each leaf on its left
 
 
 class TreeTables:
-    """The tables of a model; see `tree_tables`."""
-
     def __init__(self, nodes: list[_Node], leaves: list[list[float]], *, sigmoid: float | None = None) -> None:
         self._sigmoid = sigmoid
         bits = 32 if max(map(len, leaves)) <= 32 else 64

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from forecache.base.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
 from forecache.declare import Trainable
-from forecache.models.registry.gate.examples import SplitExamples
-from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
+from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, score_features
 from forecache.models.registry.gate.metric_judge import judge_of, single_values
 from forecache.models.registry.gate.score_metrics import Array, coverage
 from forecache.models.registry.register import ScoredSplit
@@ -55,7 +54,6 @@ def evaluate(
 
 
 def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
-    """nDCG@1 to nDCG@20."""
     assert examples.sizes is not None
     sizes, weight = examples.sizes, weight_of_requests(examples.weight, examples.sizes)
     found = (ndcg(examples.label, scores, sizes, places=places) for places in range(1, _MOST_PLACES + 1))
@@ -63,7 +61,6 @@ def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
 
 
 def label_means(split: str, examples: SplitExamples) -> list[dict[str, Any]]:
-    """Rows and mean label of each as-of date of a split."""
     days = np.array(examples.as_of)
     return [
         {
@@ -101,7 +98,6 @@ def task_calibration(pipeline: Trainable, test: SplitExamples, scores: Array) ->
 
 
 def calibration(label: Array, scores: Array) -> list[dict[str, float]]:
-    """Mean score and mean label in ten bins of equal mass."""
     groups = np.array_split(np.argsort(scores, kind="stable"), min(_CALIBRATION_BINS, len(scores)))
     return [
         {"score": float(scores[group].mean()), "label": float(label[group].mean()), "rows": len(group)}

@@ -26,18 +26,14 @@ _MOST_DAYS = 12
 
 
 def draw_evaluation(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
-    """Every plot that the evaluation has data for, by name, as an SVG document.
-
-    Args:
-        standalone: Use fixed colours instead of CSS variables, so that the file can be shown by itself.
-    """
+    """Every plot that the evaluation has data for, by name, as an SVG document; `standalone` with fixed colours instead
+    of CSS variables, so that the file can be shown by itself."""
     return {name: apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
 
 
 # A run needs the plots of a model three times: for its MLflow run, its asset and its report.
 @functools.lru_cache(maxsize=2)
 def _draw_all(evaluation_json: str) -> Mapping[str, str]:
-    """Every plot by name, in placeholder colours."""
     evaluation = json.loads(evaluation_json)
     plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
         "label_mean": _label_mean,
@@ -99,7 +95,7 @@ def _places(axes: Any, evaluation: dict[str, Any]) -> None:
         axes.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, label=name)
     axes.set(xlabel="first places", ylabel="nDCG of them", ylim=(0, 1.01))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+    _add_legend(axes)
 
 
 def _calibration(axes: Any, evaluation: dict[str, Any]) -> None:
@@ -125,15 +121,21 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     by_class = evaluation["kind"] in ("binary", "ranking")
     first, second = ("negative", "positive") if by_class else ("label", "prediction")
     edges = data["edges"]
-    for name, colour in ((first, SOFT), (second, ACCENT)):
-        shares = [count / max(1, sum(data[name])) for count in data[name]]
+    counts = {name: data[name] for name in (first, second)}
+    _draw_shares(axes, edges, counts, "predicted" + (" probability" if evaluation["kind"] == "binary" else " value"))
+
+
+def _draw_shares(axes: Any, edges: Sequence[float], counts: Mapping[str, Sequence[int]], xlabel: str) -> None:
+    for (name, values), colour in zip(counts.items(), (SOFT, ACCENT), strict=True):
+        shares = [count / max(1, sum(values)) for count in values]
         axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
         axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
-    axes.set(
-        xlabel="predicted" + (" probability" if evaluation["kind"] == "binary" else " value"), ylabel="share of each"
-    )
-    axes.set_xlim(edges[0], edges[-1])
+    axes.set(xlabel=xlabel, ylabel="share of each", xlim=(edges[0], edges[-1]))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _add_legend(axes)
+
+
+def _add_legend(axes: Any) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
 
 
@@ -145,7 +147,7 @@ def _class_shares(axes: Any, data: dict[str, Any]) -> None:
     axes.set_yticks(range(len(data["classes"])), data["classes"][::-1])
     axes.set_xlabel("share of the rows")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+    _add_legend(axes)
 
 
 def _importance(axes: Any, evaluation: dict[str, Any]) -> None:
@@ -211,10 +213,8 @@ def _plot_shift(axes: Any, data: tuple[Array, Array]) -> None:
     both = np.concatenate(data)
     low, high = float(both.min()), float(np.quantile(both, 0.995))
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    for values, colour, name in ((champion, SOFT, "champion"), (scores, ACCENT, "candidate")):
-        shares = np.histogram(values, edges)[0] / len(values)
-        axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
-        axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
-    axes.set(xlabel="prediction on the same rows", ylabel="share of each", xlim=(edges[0], edges[-1]))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+    counts = {
+        "champion": np.histogram(champion, edges)[0].tolist(),
+        "candidate": np.histogram(scores, edges)[0].tolist(),
+    }
+    _draw_shares(axes, edges.tolist(), counts, "prediction on the same rows")

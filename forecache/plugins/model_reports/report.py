@@ -36,15 +36,9 @@ _METRIC_NAMES = {
 
 
 def write_report(settings: Settings, pipeline: Trainable, version: int, *, stages: Sequence[StageResult] = ()) -> Path:
-    """Write the report of a version and return its path, `HOME/reports/<pipeline>-<version>.html`.
-
-    Args:
-        stages: Results of the run's stages for the first table; without them the report has no such table.
-
-    Raises:
-        NotFoundError: The version does not exist.
-        CheckError: Its artifact does not match its checksums.
-    """
+    """Write the report of a version, with a table of the run's stages if given; returns its path,
+    `HOME/reports/<pipeline>-<version>.html`. NotFoundError without the version, CheckError if its artifact does not
+    match its checksums."""
     model = model_version(settings, pipeline, version)
     verified_folder(settings, model)
     evaluation = load_evaluation(settings, model)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from forecache.base.output_kinds import OutputSpec
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
+from forecache.lake.provenance import Stamp
 from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import known_outputs, score_values
@@ -22,7 +23,6 @@ from forecache.plugins.stream_answers.batch_answers import UsedFeatures, describ
 from forecache.scoring.tasks.prediction_rows import (
     Band,
     PredictionLayout,
-    Stamp,
     file_schema,
     layout_of,
     prediction_rows,

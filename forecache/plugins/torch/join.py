@@ -23,13 +23,8 @@ from forecache.plugins.torch.launch import command, worker_environment
 def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
     """Run workers for the pipeline's training run until it is done; returns the run's folder.
 
-    Args:
-        wait_s: Seconds to wait for a run; a run that was specified at most so long ago is joined, too.
-
-    Raises:
-        SettingsError: The settings name no rendezvous, or a single node.
-        UnavailableError: No run appeared within `wait_s` seconds.
-        ForecacheError: The run failed.
+    A run that was specified at most `wait_s` seconds ago is joined, too. SettingsError without a rendezvous or several
+    nodes, UnavailableError if no run appeared within `wait_s` seconds, ForecacheError if it failed.
     """
     if settings.training_nodes == "1" or not settings.training_rendezvous:
         raise SettingsError(

@@ -31,11 +31,7 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
 def run_torchrun(
     settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None, gpu: int | None = None
 ) -> dict[str, Any]:
-    """Lock the specification's run, execute it and return its `result.json`; raises as `lock_run` and `run_process`.
-
-    Args:
-        threads, gpu: As of `worker_environment`.
-    """
+    """Lock the specification's run, execute it and return its `result.json`; raises as `lock_run` and `run_process`."""
 
     def report(message: str) -> None:
         on_event({"event": "warning", "message": message})
@@ -46,14 +42,8 @@ def run_torchrun(
 
 
 def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> list[str]:
-    """The torchrun command line.
-
-    Args:
-        host: Whether this node hosts the rendezvous; exactly one of several nodes does.
-
-    Raises:
-        SettingsError: There are several nodes and no rendezvous.
-    """
+    """The torchrun command line, of which exactly one of several nodes hosts the rendezvous; SettingsError without
+    one."""
     several = settings.training_nodes != "1"
     if several and not settings.training_rendezvous:
         raise SettingsError(
@@ -77,9 +67,8 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
 def worker_environment(settings: Settings, *, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
     """The workers' environment, with variables for safe restarts and equal results.
 
-    Args:
-        threads: Threads per worker if OMP_NUM_THREADS is not set; None: the number of cores divided by the workers.
-        gpu: The only GPU that the workers may use; None: all.
+    Threads per worker, if OMP_NUM_THREADS is not set, are the cores divided by the workers; `gpu` is the only one to
+    use.
     """
     own = {
         # Without this a restart after SIGKILL hangs in init_process_group (pytorch#135712).
@@ -132,11 +121,8 @@ def resolve_precision(
 
 
 def gpu_environment(number: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that restrict a process to one GPU.
-
-    Args:
-        number: Index of the GPU among those that `environment` makes visible, as torch counts them.
-    """
+    """The variables that restrict a process to one GPU, by its index among those that are visible, as torch counts
+    them."""
     shown = environment.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in shown.split(",") if name.strip()]
     return {"CUDA_VISIBLE_DEVICES": names[number] if names else str(number)}

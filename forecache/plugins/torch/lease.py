@@ -37,25 +37,16 @@ Tag = dict[str, Any]
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds a lease.
-
-    Attributes:
-        machine: Boot id and process namespace, within which process ids are unique; "" if unknown.
-        started: When the process started, in ticks since the boot, because process ids are reused.
-        run_id: The orchestrator's run id, "" without one.
-        since: When the process got the lease, in seconds since 1970 by its clock.
-        renewals: Counts up, so that no two states of the object are equal.
-        released: Whether the process has ended the lease and is about to delete the object.
-    """
+    """The process that holds a lease."""
 
     host: str
-    machine: str
+    machine: str  # boot id and process namespace, within which process ids are unique; "" if unknown
     pid: int
-    started: str
-    run_id: str
-    since: float
-    renewals: int = 0
-    released: bool = False
+    started: str  # when the process started, in ticks since the boot, because process ids are reused
+    run_id: str  # the orchestrator's run id, "" without one
+    since: float  # when the process got the lease, in seconds since 1970 by its clock
+    renewals: int = 0  # counts up, so that no two states of the object are equal
+    released: bool = False  # whether the process has ended the lease and is about to delete the object
 
     def __str__(self) -> str:
         run = f", run {self.run_id}" if self.run_id else ""
@@ -69,11 +60,7 @@ class Holder:
 
 
 class Lease:
-    """A lease that this process holds, renewed by a thread.
-
-    Attributes:
-        taken_by: The process that took the lease over; None while this one holds it.
-    """
+    """A lease that this process holds, renewed by a thread, until another process has `taken_by`."""
 
     def __init__(self, folder: BucketFolder, holder: Holder) -> None:
         self._folder, self._holder = folder, holder
@@ -83,14 +70,8 @@ class Lease:
         self.taken_by: Holder | None = None
 
     def acquire(self, report: Callable[[str], None]) -> None:
-        """Take the lease as soon as it is free or has expired.
-
-        Args:
-            report: Called with a sentence if there is something to wait for.
-
-        Raises:
-            ConflictError: Another process holds the lease and renewed it meanwhile.
-        """
+        """Take the lease as soon as it is free or has expired; `report` gets a sentence if there is something to wait
+        for. ConflictError if another process holds the lease and renewed it meanwhile."""
         watched: Tag | None = None
         watched_since = 0.0
         while True:
@@ -181,11 +162,8 @@ class Lease:
 
 @contextmanager
 def hold_lease(folder: BucketFolder, *, run_id: str, report: Callable[[str], None]) -> Iterator[Lease]:
-    """Acquire the lease of a bucket's prefix and renew it in a thread until the end of the block.
-
-    Raises:
-        ConflictError: Another process holds it; the message says which and where.
-    """
+    """Acquire the lease of a bucket's prefix and renew it in a thread until the end of the block; ConflictError says
+    which process holds it and where."""
     lease = Lease(folder, this_process(run_id))
     lease.acquire(report)
     with PeriodicThread(TRAINING_LEASE, lease.renew, every_s=lambda: RENEW_S, close_s=0.0):

@@ -64,7 +64,6 @@ def open_study(folder: Path, pipeline: Trainable) -> "Study":
 
 
 def declared_values(training: Training) -> dict[str, Any]:
-    """The declared values of the parameters that a trial varies."""
     return {name: getattr(training, name) for name in ("learning_rate", "weight_decay", "batch_size")}
 
 
@@ -119,19 +118,16 @@ def tune(
 ) -> StageResult:
     """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
 
-    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints.
-    As many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is
-    recorded under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
+    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints. As
+    many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is recorded
+    under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
+
+    SettingsError for an estimator, NotFoundError without a training set, ConflictError if another process searches on
+    the same inputs, InputError if no trial completed with a validation loss.
 
     Returns:
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
         failed, parallel, mlflow_run_id, inputs.
-
-    Raises:
-        SettingsError: The model is an estimator.
-        NotFoundError: There is no training set yet.
-        ConflictError: Another process searches on the same inputs.
-        InputError: No trial completed with a validation loss.
     """
     started = time.perf_counter()
     if not isinstance(pipeline.model, TorchModel):
@@ -198,7 +194,6 @@ class _Search:
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     def run(self) -> int:
-        """Run the missing trials; returns their number."""
         missing = max(0, self.remaining)
         if missing:
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
@@ -215,7 +210,6 @@ class _Search:
         return missing
 
     def summary(self) -> dict[str, Any]:
-        """The search's result so far, earlier calls included."""
         complete = [trial for trial in finished_trials(self.study) if trial.state.name == "COMPLETE"]
         if not complete:
             errors = [trial.user_attrs[ERROR] for trial in finished_trials(self.study) if ERROR in trial.user_attrs]

@@ -31,20 +31,14 @@ class FileCopy:
 
 @dataclass(frozen=True)
 class Copier:
-    """Copies the files of a night; threads may share it.
-
-    Attributes:
-        schema: Of the copies, from `forecache.scoring.tasks.prediction_rows.file_schema`.
-        drop: Ids of the entities whose rows are left out, ascending, as this module makes them of the key columns.
-        same_night: The copies replace the files: a file without a row to drop is left unchanged.
-    """
+    """Copies the files of a night, without the entities whose ids are in `drop`, ascending; threads may share it."""
 
     filesystem: Any
     key: tuple[str, ...]
-    schema: pa.Schema
+    schema: pa.Schema  # of the copies, from `forecache.scoring.tasks.prediction_rows.file_schema`
     drop: pa.Array
     folder: str
-    same_night: bool
+    same_night: bool  # the copies replace the files: a file without a row to drop is left unchanged
 
     def copy(self, path: str) -> FileCopy:
         """Copy a file into the folder, unless the copy would equal the file."""

@@ -39,8 +39,16 @@ from forecache.kit.delta.log import read_entry
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
 from forecache.scoring.incremental.carry_forward import Copier, FileCopy, as_type, entity_ids, new_file
-from forecache.scoring.night_inputs import FeatureFile, ScoringNight, files_of, partition_files
-from forecache.scoring.run_context import ScoringRun, ScoringWork, num_cores, scratch_folder
+from forecache.scoring.night_inputs import (
+    FeatureFile,
+    ScoringNight,
+    ScoringRun,
+    ScoringWork,
+    files_of,
+    num_cores,
+    partition_files,
+    scratch_folder,
+)
 from forecache.scoring.tasks.job import local_scorer
 from forecache.scoring.tasks.parquet_files import open_output
 from forecache.scoring.tasks.prediction_rows import file_schema
@@ -52,23 +60,15 @@ _MOST_FEED_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class FeatureChanges:
-    """Differences from a base state to a target state.
+    """Differences from a base state to a target state."""
 
-    Attributes:
-        changed: Key columns and features, as in the target, of entities that are new or whose features differ.
-        removed: Key columns of entities that are only in the base.
-        updated: Number of changed entities that are in both.
-    """
-
-    changed: pa.Table
-    removed: pa.Table
-    updated: int
+    changed: pa.Table  # key columns and features, as in the target, of entities that are new or whose features differ
+    removed: pa.Table  # key columns of entities that are only in the base
+    updated: int  # number of changed entities that are in both
 
 
 @dataclass(frozen=True)
 class PartitionVersion:
-    """A night's feature partition at a version of the feature table."""
-
     night: date
     version: int
 
@@ -166,10 +166,7 @@ def _changes(
     moments: np.ndarray | None = None,
 ) -> FeatureChanges:
     """Find the entities that changed, given rows that were removed and added, and their `moments` (see `match_keys`).
-
-    Args:
-        hashes: Of the features of the removed rows and then of the added ones; None: all are known to differ.
-    """
+    `hashes` are of the features of the removed rows and then of the added ones; None: all are known to differ."""
     ids = [entity_ids([rows.column(name) for name in pipeline.key]) for rows in (removed, added)]
     states = match_keys(pa.chunked_array([*ids[0].chunks, *ids[1].chunks], ids[0].type), len(removed), moments)
     was, now = states.before != NOWHERE, states.after != NOWHERE
@@ -193,16 +190,12 @@ _BATCH_ROWS = 32_768
 
 @dataclass(frozen=True)
 class BasePredictions:
-    """Predictions that may be carried forward, with the version of their features and their files.
-
-    Attributes:
-        checked: True if a run checked and committed these very files, so that no key is in them twice.
-    """
+    """Predictions that may be carried forward, with the version of their features and their files."""
 
     state: PartitionVersion
     rows: int
     files: tuple[FeatureFile, ...]
-    checked: bool
+    checked: bool  # True if a run checked and committed these very files, so that no key is in them twice
 
 
 def find_base(
@@ -259,20 +252,11 @@ def _committed_files(settings: Settings, table: str, record: StageRecord, day: d
 
 @dataclass(frozen=True)
 class IncrementalResult:
-    """Result of an incremental run.
-
-    Attributes:
-        copied: Copy of each file of the base.
-        scored: The file with new predictions, None if no entity changed.
-        rescored: Number of entities that are new or whose features changed.
-        removed: Number of entities that are no longer in the features.
-    """
-
     base: BasePredictions
-    copied: tuple[FileCopy, ...]
-    scored: str | None
-    rescored: int
-    removed: int
+    copied: tuple[FileCopy, ...]  # copy of each file of the base
+    scored: str | None  # the file with new predictions, None if no entity changed
+    rescored: int  # number of entities that are new or whose features changed
+    removed: int  # number of entities that are no longer in the features
     seconds: float
 
     @property
@@ -281,7 +265,6 @@ class IncrementalResult:
 
     @property
     def untouched_files(self) -> list[FeatureFile]:
-        """Files of the base that were left unchanged."""
         return [file for copy, file in zip(self.copied, self.base.files, strict=True) if copy.path == file.path]
 
     def details(self) -> dict[str, Any]:
@@ -297,10 +280,8 @@ class IncrementalResult:
 def score_changes(work: ScoringWork, night: ScoringNight, base: BasePredictions, folder: str) -> IncrementalResult:
     """Write a night's predictions into a staging folder: new ones for changed entities, the base's for all others.
 
-    If the base is of the same night, its files without a changed entity stay where they are.
-
-    Raises:
-        CheckError: The base lacks an entity that it should have, or has one twice.
+    Of a base of the same night, files without a changed entity stay where they are. CheckError if the base lacks an
+    entity that it should have, or has one twice.
     """
     started = time.perf_counter()
     pipeline = work.pipeline
@@ -323,11 +304,8 @@ def score_changes(work: ScoringWork, night: ScoringNight, base: BasePredictions,
 
 
 def _check_dropped(pipeline: Pipeline, base: BasePredictions, carried: IncrementalResult, *, dropped: int) -> None:
-    """Check that the rows that were carried are those of all other entities, each once.
-
-    If each entity that was changed or removed was dropped exactly once, then none was carried beside its new row, and
-    the base lacked none.
-    """
+    """Check that the rows that were carried are those of all other entities, each once: if each entity that was changed
+    or removed was dropped exactly once, none was carried beside its new row, and the base lacked none."""
     if base.rows - carried.carried_rows != dropped:
         raise CheckError(
             f"The predictions of pipeline {pipeline.name!r} for {base.state.night} have "

@@ -32,9 +32,15 @@ from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, Table
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
 from forecache.lake.stage import StageOutcome, format_nights
-from forecache.scoring.night_inputs import ScoringNight, partition_files
+from forecache.scoring.night_inputs import (
+    ScoringNight,
+    ScoringWork,
+    num_cores,
+    partition_files,
+    scratch_database,
+    scratch_folder,
+)
 from forecache.scoring.partitions.shards import StagedNights, describe_committed
-from forecache.scoring.run_context import ScoringWork, num_cores, scratch_database, scratch_folder
 from forecache.scoring.tasks.parquet_files import explain_full_disk
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 
@@ -50,15 +56,10 @@ def check_partition(
 ) -> dict[str, Any]:
     """Check a night's staged rows: one for each entity, no key twice, no null, every number finite and in its range.
 
-    Rows, nulls and ranges come from the files' footers; only the keys are read. CheckError has the figures.
+    Rows, nulls and ranges come from the files' footers; only the keys are read, except of files that were carried,
+    whose keys are known to differ from each other and from all others. CheckError has the figures.
 
-    Args:
-        files: All of the night's files.
-        carried: Those of them whose keys are known to differ from each other and from all others, as
-            `forecache.scoring.incremental.score_changes` proves of predictions carried forward.
-
-    Returns:
-        rows, keys; minimum and maximum of the first output if it is a number or quantiles.
+    Returns rows, keys, and minimum and maximum of the first output if it is a number or quantiles.
     """
     pipeline = work.pipeline
     rows = sum(file.rows for file in files)
@@ -110,11 +111,8 @@ def _range(files: Sequence[DataFile], name: str) -> tuple[float | None, float | 
 
 
 def count_keys(settings: Settings, pipeline: Pipeline, table: str, files: Sequence[DataFile]) -> int:
-    """Count the different keys of all staged files together.
-
-    Takes at most about 200 MB up to half a billion rows, and above 16 million rows 8 bytes a row of disk below the
-    home folder.
-    """
+    """Count the different keys of all staged files together, in at most about 200 MB up to half a billion rows, and
+    above 16 million rows in 8 bytes a row of disk below the home folder."""
     rows = sum(file.rows for file in files)
     filesystem = place_of(settings, table).open()
     threads = ThreadPoolExecutor(num_cores(), thread_name_prefix="forecache-keys")
@@ -265,11 +263,9 @@ def commit_nights(
 ) -> ReplaceResult:
     """Replace the nights' partitions by the staged files, some of which may be in them already, in one commit.
 
-    The change data feed has the rows of added files as inserted and those of removed files as deleted.
-
-    Args:
-        seen: The table as the run saw it before it scored, or carried predictions forward.
-        inputs: Inputs of each night's predictions; a night that another run committed from the same is taken over.
+    The change data feed has the rows of added files as inserted and those of removed files as deleted. `seen` is the
+    table as the run saw it before it scored or carried; a night that another run committed from the same inputs is
+    taken over.
     """
     from deltalake import Schema
 

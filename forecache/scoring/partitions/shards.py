@@ -23,12 +23,10 @@ from forecache.declare import AS_OF
 from forecache.kit.delta.files import RETENTION, DataFile, describe_files, list_entries, list_files, place_of
 from forecache.scoring.cost_estimate import RunFigures
 from forecache.scoring.incremental.score_changes import BasePredictions, score_changes
-from forecache.scoring.memory import Peaks, own_peak
-from forecache.scoring.night_inputs import FeatureFile, ScoringNight
-from forecache.scoring.run_context import ScoringWork, num_cores
-from forecache.scoring.tasks.arrow_engine import score_with_arrow
+from forecache.scoring.night_inputs import FeatureFile, ScoringNight, ScoringWork, num_cores
+from forecache.scoring.tasks.engines import score_with_arrow, score_with_spark
 from forecache.scoring.tasks.job import ScoringJob
-from forecache.scoring.tasks.spark_engine import score_with_spark
+from forecache.scoring.tasks.task import Peaks, own_peak
 
 WHOLE = "all"
 _RESUMED = RETENTION - timedelta(days=1)
@@ -45,7 +43,6 @@ def staging_folder(night: ScoringNight, *, shared: bool = False) -> str:
 
 
 def list_folder(settings: Settings, table: str, folder: str, night: date) -> list[DataFile]:
-    """The files in a folder that holds one night."""
     shards = _group_by_shard(place_of(settings, table).open(), folder, night)
     return [file for files in shards.values() for file in files]
 
@@ -121,7 +118,6 @@ def _group_by_shard(
 
 
 def _assign_night(file: DataFile, night: date) -> DataFile:
-    """Return the file as one of the night's partition, whatever folders it is in."""
     return replace(file, partition={AS_OF: night.isoformat()})
 
 

@@ -10,8 +10,7 @@ from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.process.wakes import SCORING_PROGRESS
 from forecache.models.inference.outputs import known_outputs
-from forecache.scoring.night_inputs import FeatureFile
-from forecache.scoring.run_context import ScoringWork, scratch_folder
+from forecache.scoring.night_inputs import FeatureFile, ScoringWork, scratch_folder
 from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer, row_groups
 
@@ -25,14 +24,12 @@ class ScoringJob:
     """The feature files of some nights, to be scored into a folder below the prediction table.
 
     Attributes:
-        files: Feature files to score, by night.
-        versions: Feature table version of each night.
         sharded: One output folder for each feature file, with the predictions of its rows in their order and in parts,
             so that a later run can reuse them.
     """
 
-    files: Mapping[date, Sequence[FeatureFile]]
-    versions: Mapping[date, int]
+    files: Mapping[date, Sequence[FeatureFile]]  # feature files to score, by night
+    versions: Mapping[date, int]  # feature table version of each night
     folder: str
     sharded: bool
 
@@ -46,11 +43,8 @@ class ScoringJob:
 
 
 def job_spec(work: ScoringWork, *, part_rows: int) -> JobSpec:
-    """Make the common specification of a job's tasks.
-
-    InputError if the model takes a column that the pipeline does not compute, returns no output of a declared name, or
-    knows other classes.
-    """
+    """Make the common specification of a job's tasks; InputError if the model takes a column that the pipeline does not
+    compute, returns no output of a declared name, or knows other classes."""
     layout = layout_of(work.pipeline)
     layout = replace(layout, outputs=known_outputs(layout.outputs, work.plan.spec))
     return JobSpec(
@@ -119,11 +113,8 @@ def model_features(pipeline: Pipeline, inputs: Sequence[str]) -> list[str]:
 
 
 def progress_of(shards: tuple[int, int], rows: tuple[int, int], seconds: float) -> tuple[str, float | None]:
-    """Shards done, rows per second and time left, as a progress message and a share.
-
-    Args:
-        shards, rows: Number done, and of all; rows of unfinished shards are included.
-    """
+    """Shards done, rows per second and time left, as a message and a share; both have done and all, unfinished shards
+    included."""
     about = f"scoring {rows[1]:,} rows"
     if not rows[0] or not shards[1]:
         return about, None

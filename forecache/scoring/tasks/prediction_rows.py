@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from forecache.base.errors import CheckError
 from forecache.base.output_kinds import OutputSpec
-from forecache.lake.provenance import PROVENANCE_FIELDS
+from forecache.lake.provenance import PROVENANCE_FIELDS, Stamp
 from forecache.models.inference.arrays import from_numpy
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ def output_arrays(output: OutputSpec, values: np.ndarray) -> list[pa.Array]:
     """The columns of an output, n rows each, with the types of `OutputSpec.arrow_fields`, except that names of classes
     are dictionaries. Unknown numbers, classes, texts and booleans are null.
 
-    Raises:
-        CheckError: Invalid probabilities, a class that is not declared, or an unknown vector or list.
+    CheckError for invalid probabilities, a class that is not declared, or an unknown vector or list.
     """
     if output.numbers:
         return [_numbers(column) for column in number_columns(output, values).values()]
@@ -176,16 +175,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """Provenance of every row of a run: the model, the time and the run."""
-
-    model_name: str
-    model_version: int
-    scored_at: datetime
-    run_id: str
-
-
-@dataclass(frozen=True)
 class Band:
     """A segment's column: labels[i] where bounds[i-1] <= value < bounds[i] (ends open), of the column `of`."""
 
@@ -235,14 +224,8 @@ def prediction_rows(
     version: int,
     schema: pa.Schema,
 ) -> pa.RecordBatch:
-    """A batch of predictions, with the schema of `file_schema`.
-
-    Args:
-        keys: The key columns, n rows.
-        values: Of each output, from `forecache.models.inference.outputs.score_values`; unknown values become null,
-            which the checks refuse.
-        version: Feature table version.
-    """
+    """A batch of predictions, with the schema of `file_schema`; unknown values, of those from `score_values`, become
+    null, which the checks refuse. `version` is the feature table's."""
     rows = len(keys[0])
     numbers: dict[str, np.ndarray] = {}
     outputs: list[pa.Array] = []

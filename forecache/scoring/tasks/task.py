@@ -1,22 +1,31 @@
 """A task of a scoring job: reads rows of a feature file, scores them, and writes the parts of a shard.
 
-Threads of the engine `arrow` and Spark's tasks run the same code. Runs inside Spark's Python workers: imports neither
-pandas nor the declaration's modules.
+Threads of the engine `arrow` and Spark's tasks run the same code. Runs inside Spark's Python workers, which report
+their peak memory: imports neither pandas nor the declaration's modules.
 """
 
+import os
+import resource
+import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecache.kit.delta.files import Place
+from forecache.lake.provenance import Stamp
 from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import score_values
 from forecache.scoring.tasks.parquet_files import open_output
-from forecache.scoring.tasks.prediction_rows import PredictionLayout, Stamp, file_schema, prediction_rows
+from forecache.scoring.tasks.prediction_rows import PredictionLayout, file_schema, prediction_rows
+
+if TYPE_CHECKING:
+    from pyspark import Accumulator, SparkContext
 
 
 @dataclass(frozen=True)
@@ -26,37 +35,28 @@ class Task:
     Attributes:
         number: Of the task in its job. The names of its files are made of folder and number, so that a second attempt
             replaces them.
-        path: Of the feature file, relative to its table.
-        version: Feature table version.
-        folder: Relative to the prediction table.
     """
 
     number: int
-    path: str
-    version: int
+    path: str  # of the feature file, relative to its table
+    version: int  # feature table version
     first: int
     rows: int
-    folder: str
+    folder: str  # relative to the prediction table
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """The common specification of a job's tasks; it is small, because every task carries it.
-
-    Attributes:
-        features, predictions: Locations of the tables.
-        inputs: Feature columns in the model's order.
-        part_rows: Rows after which a file ends.
-    """
+    """The common specification of a job's tasks; it is small, because every task carries it."""
 
     features: Place
     predictions: Place
     kernel: KernelSpec
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # feature columns in the model's order
     layout: PredictionLayout
     stamp: Stamp
     batch_rows: int
-    part_rows: int
+    part_rows: int  # rows after which a file ends
 
 
 class TaskScorer:
@@ -91,13 +91,8 @@ class TaskScorer:
     def predict(
         self, keys: Sequence[pa.Array], features: list[pa.Array], version: int, schema: pa.Schema
     ) -> pa.RecordBatch:
-        """The prediction rows of a batch; raises as `score`.
-
-        Args:
-            keys, features: The key columns, and the feature columns in the model's order, n rows.
-            version: Feature table version.
-            schema: From `file_schema`.
-        """
+        """The prediction rows of a batch: key columns, and feature columns in the model's order, of a version of the
+        feature table; with a schema from `file_schema`. Raises as `score`."""
         values = score_values(self._kernel, self.spec.kernel, features, self.spec.layout.outputs)
         return prediction_rows(self.spec.layout, keys, values, self.spec.stamp, version, schema)
 
@@ -137,3 +132,35 @@ def _slice_rows(batches: Iterable[pa.RecordBatch], first: int, last: int) -> Ite
 def _feature(batch: pa.RecordBatch, name: str) -> pa.Array:
     # A feature declared after the file was written is unknown in it.
     return batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows, pa.float32())
+
+
+Peaks = dict[str, int]
+"""Largest resident memory so far in bytes, by host and process."""
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def own_peak() -> Peaks:
+    return {f"{socket.gethostname()}:{os.getpid()}": peak_bytes()}
+
+
+def merge_peaks(first: Peaks, second: Peaks) -> Peaks:
+    """Merge two, with the larger peak of a process that is in both."""
+    return first | {process: max(peak, first.get(process, 0)) for process, peak in second.items()}
+
+
+def worker_peaks(context: "SparkContext") -> "Accumulator[Peaks]":
+    """An accumulator to which the workers of a job add `own_peak()`."""
+    from pyspark.accumulators import AccumulatorParam
+
+    class PeaksParam(AccumulatorParam[Peaks]):
+        def zero(self, value: Peaks) -> Peaks:
+            return {}
+
+        def addInPlace(self, value1: Peaks, value2: Peaks) -> Peaks:
+            return merge_peaks(value1, value2)
+
+    return context.accumulator({}, PeaksParam())

@@ -1,7 +1,10 @@
-"""A function of the project as a model: workers import it, and refuse it if its code differs from the driver's.
+"""Models that are declared as a function of the project or as SQL expressions.
 
-It is called with blocks of one size, so that numpy's kernels, and with them the last bits of a value, do not depend on
-the batch that a row is in.
+Workers import a function, and refuse it if its code differs from the driver's. It is called with blocks of one size, so
+that numpy's kernels, and with them the last bits of a value, do not depend on the batch that a row is in.
+
+DuckDB runs expressions on Arrow batches, with one thread, in both engines. Spark's own SQL would give other last bits:
+its functions, its rounding and its division by zero are not DuckDB's.
 """
 
 import json
@@ -12,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.base.errors import CheckError, InputError
-from forecache.models.inference.arrays import column_values, require_width
+from forecache.models.inference.arrays import column_values, matrix_columns, require_width
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.runtimes.runtime import Kernel
 
@@ -20,23 +23,14 @@ BLOCK_ROWS = 1024
 
 
 def pack(path: str, code: str) -> bytes:
-    """Payload from which workers load a function.
-
-    Args:
-        path: `module:name`.
-        code: Fingerprint of the model.
-    """
+    """Payload from which workers load a function: its path, `module:name`, and the fingerprint of the model."""
     from forecache.declare.code.location import ImportableFunction
 
     return json.dumps({"path": path, "code": code, "root": ImportableFunction.from_path(path).root}).encode()
 
 
 def load(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
-    """`Runtime.load` of a function.
-
-    Raises:
-        InputError: It cannot be imported here, or its code differs from the driver's.
-    """
+    """`Runtime.load` of a function; InputError if it cannot be imported here, or its code differs from the driver's."""
     packed: dict[str, str] = json.loads(payload())
     return FunctionKernel(_import_function(packed), packed["path"], spec)
 
@@ -51,17 +45,12 @@ class FunctionKernel:
         self._checked = False
 
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
-        """One numpy array of n rows for each output.
-
-        Raises:
-            InputError: The function failed.
-            CheckError: It returned something else, or a row's value depends on the other rows of its block.
-        """
+        """One array of n rows for each output; InputError if the function failed, CheckError if it returned something
+        else, or a row's value depends on the other rows of its block."""
         columns = {name: column_values(array) for name, array in zip(self._inputs, arrays, strict=True)}
         return self._run(columns, len(arrays[0]))
 
     def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
-        """As `run`, for float32 [n, num_features]."""
         require_width(matrix, len(self._inputs))
         return self._run({name: matrix[:, i] for i, name in enumerate(self._inputs)}, len(matrix))
 
@@ -163,3 +152,37 @@ def _import_function(packed: Mapping[str, str]) -> Callable[[Mapping[str, Any]],
         code=packed["code"], described=fingerprint_function, to="score"
     )
     return function
+
+
+def load_sql(spec: KernelSpec, payload: Callable[[], bytes], folder: Callable[[], str]) -> Kernel:
+    return SqlKernel(json.loads(payload()), spec)
+
+
+class SqlKernel:
+    """SQL expressions over feature columns; each call has a cursor of its own, as threads may share the kernel."""
+
+    def __init__(self, expressions: Sequence[str], spec: KernelSpec) -> None:
+        from forecache.declare.models.expressions import build_query, connect
+
+        self._inputs = spec.inputs
+        self._statement = build_query(expressions)
+        self._connection = connect()
+
+    def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
+        """One numpy array of n rows for each output, NaN for null; InputError if the expression failed on a value."""
+        import duckdb
+
+        features = pa.table(dict(zip(self._inputs, arrays, strict=True)))
+        with self._connection.cursor() as cursor:
+            cursor.register("features", features)
+            try:
+                found = cursor.sql(self._statement).to_arrow_table()
+            except duckdb.Error as error:
+                raise InputError(
+                    f"The expression of the model failed: {str(error).splitlines()[0].rstrip('.')}.",
+                    remedy="Guard it, such as with CASE, TRY_CAST or NULLIF.",
+                ) from None
+        return [column_values(column.combine_chunks()) for column in found.columns]
+
+    def run_matrix(self, matrix: np.ndarray) -> list[np.ndarray]:
+        return self.run(matrix_columns(matrix))

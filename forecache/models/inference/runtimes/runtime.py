@@ -23,8 +23,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Kernel(Protocol):
-    """A loaded model."""
-
     def run(self, arrays: Sequence[pa.Array]) -> list[np.ndarray]:
         """One numpy array of n rows for each output of the spec."""
 
@@ -37,34 +35,20 @@ Load = Callable[[KernelSpec, Callable[[], bytes], Callable[[], str]], Kernel]
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model in its MLflow folder.
-
-    Attributes:
-        flavours: Each flavour's own settings, by its name.
-        metadata: Metadata that the model was logged with.
-        outputs: Columns that it is to return.
-    """
-
     path: Path
-    flavours: Mapping[str, Mapping[str, Any]]
-    metadata: Mapping[str, Any]
+    flavours: Mapping[str, Mapping[str, Any]]  # each flavour's own settings, by its name
+    metadata: Mapping[str, Any]  # metadata that the model was logged with
     signature: Signature
-    outputs: tuple[OutputColumn, ...]
+    outputs: tuple[OutputColumn, ...]  # columns that it is to return
 
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A model as it is sent to workers.
+    """A model as it is sent to workers."""
 
-    Attributes:
-        spec: The kernel's spec; its shape, outputs, packages and checksum are filled in later.
-        payload: The bytes that workers load.
-        reason: Reason for this runtime; empty for the one that takes models that all others refuse.
-    """
-
-    spec: KernelSpec
-    payload: bytes
-    reason: str
+    spec: KernelSpec  # the kernel's spec; its shape, outputs, packages and checksum are filled in later
+    payload: bytes  # the bytes that workers load
+    reason: str  # reason for this runtime; empty for the one that takes models that all others refuse
 
 
 @dataclass(frozen=True)
@@ -72,8 +56,6 @@ class Runtime:
     """A library that runs models.
 
     Attributes:
-        flavour: The MLflow flavour that a model needs.
-        packages: Packages whose versions decide about its values.
         pack: Returns the packed model, or the reason why the runtime cannot run it, a sentence whose subject is the
             model.
         load: Loads the model in this process, from the spec, a function that returns the payload, and one that returns
@@ -82,8 +64,8 @@ class Runtime:
     """
 
     name: str
-    flavour: str
-    packages: tuple[str, ...]
+    flavour: str  # the MLflow flavour that a model needs
+    packages: tuple[str, ...]  # packages whose versions decide about its values
     pack: "Callable[[StoredModel], PackedModel | str]"
     load: Load
     generic: bool = False
@@ -118,7 +100,6 @@ def estimator_kernel(load: Callable[[bytes], Predict]) -> Callable[[KernelSpec, 
 
 
 def new_spec(runtime: str, signature: Signature, dtype: str, options: Mapping[str, Any]) -> KernelSpec:
-    """A spec for a packed model, to be completed."""
     return KernelSpec(
         runtime,
         "",

@@ -56,11 +56,7 @@ _GUARD = (*_EXPRESSION, ast.Subscript, ast.Attribute, ast.Tuple)
 
 
 def load_exported(payload: bytes) -> Any:
-    """The program's module.
-
-    Raises:
-        CheckError: The archive holds something that would run code when it is loaded.
-    """
+    """The program's module; CheckError if the archive holds something that would run code when it is loaded."""
     import torch
 
     refuse_code(payload)

@@ -48,23 +48,18 @@ _BATCH_ROWS = 65_536
 def accepted_version(
     settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion, *, run_id: str = ""
 ) -> ModelVersion:
-    """The version that may score: the one found, or the last that reached its floors.
+    """The version that may score: the one found, or the last that reached its floors; CheckError if none did.
 
-    Returns:
-        The found version with `gate` "passed", or an earlier one with "failed" if the found one missed its floors; the
-        tag `gate_reason` has the reason. Without floors, the found version unchanged.
-
-    Raises:
-        CheckError: None has reached them yet.
-        NotFoundError, InputError: The labelled table is missing or does not fit.
+    The found version has `gate` "passed", or an earlier one "failed" if the found one missed its floors; the tag
+    `gate_reason` says why. Without floors, the found version unchanged.
     """
     if model.judged_on is None:
         return found
     judged = all_records(settings, STAGE, pipeline.name)
-    verdict = _find_or_make_verdict(settings, pipeline, model, model.judged_on, found, judged, run_id)
+    verdict = _find_or_make_verdict(settings, pipeline, model, found, judged, run_id)
     reason = str(verdict.details["reason"])
     if verdict.details["accepted"]:
-        return replace(found, gate="passed", metrics=verdict.details["metrics"], tags=_tags_with_reason(found, reason))
+        return _add_verdict(found, verdict)
     numbers = [
         row.details["version"] for row in judged if row.details["accepted"] and row.details["name"] == found.name
     ]
@@ -72,12 +67,10 @@ def accepted_version(
     kept = [version for version in (find_version(settings, model, number) for number in before) if version is not None]
     for version in kept:
         # It was accepted once, perhaps by lower floors or for other outputs than are declared now.
-        former = _find_or_make_verdict(settings, pipeline, model, model.judged_on, version, judged, run_id)
+        former = _find_or_make_verdict(settings, pipeline, model, version, judged, run_id)
         if former.details["accepted"]:
             why = f"Version {version.version} stays: version {found.version} misses its floors: {reason}"
-            return replace(
-                version, gate="failed", metrics=former.details["metrics"], tags=_tags_with_reason(version, why)
-            )
+            return replace(_add_verdict(version, former), gate="failed", tags={**version.tags, "gate_reason": why})
     others = "those that did are deleted" if before and not kept else "no version did before"
     raise CheckError(
         f"The model {found.uri} does not reach its floors, and {others}: {reason}",
@@ -89,7 +82,6 @@ def _find_or_make_verdict(
     settings: Settings,
     pipeline: Trainable,
     model: RegisteredModel,
-    judged_on: Labelled,
     version: ModelVersion,
     judged: Sequence[StageRecord],
     run_id: str,
@@ -98,13 +90,9 @@ def _find_or_make_verdict(
     inputs = _verdict_inputs(pipeline, model, version)
     found = next((row for row in reversed(judged) if row.inputs == inputs), None)
     if found is None:
-        found = _judge_version(settings, pipeline, model, judged_on, version, inputs, run_id)
+        found = _judge_version(settings, pipeline, model, version, inputs, run_id)
         append_records(settings, [found])
     return found
-
-
-def _tags_with_reason(version: ModelVersion, reason: str) -> dict[str, str]:
-    return {**version.tags, "gate_reason": reason}
 
 
 def _verdict_inputs(pipeline: Trainable, model: RegisteredModel, found: ModelVersion) -> str:
@@ -117,15 +105,10 @@ def _verdict_inputs(pipeline: Trainable, model: RegisteredModel, found: ModelVer
 
 
 def _judge_version(
-    settings: Settings,
-    pipeline: Trainable,
-    model: RegisteredModel,
-    judged_on: Labelled,
-    found: ModelVersion,
-    inputs: str,
-    run_id: str,
+    settings: Settings, pipeline: Trainable, model: RegisteredModel, found: ModelVersion, inputs: str, run_id: str
 ) -> StageRecord:
-    started = time.perf_counter()
+    started, judged_on = time.perf_counter(), model.judged_on
+    assert judged_on is not None
     table = open_existing(settings, judged_on.table, what="The labelled table")
     label, score = _score_labelled_rows(settings, pipeline, judged_on, found, table)
     judge = judge_of(pipeline)
@@ -251,11 +234,7 @@ def _declared_model(settings: Settings, pipeline: Trainable, *, run_id: str) -> 
 
 
 def models_of(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
-    """All versions, newest first; those of a registered model with floors have their verdicts.
-
-    Raises:
-        UnavailableError: MLflow does not answer.
-    """
+    """All versions, newest first; those of a registered model with floors have their verdicts."""
     if pipeline.is_trained:
         return list_models(settings, pipeline)
     if isinstance(pipeline.model, RegisteredModel) and pipeline.model.name:
@@ -269,12 +248,7 @@ def models_of(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
 
 
 def model_of(settings: Settings, pipeline: Trainable, version: int) -> ModelVersion:
-    """The version that a prediction names.
-
-    Raises:
-        NotFoundError: There is no version of that number any more.
-        UnavailableError: MLflow does not answer.
-    """
+    """The version that a prediction names; NotFoundError if there is none of that number any more."""
     if pipeline.is_trained:
         return model_version(settings, pipeline, version)
     for found in models_of(settings, pipeline):

@@ -10,7 +10,7 @@ from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare import RegisteredModel, Trainable
 from forecache.lake.ledger import StageRecord, all_records, append_records
-from forecache.models.registry.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion, read_version
 from forecache.models.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ _UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 def resolve_uri(settings: Settings, pipeline: Trainable, model: RegisteredModel) -> ModelVersion:
     """The version that a URI names now, by number or alias; the model of a run has the version 0.
 
-    Raises:
-        NotFoundError: There is no such model, version, alias or run.
-        UnavailableError: MLflow does not answer.
+    NotFoundError if there is no such model, version, alias or run, UnavailableError if MLflow does not answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -42,11 +40,7 @@ def resolve_uri(settings: Settings, pipeline: Trainable, model: RegisteredModel)
 
 
 def registered_versions(settings: Settings, model: RegisteredModel) -> list[ModelVersion]:
-    """All versions of the registered model, newest first; empty if there is none.
-
-    Raises:
-        UnavailableError: MLflow does not answer.
-    """
+    """All versions of the registered model, newest first; empty if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -56,8 +50,7 @@ def registered_versions(settings: Settings, model: RegisteredModel) -> list[Mode
     except MlflowException as error:
         raise unavailable_error(model.uri, error) from None
     versions = sorted(map(_convert_version, found), key=lambda version: -version.version)
-    aliases = {v.version: tuple(sorted(a for a, number in named.items() if int(number) == v.version)) for v in versions}
-    return [replace(version, aliases=aliases[version.version]) for version in versions]
+    return [replace(v, aliases=tuple(sorted(a for a in named if int(named[a]) == v.version))) for v in versions]
 
 
 def unavailable_error(uri: str, error: Exception) -> UnavailableError:
@@ -75,11 +68,7 @@ def mlflow_message(error: Exception) -> str:
 
 
 def find_version(settings: Settings, model: RegisteredModel, number: int) -> ModelVersion | None:
-    """A version of the registered model, None if it was deleted.
-
-    Raises:
-        UnavailableError: MLflow does not answer.
-    """
+    """A version of the registered model, None if it was deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -94,27 +83,16 @@ def _look_up(client: "MlflowClient", pipeline: Trainable, uri: str) -> ModelVers
     scheme, _, rest = uri.partition(":/")
     if scheme == "runs":
         run = client.get_run(rest.partition("/")[0]).info
-        return make_numbered_version(pipeline, 0, uri, run_id=run.run_id, created_at=_utc_time(run.start_time))
+        started = datetime.fromtimestamp(run.start_time / 1000, timezone.utc)
+        return make_numbered_version(pipeline, 0, uri, run_id=run.run_id, created_at=started)
     if "@" in rest:
         return _convert_version(client.get_model_version_by_alias(*rest.rsplit("@", 1)))
     return _convert_version(client.get_model_version(*rest.rsplit("/", 1)))
 
 
-def _utc_time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
-
-
 def _convert_version(version: Any) -> ModelVersion:
-    return ModelVersion(
-        name=version.name,
-        version=int(version.version),
-        run_id=version.run_id or "",
-        uri=f"models:/{version.name}/{version.version}",
-        aliases=tuple(sorted(version.aliases)),
-        gate="none",
-        created_at=_utc_time(version.creation_timestamp),
-        tags=dict(version.tags),
-    )
+    # Tags of a model that others registered mean what they like: none is read.
+    return replace(read_version(version, version.aliases, {}), tags=dict(version.tags), gate="none")
 
 
 def make_numbered_version(

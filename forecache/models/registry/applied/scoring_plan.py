@@ -27,7 +27,7 @@ from forecache.models.inference.kernel_spec import (
     pickle_allowed,
 )
 from forecache.models.inference.outputs import own_outputs, read_output
-from forecache.models.inference.runtimes import function, sql
+from forecache.models.inference.runtimes import function
 from forecache.models.inference.runtimes.runtime import FUNCTION, SQL
 from forecache.models.inference.signature import read_signature
 from forecache.models.registry.applied.resolve import mlflow_message, unavailable_error
@@ -38,19 +38,14 @@ from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact
 def plan_declared(
     model: FunctionModel | SqlModel, *, code: str, inputs: Sequence[str], outputs: Sequence[OutputSpec]
 ) -> ScoringPlan:
-    """Plan for scoring with a function or SQL expressions.
-
-    Args:
-        code: Fingerprint of the model.
-        inputs: Feature columns in order.
-        outputs: As they are declared, in order.
-    """
+    """Plan for scoring with a function or SQL expressions, from feature columns and declared outputs in order; `code`
+    is the model's fingerprint."""
     names = [output.name for output in outputs]
     if isinstance(model, FunctionModel):
         runtime, uri, payload = FUNCTION, f"function {model.path}", function.pack(model.path, code)
         reason, packages = "the model is a function of the project, which workers import", {}
     else:
-        runtime, uri, payload = SQL, f"sql {code}", sql.pack(model.expressions_of(names))
+        runtime, uri, payload = SQL, f"sql {code}", json.dumps(list(model.expressions_of(names))).encode()
         reason, packages = "the model is an SQL expression, run by DuckDB", {"duckdb": version("duckdb")}
     columns = tuple(_declared_column(output) for output in outputs)
     spec = KernelSpec(
@@ -81,15 +76,11 @@ def _declared_column(output: OutputSpec) -> OutputColumn:
 def pick_outputs(
     plan: ScoringPlan, outputs: Sequence[OutputSpec], returns: Mapping[str, tuple[str, int | None]]
 ) -> ScoringPlan:
-    """A plan whose outputs are those of a declaration.
+    """A plan whose outputs are those of a declaration; InputError if the model has no such output, or one with several
+    values a row and no position was given.
 
-    Args:
-        outputs: As they are declared, in order.
-        returns: For some, the model's output and the position of the value in a row, or None; the others are the
-            model's output of that name, or its only one.
-
-    Raises:
-        InputError: The model has no such output, or one with several values a row and no position was given.
+    `returns` has for some the model's output and the position of the value in a row, or None; the others are the
+    model's output of that name, or its only one.
     """
     have = [column.name for column in plan.spec.outputs]
     picked, columns = [], []
@@ -146,7 +137,6 @@ def _find_sources(
 
 
 def _require_kind(uri: str, output: OutputSpec, column: OutputColumn, place: int | None) -> None:
-    """Refuse an output of the model whose type is not that of the declared kind."""
     floats = column.type in ("float", "double")
     several = column.width is not None and place is None
     fits = {
@@ -204,13 +194,8 @@ _NUMBERS = ("boolean", "int", "bigint", "float", "double")
 
 
 def plan_model(settings: Settings, pipeline: Trainable, model: ModelVersion) -> ScoringPlan:
-    """The scoring plan of a model version.
-
-    Raises:
-        InputError: It does not fit the features or the outputs that are declared.
-        CheckError: Its files are not those that were registered.
-        Others as `forecache.models.inference.choose_runtime.plan_scoring`.
-    """
+    """The scoring plan of a model version; InputError if it does not fit the declared features or outputs, CheckError
+    if its files are not those that were registered, others as `plan_scoring`."""
     outputs = pipeline.output_specs
     if pipeline.is_trained:
         return plan_scoring(str(verified_folder(settings, model)), outputs=outputs)

@@ -1,21 +1,38 @@
-"""Examples of a training table at a Delta version that the gate judges by, and slices of them by a feature."""
+"""The rows that a model is judged on, and a registered model that scores them by the same kernel as in scoring."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecache.base.errors import InputError
+from forecache.base.output_kinds import OutputSpec
 from forecache.base.ranking import Sizes, sizes_of
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.lake.split_rows import label_numbers, open_with_columns, split_batches, training_classes
-from forecache.models.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE, FeatureEncoding, MatrixEncoding
-from forecache.models.registry.gate.score_metrics import Array
+from forecache.models.inference.choose_runtime import plan_scoring
+from forecache.models.inference.encoding import (
+    ENCODING,
+    FIRST_CODE,
+    NULL_CODE,
+    UNKNOWN_CODE,
+    FeatureEncoding,
+    MatrixEncoding,
+    find_encoding,
+)
+from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.outputs import known_outputs, returned_values, source_of
+from forecache.models.inference.runtimes.runtime import Kernel
+from forecache.models.registry.gate.score_metrics import Array, map_classes
+from forecache.models.tracking.artifacts import scratch_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,27 +43,22 @@ class SplitExamples:
     """Rows of one split.
 
     Attributes:
-        features: float32 [n, width] with NaN for null.
-        label: float64 [n]; for classes their positions.
-        weight: float64 [n], None if the label has none.
         classes: Classes of the training set, in the order of the positions; empty if the label is a number.
         constant: The baseline's one answer for all rows, float64 [values]; None if the baseline is a feature.
-        encoding: Meaning of the columns of `features`.
         sizes: For a real-time model, the number of rows of each request, int64 [requests]; requests are contiguous.
     """
 
-    features: NDArray[np.float32]
-    label: Array
+    features: NDArray[np.float32]  # float32 [n, width] with NaN for null
+    label: Array  # float64 [n]; for classes their positions
     as_of: tuple[date, ...]
-    encoding: MatrixEncoding
-    weight: Array | None = None
+    encoding: MatrixEncoding  # meaning of the columns of `features`
+    weight: Array | None = None  # float64 [n], None if the label has none
     classes: tuple[str, ...] = ()
     constant: Array | None = None
     sizes: Sizes | None = None
 
     @property
     def num_units(self) -> int:
-        """Number of rows, or of requests."""
         return len(self.label) if self.sizes is None else len(self.sizes)
 
     def select(self, rows: NDArray[np.bool_]) -> "SplitExamples":
@@ -78,12 +90,8 @@ def read_examples(
 ) -> SplitExamples:
     """One split of a training table at a version, in a fixed order, with `features` or else the pipeline's features.
 
-    Args:
-        encoding: The encoding of a model whose features are not all numbers; the matrix is made by it.
-
-    Raises:
-        NotFoundError: The table or the version does not exist.
-        InputError: The table lacks a feature, or the split is empty.
+    NotFoundError without the table or the version, InputError if it lacks a feature, or the split is empty. Features
+    that are not all numbers become a matrix by the model's `encoding`.
     """
     import pyarrow.compute as pc
 
@@ -160,3 +168,75 @@ def slices(values: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.bool_]
             yield f"{low:.4g} to {high:.4g}", rows
     if unknown.any():
         yield "unknown", unknown
+
+
+_BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class CandidateModel:
+    """A model that is ready to score, as in scoring: runtime, session options, bounds and casts.
+
+    With an encoding, of features that are not all numbers, this kernel takes the encoded matrix.
+    """
+
+    kernel: Kernel
+    spec: KernelSpec
+    output: OutputSpec  # the output to score, with the classes that the model knows
+    size_bytes: int  # size of the model that a scoring worker loads
+    encoding: MatrixEncoding | None = None
+
+    @property
+    def output_name(self) -> str:
+        """The output's name in the model itself."""
+        return self.spec.outputs[source_of(self.spec, self.output)[0]].name
+
+    def input_names(self, features: Sequence[str]) -> tuple[str, ...]:
+        """The model's features in its order; `features` if its signature names none."""
+        return self.encoding.names if self.encoding else self.spec.inputs or tuple(features)
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
+        """Scores for features float32 [n, num_features], NaN for unknown, the columns in the model's order: numbers
+        [n], probabilities of classes [n, classes], or quantiles [n, levels]."""
+        # A copy, as a model may write into its input. A matrix, as requests are scored one by one: each of thousands
+        # would become as many Arrow arrays as there are features.
+        returned = self.kernel.run_matrix(np.array(features, np.float32, order="C"))
+        return returned_values(self.spec, returned, len(features), [self.output])[0]
+
+
+def open_model(folder: Path, output: OutputSpec) -> CandidateModel:
+    """Load the model in an MLflow model folder; its only output is used, whatever it is called.
+
+    NotFoundError without a model, InputError if it needs another version of its inference package than the one
+    installed, has several outputs and none of that name, or knows other classes.
+    """
+    plan = plan_scoring(str(folder), outputs=[output])
+    encoding = find_encoding(plan.spec.options)
+    spec = plan.spec if encoding is None else _spec_for_matrix(plan.spec, encoding)
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
+        kernel = load_kernel(spec, lambda: plan.payload, lambda: unpacked)
+    (known,) = known_outputs([output], spec)
+    return CandidateModel(kernel, spec, known, len(plan.payload), encoding)
+
+
+def _spec_for_matrix(spec: KernelSpec, encoding: MatrixEncoding) -> KernelSpec:
+    """The kernel without its encoding step: examples are encoded once, and not for each metric."""
+    options = {name: value for name, value in spec.options.items() if name != ENCODING}
+    return replace(
+        spec, inputs=encoding.columns, width=encoding.width, options=options, checksum=f"{spec.checksum} matrix"
+    )
+
+
+def score_features(
+    model: CandidateModel,
+    features: NDArray[np.float32],
+    classes: Sequence[str] = (),
+    sizes: NDArray[np.int64] | None = None,
+) -> Array:
+    """Scores float64, as `CandidateModel.predict` returns them, for features float32 [n, num_features], with the
+    classes in the wanted order. With `sizes`, the rows of each request, requests are scored one by one, as in
+    serving."""
+    ends = np.arange(_BATCH_ROWS, len(features), _BATCH_ROWS) if sizes is None else np.cumsum(sizes)[:-1]
+    parts = [model.predict(rows) for rows in np.split(features, ends)]
+    scores: Array = np.concatenate(parts).astype(np.float64)
+    return map_classes(scores, model.output.classes, classes) if classes else scores

@@ -7,6 +7,7 @@ classes and quantiles [n, values]; `weight`, float64 [n], is the weight of each 
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 from forecache.base.ranking import Sizes, mean_of_requests, weight_of_requests
 from forecache.base.statistics import bin_counts, bootstrap_interval, cross_entropy, psi, quantile_edges
 from forecache.declare import Gate, Trainable
-from forecache.models.registry.gate.examples import SplitExamples, slices_of
-from forecache.models.registry.gate.loaded_model import CandidateModel
+from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, slices_of
 from forecache.models.registry.gate.metric_judge import BaselineScores, MetricJudge, judge_of, single_values
 from forecache.models.registry.gate.score_metrics import (
     LESS_IS_BETTER,
@@ -49,7 +49,6 @@ def gain_interval(
 def metric_interval(
     judge: MetricJudge, metric: str, label: Array, score: Array, weight: Array | None = None, *, seed: int
 ) -> tuple[float, float]:
-    """95 percent confidence interval (low, high) of the metric."""
     return bootstrap_interval(weighted_metric(judge, metric, label, score, weight), _num_units(judge, label), seed=seed)
 
 
@@ -126,9 +125,6 @@ class Check:
     """One line of the verdict.
 
     Attributes:
-        value: The measured value; None if it could not be measured.
-        limit: The limit that the value is compared with; None if the value is only reported.
-        reason: The result in words.
         low, high: The 95 % bootstrap interval of the value; None without one.
         confirm: The check could not decide, so that a person has to confirm the model even without
             `Gate.approval`.
@@ -136,9 +132,9 @@ class Check:
 
     name: str
     passed: bool
-    value: float | None
-    limit: float | None
-    reason: str
+    value: float | None  # the measured value; None if it could not be measured
+    limit: float | None  # the limit that the value is compared with; None if the value is only reported
+    reason: str  # the result in words
     low: float | None = None
     high: float | None = None
     confirm: bool = False
@@ -169,19 +165,13 @@ def check_baselines(
     pipeline: Trainable, examples: SplitExamples, score: Array, baselines: Sequence[BaselineScores]
 ) -> Iterator[Check]:
     """The gate's metric beats each baseline's by the margin, and the interval of the gain is above zero."""
-    gate = pipeline.trained_gate
+    margin = pipeline.trained_gate.baseline_margin
     for baseline in baselines:
-        value, low, high = _gain_with_interval(pipeline, examples, score, baseline.score)
-        yield Check(
-            "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}",
-            bool(value >= gate.baseline_margin and low > 0),
-            value,
-            gate.baseline_margin,
-            f"{gate.metric} {_gain_text(value)} than {baseline.name} alone ({low:+.4f} to {high:+.4f}), "
-            f"{gate.baseline_margin:g} wanted",
-            low,
-            high,
-        )
+        gain = _measure_gain(pipeline, examples, score, baseline.score)
+        name = "baseline" if len(baselines) == 1 else f"baseline:{baseline.name}"
+        passed = gain.value >= margin and gain.low > 0
+        reason = f"{gain.text} than {baseline.name} alone ({gain.range}), {margin:g} wanted"
+        yield Check(name, bool(passed), gain.value, margin, reason, gain.low, gain.high)
 
 
 def compare_other_metrics(
@@ -203,18 +193,9 @@ def check_champion(
     pipeline: Trainable, examples: SplitExamples, score: Array, champion: Array, *, version: int
 ) -> Check:
     """The gate's metric is not worse than the champion's on the same rows by more than is allowed."""
-    gate = pipeline.trained_gate
-    value, low, high = _gain_with_interval(pipeline, examples, score, champion)
-    return Check(
-        "champion",
-        bool(value >= -gate.max_regression),
-        value,
-        -gate.max_regression,
-        f"{gate.metric} {_gain_text(value)} than champion {version} ({low:+.4f} to {high:+.4f}), "
-        f"{gate.max_regression:g} worse allowed",
-        low,
-        high,
-    )
+    gain, most = _measure_gain(pipeline, examples, score, champion), pipeline.trained_gate.max_regression
+    reason = f"{gain.text} than champion {version} ({gain.range}), {most:g} worse allowed"
+    return Check("champion", bool(gain.value >= -most), gain.value, -most, reason, gain.low, gain.high)
 
 
 def check_slices(pipeline: Trainable, examples: SplitExamples, score: Array, champion: Array) -> Iterator[Check]:
@@ -230,17 +211,11 @@ def check_slices(pipeline: Trainable, examples: SplitExamples, score: Array, cha
                 pipeline.trained_label.kind != "regression" and len(np.unique(some.label)) < 2
             ):
                 continue
-            value, low, high = _gain_with_interval(pipeline, some, score[rows], champion[rows])
-            yield Check(
-                f"slice:{column} {name}",
-                not (value < -gate.max_slice_regression and high < 0),
-                value,
-                -gate.max_slice_regression,
-                f"{gate.metric} {_gain_text(value)} than the champion where {column} is {name} "
-                f"({some.num_units} {'rows' if some.sizes is None else 'requests'}, {low:+.4f} to {high:+.4f})",
-                low,
-                high,
-            )
+            gain, most = _measure_gain(pipeline, some, score[rows], champion[rows]), gate.max_slice_regression
+            units = f"{some.num_units} {'rows' if some.sizes is None else 'requests'}"
+            reason = f"{gain.text} than the champion where {column} is {name} ({units}, {gain.range})"
+            passed = not (gain.value < -most and gain.high < 0)
+            yield Check(f"slice:{column} {name}", passed, gain.value, -most, reason, gain.low, gain.high)
 
 
 def check_calibration(pipeline: Trainable, label: Array, score: Array, weight: Array | None = None) -> Iterator[Check]:
@@ -302,8 +277,7 @@ def check_shift(pipeline: Trainable, score: Array, champion: Array) -> Check:
 def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, published: dict[str, str]) -> Check:
     """The model takes the features that the feature table has as numeric columns, and returns the declared output.
 
-    Args:
-        published: Column types of the feature table by name; empty if there is no table yet.
+    `published` has the column types of the feature table; it is empty if there is no table yet.
     """
     problem = ""
     if features != pipeline.feature_names:
@@ -318,15 +292,25 @@ def check_schema(pipeline: Trainable, features: tuple[str, ...], output: str, pu
     return Check("schema", not problem, None, None, problem or f"{len(features)} features, output {output}")
 
 
-def _gain_with_interval(
-    pipeline: Trainable, examples: SplitExamples, score: Array, reference: Array
-) -> tuple[float, float, float]:
+class _Gain(NamedTuple):
+    """The gain in the gate's metric over a reference, with its 95 % bootstrap interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.metric} {abs(self.value):.4f} {'better' if self.value >= 0 else 'worse'}"
+
+    @property
+    def range(self) -> str:
+        return f"{self.low:+.4f} to {self.high:+.4f}"
+
+
+def _measure_gain(pipeline: Trainable, examples: SplitExamples, score: Array, reference: Array) -> _Gain:
     judge, name = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
     metric, label, weight = judge.metrics[name], examples.label, examples.weight
     value = judge.gain(name, metric(label, score, weight), metric(label, reference, weight))
-    low, high = gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed)
-    return value, low, high
-
-
-def _gain_text(value: float) -> str:
-    return f"{abs(value):.4f} {'better' if value >= 0 else 'worse'}"
+    return _Gain(name, value, *gain_interval(judge, name, label, score, reference, weight, seed=pipeline.training.seed))

@@ -42,22 +42,12 @@ class MetricFunction(Protocol):
 
 @dataclass(frozen=True)
 class MetricJudge:
-    """Metrics that compare predictions with labels.
-
-    Attributes:
-        metrics: By name; if `weight`, float64 [n], is None, all rows have equal weight.
-        less_is_better: Names of metrics that are better when smaller.
-        asked: Names of metrics in the declaration, which are always reported.
-        sizes: For a real-time model, the number of rows of each request; requests are contiguous.
-        by_request: For a ranking, the metrics of each request.
-    """
-
     task: Task
-    metrics: Mapping[str, MetricFunction]
-    less_is_better: frozenset[str]
-    asked: frozenset[str] = frozenset()
-    sizes: Sizes | None = None
-    by_request: Mapping[str, PerRequest] = field(default_factory=dict)
+    metrics: Mapping[str, MetricFunction]  # by name; if `weight`, float64 [n], is None, all rows have equal weight
+    less_is_better: frozenset[str]  # names of metrics that are better when smaller
+    asked: frozenset[str] = frozenset()  # names of metrics in the declaration, which are always reported
+    sizes: Sizes | None = None  # for a real-time model, the number of rows of each request; requests are contiguous
+    by_request: Mapping[str, PerRequest] = field(default_factory=dict)  # for a ranking, the metrics of each request
 
     def measure(self, label: Array, score: Array, weight: Array | None = None) -> dict[str, float]:
         """Every metric by name; with three classes or fewer, top-3 accuracy only if the declaration names it."""
@@ -71,11 +61,8 @@ class MetricJudge:
 
 
 def judge_of(pipeline: Trainable, sizes: Sizes | None = None) -> MetricJudge:
-    """The metrics of a pipeline's predictions.
-
-    Args:
-        sizes: For a real-time model, the number of rows of each request; requests are contiguous.
-    """
+    """The metrics of a pipeline's predictions; `sizes` has the rows of each request of a real-time model,
+    contiguous."""
     task, own = pipeline.task, pipeline.gate.metrics if pipeline.gate else ()
     if task == "ranking":
         return _ranking_judge(pipeline, np.zeros(0, np.int64) if sizes is None else sizes)
@@ -153,17 +140,9 @@ RANDOM = "random order"
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """A baseline's scores of some rows.
-
-    Attributes:
-        name: Name of its feature, or of its kind.
-        score: float64 [n], or [n, values] if all rows have the same answer.
-        metrics: By name; for a binary label only those of the order, as a feature is not a probability.
-    """
-
-    name: str
-    score: Array
-    metrics: dict[str, float]
+    name: str  # name of its feature, or of its kind
+    score: Array  # float64 [n], or [n, values] if all rows have the same answer
+    metrics: dict[str, float]  # by name; for a binary label only those of the order, as a feature is not a probability
 
 
 def score_baselines(pipeline: Trainable, examples: SplitExamples) -> list[BaselineScores]:

@@ -53,7 +53,6 @@ def log_loss(label: Array, score: Array, weight: Array | None = None) -> float:
 
 
 def brier(label: Array, score: Array, weight: Array | None = None) -> float:
-    """Mean squared difference between probability and label."""
     return float(np.average((score - label) ** 2, weights=weight))
 
 
@@ -68,12 +67,10 @@ def ece(label: Array, score: Array, weight: Array | None = None, *, bins: int = 
 
 
 def mae(label: Array, score: Array, weight: Array | None = None) -> float:
-    """Mean absolute error."""
     return float(np.average(np.abs(score - label), weights=weight))
 
 
 def rmse(label: Array, score: Array, weight: Array | None = None) -> float:
-    """Root mean squared error."""
     return float(np.sqrt(np.average((score - label) ** 2, weights=weight)))
 
 
@@ -166,7 +163,6 @@ def class_log_loss(label: Array, score: Array, weight: Array | None = None) -> f
 
 
 def accuracy(label: Array, score: Array, weight: Array | None = None) -> float:
-    """Share of rows whose most likely class is the true one."""
     return float(np.average(score.argmax(axis=1) == label, weights=weight))
 
 
@@ -198,7 +194,6 @@ def class_ece(label: Array, score: Array, weight: Array | None = None) -> float:
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """The mean of those that are numbers; NaN without one."""
     known = [value for value in values if value == value]
     return float(np.mean(known)) if known else float("nan")
 

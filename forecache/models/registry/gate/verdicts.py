@@ -27,28 +27,24 @@ class GateVerdict:
     """The gate's decision about one model version.
 
     Attributes:
-        passed: Every check passed.
-        reasons: The reasons of the failed checks, or of the main checks if all passed.
         metrics: The candidate's metrics on the test split; `baseline` and `champion` have theirs on the same rows.
-        baseline_name: Name of the baseline; of several, the best.
         champion_before, champion_after: Versions with the alias `champion` before and after the decision.
-        checks: One row for each check, for display.
         awaiting: The version passed, but a person has to confirm it first, because of `Gate.approval` or because a
             check could not decide.
     """
 
     pipeline: str
     model_version: int
-    passed: bool
-    reasons: tuple[str, ...]
+    passed: bool  # every check passed
+    reasons: tuple[str, ...]  # the reasons of the failed checks, or of the main checks if all passed
     metrics: Mapping[str, float]
     baseline: Mapping[str, float]
     champion: Mapping[str, float]
     champion_before: int | None
     champion_after: int | None
-    checks: tuple[Check, ...] = field(default_factory=tuple)
+    checks: tuple[Check, ...] = field(default_factory=tuple)  # one row for each check, for display
     awaiting: bool = False
-    baseline_name: str = ""
+    baseline_name: str = ""  # name of the baseline; of several, the best
 
     @property
     def state(self) -> str:
@@ -59,7 +55,6 @@ class GateVerdict:
 
     @property
     def line(self) -> str:
-        """The verdict and its reasons in one line."""
         state = "passed and waits for approval" if self.awaiting else self.state
         return f"{self.pipeline} {self.model_version} {state}: {'; '.join(self.reasons)}"
 
@@ -132,11 +127,8 @@ def load_verdict(version: ModelVersion) -> GateVerdict | None:
 def outdated_reason(pipeline: Trainable, version: ModelVersion, champion: int | None) -> str:
     """The reason why a version's verdict is outdated; "" if it still holds.
 
-    A verdict is outdated if the gate's declaration has changed. A verdict that did not make the version the champion is
-    also outdated if the champion with which the version was compared has changed.
-
-    Args:
-        champion: The version that is the champion now, None without one.
+    It is if the gate's declaration has changed, and, unless it made the version the champion, if the champion with
+    which the version was compared is no longer the champion.
     """
     verdict = load_verdict(version)
     if verdict is None:

@@ -24,7 +24,7 @@ from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.split_rows import count_split
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
-from forecache.models.registry.gate.loaded_model import open_model, score_features
+from forecache.models.registry.gate.examples import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow

@@ -30,7 +30,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.folders import Folder
-from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.parallel import WorkerGroup
 from forecache.plugins.torch.worker.shards import load_shards, save_shards
 
 PLAIN = "plain"
@@ -38,17 +38,11 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Description:
-    """A state without the content of its tensors.
+    """A state without the content of its tensors."""
 
-    Attributes:
-        state: The nested structure, with None for each tensor, and lists for tuples.
-        tensors: The type and the shape of the tensor at each path.
-        sharded: Paths of the DTensors.
-    """
-
-    state: Any
-    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]
-    sharded: list[str]
+    state: Any  # the nested structure, with None for each tensor, and lists for tuples
+    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]  # the type and the shape of the tensor at each path
+    sharded: list[str]  # paths of the DTensors
 
     def empty(self, path: str) -> Tensor:
         """An uninitialised CPU tensor with the dtype and shape of the one at the path."""
@@ -57,19 +51,12 @@ class Description:
 
 
 def is_sharded(state: Any) -> bool:
-    """True if a state contains a DTensor."""
     return any(isinstance(tensor, DTensor) for tensor in _tensors(state).values())
 
 
 def pack(state: Any) -> tuple[Description, dict[str, Tensor]]:
-    """Describe a state and copy its tensors to the CPU.
-
-    Args:
-        state: Nested dictionaries, lists and tuples of tensors, DTensors and plain values.
-
-    Returns:
-        The description; DTensors by path, and the bytes of all other tensors as PLAIN, uint8 [num_bytes].
-    """
+    """Describe a state (nested dictionaries, lists and tuples of tensors, DTensors and plain values) and copy its
+    tensors to the CPU: DTensors by path, and the bytes of all other tensors as PLAIN, uint8 [num_bytes]."""
     found = _tensors(state)
     sharded = {path: tensor for path, tensor in found.items() if isinstance(tensor, DTensor)}
     plain = {path: tensor for path, tensor in found.items() if path not in sharded}
@@ -86,12 +73,8 @@ def pack(state: Any) -> tuple[Description, dict[str, Tensor]]:
 
 
 def unpack(description: Description, load: Callable[[dict[str, Tensor]], None], like: Any = None) -> Any:
-    """Rebuild a state from its description, on the CPU.
-
-    Args:
-        load: Fills tensors as `pack` returned them.
-        like: A state whose DTensors define the sharding of the tensors at their paths; they are filled and returned.
-    """
+    """Rebuild a state on the CPU; `load` fills tensors as `pack` returned them. The DTensors of `like` define the
+    sharding of the tensors at their paths; they are filled and returned."""
     wanted = {path: tensor for path, tensor in _tensors(like).items() if isinstance(tensor, DTensor)}
     plain = {path: description.empty(path) for path in description.tensors if path not in description.sharded}
     shards = {path: wanted[path] if path in wanted else description.empty(path) for path in description.sharded}
@@ -125,7 +108,6 @@ def _map_tensors(value: Any, change: Callable[[str, Tensor], Any], path: str = "
 
 
 def _fill_tensors(value: Any, tensors: Mapping[str, Tensor], path: str = "") -> Any:
-    """The same nested structure with the tensors at their paths."""
     if path in tensors:
         return tensors[path]
     if isinstance(value, dict):
@@ -148,10 +130,7 @@ _STATE = "state.pt"
 class Checkpoints:
     """The checkpoints of one run; every rank has one and calls each method at the same point.
 
-    Args:
-        files: Folder of the step directories, the same on all ranks.
-        inputs: Text that identifies what the run depends on; a checkpoint with other inputs is refused.
-        keep: Number of newest committed checkpoints to keep.
+    A checkpoint with other `inputs` is refused; the newest committed ones are kept.
     """
 
     def __init__(self, files: Folder, group: WorkerGroup, *, inputs: str, keep: int) -> None:
@@ -166,14 +145,8 @@ class Checkpoints:
         self._found: set[str] | None = None
 
     def save(self, step: int, state: dict[str, Any], *, wait: bool = False) -> None:
-        """Write a checkpoint; returns before it is durable unless `wait`.
-
-        Args:
-            state: Nested dictionaries, lists and tuples of tensors, DTensors and plain values.
-
-        Raises:
-            UnavailableError: The checkpoint before this one could not be written, or with `wait` this one.
-        """
+        """Write a state, as of `pack`, as a checkpoint; returns before it is durable unless `wait`. UnavailableError if
+        the checkpoint before this one, or with `wait` this one, could not be written."""
         self.wait()
         sharded = is_sharded(state)
         if sharded and self._writers is None:
@@ -186,11 +159,8 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Block until the last checkpoint is durable.
-
-        Raises:
-            UnavailableError: It could not be written; the one before it remains.
-        """
+        """Block until the last checkpoint is durable; UnavailableError if it could not be written: the one before it
+        remains."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
@@ -198,12 +168,8 @@ class Checkpoints:
     def load_latest(self, like: dict[str, Any] | None = None) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest complete checkpoint, on the CPU, and a sentence for each newer one that is incomplete or damaged.
 
-        Args:
-            like: A state whose DTensors define the sharding to load into, whatever number of ranks saved the
-                checkpoint; they are filled and returned.
-
-        Raises:
-            ForecacheError: The checkpoint belongs to a run with other inputs.
+        The DTensors of `like` define the sharding to load into, whatever number of ranks saved the checkpoint; they are
+        filled and returned. ForecacheError if the checkpoint belongs to a run with other inputs.
         """
         folder, refused = self.group.run_on_rank_0(self._find_newest)
         self._last = folder

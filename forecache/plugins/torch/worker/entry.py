@@ -7,12 +7,8 @@ from forecache.models.training.spec import RESULT_FILE, load_spec, write_error
 
 
 def work(spec_path: str, launched_at: float) -> None:
-    """Run one worker until it is done or asked to stop.
-
-    Args:
-        spec_path: Path of the run's `spec.json`.
-        launched_at: When torchrun's agent started, in seconds since 1970.
-    """
+    """Run one worker of a `spec.json` until it is done or asked to stop; the agent started at `launched_at`, since
+    1970."""
     spec = load_spec(Path(spec_path))
     if (spec.folder / RESULT_FILE).is_file():
         return

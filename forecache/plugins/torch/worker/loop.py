@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from forecache.declare import Training
-from forecache.plugins.torch.worker.group import WorkerGroup
 from forecache.plugins.torch.worker.network import Objective, Prepare
 from forecache.plugins.torch.worker.parallel import (
     ParallelNetwork,
     Precision,
     State,
+    WorkerGroup,
     choose_placement,
     gather_weights,
 )
@@ -27,11 +27,8 @@ from forecache.plugins.torch.worker.session import TrainingSession
 
 
 def learning_rate(training: Training, step: int, num_steps: int) -> float:
-    """The learning rate of optimizer step `step` (from 0) of the `num_steps` that all epochs have.
-
-    It rises linearly to `training.learning_rate` during the warm-up, then follows the schedule; a decaying schedule
-    would reach zero one step after the last.
-    """
+    """The learning rate of optimizer step `step` (from 0) of the `num_steps` that all epochs have: a linear warm-up,
+    then the schedule; a decaying schedule would reach zero one step after the last."""
     warmup = round(training.warmup_share * num_steps)
     if step < warmup:
         return training.learning_rate * (step + 1) / warmup
@@ -44,13 +41,8 @@ def learning_rate(training: Training, step: int, num_steps: int) -> float:
 
 
 class Stepper:
-    """Performs the optimizer steps of a run.
-
-    Args:
-        model: The network on all ranks.
-        precision: The precision that `model` was made for.
-        num_steps: Steps of all epochs, for the learning rate's schedule.
-    """
+    """Performs the optimizer steps of a run, `num_steps` over all epochs, on a network that was made for the
+    precision."""
 
     def __init__(
         self,
@@ -90,14 +82,8 @@ class Stepper:
         self.precision.scaler.load_state_dict(state["scaler"])
 
     def step(self, batch: TrainingBatch, *, number: int, rows: int) -> torch.Tensor:
-        """Perform step `number` (from 0, over all epochs) on this rank's batch; every rank must call it.
-
-        Args:
-            rows: Rows of the step over all ranks.
-
-        Returns:
-            The sum of the loss over this rank's rows, float64 [].
-        """
+        """Perform step `number` (from 0, over all epochs), of `rows` over all ranks, on this rank's batch; every rank
+        must call it. Returns the sum of the loss over this rank's rows, float64 []."""
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.group.device)
         parts = batch.on(self.group.device).parts(self.training.accumulation)  # the same number on every rank
@@ -131,11 +117,7 @@ _MIN_IMPROVEMENT = 1e-6
 
 
 class TrainingLoop:
-    """Trains the declared network in a session.
-
-    Args:
-        network: The declared network on the CPU; every rank builds it from the same seed.
-    """
+    """Trains the declared network in a session; every rank builds it on the CPU from the same seed."""
 
     def __init__(self, session: TrainingSession, network: nn.Module) -> None:
         self.session, self.training, self.group = session, session.training, session.group
@@ -181,14 +163,8 @@ class TrainingLoop:
         return {**self.stepper.layout(), "best": self.best} if self.model.kind == "fsdp" else None
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resume from a checkpoint that any number of workers saved, under DDP or FSDP.
-
-        Args:
-            state: The checkpoint, sharded like `layout`.
-
-        Raises:
-            InputError: The checkpoint belongs to another sample order.
-        """
+        """Resume from a checkpoint, sharded like `layout`, that any number of workers saved, under DDP or FSDP;
+        InputError if it belongs to another sample order."""
         self.session.restore(state)
         self.stepper.load(state)
         self.best = {name: tensor.to(self.group.device) for name, tensor in state["best"].items()}
@@ -196,13 +172,10 @@ class TrainingLoop:
         self.loss_sum.fill_(state["loss_sum"] if self.group.rank == 0 else 0.0)
 
     def fit(self) -> State:
-        """Train to the last epoch or until validation stops improving.
+        """Train to the last epoch or until validation stops improving; Interrupted if asked to stop: a checkpoint has
+        the position.
 
-        Returns:
-            The best weights: whole, by name, on the CPU of rank 0; empty elsewhere.
-
-        Raises:
-            Interrupted: The run was asked to stop; a checkpoint has the position.
+        Returns the best weights: whole, by name, on the CPU of rank 0; empty elsewhere.
         """
         while not self.is_finished:
             self.train_epoch()

@@ -17,7 +17,7 @@ from forecache.declare import Trainable
 from forecache.declare.models.model import CategoryColumn
 from forecache.models.inference.encoding import MatrixEncoding
 from forecache.models.training.spec import ONNX_FILE, TORCH_FILE
-from forecache.plugins.torch.worker.split import TableSplit
+from forecache.plugins.torch.worker.reader import TableSplit
 
 
 class EmbeddedCategories(nn.Module):
@@ -47,17 +47,11 @@ _SMALLEST_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation of each feature on the training split, after log1p if the feature declares it.
+    """Mean and standard deviation of each feature on the training split, after log1p if the feature declares it."""
 
-    Attributes:
-        mean: float64 [num_features]; 0 for a feature that is always null.
-        std: float64 [num_features]; 0 for a feature that never varies.
-        null_share: float64 [num_features].
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-    null_share: torch.Tensor
+    mean: torch.Tensor  # float64 [num_features]; 0 for a feature that is always null
+    std: torch.Tensor  # float64 [num_features]; 0 for a feature that never varies
+    null_share: torch.Tensor  # float64 [num_features]
 
 
 def log_mask(pipeline: Trainable) -> torch.Tensor:
@@ -159,11 +153,7 @@ def network_builder(
 
 
 def require_width(pipeline: Trainable, network: torch.nn.Module, num_features: int, width: int) -> None:
-    """Refuse a network that does not return as many values a row as the outputs take.
-
-    Raises:
-        InputError: With both numbers.
-    """
+    """InputError, with both numbers, for a network that does not return as many values a row as the outputs take."""
     network.eval()
     with torch.no_grad():
         found = tuple(network(torch.zeros(2, num_features)).shape)
@@ -182,9 +172,6 @@ class Objective(nn.Module):
 
     Labels are in their own unit, classes as their positions. Without a declared loss, that of the first output counts:
     binary cross-entropy, Huber, cross-entropy, or the pinball loss (Koenker and Bassett 1978) over the levels.
-
-    Args:
-        width: Values of the first output.
     """
 
     def __init__(self, pipeline: Trainable, width: int = 1) -> None:
@@ -224,16 +211,10 @@ _TOLERANCE = 1e-5
 
 
 def export(model: ExportedModel, pipeline: Trainable, folder: Path, sample: torch.Tensor) -> dict[str, float]:
-    """Write `model.pt2` and `model.onnx` (one file each) into the folder and compare them on a sample.
+    """Write `model.pt2` and `model.onnx` (one file each) into the folder and compare them on raw features, float32 [n
+    >= 2, num_features], NaN for unknown; CheckError if they differ by more than 1e-5 of max(1, |output|).
 
-    Args:
-        sample: Raw features, float32 [n >= 2, num_features], NaN for unknown.
-
-    Returns:
-        `parity_max_abs` and `parity_max_relative`: the largest difference of the two on the sample.
-
-    Raises:
-        CheckError: They differ by more than 1e-5 of max(1, |output|).
+    Returns `parity_max_abs` and `parity_max_relative`: the largest difference of the two on the sample.
     """
     model = model.eval().cpu()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -4,15 +4,23 @@ It is sharded if it does not fit on one device.
 
 Its state is keyed by parameter name, and each rank saves and loads its shards: a checkpoint of either kind resumes as
 the other, with any number of workers. Only the trained weights are gathered, on rank 0's host, for the export.
+
+The process group uses gloo on CPUs, gloo and NCCL on GPUs; all ranks agree on its stop flag.
 """
 
 import os
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Literal, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -27,7 +35,128 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from forecache.base.errors import SettingsError
-from forecache.plugins.torch.worker.group import WorkerGroup
+
+T = TypeVar("T")
+_TIMEOUT = timedelta(seconds=180)
+_PULSE_S = 30.0
+_POLL_S = 0.5
+_MOST_CALLS = 16
+
+
+class WorkerGroup:
+    """The process group of the workers, as this rank uses it; `asked_to_stop` once this process got SIGTERM (see
+    `StopPoll`). SettingsError if GPUs are required and this worker has none."""
+
+    def __init__(self, device: str) -> None:
+        self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local = int(os.environ["LOCAL_RANK"])
+        cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        _require_devices(local, device, cuda)
+        self.device = torch.device("cuda", local) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
+        self.asked_to_stop = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.asked_to_stop = True
+
+    def maximum(self, *values: float) -> list[float]:
+        """The largest of each value over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return [float(value) for value in tensor]
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums of values over all ranks, in float64."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+    def merge(self, values: dict[int, Any]) -> dict[int, Any]:
+        """The union of all ranks' dictionaries, in key order."""
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, values)
+        return dict(sorted(item for part in gathered for item in part.items()))
+
+    def copy_from_rank_0(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors with rank 0's."""
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def run_on_rank_0(self, work: Callable[[], T]) -> T:
+        """Call `work` on rank 0 and return its result on every rank, however long it takes: rank 0 sends the others a
+        message every half minute, as a single collective would time out while it reads a large table or hashes a
+        checkpoint."""
+        if self.rank:
+            while not self.broadcast(None):
+                pass
+            value: T = self.broadcast(None)
+            return value
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="first") as pool:
+            future = pool.submit(work)
+            while True:
+                finished = bool(wait([future], timeout=_PULSE_S).done)
+                if finished:
+                    future.result()
+                self.broadcast(finished)
+                if finished:
+                    return self.broadcast(future.result())
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+    def end_if_signalled(self) -> None:
+        """End this process if it got SIGTERM, and let a later SIGTERM end it at once: torchrun's agent sends SIGTERM
+        when it ends and waits for its workers' processes, while a worker that has returned waits for the agent."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.asked_to_stop:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _require_devices(local: int, device: str, cuda: bool) -> None:
+    """Refuse a worker that would have no GPU of its own."""
+    if cuda and not torch.cuda.is_available():
+        raise SettingsError(
+            f"FORECACHE_DEVICE is {device!r}, and this machine has no GPU that torch can use.",
+            remedy="Set cpu or auto, or start on a machine with one.",
+        )
+    if cuda and local >= torch.cuda.device_count():
+        raise SettingsError(
+            f"Worker {local + 1} of this node has no GPU: there are {torch.cuda.device_count()}.",
+            remedy="Set FORECACHE_TRAINING_WORKERS to the number of GPUs of a node, or FORECACHE_DEVICE to cpu.",
+        )
+
+
+class StopPoll:
+    """Agreement of all ranks on whether one of them got SIGTERM, exchanged about twice a second at the same call.
+
+    The slowest rank's time per call decides after how many calls the next check comes: fast steps are not slowed down,
+    and each slow step is checked, to save within the grace period of a preemption.
+    """
+
+    def __init__(self, group: WorkerGroup) -> None:
+        self.group = group
+        self._calls, self._interval, self._polled_at = 0, 1, time.monotonic()
+
+    def should_stop(self) -> bool:
+        """True if the run is to stop; every rank must call it after each step, or each batch of an evaluation."""
+        self._calls += 1
+        if self._calls < self._interval:
+            return False
+        seconds = (time.monotonic() - self._polled_at) / self._calls
+        asked, slowest = self.group.maximum(float(self.group.asked_to_stop), seconds)
+        self._calls, self._polled_at = 0, time.monotonic()
+        self._interval = min(_MOST_CALLS, max(1, int(_POLL_S / max(slowest, 1e-6))))
+        return bool(asked)
+
 
 Kind = Literal["ddp", "fsdp"]
 State = dict[str, Any]
@@ -70,15 +199,11 @@ def _device_bytes(group: WorkerGroup) -> int:
 
 
 class ParallelNetwork:
-    """A network that all ranks train together.
+    """A network, built on the CPU, equal on every rank, that all ranks train together; it, or this rank's shard, is
+    moved to the group's device. FSDP computes with gathered shards of `dtype`; the shards themselves stay float32.
 
-    Args:
-        network: Built on the CPU, equal on every rank; it, or this rank's shard, is moved to the group's device.
-        dtype: Type in which FSDP gathers shards to compute with them; the shards themselves stay float32.
-
-    Attributes:
-        network: The module with this rank's parameters, for evaluation.
-        forward: The module to call in a training step, which averages gradients over the ranks.
+    `network` has this rank's parameters, for evaluation; `forward` is called in a step and averages gradients over the
+    ranks.
     """
 
     def __init__(self, group: WorkerGroup, network: nn.Module, kind: Kind, dtype: torch.dtype = torch.float32) -> None:
@@ -147,11 +272,9 @@ def gather_weights(network: nn.Module) -> State:
 
 
 def _shard(network: nn.Module, group: WorkerGroup, dtype: torch.dtype) -> None:
-    """Divide the network into FSDP units: while a unit computes, only its parameters are gathered on a device.
-
-    A unit is a layer of a `ModuleList` or `Sequential` that has at least an eighth of the parameters, or 100 million.
-    The network calls such a layer as a whole. The remaining parameters are one more unit.
-    """
+    """Divide the network into FSDP units: while a unit computes, only its parameters are gathered on a device. A unit
+    is a layer of a `ModuleList` or `Sequential`, which the network calls as a whole, that has at least an eighth of the
+    parameters, or 100 million. The remaining parameters are one more unit."""
     mesh = init_device_mesh(group.device.type, (group.world_size,))
     # A unit is gathered, and kept for the backward pass, in the type that it computes in; the ranks' gradients are
     # summed in float32.
@@ -180,18 +303,9 @@ DeclaredPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 class Precision:
     """The type of a run's forward and backward passes; weights, gradients and optimizer state stay float32.
 
-    FSDP gathers shards in that type, so that autocast need not copy the weights; it still casts each operation's inputs
-    to one type.
-
-    Args:
-        declared: "auto" is bfloat16 on a GPU that supports it, float32 otherwise.
-
-    Attributes:
-        name: The chosen type.
-        scaler: Scales the loss in float16, where gradients would underflow; does nothing in other types.
-
-    Raises:
-        SettingsError: bfloat16 is declared and the GPU does not support it.
+    "auto" is bfloat16 on a GPU that supports it, float32 otherwise; SettingsError if bfloat16 is declared and the GPU
+    does not support it. FSDP gathers shards in that type, so that autocast need not copy the weights; it still casts
+    each operation's inputs to one type. In float16 `scaler` scales the loss, whose gradients would underflow.
     """
 
     def __init__(self, declared: DeclaredPrecision, device: torch.device) -> None:

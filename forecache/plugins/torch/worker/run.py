@@ -30,7 +30,6 @@ from forecache.models.training.spec import (
     report_nothing,
 )
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import WorkerGroup
 from forecache.plugins.torch.worker.loop import TrainingLoop
 from forecache.plugins.torch.worker.network import (
     ExportedModel,
@@ -45,10 +44,9 @@ from forecache.plugins.torch.worker.network import (
     require_width,
     without_scaling,
 )
-from forecache.plugins.torch.worker.parallel import State, gather_weights
-from forecache.plugins.torch.worker.reader import EpochOrder
+from forecache.plugins.torch.worker.parallel import State, WorkerGroup, gather_weights
+from forecache.plugins.torch.worker.reader import EpochOrder, TableSplit
 from forecache.plugins.torch.worker.session import RunInterruption, TrainingSession
-from forecache.plugins.torch.worker.split import TableSplit
 
 
 class RankRun:
@@ -122,17 +120,12 @@ class UserFitLoop:
         """None: the function restores its state itself."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resume from a checkpoint."""
         self.session.restore(state)
         self.run.restored = state["own"]
 
     def fit(self) -> State:
-        """Call the function; returns the weights of the network it returned, whole on rank 0.
-
-        Raises:
-            InputError: The function returned without ending an epoch.
-            Interrupted: The run was asked to stop; a checkpoint has the position.
-        """
+        """Call the function; returns the weights of the network it returned, whole on rank 0. InputError if it ended no
+        epoch, Interrupted if asked to stop: a checkpoint has the position."""
         network = self._fit(self.run)
         losses = [record["validation_loss"] for record in self.session.history]
         if not losses:
@@ -145,7 +138,6 @@ class UserFitLoop:
         return gather_weights(network)
 
     def result_entries(self) -> dict[str, Any]:
-        """Entries for the run's result."""
         return {"fit": f"{self._fit.__module__}.{self._fit.__qualname__}"}
 
 
@@ -154,11 +146,8 @@ _PARITY_ROWS = 4096
 
 
 def run_worker(spec: TrainingSpec, *, launched_at: float) -> None:
-    """Train, or resume training, and export on rank 0; returns early if the run is asked to stop.
-
-    Args:
-        launched_at: When torchrun's agent started, in seconds since 1970, for the cost record.
-    """
+    """Train, or resume training, and export on rank 0; returns early if the run is asked to stop. `launched_at` is when
+    torchrun's agent started, in seconds since 1970, for the cost record."""
     settings = load_settings()
     pipeline = spec.applied_to(load_trainable(settings, spec.pipeline))
     torch.use_deterministic_algorithms(pipeline.training.deterministic)

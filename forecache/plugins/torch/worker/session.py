@@ -14,8 +14,8 @@ from forecache.base.errors import InputError
 from forecache.declare import Training
 from forecache.declare.models.model import MakeState
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
-from forecache.plugins.torch.worker.group import StopPoll, WorkerGroup
 from forecache.plugins.torch.worker.network import Objective, Prepare
+from forecache.plugins.torch.worker.parallel import StopPoll, WorkerGroup
 from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TrainingBatch
 
 
@@ -39,10 +39,9 @@ class Usage:
     def summarize(self, group: WorkerGroup) -> dict[str, Any]:
         """Figures over all ranks; every rank must call it at the same point.
 
-        Returns:
-            `attempt_s`: wall seconds of this attempt's longest rank. `cpu_share`: processor time over wall time and
-            threads. `stall_share`: share of the training steps' time spent waiting for data. `peak_memory_bytes` and
-            `peak_device_memory_bytes`: of the rank that used most. `device_memory_bytes`, `machine_memory_bytes`.
+        `attempt_s` is of this attempt's longest rank, `cpu_share` processor time over wall time and threads,
+        `stall_share` the share of the steps' time spent waiting for data, `peak_memory_bytes` and
+        `peak_device_memory_bytes` of the rank that used most.
         """
         wall, on_gpu = time.perf_counter() - self._started, group.device.type == "cuda"
         unit = 1 if sys.platform == "darwin" else 1024
@@ -76,16 +75,9 @@ class RunInterruption(Exception):
 class TrainingSession:
     """One run on this rank; every rank calls the same methods at the same points.
 
-    Args:
-        train: The sample order of the training split.
-        validation: The order of the validation split.
-        checkpoint_steps: Steps between checkpoints; another one is written at the end of each epoch.
-        report: Called with an event's name and values; does nothing on ranks other than 0.
-        beat: Called with the global step after each step.
-
-    Attributes:
-        epoch: The epoch in training, from 0; its step `step`, of `train.num_steps`, comes next.
-        history: One record per epoch.
+    Between checkpoints are `checkpoint_steps`; another one is written at the end of each epoch. `report` gets an
+    event's name and values, and does nothing on ranks other than 0; `beat` the global step after each step. Step `step`
+    of epoch `epoch`, both from 0, comes next; `history` has a record per epoch.
     """
 
     def __init__(
@@ -130,11 +122,7 @@ class TrainingSession:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Resume from a position that any number of ranks saved.
-
-        Raises:
-            InputError: The position belongs to another sample order.
-        """
+        """Resume from a position that any number of ranks saved; InputError if it belongs to another sample order."""
         if state["order"] != self.train.fingerprint:
             raise InputError(
                 "The checkpoint belongs to other data files than the pinned Delta version has now.",
@@ -166,11 +154,8 @@ class TrainingSession:
             torch.cuda.manual_seed(seed)
 
     def step_done(self, make_state: MakeState) -> None:
-        """Count a step, and save a checkpoint when one is due.
-
-        Raises:
-            Interrupted: The run was asked to stop; the position is saved.
-        """
+        """Count a step, and save a checkpoint when one is due; Interrupted, with the position saved, if asked to
+        stop."""
         self.step += 1
         self.beat(self.global_step)
         self._stop_if_signalled(self._stop, make_state)
@@ -178,12 +163,8 @@ class TrainingSession:
             self.save(make_state)
 
     def validation_loss(self, network: nn.Module, make_state: MakeState) -> float:
-        """The mean loss over the validation split, which all ranks compute together.
-
-        Raises:
-            InputError: The loss is not a number.
-            Interrupted: The run was asked to stop; the position before the evaluation is saved.
-        """
+        """The mean loss over the validation split, which all ranks compute together; InputError if it is not a number,
+        Interrupted, with the position before the evaluation saved, if asked to stop."""
         network.eval()
         self.group.copy_from_rank_0(network.buffers())
         reader = BatchReader(self.validation, rank=self.group.rank, world_size=self.group.world_size)

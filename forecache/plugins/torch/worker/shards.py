@@ -22,17 +22,10 @@ _BUFFER_BYTES = 1 << 20
 def save_shards(
     files: Folder, folder: str, tensors: Mapping[str, Tensor], *, group: "dist.ProcessGroup | None"
 ) -> dict[str, str]:
-    """Write tensors into the empty folder `folder` of `files`.
+    """Write tensors on the CPU, each rank its shard of a DTensor, into the empty folder `folder` of `files`.
 
-    Args:
-        tensors: On the CPU; each rank writes its shard of a DTensor.
-        group: All its ranks must call; None: this process writes everything.
-
-    Returns:
-        SHA-256 of the files that this rank wrote, by name.
-
-    Raises:
-        OSError: A rank could not write; raised on every rank.
+    All ranks of `group` must call; without one this process writes everything. Returns the SHA-256 of the files that
+    this rank wrote, by name; OSError, on every rank, if one could not write.
     """
     system = _FileSystem(files)
     writer = dcp.FileSystemWriter(folder, sync_files=not files.durable)
@@ -45,11 +38,8 @@ def save_shards(
 
 
 def load_shards(files: Folder, folder: str, tensors: dict[str, Tensor]) -> None:
-    """Fill tensors from the folder `folder` of `files`, each rank on its own; a DTensor's sharding may differ.
-
-    Raises:
-        OSError: A file or a tensor is missing.
-    """
+    """Fill tensors from the folder `folder` of `files`, each rank on its own; a DTensor's sharding may differ. OSError
+    if a file or a tensor is missing."""
     system = _FileSystem(files)
     reader = dcp.FileSystemReader(folder)
     reader.fs = system

@@ -1,12 +1,18 @@
-"""Scoring with Spark, which distributes the tasks of a job and retries them; Arrow reads and writes their rows.
+"""The engines that run the tasks of a job: Arrow on one machine without a JVM, or Spark.
 
-No row passes through the JVM. A task writes its parts directly into the job's folder, each atomically and under a name
-that does not depend on the attempt: a task that runs twice, also at the same time, leaves the same files.
+Arrow: Parquet, the kernel, Parquet; one thread a core, batches of fixed size. Memory does not grow with the table:
+every thread holds one batch of features and the row group that it writes.
+
+Spark distributes the tasks and retries them; no row passes through the JVM. A task writes its parts directly into the
+job's folder, each atomically and under a name that does not depend on the attempt: a task that runs twice, also at the
+same time, leaves the same files.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forecache.base import errors
@@ -14,13 +20,37 @@ from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import SCORING_PROGRESS
 from forecache.kit.spark.python_worker import freeze_loaded, unpack_folder
-from forecache.scoring.memory import Peaks, own_peak, worker_peaks
-from forecache.scoring.run_context import ScoringWork
-from forecache.scoring.tasks.job import REPORT_EVERY_S, ScoringJob, job_spec, progress_of, tasks_of
-from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer
+from forecache.scoring.night_inputs import ScoringWork
+from forecache.scoring.tasks.job import REPORT_EVERY_S, ScoringJob, job_spec, local_scorer, progress_of, tasks_of
+from forecache.scoring.tasks.task import JobSpec, Peaks, Task, TaskScorer, own_peak, worker_peaks
 
 if TYPE_CHECKING:
     from pyspark import Accumulator, Broadcast, SparkContext
+
+
+def score_with_arrow(work: ScoringWork, job: ScoringJob) -> Peaks:
+    """Run a job, which writes its files into its folder; returns the largest memory of this process."""
+    scorer = local_scorer(work, part_rows=job.part_rows(work.cores))
+    tasks = tasks_of(work, job)
+    started, done = time.perf_counter(), [0] * len(tasks)
+
+    def count(position: int, rows: int) -> None:
+        done[position] += rows
+
+    with ThreadPoolExecutor(work.cores, thread_name_prefix="forecache-score") as pool:
+        waiting = {pool.submit(scorer.score, task, partial(count, task.number)) for task in tasks}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                shards = (len(tasks) - len(waiting), len(tasks))
+                work.progress(*progress_of(shards, (sum(done), job.rows), time.perf_counter() - started))
+        finally:
+            for future in waiting:
+                future.cancel()
+    return own_peak()
+
 
 # A task has an overhead of about 10 ms in Spark; this number of rows takes a few tenths of a second.
 ROWS_A_SPARK_TASK = 100_000
