@@ -164,10 +164,6 @@ class Manifest:
         return self.source.as_of
 
     @property
-    def model(self) -> dict[str, Any]:
-        return {"name": self.provenance.model_name, "version": self.provenance.model_version}
-
-    @property
     def made_by(self) -> dict[str, Any]:
         return self.provenance.made_by
 

@@ -129,16 +129,11 @@ class LatestRows:
         return self._keep_latest() if any(map(len, self._waiting)) else None
 
     def _keep_latest(self) -> pa.Table:
-        together = pa.concat_tables(self._waiting).combine_chunks()
-        return together.take(pa.array(latest_places(together, self._key)))
-
-
-def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
-    """Indices of the last row of every key, int64 [keys], ascending."""
-    keys = encode_keys(rows, key)
-    batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in key.names})
-    refuse_bad_keys(batch, keys, key, "row {} of a stream", 0)
-    return np.sort(match_keys(pa.chunked_array([keys]), 0, moments_of(rows)).after)
+        rows = pa.concat_tables(self._waiting).combine_chunks()
+        keys = encode_keys(rows, self._key)
+        batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in self._key.names})
+        refuse_bad_keys(batch, keys, self._key, "row {} of a stream", 0)
+        return rows.take(pa.array(np.sort(match_keys(pa.chunked_array([keys]), 0, moments_of(rows)).after)))
 
 
 def moments_of(rows: pa.Table) -> np.ndarray:

@@ -117,10 +117,6 @@ class LiveRow:
     value: bytes
     provenance: bytes = b""
 
-    @property
-    def is_pending(self) -> bool:
-        return self.position == PENDING
-
 
 def record_of(row: LiveRow, number: int | None = None) -> bytes:
     """Encode a row as a record; `number`, if given, replaces its position."""

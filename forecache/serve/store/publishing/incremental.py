@@ -87,7 +87,12 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
         sums=(hashing.from_hex(version.content_hash), hashing.add(*(total for _, total in read))),
     )
     publish_step("merged base verified")
-    _remove_own_files(publication, version)
+    # No version will name the delta and the filter that only the pending one had.
+    for old in version.segments:
+        if old not in publication.published.segments:
+            remove_tree(layout.segment(old.id))
+    if version.filter is not None and version.filter != publication.published.filter:
+        layout.filter(version.filter.file).unlink()
     return PendingVersion(manifest, {**pending.details, "why_compacted": reason})
 
 
@@ -101,16 +106,6 @@ def _merge_shard(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
         most_bytes=2 * version.manifest.segments[0].shards[shard].size_bytes + newer_bytes,
         indexed=True,
     )
-
-
-def _remove_own_files(publication: Publication, version: Manifest) -> None:
-    """Remove the delta and the filter that only the pending version had: no version will name them."""
-    layout, current = publication.store.layout, publication.published
-    for segment in version.segments:
-        if segment not in current.segments:
-            remove_tree(layout.segment(segment.id))
-    if version.filter is not None and version.filter != current.filter:
-        layout.filter(version.filter.file).unlink()
 
 
 _BLOCK_KEYS = 1 << 13

@@ -87,7 +87,11 @@ class SegmentHandle:
             self.index.close()
         self.transactions.clear()
         while self._files:
-            _close_file(self._files.pop())
+            file = self._files.pop()
+            file.references -= 1
+            if file.references == 0:
+                del _files[file.inode]
+                file.close()
 
 
 def inode_of(path: Path) -> tuple[int, int]:
@@ -158,13 +162,6 @@ def _open_file(path: Path) -> _LmdbFile:
         file = _files[inode] = _LmdbFile(path, inode)
     file.references += 1
     return file
-
-
-def _close_file(file: _LmdbFile) -> None:
-    file.references -= 1
-    if file.references == 0:
-        del _files[file.inode]
-        file.close()
 
 
 def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
