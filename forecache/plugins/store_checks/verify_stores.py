@@ -36,11 +36,7 @@ def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None =
 
 
 def verify_stores(
-    settings: Settings,
-    names: Sequence[str] = (),
-    *,
-    content: bool = False,
-    pace: ReadPace | None = None,
+    settings: Settings, names: Sequence[str] = (), *, content: bool = False, pace: ReadPace | None = None
 ) -> list[VerifyResult]:
     """`verify_store` of the named pipelines, or of every store on this machine.
 

@@ -22,14 +22,7 @@ from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightSource
 from forecache.serve.store.keys import KeySchema
-from forecache.serve.store.manifest import (
-    Field,
-    Manifest,
-    SegmentInfo,
-    ShardInfo,
-    StalePolicy,
-    current_timestamp,
-)
+from forecache.serve.store.manifest import Field, Manifest, SegmentInfo, ShardInfo, StalePolicy, current_timestamp
 from forecache.serve.store.publishing.overlay import Overlay
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store
