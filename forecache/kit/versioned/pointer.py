@@ -45,9 +45,8 @@ def keep_version(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
 
 @contextmanager
 def try_evict(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
-    """Yield whether the version may be removed: no process has it open, and none can open it in the block.
-
-    The caller holds the folder's lock.
+    """Yield whether no process has the version open, so that the holder of the folder's lock may remove it in the
+    block.
     """
     lease = folder.lease(number)
     mode = os.O_RDONLY if lease.is_dir() else os.O_RDWR | os.O_CREAT
@@ -81,10 +80,7 @@ def surplus_versions(numbers: Iterable[int], *, keep: int, needed: Collection[in
 
 
 def remove_old_versions(folder: VersionedFolder[P], *, keep: int, needed: Collection[int | None]) -> list[int]:
-    """Remove the versions beyond the newest `keep` besides the needed ones, and never one that is open; returns which.
-
-    The caller holds the folder's lock.
-    """
+    """Remove the surplus versions that are not open; returns which. The caller holds the folder's lock."""
     removed = []
     for number in surplus_versions(folder.numbers(), keep=keep, needed=needed):
         with try_evict(folder, number) as free:
@@ -98,10 +94,7 @@ def read_pointer(folder: VersionedFolder[P]) -> P:
     """Read the pointer, or its copy if the pointer is damaged or missing; an empty one before the first version.
 
     Quarantined versions are skipped in the copy: a rollback may have been killed after it quarantined a version and
-    before it wrote the copy.
-
-    Raises:
-        DamagedError: Both are damaged.
+    before it wrote the copy. Raises DamagedError if both are damaged.
     """
     try:
         return _read(folder, folder.pointer)
@@ -143,10 +136,8 @@ def repair_pointer(folder: VersionedFolder[P]) -> None:
 def lock_versions(folder: VersionedFolder[P], *, action: str) -> Iterator[None]:
     """Hold the folder's exclusive lock; the kernel frees it when the process dies.
 
-    First repairs the pointer and its copy, if the previous holder was killed between writing the two.
-
-    Raises:
-        ConflictError: Another process holds it; the message names the process and its action.
+    First repairs the pointer and its copy, if the previous holder was killed between writing the two. The ConflictError
+    names the process that holds it, and its action.
     """
 
     def locked_error(holder: str) -> ConflictError:
@@ -168,9 +159,7 @@ def is_being_changed(folder: VersionedFolder[P]) -> bool:
 
 
 def is_copy_equal(folder: VersionedFolder[P]) -> bool:
-    """Return whether pointer and copy are equal, also before the first version; raises DamagedError if both are
-    damaged.
-    """
+    """Return whether pointer and copy are equal, also before the first version; DamagedError if both are damaged."""
     pointer = read_pointer(folder)
     content = pointer.to_json()
     paths = (folder.pointer, folder.pointer_copy)

@@ -50,10 +50,7 @@ def check_size(path: Path, info: FileInfo) -> None:
 
 
 def verify_file(path: Path, info: FileInfo, *, pace: ReadPace | None = None) -> int:
-    """Compare a file's size and checksum with those that were written; return the bytes read.
-
-    Raises DamagedError if they differ, or if the file is missing or cannot be read.
-    """
+    """Compare a file's size and checksum with those that were written; return the bytes read, or raise DamagedError."""
     check_size(path, info)
     try:
         found = file_checksum(path, pace=pace)

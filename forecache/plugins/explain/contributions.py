@@ -112,12 +112,9 @@ class Contributions:
 def contributions_of(
     loaded: LoadedRelease, row: np.ndarray, background: np.ndarray, *, described: str
 ) -> Contributions | str:
-    """Compute the contributions of a row's features; or return why there are none.
+    """Compute the contributions of a row's features (float32 [num_features]); or return why there are none.
 
-    Args:
-        row: float32 [num_features], the inputs of the model.
-        background: float32 [b, num_features], rows to compare with if the model's structure cannot be used; `described`
-            in words.
+    The background (float32 [b, num_features], `described` in words) serves where the model's structure cannot.
     """
     release = loaded.release
     inputs = release.model.spec.inputs or release.features

@@ -38,12 +38,7 @@ def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None =
 def verify_stores(
     settings: Settings, names: Sequence[str] = (), *, content: bool = False, pace: ReadPace | None = None
 ) -> list[VerifyResult]:
-    """`verify_store` of the named pipelines, or of every store on this machine.
-
-    Raises:
-        NotFoundError: There is no store of that name.
-        DamagedStoresError: Something is damaged; its `found` is the whole list.
-    """
+    """`verify_store` of the named pipelines, or of every store here; raises NotFoundError or DamagedStoresError."""
     here = {store.pipeline: store for store in list_local_stores(settings)}
     for name in names:
         if name not in here:

@@ -202,8 +202,7 @@ class Manifest:
     def overdue_after(self) -> datetime | None:
         """The moment by which a newer version has to be published; None if the sources have ended with this one.
 
-        Readers, alerts, the status and metrics use this alone. If stale answers are refused, requests fail, so the
-        version is overdue in any case.
+        If stale answers are refused, requests fail, so the version is overdue in any case.
         """
         is_last = self.source_end is not None and self.as_of >= self.source_end
         return None if is_last and self.policy.on_stale != "refuse" else self.stale_after
@@ -229,11 +228,7 @@ def current_timestamp() -> str:
 
 
 def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifest:
-    """Read a manifest; `what` is the file, for messages.
-
-    Raises DamagedError if its bytes are not those that were written, and UnavailableError if a Forecache with another
-    store format wrote it.
-    """
+    """Read a manifest of the file `what`; raises DamagedError, or UnavailableError for another store format."""
     data = load_with_checksum(content, what=what)
     if data.get("format") != FORMAT:
         raise UnavailableError(

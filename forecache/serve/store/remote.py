@@ -16,10 +16,7 @@ from forecache.serve.store.store import Store
 
 
 def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
-    """Open the folder or bucket that versions are pushed to and pulled from; its files are named as in the store.
-
-    Raises SettingsError for an unknown scheme, and UnavailableError if `obstore` is needed and not installed.
-    """
+    """Open the folder or bucket of pushed versions, named as in the store; raises SettingsError or UnavailableError."""
     return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE")
 
 
@@ -76,12 +73,11 @@ Quarantines = Mapping[str, tuple[int, str]]
 def find_publish_start(
     settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool
 ) -> tuple[Pointer, Quarantines]:
-    """Find the state to publish from: the pointer, with the highest version number used here or in the remote, and the
-    versions that are quarantined in the remote.
+    """Find the pointer to publish from, with the last version number here or in the remote, and the remote's
+    quarantines.
 
     A remote that cannot be read does not prevent a local publish: the push reads it again, and fails. Raises
-    ConflictError if the remote has a store that is missing here, or if another installation moved its pointer, unless
-    `replace_remote`.
+    ConflictError if the remote has a state that was not pulled here, unless `replace_remote`.
     """
     if not settings.store_remote:
         return pointer, {}

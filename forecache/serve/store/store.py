@@ -270,10 +270,7 @@ def remove_foreign_versions(store: Store) -> None:
 
 
 def remove_unreferenced(store: Store) -> None:
-    """Remove segments and filters that no manifest names, and leases of removed versions.
-
-    Removes nothing while a manifest is damaged, as its segments are not known.
-    """
+    """Remove segments and filters that no manifest names, and old leases; nothing while a manifest is damaged."""
     layout, manifests = store.layout, store.versions()
     if len(manifests) < len(store.version_numbers()):
         return

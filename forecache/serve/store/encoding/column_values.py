@@ -151,8 +151,7 @@ def _packed_field(name: str, kind: pa.DataType, size: int | None) -> Field:
 def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of: Callable[[int], str]) -> pa.Array:
     """The entry of every row, binary [n], from the columns of the fields in their order, states last.
 
-    Raises InputError if a whole number is not exact in float32, or a vector has another size than its field; `key_of`
-    names the key of a row in the message.
+    Raises InputError, with the key of the row, for a number that is not exact in float32, or a vector of another size.
     """
     width = sum(field.size for field in fields)
     num_numbers = sum(field.size for field in fields if field.type != STATE)

@@ -251,11 +251,9 @@ class Encoder:
     def encode(
         self, batch: pa.RecordBatch, place: str, position: int = 0, only: Provenance | None = None
     ) -> tuple[pa.Array, pa.Array]:
-        """Encode one batch as (keys, entries).
+        """Encode one batch as (keys, entries); `only` as for `encode_entries`.
 
-        Args:
-            place: Name of the batch in messages about bad rows, with `{}` for a row's position, from `position` on.
-            only: As for `encode_entries`.
+        `place` names the batch in messages about bad rows, with `{}` for a row's position, from `position` on.
         """
         keys = encode_keys(batch, self.encoding.key)
         refuse_bad_keys(batch, keys, self.encoding.key, place, position)

@@ -53,9 +53,8 @@ class NightSource:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The most frequent provenance, by the files' statistics or the first rows of a row group.
-
-        Of features it is only their Delta version. Raises InputError without rows.
+        """The most frequent provenance by statistics or first rows; of features, their Delta version. Or raises
+        InputError.
         """
         counts: Counter[Provenance] = Counter()
         for piece in self.reader.pieces:

@@ -55,10 +55,8 @@ def streamed_rows(
 ) -> list[tuple[bytes, LiveRow]]:
     """The key and the live row of every row; raises InputError for a key that is null, empty or too long.
 
-    Args:
-        rows: With the columns of the key and the fields, `position`, and `event_time`; `model_version`, `release` and
-            `base`, if present, are the row's provenance.
-        event_time: Column of the event's time, a timestamp or a date.
+    The rows have the columns of the key and the fields, `position`, and `event_time`, a timestamp or a date;
+    `model_version`, `release` and `base`, if present, are the row's provenance.
     """
     if len(rows) == 0:
         return []
@@ -167,10 +165,7 @@ class StreamTable:
     def ordered_batches(
         self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
     ) -> Iterator[pa.Table]:
-        """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour.
-
-        The Delta log is read once.
-        """
+        """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour."""
         if self.version < 0:
             return
         table = self._open()

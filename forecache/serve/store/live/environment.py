@@ -72,7 +72,7 @@ class Environment:
                 self._adopt_grown_map(error, maps)
 
     def _adopt_grown_map(self, error: lmdb.Error, maps: int) -> None:
-        """Return if the read may be tried again because the map has grown since the counter was `maps`; else raise
+        """Return if the read may be tried again, as the map has grown since the counter was `maps`; else raise
         DamagedError.
         """
         if isinstance(error, lmdb.MapResizedError):
@@ -105,8 +105,7 @@ class Environment:
     def write(self, work: Callable[[Any], _T]) -> _T:
         """Commit `work(transaction)` and return its result; if the map is full it grows, and `work` is called again.
 
-        Raises UnavailableError if the disk is full; nothing has changed then. Raises DamagedError if LMDB cannot use
-        the file.
+        Raises UnavailableError if the disk is full, so that nothing has changed, and DamagedError.
         """
         try:
             while True:

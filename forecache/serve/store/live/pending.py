@@ -257,9 +257,5 @@ class PendingWriter(EnvironmentWriter):
 def open_pending_writer(
     layout: StoreLayout, *, committed: Offsets, version: int, map_bytes: int = MAP_BYTES
 ) -> PendingWriter:
-    """Open the writer of a store's pending rows; their file is created if it is missing.
-
-    `committed` are by partition the next offsets according to the stream's table at `version`. Raises ConflictError if
-    another process writes them.
-    """
+    """Open the writer of a store's pending rows; `committed` are the offsets of the stream's table at `version`."""
     return PendingWriter(layout, committed, version, map_bytes=map_bytes)

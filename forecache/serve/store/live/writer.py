@@ -56,10 +56,7 @@ class LiveWriter(EnvironmentWriter):
             self._adopt_numbers(NEW if stored is None else json.loads(stored), self._env.count_rows())
 
     def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
-        """Apply the rows of one version of the table, the last one of each key; does nothing if it was applied before.
-
-        Raises UnavailableError if the disk is full; nothing was changed then.
-        """
+        """Apply the rows of one version of the table, the last one of each key, unless it was applied before."""
         if version <= self.applied:
             return
         newest = dict(rows)

@@ -154,10 +154,7 @@ _BINS = 20
 
 
 def publish_statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Statistics for the next version's gates: rows of the batch, null counts, and a histogram of each numeric field.
-
-    Histograms are scaled to all values. Streamed rows are not in these figures.
-    """
+    """Statistics of the batch for the next version's gates: rows, nulls, and histograms, scaled to all values."""
     histograms = {name: _histogram(rows - nulls[name], values) for name, values in samples.items()}
     return {"rows": rows, "nulls": dict(nulls), "histograms": histograms}
 

@@ -103,10 +103,7 @@ class ChangedRows:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """The removed and added rows between the published rows and those to be published.
-
-    A changed row is in both, with its earlier and its later version.
-    """
+    """The removed and added rows between the published and the new ones; a changed row is in both, old and new."""
 
     removed: ChangedRows
     added: ChangedRows
@@ -173,7 +170,7 @@ def find_key_changes(changes: RowChanges) -> KeyChanges:
 
 
 def find_row_changes(publication: Publication, *, limit: int) -> RowChanges:
-    """Find the rows that differ from the published ones, by the change data feed if it is short, else by comparing.
+    """Find rows that differ from the published ones, by the change data feed if it is short, else by comparing.
 
     Raises ChangesUnavailable, or InputError if a key in the feed is null or too long.
     """
@@ -264,10 +261,7 @@ def _hash_partition(reader: NightReader, encoding: EntryEncoding) -> HashedParti
 
 
 class _ChangeEstimate:
-    """Estimates the number of changed rows from the first rows of the first new pieces.
-
-    Most rows differ after most trainings; then it does not pay to compare them all.
-    """
+    """Estimates the number of changed rows from the first rows of the first new pieces: often all are changed."""
 
     def __init__(self, snapshot: Snapshot, reader: NightReader, encoding: EntryEncoding, limit: int) -> None:
         self._snapshot, self._reader, self._encoding, self._limit = snapshot, reader, encoding, limit

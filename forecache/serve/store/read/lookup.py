@@ -114,11 +114,8 @@ def entry_readers(
 ) -> tuple[Get, Get, GetMany, GetMatrix | None]:
     """The fastest readers of a version: of a value, an entry, many entries and, if it is packed, a matrix.
 
-    Args:
-        layers: For each segment the read transactions of its shards, the oldest first.
-        filter_map: None without deltas.
-        carried: Whether entries may have a second line.
-        columns: Numbers of a packed entry; 0: entries are JSON.
+    `layers` are for each segment the read transactions of its shards, the oldest first. With `carried`, entries may
+    have a second line; `columns` are the numbers of a packed entry, 0 for JSON.
     """
 
     def make_readers(

@@ -144,12 +144,9 @@ def _masks(longest: int) -> np.ndarray:
 
 
 class Index:
-    """Entries of a base segment by their keys; raises ValueError if a file has no index.
+    """Entries of a base segment by their keys; raises ValueError if a file has no index after its LMDB `pages`.
 
-    Args:
-        mapped: The segment's files, one after the other.
-        starts: Offset in it of each file.
-        pages: Bytes of LMDB's pages in each file; the index follows them.
+    The region `mapped` has the segment's files, each from its offset in `starts` on.
     """
 
     def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:

@@ -165,9 +165,8 @@ def _open_file(path: Path) -> _LmdbFile:
 
 
 def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
-    """Open a segment, or count one more user of it. One whose files were replaced is opened again.
-
-    Raises DamagedError if a file cannot be opened, and ConflictError while files are being replaced.
+    """Open a segment, or count one more user of it; one whose files were replaced is opened again, or ConflictError
+    raised.
     """
     with _lock:
         handle = _open.get(folder)
