@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from forecache.base.errors import ConflictError, DamagedError, UnavailableError
-from forecache.base.files import lock, try_lock, write_durably
+from forecache.base.files import is_locked, lock, try_lock, write_durably
 from forecache.kit.versioned.folder import P, VersionedFolder
 
 _LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
@@ -43,34 +43,8 @@ def keep_version(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
             os.close(lease)
 
 
-@contextmanager
-def try_evict(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
-    """Yield whether no process has the version open, so that the holder of the folder's lock may remove it in the
-    block.
-    """
-    lease = folder.lease(number)
-    mode = os.O_RDONLY if lease.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(lease, mode | os.O_CLOEXEC, 0o644)
-    try:
-        yield try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def is_open(folder: VersionedFolder[P], number: int) -> bool:
-    return is_locked(folder.lease(number))
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether another process holds a lock on a file or folder at this moment; False if it does not exist."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not try_lock(descriptor)
-    finally:
-        os.close(descriptor)
+    return is_locked(folder.lease(number), by_readers=True)
 
 
 def surplus_versions(numbers: Iterable[int], *, keep: int, needed: Collection[int | None]) -> list[int]:
@@ -83,10 +57,15 @@ def remove_old_versions(folder: VersionedFolder[P], *, keep: int, needed: Collec
     """Remove the surplus versions that are not open; returns which. The caller holds the folder's lock."""
     removed = []
     for number in surplus_versions(folder.numbers(), keep=keep, needed=needed):
-        with try_evict(folder, number) as free:
-            if free:
+        lease = folder.lease(number)
+        mode = os.O_RDONLY if lease.is_dir() else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(lease, mode | os.O_CLOEXEC, 0o644)
+        try:
+            if try_lock(descriptor):  # nobody has it open, or can open it until this descriptor is closed
                 folder.remove_version(number)
                 removed.append(number)
+        finally:
+            os.close(descriptor)
     return removed
 
 
@@ -153,11 +132,6 @@ def lock_versions(folder: VersionedFolder[P], *, action: str) -> Iterator[None]:
         yield
 
 
-def is_being_changed(folder: VersionedFolder[P]) -> bool:
-    """Return whether another process holds the folder's lock at this moment."""
-    return is_locked(folder.lock)
-
-
 def is_copy_equal(folder: VersionedFolder[P]) -> bool:
     """Return whether pointer and copy are equal, also before the first version; DamagedError if both are damaged."""
     pointer = read_pointer(folder)
@@ -179,7 +153,7 @@ def pointer_problem(folder: VersionedFolder[P]) -> str:
         except UnavailableError as error:
             return error.message
     # Compared twice: a move in progress at the first time has ended by the second, or holds the lock in between.
-    if not is_copy_equal(folder) and not is_being_changed(folder) and not is_copy_equal(folder):
+    if not is_copy_equal(folder) and not is_locked(folder.lock) and not is_copy_equal(folder):
         return f"The file {folder.pointer_copy} is not a copy of {folder.pointer.name}."
     return ""
 
