@@ -47,14 +47,8 @@ class LiveLayer:
     @property
     def values_id(self) -> str:
         """Hash of all that the values of rows depend on: values with another hash must not be used."""
-        parts = (
-            self.kind,
-            self.replaces_rows,
-            asdict(self.key),
-            [asdict(each) for each in self.fields],
-            self.event_time,
-            self.plan,
-        )
+        served = [asdict(each) for each in self.fields]
+        parts = (self.kind, self.replaces_rows, asdict(self.key), served, self.event_time, self.plan)
         return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
 
     def to_json(self) -> bytes:

@@ -140,11 +140,9 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
 
 
 def _refuse_quarantined(store: Store, inputs: str, in_remote: Quarantines) -> None:
-    inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
-    here = {
-        inputs_of[number]: (number, why) for number, why in store.quarantined_versions().items() if number in inputs_of
-    }
-    found = here.get(inputs) or in_remote.get(inputs)
+    bad = store.quarantined_versions()
+    here = [each.version for each in store.versions() if each.inputs == inputs and each.version in bad]
+    found = (here[-1], bad[here[-1]]) if here else in_remote.get(inputs)
     if found is not None:
         number, reason = found
         raise CheckError(
