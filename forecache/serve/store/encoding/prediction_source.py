@@ -53,9 +53,7 @@ class NightSource:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The most frequent provenance by statistics or first rows; of features, their Delta version. Or raises
-        InputError.
-        """
+        """The most frequent provenance by statistics or first rows; of features, their Delta version."""
         counts: Counter[Provenance] = Counter()
         for piece in self.reader.pieces:
             if piece.rows == 0:

@@ -72,9 +72,7 @@ class Environment:
                 self._adopt_grown_map(error, maps)
 
     def _adopt_grown_map(self, error: lmdb.Error, maps: int) -> None:
-        """Return if the read may be tried again, as the map has grown since the counter was `maps`; else raise
-        DamagedError.
-        """
+        """Return if the read may be tried again, as the map has grown since the counter was `maps`; else raise."""
         if isinstance(error, lmdb.MapResizedError):
             self._resize(0)  # to the size that another process has set
             return

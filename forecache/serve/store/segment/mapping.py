@@ -165,9 +165,7 @@ def _open_file(path: Path) -> _LmdbFile:
 
 
 def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
-    """Open a segment, or count one more user of it; one whose files were replaced is opened again, or ConflictError
-    raised.
-    """
+    """Open a segment, or count one more user of it; one whose files were replaced is opened again."""
     with _lock:
         handle = _open.get(folder)
         if handle is None or handle.is_replaced():

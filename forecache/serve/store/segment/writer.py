@@ -29,9 +29,7 @@ _NAMED = 5
 
 
 def num_shards(rows: int, values: int = 0) -> int:
-    """A power of two, so that a key's shard is a mask of its hash; `values` are the items of the longest lists of all
-    rows.
-    """
+    """A power of two, so that a key's shard is a mask of its hash; `values` are the items of the longest lists."""
     shards = 1
     while (shards * SHARD_ROWS < rows or shards * SHARD_VALUES < values) and shards < _MAX_SHARDS:
         shards *= 2
@@ -64,9 +62,7 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool 
 def write_sorted(
     path: Path, blocks: Iterable[tuple[Sequence[bytes], Sequence[bytes]]], *, most_bytes: int, indexed: bool
 ) -> ShardInfo:
-    """Write one LMDB file from blocks of keys and their entries, in the keys' order; its pages need `most_bytes` or
-    less.
-    """
+    """Write one LMDB file from blocks of keys and entries in the keys' order; its pages need `most_bytes` or less."""
     map_size = (most_bytes + (1 << 20)) // PAGE * PAGE
     environment = lmdb.open(
         str(path), subdir=False, lock=False, sync=False, metasync=False, meminit=False, map_size=map_size
@@ -89,9 +85,7 @@ def write_sorted(
 
 
 def sorted_order(keys: pa.Array) -> pa.Array:
-    """Positions that sort keys by their bytes: as numbers, many times faster, if their first eight different bytes
-    differ.
-    """
+    """Positions that sort keys by their bytes: as numbers, many times faster, if their first different bytes differ."""
     if len(keys):
         extremes = pc.min_max(keys).as_py()
         common = len(os.path.commonprefix([extremes["min"], extremes["max"]]))
