@@ -24,7 +24,7 @@ _MOST_REQUESTS = 256
 
 
 def find_answers(settings: Settings, name: str, request_id: str, day: date | None = None) -> list[dict[str, Any]]:
-    """Find the logged answers to a request, sent ones before those of a shadow, newest first; NotFoundError without one."""
+    """Find the logged answers to a request, sent ones before those of a shadow, newest first; or raise."""
     days = None if day is None else [day]
     if not table_exists(settings, table_of(name)):
         raise NotFoundError(
