@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING
 from forecache.base.lazy_names import list_homes, load_lazily
 
 if TYPE_CHECKING:
-    from forecache.base.reports.page import make_page as make_page
-    from forecache.base.reports.page import write_page as write_page
-    from forecache.base.reports.plots import ACCENT as ACCENT
-    from forecache.base.reports.plots import MUTED as MUTED
-    from forecache.base.reports.plots import SECOND as SECOND
-    from forecache.base.reports.plots import render_svg as render_svg
+    from forecache.base.reports import ACCENT as ACCENT
+    from forecache.base.reports import MUTED as MUTED
+    from forecache.base.reports import SECOND as SECOND
+    from forecache.base.reports import make_page as make_page
+    from forecache.base.reports import render_svg as render_svg
+    from forecache.base.reports import write_page as write_page
     from forecache.base.stream_state import StreamState as StreamState
     from forecache.base.stream_state import read_state as read_state
     from forecache.cli.reader_process import ReaderProcess as ReaderProcess
     from forecache.kit.spark.session import spark_session as spark_session
     from forecache.kit.spark.session import stop_spark as stop_spark
-    from forecache.lake.ingest.demo_data import land_demo_data as land_demo_data
+    from forecache.plugins.new_project.demo_data import land_demo_data as land_demo_data
 
 _HOMES = list_homes(
     {
-        "forecache.base.reports.page": "make_page write_page",
-        "forecache.base.reports.plots": "ACCENT MUTED SECOND render_svg",
+        "forecache.base.reports": "ACCENT MUTED SECOND make_page render_svg write_page",
         "forecache.base.stream_state": "StreamState read_state",
         "forecache.cli.reader_process": "ReaderProcess",
         "forecache.kit.spark.session": "spark_session stop_spark",
-        "forecache.lake.ingest.demo_data": "land_demo_data",
+        "forecache.plugins.new_project.demo_data": "land_demo_data",
     }
 )
 __all__ = sorted(_HOMES)

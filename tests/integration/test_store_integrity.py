@@ -17,7 +17,7 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
-from forecache.cli.checks.state import check_stores
+from forecache.cli.checks import check_stores
 from forecache.cli.main import main
 from forecache.kit.versioned.pointer import lock_versions
 from forecache.plugins.redis.versions import RedisStore
@@ -294,7 +294,7 @@ def test_doctor_names_every_store_of_which_a_file_is_lost(settings: Settings, st
 
 def test_the_verification_job_fails_where_a_version_is_damaged(settings: Settings, store: Store) -> None:
     from jobs.maintenance import build_verification_job
-    from resources.settings import SettingsResource
+    from resources.settings_and_spark import SettingsResource
 
     job, resource = build_verification_job(), SettingsResource(home=str(settings.home_path))
 

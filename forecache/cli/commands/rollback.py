@@ -8,7 +8,7 @@ from forecache.base.errors import CheckError
 from forecache.cli.base import command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, print_served
-from forecache.cli.dagster_events import actor, show_despite_replica_failure, show_in_dagster
+from forecache.cli.orchestrator import actor, show_despite_replica_failure, show_in_dagster
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import is_released
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from forecache.base.plugins import load_hook
 from forecache.models.inference.kernel_spec import PICKED
 from forecache.realtime.release.folder import read_files
 from forecache.realtime.release.format import MODEL_FILE
@@ -179,9 +180,7 @@ def _sklearn_contributions(
     payload: bytes, row: np.ndarray, background: np.ndarray, described: str
 ) -> Contributions | None:
     """Contributions of a linear estimator; None for others, such as a pipeline, whose estimator has other inputs."""
-    from forecache.models.inference.runtimes.sklearn import load_skops
-
-    estimator = load_skops(payload)
+    estimator = load_hook("estimators", "load_skops")(payload)
     weights = np.asarray(getattr(estimator, "coef_", ()), np.float64)
     if not type(estimator).__module__.startswith("sklearn.linear_model.") or weights.size != len(row):
         return None

@@ -15,17 +15,22 @@ from forecache.kit.http.problems import Problem
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
-from forecache.realtime.answer.model_path import ModelCallError, NoScores
-from forecache.realtime.answer.render import lowest_fallback
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.log.logged_request import parse_logged
+from forecache.realtime.answer.served_release import serve_release
+from forecache.realtime.deadline import RequestClock
+from forecache.realtime.log.answer_log import parse_logged
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.served_release import serve_release
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    ModelCallError,
+    NoScores,
+    ParsedRequest,
+    RequestAnswer,
+    StageTimes,
+    lowest_fallback,
+)
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store
 

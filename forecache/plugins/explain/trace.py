@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
-from forecache.cli.live_rows import open_answers
+from forecache.cli.commands.get import open_answers
 from forecache.cli.output import json_value
 from forecache.declare import Recommender, TableSource
 from forecache.declare.recommenders.second_tables import SecondTable

@@ -11,11 +11,15 @@ from weakref import WeakKeyDictionary
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
-from forecache.realtime.answer.model_path import NoScores, TooLate
-from forecache.realtime.circuit_breaker import CircuitBreaker
-from forecache.realtime.lookups.lookups import ViewLookups, keys_of
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.workers.path_counters import PathCounters
+from forecache.realtime.lookups import ViewLookups, keys_of
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    NoScores,
+    ParsedRequest,
+    TooLate,
+)
+from forecache.realtime.workers.worker_path import CircuitBreaker
 from forecache.serve.store.values import matrix_of
 
 HEDGED_SHARE = 0.1

@@ -23,8 +23,8 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     from forecache.base.table_names import unknown_name_error
     from forecache.kit.versioned.verify import ReadPace
     from forecache.plugins.store_checks.verify_stores import DamagedStoresError, verify_stores
+    from forecache.realtime.release.folder import verify_releases
     from forecache.realtime.release.released_models import list_released_models
-    from forecache.realtime.release.verify import verify_releases
     from forecache.serve.store.store import list_local_stores
 
     pace, current = None if mb_per_s is None else ReadPace(mb_per_s * 1e6), settings()
@@ -67,7 +67,7 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
 @click.option("--top", type=click.IntRange(min=0), default=5, show_default=True, help="Keys that moved most to show.")
 def diff(pipeline: str, before: int, after: int, top: int) -> None:
     """Show the changes from version BEFORE to version AFTER of PIPELINE: keys, scores, top movers."""
-    from forecache.cli.live_rows import live_layer_dict
+    from forecache.cli.commands.store import live_layer_dict
     from forecache.plugins.store_checks.compare_versions import diff_versions
 
     store = open_pipeline_store(pipeline)

@@ -25,7 +25,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """A column of the key; `type` is one of `forecache.base.key_types.KEY_TYPES`."""
+    """A column of the key; `type` is one of `forecache.base.output_kinds.KEY_TYPES`."""
 
     name: str
     type: str

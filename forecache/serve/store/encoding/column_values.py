@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from forecache.base.errors import InputError
 from forecache.declare.served import PackedLayout
 from forecache.kit.delta.comparison.partition import plain_type
-from forecache.kit.windows.tile_columns import column_words
+from forecache.kit.windows.states import column_words
 from forecache.serve.store.manifest import STATE, Field
 from forecache.serve.store.values import FLOAT, FLOAT_BYTES, ITEM_END, LIST_END
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from forecache.base.errors import InputError
 from forecache.base.hashes import row_hashes
-from forecache.base.key_types import ALLOWED, key_type_of_arrow
+from forecache.base.output_kinds import ALLOWED, key_type_of_arrow
 from forecache.declare import PROVENANCE_COLUMNS
 from forecache.kit.delta.comparison.partition import BATCH_ROWS
 from forecache.serve.store import content_hash as hashing

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 MODEL_VERSION, RELEASE, BASE, LATE = "model_version", "release", "base", "late"
-"""Columns of every stream's table; see `forecache.stream.table_schema`."""
+"""Columns of every stream's table; see `forecache.stream.table.schema`."""
 
 _MADE_BY = (MODEL_VERSION, RELEASE, BASE)
 _SERVED_AS = {

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.base.byte_windows import TextWords
 from forecache.base.errors import InputError
 from forecache.base.files import sync
+from forecache.base.hashes import TextWords
 from forecache.kit.versioned.verify import file_checksum
 from forecache.serve.store.manifest import ShardInfo
 from forecache.serve.store.segment.index import append_index, key_hashes
