@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_ITEMS = 5
-MOST_FILES = 3
-"""Landing files named in the text; `--json` has them all."""
+MOST_FILES = 3  # landing files named in the text; `--json` has them all
 
 
 @command(

@@ -13,26 +13,31 @@ from forecache.realtime.release.folder import read_files
 from forecache.realtime.release.format import MODEL_FILE
 from forecache.realtime.release.load import LoadedRelease
 
-Score = Callable[[np.ndarray], np.ndarray]
-"""float32 [n, d] -> [n]."""
+Score = Callable[[np.ndarray], np.ndarray]  # float32 [n, d] -> [n]
 MOST_ENUMERATED = 8
 PERMUTATIONS = 1024
 _ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
-class ShapleyValues:
-    """Contributions of the features of one row: `base` and their sum are the row's score."""
+class Contributions:
+    """`base` and the sum of `values` are `total`."""
 
-    base: float  # mean score of the background
-    contributions: np.ndarray  # float64 [d]
-    errors: np.ndarray  # standard error of each, float64 [d]; zeros if nothing was drawn
-    permutations: int  # drawn ones; 0: all sets of features were enumerated
+    method: str
+    background: str  # in words
+    scale: str  # "score", or "raw score" before the model's last function
+    base: float
+    values: np.ndarray  # float64 [num_features]; 0 for one that the model does not use
+    errors: np.ndarray | None = None  # their standard errors; None: exact
+
+    @property
+    def total(self) -> float:
+        return self.base + float(self.values.sum())
 
 
 def compute_shapley(
-    score: Score, row: np.ndarray, background: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
-) -> ShapleyValues:
+    score: Score, row: np.ndarray, background: np.ndarray, *, described: str = "", permutations: int = PERMUTATIONS
+) -> Contributions:
     """Compute the Shapley values of a row.
 
     Args:
@@ -42,11 +47,16 @@ def compute_shapley(
     """
     differs = np.flatnonzero(((background != row) & ~(np.isnan(background) & np.isnan(row))).any(axis=0))
     if len(differs) <= MOST_ENUMERATED:
-        return _enumerate_sets(score, row, background, differs)
-    return _draw_permutations(score, row, background, differs, permutations, seed)
+        base, found = _enumerate_sets(score, row, background, differs)
+        return Contributions("Shapley values by all sets of features", described, "score", base, found)
+    base, found, errors, drawn = _draw_permutations(score, row, background, differs, permutations)
+    method = f"Shapley values by {drawn:,} permutations (Castro et al. 2009)"
+    return Contributions(method, described, "score", base, found, errors)
 
 
-def _enumerate_sets(score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray) -> ShapleyValues:
+def _enumerate_sets(
+    score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
     """Enumerate all sets of the features at `places`; the others are the same everywhere and contribute nothing."""
     count = len(places)
     means = np.empty(1 << count)
@@ -61,14 +71,14 @@ def _enumerate_sets(score: Score, row: np.ndarray, background: np.ndarray, place
         for chosen in range(1 << count):
             if not chosen >> bit & 1:
                 found[place] += weights[chosen.bit_count()] * (means[chosen | 1 << bit] - means[chosen])
-    return ShapleyValues(float(means[0]), found, np.zeros(len(row)), 0)
+    return float(means[0]), found
 
 
 def _draw_permutations(
-    score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray, permutations: int, seed: int
-) -> ShapleyValues:
-    """Draw permutations in which the features at `places` are replaced one after the other."""
-    rng, count = np.random.default_rng(seed), len(places)
+    score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray, permutations: int
+) -> tuple[float, np.ndarray, np.ndarray, int]:
+    """Draw permutations in which the features at `places` are replaced one after the other; returns how many."""
+    rng, count = np.random.default_rng(0), len(places)
     rounds = max(2, -(-permutations // len(background)))
     drawn = np.empty((rounds * len(background), count))
     base = 0.0
@@ -86,28 +96,12 @@ def _draw_permutations(
     found, errors = np.zeros(len(row)), np.zeros(len(row))
     found[places] = drawn.mean(axis=0)
     errors[places] = drawn.std(axis=0, ddof=1) / np.sqrt(len(drawn))
-    return ShapleyValues(base / len(drawn), found, errors, len(drawn))
+    return base / len(drawn), found, errors, len(drawn)
 
 
 _TREES = "TreeSHAP by {} (Lundberg et al. 2018), exact"
 _LINEAR = "weights times the distance from the background's mean, exact"
 _NO_ROWS = "There is nothing to compare with: no other logged row of that day and release has features."
-
-
-@dataclass(frozen=True)
-class Contributions:
-    """`base` and the sum of `values` are `total`."""
-
-    method: str
-    background: str  # in words
-    scale: str  # "score", or "raw score" before the model's last function
-    base: float
-    values: np.ndarray  # float64 [num_features]; 0 for one that the model does not use
-    errors: np.ndarray | None = None  # their standard errors; None: exact
-
-    @property
-    def total(self) -> float:
-        return self.base + float(self.values.sum())
 
 
 def contributions_of(
@@ -131,12 +125,10 @@ def contributions_of(
             return Contributions(found.method, found.background, found.scale, found.base, values)
     if not len(background):
         return _NO_ROWS
-    drawn = compute_shapley(loaded.scores_of, row, background)
-    if not (np.isfinite(drawn.base) and np.isfinite(drawn.contributions).all()):
+    drawn = compute_shapley(loaded.scores_of, row, background, described=described)
+    if not (np.isfinite(drawn.base) and np.isfinite(drawn.values).all()):
         return "The model has no score for some of the rows that would be compared, so they have no mean."
-    by = f"{drawn.permutations:,} permutations (Castro et al. 2009)" if drawn.permutations else "all sets of features"
-    errors = drawn.errors if drawn.permutations else None
-    return Contributions(f"Shapley values by {by}", described, "score", drawn.base, drawn.contributions, errors)
+    return drawn
 
 
 def _lightgbm_contributions(

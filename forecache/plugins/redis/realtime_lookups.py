@@ -22,8 +22,7 @@ from forecache.realtime.request.request_answer import (
 from forecache.realtime.workers.worker_path import CircuitBreaker
 from forecache.serve.store.values import matrix_of
 
-HEDGED_SHARE = 0.1
-"""Most second reads, as a share of all."""
+HEDGED_SHARE = 0.1  # most second reads, as a share of all
 _HEDGES_AT_FIRST = 5.0
 _FIRST_P95_S, _LEAST_P95_S = 0.005, 0.0002
 _STEP = 0.05

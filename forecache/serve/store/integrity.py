@@ -10,8 +10,7 @@ from forecache.kit.versioned.verify import ReadPace, check_size, verify_file
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest, SegmentInfo, ShardInfo
 
-VERIFY_EVERY_S = 24 * 3600.0
-"""Greatest age of a segment's last verification when a publish builds on it."""
+VERIFY_EVERY_S = 24 * 3600.0  # greatest age of a segment's last verification when a publish builds on it
 
 
 def segment_files(layout: StoreLayout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:

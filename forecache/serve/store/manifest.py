@@ -16,8 +16,7 @@ from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.serve.store.keys import KeyColumn, KeySchema
 
-NUMERIC = ("double", "bigint", "float", "integer")
-"""Types of fields that are one number."""
+NUMERIC = ("double", "bigint", "float", "integer")  # types of fields that are one number
 STATE = "state"
 
 

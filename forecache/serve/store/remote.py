@@ -66,8 +66,7 @@ def read_quarantine_reasons(remote: Folder, name: str, versions: Mapping[int, bo
     return {number: reason.decode() for number, reason in reasons.items() if reason is not None}
 
 
-Quarantines = Mapping[str, tuple[int, str]]
-"""Versions with reasons, by the inputs of their content."""
+Quarantines = Mapping[str, tuple[int, str]]  # versions with reasons, by the inputs of their content
 
 
 def find_publish_start(

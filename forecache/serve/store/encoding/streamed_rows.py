@@ -45,8 +45,7 @@ _SERVED_AS = {
     "date": pa.date32(),
 }
 _NOBODY = Provenance("", -1, -1, "", "")
-PLACES_OF_A_COMMIT = 1 << 31
-"""A row's moment, its rank in the stream, is `position` times this plus `place`."""
+PLACES_OF_A_COMMIT = 1 << 31  # a row's moment, its rank in the stream, is `position` times this plus `place`
 _WAITING_ROWS = 1 << 20
 
 

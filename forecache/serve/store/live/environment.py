@@ -21,8 +21,7 @@ from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.segment.mapping import inode_of
 
-MAP_BYTES = 1 << 32
-"""Size of a new map. The file is as large as its content; the map grows with it."""
+MAP_BYTES = 1 << 32  # size of a new map. The file is as large as its content; the map grows with it
 _MAX_READERS = 2048
 _ROWS, _META = b"rows", b"meta"
 
@@ -209,8 +208,7 @@ def _no_space_error(path: Path, error: Exception) -> UnavailableError:
     )
 
 
-LIVE, PENDING_ROWS = "live", "pending"
-"""File names of the two environments, without suffix."""
+LIVE, PENDING_ROWS = "live", "pending"  # file names of the two environments, without suffix
 
 _W = TypeVar("_W", bound="EnvironmentWriter")
 

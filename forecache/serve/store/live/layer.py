@@ -89,8 +89,7 @@ def write_layer(layout: StoreLayout, layer: LiveLayer) -> None:
         write_durably(layout.live, content)
 
 
-PENDING = (1 << 63) - 1
-"""The position of a row before its commit: above every cut-off."""
+PENDING = (1 << 63) - 1  # the position of a row before its commit: above every cut-off
 
 _HEAD = struct.Struct("<qqI")
 _unpack: Callable[[bytes], tuple[int, int, int]] = _HEAD.unpack_from

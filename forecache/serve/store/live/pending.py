@@ -24,8 +24,7 @@ from forecache.serve.store.live.counters import CONFIRMED_AT, CONFIRMED_FROM, CO
 from forecache.serve.store.live.environment import LIVE, MAP_BYTES, PENDING_ROWS, EnvironmentWriter
 from forecache.serve.store.live.layer import LiveRow, record_of, times_of
 
-Offsets = Mapping[int, int]
-"""Next offset to read by partition."""
+Offsets = Mapping[int, int]  # next offset to read by partition
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def write_confirmed(cells: memoryview, batches: Iterable[PendingBatch], start: i
 
 _SWEPT_AT_ONCE = 256
 _STATE = b"state"
-_Numbered = tuple[int, LiveRow]
-"""A row and the number of its put."""
+_Numbered = tuple[int, LiveRow]  # a row and the number of its put
 
 
 class PendingWriter(EnvironmentWriter):

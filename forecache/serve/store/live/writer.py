@@ -16,8 +16,7 @@ from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.live.environment import LIVE, MAP_BYTES, EnvironmentWriter
 from forecache.serve.store.live.layer import LiveRow, record_of, times_of
 
-NEVER = -(1 << 63)
-"""An event time before all others: nothing expires."""
+NEVER = -(1 << 63)  # an event time before all others: nothing expires
 NEW: dict[str, Any] = {
     "applied": -1, "verified": -1, "floor": -1, "expire_before_us": NEVER, "pruned": True, "sum": "0", "newest": 0,
     "values": "",

@@ -45,8 +45,7 @@ from forecache.serve.store.read.snapshot import Snapshot, merge_rows
 from forecache.serve.store.segment.index import MAX_DELTAS, key_hashes, write_filter, write_hashes
 from forecache.serve.store.segment.writer import PAGE, num_shards, suits_num_shards, write_shard, write_sorted
 
-SMALL_STORE_ROWS = 1000
-"""So many changed rows are always few, whatever the size of the base."""
+SMALL_STORE_ROWS = 1000  # so many changed rows are always few, whatever the size of the base
 
 
 def most_changed_rows(publication: Publication) -> int:
@@ -108,8 +107,7 @@ def _merge_shard(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
     )
 
 
-_BLOCK_KEYS = 1 << 13
-"""Keys that are read back at a time, so that their entries need little memory."""
+_BLOCK_KEYS = 1 << 13  # keys that are read back at a time, so that their entries need little memory
 
 
 def build_incremental(publication: Publication) -> PendingVersion:

@@ -44,18 +44,14 @@ from forecache.serve.store.publishing.worker_pool import num_cores
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.segment.writer import sorted_order
 
-_LARGE = pa.large_binary()
-"""An array of this type can hold more than two gigabytes."""
+_LARGE = pa.large_binary()  # an array of this type can hold more than two gigabytes
 _ENCODED_BYTES = 8 << 20
 """Size of the rows that are encoded at a time, so that entries with long lists fit into one array."""
-_BLOCK_ROWS = 1 << 16
-"""Rows of the feed encoded at a time: larger blocks need more memory, smaller ones more calls."""
+_BLOCK_ROWS = 1 << 16  # rows of the feed encoded at a time: larger blocks need more memory, smaller ones more calls
 _SAMPLED_PIECES = 2
-_MOST_SAMPLED_PIECES = 8
-"""Bounded, as a look-up maps up to 64 KiB of the store for every row, which counts as memory."""
+_MOST_SAMPLED_PIECES = 8  # bounded, as a look-up maps up to 64 KiB of the store for every row, which counts as memory
 _SAMPLED_ROWS = 128
-_HOPELESS = 3
-"""If the estimate is so many times `limit`, the comparison is given up."""
+_HOPELESS = 3  # if the estimate is so many times `limit`, the comparison is given up
 
 
 class ChangesUnavailable(Exception):

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import PROJECT_ROOT
 
-INLINE_ROWS = 300_000
-"""Up to so many rows, one process is done before others have started."""
+INLINE_ROWS = 300_000  # up to so many rows, one process is done before others have started
 
 _MAX_WORKERS = 8
 Result = TypeVar("Result")

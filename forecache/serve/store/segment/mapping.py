@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from forecache.serve.store.segment.index import Index
 
 _MAP_FIXED = 0x10
-_MADV_POPULATE_READ = 22
-"""Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read."""
+_MADV_POPULATE_READ = 22  # Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read
 _POPULATED_BYTES = 4 << 20
 _BEHIND = 1 << 17
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -16,11 +16,9 @@ from forecache.kit.versioned.verify import file_checksum
 from forecache.serve.store.manifest import ShardInfo
 from forecache.serve.store.segment.index import append_index, key_hashes
 
-SHARD_ROWS = 400_000
-"""Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
+SHARD_ROWS = 400_000  # rows of a shard that is neither too large to sort in memory nor so small that opening it costs
 
-SHARD_VALUES = 2_000_000
-"""Items of the longest lists of a shard, about 100 MB of JSON."""
+SHARD_VALUES = 2_000_000  # items of the longest lists of a shard, about 100 MB of JSON
 
 _MAX_SHARDS = 256
 PAGE = 4096
