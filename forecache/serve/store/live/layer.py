@@ -69,11 +69,9 @@ def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer
 
 def read_layer(layout: StoreLayout) -> LiveLayer | None:
     """The live layer of a store, None if it has none; raises as `layer_from_json`."""
-    try:
-        content = layout.live.read_bytes()
-    except FileNotFoundError:
-        return None
-    return layer_from_json(content, what=f"The file {layout.live}")
+    with suppress(FileNotFoundError):
+        return layer_from_json(layout.live.read_bytes(), what=f"The file {layout.live}")
+    return None
 
 
 def list_stores_with_layers(store_path: Path) -> list[str]:

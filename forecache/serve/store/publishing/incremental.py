@@ -80,11 +80,7 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
     publication.progress("Verifying the new base", 0.7)
     with Snapshot(layout, manifest) as after:
         read = [read_back(after, shard, paced=True) for shard in range(len(shards))]
-    require_equal(
-        publication,
-        rows=(version.rows, sum(rows for rows, _ in read)),
-        sums=(hashing.from_hex(version.content_hash), hashing.add(*(total for _, total in read))),
-    )
+    require_equal(publication, (version.rows, hashing.from_hex(version.content_hash)), read)
     publish_step("merged base verified")
     # No version will name the delta and the filter that only the pending one had.
     for old in version.segments:
@@ -220,12 +216,8 @@ def _build_version(
     )
     with Snapshot(publication.store.layout, manifest) as after:
         found, read_sum = _read_back(after, changes)
-    read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
-    require_equal(
-        publication,
-        rows=(rows, current.rows + changes.num_added - (len(changes.keys) - found)),
-        sums=(content_sum, read_sum),
-    )
+    unchanged = current.rows + changes.num_added - len(changes.keys), hashing.from_hex(current.content_hash)
+    require_equal(publication, (rows, content_sum), [unchanged, (found, hashing.subtract(read_sum, changes.old_sum))])
     return manifest
 
 

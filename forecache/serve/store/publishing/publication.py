@@ -139,12 +139,14 @@ class PendingVersion:
     details: dict[str, Any]
 
 
-def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tuple[int, int]) -> None:
-    """Raise CheckError if row counts or content sums, of the source and of what a reader reads, differ."""
-    if rows[0] != rows[1] or sums[0] != sums[1]:
+def require_equal(publication: Publication, source: tuple[int, int], read: Iterable[tuple[int, int]]) -> None:
+    """Raise CheckError if (rows, content sum) of the source are not those of the parts that a reader reads together."""
+    parts = list(read)
+    rows, total = sum(rows for rows, _ in parts), hashing.add(*(total for _, total in parts))
+    if source != (rows, total):
         raise CheckError(
-            f"Version {publication.version} does not read back as the source has it: {rows[1]:,} rows of {rows[0]:,},"
-            f" content hash {hashing.to_hex(sums[1])} where the source has {hashing.to_hex(sums[0])}.",
+            f"Version {publication.version} does not read back as the source has it: {rows:,} rows of {source[0]:,},"
+            f" content hash {hashing.to_hex(total)} where the source has {hashing.to_hex(source[1])}.",
             remedy="Nothing was published. Publish again, with --full if it repeats.",
         )
     publish_step("verified")
