@@ -58,10 +58,7 @@ def candidate_labels(record: dict[str, Any], release: Release | None) -> list[An
 
 
 def _find_candidates(record: Mapping[str, Any], release: Release | None) -> list[Any] | None:
-    try:
-        request = orjson.loads(record["request"])
-    except orjson.JSONDecodeError:
-        return None
+    request = _parse_json(record["request"])
     if not isinstance(request, dict):
         return None
     if release is not None and release.candidates is not None:
