@@ -103,15 +103,18 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
-def is_locked(path: Path) -> bool:
-    """Tell if a process of this machine holds the exclusive lock on a file; a missing file is not created."""
+def is_locked(path: Path, *, by_readers: bool = False) -> bool:
+    """Tell if a process of this machine holds the exclusive lock on a file or folder, or with `by_readers` any lock.
+
+    A missing file is not created.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
         # Shared, so that two callers at the same moment do not take each other for the holder.
-        return not try_lock(descriptor, shared=True)
+        return not try_lock(descriptor, shared=not by_readers)
     finally:
         os.close(descriptor)
 

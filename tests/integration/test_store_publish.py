@@ -47,7 +47,11 @@ def test_the_first_publish_serves_every_prediction_of_the_newest_night(settings:
     assert served(store) == scores(200)
     assert (result.rows, result.nights, result.delta_version) == (200, (NEXT_NIGHT,), 1)
     assert (manifest.version, manifest.parent, manifest.kind, manifest.rows) == (1, None, "full", 200)
-    assert (manifest.as_of, manifest.run_id, manifest.model) == ("1998-07-01", "run-9", {"name": "churn", "version": 3})
+    assert (manifest.as_of, manifest.run_id, manifest.made_by["model"]) == (
+        "1998-07-01",
+        "run-9",
+        {"name": "churn", "version": 3},
+    )
     assert manifest.provenance.scored_at == "1998-07-01T03:00:00.000000Z"
     assert manifest.content_hash == result.details["content_hash"]
     with store.snapshot() as snapshot:
@@ -160,7 +164,7 @@ def test_a_night_that_another_model_scored_again_names_that_model(settings: Sett
     assert publish(settings, churn()).details["kind"] == "full"
     manifest = open_store(settings, "churn").current()
     assert manifest is not None
-    assert (manifest.model, manifest.carried) == ({"name": "churn", "version": 4}, 0)
+    assert (manifest.made_by["model"], manifest.carried) == ({"name": "churn", "version": 4}, 0)
 
 
 @pytest.mark.parametrize("how", ["vacuumed", "never written"])

@@ -18,7 +18,7 @@ from warm import start
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.serve.store import open_store
-from forecache.serve.store.live.layer import LiveRow
+from forecache.serve.store.live.layer import PENDING, LiveRow
 from forecache.serve.store.live.reader import LiveReader
 from forecache.stream.engine import arrow_engine as arrow
 from forecache.stream.engine.restore_state import tile_saver
@@ -44,11 +44,11 @@ def test_answers_and_tiles_are_visible_before_the_commit(ready: Settings, kafka:
         wait_for(lambda: is_running(ready.home_path, "payments"))
         kafka.send(topic, [payment(1), payment(2)])
         row = wait_for(lambda: visible(ready, "payments", b"2"))
-        assert row.is_pending
+        assert row.position == PENDING
         assert json.loads(row.value)["rung"] == "model"
         assert json.loads(row.provenance) == {"model_version": 1, "release": 1, "base": "customer=2026-03-01@7"}
         tiles = wait_for(lambda: visible(ready, "customer", b"2"))
-        assert tiles.is_pending
+        assert tiles.position == PENDING
         assert json.loads(tiles.provenance) == [2], "the offset behind the events that are in them"
         assert table_rows(ready, "stream_payments") == []
     stored = {row["payment_id"]: row for row in table_rows(ready, "stream_payments")}

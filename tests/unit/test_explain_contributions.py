@@ -49,10 +49,10 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 def test_few_features_are_enumerated_to_the_formula(rows: tuple[np.ndarray, np.ndarray]) -> None:
     row, background = rows
     found = contributions.compute_shapley(product, row, background)
-    np.testing.assert_allclose(found.contributions, expected(row, background), rtol=1e-5, atol=1e-6)
-    assert found.permutations == 0
+    np.testing.assert_allclose(found.values, expected(row, background), rtol=1e-5, atol=1e-6)
+    assert (found.method, found.errors) == ("Shapley values by all sets of features", None)
     assert found.base == pytest.approx(product(background).mean(), rel=1e-6)
-    assert found.base + found.contributions.sum() == pytest.approx(product(row[None])[0], rel=1e-5)
+    assert found.base + found.values.sum() == pytest.approx(product(row[None])[0], rel=1e-5)
 
 
 def test_drawn_values_are_within_their_errors_and_sum_to_the_score(
@@ -61,10 +61,10 @@ def test_drawn_values_are_within_their_errors_and_sum_to_the_score(
     row, background = rows
     monkeypatch.setattr(contributions, "MOST_ENUMERATED", 0)
     found = contributions.compute_shapley(product, row, background, permutations=2000)
-    assert found.permutations == 2002  # a multiple of the seven rows of the background
-    assert (np.abs(found.contributions - expected(row, background)) <= 4 * found.errors + 1e-6).all()
+    assert "by 2,002 permutations" in found.method  # a multiple of the seven rows of the background
+    assert (np.abs(found.values - expected(row, background)) <= 4 * found.errors + 1e-6).all()
     assert 0 < found.errors.max() < 0.1
-    assert found.base + found.contributions.sum() == pytest.approx(product(row[None])[0], rel=1e-5)
+    assert found.base + found.values.sum() == pytest.approx(product(row[None])[0], rel=1e-5)
 
 
 def test_a_feature_that_is_the_same_in_every_row_contributes_nothing_and_is_not_asked_for() -> None:
@@ -77,7 +77,7 @@ def test_a_feature_that_is_the_same_in_every_row_contributes_nothing_and_is_not_
         return matrix[:, 0] * 2
 
     found = contributions.compute_shapley(score, row, background)
-    assert found.contributions.tolist() == [-3, 0, 0]
+    assert found.values.tolist() == [-3, 0, 0]
     assert len(asked) == 2
 
 
@@ -88,7 +88,7 @@ def test_the_permutations_of_an_additive_model_are_exact_where_many_features_are
     found = contributions.compute_shapley(
         lambda matrix: matrix.astype(np.float64) @ weights, row, background, permutations=64
     )
-    np.testing.assert_allclose(found.contributions, weights * (row - background.mean(axis=0)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.values, weights * (row - background.mean(axis=0)), rtol=1e-4, atol=1e-6)
 
 
 def by_counts(node: dict[str, Any], row: np.ndarray, chosen: frozenset[int]) -> float:
@@ -125,7 +125,7 @@ def test_a_network_is_explained_with_unknown_features() -> None:
         return session.run(None, {"features": matrix})[0].reshape(-1)
 
     found = contributions.compute_shapley(score, row, background)
-    assert found.base + found.contributions.sum() == pytest.approx(float(score(row[None])[0]), rel=1e-4)
+    assert found.base + found.values.sum() == pytest.approx(float(score(row[None])[0]), rel=1e-4)
 
 
 def a_record(request: bytes, items: int) -> dict[str, Any]:

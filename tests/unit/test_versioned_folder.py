@@ -20,7 +20,7 @@ from forecache.kit.versioned.pointer import (
     take_lease,
     write_pointer,
 )
-from forecache.kit.versioned.verify import verify_versions
+from forecache.plugins.store_checks.verify_stores import verify_versions
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
 from forecache.serve.store import Pointer
 from forecache.serve.store.layout import StoreLayout

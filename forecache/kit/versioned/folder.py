@@ -28,11 +28,7 @@ def dump_with_checksum(data: dict[str, Any]) -> bytes:
 
 
 def load_with_checksum(content: bytes, *, what: str) -> dict[str, Any]:
-    """Read the object that `dump_with_checksum` wrote; `what` is the file, for messages.
-
-    Raises:
-        DamagedError: It differs from what was written, or has no checksum, as an older Forecache wrote it.
-    """
+    """Read what `dump_with_checksum` wrote to the file `what`; raises DamagedError if it differs or has no checksum."""
     try:
         data = json.loads(content)
         seal = data.pop(_CHECKSUM, None)

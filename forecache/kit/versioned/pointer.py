@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from forecache.base.errors import ConflictError, DamagedError, UnavailableError
-from forecache.base.files import lock, try_lock, write_durably
+from forecache.base.files import is_locked, lock, try_lock, write_durably
 from forecache.kit.versioned.folder import P, VersionedFolder
 
 _LEASE_TRIES, _LEASE_PAUSE_S = 10, 0.005
@@ -43,35 +43,8 @@ def keep_version(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
             os.close(lease)
 
 
-@contextmanager
-def try_evict(folder: VersionedFolder[P], number: int) -> Iterator[bool]:
-    """Yield whether the version may be removed: no process has it open, and none can open it in the block.
-
-    The caller holds the folder's lock.
-    """
-    lease = folder.lease(number)
-    mode = os.O_RDONLY if lease.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(lease, mode | os.O_CLOEXEC, 0o644)
-    try:
-        yield try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def is_open(folder: VersionedFolder[P], number: int) -> bool:
-    return is_locked(folder.lease(number))
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether another process holds a lock on a file or folder at this moment; False if it does not exist."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not try_lock(descriptor)
-    finally:
-        os.close(descriptor)
+    return is_locked(folder.lease(number), by_readers=True)
 
 
 def surplus_versions(numbers: Iterable[int], *, keep: int, needed: Collection[int | None]) -> list[int]:
@@ -81,16 +54,18 @@ def surplus_versions(numbers: Iterable[int], *, keep: int, needed: Collection[in
 
 
 def remove_old_versions(folder: VersionedFolder[P], *, keep: int, needed: Collection[int | None]) -> list[int]:
-    """Remove the versions beyond the newest `keep` besides the needed ones, and never one that is open; returns which.
-
-    The caller holds the folder's lock.
-    """
+    """Remove the surplus versions that are not open; returns which. The caller holds the folder's lock."""
     removed = []
     for number in surplus_versions(folder.numbers(), keep=keep, needed=needed):
-        with try_evict(folder, number) as free:
-            if free:
+        lease = folder.lease(number)
+        mode = os.O_RDONLY if lease.is_dir() else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(lease, mode | os.O_CLOEXEC, 0o644)
+        try:
+            if try_lock(descriptor):  # nobody has it open, or can open it until this descriptor is closed
                 folder.remove_version(number)
                 removed.append(number)
+        finally:
+            os.close(descriptor)
     return removed
 
 
@@ -98,10 +73,7 @@ def read_pointer(folder: VersionedFolder[P]) -> P:
     """Read the pointer, or its copy if the pointer is damaged or missing; an empty one before the first version.
 
     Quarantined versions are skipped in the copy: a rollback may have been killed after it quarantined a version and
-    before it wrote the copy.
-
-    Raises:
-        DamagedError: Both are damaged.
+    before it wrote the copy. Raises DamagedError if both are damaged.
     """
     try:
         return _read(folder, folder.pointer)
@@ -143,10 +115,8 @@ def repair_pointer(folder: VersionedFolder[P]) -> None:
 def lock_versions(folder: VersionedFolder[P], *, action: str) -> Iterator[None]:
     """Hold the folder's exclusive lock; the kernel frees it when the process dies.
 
-    First repairs the pointer and its copy, if the previous holder was killed between writing the two.
-
-    Raises:
-        ConflictError: Another process holds it; the message names the process and its action.
+    First repairs the pointer and its copy, if the previous holder was killed between writing the two. The ConflictError
+    names the process that holds it, and its action.
     """
 
     def locked_error(holder: str) -> ConflictError:
@@ -162,15 +132,8 @@ def lock_versions(folder: VersionedFolder[P], *, action: str) -> Iterator[None]:
         yield
 
 
-def is_being_changed(folder: VersionedFolder[P]) -> bool:
-    """Return whether another process holds the folder's lock at this moment."""
-    return is_locked(folder.lock)
-
-
 def is_copy_equal(folder: VersionedFolder[P]) -> bool:
-    """Return whether pointer and copy are equal, also before the first version; raises DamagedError if both are
-    damaged.
-    """
+    """Return whether pointer and copy are equal, also before the first version; DamagedError if both are damaged."""
     pointer = read_pointer(folder)
     content = pointer.to_json()
     paths = (folder.pointer, folder.pointer_copy)
@@ -190,7 +153,7 @@ def pointer_problem(folder: VersionedFolder[P]) -> str:
         except UnavailableError as error:
             return error.message
     # Compared twice: a move in progress at the first time has ended by the second, or holds the lock in between.
-    if not is_copy_equal(folder) and not is_being_changed(folder) and not is_copy_equal(folder):
+    if not is_copy_equal(folder) and not is_locked(folder.lock) and not is_copy_equal(folder):
         return f"The file {folder.pointer_copy} is not a copy of {folder.pointer.name}."
     return ""
 

@@ -32,11 +32,9 @@ def swap_file(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any]
 def upload_missing(
     remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], report: Callable[[float], None]
 ) -> tuple[list[str], int]:
-    """Upload the files that a remote lacks; returns their names there, and their bytes.
+    """Upload the files (by name there, where each is here) that a remote lacks; returns their names, and their bytes.
 
-    Args:
-        files: Where each is here, by its name there.
-        report: Called with the share that is done.
+    `report` is called with the share that is done.
     """
     missing = {name: file for name, file in files.items() if remote.size(name) != file[1].size_bytes}
     done, total = 0, sum(info.size_bytes for _, info in missing.values()) or 1
@@ -50,11 +48,9 @@ def upload_missing(
 
 
 def fetch_files(remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], report: Callable[[int], None]) -> None:
-    """Fetch files, each into an existing folder; raises as `fetch_file`.
+    """Fetch files (by name there, where each is to be here) into existing folders; raises as `fetch_file`.
 
-    Args:
-        files: Where each is to be here, by its name there.
-        report: Called after each file with the bytes copied for it; 0 if it was there already.
+    `report` is called after each with the bytes copied for it; 0 if it was there already.
     """
     with ThreadPoolExecutor(_TRANSFERS) as threads:
         for transfer in [threads.submit(fetch_file, remote, name, *file) for name, file in files.items()]:
@@ -64,9 +60,7 @@ def fetch_files(remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], repo
 def fetch_file(remote: Folder, name: str, target: Path, info: FileInfo) -> int:
     """Fetch one file, continuing an interrupted download; returns the bytes copied.
 
-    Raises:
-        CheckError: The file does not have the checksum that was written; it is removed, so that a new try starts anew.
-        NotFoundError: The remote does not have it.
+    Raises NotFoundError, or CheckError for another checksum; then the file is removed, so that a new try starts anew.
     """
     part = target.with_name(f"{target.name}.part")
     if target.exists():

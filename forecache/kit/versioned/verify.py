@@ -1,17 +1,16 @@
-"""Verification of a versioned folder on disk: the pointer, its copy, and every byte of every version."""
+"""Verification of the files of versions, and the state of a version."""
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import xxhash
 
-from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnavailableError
+from forecache.base.errors import DamagedError
 from forecache.kit.versioned.folder import P, VersionedFolder
-from forecache.kit.versioned.pointer import is_open, keep_version, pointer_problem, read_pointer
+from forecache.kit.versioned.pointer import is_open, read_pointer
 
 _BLOCK_BYTES = 1 << 20
 
@@ -50,10 +49,7 @@ def check_size(path: Path, info: FileInfo) -> None:
 
 
 def verify_file(path: Path, info: FileInfo, *, pace: ReadPace | None = None) -> int:
-    """Compare a file's size and checksum with those that were written; return the bytes read.
-
-    Raises DamagedError if they differ, or if the file is missing or cannot be read.
-    """
+    """Compare a file's size and checksum with those that were written; return the bytes read, or raise DamagedError."""
     check_size(path, info)
     try:
         found = file_checksum(path, pace=pace)
@@ -81,18 +77,6 @@ def file_checksum(path: Path, *, pace: ReadPace | None = None) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class VerifyResult:
-    """The result for a version, or for the pointer if `version` is None."""
-
-    pipeline: str
-    version: int | None
-    state: tuple[str, ...]
-    problem: str  # a sentence; "": none
-    read_bytes: int = 0  # files shared with an older version are read once
-    rows: int = 0  # read and compared, if `content` was set
-
-
 def version_state(folder: VersionedFolder[P], number: int) -> tuple[str, ...]:
     """The marks of a version: any of "current", "pinned", "quarantined", "open"."""
     pointer = read_pointer(folder)
@@ -103,33 +87,3 @@ def version_state(folder: VersionedFolder[P], number: int) -> tuple[str, ...]:
         "open": is_open(folder, number),
     }
     return tuple(name for name, holds in marks.items() if holds)
-
-
-def verify_versions(folder: VersionedFolder[P], verify: Callable[[int], tuple[int, int]]) -> list[VerifyResult]:
-    """Verify the pointer, and every version of a folder, the oldest first.
-
-    No version is removed while it is read; one that is removed before is left out. `verify` reads a version and returns
-    the numbers of bytes and of rows that it read; it raises if the version is damaged.
-    """
-    found = [VerifyResult(folder.name, None, (), pointer_problem(folder))]
-    try:
-        read_pointer(folder)
-    except UnavailableError:
-        return found  # without it nobody knows which versions belong to this folder
-    for number in sorted({*folder.numbers(), *_required_versions(folder)}):
-        state = version_state(folder, number)
-        with keep_version(folder, number) as is_there:
-            if not is_there and number not in _required_versions(folder):
-                continue
-            read_bytes, rows, problem = 0, 0, ""
-            try:
-                read_bytes, rows = verify(number)
-            except (UnavailableError, NotFoundError, ConflictError) as error:
-                problem = error.message
-            found.append(VerifyResult(folder.name, number, state, problem, read_bytes, rows))
-    return found
-
-
-def _required_versions(folder: VersionedFolder[P]) -> set[int]:
-    pointer = read_pointer(folder)
-    return {number for number in (pointer.current, pointer.pinned) if number is not None}

@@ -8,14 +8,7 @@ import click
 
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.commands.get import provenance_text
-from forecache.cli.output import (
-    format_cell,
-    format_duration,
-    json_value,
-    make_console,
-    show,
-    show_table,
-)
+from forecache.cli.output import format_cell, format_duration, json_value, make_console, show, show_table
 from forecache.cli.resolve_names import find_published, is_stream_only
 from forecache.plugins.explain.trace import live_lines, live_title, trace, trace_list, trace_stream, trace_view
 
@@ -26,8 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_ITEMS = 5
-MOST_FILES = 3
-"""Landing files named in the text; `--json` has them all."""
+MOST_FILES = 3  # landing files named in the text; `--json` has them all
 
 
 @command(

@@ -13,85 +13,10 @@ from forecache.realtime.release.folder import read_files
 from forecache.realtime.release.format import MODEL_FILE
 from forecache.realtime.release.load import LoadedRelease
 
-Score = Callable[[np.ndarray], np.ndarray]
-"""float32 [n, d] -> [n]."""
+Score = Callable[[np.ndarray], np.ndarray]  # float32 [n, d] -> [n]
 MOST_ENUMERATED = 8
 PERMUTATIONS = 1024
 _ROWS_AT_ONCE = 8192
-
-
-@dataclass(frozen=True)
-class ShapleyValues:
-    """Contributions of the features of one row: `base` and their sum are the row's score."""
-
-    base: float  # mean score of the background
-    contributions: np.ndarray  # float64 [d]
-    errors: np.ndarray  # standard error of each, float64 [d]; zeros if nothing was drawn
-    permutations: int  # drawn ones; 0: all sets of features were enumerated
-
-
-def compute_shapley(
-    score: Score, row: np.ndarray, background: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
-) -> ShapleyValues:
-    """Compute the Shapley values of a row.
-
-    Args:
-        row: float32 [d]; may have NaN.
-        background: float32 [b, d], b > 0.
-        permutations: Least number; a multiple of b is drawn, so that each background row counts the same.
-    """
-    differs = np.flatnonzero(((background != row) & ~(np.isnan(background) & np.isnan(row))).any(axis=0))
-    if len(differs) <= MOST_ENUMERATED:
-        return _enumerate_sets(score, row, background, differs)
-    return _draw_permutations(score, row, background, differs, permutations, seed)
-
-
-def _enumerate_sets(score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray) -> ShapleyValues:
-    """Enumerate all sets of the features at `places`; the others are the same everywhere and contribute nothing."""
-    count = len(places)
-    means = np.empty(1 << count)
-    for chosen in range(1 << count):
-        mixed = background.copy()
-        picked = [place for bit, place in enumerate(places) if chosen >> bit & 1]
-        mixed[:, picked] = row[picked]
-        means[chosen] = np.asarray(score(mixed), np.float64).mean()
-    found = np.zeros(len(row))
-    weights = [factorial(size) * factorial(count - size - 1) / factorial(count) for size in range(count)]
-    for bit, place in enumerate(places):
-        for chosen in range(1 << count):
-            if not chosen >> bit & 1:
-                found[place] += weights[chosen.bit_count()] * (means[chosen | 1 << bit] - means[chosen])
-    return ShapleyValues(float(means[0]), found, np.zeros(len(row)), 0)
-
-
-def _draw_permutations(
-    score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray, permutations: int, seed: int
-) -> ShapleyValues:
-    """Draw permutations in which the features at `places` are replaced one after the other."""
-    rng, count = np.random.default_rng(seed), len(places)
-    rounds = max(2, -(-permutations // len(background)))
-    drawn = np.empty((rounds * len(background), count))
-    base = 0.0
-    at_once = max(1, _ROWS_AT_ONCE // (count + 1))
-    for first in range(0, len(drawn), at_once):
-        numbers = np.arange(first, min(first + at_once, len(drawn)))
-        orders = np.argsort(rng.random((len(numbers), count)), axis=1)
-        rows = np.repeat(background[numbers % len(background)][:, None, :], count + 1, axis=1)
-        for step in range(count):
-            changed = places[orders[:, step]]
-            rows[np.arange(len(numbers)), step + 1 :, changed] = row[changed][:, None]
-        scores = np.asarray(score(rows.reshape(-1, len(row))), np.float64).reshape(len(numbers), count + 1)
-        np.put_along_axis(drawn[first : first + len(numbers)], orders, np.diff(scores, axis=1), axis=1)
-        base += scores[:, 0].sum()
-    found, errors = np.zeros(len(row)), np.zeros(len(row))
-    found[places] = drawn.mean(axis=0)
-    errors[places] = drawn.std(axis=0, ddof=1) / np.sqrt(len(drawn))
-    return ShapleyValues(base / len(drawn), found, errors, len(drawn))
-
-
-_TREES = "TreeSHAP by {} (Lundberg et al. 2018), exact"
-_LINEAR = "weights times the distance from the background's mean, exact"
-_NO_ROWS = "There is nothing to compare with: no other logged row of that day and release has features."
 
 
 @dataclass(frozen=True)
@@ -110,15 +35,81 @@ class Contributions:
         return self.base + float(self.values.sum())
 
 
+def compute_shapley(
+    score: Score, row: np.ndarray, background: np.ndarray, *, described: str = "", permutations: int = PERMUTATIONS
+) -> Contributions:
+    """Compute the Shapley values of a row.
+
+    Args:
+        row: float32 [d]; may have NaN.
+        background: float32 [b, d], b > 0.
+        permutations: Least number; a multiple of b is drawn, so that each background row counts the same.
+    """
+    differs = np.flatnonzero(((background != row) & ~(np.isnan(background) & np.isnan(row))).any(axis=0))
+    if len(differs) <= MOST_ENUMERATED:
+        base, found = _enumerate_sets(score, row, background, differs)
+        return Contributions("Shapley values by all sets of features", described, "score", base, found)
+    base, found, errors, drawn = _draw_permutations(score, row, background, differs, permutations)
+    method = f"Shapley values by {drawn:,} permutations (Castro et al. 2009)"
+    return Contributions(method, described, "score", base, found, errors)
+
+
+def _enumerate_sets(
+    score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Enumerate all sets of the features at `places`; the others are the same everywhere and contribute nothing."""
+    count = len(places)
+    means = np.empty(1 << count)
+    for chosen in range(1 << count):
+        mixed = background.copy()
+        picked = [place for bit, place in enumerate(places) if chosen >> bit & 1]
+        mixed[:, picked] = row[picked]
+        means[chosen] = np.asarray(score(mixed), np.float64).mean()
+    found = np.zeros(len(row))
+    weights = [factorial(size) * factorial(count - size - 1) / factorial(count) for size in range(count)]
+    for bit, place in enumerate(places):
+        for chosen in range(1 << count):
+            if not chosen >> bit & 1:
+                found[place] += weights[chosen.bit_count()] * (means[chosen | 1 << bit] - means[chosen])
+    return float(means[0]), found
+
+
+def _draw_permutations(
+    score: Score, row: np.ndarray, background: np.ndarray, places: np.ndarray, permutations: int
+) -> tuple[float, np.ndarray, np.ndarray, int]:
+    """Draw permutations in which the features at `places` are replaced one after the other; returns how many."""
+    rng, count = np.random.default_rng(0), len(places)
+    rounds = max(2, -(-permutations // len(background)))
+    drawn = np.empty((rounds * len(background), count))
+    base = 0.0
+    at_once = max(1, _ROWS_AT_ONCE // (count + 1))
+    for first in range(0, len(drawn), at_once):
+        numbers = np.arange(first, min(first + at_once, len(drawn)))
+        orders = np.argsort(rng.random((len(numbers), count)), axis=1)
+        rows = np.repeat(background[numbers % len(background)][:, None, :], count + 1, axis=1)
+        for step in range(count):
+            changed = places[orders[:, step]]
+            rows[np.arange(len(numbers)), step + 1 :, changed] = row[changed][:, None]
+        scores = np.asarray(score(rows.reshape(-1, len(row))), np.float64).reshape(len(numbers), count + 1)
+        np.put_along_axis(drawn[first : first + len(numbers)], orders, np.diff(scores, axis=1), axis=1)
+        base += scores[:, 0].sum()
+    found, errors = np.zeros(len(row)), np.zeros(len(row))
+    found[places] = drawn.mean(axis=0)
+    errors[places] = drawn.std(axis=0, ddof=1) / np.sqrt(len(drawn))
+    return base / len(drawn), found, errors, len(drawn)
+
+
+_TREES = "TreeSHAP by {} (Lundberg et al. 2018), exact"
+_LINEAR = "weights times the distance from the background's mean, exact"
+_NO_ROWS = "There is nothing to compare with: no other logged row of that day and release has features."
+
+
 def contributions_of(
     loaded: LoadedRelease, row: np.ndarray, background: np.ndarray, *, described: str
 ) -> Contributions | str:
-    """Compute the contributions of a row's features; or return why there are none.
+    """Compute the contributions of a row's features (float32 [num_features]); or return why there are none.
 
-    Args:
-        row: float32 [num_features], the inputs of the model.
-        background: float32 [b, num_features], rows to compare with if the model's structure cannot be used; `described`
-            in words.
+    The background (float32 [b, num_features], `described` in words) serves where the model's structure cannot.
     """
     release = loaded.release
     inputs = release.model.spec.inputs or release.features
@@ -134,12 +125,10 @@ def contributions_of(
             return Contributions(found.method, found.background, found.scale, found.base, values)
     if not len(background):
         return _NO_ROWS
-    drawn = compute_shapley(loaded.scores_of, row, background)
-    if not (np.isfinite(drawn.base) and np.isfinite(drawn.contributions).all()):
+    drawn = compute_shapley(loaded.scores_of, row, background, described=described)
+    if not (np.isfinite(drawn.base) and np.isfinite(drawn.values).all()):
         return "The model has no score for some of the rows that would be compared, so they have no mean."
-    by = f"{drawn.permutations:,} permutations (Castro et al. 2009)" if drawn.permutations else "all sets of features"
-    errors = drawn.errors if drawn.permutations else None
-    return Contributions(f"Shapley values by {by}", described, "score", drawn.base, drawn.contributions, errors)
+    return drawn
 
 
 def _lightgbm_contributions(

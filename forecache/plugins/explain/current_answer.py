@@ -51,10 +51,7 @@ class CurrentAnswer:
 
 
 def compute_current_answer(settings: Settings, name: str, body: bytes) -> CurrentAnswer | str:
-    """Answer a logged request with the current release; or return why there is no answer.
-
-    There is no deadline, so late answers and crashes of workers are not reproduced.
-    """
+    """Answer a logged request with the current release, without a deadline; or return why there is no answer."""
     folder = open_releases(settings, name)
     try:
         number = read_pointer(folder).current

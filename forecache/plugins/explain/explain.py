@@ -24,10 +24,7 @@ _MOST_REQUESTS = 256
 
 
 def find_answers(settings: Settings, name: str, request_id: str, day: date | None = None) -> list[dict[str, Any]]:
-    """Find the logged answers to a request: sent ones before those of a shadow, the newest first.
-
-    Raises NotFoundError if there is none.
-    """
+    """Find the logged answers to a request, sent ones before those of a shadow, newest first; or raise."""
     days = None if day is None else [day]
     if not table_exists(settings, table_of(name)):
         raise NotFoundError(
@@ -48,10 +45,7 @@ def find_answers(settings: Settings, name: str, request_id: str, day: date | Non
 
 
 def candidate_labels(record: dict[str, Any], release: Release | None) -> list[Any] | None:
-    """Return the name of each candidate of a logged request, in its order; None if the request ranks no candidates.
-
-    `release` is the one that answered, None if it no longer exists.
-    """
+    """The name of each candidate of a logged request, in its order; None if it ranks none. The release may be gone."""
     if release is not None and release.candidates is None:
         return None
     listed = _find_candidates(record, release)
@@ -64,10 +58,7 @@ def candidate_labels(record: dict[str, Any], release: Release | None) -> list[An
 
 
 def _find_candidates(record: Mapping[str, Any], release: Release | None) -> list[Any] | None:
-    try:
-        request = orjson.loads(record["request"])
-    except orjson.JSONDecodeError:
-        return None
+    request = _parse_json(record["request"])
     if not isinstance(request, dict):
         return None
     if release is not None and release.candidates is not None:
@@ -118,13 +109,9 @@ def explain_answer(
 ) -> dict[str, Any]:
     """Explain a logged answer as JSON values; NaN is null.
 
-    Args:
-        item: The candidate to explain, as the request names it; None: the first one of the answer.
-        day: Day of its arrival in UTC, if known, so that less of the log is read.
-
-    Raises:
-        NotFoundError: No answer to the request is logged.
-        InputError: The request has no such candidate.
+    The `item` is a candidate as the request names it, by default the first one of the answer. The `day` of its arrival
+    in UTC, if known, saves reading. Raises NotFoundError without a logged answer, and InputError without that
+    candidate.
     """
     record, *others = find_answers(settings, name, request_id, day)
     release, gone = _find_release(settings, name, record["release"])

@@ -151,9 +151,7 @@ def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int
 
 
 def find_answer(name: str, key: str, version: int | None) -> TracedAnswer:
-    """Find the answer for a key, with the version, the key's columns, and the live layer if it answers; raises as
-    `trace`.
-    """
+    """Find the answer for a key, its version and columns, and the live layer if that answers; raises as `trace`."""
     with open_answers(name, version) as answers:
         manifest = answers.manifest
         key_bytes = parse_key(manifest.key, key)
@@ -282,8 +280,7 @@ def json_time(value: Any) -> Any:
 def trace_list(current: Settings, served: PluginTable, key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from a recommender's list or vector to its sources, one entry per link; raises as `trace`.
 
-    It has `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: the declared model
-    and the gate's figures.
+    It has `answer`, `store`, `prediction`, `interactions` (of the user or item) and `model`, with the gate's figures.
     """
     recommender: Any = served.maker
     found = find_answer(served.name, key, version)

@@ -8,12 +8,8 @@ from forecache.base.errors import SettingsError, UnavailableError
 def connect(url: str, *, timeout_s: float | None = None) -> Any:
     """Connect to Redis or, if the server runs in cluster mode, to Redis Cluster; values are bytes.
 
-    Args:
-        timeout_s: Longest wait for a connection and for an answer, without retries; None: no limit.
-
-    Raises:
-        SettingsError: No URL is set.
-        UnavailableError: The redis package is not installed, or the server does not answer.
+    With `timeout_s`, it waits so long for a connection and for an answer, without retries. Raises SettingsError without
+    a URL, and UnavailableError if the redis package is not installed, or if the server does not answer.
     """
     if not url:
         raise SettingsError("FORECACHE_REDIS_URL is not set.", remedy="Set it, such as redis://127.0.0.1:6379/0.")

@@ -19,8 +19,7 @@ from forecache.serve.store import Manifest
 
 logger = logging.getLogger("forecache.reader")
 TIMEOUT_S = 0.5
-PAUSE_S = 0.5
-"""Seconds after a failure during which Redis is not asked again."""
+PAUSE_S = 0.5  # seconds after a failure during which Redis is not asked again
 
 _T = TypeVar("_T")
 

@@ -22,8 +22,7 @@ from forecache.realtime.request.request_answer import (
 from forecache.realtime.workers.worker_path import CircuitBreaker
 from forecache.serve.store.values import matrix_of
 
-HEDGED_SHARE = 0.1
-"""Most second reads, as a share of all."""
+HEDGED_SHARE = 0.1  # most second reads, as a share of all
 _HEDGES_AT_FIRST = 5.0
 _FIRST_P95_S, _LEAST_P95_S = 0.005, 0.0002
 _STEP = 0.05
@@ -49,14 +48,10 @@ class RemoteReads:
         self.p95_s = _FIRST_P95_S
 
     async def get(self, names: Sequence[bytes], until: float, counters: PathCounters) -> list[bytes | None]:
-        """Read the values of several names; None for a name without a value.
+        """Read the values of several names, None for missing ones, before the time `until` of `time.monotonic()`.
 
-        Args:
-            until: Time of `time.monotonic()`, before which it returns or raises.
-
-        Raises:
-            TooLate: There is no answer in time.
-            RemoteUnavailable: The server refuses, or has repeatedly not answered.
+        Raises TooLate without an answer in time, and RemoteUnavailable if the server refuses, or repeatedly did not
+        answer.
         """
         now = time.monotonic()
         if not self._breaker.allow_request(now):

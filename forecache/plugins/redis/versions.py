@@ -150,13 +150,9 @@ class RedisStore:
     def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
         """Update Redis to a local store's served version: load missing segments, verify, flip, unlink unused ones.
 
-        Another load from this store, as by a publish, waits meanwhile.
-
-        Args:
-            verify: Also read segments that were loaded before, and load entries again that Redis has lost or changed.
-
-        Returns:
-            `{"version", "loaded", "unlinked"}`: what Redis serves now, entries loaded, keys unlinked.
+        Another load from this store, as by a publish, waits meanwhile. With `verify`, segments that were loaded before
+        are read too, and entries that Redis has lost or changed are loaded again. Returns `{"version", "loaded",
+        "unlinked"}`: what Redis serves now, entries loaded, keys unlinked.
 
         Raises:
             SettingsError: Redis may evict entries, or the store has a live layer.

@@ -22,8 +22,7 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     """
     from forecache.base.table_names import unknown_name_error
     from forecache.kit.versioned.verify import ReadPace
-    from forecache.plugins.store_checks.verify_stores import DamagedStoresError, verify_stores
-    from forecache.realtime.release.folder import verify_releases
+    from forecache.plugins.store_checks.verify_stores import DamagedStoresError, verify_releases, verify_stores
     from forecache.realtime.release.released_models import list_released_models
     from forecache.serve.store.store import list_local_stores
 

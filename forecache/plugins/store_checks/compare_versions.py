@@ -76,7 +76,14 @@ def _differing_keys(before: Snapshot, after: Snapshot) -> Iterator[tuple[bytes, 
     old_get, new_get = before.get_entry, after.get_entry
     if old_ids[0] == new_ids[0]:
         apart = set(old_ids) ^ set(new_ids)
-        for key in sorted(before.delta_keys(apart) | after.delta_keys(apart)):
+        keys = {
+            key
+            for side in (before, after)
+            for number, segment in enumerate(side.manifest.segments)
+            if segment.id in apart
+            for key, _ in side.segment_items(number)
+        }
+        for key in sorted(keys):
             old, new = old_get(key), new_get(key)
             if old != new:
                 yield key, old, new

@@ -1,13 +1,17 @@
-"""Verification of stores on disk: every byte of every retained version, and on demand every row."""
+"""Verification of stores and releases on disk: every byte of every retained version, and on demand every row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
-from forecache.base.errors import CheckError, DamagedError, NotFoundError
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.cli.checks import Finding
 from forecache.cli.output import size
-from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_versions
+from forecache.kit.versioned.folder import P, VersionedFolder
+from forecache.kit.versioned.pointer import keep_version, pointer_problem, read_pointer
+from forecache.kit.versioned.verify import ReadPace, verify_file, version_state
+from forecache.realtime.release.folder import open_releases, read_release
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest
@@ -15,6 +19,63 @@ from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store, list_local_stores
 
 _BLOCK_KEYS = 1 << 13
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """The result for a version, or for the pointer if `version` is None."""
+
+    pipeline: str
+    version: int | None
+    state: tuple[str, ...]
+    problem: str  # a sentence; "": none
+    read_bytes: int = 0  # files shared with an older version are read once
+    rows: int = 0  # read and compared, if `content` was set
+
+
+def verify_versions(folder: VersionedFolder[P], verify: Callable[[int], tuple[int, int]]) -> list[VerifyResult]:
+    """Verify the pointer, and every version of a folder, the oldest first.
+
+    No version is removed while it is read; one that is removed before is left out. `verify` reads a version and returns
+    the numbers of bytes and of rows that it read; it raises if the version is damaged.
+    """
+    found = [VerifyResult(folder.name, None, (), pointer_problem(folder))]
+    try:
+        read_pointer(folder)
+    except UnavailableError:
+        return found  # without it nobody knows which versions belong to this folder
+    for number in sorted({*folder.numbers(), *_required_versions(folder)}):
+        state = version_state(folder, number)
+        with keep_version(folder, number) as is_there:
+            if not is_there and number not in _required_versions(folder):
+                continue
+            read_bytes, rows, problem = 0, 0, ""
+            try:
+                read_bytes, rows = verify(number)
+            except (UnavailableError, NotFoundError, ConflictError) as error:
+                problem = error.message
+            found.append(VerifyResult(folder.name, number, state, problem, read_bytes, rows))
+    return found
+
+
+def _required_versions(folder: VersionedFolder[P]) -> set[int]:
+    pointer = read_pointer(folder)
+    return {number for number in (pointer.current, pointer.pinned) if number is not None}
+
+
+def verify_releases(settings: Settings, names: Sequence[str], *, pace: ReadPace | None = None) -> list[VerifyResult]:
+    """Verify the pointer and every release of these real-time models."""
+    return [item for name in names for item in _verify_folder(settings, name, pace)]
+
+
+def _verify_folder(settings: Settings, name: str, pace: ReadPace | None) -> list[VerifyResult]:
+    folder = open_releases(settings, name)
+
+    def verify(number: int) -> tuple[int, int]:
+        files = read_release(folder, number).files
+        return sum(verify_file(folder.release(number) / file, info, pace=pace) for file, info in files.items()), 0
+
+    return verify_versions(folder, verify)
 
 
 def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None = None) -> list[VerifyResult]:
@@ -36,18 +97,9 @@ def verify_store(store: Store, *, content: bool = False, pace: ReadPace | None =
 
 
 def verify_stores(
-    settings: Settings,
-    names: Sequence[str] = (),
-    *,
-    content: bool = False,
-    pace: ReadPace | None = None,
+    settings: Settings, names: Sequence[str] = (), *, content: bool = False, pace: ReadPace | None = None
 ) -> list[VerifyResult]:
-    """`verify_store` of the named pipelines, or of every store on this machine.
-
-    Raises:
-        NotFoundError: There is no store of that name.
-        DamagedStoresError: Something is damaged; its `found` is the whole list.
-    """
+    """`verify_store` of the named pipelines, or of every store here; raises NotFoundError or DamagedStoresError."""
     here = {store.pipeline: store for store in list_local_stores(settings)}
     for name in names:
         if name not in here:

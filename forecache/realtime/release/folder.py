@@ -26,12 +26,6 @@ from forecache.kit.versioned.folder import (
     damaged_error,
 )
 from forecache.kit.versioned.pointer import lock_versions, read_pointer
-from forecache.kit.versioned.verify import (
-    ReadPace,
-    VerifyResult,
-    verify_file,
-    verify_versions,
-)
 from forecache.realtime.release.format import (
     BINS_FILE,
     CODE_FOLDER,
@@ -134,21 +128,6 @@ def read_files(place: Path, files: Mapping[str, ReleaseFile]) -> dict[str, bytes
 
 def release_file_of(content: bytes) -> ReleaseFile:
     return ReleaseFile(len(content), xxhash.xxh3_128_hexdigest(content))
-
-
-def verify_releases(settings: Settings, names: Sequence[str], *, pace: ReadPace | None = None) -> list[VerifyResult]:
-    """Verify the pointer and every release of these real-time models."""
-    return [item for name in names for item in _verify_folder(settings, name, pace)]
-
-
-def _verify_folder(settings: Settings, name: str, pace: ReadPace | None) -> list[VerifyResult]:
-    folder = open_releases(settings, name)
-
-    def verify(number: int) -> tuple[int, int]:
-        files = read_release(folder, number).files
-        return sum(verify_file(folder.release(number) / file, info, pace=pace) for file, info in files.items()), 0
-
-    return verify_versions(folder, verify)
 
 
 KEEP = 10

@@ -3,14 +3,14 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from forecache.kit.versioned.verify import ReadPace, check_size, verify_file
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest, SegmentInfo, ShardInfo
 
-VERIFY_EVERY_S = 24 * 3600.0
-"""Greatest age of a segment's last verification when a publish builds on it."""
+VERIFY_EVERY_S = 24 * 3600.0  # greatest age of a segment's last verification when a publish builds on it
 
 
 def segment_files(layout: StoreLayout, segment: SegmentInfo) -> Iterator[tuple[Path, str, ShardInfo]]:
@@ -28,10 +28,7 @@ def version_files(layout: StoreLayout, manifest: Manifest) -> Iterator[tuple[Pat
 
 
 def check_sizes(layout: StoreLayout, manifest: Manifest) -> None:
-    """Refuse a version of which a file is missing or has another size: reading a mapping past its file's end kills.
-
-    Raises DamagedError, which names the file.
-    """
+    """Raise DamagedError if a file is missing or has another size: reading a mapping past its file's end kills."""
     for path, _, info in version_files(layout, manifest):
         check_size(path, info)
 
@@ -47,30 +44,14 @@ def verify_filter(layout: StoreLayout, manifest: Manifest, *, pace: ReadPace | N
     return 0 if info is None else verify_file(layout.filter(info.file), info, pace=pace)
 
 
-def verify_version(layout: StoreLayout, manifest: Manifest) -> int:
-    """Verify every file of a version and record the time; return the bytes read. The DamagedError names the first bad
-    file.
-    """
-    read_bytes = 0
-    for segment in manifest.segments:
-        read_bytes += verify_segment(layout, segment)
-        _record_verified(layout, segment)
-    return read_bytes + verify_filter(layout, manifest)
-
-
-def verify_overdue(layout: StoreLayout, manifest: Manifest) -> None:
-    """Check the sizes of a version's files, and the checksums of segments that were not verified for a day."""
+def verify_version(layout: StoreLayout, manifest: Manifest, *, max_age_s: float | None = None) -> None:
+    """Verify a version's files, but only the sizes of segments that were verified within `max_age_s`."""
     check_sizes(layout, manifest)
     for segment in manifest.segments:
-        if time.time() - layout.segment(segment.id).stat().st_mtime > VERIFY_EVERY_S:
+        # The modification time of the folder has no other use, as its files never change.
+        folder = layout.segment(segment.id)
+        if max_age_s is None or time.time() - folder.stat().st_mtime > max_age_s:
             verify_segment(layout, segment)
-            _record_verified(layout, segment)
+            with suppress(OSError):  # the store is read-only for this process
+                os.utime(folder)
     verify_filter(layout, manifest)
-
-
-def _record_verified(layout: StoreLayout, segment: SegmentInfo) -> None:
-    # As the modification time of the folder, which has no other use: its files never change.
-    try:
-        os.utime(layout.segment(segment.id))
-    except OSError:
-        return  # the store is read-only for this process

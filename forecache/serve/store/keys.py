@@ -16,8 +16,7 @@ from forecache.base.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_KEY_BYTES = 511
-"""LMDB's limit on the length of a key."""
+MAX_KEY_BYTES = 511  # LMDB's limit on the length of a key
 
 _INTEGER = re.compile(r"-?\d{1,39}")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")

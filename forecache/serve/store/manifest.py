@@ -16,8 +16,7 @@ from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.serve.store.keys import KeyColumn, KeySchema
 
-NUMERIC = ("double", "bigint", "float", "integer")
-"""Types of fields that are one number."""
+NUMERIC = ("double", "bigint", "float", "integer")  # types of fields that are one number
 STATE = "state"
 
 
@@ -164,10 +163,6 @@ class Manifest:
         return self.source.as_of
 
     @property
-    def model(self) -> dict[str, Any]:
-        return {"name": self.provenance.model_name, "version": self.provenance.model_version}
-
-    @property
     def made_by(self) -> dict[str, Any]:
         return self.provenance.made_by
 
@@ -206,8 +201,7 @@ class Manifest:
     def overdue_after(self) -> datetime | None:
         """The moment by which a newer version has to be published; None if the sources have ended with this one.
 
-        Readers, alerts, the status and metrics use this alone. If stale answers are refused, requests fail, so the
-        version is overdue in any case.
+        If stale answers are refused, requests fail, so the version is overdue in any case.
         """
         is_last = self.source_end is not None and self.as_of >= self.source_end
         return None if is_last and self.policy.on_stale != "refuse" else self.stale_after
@@ -233,11 +227,7 @@ def current_timestamp() -> str:
 
 
 def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifest:
-    """Read a manifest; `what` is the file, for messages.
-
-    Raises DamagedError if its bytes are not those that were written, and UnavailableError if a Forecache with another
-    store format wrote it.
-    """
+    """Read a manifest of the file `what`; raises DamagedError, or UnavailableError for another store format."""
     data = load_with_checksum(content, what=what)
     if data.get("format") != FORMAT:
         raise UnavailableError(

@@ -165,17 +165,10 @@ _PULL_TRIES = 3
 def push(store: Store, remote: Folder, *, keep: int | None = None, progress: Progress = no_progress) -> dict[str, Any]:
     """Update a remote to the served version: missing files, then the manifest, then the pointer.
 
-    Another push of this store, as by a publish, waits meanwhile; the version is kept until the push ends.
-
-    Args:
-        keep: How many versions the remote retains besides the current and the pinned one; None: all.
-
-    Returns:
-        `{"version", "files", "bytes"}`: the version that the remote serves, and the files and bytes copied.
-
-    Raises:
-        ConflictError: Another installation pushed a state that this one has not pulled; the remote is unchanged.
-        NotFoundError: Nothing is published.
+    Another push of this store, as by a publish, waits meanwhile; the version is kept until the push ends. `keep` is how
+    many versions the remote retains besides the current and the pinned one; None: all. Returns `{"version", "files",
+    "bytes"}`: the version that the remote serves, and what was copied. Raises ConflictError if another installation
+    pushed a state that this one has not pulled, and NotFoundError if nothing is published; the remote is unchanged.
     """
     if store.current() is None:
         raise NotFoundError(f"Nothing is published for {store.pipeline}.", remedy="Publish first.")
@@ -262,14 +255,9 @@ def pull(
 
     An interrupted pull resumes where it stopped. A version that the replica has pinned stays served. If the remote's
     store is another one than the replica's, as after a publisher's store was lost and published anew, its versions
-    replace the replica's.
-
-    Args:
-        verify: Also read local files, and fetch damaged ones again.
-
-    Returns:
-        `{"version", "files", "bytes", "moved"}`: the version that the replica serves, the files and bytes copied, and
-        whether the served version has changed.
+    replace the replica's. With `verify`, local files are read too, and damaged ones fetched again. Returns `{"version",
+    "files", "bytes", "moved"}`: the version that the replica serves, what was copied, and whether the served version
+    has changed.
 
     Raises:
         NotFoundError: The remote serves nothing for this pipeline.
@@ -325,10 +313,7 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
 
 
 def _next_replica_pointer(root: str, pointer: Pointer, theirs: Pointer) -> Pointer:
-    """The next pointer of a replica: the remote's, with a version that is pinned only here.
-
-    Raises ConflictError if the pinned version is of another store.
-    """
+    """The next pointer of a replica: the remote's, with a version that is pinned only here; raises ConflictError."""
     last = max(pointer.last, theirs.last) if pointer.store == theirs.store else theirs.last
     after = replace(theirs, last=last, generation=max(pointer.generation, theirs.generation) + 1)
     if pointer.pinned is None or theirs.descends_from(pointer):
@@ -351,7 +336,7 @@ def sync_targets(
     settings: Settings, pipeline: Served | None, store: Store, progress: Progress = no_progress
 ) -> dict[str, Any]:
     """Update Redis and the remote to the version served here, after a publish, rollback or pin; returns results by
-    target.
+    name.
 
     Idempotent. Each target serves its old version until the new one is complete and verified there. The caller holds
     the store's lock. A pipeline that is not declared any more (None) is not updated in Redis.

@@ -11,15 +11,12 @@ from forecache.kit.versioned.pointer import surplus_versions
 from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.integrity import version_files
 from forecache.serve.store.layout import Pointer, StoreLayout, remove_if_abandoned
-from forecache.serve.store.manifest import Manifest, manifest_from_json
+from forecache.serve.store.manifest import manifest_from_json
 from forecache.serve.store.store import Store
 
 
 def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
-    """Open the folder or bucket that versions are pushed to and pulled from; its files are named as in the store.
-
-    Raises SettingsError for an unknown scheme, and UnavailableError if `obstore` is needed and not installed.
-    """
+    """Open the folder or bucket of pushed versions, named as in the store; raises SettingsError or UnavailableError."""
     return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE")
 
 
@@ -69,19 +66,17 @@ def read_quarantine_reasons(remote: Folder, name: str, versions: Mapping[int, bo
     return {number: reason.decode() for number, reason in reasons.items() if reason is not None}
 
 
-Quarantines = Mapping[str, tuple[int, str]]
-"""Versions with reasons, by the inputs of their content."""
+Quarantines = Mapping[str, tuple[int, str]]  # versions with reasons, by the inputs of their content
 
 
 def find_publish_start(
     settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool
 ) -> tuple[Pointer, Quarantines]:
-    """Find the state to publish from: the pointer, with the highest version number used here or in the remote, and the
-    versions that are quarantined in the remote.
+    """Find the pointer to publish from, with the last version number here or in the remote, and the remote's
+    quarantines.
 
     A remote that cannot be read does not prevent a local publish: the push reads it again, and fails. Raises
-    ConflictError if the remote has a store that is missing here, or if another installation moved its pointer, unless
-    `replace_remote`.
+    ConflictError if the remote has a state that was not pulled here, unless `replace_remote`.
     """
     if not settings.store_remote:
         return pointer, {}
@@ -142,33 +137,27 @@ def remove_retired(layout: StoreLayout, remote: Folder, pointer: Pointer, *, kee
     if not retired:
         return
     try:
+        contents = {number: read_content(remote, manifest_name(name, number)) for number in numbers}
         manifests = [
-            manifest for number in numbers if (manifest := _read_remote_manifest(remote, name, number)) is not None
+            manifest_from_json(content, what=f"The remote's version {number} of {name}")
+            for number, content in contents.items()
+            if content is not None
         ]
     except DamagedError:
         return
-    needed = {file for each in manifests if each.version not in retired for file in _version_file_names(layout, each)}
-    unneeded = {
-        file for each in manifests if each.version in retired for file in _version_file_names(layout, each)
-    } - needed
+    needed, gone = set[str](), set[str]()
+    for each in manifests:
+        names = {f"{name}/{file}" for _, file, _ in version_files(layout, each)}
+        (gone if each.version in retired else needed).update(names)
     if read_content(remote, f"{name}/CURRENT") != pointer.to_json():
         return
     remote.delete([name_of(name, number) for name_of in (manifest_name, quarantine_name) for number in retired])
     if isinstance(remote, LocalFolder):
         remote.delete([f"{name}/versions/.{number:08d}.json.lock" for number in retired])
-    remote.delete(sorted(unneeded))
+    remote.delete(sorted(gone - needed))
 
 
 def remove_unfinished(remote: Folder, name: str) -> None:
     """Delete unfinished files of killed processes in a folder; a bucket never shows a part of a file."""
     for path in (remote.root / name).rglob(".*.tmp*") if isinstance(remote, LocalFolder) else ():
         remove_if_abandoned(path)
-
-
-def _read_remote_manifest(remote: Folder, name: str, number: int) -> Manifest | None:
-    content = read_content(remote, manifest_name(name, number))
-    return None if content is None else manifest_from_json(content, what=f"The remote's version {number} of {name}")
-
-
-def _version_file_names(layout: StoreLayout, manifest: Manifest) -> set[str]:
-    return {f"{layout.root.name}/{file}" for _, file, _ in version_files(layout, manifest)}

@@ -226,9 +226,7 @@ def open_store(settings: Settings, pipeline_name: str) -> Store:
 
 def list_local_stores(settings: Settings) -> list[Store]:
     """Every store on this machine, in alphabetical order."""
-    folder = settings.store_path
-    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    names = sorted(filter(NAME.fullmatch, found))
+    names = sorted(path.name for path in settings.store_path.glob("*") if path.is_dir() and NAME.fullmatch(path.name))
     return [open_store(settings, name) for name in names]
 
 
@@ -270,10 +268,7 @@ def remove_foreign_versions(store: Store) -> None:
 
 
 def remove_unreferenced(store: Store) -> None:
-    """Remove segments and filters that no manifest names, and leases of removed versions.
-
-    Removes nothing while a manifest is damaged, as its segments are not known.
-    """
+    """Remove segments and filters that no manifest names, and old leases; nothing while a manifest is damaged."""
     layout, manifests = store.layout, store.versions()
     if len(manifests) < len(store.version_numbers()):
         return

@@ -42,8 +42,7 @@ def cut_lists(value: bytes, limit: int) -> bytes:
 
 # numpy is imported when a version is opened, so that other commands do not load it.
 
-FLOAT, FLOAT_BYTES = "<f4", 4
-"""Type and size of every number in a packed entry."""
+FLOAT, FLOAT_BYTES = "<f4", 4  # type and size of every number in a packed entry
 
 
 def matrix_of(entries: Sequence[bytes | None], columns: int) -> "tuple[np.ndarray, np.ndarray]":

@@ -70,7 +70,8 @@ def json_texts(column: pa.Array, kind: str) -> pa.Array:
     if kind == "string":
         return _string_texts(column)
     if kind == "timestamp":
-        texts = _timestamp_texts(column)
+        moments = pc.strftime(column.cast(pa.timestamp("us")), "%Y-%m-%dT%H:%M:%S")
+        texts = pc.binary_join_element_wise('"', moments, 'Z"', "")
     elif kind == "date":
         texts = pc.binary_join_element_wise('"', column.cast(pa.string()), '"', "")
     else:
@@ -98,11 +99,6 @@ def _string_texts(column: pa.Array) -> pa.Array:
         places = places.fill_null(len(texts))
         texts.append("null")
     return pa.array(texts, pa.string()).take(places)
-
-
-def _timestamp_texts(column: pa.Array) -> pa.Array:
-    moments = column.cast(pa.timestamp("us"))
-    return pc.binary_join_element_wise('"', pc.strftime(moments, "%Y-%m-%dT%H:%M:%S"), 'Z"', "")
 
 
 def _list_texts(column: pa.Array) -> pa.Array:
@@ -155,8 +151,7 @@ def _packed_field(name: str, kind: pa.DataType, size: int | None) -> Field:
 def packed_entries(columns: Sequence[pa.Array], fields: Sequence[Field], key_of: Callable[[int], str]) -> pa.Array:
     """The entry of every row, binary [n], from the columns of the fields in their order, states last.
 
-    Raises InputError if a whole number is not exact in float32, or a vector has another size than its field; `key_of`
-    names the key of a row in the message.
+    Raises InputError, with the key of the row, for a number that is not exact in float32, or a vector of another size.
     """
     width = sum(field.size for field in fields)
     num_numbers = sum(field.size for field in fields if field.type != STATE)

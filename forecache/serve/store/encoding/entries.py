@@ -53,29 +53,30 @@ class EntryEncoding:
 
 def key_schema(schema: pa.Schema, names: tuple[str, ...]) -> KeySchema:
     """The key schema of columns of an Arrow schema; raises InputError for a type that cannot be a key."""
-    return KeySchema(tuple(KeyColumn(name, _key_type(name, schema.field(name).type)) for name in names))
+    columns = []
+    for name in names:
+        kind = schema.field(name).type
+        found = key_type_of_arrow(kind)
+        if found is None:
+            raise InputError(f"The key column {name!r} has the type {kind}, which cannot be a key.", remedy=ALLOWED)
+        columns.append(KeyColumn(name, found))
+    return KeySchema(tuple(columns))
 
 
 def field_list(schema: pa.Schema, names: tuple[str, ...]) -> tuple[Field, ...]:
-    return tuple(Field(name, _field_type(name, schema.field(name).type)) for name in names)
-
-
-def _key_type(name: str, kind: pa.DataType) -> str:
-    found = key_type_of_arrow(kind)
-    if found is None:
-        raise InputError(f"The key column {name!r} has the type {kind}, which cannot be a key.", remedy=ALLOWED)
-    return found
-
-
-def _field_type(name: str, kind: pa.DataType) -> str:
-    found = served_type(kind)
-    if found is None:
-        raise InputError(
-            f"The field {name!r} has the type {kind}, which cannot be served.",
-            remedy="Serve numbers, text, booleans, dates, timestamps, lists of these and lists of structures of these,"
-            " or leave it out of `publish.fields`.",
-        )
-    return found
+    """The fields of columns of an Arrow schema; raises InputError for a type that cannot be served."""
+    fields = []
+    for name in names:
+        kind = schema.field(name).type
+        found = served_type(kind)
+        if found is None:
+            raise InputError(
+                f"The field {name!r} has the type {kind}, which cannot be served.",
+                remedy="Serve numbers, text, booleans, dates, timestamps, lists of these and lists of structures of "
+                "these, or leave it out of `publish.fields`.",
+            )
+        fields.append(Field(name, found))
+    return tuple(fields)
 
 
 def encode_keys(batch: pa.RecordBatch | pa.Table, schema: KeySchema) -> pa.Array:
@@ -250,11 +251,9 @@ class Encoder:
     def encode(
         self, batch: pa.RecordBatch, place: str, position: int = 0, only: Provenance | None = None
     ) -> tuple[pa.Array, pa.Array]:
-        """Encode one batch as (keys, entries).
+        """Encode one batch as (keys, entries); `only` as for `encode_entries`.
 
-        Args:
-            place: Name of the batch in messages about bad rows, with `{}` for a row's position, from `position` on.
-            only: As for `encode_entries`.
+        `place` names the batch in messages about bad rows, with `{}` for a row's position, from `position` on.
         """
         keys = encode_keys(batch, self.encoding.key)
         refuse_bad_keys(batch, keys, self.encoding.key, place, position)

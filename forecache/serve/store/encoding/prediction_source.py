@@ -53,10 +53,7 @@ class NightSource:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The most frequent provenance, by the files' statistics or the first rows of a row group.
-
-        Of features it is only their Delta version. Raises InputError without rows.
-        """
+        """The most frequent provenance by statistics or first rows; of features, their Delta version."""
         counts: Counter[Provenance] = Counter()
         for piece in self.reader.pieces:
             if piece.rows == 0:
@@ -96,17 +93,13 @@ def open_night(settings: Settings, pipeline: Served, night: date | None) -> Nigh
     night = night or nights[-1]
     files = partition_files(table, AS_OF, night)
     counts = files["num_records"]
+    uri, as_of = settings.table_uri(pipeline.served_table), night.isoformat()
     return NightSource(
-        table=table,
-        source=TableSource(
-            table=pipeline.served_table,
-            uri=settings.table_uri(pipeline.served_table),
-            delta_version=table.version(),
-            as_of=night.isoformat(),
-        ),
-        storage_options=dict(settings.storage_options),
-        digest=files_digest(files),
-        num_rows=None if counts.null_count else pa.compute.sum(counts).as_py() or 0,
+        table,
+        TableSource(pipeline.served_table, uri, table.version(), as_of),
+        dict(settings.storage_options),
+        files_digest(files),
+        None if counts.null_count else pa.compute.sum(counts).as_py() or 0,
     )
 
 

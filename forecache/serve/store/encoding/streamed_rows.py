@@ -45,8 +45,7 @@ _SERVED_AS = {
     "date": pa.date32(),
 }
 _NOBODY = Provenance("", -1, -1, "", "")
-PLACES_OF_A_COMMIT = 1 << 31
-"""A row's moment, its rank in the stream, is `position` times this plus `place`."""
+PLACES_OF_A_COMMIT = 1 << 31  # a row's moment, its rank in the stream, is `position` times this plus `place`
 _WAITING_ROWS = 1 << 20
 
 
@@ -55,10 +54,8 @@ def streamed_rows(
 ) -> list[tuple[bytes, LiveRow]]:
     """The key and the live row of every row; raises InputError for a key that is null, empty or too long.
 
-    Args:
-        rows: With the columns of the key and the fields, `position`, and `event_time`; `model_version`, `release` and
-            `base`, if present, are the row's provenance.
-        event_time: Column of the event's time, a timestamp or a date.
+    The rows have the columns of the key and the fields, `position`, and `event_time`, a timestamp or a date;
+    `model_version`, `release` and `base`, if present, are the row's provenance.
     """
     if len(rows) == 0:
         return []
@@ -129,16 +126,11 @@ class LatestRows:
         return self._keep_latest() if any(map(len, self._waiting)) else None
 
     def _keep_latest(self) -> pa.Table:
-        together = pa.concat_tables(self._waiting).combine_chunks()
-        return together.take(pa.array(latest_places(together, self._key)))
-
-
-def latest_places(rows: pa.Table, key: KeySchema) -> np.ndarray:
-    """Indices of the last row of every key, int64 [keys], ascending."""
-    keys = encode_keys(rows, key)
-    batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in key.names})
-    refuse_bad_keys(batch, keys, key, "row {} of a stream", 0)
-    return np.sort(match_keys(pa.chunked_array([keys]), 0, moments_of(rows)).after)
+        rows = pa.concat_tables(self._waiting).combine_chunks()
+        keys = encode_keys(rows, self._key)
+        batch = pa.RecordBatch.from_pydict({name: rows.column(name).combine_chunks() for name in self._key.names})
+        refuse_bad_keys(batch, keys, self._key, "row {} of a stream", 0)
+        return rows.take(pa.array(np.sort(match_keys(pa.chunked_array([keys]), 0, moments_of(rows)).after)))
 
 
 def moments_of(rows: pa.Table) -> np.ndarray:
@@ -172,10 +164,7 @@ class StreamTable:
     def ordered_batches(
         self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
     ) -> Iterator[pa.Table]:
-        """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour.
-
-        The Delta log is read once.
-        """
+        """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour."""
         if self.version < 0:
             return
         table = self._open()

@@ -24,8 +24,7 @@ version CONFIRMED_AT."""
 
 _MAGIC = 0x31455649_4C434600
 _CELLS = 64
-NO_CELLS = memoryview(bytes(8 * _CELLS)).cast("q")
-"""Counters of an environment that does not exist."""
+NO_CELLS = memoryview(bytes(8 * _CELLS)).cast("q")  # counters of an environment that does not exist
 UNSURE = memoryview(b"".join((1 if cell == SOME else 0).to_bytes(8, "little") for cell in range(_CELLS))).cast("q")
 """Counters of an environment whose own cannot be trusted: there may be rows."""
 

@@ -7,8 +7,8 @@ writer clears those of processes that were killed.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +18,10 @@ import lmdb
 from forecache.base.errors import ConflictError, DamagedError, UnavailableError
 from forecache.base.files import lock
 from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.segment.mapping import inode_of
 
-MAP_BYTES = 1 << 32
-"""Size of a new map. The file is as large as its content; the map grows with it."""
+MAP_BYTES = 1 << 32  # size of a new map. The file is as large as its content; the map grows with it
 _MAX_READERS = 2048
 _ROWS, _META = b"rows", b"meta"
 
@@ -71,9 +71,7 @@ class Environment:
                 self._adopt_grown_map(error, maps)
 
     def _adopt_grown_map(self, error: lmdb.Error, maps: int) -> None:
-        """Return if the read may be tried again because the map has grown since the counter was `maps`; else raise
-        DamagedError.
-        """
+        """Return if the read may be tried again, as the map has grown since the counter was `maps`; else raise."""
         if isinstance(error, lmdb.MapResizedError):
             self._resize(0)  # to the size that another process has set
             return
@@ -104,8 +102,7 @@ class Environment:
     def write(self, work: Callable[[Any], _T]) -> _T:
         """Commit `work(transaction)` and return its result; if the map is full it grows, and `work` is called again.
 
-        Raises UnavailableError if the disk is full; nothing has changed then. Raises DamagedError if LMDB cannot use
-        the file.
+        Raises UnavailableError if the disk is full, so that nothing has changed, and DamagedError.
         """
         try:
             while True:
@@ -211,8 +208,7 @@ def _no_space_error(path: Path, error: Exception) -> UnavailableError:
     )
 
 
-LIVE, PENDING_ROWS = "live", "pending"
-"""File names of the two environments, without suffix."""
+LIVE, PENDING_ROWS = "live", "pending"  # file names of the two environments, without suffix
 
 _W = TypeVar("_W", bound="EnvironmentWriter")
 
@@ -220,7 +216,36 @@ _W = TypeVar("_W", bound="EnvironmentWriter")
 class EnvironmentWriter:
     """Base class of the writers: holds the lock and the environment, which are in `_held`, until it is closed."""
 
+    layout: StoreLayout
+    _env: Environment
+    _cells: memoryview
     _held: ExitStack
+
+    @contextmanager
+    def _open(self, layout: StoreLayout, kind: str, *, is_durable: bool, map_bytes: int) -> Iterator[None]:
+        """Open the environment for a writer that is set up in the block; raises ConflictError if it has another."""
+        self.layout = layout
+
+        def locked_error(holder: str) -> ConflictError:
+            return ConflictError(
+                f"The {kind} rows of {layout.root.name} are being written by {holder}.",
+                remedy="A live layer has one writer: stop the other one first.",
+            )
+
+        layout.streamed_folder.mkdir(parents=True, exist_ok=True)
+        lock_file, cells, path = (layout.streamed_folder / f"{kind}.{suffix}" for suffix in ("lock", "state", "mdb"))
+        with ExitStack() as opening:
+            opening.enter_context(lock(lock_file, holder=f"process {os.getpid()}", refused=locked_error))
+            self._cells = cells_of.create_cells(cells)
+            if not is_durable and not cells_of.is_of_this_boot(self._cells):
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
+                self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
+            self._env = acquire(path, is_durable=is_durable, create=True, map_bytes=map_bytes)
+            opening.callback(release, self._env)
+            yield
+            self._cells[cells_of.BOOT] = cells_of.boot_id()
+            self._held = opening.pop_all()
 
     def close(self) -> None:
         self._held.close()
@@ -230,15 +255,3 @@ class EnvironmentWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def writer_lock(layout: StoreLayout, kind: str) -> AbstractContextManager[int]:
-    """Hold the lock of one environment; the ConflictError says which other process holds it."""
-
-    def locked_error(holder: str) -> ConflictError:
-        return ConflictError(
-            f"The {kind} rows of {layout.root.name} are being written by {holder}.",
-            remedy="A live layer has one writer: stop the other one first.",
-        )
-
-    return lock(layout.streamed_folder / f"{kind}.lock", holder=f"process {os.getpid()}", refused=locked_error)

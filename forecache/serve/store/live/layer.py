@@ -47,14 +47,8 @@ class LiveLayer:
     @property
     def values_id(self) -> str:
         """Hash of all that the values of rows depend on: values with another hash must not be used."""
-        parts = (
-            self.kind,
-            self.replaces_rows,
-            asdict(self.key),
-            [asdict(each) for each in self.fields],
-            self.event_time,
-            self.plan,
-        )
+        served = [asdict(each) for each in self.fields]
+        parts = (self.kind, self.replaces_rows, asdict(self.key), served, self.event_time, self.plan)
         return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
 
     def to_json(self) -> bytes:
@@ -75,11 +69,9 @@ def layer_from_json(content: bytes, *, what: str = "The file LIVE") -> LiveLayer
 
 def read_layer(layout: StoreLayout) -> LiveLayer | None:
     """The live layer of a store, None if it has none; raises as `layer_from_json`."""
-    try:
-        content = layout.live.read_bytes()
-    except FileNotFoundError:
-        return None
-    return layer_from_json(content, what=f"The file {layout.live}")
+    with suppress(FileNotFoundError):
+        return layer_from_json(layout.live.read_bytes(), what=f"The file {layout.live}")
+    return None
 
 
 def list_stores_with_layers(store_path: Path) -> list[str]:
@@ -95,8 +87,7 @@ def write_layer(layout: StoreLayout, layer: LiveLayer) -> None:
         write_durably(layout.live, content)
 
 
-PENDING = (1 << 63) - 1
-"""The position of a row before its commit: above every cut-off."""
+PENDING = (1 << 63) - 1  # the position of a row before its commit: above every cut-off
 
 _HEAD = struct.Struct("<qqI")
 _unpack: Callable[[bytes], tuple[int, int, int]] = _HEAD.unpack_from
@@ -116,10 +107,6 @@ class LiveRow:
     event_us: int  # microseconds of Unix time; of tiles, that of their newest event
     value: bytes
     provenance: bytes = b""
-
-    @property
-    def is_pending(self) -> bool:
-        return self.position == PENDING
 
 
 def record_of(row: LiveRow, number: int | None = None) -> bytes:

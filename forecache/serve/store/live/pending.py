@@ -12,7 +12,6 @@ The file is not flushed to the disk. A crash of the machine loses it, but its ro
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,19 +21,10 @@ from forecache.base.errors import UnavailableError
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.live.counters import CONFIRMED_AT, CONFIRMED_FROM, CONFIRMED_UNTIL
-from forecache.serve.store.live.environment import (
-    LIVE,
-    MAP_BYTES,
-    PENDING_ROWS,
-    EnvironmentWriter,
-    acquire,
-    release,
-    writer_lock,
-)
+from forecache.serve.store.live.environment import LIVE, MAP_BYTES, PENDING_ROWS, EnvironmentWriter
 from forecache.serve.store.live.layer import LiveRow, record_of, times_of
 
-Offsets = Mapping[int, int]
-"""Next offset to read by partition."""
+Offsets = Mapping[int, int]  # next offset to read by partition
 
 
 @dataclass(frozen=True)
@@ -77,8 +67,7 @@ def write_confirmed(cells: memoryview, batches: Iterable[PendingBatch], start: i
 
 _SWEPT_AT_ONCE = 256
 _STATE = b"state"
-_Numbered = tuple[int, LiveRow]
-"""A row and the number of its put."""
+_Numbered = tuple[int, LiveRow]  # a row and the number of its put
 
 
 class PendingWriter(EnvironmentWriter):
@@ -90,25 +79,13 @@ class PendingWriter(EnvironmentWriter):
     entries: int
 
     def __init__(self, layout: StoreLayout, committed: Offsets, version: int, *, map_bytes: int = MAP_BYTES) -> None:
-        self.layout = layout
         self._is_broken = False
-        with ExitStack() as opening:
-            opening.enter_context(writer_lock(layout, PENDING_ROWS))
-            self._cells = cells_of.create_cells(layout.streamed_folder / f"{PENDING_ROWS}.state")
-            path = layout.streamed_folder / f"{PENDING_ROWS}.mdb"
-            if not cells_of.is_of_this_boot(self._cells):
-                path.unlink(missing_ok=True)
-                path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
-                self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
-            self._env = acquire(path, is_durable=False, create=True, map_bytes=map_bytes)
-            opening.callback(release, self._env)
+        with self._open(layout, PENDING_ROWS, is_durable=False, map_bytes=map_bytes):
             self._live_state = layout.streamed_folder / f"{LIVE}.state"
             self._live: memoryview | None = None
             self._recover(dict(committed), version)
             if not self.remove_applied():
                 self._write()
-            self._cells[cells_of.BOOT] = cells_of.boot_id()
-            self._held = opening.pop_all()
 
     def _recover(self, committed: dict[int, int], version: int) -> None:
         """Take over the rows of the last process: those whose batch was committed, and those to be replaced."""
@@ -278,10 +255,5 @@ class PendingWriter(EnvironmentWriter):
 def open_pending_writer(
     layout: StoreLayout, *, committed: Offsets, version: int, map_bytes: int = MAP_BYTES
 ) -> PendingWriter:
-    """Open the writer of a store's pending rows; their file is created if it is missing.
-
-    `committed` are by partition the next offsets according to the stream's table at `version`. Raises ConflictError if
-    another process writes them.
-    """
-    layout.streamed_folder.mkdir(parents=True, exist_ok=True)
+    """Open the writer of a store's pending rows; `committed` are the offsets of the stream's table at `version`."""
     return PendingWriter(layout, committed, version, map_bytes=map_bytes)

@@ -224,13 +224,12 @@ _PAUSE_S = 0.02
 
 
 def wait_until_applied(layout: StoreLayout, cut: int, *, longest_s: float = _LONGEST_S) -> bool:
-    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off; return
-    whether.
+    """Wait, before the pointer moves to a version, until the live layer has applied its cut-off; return whether it has.
 
     The workers of a reader swap in a new version one after the other. One that has it knows the stream up to the
     cut-off, so the live layer must be as far for the others, or a key would go back to an older row between two
-    requests. The layer must also still have the rows that an older version lacks. If no tailer runs on this machine, or
-    if it is too slow, a key may go back for a moment.
+    requests. The layer must also still have the rows that an older version lacks. If no tailer runs here, or if it is
+    too slow, a key may go back for a moment.
     """
     if cut < 0 or not layout.live.exists():
         return True

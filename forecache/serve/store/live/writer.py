@@ -8,17 +8,15 @@ these numbers and the content hash, so that they describe the rows even after a 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from forecache.serve.store import content_hash
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
-from forecache.serve.store.live.environment import LIVE, MAP_BYTES, EnvironmentWriter, acquire, release, writer_lock
+from forecache.serve.store.live.environment import LIVE, MAP_BYTES, EnvironmentWriter
 from forecache.serve.store.live.layer import LiveRow, record_of, times_of
 
-NEVER = -(1 << 63)
-"""An event time before all others: nothing expires."""
+NEVER = -(1 << 63)  # an event time before all others: nothing expires
 NEW: dict[str, Any] = {
     "applied": -1, "verified": -1, "floor": -1, "expire_before_us": NEVER, "pruned": True, "sum": "0", "newest": 0,
     "values": "",
@@ -50,25 +48,14 @@ class LiveWriter(EnvironmentWriter):
     values: str  # `LiveLayer.values_id` of the declaration that computed them; "": not known
 
     def __init__(self, layout: StoreLayout, *, map_bytes: int = MAP_BYTES) -> None:
-        self.layout = layout
-        with ExitStack() as opening:
-            opening.enter_context(writer_lock(layout, LIVE))
-            path = layout.streamed_folder / f"{LIVE}.mdb"
-            self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
-            opening.callback(release, self._env)
+        with self._open(layout, LIVE, is_durable=True, map_bytes=map_bytes):
             self.get_many = self._env.get_many
-            self._cells = cells_of.create_cells(layout.streamed_folder / f"{LIVE}.state")
             self._check_readers_at, self._from = 0.0, b""
             stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
             self._adopt_numbers(NEW if stored is None else json.loads(stored), self._env.count_rows())
-            self._cells[cells_of.BOOT] = cells_of.boot_id()
-            self._held = opening.pop_all()
 
     def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
-        """Apply the rows of one version of the table, the last one of each key; does nothing if it was applied before.
-
-        Raises UnavailableError if the disk is full; nothing was changed then.
-        """
+        """Apply the rows of one version of the table, the last one of each key, unless it was applied before."""
         if version <= self.applied:
             return
         newest = dict(rows)
@@ -230,8 +217,5 @@ class LiveWriter(EnvironmentWriter):
 
 
 def open_live_writer(layout: StoreLayout, *, map_bytes: int = MAP_BYTES) -> LiveWriter:
-    """Open the writer of a store's live layer, which is created if it is missing; raises ConflictError if it has
-    another.
-    """
-    layout.streamed_folder.mkdir(parents=True, exist_ok=True)
+    """Open the writer of a store's live layer, which is created if it is missing; raises ConflictError."""
     return LiveWriter(layout, map_bytes=map_bytes)

@@ -270,9 +270,5 @@ def build_full(publication: Publication, night: EncodedRows, pool: ProcessPool, 
         [{"layout": publication.store.layout, "manifest": manifest, "shard": shard} for shard in range(shards)],
         done=lambda count: publication.progress("Verifying", 0.8 + 0.2 * count / shards),
     )
-    require_equal(
-        publication,
-        rows=(night.rows, sum(rows for rows, _ in read)),
-        sums=(night.content_sum, hashing.add(*(total for _, total in read))),
-    )
+    require_equal(publication, (night.rows, night.content_sum), read)
     return PendingVersion(manifest, {"changed": night.rows, "removed": 0, "why_full": reason})

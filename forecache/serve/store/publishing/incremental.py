@@ -45,8 +45,7 @@ from forecache.serve.store.read.snapshot import Snapshot, merge_rows
 from forecache.serve.store.segment.index import MAX_DELTAS, key_hashes, write_filter, write_hashes
 from forecache.serve.store.segment.writer import PAGE, num_shards, suits_num_shards, write_shard, write_sorted
 
-SMALL_STORE_ROWS = 1000
-"""So many changed rows are always few, whatever the size of the base."""
+SMALL_STORE_ROWS = 1000  # so many changed rows are always few, whatever the size of the base
 
 
 def most_changed_rows(publication: Publication) -> int:
@@ -81,13 +80,14 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
     publication.progress("Verifying the new base", 0.7)
     with Snapshot(layout, manifest) as after:
         read = [read_back(after, shard, paced=True) for shard in range(len(shards))]
-    require_equal(
-        publication,
-        rows=(version.rows, sum(rows for rows, _ in read)),
-        sums=(hashing.from_hex(version.content_hash), hashing.add(*(total for _, total in read))),
-    )
+    require_equal(publication, (version.rows, hashing.from_hex(version.content_hash)), read)
     publish_step("merged base verified")
-    _remove_own_files(publication, version)
+    # No version will name the delta and the filter that only the pending one had.
+    for old in version.segments:
+        if old not in publication.published.segments:
+            remove_tree(layout.segment(old.id))
+    if version.filter is not None and version.filter != publication.published.filter:
+        layout.filter(version.filter.file).unlink()
     return PendingVersion(manifest, {**pending.details, "why_compacted": reason})
 
 
@@ -103,18 +103,7 @@ def _merge_shard(version: Snapshot, shard: int, folder: Path) -> ShardInfo:
     )
 
 
-def _remove_own_files(publication: Publication, version: Manifest) -> None:
-    """Remove the delta and the filter that only the pending version had: no version will name them."""
-    layout, current = publication.store.layout, publication.published
-    for segment in version.segments:
-        if segment not in current.segments:
-            remove_tree(layout.segment(segment.id))
-    if version.filter is not None and version.filter != current.filter:
-        layout.filter(version.filter.file).unlink()
-
-
-_BLOCK_KEYS = 1 << 13
-"""Keys that are read back at a time, so that their entries need little memory."""
+_BLOCK_KEYS = 1 << 13  # keys that are read back at a time, so that their entries need little memory
 
 
 def build_incremental(publication: Publication) -> PendingVersion:
@@ -227,12 +216,8 @@ def _build_version(
     )
     with Snapshot(publication.store.layout, manifest) as after:
         found, read_sum = _read_back(after, changes)
-    read_sum = hashing.add(hashing.from_hex(current.content_hash), hashing.subtract(read_sum, changes.old_sum))
-    require_equal(
-        publication,
-        rows=(rows, current.rows + changes.num_added - (len(changes.keys) - found)),
-        sums=(content_sum, read_sum),
-    )
+    unchanged = current.rows + changes.num_added - len(changes.keys), hashing.from_hex(current.content_hash)
+    require_equal(publication, (rows, content_sum), [unchanged, (found, hashing.subtract(read_sum, changes.old_sum))])
     return manifest
 
 

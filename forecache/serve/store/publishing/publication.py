@@ -22,14 +22,7 @@ from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightSource
 from forecache.serve.store.keys import KeySchema
-from forecache.serve.store.manifest import (
-    Field,
-    Manifest,
-    SegmentInfo,
-    ShardInfo,
-    StalePolicy,
-    current_timestamp,
-)
+from forecache.serve.store.manifest import Field, Manifest, SegmentInfo, ShardInfo, StalePolicy, current_timestamp
 from forecache.serve.store.publishing.overlay import Overlay
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store
@@ -146,12 +139,14 @@ class PendingVersion:
     details: dict[str, Any]
 
 
-def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tuple[int, int]) -> None:
-    """Raise CheckError if row counts or content sums, of the source and of what a reader reads, differ."""
-    if rows[0] != rows[1] or sums[0] != sums[1]:
+def require_equal(publication: Publication, source: tuple[int, int], read: Iterable[tuple[int, int]]) -> None:
+    """Raise CheckError if (rows, content sum) of the source are not those of the parts that a reader reads together."""
+    parts = list(read)
+    rows, total = sum(rows for rows, _ in parts), hashing.add(*(total for _, total in parts))
+    if source != (rows, total):
         raise CheckError(
-            f"Version {publication.version} does not read back as the source has it: {rows[1]:,} rows of {rows[0]:,},"
-            f" content hash {hashing.to_hex(sums[1])} where the source has {hashing.to_hex(sums[0])}.",
+            f"Version {publication.version} does not read back as the source has it: {rows:,} rows of {source[0]:,},"
+            f" content hash {hashing.to_hex(total)} where the source has {hashing.to_hex(source[1])}.",
             remedy="Nothing was published. Publish again, with --full if it repeats.",
         )
     publish_step("verified")
@@ -161,10 +156,7 @@ _BINS = 20
 
 
 def publish_statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Statistics for the next version's gates: rows of the batch, null counts, and a histogram of each numeric field.
-
-    Histograms are scaled to all values. Streamed rows are not in these figures.
-    """
+    """Statistics of the batch for the next version's gates: rows, nulls, and histograms, scaled to all values."""
     histograms = {name: _histogram(rows - nulls[name], values) for name, values in samples.items()}
     return {"rows": rows, "nulls": dict(nulls), "histograms": histograms}
 

@@ -19,7 +19,7 @@ from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_p
 from forecache.serve.store.encoding.column_values import packed_fields, state_fields
 from forecache.serve.store.encoding.entries import field_list, key_schema
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
-from forecache.serve.store.integrity import verify_overdue
+from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
 from forecache.serve.store.layout import Pointer, new_store_id, remove_tree
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.reader import wait_until_applied
@@ -140,11 +140,9 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
 
 
 def _refuse_quarantined(store: Store, inputs: str, in_remote: Quarantines) -> None:
-    inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
-    here = {
-        inputs_of[number]: (number, why) for number, why in store.quarantined_versions().items() if number in inputs_of
-    }
-    found = here.get(inputs) or in_remote.get(inputs)
+    bad = store.quarantined_versions()
+    here = [each.version for each in store.versions() if each.inputs == inputs and each.version in bad]
+    found = (here[-1], bad[here[-1]]) if here else in_remote.get(inputs)
     if found is not None:
         number, reason = found
         raise CheckError(
@@ -164,7 +162,7 @@ def _find_current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]
     current: Manifest | None = None
     try:
         current = store.manifest(pointer.current)
-        verify_overdue(store.layout, current)
+        verify_version(store.layout, current, max_age_s=VERIFY_EVERY_S)
     except (DamagedError, NotFoundError) as error:
         bad = store.quarantined_versions()
         earlier = [each for each in store.versions() if each.version < pointer.current and each.version not in bad]

@@ -44,18 +44,14 @@ from forecache.serve.store.publishing.worker_pool import num_cores
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.segment.writer import sorted_order
 
-_LARGE = pa.large_binary()
-"""An array of this type can hold more than two gigabytes."""
+_LARGE = pa.large_binary()  # an array of this type can hold more than two gigabytes
 _ENCODED_BYTES = 8 << 20
 """Size of the rows that are encoded at a time, so that entries with long lists fit into one array."""
-_BLOCK_ROWS = 1 << 16
-"""Rows of the feed encoded at a time: larger blocks need more memory, smaller ones more calls."""
+_BLOCK_ROWS = 1 << 16  # rows of the feed encoded at a time: larger blocks need more memory, smaller ones more calls
 _SAMPLED_PIECES = 2
-_MOST_SAMPLED_PIECES = 8
-"""Bounded, as a look-up maps up to 64 KiB of the store for every row, which counts as memory."""
+_MOST_SAMPLED_PIECES = 8  # bounded, as a look-up maps up to 64 KiB of the store for every row, which counts as memory
 _SAMPLED_ROWS = 128
-_HOPELESS = 3
-"""If the estimate is so many times `limit`, the comparison is given up."""
+_HOPELESS = 3  # if the estimate is so many times `limit`, the comparison is given up
 
 
 class ChangesUnavailable(Exception):
@@ -103,10 +99,7 @@ class ChangedRows:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """The removed and added rows between the published rows and those to be published.
-
-    A changed row is in both, with its earlier and its later version.
-    """
+    """The removed and added rows between the published and the new ones; a changed row is in both, old and new."""
 
     removed: ChangedRows
     added: ChangedRows
@@ -173,7 +166,7 @@ def find_key_changes(changes: RowChanges) -> KeyChanges:
 
 
 def find_row_changes(publication: Publication, *, limit: int) -> RowChanges:
-    """Find the rows that differ from the published ones, by the change data feed if it is short, else by comparing.
+    """Find rows that differ from the published ones, by the change data feed if it is short, else by comparing.
 
     Raises ChangesUnavailable, or InputError if a key in the feed is null or too long.
     """
@@ -264,10 +257,7 @@ def _hash_partition(reader: NightReader, encoding: EntryEncoding) -> HashedParti
 
 
 class _ChangeEstimate:
-    """Estimates the number of changed rows from the first rows of the first new pieces.
-
-    Most rows differ after most trainings; then it does not pay to compare them all.
-    """
+    """Estimates the number of changed rows from the first rows of the first new pieces: often all are changed."""
 
     def __init__(self, snapshot: Snapshot, reader: NightReader, encoding: EntryEncoding, limit: int) -> None:
         self._snapshot, self._reader, self._encoding, self._limit = snapshot, reader, encoding, limit

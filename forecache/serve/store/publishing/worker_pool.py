@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import PROJECT_ROOT
 
-INLINE_ROWS = 300_000
-"""Up to so many rows, one process is done before others have started."""
+INLINE_ROWS = 300_000  # up to so many rows, one process is done before others have started
 
 _MAX_WORKERS = 8
 Result = TypeVar("Result")
@@ -49,10 +48,10 @@ class ProcessPool:
         *,
         done: Callable[[int], None] = lambda count: None,
     ) -> list[Result]:
-        """The results of a call for each job, in their order; the error of a job that fails is raised here.
+        """The results of a function of a module for each job's arguments, in their order; raises the error of one that
+        fails.
 
-        The function is of a module, so that it can be pickled; jobs are keyword arguments. `done` is called with the
-        number of finished jobs after each.
+        `done` is called with the number of finished jobs after each.
         """
         results: dict[int, Result] = {}
         if not self.processes:

@@ -17,11 +17,7 @@ _EPOCH = date(1970, 1, 1)
 
 
 class LiveViewMerger:
-    """Merges rows of one version, by the JSON of the view's plan from the file LIVE.
-
-    Raises UnavailableError if the version was published by another declaration: it lacks states or features of the
-    plan.
-    """
+    """Merges rows of one version, by the JSON of the view's plan; UnavailableError for another declaration."""
 
     def __init__(self, plan: Mapping[str, Any], manifest: "Manifest") -> None:
         from forecache.kit.windows.merger import merger_of

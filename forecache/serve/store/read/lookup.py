@@ -25,12 +25,9 @@ GetDelta = Callable[[bytes, int], bytes | None]
 """The newest entry of a key in the deltas whose bits are set, empty for a tombstone; None if none has it."""
 _GetNewer = Callable[[Sequence[bytes], "np.ndarray"], list[tuple[int, bytes]]]
 
-_FEW = 28
-"""Up to so many keys are found faster one by one."""
-_FEW_PACKED = 10
-"""The same where entries are packed."""
-_BLOCK = 1 << 16
-"""Most keys that are looked up together, so that memory stays bounded."""
+_FEW = 28  # up to so many keys are found faster one by one
+_FEW_PACKED = 10  # the same where entries are packed
+_BLOCK = 1 << 16  # most keys that are looked up together, so that memory stays bounded
 
 
 def _many_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None) -> GetMany:
@@ -105,8 +102,7 @@ def _newer_reader(get_delta: GetDelta, slots: memoryview) -> _GetNewer:
     return newer
 
 
-_NEWLINE = ord("\n")
-"""As a number: `in` finds it ten times as fast as a bytes object of one byte."""
+_NEWLINE = ord("\n")  # as a number: `in` finds it ten times as fast as a bytes object of one byte
 
 
 def entry_readers(
@@ -114,11 +110,8 @@ def entry_readers(
 ) -> tuple[Get, Get, GetMany, GetMatrix | None]:
     """The fastest readers of a version: of a value, an entry, many entries and, if it is packed, a matrix.
 
-    Args:
-        layers: For each segment the read transactions of its shards, the oldest first.
-        filter_map: None without deltas.
-        carried: Whether entries may have a second line.
-        columns: Numbers of a packed entry; 0: entries are JSON.
+    `layers` are for each segment the read transactions of its shards, the oldest first. With `carried`, entries may
+    have a second line; `columns` are the numbers of a packed entry, 0 for JSON.
     """
 
     def make_readers(

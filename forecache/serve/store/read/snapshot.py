@@ -39,10 +39,7 @@ if TYPE_CHECKING:
 
 
 def merge_rows(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Merge the (key, entry) pairs of `base`, in the keys' order, with newer ones of `overlay`; in the keys' order.
-
-    An empty entry of the overlay removes its key.
-    """
+    """Merge sorted (key, entry) pairs with newer ones of `overlay`, in which an empty entry removes its key; sorted."""
     newer = sorted(overlay.items(), reverse=True)
     for pair in base:
         while newer and newer[-1][0] <= pair[0]:
@@ -167,16 +164,6 @@ class Snapshot:
         """Every (key, entry) of one segment, tombstones (empty entries) included; 0 is the base."""
         for transaction in self._layers[number]:
             yield from transaction.cursor().iternext(keys=True, values=True)
-
-    def delta_keys(self, segment_ids: set[str]) -> set[bytes]:
-        """The keys that the named segments hold."""
-        return {
-            key
-            for segment, layer in zip(self.manifest.segments, self._layers, strict=True)
-            if segment.id in segment_ids
-            for transaction in layer
-            for key in transaction.cursor().iternext(keys=True, values=False)
-        }
 
     def files(self) -> list[Path]:
         """The files that the snapshot maps."""

@@ -85,8 +85,7 @@ def _newest_meta(content: bytes | memoryview) -> tuple[int, int, int]:
 
 MAGIC = b"fcindex2"
 _SLOTS = 8
-_ROWS_PER_BUCKET = 3.4
-"""Leaves one entry in 280 without a slot, at 19 bytes an entry."""
+_ROWS_PER_BUCKET = 3.4  # leaves one entry in 280 without a slot, at 19 bytes an entry
 _ROW_BYTES = 8 * _SLOTS
 _SLOT = np.dtype([("half", "<u4"), ("length", "<u2"), ("tag", "<u2")])
 _U1, _U2, _U4 = np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4")
@@ -144,12 +143,9 @@ def _masks(longest: int) -> np.ndarray:
 
 
 class Index:
-    """Entries of a base segment by their keys; raises ValueError if a file has no index.
+    """Entries of a base segment by their keys; raises ValueError if a file has no index after its LMDB `pages`.
 
-    Args:
-        mapped: The segment's files, one after the other.
-        starts: Offset in it of each file.
-        pages: Bytes of LMDB's pages in each file; the index follows them.
+    The region `mapped` has the segment's files, each from its offset in `starts` on.
     """
 
     def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from forecache.serve.store.segment.index import Index
 
 _MAP_FIXED = 0x10
-_MADV_POPULATE_READ = 22
-"""Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read."""
+_MADV_POPULATE_READ = 22  # Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read
 _POPULATED_BYTES = 4 << 20
 _BEHIND = 1 << 17
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -87,7 +86,11 @@ class SegmentHandle:
             self.index.close()
         self.transactions.clear()
         while self._files:
-            _close_file(self._files.pop())
+            file = self._files.pop()
+            file.references -= 1
+            if file.references == 0:
+                del _files[file.inode]
+                file.close()
 
 
 def inode_of(path: Path) -> tuple[int, int]:
@@ -160,18 +163,8 @@ def _open_file(path: Path) -> _LmdbFile:
     return file
 
 
-def _close_file(file: _LmdbFile) -> None:
-    file.references -= 1
-    if file.references == 0:
-        del _files[file.inode]
-        file.close()
-
-
 def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
-    """Open a segment, or count one more user of it. One whose files were replaced is opened again.
-
-    Raises DamagedError if a file cannot be opened, and ConflictError while files are being replaced.
-    """
+    """Open a segment, or count one more user of it; one whose files were replaced is opened again."""
     with _lock:
         handle = _open.get(folder)
         if handle is None or handle.is_replaced():

@@ -16,11 +16,9 @@ from forecache.kit.versioned.verify import file_checksum
 from forecache.serve.store.manifest import ShardInfo
 from forecache.serve.store.segment.index import append_index, key_hashes
 
-SHARD_ROWS = 400_000
-"""Rows of a shard that is neither too large to sort in memory nor so small that opening it costs."""
+SHARD_ROWS = 400_000  # rows of a shard that is neither too large to sort in memory nor so small that opening it costs
 
-SHARD_VALUES = 2_000_000
-"""Items of the longest lists of a shard, about 100 MB of JSON."""
+SHARD_VALUES = 2_000_000  # items of the longest lists of a shard, about 100 MB of JSON
 
 _MAX_SHARDS = 256
 PAGE = 4096
@@ -29,10 +27,7 @@ _NAMED = 5
 
 
 def num_shards(rows: int, values: int = 0) -> int:
-    """A power of two, so that a key's shard is a mask of its hash.
-
-    `values` are the items of the longest lists of all rows together; at most `rows` if there are no lists.
-    """
+    """A power of two, so that a key's shard is a mask of its hash; `values` are the items of the longest lists."""
     shards = 1
     while (shards * SHARD_ROWS < rows or shards * SHARD_VALUES < values) and shards < _MAX_SHARDS:
         shards *= 2
@@ -46,10 +41,7 @@ def suits_num_shards(shards: int, rows: int, values: int) -> bool:
 
 
 def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool = False) -> ShardInfo:
-    """Write one LMDB file from unsorted rows (binary, no nulls); if `indexed`, as in a base, an index follows.
-
-    Raises InputError if a key occurs twice; the message names the first few.
-    """
+    """Write one LMDB file from unsorted rows (binary, no nulls); raises InputError if a key occurs twice."""
     order = sorted_order(keys)
     if not np.array_equal(order, np.arange(len(order))):
         keys, entries = keys.take(order), entries.take(order)
@@ -68,10 +60,7 @@ def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool 
 def write_sorted(
     path: Path, blocks: Iterable[tuple[Sequence[bytes], Sequence[bytes]]], *, most_bytes: int, indexed: bool
 ) -> ShardInfo:
-    """Write one LMDB file from blocks of keys and their entries, in the order of the keys.
-
-    `most_bytes` is an upper bound of the size of its pages; the file is only as large as needed.
-    """
+    """Write one LMDB file from blocks of keys and entries in the keys' order; its pages need `most_bytes` or less."""
     map_size = (most_bytes + (1 << 20)) // PAGE * PAGE
     environment = lmdb.open(
         str(path), subdir=False, lock=False, sync=False, metasync=False, meminit=False, map_size=map_size
@@ -94,11 +83,7 @@ def write_sorted(
 
 
 def sorted_order(keys: pa.Array) -> pa.Array:
-    """Positions that sort keys by their bytes.
-
-    If the eight bytes after the common prefix differ, they are sorted as numbers: many times faster than comparing
-    texts.
-    """
+    """Positions that sort keys by their bytes: as numbers, many times faster, if their first different bytes differ."""
     if len(keys):
         extremes = pc.min_max(keys).as_py()
         common = len(os.path.commonprefix([extremes["min"], extremes["max"]]))
