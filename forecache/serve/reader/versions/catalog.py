@@ -138,9 +138,8 @@ class Catalog:
             waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
-            self._follower.record_failure(
-                name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
-            )
+            gone = NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
+            self._follower.record_failure(name, gone)
         self.lag.check_layers(open_store(self.settings, name) for name in sorted(found))
         self.waiting = frozenset(waiting - self.answers.keys())
 
