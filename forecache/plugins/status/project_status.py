@@ -10,10 +10,8 @@ from typing import Any, Literal
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
-from forecache.declare.loading import read_project
 from forecache.declare.project import Published
 from forecache.plugins.status.collect import Attention, sort_by_severity
-from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
 from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
 
@@ -116,6 +114,8 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
 
 def _declared_stores(settings: Settings) -> Mapping[str, Published] | None:
     """The stores that the project declares; None if it cannot be imported, which the look for alerts reports."""
+    from forecache.declare.loading import read_project
+
     try:
         return read_project(settings).publishable
     except ForecacheError:
@@ -126,6 +126,8 @@ def _version_rows(
     settings: Settings, now: datetime, served: Mapping[str, Published] | None, found: list[Attention]
 ) -> Iterator[dict[str, Any]]:
     """The current version of each store here; a store that cannot be read is added to `found`."""
+    from forecache.serve.store.checkup import list_local_stores
+
     for store in list_local_stores(settings):
         try:
             manifest, pointer = store.current(), store.pointer()
