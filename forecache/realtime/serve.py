@@ -105,14 +105,14 @@ class RealtimeExtension:
 
         def load() -> None:
             self.models = ServedModels(self._context, loop)
-            self._find = RealtimeHandlers(self._context, self.models, loop).find
+            self._find = RealtimeHandlers(self._context, self.models).find
 
         run_on_loop(load)
 
 
 def make_inference_only_extension(context: ExtensionContext) -> RealtimeExtension:
     """Make the extension in a process that only answers requests, where training libraries need not be imported."""
-    from forecache.realtime.release.inference_imports import mark_inference_only
+    from forecache.realtime.release.release_code import mark_inference_only
 
     mark_inference_only()
     return make_extension(context)

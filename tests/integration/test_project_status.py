@@ -17,10 +17,10 @@ from forecache.base.settings import Settings
 from forecache.cli.main import main
 from forecache.declare import load_pipeline
 from forecache.operations.exporter import batch_page
-from forecache.plugins.alerts.database import database_file
+from forecache.plugins.alerts.journal import database_file
 from forecache.plugins.status.project_status import project_status
 from forecache.plugins.status.sidecar import ProjectStatusExtension
-from forecache.realtime.log.commit.committer_state import CommitterState, write_state
+from forecache.realtime.log.spool_files import CommitterState, write_state
 from forecache.serve.store import publish
 
 

@@ -19,9 +19,9 @@ from forecache.declare.realtime.ladder import Default, LastNight, Stored
 from forecache.kit.http import http1 as heads
 from forecache.plugins.status.history import HISTORY_BYTES, History, ReaderTraffic
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
-from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable
+from forecache.realtime.lookups import ViewLookups, ViewUnavailable
 from forecache.realtime.release.folder import open_releases, read_release
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader import shared_memory, worker_metrics
 from forecache.serve.reader.http import app as app_module
 from forecache.serve.reader.http.app import ReaderApp

@@ -17,10 +17,16 @@ from release_support import make_release
 
 from forecache.base.settings import load_settings
 from forecache.kit.http.call import HttpCall
-from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
-from forecache.realtime.answer.request_answer import StageTimes
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.request.request_answer import (
+    ModelCallError,
+    NoScores,
+    RefusedCallError,
+    StageTimes,
+    TooLate,
+    WorkerLost,
+)
 from forecache.realtime.serve import make_extension
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
@@ -262,7 +268,7 @@ def runtime() -> Iterator[ReaderSharedMemory]:
 
 @pytest.fixture(autouse=True)
 def _short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.realtime.answer.calibrate.ENOUGH_NS", 0)
+    monkeypatch.setattr("forecache.realtime.answer.in_loop.ENOUGH_NS", 0)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from forecache.realtime.http import prometheus as log_metrics
 from forecache.realtime.http.prometheus import SpoolState, SpoolWatcher
-from forecache.realtime.log.commit.committer_state import CommitterState
+from forecache.realtime.log.spool_files import CommitterState
 
 
 @pytest.fixture

@@ -11,7 +11,12 @@ import pytest
 from status_documents import document, in_bucket, model_row, stream_row, version_row
 
 from forecache.kit import format_text as words
-from forecache.plugins.status.collect import Attention, reader_problems, sort_by_severity, version_problems
+from forecache.plugins.status.collect import (
+    Attention,
+    reader_problems,
+    sort_by_severity,
+    version_problems,
+)
 from forecache.plugins.status.history import (
     HISTORY_BYTES,
     LENGTH,
@@ -25,7 +30,7 @@ from forecache.plugins.status.history import (
 from forecache.plugins.status.page.charts import _thin_out, histogram, round_up, time_chart
 from forecache.plugins.status.page.markup import Markup, mark_code, tag
 from forecache.plugins.status.page.render import HEADERS, render_page
-from forecache.realtime.rollout.rollout_state import STAGES
+from forecache.realtime.release.rollout_state import STAGES
 from forecache.serve.reader.worker_metrics import BUCKETS
 
 EVIL = '<script>alert("1")</script>&\'`'

@@ -12,11 +12,10 @@ import numpy as np
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.lookups.lookups import ViewLookups
+from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import answers_of

@@ -16,6 +16,7 @@ from forecache.kit.http.problems import Problem, bad_request
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
+from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.http.protocol_errors import (
     MLFLOW_PATHS,
     find_release,
@@ -24,7 +25,6 @@ from forecache.realtime.http.protocol_errors import (
     not_ready_reason,
 )
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.extension import Handler
 from forecache.serve.reader.http.messages import (
     NO_STORE,

@@ -24,8 +24,13 @@ from forecache.plugins.protocols.tensors import (
 )
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
-from forecache.realtime.deadline.clock import shorten_deadline
-from forecache.realtime.http.protocol_errors import find_release, inference_error, not_ready_problem, not_ready_reason
+from forecache.realtime.deadline import shorten_deadline
+from forecache.realtime.http.protocol_errors import (
+    find_release,
+    inference_error,
+    not_ready_problem,
+    not_ready_reason,
+)
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_parser import REQUEST_ID
 from forecache.realtime.served_models import ServedModels

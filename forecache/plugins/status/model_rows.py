@@ -5,14 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.kit import format_text as words
-from forecache.plugins.status.collect import RATE_S, WINDOW_S, Attention, quantiles
+from forecache.plugins.status.collect import (
+    RATE_S,
+    WINDOW_S,
+    Attention,
+    quantiles,
+)
 from forecache.plugins.status.history import History, ModelCounts
-from forecache.realtime.http.drift_metrics import SHIFT, drift_of
+from forecache.realtime.answer.served_release import uncached_path
 from forecache.realtime.http.prometheus import has_logged, lost_by_reason, read_spool_state
 from forecache.realtime.metrics import (
     BUCKETS,
+    CAUSES,
     CELL,
     REASONS,
     RUNGS,
@@ -23,10 +30,8 @@ from forecache.realtime.metrics import (
     sum_cell,
 )
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.rollout_state import describe_rollout
-from forecache.realtime.score_cache import uncached_path
+from forecache.realtime.release.rollout_state import describe_rollout
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.workers.path_counters import CAUSES
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.worker_metrics import WorkerMetrics
 
@@ -34,6 +39,8 @@ _OWN = (*(f"rung_{rung}" for rung in RUNGS), *(f"why_{why}" for why in REASONS),
         *(f"stage_{stage}" for stage in STAGES), "in_time", "late", "flagged")  # fmt: skip
 _CACHE = ("cache_hits", "cache_joined", "cache_misses")
 _NAMES = (*_OWN, *_CACHE)
+_SHIFT = 0.25
+"""Population stability index that counts as a shift (Siddiqi 2006)."""
 _LATE_SHARE = 0.01
 _WITHOUT_SHARE = 0.05
 _LOOK = "Look at the views that they come from; `forecache train` learns what is usual now."
@@ -72,7 +79,7 @@ def status_part(
             "breaker_open": sum_cell(live, "breaker_open"),
             "answers_since_start": sum_cell(blocks, "answers"),
             "log": log_figures(blocks, live, settings.request_log_path / name),
-            "drift": drift_of(name, models, runtime, settings),
+            "drift": next((drift_of(name, models, runtime, settings) for drift_of in find_hooks("live_drift_of")), []),
             "rollout": describe_rollout(open_releases(settings, name)),
             "series": {"per_s": history.model_series(name)},
         })  # fmt: skip
@@ -164,7 +171,7 @@ def attention_of(row: Mapping[str, Any]) -> Iterator[Attention]:
             share = words.percent(without / answers)
             what = f"{share} of the answers of {name} came without the model, mostly: {reason}."
             yield Attention("warning", what, "The rungs below it answered; the reader's log has more on failures.")
-    if moved := [each for each in row["drift"] if each["psi"] > SHIFT]:
+    if moved := [each for each in row["drift"] if each["psi"] > _SHIFT]:
         named = ", ".join(f"{each['column']} (PSI {each['psi']:.2f})" for each in moved)
         yield Attention("warning", f"{name} gets or answers other values than in training: {named}.", _LOOK)
     log = row["log"]

@@ -4,7 +4,13 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.cli.text_table import WIDTH, Line, format_table, streams_table, wrap
+from forecache.cli.output import (
+    WIDTH,
+    Line,
+    format_table,
+    streams_table,
+    wrap,
+)
 from forecache.kit import format_text as words
 
 

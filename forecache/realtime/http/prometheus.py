@@ -7,27 +7,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds, six_digits
-from forecache.realtime.drift.reference import DriftReference
-from forecache.realtime.drift.watch import REQUESTS, ROWS
-from forecache.realtime.http.drift_metrics import ModelDrift, live_drift
-from forecache.realtime.log.commit.committer_state import CommitterState, read_state
-from forecache.realtime.log.row_counters import REASONS as LOSSES
-from forecache.realtime.log.spool.spool_files import segments_of, streams_of
+from forecache.base.plugins import find_hooks
+from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.realtime.log.spool_files import CommitterState, read_state, segments_of, streams_of
 from forecache.realtime.metrics import (
+    BATCHES,
     BUCKETS,
+    CAUSES,
     CELL,
     REASONS,
     RUNGS,
     STAGES,
     ModelCells,
-    RealtimeMetrics,
     blocks_by_model,
     serving_blocks,
     sum_cell,
 )
-from forecache.realtime.workers.path_counters import BATCHES, CAUSES
+from forecache.realtime.metrics import LOST_REASONS as LOSSES
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.worker_metrics import WorkerMetrics
 
@@ -146,7 +144,7 @@ _LOWEST_OF_SERVING = {"forecache_realtime_release": "release", "forecache_realti
 
 
 def metrics_page(
-    runtime: ReaderSharedMemory, spool: Path, references: Mapping[str, DriftReference], *, drift_window_s: float
+    runtime: ReaderSharedMemory, spool: Path, references: Mapping[str, Any], *, drift_window_s: float
 ) -> str:
     """Render the metrics in Prometheus's text format, version 0.0.4."""
     workers = WorkerMetrics.open_all(runtime)
@@ -164,8 +162,8 @@ def metrics_page(
         | {metric: partial(sum_cell, name=cell) for metric, cell in _SUMS_OF_SERVING.items()},
     )
     _add_log(page, all_of, serving, spool)
-    memories = [RealtimeMetrics(worker.extension).drift for worker in workers]
-    add_drift(page, live_drift(memories, references, window_s=drift_window_s))
+    for add_drift_of in find_hooks("add_live_drift"):
+        add_drift_of(page, workers, references, window_s=drift_window_s)
     return page.text()
 
 
@@ -240,34 +238,5 @@ def _add_log(page: MetricsPage, all_of: Blocks, serving: Blocks, spool: Path) ->
             "forecache_request_log_commit_delay_seconds": lambda look: look.state.lag_s,
             "forecache_request_log_last_commit_timestamp_seconds": lambda look: look.state.committed_at,
             "forecache_request_log_commit_failing": lambda look: int(bool(look.state.failing_since)),
-        },
-    )
-
-
-def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
-    page.add_each(
-        found.items(),
-        {
-            "forecache_drift_requests_counted_total": lambda each: int(each.total[REQUESTS]),
-            "forecache_drift_rows_counted_total": lambda each: int(each.total[ROWS]),
-            "forecache_drift_counting_seconds_total": lambda each: round(each.seconds, 6),
-            "forecache_drift_window_requests": lambda each: int(each.recent[REQUESTS]),
-        },
-    )
-    page.add_each(
-        [((name, each.column, each.name), each) for name, drift in found.items() for each in drift.bins()],
-        {
-            "forecache_drift_bin_rows_total": lambda each: each.count,
-            "forecache_drift_bin_reference_ratio": lambda each: six_digits(each.reference_share),
-        },
-    )
-    page.add_each(
-        [((name, column.name), column) for name, each in found.items() for column in each.columns()],
-        {
-            "forecache_drift_psi": lambda column: six_digits(column.distance.psi),
-            "forecache_drift_js_distance": lambda column: six_digits(column.distance.js),
-            "forecache_drift_null_ratio": lambda column: six_digits(column.null_ratio),
-            "forecache_drift_null_reference_ratio": lambda column: six_digits(column.null_reference),
-            "forecache_drift_out_of_range_ratio": lambda column: six_digits(column.out_of_range),
         },
     )

@@ -17,8 +17,8 @@ from forecache.serve.reader.http.extension import ExtensionContext, Handler
 from forecache.serve.reader.http.messages import NO_STORE, Reply
 
 if TYPE_CHECKING:
+    from forecache.realtime.answer.served_release import ServedRelease
     from forecache.realtime.served_models import ServedModels
-    from forecache.realtime.served_release import ServedRelease
 
 MLFLOW_PATHS = ("/invocations", "/ping", "/version")
 _MLFLOW_CODES = {

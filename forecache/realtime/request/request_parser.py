@@ -11,7 +11,7 @@ from forecache.declare.realtime.request_rows import RowsBuilder
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader.http.messages import describe_type, parse_json_object
 
 REQUEST_ID = "request_id"
@@ -19,8 +19,6 @@ MAX_REQUEST_ID_CHARS = 128
 
 
 class RequestParser:
-    """Parses the requests to one release."""
-
     def __init__(self, release: Release) -> None:
         self._builder = RowsBuilder(release)
         self._candidates = release.candidates
@@ -48,10 +46,6 @@ class RequestParser:
 
         Args:
             data: As parsed; another server's parser may accept numbers that are not finite.
-            body: The JSON that they were parsed from, if it is the reader's own.
-
-        Raises:
-            Problem: 400 or 422, with the field that is wrong.
         """
         if self._refuses_unknown and not data.keys() <= self._allowed:
             refuse_unknown_field(data.keys() - self._allowed, self._allowed, "request")
@@ -67,9 +61,6 @@ class RequestParser:
 
         Args:
             body: The same request in the reader's own JSON.
-
-        Raises:
-            Problem: 400 or 422, with the field that is wrong.
         """
         items: Sequence[Any] = ()
         if self._candidates is not None and candidates is not None:
@@ -121,7 +112,6 @@ class RequestParser:
         return listed
 
     def _candidate_columns(self, listed: list[Any], candidates: Candidates) -> Mapping[str, Sequence[Any]]:
-        """Return the values of each field of the candidates."""
         kinds = set(map(type, listed))
         if self._is_plain and dict not in kinds:
             return {candidates.item.name: listed}

@@ -12,10 +12,16 @@ from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.reader.worker_metrics import HITS, STALE_HITS
-from forecache.serve.store import KeySchema, Manifest, Provenance, encode_key, parse_key, split_entry
-from forecache.serve.store.json_lists import cut_lists
+from forecache.serve.store import (
+    KeySchema,
+    Manifest,
+    Provenance,
+    encode_key,
+    parse_key,
+    split_entry,
+)
 from forecache.serve.store.keys import MAX_KEY_BYTES
-from forecache.serve.store.packed import json_renderer, rows_of
+from forecache.serve.store.values import cut_lists, json_renderer, rows_of
 
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
 

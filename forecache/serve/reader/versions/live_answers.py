@@ -19,11 +19,9 @@ from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader.versions.answers import JSON, Version, VersionAnswers, select_fields
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.store import Manifest
-from forecache.serve.store.json_lists import cut_lists
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.rows import PENDING, Found
+from forecache.serve.store.live.layer import PENDING, Found, LiveLayer
 from forecache.serve.store.manifest import Provenance, StalePolicy, TableSource
-from forecache.serve.store.packed import json_renderer, rows_of
+from forecache.serve.store.values import cut_lists, json_renderer, rows_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _POSITION: Final = 0
