@@ -51,9 +51,7 @@ class Catalog:
         self._watcher: Watcher | None = None
 
     def open(self) -> None:
-        """Open, before the first request, what this worker's predecessor had verified; the watching thread opens the
-        rest.
-        """
+        """Open, before the first request, what this worker's predecessor verified; the thread opens the rest."""
         for name in self._pipelines():
             store = open_store(self.settings, name)
             try:
