@@ -185,9 +185,7 @@ class _MainProcess:
                 self._note_crash(place, worker)
 
     def _note_crash(self, place: int, worker: BaseProcess) -> None:
-        """Record a worker that ended without a signal, and schedule its replacement; too many are an
-        `UnavailableError`.
-        """
+        """Record a worker that ended without a signal, and schedule another; too many are an UnavailableError."""
         worker.join()
         del self._workers[place]
         self._last_end = _describe_end(worker)

@@ -155,9 +155,7 @@ class Catalog:
         return waiting
 
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
-        """Serve the current version, or the last undamaged one before it; False if there is none, not even a damaged
-        one.
-        """
+        """Serve the current version, or the last undamaged one before it (else DamagedError); False without any."""
         layer = self._layers.open_layer(store)
         pointer = store.pointer()
         served = self.answers.get(name)
