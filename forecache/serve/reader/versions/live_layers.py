@@ -71,7 +71,7 @@ def _file_signature(path: Path) -> object:
 
 
 class LayerLag:
-    """Checks the live layers of a machine's stores until each has been close to its stream; `reason` says which is not."""
+    """Checks the live layers of a machine's stores until each was close to its stream; `reason` says which is not."""
 
     def __init__(self) -> None:
         self.reason = ""
