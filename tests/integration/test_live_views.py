@@ -221,7 +221,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(published, layered, TODAY, AT)
-    monkeypatch.setattr("forecache.serve.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
+    monkeypatch.setattr("forecache.serve.reader.versions.live_answers.time.time_ns", lambda: AT * 1000)
     layers, store = LiveLayers(), open_store(published, VIEW.name)
     asked = [*keys(published), b"99"]
     with store.snapshot() as snapshot:
@@ -243,7 +243,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
             shown = [np.nan if value is None else value for value in one["value"].values()]
             assert np.array_equal(np.array(shown, np.float32), np.array(wanted, np.float32), equal_nan=True)
         later = us(AS_OF + timedelta(days=1 + VIEW.live.nights))
-        monkeypatch.setattr("forecache.serve.reader.versions.live_views.time.time_ns", lambda: later * 1000)
+        monkeypatch.setattr("forecache.serve.reader.versions.live_answers.time.time_ns", lambda: later * 1000)
         with pytest.raises(Problem, match="publish a newer as-of date"):
             answers.one(asked[0])
     layers.close()
@@ -252,7 +252,7 @@ def test_an_answer_in_json_is_what_a_request_sees_at_its_moment(
 def test_an_answer_without_an_event_since_the_night_says_that_it_is_of_now(
     published: Settings, layered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecache.serve.reader.versions.live_views.time.time_ns", lambda: AT * 1000)
+    monkeypatch.setattr("forecache.serve.reader.versions.live_answers.time.time_ns", lambda: AT * 1000)
     layers, store = LiveLayers(), open_store(published, VIEW.name)
     card = keys(published)[1]
     with store.snapshot() as snapshot:

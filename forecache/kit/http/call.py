@@ -79,9 +79,7 @@ class HttpCall:
         self._connection.respond(self, status, headers, body)
 
     def whole_body(self, limit_bytes: int, memory: BodyMemory) -> bytes | None:
-        """Return the body, None if it is incomplete; raises a `Problem` if it is too large, or there is no memory for
-        it.
-        """
+        """Return the body, None if incomplete; raises a `Problem` if it is too large, or there is no memory for it."""
         body = self.body
         if body is not None:
             if len(body) > limit_bytes:

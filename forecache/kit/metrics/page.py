@@ -47,9 +47,7 @@ class MetricsPage(Collector):
     def add_histogram(
         self, name: str, bounds: Sequence[str], samples: Iterable[tuple[Labels, Sequence[int], float]]
     ) -> None:
-        """Add a histogram. A sample has labels, observations by bucket, those beyond the last bound at the end, and
-        their sum.
-        """
+        """Add a histogram: labels, observations by bucket with those beyond all bounds at the end, and their sum."""
         metric = METRICS[name]
         family = HistogramMetricFamily(name, metric.help, labels=metric.labels)
         for labels, counts, total in samples:
@@ -78,9 +76,7 @@ def six_digits(value: float | None) -> float | None:
 
 
 def power_of_two_bounds(first: int, buckets: int) -> list[str]:
-    """Bounds in seconds of the buckets from `first` on; bucket i counts durations below 2**i microseconds, the last
-    all.
-    """
+    """Bounds in seconds from bucket `first` on: bucket i has durations below 2**i microseconds, the last all."""
     return [f"{2**bucket / 1e6:.6f}" for bucket in range(first, buckets - 1)]
 
 

@@ -8,16 +8,14 @@ from time import monotonic, time
 from typing import Any
 
 import numpy as np
-import orjson
 
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.render import Renderer
 from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.request_answer import MODEL, LookupResult, NoScores, ParsedRequest, RequestAnswer
+from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import answers_of
@@ -69,16 +67,24 @@ class BentoModel:
         return self._render_answer(parsed, found, scores)
 
     def _render_answer(self, parsed: ParsedRequest, found: LookupResult, scores: np.ndarray) -> dict[str, Any]:
-        """The answer as the reader renders it, without the members that only the reader knows."""
-        order = None if self._release.candidates is None else (-scores).argsort(kind="stable")
-        answered = RequestAnswer(parsed.items, scores, MODEL, order=order, used=found.versions, flags=found.flags)
-        answered.request_id = parsed.request_id
-        answer = orjson.loads(Renderer(self._release).body(answered, deadline_ms=0, elapsed=0, late=False))
-        for member in ("rung", "rungs", "deadline_ms", "timings_ms"):
-            del answer[member]
-        for item in answer.get("items", ()):
-            del item["rung"]
-        return dict(answer)
+        # The reader's renderer has no text for infinite scores, which a service of BentoML returns as they are.
+        release = self._release
+        values = [None if score != score else float(score) for score in scores]  # without loss, also of a float32
+        answer: dict[str, Any] = {"name": release.name, "request_id": parsed.request_id or None}
+        if release.candidates is None:
+            answer["value"] = {release.output: values[0]}
+        else:
+            item, order = release.candidates.item.name, (-scores).argsort(kind="stable").tolist()
+            answer["items"] = [{item: parsed.items[place], release.output: values[place]} for place in order]
+        if found.flags:
+            answer["flags"] = list(found.flags)
+        stores = {
+            name: {
+                "version": each.manifest.version, "as_of": each.manifest.as_of, "age_s": each.age_s, "stale": each.stale
+            }
+            for name, each in found.versions.items()
+        }  # fmt: skip
+        return {**answer, "model": release.model.summary, "release": release.number, "stores": stores}
 
 
 def missing_views_remedy(*views: str) -> str:

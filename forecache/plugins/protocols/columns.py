@@ -38,11 +38,8 @@ def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: i
         raise bad_request(f"The request field {item!r} is missing; it names the candidates.")
     length = len(fields[item])
     _check_lengths(fields, length)
-    request = {
-        each.name: _same_in_all(each.name, columns[each.name], length)
-        for each in release.request
-        if each.name in columns
-    }
+    given = [each.name for each in release.request if each.name in columns]
+    request = {name: _same_in_all(name, columns[name], length) for name in given}
     return [ModelRequest(values=request, candidates=fields)]
 
 
@@ -129,12 +126,9 @@ def provenance_of(exchange: Exchange, columns: AnswerColumns) -> dict[str, Any]:
         if each.flags:
             told["flags"] = " ".join(each.flags)
         for name, store in each.used.items():
-            told.update({
-                f"stores.{name}.version": store.manifest.version,
-                f"stores.{name}.as_of": store.manifest.as_of,
-                f"stores.{name}.age_s": store.age_s,
-                f"stores.{name}.stale": store.stale,
-            })  # fmt: skip
+            members = {"version": store.manifest.version, "as_of": store.manifest.as_of}
+            members |= {"age_s": store.age_s, "stale": store.stale}
+            told.update((f"stores.{name}.{member}", value) for member, value in members.items())
     return told
 
 

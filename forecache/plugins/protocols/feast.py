@@ -7,7 +7,6 @@ String feature.
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -43,14 +42,10 @@ def answer_request(
     feature_names: list[str] = []
     results: list[dict[str, list[Any]]] = []
     counts: Counts = []
-    used: dict[str, None] = {}
-    for answers, _ in views:
-        used.update(dict.fromkeys(answers.manifest.key.names))
-    for name in used:
+    for name in dict.fromkeys(name for answers, _ in views for name in answers.manifest.key.names):
         if name not in entities:
-            raise bad_request(
-                f"The entities lack the key column {name!r}; they have {', '.join(map(quote_value, entities))}."
-            )
+            known = ", ".join(map(quote_value, entities))
+            raise bad_request(f"The entities lack the key column {name!r}; they have {known}.")
         feature_names.append(name)
         results.append(
             {"values": entities[name], "statuses": ["PRESENT"] * num_rows, "event_timestamps": [_EPOCH] * num_rows}
@@ -59,7 +54,7 @@ def answer_request(
         rows, moments = answers.dated_rows(_encode_keys(answers, entities, num_rows))
         found = sum(row is not None for row in rows)
         counts.append((answers, found, num_rows - found))
-        texts = {moment: _format_event_time(moment) for moment in set(moments)}
+        texts = {moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in set(moments)}
         times = [_EPOCH if row is None else texts[moment] for row, moment in zip(rows, moments, strict=True)]
         as_text = {field.name for field in answers.manifest.fields if field.holds_structs}
         for field in fields:
@@ -139,7 +134,3 @@ def _encode_keys(answers: VersionAnswers, entities: dict[str, list[Any]], num_ro
                 remedy = "Entity values are text or integers."
                 raise InputError(f"The entity column {name!r} holds {quote_value(value)}.", remedy=remedy)
     return [encode_key(schema, [values[row] for values in columns]) for row in range(num_rows)]
-
-
-def _format_event_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

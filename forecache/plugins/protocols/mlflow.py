@@ -78,9 +78,7 @@ class MlflowProtocol:
         return self._handler.handle(served, self, call)
 
     def _requested_release(self, call: HttpCall) -> ServedRelease:
-        """The served model that `?model=` names, or the only one; raises a `Problem` if it is not served or not
-        covered.
-        """
+        """The served model that `?model=` names, or the only one; a `Problem` if it is not served or covered."""
         models, access = self._models, self._context.access
         named = parse_qs(call.query_string).get("model", []) or ([*models.served] if len(models.served) == 1 else [])
         if named:

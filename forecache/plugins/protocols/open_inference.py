@@ -83,11 +83,8 @@ class InferenceProtocol:
         find = partial(find_release, self._context, self._models, call.headers)
         match parts:
             case []:
-                return {
-                    "name": PLATFORM,
-                    "version": packages.version("forecache"),
-                    "extensions": ["binary_tensor_data"],
-                }
+                version = packages.version("forecache")
+                return {"name": PLATFORM, "version": version, "extensions": ["binary_tensor_data"]}
             case ["health", "live"]:
                 return {"live": True}
             case ["health", "ready"]:
@@ -159,13 +156,8 @@ def model_metadata(release: Release) -> dict[str, Any]:
     ]
     empty = _outputs(release, AnswerColumns(np.empty(0), np.empty(0), ()))
     outputs = [{"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in empty.values()]
-    return {
-        "name": release.name,
-        "versions": [str(release.number)],
-        "platform": PLATFORM,
-        "inputs": inputs,
-        "outputs": outputs,
-    }
+    described = {"name": release.name, "versions": [str(release.number)], "platform": PLATFORM}
+    return {**described, "inputs": inputs, "outputs": outputs}
 
 
 def input_columns(release: Release, inputs: Sequence[Tensor]) -> dict[str, Column]:

@@ -69,9 +69,8 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
     given = data.get("id", "")
     if type(given) is not str:
         raise bad_request(f"The member `id` is {describe_type(given)}; it must be a string.")
-    return InferRequest(
-        given, tensors, _requested_outputs(data, binary), binary, None if timeout is None else timeout / 1000
-    )
+    timeout_ms = None if timeout is None else timeout / 1000
+    return InferRequest(given, tensors, _requested_outputs(data, binary), binary, timeout_ms)
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -113,9 +112,8 @@ def _tensor(described: Any, tail: memoryview, place: int) -> tuple[Tensor, int]:
         raise bad_request(f"{what} is in shared memory, which is not read here; send its data.")
     size = parameters.get("binary_data_size")
     if size is None:
-        return Tensor(
-            name, datatype, _values_from_json(what, datatype, count, described.get("data")), tuple(shape)
-        ), place
+        values = _values_from_json(what, datatype, count, described.get("data"))
+        return Tensor(name, datatype, values, tuple(shape)), place
     if type(size) is not int or not 0 <= size <= len(tail) - place:
         raise bad_request(f"{what} has binary_data_size {quote_value(size)}, and {len(tail) - place} bytes are left.")
     content = tail[place : place + size]

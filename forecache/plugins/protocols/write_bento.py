@@ -40,7 +40,9 @@ def write_bento(settings: Settings, name: str, folder: Path, *, number: int | No
     if number is None:
         raise NotFoundError(f"{name} has no release yet.", remedy=f"Make one: `forecache release {name}`.")
     release = read_release(releases, number)
-    if folder.exists() and any(folder.iterdir()) and not _is_ours(folder):
+    service = folder / SERVICE
+    is_ours = service.is_file() and service.read_text().startswith(_HEAD)
+    if folder.exists() and any(folder.iterdir()) and not is_ours:
         raise InputError(
             f"The folder {folder} holds something that `forecache bento` did not write.", remedy="Name another one."
         )
@@ -58,11 +60,6 @@ def missing_views(settings: Settings, release: Release) -> list[str]:
     """List the views that a release looks up and that have no version in the store's folder on this machine."""
     views = sorted({lookup.view for lookup in release.lookups})
     return [view for view in views if open_store(settings, view).pointer().serving is None]
-
-
-def _is_ours(folder: Path) -> bool:
-    service = folder / SERVICE
-    return service.is_file() and service.read_text().startswith(_HEAD)
 
 
 def _write_files(folder: Path, releases: ReleaseFolder, release: Release) -> None:

@@ -10,25 +10,85 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecache.plugins.status.history import STEP_S, History, ModelCounts, ReaderTraffic, quantile_us, traffic_of
+from forecache.serve.reader import worker_metrics as cell
 from forecache.serve.reader.http.readiness import Readiness, WorkerState
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.follow import RunOnLoop
 from forecache.serve.reader.versions.live_answers import LiveAnswers
-from forecache.serve.reader.worker_metrics import (
-    BODIES_REFUSED,
-    CONNECTIONS,
-    HITS,
-    MISSES,
-    STALE_HITS,
-    TOKEN_ERRORS,
-    WorkerMetrics,
-)
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger("forecache.reader")
 WINDOW_S, RATE_S = 300, 10
 """Windows of latencies and shares, and of rates that are shown as a number."""
+ANSWERING = ("one", "many", "feast", "realtime")
+"""The routes of requests for keys and to real-time models; people and probes use the others."""
+QUANTILES = (("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999))
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+LATELY_S = 3600
+"""An unexpected end of a worker is reported for so long."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A problem that an operator has to look at: critical if requests are not answered as they should be."""
+
+    severity: Literal["critical", "warning"]
+    what: str
+    remedy: str
+
+
+_NOT_MADE = Attention("warning", "A part of the status could not be made.", "The reader's log has the cause.")
+
+
+def reader_problems(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
+    if reader["draining"]:
+        what = "The reader is draining: it got a signal to stop."
+        yield Attention("critical", what, "It ends by itself; start another one.")
+    elif not_ready:
+        yield Attention("critical", f"Not ready: {not_ready}", "A load balancer sends it nothing until it is ready.")
+    workers = reader["workers"]
+    ago_s = workers["restarted_s_ago"]
+    if workers["alive"] < workers["wanted"]:
+        what = f"{workers['alive']} of {workers['wanted']} workers are alive."
+        yield Attention("warning", what, "Missing ones start by themselves; if not, the reader's log has the cause.")
+    elif ago_s is not None and ago_s < LATELY_S:
+        ago_min, so_far = max(1, ago_s // 60), workers["restarts"]
+        what = f"A worker ended unexpectedly {ago_min} min ago and was replaced, {so_far} so far."
+        yield Attention("warning", what, "The reader's log has the cause.")
+
+
+def version_problems(row: Mapping[str, Any]) -> Iterator[Attention]:
+    """Problems of a pipeline or view, a row of `version_rows`."""
+    name, version, state = row["name"], row["version"], row["state"]
+    repair = f"Run `forecache verify`, then `forecache publish {name}`; on a replica, `forecache pull --verify`."
+    if state == "damaged":
+        yield Attention("critical", f"Every version of {name} is damaged; requests to it fail.", repair)
+    elif state == "unreadable":
+        what = f"The published version of {name} cannot be read; the reader's log has the cause."
+        yield Attention("critical", what, repair)
+    elif state == "fallback":
+        what = f"Version {row['fallback_for']} of {name} is damaged, so version {version} is served instead."
+        yield Attention("warning", what, repair)
+    elif state == "waiting":
+        yield Attention("warning", f"{name} has no published version yet.", f"Run `forecache publish {name}`.")
+    elif row["old_publish"]:
+        what = f"The current version of {name} cannot be opened; version {version} stays served."
+        yield Attention("warning", what, repair)
+    run = f"Run `forecache run {name}`; `forecache doctor` checks what it needs."
+    if row["refused"]:
+        has_ended = row["source_end"] is not None and row["as_of"] >= row["source_end"]
+        ended = f'Its sources ended on {row["source_end"]}: declare `on_stale="flag"` and publish it.'
+        what = f"{name} is as of {row['as_of']}, older than its declaration allows, and is refused."
+        yield Attention("critical", what, ended if has_ended else run)
+    elif row["overdue"]:
+        what = f"{name} is stale: as of {row['as_of']}, and its declaration allows {row['max_age_h']:g} h."
+        yield Attention("warning", what, run)
+
+
+def sort_by_severity(found: Sequence[Attention]) -> list[Attention]:
+    return sorted(found, key=lambda each: each.severity != "critical")
 
 
 def version_rows(
@@ -99,73 +159,6 @@ _NOTHING: dict[str, Any] = dict.fromkeys(
 ) | {"stale": False, "refused": False, "overdue": False}  # fmt: skip
 
 
-Severity = Literal["critical", "warning"]
-LATELY_S = 3600
-"""An unexpected end of a worker is reported for so long."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """A problem that an operator has to look at: critical if requests are not answered as they should be."""
-
-    severity: Severity
-    what: str
-    remedy: str
-
-
-def reader_problems(reader: Mapping[str, Any], not_ready: str) -> Iterator[Attention]:
-    if reader["draining"]:
-        what = "The reader is draining: it got a signal to stop."
-        yield Attention("critical", what, "It ends by itself; start another one.")
-    elif not_ready:
-        yield Attention("critical", f"Not ready: {not_ready}", "A load balancer sends it nothing until it is ready.")
-    workers = reader["workers"]
-    ago_s = workers["restarted_s_ago"]
-    if workers["alive"] < workers["wanted"]:
-        what = f"{workers['alive']} of {workers['wanted']} workers are alive."
-        yield Attention("warning", what, "Missing ones start by themselves; if not, the reader's log has the cause.")
-    elif ago_s is not None and ago_s < LATELY_S:
-        ago_min, so_far = max(1, ago_s // 60), workers["restarts"]
-        what = f"A worker ended unexpectedly {ago_min} min ago and was replaced, {so_far} so far."
-        yield Attention("warning", what, "The reader's log has the cause.")
-
-
-def version_problems(row: Mapping[str, Any]) -> Iterator[Attention]:
-    """Problems of a pipeline or view, a row of `version_rows`."""
-    name, version, state = row["name"], row["version"], row["state"]
-    repair = f"Run `forecache verify`, then `forecache publish {name}`; on a replica, `forecache pull --verify`."
-    if state == "damaged":
-        yield Attention("critical", f"Every version of {name} is damaged; requests to it fail.", repair)
-    elif state == "unreadable":
-        what = f"The published version of {name} cannot be read; the reader's log has the cause."
-        yield Attention("critical", what, repair)
-    elif state == "fallback":
-        what = f"Version {row['fallback_for']} of {name} is damaged, so version {version} is served instead."
-        yield Attention("warning", what, repair)
-    elif state == "waiting":
-        yield Attention("warning", f"{name} has no published version yet.", f"Run `forecache publish {name}`.")
-    elif row["old_publish"]:
-        what = f"The current version of {name} cannot be opened; version {version} stays served."
-        yield Attention("warning", what, repair)
-    run = f"Run `forecache run {name}`; `forecache doctor` checks what it needs."
-    if row["refused"]:
-        has_ended = row["source_end"] is not None and row["as_of"] >= row["source_end"]
-        ended = f'Its sources ended on {row["source_end"]}: declare `on_stale="flag"` and publish it.'
-        what = f"{name} is as of {row['as_of']}, older than its declaration allows, and is refused."
-        yield Attention("critical", what, ended if has_ended else run)
-    elif row["overdue"]:
-        what = f"{name} is stale: as of {row['as_of']}, and its declaration allows {row['max_age_h']:g} h."
-        yield Attention("warning", what, run)
-
-
-def sort_by_severity(found: Sequence[Attention]) -> list[Attention]:
-    return sorted(found, key=lambda each: each.severity != "critical")
-
-
-ANSWERING = ("one", "many", "feast", "realtime")
-"""The routes of requests for keys and to real-time models; people and probes use the others."""
-
-
 class StatusPart:
     """A part of the status that an extension of the reader brings."""
 
@@ -204,13 +197,11 @@ def count_keys(workers: Sequence[WorkerMetrics]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for cells, name, offset in ((each.cells, *pipeline) for each in workers for pipeline in each.pipelines()):
         hits, misses = found.get(name, (0, 0))
-        found[name] = hits + cells[offset + HITS] + cells[offset + STALE_HITS], misses + cells[offset + MISSES]
+        found[name] = (
+            hits + cells[offset + cell.HITS] + cells[offset + cell.STALE_HITS],
+            misses + cells[offset + cell.MISSES],
+        )
     return found
-
-
-QUANTILES = (("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999))
-_NOT_MADE = Attention("warning", "A part of the status could not be made.", "The reader's log has the cause.")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Collector:
@@ -276,9 +267,9 @@ class Collector:
                 "processes": rows,
             },  # fmt: skip
             "memory_bytes": sum(row["memory_bytes"] for row in rows),
-            "connections": sum(worker.cells[CONNECTIONS] for worker in live),
-            "bodies_refused": sum(worker.cells[BODIES_REFUSED] for worker in self._workers),
-            "token_file_errors": sum(worker.cells[TOKEN_ERRORS] for worker in self._workers),
+            "connections": sum(worker.cells[cell.CONNECTIONS] for worker in live),
+            "bodies_refused": sum(worker.cells[cell.BODIES_REFUSED] for worker in self._workers),
+            "token_file_errors": sum(worker.cells[cell.TOKEN_ERRORS] for worker in self._workers),
         }
 
     def _traffic(self) -> dict[str, Any]:

@@ -50,12 +50,11 @@ _FEW = 100
 
 def request_counts_of(runtime: ReaderSharedMemory) -> dict[str, ModelCounts]:
     """Return the counts of each model for the history."""
-    return {name: _request_counts(blocks) for name, blocks in blocks_by_model(WorkerMetrics.open_all(runtime)).items()}
-
-
-def _request_counts(blocks: Sequence[ModelCells]) -> ModelCounts:
-    buckets = [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
-    return ModelCounts(buckets, [sum_cell(blocks, name) for name in _NAMES])
+    counts = {}
+    for model, blocks in blocks_by_model(WorkerMetrics.open_all(runtime)).items():
+        buckets = [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
+        counts[model] = ModelCounts(buckets, [sum_cell(blocks, name) for name in _NAMES])
+    return counts
 
 
 def status_part(

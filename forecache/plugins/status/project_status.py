@@ -5,16 +5,13 @@ from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
-from forecache.declare.loading import read_project
 from forecache.declare.project import Published
 from forecache.plugins.status.collect import Attention, sort_by_severity
-from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
 
 MOST_NIGHTS, MOST_ROWS = 5, 40
@@ -83,9 +80,6 @@ def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str,
     return rows
 
 
-NoAlert = Literal["", "ended", "undeclared"]
-
-
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
     """`nights`, `versions`, `releases`, `streams`, `alerts`, and `attention`: problems, the worst first.
 
@@ -116,6 +110,8 @@ def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[st
 
 def _declared_stores(settings: Settings) -> Mapping[str, Published] | None:
     """The stores that the project declares; None if it cannot be imported, which the look for alerts reports."""
+    from forecache.declare.loading import read_project
+
     try:
         return read_project(settings).publishable
     except ForecacheError:
@@ -126,6 +122,8 @@ def _version_rows(
     settings: Settings, now: datetime, served: Mapping[str, Published] | None, found: list[Attention]
 ) -> Iterator[dict[str, Any]]:
     """The current version of each store here; a store that cannot be read is added to `found`."""
+    from forecache.serve.store.store import list_local_stores
+
     for store in list_local_stores(settings):
         try:
             manifest, pointer = store.current(), store.pointer()
@@ -134,7 +132,8 @@ def _version_rows(
             continue
         if manifest is None:
             continue
-        stale = now >= manifest.stale_after
+        stale, is_declared = now >= manifest.stale_after, served is not None and manifest.pipeline in served
+        no_alert = "undeclared" if not is_declared else "ended" if manifest.overdue_after is None else ""
         yield {
             "name": store.pipeline,
             "version": manifest.version,
@@ -142,17 +141,10 @@ def _version_rows(
             "as_of": manifest.as_of,
             "age_s": max(0, int((now - manifest.as_of_end).total_seconds())),
             "stale": stale,
-            "no_alert": _missing_alert_reason(served, manifest) if stale and served is not None else "",
+            "no_alert": no_alert if stale and served is not None else "",
             "keys": manifest.rows,
             "published_s_ago": max(0, int((now - manifest.published_time).total_seconds())),
         }
-
-
-def _missing_alert_reason(served: Mapping[str, Published], manifest: Manifest) -> NoAlert:
-    """The reason why a stale version has no alert; "" if it has one."""
-    if manifest.pipeline not in served:
-        return "undeclared"
-    return "ended" if manifest.overdue_after is None else ""
 
 
 def _release_rows(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:

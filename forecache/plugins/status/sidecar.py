@@ -62,30 +62,23 @@ class ProjectStatusExtension(Extension, StatusPart):
 
     def poll_changes(self, run_on_loop: "RunOnLoop") -> None:
         with suppress(OSError, ValueError):
-            stamp = self._file.stat().st_mtime_ns
-            if stamp != self._stamp:
-                self._part = json.loads(self._file.read_bytes())
-                self._stamp = stamp
+            if (stamp := self._file.stat().st_mtime_ns) != self._stamp:
+                self._part, self._stamp = json.loads(self._file.read_bytes()), stamp
 
     def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
         with suppress(OSError):
             self._viewed.touch()
-        nights = dict(self._part["nights"])
-        nights["rows"] = [row | {"ended_s_ago": _ago_s(row["ended_s_ago"], self._part)} for row in nights["rows"]]
-        alerts = self._part["alerts"]
-        unread = [_UNREAD] if self._part["alerts_unread"] else []
-        shown = {"nights": nights, "streams": self._part["streams"], "alerts": alerts}
-        return shown, [*attention_of(alerts), *unread]
+        part = self._part
+        since_s = max(0, int(time.time() - part["read_at"]))
+        rows = [row | {"ended_s_ago": row["ended_s_ago"] + since_s} for row in part["nights"]["rows"]]
+        shown = {"nights": part["nights"] | {"rows": rows}, "streams": part["streams"], "alerts": part["alerts"]}
+        return shown, [*attention_of(part["alerts"]), *[_UNREAD] * part["alerts_unread"]]
 
 
 def _empty_part(why: str, *, unread: bool) -> dict[str, Any]:
     """The part as `main` prints it, without content."""
     nights = {"rows": [], "why": why}
     return {"nights": nights, "streams": [], "alerts": [], "alerts_unread": unread, "read_at": time.time()}
-
-
-def _ago_s(then_s: int, part: Mapping[str, Any]) -> int:
-    return then_s + max(0, int(time.time() - part["read_at"]))
 
 
 def attention_of(alerts: list[dict[str, Any]]) -> list[Attention]:
@@ -137,10 +130,10 @@ class _PartReader:
 
 def main() -> None:
     """Print the project's part of the status as JSON."""
+    os.nice(_NICE)  # answers of the reader go first
     from forecache.plugins.status.project_status import last_nights
     from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
 
-    os.nice(_NICE)  # answers of the reader go first
     settings = load_settings()
     now = datetime.now(timezone.utc)
     try:

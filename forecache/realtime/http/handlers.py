@@ -45,11 +45,8 @@ def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any
         "failure": models.failures.get(release.name),
     }
     if release.candidates is not None:
-        described["candidates"] = {
-            "name": release.candidates.name,
-            "fields": [_field(field) for field in release.candidates.fields],
-            "most": release.candidates.most,
-        }
+        fields = [_field(field) for field in release.candidates.fields]
+        described["candidates"] = {"name": release.candidates.name, "fields": fields, "most": release.candidates.most}
     return described
 
 
@@ -108,8 +105,7 @@ class RealtimeHandlers:
         try:
             served = find_release(self._context, self._models, call.headers, name)
             check_method(call, "GET", "POST")
-            body = orjson.dumps(describe_model(served, self._models))
-            reply = Reply(200, NO_CACHE, body)
+            reply = Reply(200, NO_CACHE, orjson.dumps(describe_model(served, self._models)))
         except Problem as problem:
             reply = problem_reply(problem)
         self._handler.send(call, reply)

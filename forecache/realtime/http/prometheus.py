@@ -135,12 +135,6 @@ _PARTS = {
     "forecache_realtime_model_processes_replaced_total": ("replaced", CAUSES),
 }
 """The same of metrics with a second label: the cells' names begin with the first word."""
-_SUMS_OF_SERVING = {
-    "forecache_realtime_model_processes": "processes",
-    "forecache_realtime_breaker_open": "breaker_open",
-    "forecache_realtime_cache_bytes": "cache_bytes",
-}
-_LOWEST_OF_SERVING = {"forecache_realtime_release": "release", "forecache_realtime_runs_in_loop": "in_loop"}
 
 
 def metrics_page(
@@ -158,17 +152,18 @@ def metrics_page(
     _add_counters(page, all_of)
     page.add_each(
         [(name, blocks) for name, blocks in serving.items() if blocks],
-        {metric: partial(_lowest, cell=cell) for metric, cell in _LOWEST_OF_SERVING.items()}
-        | {metric: partial(sum_cell, name=cell) for metric, cell in _SUMS_OF_SERVING.items()},
+        {
+            "forecache_realtime_release": lambda blocks: min(each.cells[CELL["release"]] for each in blocks),
+            "forecache_realtime_runs_in_loop": lambda blocks: min(each.cells[CELL["in_loop"]] for each in blocks),
+            "forecache_realtime_model_processes": partial(sum_cell, name="processes"),
+            "forecache_realtime_breaker_open": partial(sum_cell, name="breaker_open"),
+            "forecache_realtime_cache_bytes": partial(sum_cell, name="cache_bytes"),
+        },
     )
     _add_log(page, all_of, serving, spool)
     for add_drift_of in find_hooks("add_live_drift"):
         add_drift_of(page, workers, references, window_s=drift_window_s)
     return page.text()
-
-
-def _lowest(blocks: Sequence[ModelCells], cell: str) -> int:
-    return min(each.cells[CELL[cell]] for each in blocks)
 
 
 def _add_counters(page: MetricsPage, all_of: Blocks) -> None:
@@ -203,9 +198,8 @@ def _add_counters(page: MetricsPage, all_of: Blocks) -> None:
 
 
 def _latencies(blocks: Sequence[ModelCells]) -> list[int]:
-    return merge_first_buckets(
-        _FIRST_BUCKET, [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
-    )
+    counts = [sum(each.latency[bucket] for each in blocks) for bucket in range(BUCKETS)]
+    return merge_first_buckets(_FIRST_BUCKET, counts)
 
 
 def _batches(blocks: Sequence[ModelCells]) -> list[int]:

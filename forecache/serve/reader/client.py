@@ -4,8 +4,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -27,17 +27,19 @@ from forecache.serve.reader.wire import (
     request_body,
 )
 
+T = TypeVar("T")
 _NOT_IN_A_PATH = frozenset({"", ".", ".."})
 """Keys that cannot be in a path: HTTP clients resolve dot segments."""
 
 
-class ClientCall(NamedTuple):
+@dataclass(frozen=True)
+class ClientCall(Generic[T]):
     """A request, how to read its response, and further arguments of `httpx` for it."""
 
     method: str
     path: str
-    read: Callable[[Any], Any]
-    arguments: Mapping[str, Any] = MappingProxyType({})
+    read: Callable[[Any], T]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ClientBase:
@@ -76,7 +78,9 @@ class ClientBase:
         self._backoff = Backoff(backoff_s)
         self._batch = batch
 
-    def _one_key_call(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> ClientCall:
+    def _one_key_call(
+        self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None
+    ) -> ClientCall[Answer | None]:
         path, text = pipeline_path(pipeline), key_text(key)
         if text in _NOT_IN_A_PATH:
             body = many_request([text], fields, limit)
@@ -88,21 +92,21 @@ class ClientBase:
 
     def _many_keys_calls(
         self, pipeline: str, keys: Sequence[Key], fields: Sequence[str], limit: int | None
-    ) -> list[ClientCall]:
+    ) -> list[ClientCall[list[Answer]]]:
         path, batches = pipeline_path(pipeline), range(0, len(keys), self._batch)
         bodies = [many_request(keys[start : start + self._batch], fields, limit) for start in batches]
         return [ClientCall("POST", path, answers_from, {"json": body}) for body in bodies]
 
     def _model_call(
         self, name: str, request: Mapping[str, Any], deadline_ms: float | None, headers: Mapping[str, str] | None
-    ) -> ClientCall:
+    ) -> ClientCall[RealtimeAnswer]:
         sent = {"content-type": "application/json", **(headers or {})}
         if deadline_ms is not None:
             sent["x-deadline-ms"] = f"{deadline_ms:g}"
         arguments = {"content": request_body(name, request), "headers": sent}
         return ClientCall("POST", pipeline_path(name), realtime_answer_from, arguments)
 
-    def _outcome(self, call: ClientCall, response: httpx.Response) -> CallOutcome:
+    def _outcome(self, call: ClientCall[Any], response: httpx.Response) -> CallOutcome:
         return outcome_of(response.status_code, response.headers, response.content, call.read)
 
     def _transport_failure(self, error: httpx.TransportError) -> CallOutcome:
@@ -121,15 +125,15 @@ class ClientBase:
         return pause
 
 
-def _metadata_call(pipeline: str) -> ClientCall:
+def _metadata_call(pipeline: str) -> ClientCall[dict[str, Any]]:
     return ClientCall("GET", pipeline_path(pipeline), dict)
 
 
-def _versions_call(pipeline: str) -> ClientCall:
+def _versions_call(pipeline: str) -> ClientCall[list[dict[str, Any]]]:
     return ClientCall("GET", pipeline_path(pipeline).replace("/v1/", "/versions/"), lambda data: list(data["versions"]))
 
 
-_PIPELINES_CALL = ClientCall("GET", "/v1", lambda data: list(data["pipelines"]))
+_PIPELINES_CALL: ClientCall[list[dict[str, Any]]] = ClientCall("GET", "/v1", lambda data: list(data["pipelines"]))
 
 
 class Client(ClientBase):
@@ -182,23 +186,19 @@ class Client(ClientBase):
             InputError: A field, the deadline or the token is invalid.
             UnavailableError: The reader cannot be reached, or has no release of the model.
         """
-        answer: RealtimeAnswer = self._send(self._model_call(name, request, deadline_ms, headers))
-        return answer
+        return self._send(self._model_call(name, request, deadline_ms, headers))
 
     def metadata(self, pipeline: str) -> dict[str, Any]:
         """Metadata of the served pipeline: version, key, fields, policy, freshness."""
-        found: dict[str, Any] = self._send(_metadata_call(pipeline))
-        return found
+        return self._send(_metadata_call(pipeline))
 
     def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """The retained versions, newest first."""
-        found: list[dict[str, Any]] = self._send(_versions_call(pipeline))
-        return found
+        return self._send(_versions_call(pipeline))
 
     def pipelines(self) -> list[dict[str, Any]]:
         """The pipelines that the token covers."""
-        found: list[dict[str, Any]] = self._send(_PIPELINES_CALL)
-        return found
+        return self._send(_PIPELINES_CALL)
 
     def close(self) -> None:
         self._http.close()
@@ -209,7 +209,7 @@ class Client(ClientBase):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, call: ClientCall) -> Any:
+    def _send(self, call: ClientCall[T]) -> T:
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
@@ -253,23 +253,19 @@ class AsyncClient(ClientBase):
         headers: Mapping[str, str] | None = None,
     ) -> RealtimeAnswer:
         """As `Client.ask`."""
-        answer: RealtimeAnswer = await self._send(self._model_call(name, request, deadline_ms, headers))
-        return answer
+        return await self._send(self._model_call(name, request, deadline_ms, headers))
 
     async def metadata(self, pipeline: str) -> dict[str, Any]:
         """As `Client.metadata`."""
-        found: dict[str, Any] = await self._send(_metadata_call(pipeline))
-        return found
+        return await self._send(_metadata_call(pipeline))
 
     async def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """As `Client.versions`."""
-        found: list[dict[str, Any]] = await self._send(_versions_call(pipeline))
-        return found
+        return await self._send(_versions_call(pipeline))
 
     async def pipelines(self) -> list[dict[str, Any]]:
         """As `Client.pipelines`."""
-        found: list[dict[str, Any]] = await self._send(_PIPELINES_CALL)
-        return found
+        return await self._send(_PIPELINES_CALL)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -280,7 +276,7 @@ class AsyncClient(ClientBase):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _send(self, call: ClientCall) -> Any:
+    async def _send(self, call: ClientCall[T]) -> T:
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:

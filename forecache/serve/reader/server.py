@@ -120,11 +120,8 @@ def serve(
     anonymous = settings.reader_tokens is not None or settings.reader_anonymous
     listeners = listen(host, port, anonymous=anonymous, count=settings.reader_workers)
     # Two slots per worker: one that replaces another begins to count while that one may still be ending.
-    runtime = ReaderSharedMemory.create(
-        num_slots=2 * settings.reader_workers,
-        slot_bytes=SLOT_BYTES,
-        history_bytes=sum(find_hooks("reader_history_bytes")),
-    )
+    num_slots, history_bytes = 2 * settings.reader_workers, sum(find_hooks("reader_history_bytes"))
+    runtime = ReaderSharedMemory.create(num_slots=num_slots, slot_bytes=SLOT_BYTES, history_bytes=history_bytes)
     try:
         if on_start is not None:
             at, port = listeners[0].getsockname()[:2]
@@ -169,11 +166,9 @@ class _MainProcess:
 
     def _start(self, place: int) -> None:
         # Forked: the worker inherits the socket, and all imported modules.
-        worker = multiprocessing.get_context("fork").Process(
-            target=_run_child,
-            args=(self._settings, self._runtime, self._listeners, place, self._extensions),
-            name=f"forecache-reader-{place}",
-        )
+        given = (self._settings, self._runtime.path, self._listeners, place, self._extensions)
+        fork = multiprocessing.get_context("fork")
+        worker = fork.Process(target=_run_worker, args=given, name=f"forecache-reader-{place}")
         worker.start()
         self._workers[place] = worker
 
@@ -190,9 +185,7 @@ class _MainProcess:
                 self._note_crash(place, worker)
 
     def _note_crash(self, place: int, worker: BaseProcess) -> None:
-        """Record a worker that ended without a signal, and schedule its replacement; too many are an
-        `UnavailableError`.
-        """
+        """Record a worker that ended without a signal, and schedule another; too many are an UnavailableError."""
         worker.join()
         del self._workers[place]
         self._last_end = _describe_end(worker)
@@ -254,21 +247,18 @@ class _MainProcess:
             os.close(writing)
 
 
-def _run_child(
-    settings: Settings, runtime: ReaderSharedMemory, listeners: Sequence[socket.socket], place: int,
+def _run_worker(
+    settings: Settings,
+    shared: Path,
+    listeners: Sequence[socket.socket],
+    place: int,
     extensions: Sequence[MakeExtension],
-) -> None:  # fmt: skip
+) -> None:
+    """Answer requests on the worker's socket until SIGTERM; requests in progress are finished first."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other, listener in enumerate(listeners):
         if other != place:
             listener.close()
-    _answer_requests(settings, runtime.path, listeners[place], extensions)
-
-
-def _answer_requests(
-    settings: Settings, shared: Path, listener: socket.socket, extensions: Sequence[MakeExtension]
-) -> None:
-    """Answer requests on a listening socket until SIGTERM; requests in progress are finished first."""
     # A separate process group, so that Ctrl-C in a terminal reaches only the main process, which drains first.
     os.setpgid(0, 0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -278,7 +268,7 @@ def _answer_requests(
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_answer_until_stopped(settings, app, listener))
+        loop.run_until_complete(_answer_until_stopped(settings, app, listeners[place]))
     finally:
         loop.close()
 
@@ -286,10 +276,8 @@ def _answer_requests(
 async def _answer_until_stopped(settings: Settings, app: ReaderApp, listener: socket.socket) -> None:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    app.connections = connections = Connections(
-        loop, listener, app.handle,
-        most=settings.reader_max_connections, timeout_s=settings.reader_request_timeout_s,
-    )  # fmt: skip
+    most, timeout_s = settings.reader_max_connections, settings.reader_request_timeout_s
+    app.connections = connections = Connections(loop, listener, app.handle, most=most, timeout_s=timeout_s)
     app.open(loop)
     connections.start()
     await told.wait()

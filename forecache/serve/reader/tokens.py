@@ -42,7 +42,8 @@ class TokenRecord:
     @property
     def expires(self) -> float:
         """Unix time from which the token is refused; infinity if it does not expire."""
-        return _parse_time(self.expires_at).timestamp() if self.expires_at else float("inf")
+        text = self.expires_at.replace("Z", "+00:00")
+        return datetime.fromisoformat(text).timestamp() if text else float("inf")
 
 
 class Tokens:
@@ -142,10 +143,6 @@ def _read_record(item: dict[str, object]) -> TokenRecord:
     record = TokenRecord(scopes=tuple(scopes), **texts)
     assert record.expires > 0  # an invalid expiry is a ValueError here and not at a request
     return record
-
-
-def _parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _change_tokens(path: Path, change: Callable[[list[TokenRecord]], list[TokenRecord]]) -> None:

@@ -22,7 +22,8 @@ def versions_section(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _version(row: Mapping[str, Any]) -> list[Content]:
-    about = "feature view" if row["kind"] == "view" else _model(row["model"])
+    model = "model {name} {version}".format(**row["model"]) if row["model"] else ""
+    about = "feature view" if row["kind"] == "view" else model
     if row["stale"] and not row["overdue"]:
         about = f"{about}, the last of its sources" if about else "the last of its sources"
     name = [tag("span", row["name"], class_="name"), tag("span", about, class_="about") if about else None]
@@ -34,10 +35,6 @@ def _version(row: Mapping[str, Any]) -> list[Content]:
         name, state, words.count(row["version"]), row["as_of"] or "–", words.span(row["age_s"]), allowed,
         words.count(row["keys"]), size, f"{words.rate(row['keys_per_s'])} /s", words.percent(row["found_share"]),
     ]  # fmt: skip
-
-
-def _model(model: Mapping[str, Any] | None) -> str:
-    return f"model {model['name']} {model['version']}" if model else ""
 
 
 def nights_section(nights: Mapping[str, Any] | None) -> Markup | None:

@@ -52,30 +52,28 @@ class Access:
             token = _basic_password(token)
         elif scheme.lower() != "bearer":
             token = ""
-        if not token:
-            if basic:
-                raise _password_problem()
-            raise _unauthorised_problem("The request has no bearer token; send `Authorization: Bearer fct_...`.", "")
         token = token.strip()
-        record = self._tokens.find(token, time.time()) if len(token) <= _MAX_TOKEN_CHARS else None
-        if record is None:
-            if basic:
-                raise _password_problem()
+        record = self._tokens.find(token, time.time()) if 0 < len(token) <= _MAX_TOKEN_CHARS else None
+        if record is not None:
+            return record
+        if basic:
+            raise _password_problem()
+        if not token:
             raise _unauthorised_problem(
-                "The bearer token is unknown, revoked or expired; ask for a new one.", "invalid_token"
+                "The request has no bearer token; send `Authorization: Bearer fct_...`.", 'realm="forecache"'
             )
-        return record
+        raise _unauthorised_problem(
+            "The bearer token is unknown, revoked or expired; ask for a new one.", 'error="invalid_token"'
+        )
 
     def check(self, headers: Any, scope: str, *, basic: bool = False) -> None:
         """As `identify`, and raise a `Problem` (403) if the token does not cover `scope`."""
         record = self.identify(headers, basic=basic)
         if not record.covers(scope):
-            raise Problem(
-                problems.FORBIDDEN,
-                f"The token {record.id} ({record.name}) does not cover {scope!r}; "
-                f"it covers {', '.join(record.scopes)}.",
-                headers=[("www-authenticate", 'Bearer error="insufficient_scope"')],
-            )
+            scopes = ", ".join(record.scopes)
+            detail = f"The token {record.id} ({record.name}) does not cover {scope!r}; it covers {scopes}."
+            challenge = 'Bearer error="insufficient_scope"'
+            raise Problem(problems.FORBIDDEN, detail, headers=[("www-authenticate", challenge)])
 
 
 def _basic_password(credentials: str) -> str:
@@ -96,9 +94,8 @@ def _password_problem() -> Problem:
     )
 
 
-def _unauthorised_problem(detail: str, error: str) -> Problem:
-    challenge = f'Bearer error="{error}"' if error else 'Bearer realm="forecache"'
-    return Problem(problems.UNAUTHORISED, detail, headers=[("www-authenticate", challenge)])
+def _unauthorised_problem(detail: str, challenge: str) -> Problem:
+    return Problem(problems.UNAUTHORISED, detail, headers=[("www-authenticate", f"Bearer {challenge}")])
 
 
 def _file_signature(path: Path) -> tuple[int, int, int] | None:

@@ -14,6 +14,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.call import MAX_PATH_BYTES, BodyMemory, ClientGone, HttpCall
 from forecache.kit.http.connections import Connections
 from forecache.kit.http.problems import Problem, quote_value
+from forecache.serve.reader import worker_metrics as cell
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
 from forecache.serve.reader.http.messages import ParsedRequest, Reply, check_json_body, parse_plain_limit, split_path
@@ -22,14 +23,7 @@ from forecache.serve.reader.http.routes import Routes
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.follow import RunOnLoop
-from forecache.serve.reader.worker_metrics import (
-    CLOSED_EARLY,
-    CONNECTIONS,
-    ROUTE,
-    TOKEN_ERRORS,
-    InFlightTime,
-    WorkerMetrics,
-)
+from forecache.serve.reader.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
 
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
@@ -211,11 +205,11 @@ class ReaderApp:
     def _do_housekeeping(self) -> None:
         """Reload tokens and count connections; the watching thread calls it a few times a second."""
         if self._access is not None and not self._access.reload():
-            self._metrics.cells[TOKEN_ERRORS] += 1
+            self._metrics.cells[cell.TOKEN_ERRORS] += 1
         if self.connections is not None:
             cells, closed = self._metrics.cells, self.connections.num_closed
-            cells[CONNECTIONS] = self.connections.num_open
-            cells[CLOSED_EARLY] += closed - self._closed
+            cells[cell.CONNECTIONS] = self.connections.num_open
+            cells[cell.CLOSED_EARLY] += closed - self._closed
             self._closed = closed
 
 

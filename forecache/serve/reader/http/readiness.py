@@ -1,6 +1,6 @@
 """Readiness of the reader: each worker notes its state in shared memory, and any of them answers for all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 
 from forecache.serve.reader.http.extension import Extension, ExtensionContext
@@ -50,7 +50,8 @@ class Readiness:
             return "The reader is draining: it got a signal to stop."
         if own := self._own_state()[1]:
             return own
-        if other := next(filter(None, map(_worker_reason, self._other_workers())), ""):
+        others = [worker for index, worker in enumerate(self._slots) if self._runtime.is_taken_by_another(index)]
+        if other := next(filter(None, map(_worker_reason, others)), ""):
             return other
         if not self._runtime.was_ready:
             started = sum(worker.pid != 0 for worker in self._slots)
@@ -74,11 +75,6 @@ class Readiness:
         if reason := next(filter(None, (extension.not_ready_reason() for extension in self._extensions)), ""):
             return WorkerState.EXTENSION, reason
         return WorkerState.READY, ""
-
-    def _other_workers(self) -> Iterator[WorkerMetrics]:
-        for index, worker in enumerate(self._slots):
-            if self._runtime.is_taken_by_another(index):
-                yield worker
 
 
 def _worker_reason(worker: WorkerMetrics) -> str:

@@ -131,13 +131,10 @@ class VersionAnswers:
         self._age_from = manifest.as_of_end.timestamp()
         self._stale_from = manifest.stale_after.timestamp()
         self._common = _version_members(manifest, fallback_for, manifest.provenance)
-        self._own = {
-            name: _version_members(manifest, fallback_for, each) for name, each in manifest.provenances.items()
-        }
+        own = manifest.provenances.items()
+        self._own = {name: _version_members(manifest, fallback_for, each) for name, each in own}
         self._streamed_at = {
-            name: datetime.fromisoformat(each.scored_at.replace("Z", "+00:00"))
-            for name, each in manifest.provenances.items()
-            if each.as_of
+            name: datetime.fromisoformat(each.scored_at.replace("Z", "+00:00")) for name, each in own if each.as_of
         }
         self.valid_from = self.valid_until = 0.0
         self.headers: Headers = ()

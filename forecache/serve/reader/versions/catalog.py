@@ -51,9 +51,7 @@ class Catalog:
         self._watcher: Watcher | None = None
 
     def open(self) -> None:
-        """Open, before the first request, what this worker's predecessor had verified; the watching thread opens the
-        rest.
-        """
+        """Open, before the first request, what this worker's predecessor verified; the thread opens the rest."""
         for name in self._pipelines():
             store = open_store(self.settings, name)
             try:
@@ -138,9 +136,8 @@ class Catalog:
             waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
-            self._follower.record_failure(
-                name, NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
-            )
+            gone = NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
+            self._follower.record_failure(name, gone)
         self.lag.check_layers(open_store(self.settings, name) for name in sorted(found))
         self.waiting = frozenset(waiting - self.answers.keys())
 
@@ -158,9 +155,7 @@ class Catalog:
         return waiting
 
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
-        """Serve the current version, or the last undamaged one before it; False if there is none, not even a damaged
-        one.
-        """
+        """Serve the current version, or the last undamaged one before it (else DamagedError); False without any."""
         layer = self._layers.open_layer(store)
         pointer = store.pointer()
         served = self.answers.get(name)

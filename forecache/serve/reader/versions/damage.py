@@ -80,18 +80,17 @@ def open_newest_undamaged(store: Store, pointer: Pointer, served: Snapshot | Non
             return served
         try:
             return open_verified(store, number)
-        except DamagedError as error:
-            damage.record(store, identity, error.message)
-            why = why or error.message
-        except NotFoundError as error:
-            if number == pointer.serving:
-                if store.pointer() != pointer:  # it was retired meanwhile
-                    raise
-                damage.record(store, identity, error.message)
-                why = why or error.message
         except ConflictError:
             if number == pointer.serving:
                 raise
+        except (DamagedError, NotFoundError) as error:
+            if isinstance(error, NotFoundError):
+                if number != pointer.serving:
+                    continue
+                if store.pointer() != pointer:  # it was retired meanwhile
+                    raise
+            damage.record(store, identity, error.message)
+            why = why or error.message
     if (
         served is not None
         and served.manifest.store != pointer.store

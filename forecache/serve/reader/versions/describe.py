@@ -72,13 +72,8 @@ def encode_history(store: Store) -> bytes:
     rows = []
     for manifest in reversed(store.versions()):
         number = manifest.version
-        marks = {
-            "serving": pointer.serving == number,
-            "current": pointer.current == number,
-            "pinned": pointer.pinned == number,
-            "quarantined": number in bad,
-        }
-        rows.append({**version_summary(manifest), "state": [name for name, holds in marks.items() if holds]})
+        state = [name for name in ("serving", "current", "pinned") if getattr(pointer, name) == number]
+        rows.append({**version_summary(manifest), "state": state + ["quarantined"] * (number in bad)})
     return orjson.dumps({"pipeline": store.pipeline, "versions": rows})
 
 

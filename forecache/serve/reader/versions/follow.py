@@ -8,13 +8,13 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from logging import Logger
 from time import monotonic
 from typing import Generic, NamedTuple, TypeVar
 
-from forecache.base.errors import ForecacheError
+from forecache.base.errors import ForecacheError, chain_of
 from forecache.kit.process.periodic import Backoff
 
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
@@ -30,18 +30,12 @@ class Failure(NamedTuple):
 
 def classify_failure(error: Exception) -> Failure:
     """Classify an error. Without free file descriptors each try fails at another file or import: that is one reason."""
-    if any(map(_is_out_of_files, _error_chain(error))):
+    if any(map(_is_out_of_files, chain_of(error))):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         text, remedy = "Too many open files: this process may have", "raise that, or allow fewer connections."
         return Failure("Too many open files", f"{text} {most} (`ulimit -n`); {remedy}", None)
     expected = isinstance(error, (ForecacheError, OSError))
     return Failure(f"{type(error).__name__}: {error}", str(error) or repr(error), None if expected else error)
-
-
-def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _is_out_of_files(error: BaseException) -> bool:

@@ -4,6 +4,8 @@ A pending row wins over one of the live layer, and that one over the version's r
 the version.
 """
 
+import logging
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
@@ -11,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from forecache.base.errors import UnavailableError
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader.versions.answers import JSON, Version, VersionAnswers, select_fields
@@ -18,7 +21,7 @@ from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.store import Manifest
 from forecache.serve.store.live.layer import PENDING, Found, LiveLayer
 from forecache.serve.store.manifest import Provenance, StalePolicy, TableSource
-from forecache.serve.store.values import cut_lists
+from forecache.serve.store.values import cut_lists, json_renderer, rows_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _POSITION: Final = 0
@@ -170,16 +173,20 @@ def moment_of(event_us: int) -> datetime:
 def answers_of(
     version: Version, layer: OpenLayer | None = None, *, offset: int = 0, fallback_for: int | None = None
 ) -> VersionAnswers:
-    """The answers from a version, with the live layer above it if there is one."""
-    if layer is None:
-        return VersionAnswers(version, offset=offset, fallback_for=fallback_for)
-    if layer.declared.kind == "tiles":
-        from forecache.serve.reader.versions.live_views import (
-            view_answers,  # numpy, which readers of other layers do without
-        )
+    """The answers from a version, with the live layer above it if there is one.
 
-        return view_answers(version, layer, offset=offset, fallback_for=fallback_for)
-    return LiveAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+    A view's are not merged, if the version was published before the view was live, or by another declaration.
+    """
+    if layer is not None and layer.declared.kind != "tiles":
+        return LiveAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+    if layer is not None and version.manifest.states:
+        try:
+            return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)
+        except UnavailableError as error:
+            logger.error("Without what the stream has seen since its night: %s", error)
+    answers = VersionAnswers(version, offset=offset, fallback_for=fallback_for)
+    answers.layer = layer
+    return answers
 
 
 class NoVersion:
@@ -214,3 +221,77 @@ def _empty_manifest(name: str, layer: LiveLayer) -> Manifest:
         provenance=Provenance("", -1, -1, "", ""), policy=StalePolicy(_FOR_EVER_H, "serve"), published_at="",
         code_version="", run_id="", inputs="", stream=layer.stream,
     )  # fmt: skip
+
+
+logger = logging.getLogger("forecache.reader")
+_WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_through":%d,%b,'
+
+
+class ViewAnswers(LiveAnswers):
+    """Answers of a live view. All are marked as live and as of today: the windows move on even without a new event.
+
+    Raises UnavailableError if the version was published by another declaration than the live layer.
+    """
+
+    def __init__(self, version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None) -> None:
+        from forecache.serve.store.read.live_view import LiveViewMerger  # numpy, which other layers do without
+
+        self._view = LiveViewMerger(layer.declared.plan, version.manifest)
+        self._json_of = json_renderer(version.manifest.fields)
+        super().__init__(version, layer, offset=offset, fallback_for=fallback_for)
+
+    def refresh(self, now: float) -> None:
+        super().refresh(now)
+        manifest, today = self.manifest, moment_of(self._second * 1_000_000).date()
+        night = f"{manifest.pipeline}={manifest.as_of}@{manifest.source.delta_version}"
+        self._made_of = b'{"as_of":"%b","base":"%b"}' % (today.isoformat().encode(), night.encode())
+        self._common = _WITHOUT_EVENT % (self.live.verified_through, self._made_of[1:-1])
+        self.tail = b"," + self._common + self._moment
+
+    def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
+        entries, streamed = self._merge_layer([key])
+        if entries[0] is None:
+            return None
+        tail = b"," + self._members(streamed[0]) if streamed else self.tail
+        return self._answer_body(key, self._json_of(entries[0]), tail, fields, limit)
+
+    def many(self, keys: Sequence[bytes], fields: Sequence[str] = (), limit: int = 0) -> tuple[bytes, int]:
+        if not keys:
+            return self._version_many(keys, fields, limit)
+        entries, streamed = self._merge_layer(keys)
+        texts = [None if entry is None else self._json_of(entry) for entry in entries]
+        own = {place: self._members(row) for place, row in streamed.items() if texts[place] is not None}
+        return self._join_answers(keys, texts, own, fields, limit)
+
+    def _members(self, row: Found) -> bytes:
+        position, event_us, value, _ = row
+        return super()._members((position, event_us, value, self._made_of))
+
+    def rows(self, keys: Sequence[bytes]) -> list[dict[str, Any] | None]:
+        return self.dated_rows(keys)[0]
+
+    def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
+        entries, streamed = self._merge_layer(keys)
+        moments = [self.manifest.as_of_end] * len(keys)
+        for place, row in streamed.items():
+            moments[place] = moment_of(row[1])
+        return rows_of(entries, self.manifest.fields), moments
+
+    def _merge_layer(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], dict[int, Found]]:
+        """(packed entries of the features now, streamed rows that they include by place)."""
+        at_us, view, manifest = time.time_ns() // 1000, self._view, self.manifest
+        if self._is_refused:
+            self._refuse_stale()
+        if view.lag_days(at_us) > view.max_lag_days:
+            raise Problem(
+                problems.STALE,
+                f"Version {manifest.version} of {manifest.pipeline} is as of {manifest.as_of}, and its states can be "
+                f"merged with events for {view.max_lag_days} days; publish a newer as-of date.",
+                headers=[("retry-after", "60")],
+                members={"store_version": manifest.version, "as_of": manifest.as_of},
+            )
+        streamed = self._rows_above_cut(keys)
+        tiles: list[bytes | None] | None = None
+        if streamed:
+            tiles = [streamed[place][2] if place in streamed else None for place in range(len(keys))]
+        return view.merge_entries(self.snapshot.get_entries(keys), tiles, at_us), streamed

@@ -71,9 +71,7 @@ def _file_signature(path: Path) -> object:
 
 
 class LayerLag:
-    """Checks the live layers of a machine's stores until each has been close to its stream; `reason` is a sentence or
-    "".
-    """
+    """Checks the live layers of a machine's stores until each was close to its stream; `reason` says which is not."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -102,14 +100,9 @@ def _lag_reason(store: Store, layer: LiveLayer) -> str:
     with LiveReader(store.layout) as reader:
         looked_s = time.time() - reader.looked_at_us / 1e6
         if looked_s > layer.max_lag_s:
-            return (
-                f"Nobody follows the stream {layer.stream} for {store.pipeline} here: see whether "
-                "`forecache stream tail` runs."
-            )
+            what = f"Nobody follows the stream {layer.stream} for {store.pipeline} here"
+            return f"{what}: see whether `forecache stream tail` runs."
         if reader.applied_version < reader.table_version:
-            return (
-                f"The live layer of {store.pipeline} has version {reader.applied_version} of "
-                f"{layer.table}, which has version "
-                f"{reader.table_version}."
-            )
+            applied = f"version {reader.applied_version} of {layer.table}"
+            return f"The live layer of {store.pipeline} has {applied}, which has version {reader.table_version}."
     return ""
