@@ -306,33 +306,23 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
         )
 
 
+_DECLARED = (
+    "name", "request", "candidates", "output", "ladder", "deadline_ms", "on_contract", "on_unknown", "on_nan", "runs",
+    "cache_bytes", "log", "description",
+)  # fmt: skip
+"""Fields that a release has from its declaration as they are."""
+
+
 def _draft_release(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
     lookups = tuple(
         LookupContract(called, each.view.name, by, columns, contract, each.max_age_h, each.view.live is not None)
         for each, (called, by, columns, contract) in zip(realtime.lookups, realtime.contracts, strict=True)
     )
+    declared: dict[str, Any] = {name: getattr(realtime, name) for name in _DECLARED}
     return Release(
-        name=realtime.name,
-        request=realtime.request,
-        candidates=realtime.candidates,
-        lookups=lookups,
-        features=realtime.feature_names,
-        transform=realtime.transform_path,
-        model=model,
-        output=realtime.output,
-        ladder=realtime.ladder,
-        deadline_ms=realtime.deadline_ms,
-        on_contract=realtime.on_contract,
-        on_unknown=realtime.on_unknown,
-        on_nan=realtime.on_nan,
-        runs=realtime.runs,
-        cache_bytes=realtime.cache_bytes,
-        log=realtime.log,
-        description=realtime.description,
-        inputs=inputs,
-        created_at=current_timestamp(),
-        code_version=code,
-    )
+        **declared, lookups=lookups, features=realtime.feature_names, transform=realtime.transform_path, model=model,
+        inputs=inputs, created_at=current_timestamp(), code_version=code,
+    )  # fmt: skip
 
 
 def _release_result(

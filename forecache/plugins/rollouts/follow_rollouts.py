@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from forecache.realtime.log.answer_log import AnswerLog, Sampler
 from forecache.realtime.metrics import ModelCells, PathCounters
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import Release
+from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RefusedCallError, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
@@ -35,18 +35,6 @@ from forecache.serve.reader.versions.follower import RetiredParts
 PATIENCE_S = 60.0
 """A candidate that is not ready after this time counts as unavailable."""
 _RETRY_S = 30.0
-
-
-@dataclass(frozen=True)
-class IsolatedRelease:
-    """A release of which this process has only read the description; its code runs in worker processes."""
-
-    release: Release
-    place: Path
-    reference: None = None
-
-    def close(self) -> None:
-        """Do nothing: no resources."""
 
 
 class UnavailablePath:
@@ -94,7 +82,7 @@ class CandidateProcess:
         self._thread: threading.Thread | None = None
         self._closed = threading.Lock()
         self._is_closed = False
-        self.loaded: IsolatedRelease | None = None
+        self.loaded: OpenRelease | None = None
         self.path: ModelPath | None = None
         self.failure = ""
 
@@ -124,7 +112,7 @@ class CandidateProcess:
         from forecache.realtime.workers.worker_path import open_worker_path
 
         try:
-            loaded = IsolatedRelease(read_release(self._folder, self.number), self._folder.release(self.number))
+            loaded = OpenRelease(read_release(self._folder, self.number), self._folder.release(self.number))
             self.loaded = loaded
             path: ModelPath = open_worker_path(
                 loaded, settings=self._settings, loop=self._loop, counters=self._counters

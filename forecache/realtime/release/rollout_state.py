@@ -170,14 +170,6 @@ def describe_rollout(folder: ReleaseFolder) -> dict[str, Any] | None:
         return None
     if state is None:
         return None
-    return {
-        "release": state.release,
-        "current": state.current,
-        "stage": state.stage,
-        "share": state.share,
-        "paused": state.paused,
-        "started_at": state.started_at,
-        "looked_at": state.looked_at,
-        "requests": list(state.step.requests) if state.steps else [0, 0],
-        "why": state.why,
-    }
+    shown = ("release", "current", "stage", "share", "paused", "started_at", "looked_at", "why")
+    requests = list(state.step.requests) if state.steps else [0, 0]
+    return {**{name: getattr(state, name) for name in shown}, "requests": requests}
