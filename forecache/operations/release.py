@@ -26,7 +26,6 @@ from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, loc
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
-    read_lake_state,
     read_local_state,
     require_release,
     write_next_release,
@@ -38,6 +37,7 @@ from forecache.realtime.release.lake_state import (
     check_unmoved,
     end_rollout,
     make_current,
+    read_lake_state,
     roll_back,
 )
 from forecache.realtime.release.load import RUNTIMES

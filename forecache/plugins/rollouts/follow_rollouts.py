@@ -215,9 +215,6 @@ class RolloutFollower:
                 followed.control.close()
         self._retired.close_all()
 
-    def failures(self) -> dict[str, str]:
-        return {name: each.candidate.failure for name, each in self._followed.items() if each.candidate.failure}
-
     def _opened_apart(self, name: str, number: int) -> CandidateProcess:
         """A release that is opened in processes of its own at its next turns."""
         folder, counters = open_releases(self._settings, name), self._cells_of(name).path_counters
@@ -269,8 +266,7 @@ class RolloutFollower:
         if loaded is None or path is None:
             return None
         log = self._log_of(loaded.release, "control")
-        served = serve_release(loaded, path, self._versions, base.cells, log)
-        return replace(served, arm="control", renderer=Renderer(loaded.release, arm="control"), drift=base.drift)
+        return serve_release(loaded, path, self._versions, base.cells, log, base.drift, arm="control")
 
     def _candidate_release(self, candidate: CandidateProcess, stage: str) -> ServedRelease | None:
         """Return the candidate as a served release; None until its description is read and it is ready or late."""
@@ -278,10 +274,8 @@ class RolloutFollower:
         if loaded is None or (path is None and not candidate.is_late):
             return None
         arm = "shadow" if stage == "shadow" else "canary"
-        release, cells = loaded.release, self._cells_of(loaded.release.name)
-        log = self._log_of(release, arm)
-        served = serve_release(loaded, path or UnavailablePath(), self._versions, cells, log)
-        return replace(served, arm=arm, renderer=Renderer(release, arm=arm))
+        cells, log = self._cells_of(loaded.release.name), self._log_of(loaded.release, arm)
+        return serve_release(loaded, path or UnavailablePath(), self._versions, cells, log, arm=arm)
 
     def _release_as_arm(self, base: ServedRelease, arm: str) -> ServedRelease:
         release = base.loaded.release

@@ -132,6 +132,7 @@ def serve_release(
     cells: ModelCells,
     log: AnswerLog | None = None,
     drift: AnswerWatch | None = None,
+    arm: str = "",
 ) -> ServedRelease:
     """Make a served release of a loaded one."""
     release = loaded.release
@@ -142,10 +143,11 @@ def serve_release(
         RequestParser(release),
         ViewLookups(release.lookups, versions, refuses=release.on_contract == "refuse"),
         rungs,
-        Renderer(release),
+        Renderer(release, arm=arm),
         cells,
         tuple(CostEstimate(100_000) for _ in rungs),
         log=log,
+        arm=arm or "current",
         drift=drift,
     )
 

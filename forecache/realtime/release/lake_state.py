@@ -17,6 +17,7 @@ from forecache.base.errors import ConflictError, DamagedError, ForecacheError, N
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
 from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import KEEP, ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
@@ -80,13 +81,6 @@ def swap_state(
             return after
 
 
-def read_state(lake: Folder, name: str) -> ReleaseState | None:
-    """Read the state; None if there is none. Raises `DamagedError`: as `swap_state`."""
-    target = f"{REALTIME}/{name}/STATE"
-    found = lake.read(target)
-    return None if found is None else state_from_json(found[0], what=f"The file {lake}/{target}")
-
-
 def count_changes(before: ReleaseState, after: ReleaseState, *, floor: int = 0) -> ReleaseState:
     """Return the state with a new mark, and with the generations of what has changed."""
     pointer, rollout = after.pointer, after.rollout
@@ -129,6 +123,14 @@ def _name_unreachable(what: str, name: str) -> Iterator[None]:
             f"{what} could not be reached for the releases of {name}: {type(error).__name__}.",
             remedy="Try again once it answers, or mend how it is reached.",
         ) from error
+
+
+def read_lake_state(settings: Settings, name: str) -> ReleaseState | None:
+    """Read the state in the lake, without a lock; None if nothing was released. Raises `UnavailableError`."""
+    target = f"{REALTIME}/{name}/STATE"
+    with use_lake(settings, name) as lake:
+        content = read_content(lake, target)
+        return None if content is None else state_from_json(content, what=f"The file {lake}/{target}")
 
 
 def check_unmoved(state: ReleaseState, seen: ReleaseState, name: str) -> None:
