@@ -226,9 +226,12 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
         elif number is None and seen.running is not None:
             what = f"Release {seen.running.release} of {name} is returned."
             why = reason or "rolled back by hand"
-            state = change_state(
-                settings, folder, lambda newest: _return_candidate(newest, seen, why, name), is_urgent=is_urgent
-            )
+
+            def return_candidate(newest: ReleaseState) -> ReleaseState:
+                check_unmoved(newest, seen, name)
+                return newest if newest.running is None else end_rollout(newest, "returned", why)
+
+            state = change_state(settings, folder, return_candidate, is_urgent=is_urgent)
         else:
             is_named = number is not None
             if number is None:
@@ -250,11 +253,6 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
             state = change_state(settings, folder, decide, is_urgent=is_urgent)
         distribute_state(settings, folder, state, what)
     return state.pointer
-
-
-def _return_candidate(state: ReleaseState, seen: ReleaseState, why: str, name: str) -> ReleaseState:
-    check_unmoved(state, seen, name)
-    return state if state.running is None else end_rollout(state, "returned", why)
 
 
 def _find_identical_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState, inputs: str) -> int | None:

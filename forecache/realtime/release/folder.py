@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import xxhash
@@ -131,17 +132,13 @@ def release_file_of(content: bytes) -> ReleaseFile:
 
 def verify_releases(settings: Settings, names: Sequence[str], *, pace: ReadPace | None = None) -> list[VerifyResult]:
     """Verify the pointer and every release of these real-time models."""
-    return [item for name in names for item in _verify_folder(settings, name, pace)]
 
-
-def _verify_folder(settings: Settings, name: str, pace: ReadPace | None) -> list[VerifyResult]:
-    folder = open_releases(settings, name)
-
-    def verify(number: int) -> tuple[int, int]:
+    def verify(folder: ReleaseFolder, number: int) -> tuple[int, int]:
         files = read_release(folder, number).files
         return sum(verify_file(folder.release(number) / file, info, pace=pace) for file, info in files.items()), 0
 
-    return verify_versions(folder, verify)
+    folders = [open_releases(settings, name) for name in names]
+    return [item for folder in folders for item in verify_versions(folder, partial(verify, folder))]
 
 
 KEEP = 10

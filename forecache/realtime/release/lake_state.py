@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
@@ -53,6 +55,7 @@ class ReleaseState:
         return sorted(self.inputs)[-KEEP:][0] if self.inputs else 0
 
 
+_STATE = TypeAdapter(ReleaseState)
 Decide = Callable[[ReleaseState], ReleaseState]
 
 
@@ -231,13 +234,6 @@ def state_from_json(content: bytes, *, what: str) -> ReleaseState:
         raise DamagedError(error.message, remedy=remedy) from None
     if data.pop("format", None) != FORMAT:
         raise DamagedError(f"{what} has another format than this Forecache reads, {FORMAT}.", remedy=remedy)
-    pointer, rollout = data.pop("pointer"), data.pop("rollout")
-    return ReleaseState(
-        **{
-            **data,
-            "pointer": ReleasePointer(**{**pointer, "bad": tuple(pointer["bad"])}),
-            "inputs": {int(number): inputs for number, inputs in data["inputs"].items()},
-            "rollout": None if rollout is None else rollout_from_dict(rollout, what=what),
-            "reconciled": tuple(data["reconciled"]),
-        }
-    )
+    if data["rollout"] is not None:
+        data["rollout"] = rollout_from_dict(data["rollout"], what=what)
+    return _STATE.validate_python(data)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.files import write_durably
 from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
@@ -88,6 +90,9 @@ class RolloutState:
         return replace(self, steps=(*self.steps[:-1], replace(self.step, **changes)))
 
 
+_STATE = TypeAdapter(RolloutState)
+
+
 def rollout_file(folder: ReleaseFolder) -> Path:
     return folder.root / "ROLLOUT"
 
@@ -141,15 +146,7 @@ def rollout_from_dict(data: Mapping[str, Any], *, what: str) -> RolloutState:
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
             remedy="Remove it: the current release goes on answering, and `forecache release` starts a new rollout.",
         )
-    steps = tuple(
-        RolloutStep(**{
-            **each,
-            "requests": tuple(each["requests"]),
-            "compared": tuple(GuardResult(**one) for one in each["compared"]),
-        })
-        for each in data["steps"]
-    )  # fmt: skip
-    return RolloutState(**{**data, "steps": steps, "edges": tuple(data["edges"])})
+    return _STATE.validate_python(data)
 
 
 def replicated_fields(state: RolloutState | None) -> tuple[object, ...] | None:
