@@ -12,7 +12,7 @@ from forecache.realtime.release.folder import ReleaseFolder, lock_releases
 from forecache.realtime.release.follow_lake import follow_lake, has_unsent, is_undecided, mark_sent
 from forecache.realtime.release.lake_state import ReleaseState, UnreachableError
 from forecache.realtime.release.replicas import push_releases
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from forecache.base.code_version import code_version
@@ -14,12 +15,11 @@ from forecache.base.settings import Settings
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
-from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
+from forecache.models.registry.model_versions import FEATURES_TAG, ModelVersion
 from forecache.operations.distribute_release import distribute_state
 from forecache.operations.prove_release import example_requests, pack_code, prove_release
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, lock_releases, open_releases
@@ -282,6 +282,11 @@ def _is_whole(settings: Settings, folder: ReleaseFolder, number: int) -> bool:
     except (NotFoundError, DamagedError, CheckError, UnreachableError):
         return False
     return True
+
+
+def recorded_requests_file(settings: Settings, name: str) -> Path:
+    """Path of a JSON list of the texts of requests that the training of a model has recorded."""
+    return settings.home_path / "realtime" / name / "requests.json"
 
 
 def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:

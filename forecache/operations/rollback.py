@@ -17,8 +17,24 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
-from forecache.models.registry.alias_moves import close_operation, describe_move, make_closing_row, make_opening_row
-from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
+from forecache.kit.versioned.pointer import lock_versions
+from forecache.models.registry.alias_moves import (
+    close_operation,
+    describe_move,
+    finish_move,
+    make_closing_row,
+    make_opening_row,
+    mark_rolled_back,
+    reconcile_aliases,
+    undo_move,
+)
+from forecache.models.registry.model_versions import (
+    champion,
+    list_models,
+    model_version,
+    registry_lock,
+    verified_folder,
+)
 from forecache.models.registry.promotions import (
     Promotion,
     earlier_champions,
@@ -27,17 +43,9 @@ from forecache.models.registry.promotions import (
     record_promotion,
     rolled_back_versions,
 )
-from forecache.models.registry.versions.model_versions import (
-    champion,
-    list_models,
-    model_version,
-    registry_lock,
-    verified_folder,
-)
 from forecache.operations.distribute_release import report_replica_failure
-from forecache.serve.store.locks import publisher_lock
 from forecache.serve.store.manifest import Manifest, timestamp
-from forecache.serve.store.replicas.sync import sync_targets
+from forecache.serve.store.push_pull import sync_targets
 from forecache.serve.store.store import Store, open_store
 
 
@@ -288,7 +296,7 @@ def _locked_store(
     An operation that was interrupted is finished first; its result comes beside the store.
     """
     store = open_store(settings, pipeline.name)
-    with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
+    with registry_lock(settings), lock_versions(store.layout, action="rollback"):
         interrupted = find_unfinished(promotions(settings, pipeline.name))
         yield (
             store,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value
 
 _WEIGHT, _LEAST_WEIGHT = 1 / 32, 1 / 256

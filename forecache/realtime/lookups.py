@@ -19,8 +19,8 @@ from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.store import KeySchema, Manifest, Snapshot
 from forecache.serve.store.keys import encode_columns
+from forecache.serve.store.live.layer import PENDING
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import PENDING
 from forecache.serve.store.read.live_view import LiveViewMerger
 
 

@@ -6,8 +6,8 @@ Each model has a named block of 64-bit cells; the Prometheus page adds up the bl
 from collections.abc import Iterable, Iterator
 
 from forecache.realtime.request.request_answer import RequestAnswer
-from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
-from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, WorkerMetrics
+from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable
+from forecache.serve.reader.worker_metrics import EXTENSION_BYTES, WorkerMetrics
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")

@@ -23,8 +23,7 @@ from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_previous_release, load_release
 from forecache.realtime.release.released_models import list_released_models
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.versions.follower import VersionFollower
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.follow import RunOnLoop, VersionFollower
 
 logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002

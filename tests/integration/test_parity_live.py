@@ -35,7 +35,7 @@ from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool_stream import SpoolStream, encode_frame
 from forecache.serve.store import open_store
 from forecache.serve.store.live.layer import read_layer, write_layer
-from forecache.serve.store.retention import retire_versions
+from forecache.serve.store.store import retire_versions
 
 NOW = datetime.now(timezone.utc)
 

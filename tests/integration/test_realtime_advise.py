@@ -9,7 +9,7 @@ from release_support import a_request, make_release
 
 from forecache.base.settings import Settings
 from forecache.cli.main import main
-from forecache.plugins.cost.advice.measure import SCORE_BYTES, CacheSimulation
+from forecache.plugins.cost.measured_advice import SCORE_BYTES, CacheSimulation
 from forecache.plugins.score_cache.cached_path import ENTRY_BYTES
 
 

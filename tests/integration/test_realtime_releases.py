@@ -19,10 +19,9 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, Input
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.declare import Feature, Realtime, RegisteredModel, Rows
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.lake.examples.recorded_requests import recorded_requests_file
-from forecache.models.registry.versions.model_versions import FEATURES_TAG
+from forecache.models.registry.model_versions import FEATURES_TAG
 from forecache.operations import release as module
-from forecache.operations.release import release_model, roll_back_release
+from forecache.operations.release import recorded_requests_file, release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 

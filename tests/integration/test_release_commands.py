@@ -12,7 +12,7 @@ from released_payments import changed
 
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.checks.releases import check_releases
+from forecache.cli.checks import check_releases
 from forecache.cli.main import main
 from forecache.declare import Lookup
 from forecache.operations.release import release_model, roll_back_release

@@ -32,7 +32,7 @@ from forecache.realtime.release.folder import ReleaseFolder, open_releases
 from forecache.realtime.release.lake_state import ReleaseState, make_current
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.release.rollout_state import rollout_file
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 
 def point(settings: Settings, **changes: Any) -> ReleaseState:

@@ -38,11 +38,11 @@ from forecache.realtime.request.request_answer import StageTimes
 from forecache.serve.reader.versions.live_answers import answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers
 from forecache.serve.store import open_store, publish
-from forecache.stream.arrow.pending_rows import PendingRows
+from forecache.stream.engine.pending_rows import PendingRows
 from forecache.stream.live_layers import write_layers
-from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.step import StepResult, StreamStep
+from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 from forecache.stream.tail.tailer import Tailer
 
 CARDS, KNOWN = 12, 8

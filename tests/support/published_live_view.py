@@ -19,7 +19,7 @@ from forecache.serve.reader.versions.live_answers import answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers
 from forecache.serve.store import open_store
 from forecache.serve.store.keys import encode_key
-from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.layer import LiveRow
 from forecache.serve.store.live.writer import open_live_writer
 
 DAYS = 9

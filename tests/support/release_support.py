@@ -12,8 +12,8 @@ from ranking_code import transforms
 from forecache.base.settings import Settings
 from forecache.declare.realtime.ladder import Default, OrderGiven, Rung
 from forecache.declare.realtime.request import Candidates, RequestField
-from forecache.models.inference.declared import function
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.models.inference.runtimes import function
 from forecache.operations.prove_release import pack_code
 from forecache.realtime.release.folder import lock_releases, open_releases, read_release
 from forecache.realtime.release.follow_lake import change_state, write_next_release

@@ -15,8 +15,7 @@ from forecache.models.registry.promotions import Promotion, last_promotion, reco
 from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
 from forecache.plugins.drift.measurements import Measurement, append_measurements
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.live.rows import LiveRow
-from forecache.serve.store.live.tail_state import TailState, write_tail_state
+from forecache.serve.store.live.layer import LiveRow, TailState, write_tail_state
 from forecache.serve.store.live.writer import open_live_writer
 
 NIGHT = date(2026, 11, 1)

@@ -1,6 +1,6 @@
 """What a materialization of a rollout says."""
 
-from assets.rollout import rollout_metadata
+from forecache.plugins.rollouts.orchestration import rollout_metadata
 from forecache.realtime.release.rollout_state import GuardResult, RolloutState, RolloutStep
 
 

@@ -15,7 +15,7 @@ from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
 from forecache.realtime.answer.served_release import Exchange, ModelRequest, ServedRelease
 from forecache.realtime.deadline import CostEstimate, RequestClock, RequestQueue, may_begin
 from forecache.realtime.request.request_answer import MODEL, ParsedRequest, RequestAnswer, StageTimes, TooLate
-from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.http.messages import Reply
 
 US, MS = 1_000, 1_000_000
 MODEL_US, LAST_US = 200, 20

@@ -19,8 +19,7 @@ from forecache.realtime.answer.render import Renderer
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import KeyColumn, KeySchema, open_store
-from forecache.serve.store.fields import Field
-from forecache.serve.store.manifest import StalePolicy
+from forecache.serve.store.manifest import Field, StalePolicy
 
 NOW = 0.0
 USERS = Stored("users", ("household_id",))

@@ -16,7 +16,7 @@ from realtime_support import write_views
 from release_support import make_release
 
 from forecache.base.settings import load_settings
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.request.request_answer import (
     ModelCallError,
@@ -29,9 +29,9 @@ from forecache.realtime.request.request_answer import (
 from forecache.realtime.serve import make_extension
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.app import ReaderApp
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import BODIES_REFUSED, SLOT_BYTES
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.worker_metrics import BODIES_REFUSED, SLOT_BYTES
 from forecache.serve.store import open_store
 
 PROTOCOLS = ("native", "inference", "mlflow")
@@ -100,7 +100,7 @@ class Reader:
 
     @property
     def served(self) -> ServedRelease:
-        found: ServedRelease = self.extension._models.served["ranking"]
+        found: ServedRelease = self.extension.models.served["ranking"]
         return found
 
     @property
@@ -162,12 +162,12 @@ def take_all_memory(reader: Reader) -> None:
 
 
 def unload(reader: Reader) -> None:
-    reader.extension._models.served.clear()
+    reader.extension.models.served.clear()
 
 
 def unload_damaged(reader: Reader) -> None:
     unload(reader)
-    reader.extension._models.failures["ranking"] = "damaged"
+    reader.extension.models.failures["ranking"] = "damaged"
 
 
 def remove_view(reader: Reader) -> None:

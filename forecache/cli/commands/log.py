@@ -182,7 +182,7 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     """
     import logging
 
-    from forecache.kit.process.sidecar import stop_event
+    from forecache.kit.process.child import stop_event
     from forecache.realtime.log.committer import run_committer
 
     current = settings()

@@ -8,7 +8,7 @@ import click
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.base.plugins import find_hooks, load_hook
 from forecache.cli.base import command, settings
-from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show, show_table, size, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import require_release

@@ -23,8 +23,8 @@ from forecache.plugins.drift.live_counts import (
 )
 from forecache.realtime.metrics import RealtimeMetrics
 from forecache.realtime.served_models import ServedModels
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 LEAST_REQUESTS = 300
 """With fewer requests in the window, drift is not judged: chance alone gives ten bins an index of about 0.03 then."""

@@ -39,26 +39,15 @@ _LONG_NS = 3600 * 10**9
 
 @dataclass(frozen=True)
 class CurrentAnswer:
-    """The answer of the current release.
-
-    Attributes:
-        rung: The last fallback (rung) that a candidate comes from.
-        why: Code for why the model did not answer; "" if it did. `problem` explains it in a sentence.
-        features: float32 [n, num_features]; None if the transform was not called, or failed.
-        scores: [n] in the order of the request; None: there are none.
-        order: Places of the candidates in the request [n], best first.
-        stores: The versions that were read.
-    """
-
     release: Release
-    rung: str
-    why: str
-    problem: str
+    rung: str  # the last fallback that a candidate comes from
+    why: str  # code for why the model did not answer; "" if it did
+    problem: str  # the same in a sentence
     flags: tuple[str, ...]
-    features: np.ndarray | None
-    scores: np.ndarray | None
-    order: np.ndarray
-    stores: list[dict[str, Any]]
+    features: np.ndarray | None  # float32 [n, num_features]; None without a transform's result
+    scores: np.ndarray | None  # [n] in the order of the request
+    order: np.ndarray  # places of the candidates in the request [n], best first
+    stores: list[dict[str, Any]]  # the versions that were read
 
 
 def compute_current_answer(settings: Settings, name: str, body: bytes) -> CurrentAnswer | str:

@@ -15,10 +15,10 @@ from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Target
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files
 from forecache.kit.delta.partitions import replace_partitions, take_snapshot
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records

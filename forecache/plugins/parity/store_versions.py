@@ -18,13 +18,12 @@ from forecache.kit.delta.tables import open_table
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import KeySchema, Snapshot, Store
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.encoding.encoder import Encoder
-from forecache.serve.store.encoding.entries import EntryEncoding
+from forecache.serve.store.encoding.entries import Encoder, EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightReader
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.packed import FLOAT
 from forecache.serve.store.segment.index import key_hashes
 from forecache.serve.store.store import open_store
+from forecache.serve.store.values import FLOAT
 
 _HASHES, _ROWS, _KEYS = "hashes.npy", "rows.npy", "keys.arrow"
 _NO_SAMPLES = 1 << 40

@@ -27,8 +27,7 @@ from forecache.plugins.parity.tile_index import (
     share_of,
     shuffle_hour,
 )
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.encoding.streamed_rows import HOUR, PLACES_OF_A_COMMIT
+from forecache.serve.store.encoding.streamed_rows import HOUR, PLACES_OF_A_COMMIT, StreamTable
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.publishing.worker_pool import ProcessPool
 from forecache.serve.store.store import open_store

@@ -16,15 +16,13 @@ import pyarrow.compute as pc
 import xxhash
 
 from forecache.kit.windows.fold import cannot_sum, event_states
-from forecache.kit.windows.layout import TileLayout
 from forecache.kit.windows.plan import DAY_US, MergePlan, plan_from_json
-from forecache.kit.windows.tiles import TileCodec, TileRows
+from forecache.kit.windows.tiles import TileCodec, TileLayout, TileRows
 from forecache.serve.store import KeySchema
 from forecache.serve.store.encoding.entries import encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, moments_of
+from forecache.serve.store.encoding.streamed_rows import EVENT_DAY, HOUR, PLACE, POSITION, StreamTable, moments_of
 from forecache.serve.store.segment.index import key_hashes
-from forecache.stream.table_schema import OFFSET, PARTITION, add_missing_columns
+from forecache.stream.table.schema import OFFSET, PARTITION, add_missing_columns
 
 HASH, CHECK, MOMENT, AT_US, ROW_PARTITION, ROW_OFFSET, WORDS = range(7)
 """Columns of a row in a file; the words of its day tile and minute tile follow."""

@@ -13,7 +13,7 @@ from forecache.base.settings import Settings
 from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
 from forecache.cli.checks import Finding
 from forecache.cli.commands.release import ASSET
-from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import show, show_table, wants_json
 from forecache.cli.resolve_names import require_model
 

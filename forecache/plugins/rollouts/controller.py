@@ -18,7 +18,12 @@ from forecache.base.steps import rollout_step
 from forecache.declare.realtime.realtime import Realtime
 from forecache.operations.distribute_release import distribute_state
 from forecache.operations.release import BEGUN, UNDER_WAY
-from forecache.plugins.rollouts.count_requests import begin_counts, count_new_requests, logged_version, step_id
+from forecache.plugins.rollouts.count_requests import (
+    begin_counts,
+    count_new_requests,
+    logged_version,
+    step_id,
+)
 from forecache.plugins.rollouts.judge_step import StepVerdict, judge_step, next_step
 from forecache.plugins.rollouts.step_counts import StepCounts, calibrate_state, read_counts, step_figures, write_counts
 from forecache.realtime.release.folder import ReleaseFolder, lock_releases, open_releases, read_release

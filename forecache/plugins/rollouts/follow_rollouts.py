@@ -30,7 +30,7 @@ from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RefusedCallError, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.reader.versions.follower import RetiredParts
+from forecache.serve.reader.versions.follow import RetiredParts
 
 PATIENCE_S = 60.0
 """A candidate that is not ready after this time counts as unavailable."""

@@ -14,7 +14,7 @@ from time import monotonic, perf_counter_ns, time
 
 from forecache.base.plugins import load_hook
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import ClientGone, HttpCall
+from forecache.kit.http.call import ClientGone, HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.fallbacks import empty_answer, fallback_answer, features_of, scored_answer
 from forecache.realtime.answer.served_release import Exchange, ModelProtocol, ServedRelease
@@ -38,9 +38,9 @@ from forecache.realtime.request.request_answer import (
     TooLate,
 )
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.http.replies import Reply
-from forecache.serve.reader.processes.worker_metrics import ROUTE
+from forecache.serve.reader.http.messages import Reply
 from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.worker_metrics import ROUTE
 
 logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.plugins import find_hooks
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
 from forecache.realtime.answer.render import TRACE, Renderer, trace_headers
@@ -19,7 +19,7 @@ from forecache.realtime.metrics import ModelCells, PathCounters
 from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.realtime.request.request_parser import RequestParser
-from forecache.serve.reader.http.replies import Reply
+from forecache.serve.reader.http.messages import Reply
 from forecache.serve.reader.versions.answers import VersionAnswers
 
 

@@ -9,7 +9,7 @@ import orjson
 from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request import RequestField
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.in_loop import InLoopPath
@@ -18,8 +18,7 @@ from forecache.realtime.http.protocol_errors import find_release
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.http.parsing import check_json_body
-from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import NO_CACHE, NO_STORE, Reply, check_json_body, check_method
 
 
 def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any]:
@@ -118,9 +117,7 @@ class RealtimeHandlers:
         try:
             if self._context.access is not None:
                 self._context.access.check(call.headers, name)
-            raise Problem(
-                problems.NO_ROUTE,
-                f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}.",
-            )
+            detail = f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}."
+            raise Problem(problems.NO_ROUTE, detail)
         except Problem as problem:
             self._handler.send(call, problem_reply(problem))

@@ -19,6 +19,7 @@ from typing import Any
 
 from forecache.base.errors import ForecacheError
 from forecache.base.files import try_lock
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile
@@ -28,7 +29,6 @@ from forecache.kit.delta.stream_tables import KEPT
 from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
 from forecache.kit.process.wakes import LOG_LOCK, LOG_MAINTENANCE
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.lake.maintenance.maintain import removable_files, remove_files
 from forecache.realtime.log.commit_ready import PARQUET, commit_ready
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.log.spool_files import read_state, ready_segments, spooled_models, streams_of, write_state
@@ -56,9 +56,7 @@ def remove_merged(settings: Settings, name: str) -> int:
     """Delete files that left the table at least a day ago; return how many."""
     if open_if_exists(settings, table_of(name)) is None:
         return 0
-    unused = removable_files(settings, table_of(name), (), KEPT)
-    remove_files(settings, table_of(name), unused)
-    return len(unused)
+    return sum(remove(settings, table_of(name), (), KEPT) for remove in find_hooks("remove_unused_files"))
 
 
 def remove_old(settings: Settings, name: str, *, before: date) -> int:

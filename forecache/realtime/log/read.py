@@ -9,9 +9,9 @@ import orjson
 
 from forecache.base.settings import Settings
 from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, read_entry
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import open_table
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of
 

@@ -20,10 +20,19 @@ from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.files import move_durably, sync
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
-from forecache.kit.versioned.checksummed_json import damaged_error
-from forecache.kit.versioned.folder import VersionedFolder, VersionPointer
+from forecache.kit.versioned.folder import (
+    PathBelow,
+    VersionedFolder,
+    VersionPointer,
+    damaged_error,
+)
 from forecache.kit.versioned.pointer import lock_versions, read_pointer
-from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_file, verify_versions
+from forecache.kit.versioned.verify import (
+    ReadPace,
+    VerifyResult,
+    verify_file,
+    verify_versions,
+)
 from forecache.realtime.release.format import (
     BINS_FILE,
     CODE_FOLDER,
@@ -56,9 +65,7 @@ class ReleaseFolder(VersionedFolder[ReleasePointer]):
     pointer_remedy = "Remove both and run `forecache release {name}`; on a replica, run `forecache pull --verify`."
     lock_wait_s = 30.0
 
-    @property
-    def versions(self) -> Path:
-        return self.root / "releases"
+    versions = PathBelow("releases")
 
     def lease(self, number: int) -> Path:
         return self.release(number)  # the folder itself, which can be locked like a file

@@ -18,7 +18,7 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFo
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.kit.versioned.pointer import write_pointer
 from forecache.realtime.release.folder import (
     ReleaseFolder,

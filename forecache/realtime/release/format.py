@@ -9,7 +9,7 @@ from forecache.base.errors import DamagedError
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
 from forecache.declare.realtime.log import Log
 from forecache.declare.realtime.request import Candidates, RequestField, convert_value
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 
 FORMAT = 1

@@ -18,12 +18,12 @@ from pydantic import TypeAdapter
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import KEEP, ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 FORMAT = 1
 _PATIENCE_S = 10.0

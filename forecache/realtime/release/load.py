@@ -16,10 +16,10 @@ from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import earlier_versions
-from forecache.models.inference.declared.function import FunctionKernel
 from forecache.models.inference.environment import differing_versions
 from forecache.models.inference.kernel import new_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.runtimes.function import FunctionKernel
 from forecache.models.inference.runtimes.runtime import FUNCTION, Kernel
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release

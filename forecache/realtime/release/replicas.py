@@ -12,8 +12,7 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFo
 from forecache.base.files import move_durably
 from forecache.base.folders import Folder
 from forecache.base.steps import release_step
-from forecache.kit.versioned.pointer import read_pointer, write_pointer
-from forecache.kit.versioned.retention import remove_old_versions
+from forecache.kit.versioned.pointer import read_pointer, remove_old_versions, write_pointer
 from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import (
     KEEP,
@@ -39,7 +38,7 @@ from forecache.realtime.release.rollout_state import (
     running_rollout,
     write_rollout,
 )
-from forecache.serve.store.replicas.remote_retention import remove_unfinished
+from forecache.serve.store.remote import remove_unfinished
 
 logger = logging.getLogger("forecache.realtime")
 

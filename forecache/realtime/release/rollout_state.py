@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.files import write_durably
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
 
 Stage = Literal["aa", "shadow", "canary", "done", "returned"]

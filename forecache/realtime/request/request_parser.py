@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-import orjson
 
 from forecache.base.errors import InputError
 from forecache.declare.realtime.request import Candidates
@@ -13,7 +12,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_answer import ParsedRequest
-from forecache.serve.reader.http.parsing import describe_type
+from forecache.serve.reader.http.messages import describe_type, parse_json_object
 
 REQUEST_ID = "request_id"
 MAX_REQUEST_ID_CHARS = 128
@@ -35,8 +34,12 @@ class RequestParser:
         self._allowed = frozenset([*names, REQUEST_ID])
 
     def parse(self, body: bytes) -> ParsedRequest:
-        """Parse the body of a request. Raises `Problem`: 400 or 422, with the field that is wrong."""
-        return self.parse_members(parse_object(body), body=body)
+        """Parse the body of a request.
+
+        Raises:
+            Problem: 400 or 422, with the field that is wrong.
+        """
+        return self.parse_members(parse_json_object(body), body=body)
 
     def parse_members(self, data: Mapping[str, Any], *, body: bytes = b"") -> ParsedRequest:
         """Parse the members of a JSON object.
@@ -86,7 +89,7 @@ class RequestParser:
         Raises:
             Problem: 400 or 422: the list of candidates is missing or malformed, or the request id is wrong.
         """
-        data = parse_object(body)
+        data = parse_json_object(body)
         items: Sequence[Any] = ()
         if self._candidates is not None:
             items = listed = self._candidate_list(data, self._candidates)
@@ -128,17 +131,6 @@ class RequestParser:
 
 
 _PLAIN = frozenset({int, str})
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a body that is a JSON object. Raises `Problem`: 400: it is not JSON, or no object."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(problems.BAD_REQUEST, f"The body is not JSON: {error}.") from None
-    if type(data) is not dict:
-        raise Problem(problems.BAD_REQUEST, f"The body is {describe_type(data)}; send an object.")
-    return data
 
 
 def _check_count(count: int, candidates: Candidates) -> None:
