@@ -192,7 +192,6 @@ PLUGINS = {
             "begin_counts": "count_requests:begin_counts",
             "logged_version": "count_requests:logged_version",
             "notify_of_rollout": "controller:notify_of_rollout",
-            "rollout_dict": "command:rollout_dict",
             "show_rollout": "command:show_rollout",
             "rollout_follower": "follow_rollouts:RolloutFollower",
             "immediate_release_reason": "controller:immediate_release_reason",

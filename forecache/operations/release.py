@@ -26,7 +26,6 @@ from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, loc
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
-    read_lake_state,
     read_local_state,
     require_release,
     write_next_release,
@@ -38,6 +37,7 @@ from forecache.realtime.release.lake_state import (
     check_unmoved,
     end_rollout,
     make_current,
+    read_lake_state,
     roll_back,
 )
 from forecache.realtime.release.load import RUNTIMES
@@ -226,9 +226,12 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
         elif number is None and seen.running is not None:
             what = f"Release {seen.running.release} of {name} is returned."
             why = reason or "rolled back by hand"
-            state = change_state(
-                settings, folder, lambda newest: _return_candidate(newest, seen, why, name), is_urgent=is_urgent
-            )
+
+            def return_candidate(newest: ReleaseState) -> ReleaseState:
+                check_unmoved(newest, seen, name)
+                return newest if newest.running is None else end_rollout(newest, "returned", why)
+
+            state = change_state(settings, folder, return_candidate, is_urgent=is_urgent)
         else:
             is_named = number is not None
             if number is None:
@@ -250,11 +253,6 @@ def roll_back_release(settings: Settings, name: str, number: int | None = None, 
             state = change_state(settings, folder, decide, is_urgent=is_urgent)
         distribute_state(settings, folder, state, what)
     return state.pointer
-
-
-def _return_candidate(state: ReleaseState, seen: ReleaseState, why: str, name: str) -> ReleaseState:
-    check_unmoved(state, seen, name)
-    return state if state.running is None else end_rollout(state, "returned", why)
 
 
 def _find_identical_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState, inputs: str) -> int | None:
@@ -311,33 +309,23 @@ def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:
         )
 
 
+_DECLARED = (
+    "name", "request", "candidates", "output", "ladder", "deadline_ms", "on_contract", "on_unknown", "on_nan", "runs",
+    "cache_bytes", "log", "description",
+)  # fmt: skip
+"""Fields that a release has from its declaration as they are."""
+
+
 def _draft_release(realtime: Realtime, model: ReleasedModel, inputs: str, code: str) -> Release:
     lookups = tuple(
         LookupContract(called, each.view.name, by, columns, contract, each.max_age_h, each.view.live is not None)
         for each, (called, by, columns, contract) in zip(realtime.lookups, realtime.contracts, strict=True)
     )
+    declared: dict[str, Any] = {name: getattr(realtime, name) for name in _DECLARED}
     return Release(
-        name=realtime.name,
-        request=realtime.request,
-        candidates=realtime.candidates,
-        lookups=lookups,
-        features=realtime.feature_names,
-        transform=realtime.transform_path,
-        model=model,
-        output=realtime.output,
-        ladder=realtime.ladder,
-        deadline_ms=realtime.deadline_ms,
-        on_contract=realtime.on_contract,
-        on_unknown=realtime.on_unknown,
-        on_nan=realtime.on_nan,
-        runs=realtime.runs,
-        cache_bytes=realtime.cache_bytes,
-        log=realtime.log,
-        description=realtime.description,
-        inputs=inputs,
-        created_at=current_timestamp(),
-        code_version=code,
-    )
+        **declared, lookups=lookups, features=realtime.feature_names, transform=realtime.transform_path, model=model,
+        inputs=inputs, created_at=current_timestamp(), code_version=code,
+    )  # fmt: skip
 
 
 def _release_result(

@@ -17,7 +17,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import advance_rollout
 from forecache.realtime.release.folder import ReleasePointer, open_releases, read_files, read_release
-from forecache.realtime.release.follow_lake import read_lake_state
+from forecache.realtime.release.lake_state import read_lake_state
 from forecache.realtime.release.replicas import push_releases
 from forecache.realtime.release.rollout_state import read_rollout, replicated_fields, rollout_from_json
 from forecache.serve.store.remote import open_remote

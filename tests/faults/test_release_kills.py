@@ -19,8 +19,8 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import PULL_STEPS, RELEASE_STEPS, STATE_STEPS
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.release.folder import ReleaseFolder, lock_releases, open_releases, read_files, read_release
-from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
-from forecache.realtime.release.lake_state import end_rollout
+from forecache.realtime.release.follow_lake import follow_lake
+from forecache.realtime.release.lake_state import end_rollout, read_lake_state
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout

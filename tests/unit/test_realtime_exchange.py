@@ -12,21 +12,9 @@ import pytest
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
-from forecache.realtime.answer.exchange import Exchange, ModelRequest
-from forecache.realtime.answer.served_release import ServedRelease
-from forecache.realtime.deadline import (
-    CostEstimate,
-    RequestClock,
-    RequestQueue,
-    may_begin,
-)
-from forecache.realtime.request.request_answer import (
-    MODEL,
-    ParsedRequest,
-    RequestAnswer,
-    StageTimes,
-    TooLate,
-)
+from forecache.realtime.answer.served_release import Exchange, ModelRequest, ServedRelease
+from forecache.realtime.deadline import CostEstimate, RequestClock, RequestQueue, may_begin
+from forecache.realtime.request.request_answer import MODEL, ParsedRequest, RequestAnswer, StageTimes, TooLate
 from forecache.serve.reader.http.messages import Reply
 
 US, MS = 1_000, 1_000_000

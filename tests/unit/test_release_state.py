@@ -15,8 +15,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import roll_back_release
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.realtime.release import lake_state, replicas
-from forecache.realtime.release.follow_lake import read_lake_state
-from forecache.realtime.release.lake_state import ReleaseState, UnreachableError, swap_state
+from forecache.realtime.release.lake_state import ReleaseState, UnreachableError, read_lake_state, swap_state
 
 
 @pytest.fixture(params=[True, False], ids=["remote", "no remote"])

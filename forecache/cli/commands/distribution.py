@@ -53,7 +53,7 @@ def _exchange(
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
     from forecache.operations.distribute_release import bring_unsent
     from forecache.realtime.release.folder import open_releases
-    from forecache.realtime.release.follow_lake import read_lake_state
+    from forecache.realtime.release.lake_state import read_lake_state
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push

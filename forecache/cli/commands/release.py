@@ -1,11 +1,12 @@
 """Releases of real-time models: `release`, `releases`, and the rollback to an earlier release."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
-from forecache.base.plugins import load_hook
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.cli.base import command, settings
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show, show_table, size, stage_dict, wants_json
@@ -126,7 +127,8 @@ def releases(name: str) -> None:
     """
     from forecache.base.errors import UnavailableError
     from forecache.realtime.release.folder import open_releases
-    from forecache.realtime.release.follow_lake import read_lake_state, read_local_state
+    from forecache.realtime.release.follow_lake import read_local_state
+    from forecache.realtime.release.lake_state import read_lake_state
 
     current = settings()
     folder, problem = open_releases(current, name), ""
@@ -140,7 +142,7 @@ def releases(name: str) -> None:
     rollout = state.rollout
     found = _list_releases(folder, state)
     if wants_json():
-        under_way = None if rollout is None else load_hook("rollouts", "rollout_dict")(rollout)
+        under_way = None if rollout is None else asdict(rollout)
         print_json(
             [{**row, "rollout": under_way if rollout and row["release"] == rollout.release else None} for row in found]
         )
@@ -157,8 +159,8 @@ def releases(name: str) -> None:
         for row in found
     ]
     show_table(("release", "model", "runtime", "made", "size", "state"), rows, right=("release", "size"))
-    if rollout is not None:
-        load_hook("rollouts", "show_rollout")(rollout)
+    for show_rollout in find_hooks("show_rollout") if rollout is not None else ():
+        show_rollout(rollout)
     if problem:
         click.echo(f"\nThis is what is known here. {problem}")
 

@@ -46,6 +46,20 @@ class RetryPauses:
         return time.monotonic() < self._failures.get(name, (0, 0.0))[1]
 
 
+class RareMessage:
+    """Decides whether to log what may happen at each request: at most once in some seconds."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._every_s, self._last = every_s, float("-inf")
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < self._every_s:
+            return False
+        self._last = now
+        return True
+
+
 class PeriodicThread:
     """A thread that calls a function periodically until it is closed; a context manager.
 

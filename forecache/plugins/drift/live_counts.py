@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from forecache.kit.process.periodic import RareMessage
 from forecache.realtime.request.request_answer import MODEL, RequestAnswer
 
 SCORE = "score"
@@ -213,7 +214,6 @@ COST_SHARE = 0.01
 """Counting takes at most so much of the time that the answers take."""
 FIRST_SHARE, _LEAST_SHARE = 1 / 64, 1 / 4096
 _WEIGHT = 0.05
-_TELL_EVERY_S = 60.0
 REQUESTS, ROWS = -2, -1
 """Indices after the bins: numbers of requests and rows counted."""
 
@@ -249,7 +249,7 @@ class DriftWatch:
         self._cost_share, self._share = cost_share, FIRST_SHARE
         self._answer_ns = self._count_ns = 0.0
         self._num_features = len(reference.columns) - reference.has_score
-        self._told = float("-inf")
+        self._failures = RareMessage(60.0)
 
     def count_if_sampled(self, answered: RequestAnswer) -> None:
         """Count an answer if it is sampled; an error costs the count, never the answer."""
@@ -257,8 +257,9 @@ class DriftWatch:
             began = perf_counter_ns()
             try:
                 self._count(answered)
-            except Exception as error:  # noqa: BLE001  # the answer has gone out, or still has to
-                self._log_failure(error)
+            except Exception as error:  # the answer has gone out, or still has to
+                if self._failures.is_due():
+                    logger.error("An answer could not be counted for drift.", exc_info=error)
             self._adapt(answered, perf_counter_ns() - began)
 
     def _count(self, answered: RequestAnswer) -> None:
@@ -287,9 +288,3 @@ class DriftWatch:
         self._count_ns += weight * (took - self._count_ns)
         self._share = min(1.0, max(_LEAST_SHARE, self._cost_share * self._answer_ns / self._count_ns))
         self._block.add_time(took)
-
-    def _log_failure(self, error: Exception) -> None:
-        now = monotonic()
-        if now - self._told >= _TELL_EVERY_S:
-            self._told = now
-            logger.error("An answer could not be counted for drift.", exc_info=error)

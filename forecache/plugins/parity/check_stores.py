@@ -57,21 +57,21 @@ def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence
             f"{wanted.as_of}; its manifest says {said}.",
         )  # fmt: skip
     try:
-        content = lake_content(settings, wanted.table, wanted.delta_version, wanted.as_of, manifest)
+        rows, content_hash = lake_content(settings, wanted.table, wanted.delta_version, wanted.as_of, manifest)
     except MissingLakeRowsError as error:
         return StoreCheck(wanted, "differs" if damage else "not compared", damage or str(error))
     except ForecacheError as error:
         return StoreCheck(wanted, "differs", damage or str(error))
     if damage:
-        return StoreCheck(wanted, "differs", damage, content.rows)
-    if (content.rows, content.content_hash) != (manifest.rows, manifest.content_hash):
+        return StoreCheck(wanted, "differs", damage, rows)
+    if (rows, content_hash) != (manifest.rows, manifest.content_hash):
         return StoreCheck(
             wanted, "differs",
             f"{wanted.title} holds {manifest.rows:,} rows with the content hash {manifest.content_hash}, and "
-            f"{wanted.table} at Delta version {wanted.delta_version} {content.rows:,} with {content.content_hash}.",
-            content.rows,
+            f"{wanted.table} at Delta version {wanted.delta_version} {rows:,} with {content_hash}.",
+            rows,
         )  # fmt: skip
-    return StoreCheck(wanted, "equal", "", content.rows)
+    return StoreCheck(wanted, "equal", "", rows)
 
 
 def _find_damage(store: Store, manifest: Manifest) -> str:
@@ -95,13 +95,11 @@ def _check_removed(
     if laid_out is None:
         return StoreCheck(wanted, "not compared", f"{wanted.title} was removed, and no version left is laid out alike.")
     try:
-        content = lake_content(
+        rows, _ = lake_content(
             settings, wanted.table, wanted.delta_version, wanted.as_of, laid_out, folder=folder
         )  # fmt: skip
     except ForecacheError as error:
         return StoreCheck(wanted, "not compared", f"{wanted.title} was removed. {error}")
     states = tuple(state.name for state in laid_out.states)
     kept = SavedRows(folder, laid_out.key, laid_out.columns, laid_out.contract, states)
-    return StoreCheck(
-        wanted, "removed", f"{wanted.title} was removed; its rows come from the lake.", content.rows, kept
-    )
+    return StoreCheck(wanted, "removed", f"{wanted.title} was removed; its rows come from the lake.", rows, kept)

@@ -82,19 +82,10 @@ class Differences:
         return self.max_abs
 
     def figures(self) -> dict[str, Any]:
-        pairs = max(1, self.pairs)
-        return {
-            "compared": self.values,
-            "mismatch": self.mismatch,
-            "missing": self.missing,
-            "extra": self.extra,
-            "mean_abs": self.sum_abs / pairs,
-            "max_abs": self.max_abs,
-            "smape": self.sum_smape / pairs,
-            "p50_abs": self.quantile(0.5),
-            "p90_abs": self.quantile(0.9),
-            "p99_abs": self.quantile(0.99),
-        }
+        pairs, quantiles = max(1, self.pairs), (self.quantile(share) for share in (0.5, 0.9, 0.99))
+        counts = (self.values, self.mismatch, self.missing, self.extra)
+        sizes = (self.sum_abs / pairs, self.max_abs, self.sum_smape / pairs, *quantiles)
+        return dict(zip(FIGURES, (*counts, *sizes), strict=True))
 
 
 def bits_of(values: np.ndarray) -> np.ndarray:

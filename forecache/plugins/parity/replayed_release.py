@@ -120,17 +120,13 @@ def compare_fallbacks(
     for of in there.values():
         of.refresh(now)
     ways = [
-        _answer_with(each.parsed, rungs, there, now, scores) for rungs in _possible_fallbacks(replayed.rungs, scores)
+        _answer_with(each.parsed, replayed.rungs[first:], there, now, scores)
+        for first in range(1 if scores is not None else len(replayed.rungs))  # behind the model's scores, all rungs
     ]
     found = [_find_difference(each, way) for way in ways if way is not None]
     if None in found:
         return None
     return found[0] if found else each.difference("rung", logged=row["rung"], offline="no answer")
-
-
-def _possible_fallbacks(rungs: Sequence[Fallback], scores: np.ndarray | None) -> list[Sequence[Fallback]]:
-    """The fallbacks that may have answered: all after the model's scores, else those from any one on."""
-    return [rungs] if scores is not None else [rungs[first:] for first in range(len(rungs))]
 
 
 def _answer_with(

@@ -33,18 +33,10 @@ class MissingLakeRowsError(ForecacheError):
     """The lake no longer has the rows."""
 
 
-@dataclass(frozen=True)
-class LakeContent:
-    """Number and content hash of the rows of a version, as in a manifest."""
-
-    rows: int  # number of rows
-    content_hash: str  # hash as in `Manifest.content_hash`
-
-
 def lake_content(
     settings: Settings, table: str, delta_version: int, as_of: str, like: Manifest, *, folder: Path | None = None
-) -> LakeContent:
-    """Read and encode the rows of a version.
+) -> tuple[int, str]:
+    """Read and encode the rows of a version; return their number and content hash, as in a manifest.
 
     Args:
         like: A manifest with the encoding of the rows: the version's own, or one with the same contract.
@@ -75,7 +67,7 @@ def lake_content(
         ) from error
     if folder is not None:
         _save(folder, keys, parts, like.width)
-    return LakeContent(encoder.rows, hashing.to_hex(encoder.sum))
+    return encoder.rows, hashing.to_hex(encoder.sum)
 
 
 class LakeRows:

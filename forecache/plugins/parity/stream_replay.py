@@ -137,7 +137,8 @@ def _index_view(
     if delta is None:
         return IndexedStream(folder, layer.values_id, layer.plan, 0, -1, {}, 0)
     metadata, version = delta.metadata(), delta.version()
-    bits = _bits(sum(delta.get_add_actions(flatten=True).column("num_records").to_pylist()))
+    num_rows = sum(delta.get_add_actions(flatten=True).column("num_records").to_pylist())
+    bits = min(_MOST_BITS, (num_rows // _SHARE_ROWS).bit_length())
     up_to = version if need.up_to is None else min(need.up_to, version)
     table = StreamTable(settings, layer.table, version, str(metadata.id))
     rows = ViewRows(table, layer.key, dict(layer.plan), need.first_day, up_to, bits)
@@ -149,10 +150,6 @@ def _index_view(
     return IndexedStream(
         folder, layer.values_id, layer.plan, created_us, version, offsets_of(delta, layer.stream), bits
     )
-
-
-def _bits(num_rows: int) -> int:
-    return min(_MOST_BITS, (num_rows // _SHARE_ROWS).bit_length())
 
 
 class StreamReplay:

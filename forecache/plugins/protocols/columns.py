@@ -12,7 +12,7 @@ import numpy as np
 
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, bad_request, quote_value
-from forecache.realtime.answer.exchange import Exchange, ModelRequest
+from forecache.realtime.answer.served_release import Exchange, ModelRequest
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_answer import lowest_fallback
 from forecache.realtime.request.request_parser import refuse_unknown_field

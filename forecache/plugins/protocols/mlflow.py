@@ -15,8 +15,7 @@ from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, bad_request
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
-from forecache.realtime.answer.exchange import Exchange, ModelRequest
-from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.answer.served_release import Exchange, ModelRequest, ServedRelease
 from forecache.realtime.http.protocol_errors import (
     MLFLOW_PATHS,
     find_release,

@@ -23,7 +23,7 @@ from forecache.plugins.protocols.tensors import (
     render_response,
 )
 from forecache.realtime.answer.engine import RequestHandler
-from forecache.realtime.answer.exchange import Exchange, ModelRequest
+from forecache.realtime.answer.served_release import Exchange, ModelRequest
 from forecache.realtime.deadline import shorten_deadline
 from forecache.realtime.http.protocol_errors import (
     find_release,

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -85,7 +86,7 @@ def show_look(current: "Settings", found: "AdvanceResult") -> None:
     if found.moved:
         shown = {"rollout": state.stage, "share": state.share, "release": state.release, "reason": state.why}
         show_in_dagster(current, f"{ASSET}{state.name}", shown)
-    show(rollout_dict(state), f"{state.name}: {headline(state)}")
+    show(asdict(state), f"{state.name}: {headline(state)}")
 
 
 def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":
@@ -108,12 +109,6 @@ def headline(state: "RolloutState") -> str:
     stage = {"aa": "A/A", "shadow": "shadow", "canary": "canary"}.get(state.stage, state.stage)
     share = f" at {state.share:g} of the keys" if not state.is_over else ""
     return f"release {state.release}, {stage}{share}{', paused' if state.paused else ''}. {state.why}"
-
-
-def rollout_dict(state: "RolloutState") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(state)
 
 
 def show_rollout(state: "RolloutState") -> None:

@@ -31,12 +31,17 @@ from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
     has_unsent,
-    read_lake_state,
     read_local_state,
     require_release,
 )
 from forecache.realtime.release.format import RELEASE_FILE
-from forecache.realtime.release.lake_state import ReleaseState, check_not_bad, check_unmoved, end_rollout
+from forecache.realtime.release.lake_state import (
+    ReleaseState,
+    check_not_bad,
+    check_unmoved,
+    end_rollout,
+    read_lake_state,
+)
 from forecache.realtime.release.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
 
 logger = logging.getLogger("forecache.rollout")

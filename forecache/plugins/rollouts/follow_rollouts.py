@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from forecache.realtime.log.answer_log import AnswerLog, Sampler
 from forecache.realtime.metrics import ModelCells, PathCounters
 from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
 from forecache.realtime.release.format import Release
+from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RefusedCallError, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
@@ -35,18 +35,6 @@ from forecache.serve.reader.versions.follow import RetiredParts
 PATIENCE_S = 60.0
 """A candidate that is not ready after this time counts as unavailable."""
 _RETRY_S = 30.0
-
-
-@dataclass(frozen=True)
-class IsolatedRelease:
-    """A release of which this process has only read the description; its code runs in worker processes."""
-
-    release: Release
-    place: Path
-    reference: None = None
-
-    def close(self) -> None:
-        """Do nothing: no resources."""
 
 
 class UnavailablePath:
@@ -94,7 +82,7 @@ class CandidateProcess:
         self._thread: threading.Thread | None = None
         self._closed = threading.Lock()
         self._is_closed = False
-        self.loaded: IsolatedRelease | None = None
+        self.loaded: OpenRelease | None = None
         self.path: ModelPath | None = None
         self.failure = ""
 
@@ -124,7 +112,7 @@ class CandidateProcess:
         from forecache.realtime.workers.worker_path import open_worker_path
 
         try:
-            loaded = IsolatedRelease(read_release(self._folder, self.number), self._folder.release(self.number))
+            loaded = OpenRelease(read_release(self._folder, self.number), self._folder.release(self.number))
             self.loaded = loaded
             path: ModelPath = open_worker_path(
                 loaded, settings=self._settings, loop=self._loop, counters=self._counters
@@ -227,9 +215,6 @@ class RolloutFollower:
                 followed.control.close()
         self._retired.close_all()
 
-    def failures(self) -> dict[str, str]:
-        return {name: each.candidate.failure for name, each in self._followed.items() if each.candidate.failure}
-
     def _opened_apart(self, name: str, number: int) -> CandidateProcess:
         """A release that is opened in processes of its own at its next turns."""
         folder, counters = open_releases(self._settings, name), self._cells_of(name).path_counters
@@ -281,8 +266,7 @@ class RolloutFollower:
         if loaded is None or path is None:
             return None
         log = self._log_of(loaded.release, "control")
-        served = serve_release(loaded, path, self._versions, base.cells, log)
-        return replace(served, arm="control", renderer=Renderer(loaded.release, arm="control"), drift=base.drift)
+        return serve_release(loaded, path, self._versions, base.cells, log, base.drift, arm="control")
 
     def _candidate_release(self, candidate: CandidateProcess, stage: str) -> ServedRelease | None:
         """Return the candidate as a served release; None until its description is read and it is ready or late."""
@@ -290,10 +274,8 @@ class RolloutFollower:
         if loaded is None or (path is None and not candidate.is_late):
             return None
         arm = "shadow" if stage == "shadow" else "canary"
-        release, cells = loaded.release, self._cells_of(loaded.release.name)
-        log = self._log_of(release, arm)
-        served = serve_release(loaded, path or UnavailablePath(), self._versions, cells, log)
-        return replace(served, arm=arm, renderer=Renderer(release, arm=arm))
+        cells, log = self._cells_of(loaded.release.name), self._log_of(loaded.release, arm)
+        return serve_release(loaded, path or UnavailablePath(), self._versions, cells, log, arm=arm)
 
     def _release_as_arm(self, base: ServedRelease, arm: str) -> ServedRelease:
         release = base.loaded.release

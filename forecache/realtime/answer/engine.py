@@ -16,9 +16,8 @@ from forecache.base.plugins import load_hook
 from forecache.kit.http import problems
 from forecache.kit.http.call import ClientGone, HttpCall
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.exchange import Exchange, ModelProtocol
 from forecache.realtime.answer.fallbacks import empty_answer, fallback_answer, features_of, scored_answer
-from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.answer.served_release import Exchange, ModelProtocol, ServedRelease
 from forecache.realtime.deadline import (
     SLICE_NS,
     CostEstimate,

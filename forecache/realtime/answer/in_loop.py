@@ -21,6 +21,7 @@ import numpy as np
 
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
+from forecache.kit.process.periodic import RareMessage
 from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
 from forecache.realtime.request.request_answer import (
@@ -121,7 +122,6 @@ usual time is always granted if so much is left."""
 _SPUN_NS, _SPUN_SHARE = 1_000_000, 0.1
 """An interrupted call counts as spinning if its CPU time is at least this, twice the usual time, and this share of its
 wall-clock time. Else it slept or waited for a core; the alarms that fire in a sleeping call use 1 % of the time."""
-_TELL_EVERY_NS = 10_000_000_000
 _STRIKES, _SPINS = 5, 3
 """A model leaves the loop after one spinning call, or after so many other interrupted calls in a row. Until its worker
 processes are warm it is still called, unless it has spun so often."""
@@ -161,7 +161,7 @@ class InLoopPath(DirectPath):
         self._spin_ns = max(SPIN_LEAST_NS, SPIN_TIMES * usual_ns)
         self._patience_ns = max(_PATIENCE_NS, SPIN_TIMES * usual_ns)
         self._strikes, self._spins = 0, 0
-        self._tell_at = 0
+        self._failures = RareMessage()
         self.p99_s = p99_s
         self.misbehaved = ""
 
@@ -186,17 +186,12 @@ class InLoopPath(DirectPath):
             self._judge_ended_call(perf_counter_ns() - began)
             raise TooLate(self.misbehaved) from None
         except (Exception, SystemExit, CancelledError) as error:  # the latter two would end the reader, or its answer
-            self._log_failure(error)
+            if self._failures.is_due():
+                logger.error("The model of %s failed: %s: %s", loaded.release.name, type(error).__name__, error)
             raise ModelCallError(str(error)) from error
         self._strikes = 0
         times.transform, times.model = between - began, perf_counter_ns() - between
         return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
-
-    def _log_failure(self, error: BaseException) -> None:
-        now = perf_counter_ns()
-        if now >= self._tell_at:
-            self._tell_at = now + _TELL_EVERY_NS
-            logger.error("The model of %s failed: %s: %s", self.loaded.release.name, type(error).__name__, error)
 
     def _judge_ended_call(self, took_ns: int) -> None:
         """Count an interrupted call as spinning if it used too much CPU time.

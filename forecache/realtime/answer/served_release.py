@@ -1,14 +1,17 @@
 """A served release: loaded, warmed, with the path to its model, its look-ups, fallbacks and log."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from time import perf_counter_ns
+from typing import Any, Protocol
 
 import numpy as np
 
 from forecache.base.plugins import find_hooks
+from forecache.kit.http.call import HttpCall
+from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.fallbacks import Fallback, open_fallbacks
-from forecache.realtime.answer.render import Renderer
+from forecache.realtime.answer.render import TRACE, Renderer, trace_headers
 from forecache.realtime.deadline import CostEstimate, RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.lookups import ViewLookups
@@ -16,6 +19,7 @@ from forecache.realtime.metrics import ModelCells, PathCounters
 from forecache.realtime.release.load import OpenRelease
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.realtime.request.request_parser import RequestParser
+from forecache.serve.reader.http.messages import Reply
 from forecache.serve.reader.versions.answers import VersionAnswers
 
 
@@ -128,6 +132,7 @@ def serve_release(
     cells: ModelCells,
     log: AnswerLog | None = None,
     drift: AnswerWatch | None = None,
+    arm: str = "",
 ) -> ServedRelease:
     """Make a served release of a loaded one."""
     release = loaded.release
@@ -138,10 +143,11 @@ def serve_release(
         RequestParser(release),
         ViewLookups(release.lookups, versions, refuses=release.on_contract == "refuse"),
         rungs,
-        Renderer(release),
+        Renderer(release, arm=arm),
         cells,
         tuple(CostEstimate(100_000) for _ in rungs),
         log=log,
+        arm=arm or "current",
         drift=drift,
     )
 
@@ -152,3 +158,74 @@ def add_cache(path: ModelPath, loaded: OpenRelease, counters: PathCounters, *, k
     for make_path in find_hooks("cached_path") if most_bytes else ():
         path = make_path(path, most_bytes=most_bytes, counters=counters, keeps_features=keeps_features)
     return path
+
+
+@dataclass(slots=True)
+class ModelRequest:
+    """One request of a body, which a release has not parsed yet."""
+
+    body: bytes | None = None  # the request in the reader's own JSON; None if the protocol has parsed its values
+    values: Mapping[str, Any] | None = None  # value by field of the request
+    candidates: Mapping[str, Any] | None = None  # values [n] by field; None: the model ranks none
+    id_suffix: str = ""  # tells the request's id from those of others in the same body
+
+    def parse_for(self, served: ServedRelease) -> ParsedRequest:
+        """Parse the request for a release. Raises `Problem`: the release does not accept it."""
+        if self.body is not None:
+            return served.parser.parse(self.body)
+        request = served.parser.parse_values(self.values or {}, self.candidates)
+        if request.request_id:
+            request.request_id += self.id_suffix
+        return request
+
+
+class ModelProtocol(Protocol):
+    """The differences between protocols."""
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Raise a `Problem` if the header fields describe a body that the protocol does not take."""
+
+    def parse(self, exchange: "Exchange", body: bytes) -> Sequence[ModelRequest]:
+        """Return the requests of a body; may shorten the exchange's deadline. Raises `Problem`: the body is wrong."""
+
+    def render(self, exchange: "Exchange") -> Reply:
+        """Encode the answers."""
+
+    def render_error(self, problem: Problem) -> Reply:
+        """Encode a problem."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call to a model, and how far its answer is."""
+
+    call: HttpCall
+    protocol: ModelProtocol
+    served: ServedRelease  # the release that the call names; while one is rolled out, others may answer
+    clock: RequestClock
+    requests: Sequence[ModelRequest] = ()
+    parsed: Sequence[tuple[ServedRelease, ParsedRequest]] = ()  # one that comes alone: in its turn
+    answers: list[RequestAnswer] = field(default_factory=list)
+    parse_ns: int = 0  # nanoseconds of parsing that were spent before, for each request
+    why: str = ""  # reason why the model must not be called any more; "" if it may
+
+    def is_elsewhere(self) -> bool:
+        """Return True if a model is in another process, or a view on another machine."""
+        for by in (self.served,) if self.served.split is None else [by for by, _ in self.parsed]:
+            if not by.path.in_loop or by.lookups.is_remote():
+                return True
+        return False
+
+    def times(self, now: int) -> StageTimes:
+        """Begin the times of an answer with the wait and the parsing so far."""
+        return StageTimes(now - self.clock.arrived - self.parse_ns, self.parse_ns)
+
+    def note_end(self, answered: RequestAnswer) -> None:
+        """Set the time of an answer, and whether it is late."""
+        now = perf_counter_ns()
+        answered.elapsed, answered.late = now - self.clock.arrived, self.clock.is_late(now)
+
+    def render_reply(self) -> Reply:
+        """Render the answers; the reply continues the trace of the call, if that has one."""
+        reply, trace = self.protocol.render(self), self.call.headers.get(TRACE)
+        return reply if trace is None else reply._replace(headers=[*reply.headers, *trace_headers(trace)])

@@ -12,9 +12,8 @@ from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import RequestHandler
-from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.answer.served_release import ServedRelease, uncached_path
+from forecache.realtime.answer.served_release import Exchange, ModelRequest, ServedRelease, uncached_path
 from forecache.realtime.http.protocol_errors import find_release
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.http.app import problem_reply

@@ -5,7 +5,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from itertools import count
-from time import monotonic, perf_counter_ns, time_ns
+from time import perf_counter_ns, time_ns
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from forecache.base.errors import InputError
 from forecache.declare.realtime.examples import Log
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import NOT_FINITE, column_of, read_logged_request
+from forecache.kit.process.periodic import RareMessage
 from forecache.realtime.deadline import RequestClock
 from forecache.realtime.log.record import pack_answer
 from forecache.realtime.log.writer import LogChannel
@@ -106,7 +107,6 @@ class Sampler:
 
 
 logger = logging.getLogger("forecache.realtime")
-_TELL_EVERY_S = 10.0
 _MOST_US = 2**31 - 1
 
 
@@ -124,7 +124,7 @@ class AnswerLog:
         self._number, self._version = release.number, release.model.version
         self._half, self._ids = secrets.token_hex(8), count(1)
         self._stores: tuple[tuple[object, ...], bytes] = ((), b"")
-        self._told = float("-inf")
+        self._failures = RareMessage()
 
     def assign_id(self, request: ParsedRequest, members: Mapping[str, Any] | None = None) -> None:
         """Assign an id of 32 hex digits to a request without one; `members` are of one without columns."""
@@ -150,9 +150,10 @@ class AnswerLog:
             if self._sampler.is_logged(key):
                 arm_name = self._arm if arm is None else arm.encode()
                 self._channel.add(self._pack_answer(request, answered, clock, key, arm_name))
-        except Exception as error:  # noqa: BLE001  # the answer has gone out, or still has to
+        except Exception as error:  # the answer has gone out, or still has to
             self._channel.counters.add("lost_error")
-            self._log_failure(error)
+            if self._failures.is_due():
+                logger.error("An answer of %s could not be logged.", self._release.name, exc_info=error)
         self._channel.counters.set_sending(False)
 
     def _pack_answer(
@@ -203,12 +204,6 @@ class AnswerLog:
         text = orjson.dumps([_store(name, answers) for name, answers in used.items()])
         self._stores = (tuple(state), text)
         return text
-
-    def _log_failure(self, error: Exception) -> None:
-        now = monotonic()
-        if now - self._told >= _TELL_EVERY_S:
-            self._told = now
-            logger.error("An answer of %s could not be logged.", self._release.name, exc_info=error)
 
 
 def _store(name: str, answers: VersionAnswers) -> dict[str, object]:

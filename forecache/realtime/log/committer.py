@@ -184,7 +184,7 @@ class LogCommitter:
             if self._pauses.is_waiting(name):
                 continue
             try:
-                more |= commit_ready(self._settings, name).segments > 1 and bool(self._has_ready_segments(name))
+                more |= commit_ready(self._settings, name).segments > 1 and self._has_ready_segments(name)
                 self._pauses.note_success(name)
             except Exception as error:  # noqa: BLE001  # the lake may be away, or full; the rows stay in the spool
                 self._pauses.note_failure(name)

@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,16 +113,14 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def spooled_bytes(spool: Path) -> int:
-    return sum(size for _, size in _sizes(spool))
-
-
-def _sizes(spool: Path) -> Iterator[tuple[str, int]]:
+    total = 0
     for name in spooled_models(spool):
         for stream in streams_of(spool / name):
             with suppress(FileNotFoundError), os.scandir(stream) as entries:
                 for entry in entries:
                     with suppress(FileNotFoundError):
-                        yield entry.path, entry.stat().st_size
+                        total += entry.stat().st_size
+    return total
 
 
 _BYTES = 512

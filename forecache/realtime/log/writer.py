@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from forecache.base.settings import Settings
+from forecache.kit.process.periodic import RareMessage
 from forecache.realtime.log.spool_files import spooled_bytes
 from forecache.realtime.log.spool_stream import SpoolStream, frame_head, whole_frames
 from forecache.realtime.metrics import LogCounters
@@ -105,7 +106,7 @@ logger = logging.getLogger("forecache.realtime")
 FLUSH_S = 0.1
 """Time for which answers are gathered before they are written."""
 _CLOSE_S = 3.0
-_TELL_EVERY_S, _LOOK_EVERY_S = 10.0, 0.5
+_LOOK_EVERY_S = 0.5
 
 
 class LogChannel:
@@ -204,7 +205,7 @@ class LogWriter:
         self.wake, self.is_awake = threading.Event(), False
         self._channels: dict[str, LogChannel] = {}
         self._is_closing = False
-        self._looked, self._told = float("-inf"), float("-inf")
+        self._looked, self._failures = float("-inf"), RareMessage()
         self.thread: threading.Thread | None = None
 
     def channel(self, name: str, counters: LogCounters) -> LogChannel:
@@ -233,9 +234,7 @@ class LogWriter:
 
     def log_failure(self, name: str, error: BaseException | None) -> None:
         """Log why answers are lost, at most once in ten seconds."""
-        now = monotonic()
-        if now - self._told >= _TELL_EVERY_S:
-            self._told = now
+        if self._failures.is_due():
             logger.error("Answers of %s are not logged: %s", name, error)
 
     def close(self) -> None:

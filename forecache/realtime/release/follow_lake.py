@@ -36,7 +36,6 @@ from forecache.realtime.release.lake_state import (
     count_changes,
     end_rollout,
     end_superseded_rollout,
-    read_state,
     swap_state,
     use_lake,
     use_origin,
@@ -175,12 +174,6 @@ def require_release(settings: Settings, folder: ReleaseFolder, number: int) -> N
                 fetch_release(folder, origin, number)
         except NotFoundError:
             raise error from None
-
-
-def read_lake_state(settings: Settings, name: str) -> ReleaseState | None:
-    """Read the state in the lake, without a lock; None if nothing was released. Raises `UnavailableError`."""
-    with use_lake(settings, name) as lake:
-        return read_state(lake, name)
 
 
 def read_local_state(folder: ReleaseFolder) -> ReleaseState:

@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import KEEP, ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
@@ -52,6 +55,7 @@ class ReleaseState:
         return sorted(self.inputs)[-KEEP:][0] if self.inputs else 0
 
 
+_STATE = TypeAdapter(ReleaseState)
 Decide = Callable[[ReleaseState], ReleaseState]
 
 
@@ -78,13 +82,6 @@ def swap_state(
         now = lake.read(target)
         if now is not None and now[0] == content:  # the answer to the write was lost
             return after
-
-
-def read_state(lake: Folder, name: str) -> ReleaseState | None:
-    """Read the state; None if there is none. Raises `DamagedError`: as `swap_state`."""
-    target = f"{REALTIME}/{name}/STATE"
-    found = lake.read(target)
-    return None if found is None else state_from_json(found[0], what=f"The file {lake}/{target}")
 
 
 def count_changes(before: ReleaseState, after: ReleaseState, *, floor: int = 0) -> ReleaseState:
@@ -129,6 +126,14 @@ def _name_unreachable(what: str, name: str) -> Iterator[None]:
             f"{what} could not be reached for the releases of {name}: {type(error).__name__}.",
             remedy="Try again once it answers, or mend how it is reached.",
         ) from error
+
+
+def read_lake_state(settings: Settings, name: str) -> ReleaseState | None:
+    """Read the state in the lake, without a lock; None if nothing was released. Raises `UnavailableError`."""
+    target = f"{REALTIME}/{name}/STATE"
+    with use_lake(settings, name) as lake:
+        content = read_content(lake, target)
+        return None if content is None else state_from_json(content, what=f"The file {lake}/{target}")
 
 
 def check_unmoved(state: ReleaseState, seen: ReleaseState, name: str) -> None:
@@ -229,13 +234,6 @@ def state_from_json(content: bytes, *, what: str) -> ReleaseState:
         raise DamagedError(error.message, remedy=remedy) from None
     if data.pop("format", None) != FORMAT:
         raise DamagedError(f"{what} has another format than this Forecache reads, {FORMAT}.", remedy=remedy)
-    pointer, rollout = data.pop("pointer"), data.pop("rollout")
-    return ReleaseState(
-        **{
-            **data,
-            "pointer": ReleasePointer(**{**pointer, "bad": tuple(pointer["bad"])}),
-            "inputs": {int(number): inputs for number, inputs in data["inputs"].items()},
-            "rollout": None if rollout is None else rollout_from_dict(rollout, what=what),
-            "reconciled": tuple(data["reconciled"]),
-        }
-    )
+    if data["rollout"] is not None:
+        data["rollout"] = rollout_from_dict(data["rollout"], what=what)
+    return _STATE.validate_python(data)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,29 +30,26 @@ RUNTIMES = (*NATIVE, "sklearn", "skops", "torch", FUNCTION)
 """Runtimes that answer requests; none of them executes a pickle."""
 
 
-class OpenRelease(Protocol):
-    """A release that answers requests, loaded into this process or only described in it."""
-
-    @property
-    def release(self) -> Release: ...
-    @property
-    def place(self) -> Path: ...
-    @property
-    def reference(self) -> Any: ...
-    def close(self) -> None: ...
-
-
 @dataclass(frozen=True)
-class LoadedRelease:
-    """A release in this process."""
+class OpenRelease:
+    """A release that answers requests, of which this process may have read the description alone."""
 
     release: Release
     place: Path  # its folder
+    reference: Any = field(default=None, kw_only=True)  # bins of its training data, as `drift` reads them
+
+    def close(self) -> None:
+        """Do nothing: no resources."""
+
+
+@dataclass(frozen=True)
+class LoadedRelease(OpenRelease):
+    """A release in this process."""
+
     kernel: Kernel  # runs the model on a matrix of `model_columns`
     transform: Callable[[Rows], Any]  # to the release's features; `features_of` checks the result
     warmup: tuple[bytes, ...]  # recorded requests, in the reader's own JSON
     code: ReleaseCode = field(repr=False)
-    reference: Any = None  # bins of its training data, as the plug-in `drift` reads them; None: not known
 
     @cached_property
     def builder(self) -> RowsBuilder:

@@ -35,7 +35,8 @@ class ReleaseCode:
         self._place = place
         self._finder = _Finder(self)
         sys.meta_path.insert(0, self._finder)
-        sys.modules[self.prefix] = _package(self.prefix)
+        package = sys.modules[self.prefix] = ModuleType(self.prefix)
+        package.__path__ = []
 
     def function(self, path: str) -> Callable[..., Any]:
         """Import a function `module:name` of the release; raises `InputError` if it cannot be imported here."""
@@ -117,12 +118,6 @@ def packages_above(module: str) -> list[str]:
     """List the packages that contain a module, the outermost first."""
     parts = module.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
-
-
-def _package(name: str) -> ModuleType:
-    package = ModuleType(name)
-    package.__path__ = []
-    return package
 
 
 def _module_of(path: str) -> str:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.files import write_durably
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
@@ -88,6 +90,9 @@ class RolloutState:
         return replace(self, steps=(*self.steps[:-1], replace(self.step, **changes)))
 
 
+_STATE = TypeAdapter(RolloutState)
+
+
 def rollout_file(folder: ReleaseFolder) -> Path:
     return folder.root / "ROLLOUT"
 
@@ -141,15 +146,7 @@ def rollout_from_dict(data: Mapping[str, Any], *, what: str) -> RolloutState:
             f"{what} has the format {data.get('format')}, and this Forecache reads {FORMAT}.",
             remedy="Remove it: the current release goes on answering, and `forecache release` starts a new rollout.",
         )
-    steps = tuple(
-        RolloutStep(**{
-            **each,
-            "requests": tuple(each["requests"]),
-            "compared": tuple(GuardResult(**one) for one in each["compared"]),
-        })
-        for each in data["steps"]
-    )  # fmt: skip
-    return RolloutState(**{**data, "steps": steps, "edges": tuple(data["edges"])})
+    return _STATE.validate_python(data)
 
 
 def replicated_fields(state: RolloutState | None) -> tuple[object, ...] | None:
@@ -170,14 +167,6 @@ def describe_rollout(folder: ReleaseFolder) -> dict[str, Any] | None:
         return None
     if state is None:
         return None
-    return {
-        "release": state.release,
-        "current": state.current,
-        "stage": state.stage,
-        "share": state.share,
-        "paused": state.paused,
-        "started_at": state.started_at,
-        "looked_at": state.looked_at,
-        "requests": list(state.step.requests) if state.steps else [0, 0],
-        "why": state.why,
-    }
+    shown = ("release", "current", "stage", "share", "paused", "started_at", "looked_at", "why")
+    requests = list(state.step.requests) if state.steps else [0, 0]
+    return {**{name: getattr(state, name) for name in shown}, "requests": requests}

@@ -16,6 +16,7 @@ import numpy as np
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare.realtime.request_rows import DTYPES
+from forecache.kit.process.periodic import RareMessage
 from forecache.kit.process.wakes import HUNG_MODELS
 from forecache.realtime.metrics import PathCounters
 from forecache.realtime.release.format import BINS_FILE, Release
@@ -264,7 +265,6 @@ class CircuitBreaker:
 logger = logging.getLogger("forecache.realtime")
 _FAULTS = (WorkerLost, StalledWorkerError)
 _SLOTS = 64
-_TELL_EVERY_S = 10.0
 _BATCH_SHARE, _LONGEST_BATCH_S = 0.1, 0.005
 
 
@@ -297,7 +297,7 @@ class WorkerPath:
 
     def __init__(self, pool: ModelProcessPool, counters: PathCounters, *, name: str) -> None:
         self._name = name
-        self._told = float("-inf")
+        self._failures = RareMessage()
         self.pool, self.counters = pool, counters
         self.breaker = CircuitBreaker()
         self.times = StageTimes()
@@ -316,7 +316,8 @@ class WorkerPath:
             scores = await self.pool.score(request, found, until)
         except ModelCallError as error:
             # Not counted by the breaker: one client's bad input must not block the model for all others.
-            self._log_failure(error)
+            if self._failures.is_due():
+                logger.error("The model of %s failed: %s", self._name, error)
             raise
         except _FAULTS:
             was_open = breaker.is_open
@@ -329,12 +330,6 @@ class WorkerPath:
             counters.add("breaker_open", -1)
         breaker.record_success()
         return scores
-
-    def _log_failure(self, error: ModelCallError) -> None:
-        now = time.monotonic()
-        if now - self._told > _TELL_EVERY_S:
-            self._told = now
-            logger.error("The model of %s failed: %s", self._name, error)
 
     def expected_s(self) -> float:
         if not self.breaker.would_allow(time.monotonic()):
