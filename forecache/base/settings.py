@@ -152,7 +152,7 @@ def load_settings(**overrides: object) -> Settings:
 def _json_error() -> SettingsError:
     for name, text in given_variables().items():
         field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
-        if field is None or not _takes_json(field.annotation):
+        if field is None or get_origin(field.annotation) is not dict:
             continue
         try:
             json.loads(text)
@@ -162,10 +162,6 @@ def _json_error() -> SettingsError:
                 remedy='Write it like {"name": "value"}; `forecache settings` shows what each setting takes.',
             )
     return SettingsError("A setting is no JSON.", remedy="`forecache settings` shows what each setting takes.")
-
-
-def _takes_json(kind: object) -> bool:
-    return get_origin(kind) is dict
 
 
 def given_variables() -> dict[str, str]:

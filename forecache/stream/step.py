@@ -5,7 +5,7 @@ not on the engine, nor on how the same messages are split into batches. A recomp
 """
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -46,7 +46,7 @@ class EventAnswers:
     release: int | None = None
     failed: int = 0  # rows without an answer
     failure: str = ""  # the error of the last of these
-    features: pa.Array | None = None  # the model's inputs, a list of floats for each event; None without a model
+    features: Callable[[], pa.Array] | None = None  # makes the list of the model's inputs for each event
 
 
 class Answerer(Protocol):
@@ -216,7 +216,7 @@ class StreamStep:
         }
         if self._stream.keep_features:
             assert answers.features is not None, "a stream without answers keeps no features"
-            made[FEATURES] = answers.features
+            made[FEATURES] = answers.features()
         outputs = [name for name in self.schema.names if name not in made and name not in self.judge.schema.names]
         made |= dict(zip(outputs, answers.columns, strict=True))
         columns = [made[name] if name in made else events[name] for name in self.schema.names]

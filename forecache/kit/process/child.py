@@ -151,18 +151,11 @@ def _end_children(process: "subprocess.Popen[bytes]") -> None:
         child.kill()
 
 
-def _load_prctl() -> Callable[[int, int, int, int, int], object]:
-    if sys.platform != "linux":
-        return lambda *_: None
-    function: Callable[[int, int, int, int, int], object] = ctypes.CDLL(None).prctl
-    return function
-
-
 def _set_process_option(option: int, value: int) -> None:
     _prctl(option, value, 0, 0, 0)
 
 
-_prctl = _load_prctl()
+_prctl: Callable[..., object] = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
 
 
 logger = logging.getLogger("forecache")

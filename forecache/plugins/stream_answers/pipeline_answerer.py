@@ -135,5 +135,5 @@ class PipelineAnswerer:
         places = {name: place for place, name in enumerate(self._pipeline.feature_names)}
         answered = model.rows.predict(features[:, [places[name] for name in model.inputs]])
         columns = [answered.rows[name].combine_chunks() for name in self._schema.names]
-        used = UsedFeatures(features, np.ones(len(features), np.bool_)).to_lists()
+        used = UsedFeatures(features, np.ones(len(features), np.bool_)).to_lists
         return EventAnswers(columns, model.version.version, None, answered.failed, answered.failure, used)

@@ -182,7 +182,7 @@ class ReleaseAnswerer:
         )
         rungs = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
         columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), rungs]
-        used = scored.used.to_lists()
+        used = scored.used.to_lists
         return EventAnswers(columns_of, release.model.version, release.number, scored.failed, scored.failure, used)
 
     def _look_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> RowsFound:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -75,17 +75,11 @@ class StreamFigures:
         commits = list(self._commits)
         lasted = min(_WINDOW_S, max(_EVERY_S, at - self._began))
         state.rows_per_s = round(sum(rows for _, rows, _ in commits) / lasted, 3)
-        state.delay_p50_s, state.delay_p99_s = _percentiles([delays for _, _, delays in commits])
+        delays = np.concatenate([np.zeros(0), *(each for _, _, each in commits)])
+        percentiles = np.percentile(delays, (50, 99)).round(4).tolist() if len(delays) else (None, None)
+        state.delay_p50_s, state.delay_p99_s = percentiles
         if at >= self._look_at or now:
             self._look_at = at + _PROCESSOR_EVERY_S
             # The time of a child that ended and was not waited for is lost: never report less than before.
             state.cpu_s = max(state.cpu_s or 0.0, tree_cpu_s(os.getpid()))
         write_state(self._home, self._name, state)
-
-
-def _percentiles(delays: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
-    together = np.concatenate(delays) if delays else np.zeros(0)
-    if not len(together):
-        return None, None
-    middle, high = np.percentile(together, (50, 99))
-    return round(float(middle), 4), round(float(high), 4)

@@ -288,17 +288,8 @@ class EventJudge:
         made = [_make_array(values, column.type) for column, values in zip(self._columns, columns, strict=True)]
         times = columns[self._time]
         days = times if self._counts_days else [time // _DAY_US for time in times]
-        return pa.table(
-            [
-                messages[PARTITION],
-                messages[OFFSET],
-                messages[KAFKA_AT],
-                _make_array(days, "date"),
-                messages[RECEIVED_AT],
-                *made,
-            ],
-            schema=self.schema,
-        )
+        where = [messages[PARTITION], messages[OFFSET], messages[KAFKA_AT]]
+        return pa.table([*where, _make_array(days, "date"), messages[RECEIVED_AT], *made], schema=self.schema)
 
 
 _MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]

@@ -62,7 +62,7 @@ def compare_rows(
         return ComparisonResult(version, _content_hash_difference(held.total, kept))
     table = open_table()
     if table.version < version:
-        return ComparisonResult(version, f"it has version {version} of a table whose newest version is {table.version}")
+        return older_table_result(version, table.version)
     above, expire = max(since, held.numbers["floor"]), held.numbers["expire_before_us"]
     expected = [(key, row) for key, row in expected_rows(table, above, version) if row.event_us >= expire]
     if len(expected) != held.new or live_content_sum(expected) != held.new_total:
@@ -72,6 +72,10 @@ def compare_rows(
             f"and the table {len(expected):,} with {hashing.to_hex(live_content_sum(expected))}",
         )
     return ComparisonResult(version)
+
+
+def older_table_result(version: int, newest: int) -> ComparisonResult:
+    return ComparisonResult(version, f"it has version {version} of a table whose newest version is {newest}")
 
 
 def _content_hash_difference(total: int, kept: int) -> str:
@@ -131,11 +135,6 @@ class TileComparison:
         assert later.base is not None
         self.version, self.night, self.changes = later.base, night, changes
         self._tiles, self._writer, self._later = tiles, writer, later
-
-    def older_table_result(self, newest: int) -> ComparisonResult:
-        return ComparisonResult(
-            self.version, f"it has version {self.version} of a table whose newest version is {newest}"
-        )
 
     def tiles_before(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the tiles of keys at the base version of `changes`; those of an unchanged key are its current ones."""
