@@ -61,10 +61,10 @@ class MissingState(NoBatchState):
 
 
 class LakeStates:
-    """Reads states by their names, and caches the newest `most` of each view."""
+    """Reads states by their names, and caches the newest two of each view."""
 
-    def __init__(self, settings: Settings, stream: Stream, *, most: int = 2) -> None:
-        self._settings, self._stream, self._most = settings, stream, most
+    def __init__(self, settings: Settings, stream: Stream) -> None:
+        self._settings, self._stream = settings, stream
         self._known: dict[tuple[str, str], BatchState] = {}
 
     def find_by_base(self, base: str) -> Mapping[str, BatchState]:
@@ -77,7 +77,7 @@ class LakeStates:
         if not name:
             return NoBatchState()
         if (view.name, name) not in self._known:
-            for old in [each for each in self._known if each[0] == view.name][: 1 - self._most]:
+            for old in [each for each in self._known if each[0] == view.name][:-1]:
                 del self._known[old]
             self._known[view.name, name] = self._read(view, name)
         return self._known[view.name, name]

@@ -63,11 +63,6 @@ class LayerStatus:
         return self.unverified_since + self.verification_limit_s(at) if self.unverified_since else None
 
 
-def read_layer_statuses(settings: Settings, stream: Stream) -> tuple[LayerStatus, ...]:
-    """Read the status of a stream's live layers; layers that no tailer of this machine fills have defaults."""
-    return tuple(read_layer_status(settings, name) for name in stream.live_names)
-
-
 def read_layer_status(settings: Settings, store: str) -> LayerStatus:
     """Read the status of a store's live layer; defaults if no tailer of this machine fills it."""
     layout = StoreLayout(settings.store_path / store)
@@ -160,16 +155,15 @@ class StreamStatus:
         return "stopped" if self.state.stopped_at else "died"
 
 
-def read_stream_status(settings: Settings, stream: Stream, *, at: float | None = None) -> StreamStatus:
+def read_stream_status(settings: Settings, stream: Stream) -> StreamStatus:
     """Read the status of a stream."""
-    now, home = time.time() if at is None else at, settings.home_path
+    now, home = time.time(), settings.home_path
     state = read_state(home, stream.name)
     is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S
     runs = is_running(home, stream.name) or is_fresh
     starts = read_starts(home, stream.name).reset_if_stable(state)
-    return StreamStatus(
-        stream, state, runs, starts, read_layer_statuses(settings, stream), now, settings.stream_most_bad
-    )
+    layers = tuple(read_layer_status(settings, name) for name in stream.live_names)
+    return StreamStatus(stream, state, runs, starts, layers, now, settings.stream_most_bad)
 
 
 def read_stream_statuses(settings: Settings) -> list[StreamStatus]:
@@ -195,14 +189,9 @@ def describe_stream(now: StreamStatus) -> dict[str, Any]:
         "lag_events": state.lag_events,
         "rows": state.rows,
         "rows_per_s": round(state.rows_per_s, 1),
-        "delay_p50_s": state.delay_p50_s,
-        "delay_p99_s": state.delay_p99_s,
-        "committed_version": state.committed_version,
+        **{name: getattr(state, name) for name in ("delay_p50_s", "delay_p99_s", "committed_version")},
         "committed_s_ago": _seconds_ago(state.committed_at, now.at),
-        "bad": state.bad,
-        "repeats": state.repeats,
-        "late": state.late,
-        "release": state.release,
+        **{name: getattr(state, name) for name in ("bad", "repeats", "late", "release")},
         "starts": now.starts.total,
         "last_error": state.last_error,
         "layers": [_describe_layer(each, now) for each in now.layers],
@@ -211,13 +200,8 @@ def describe_stream(now: StreamStatus) -> dict[str, Any]:
 
 
 def _describe_layer(layer: LayerStatus, now: StreamStatus) -> Mapping[str, Any]:
-    return {
-        "store": layer.store,
-        "rows": layer.rows,
-        "applied": layer.applied,
-        "verified_through": layer.verified_through,
-        "verified_s_ago": _seconds_ago(layer.verified_at, now.at),
-    }
+    said = {name: getattr(layer, name) for name in ("store", "rows", "applied", "verified_through")}
+    return {**said, "verified_s_ago": _seconds_ago(layer.verified_at, now.at)}
 
 
 def _seconds_ago(then: float, now: float) -> float | None:

@@ -133,9 +133,9 @@ class _SaveJob:
     """A file that is being written in a thread."""
 
     def __init__(self, path: Path, views: Mapping[str, ViewTiles]) -> None:
-        self.last: int | None = None
+        self.last: int | None = None  # number of the last submitted commit that it includes; None: not known yet
         self.failure, self.cpu_s = "", 0.0
-        self.commits = self.rows = 0
+        self.commits = self.rows = 0  # that the previous file lacks
         self._path, self._views = path, views
         self._found = {name: (view.keys, len(view.keys)) for name, view in views.items()}
         self._over: dict[str, dict[bytes, bytes]] = {name: {} for name in views}
