@@ -59,7 +59,7 @@ BOUNDED = {
         "stream/engine/arrow_engine.py:ArrowEngine._show_pending",
         "stream/engine/arrow_engine.py:ArrowEngine._commit_rest",
     ),
-    *("stream/kafka/client.py:DeadLetters.send", "plugins/stream_answers/send_answers.py:AnswersProducer._produce"),
+    *("stream/kafka/client.py:produce"),
     *(
         "plugins/stream_answers/send_answers.py:_read_newest_version",
         "plugins/torch/worker/distributed/group.py:WorkerGroup.run_on_rank_0",

@@ -23,7 +23,7 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import STREAM_ANSWERS
-from forecache.stream.kafka.client import create_topic
+from forecache.stream.kafka.client import create_topic, produce
 from forecache.stream.table.schema import PLACE, POSITION
 from forecache.stream.tail.table_log import TableLog
 
@@ -89,9 +89,10 @@ class AnswersProducer:
         try:
             self._producer.begin_transaction()
             for key, value in row_messages(rows, self._key):
-                self._produce(self._topic, key, value)
+                produce(self._producer, self._topic, value, key)
+                self._producer.poll(0)
                 topic_step("produced")
-            self._produce(self._topic + VERSIONS, self._stream.encode(), note.encode(), partition=0)
+            produce(self._producer, self._topic + VERSIONS, note.encode(), self._stream.encode(), partition=0)
             self._producer.flush(_TIMEOUT_S)
             topic_step("flushed")
             self._producer.commit_transaction(_TIMEOUT_S)
@@ -107,15 +108,6 @@ class AnswersProducer:
         with contextlib.suppress(KafkaException):
             self._producer.purge()
             self._producer.abort_transaction(1.0)
-
-    def _produce(self, topic: str, key: bytes, value: bytes, **where: int) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, value, key, **where)
-                self._producer.poll(0)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
 
 
 def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: str) -> int:

@@ -109,12 +109,8 @@ def _convert_double(value: Any) -> Any:
     return float(value) if type(value) is int else NOT_TAKEN
 
 
-def _convert_text(value: Any) -> Any:
-    return value if type(value) is str else NOT_TAKEN
-
-
-def _convert_boolean(value: Any) -> Any:
-    return value if type(value) is bool else NOT_TAKEN
+def _converter_of(kind: type) -> Callable[[Any], Any]:
+    return lambda value: value if type(value) is kind else NOT_TAKEN
 
 
 def _convert_date(value: Any) -> Any:
@@ -148,11 +144,11 @@ _FIRST_US = (datetime(1, 1, 1, tzinfo=timezone.utc) - _UTC_EPOCH) // _US
 _LAST_US = (datetime.max.replace(tzinfo=timezone.utc) - _UTC_EPOCH) // _US
 _AS_THEY_ARE: Mapping[str, set[type]] = {"string": {str, type(None)}, "boolean": {bool, type(None)}}
 _TAKE: Mapping[str, Callable[[Any], Any]] = {
-    "string": _convert_text,
+    "string": _converter_of(str),
     "int": _integer_converter(32),
     "bigint": _integer_converter(64),
     "double": _convert_double,
-    "boolean": _convert_boolean,
+    "boolean": _converter_of(bool),
     "date": _convert_date,
     "timestamp": _convert_timestamp,
 }
@@ -217,9 +213,8 @@ class EventJudge:
         if not bad:
             return JudgedMessages(events, QUARANTINE.empty_table(), unknown)
         kept = _take_rows(events, [i for i in range(events.num_rows) if i not in unfit]) if unfit else events
-        return JudgedMessages(
-            kept, _quarantine_rows(_take_rows(messages, bad), [reasons[i] or "" for i in bad]), unknown
-        )
+        told = _quarantine_rows(_take_rows(messages, bad), [reasons[i] or "" for i in bad])
+        return JudgedMessages(kept, told, unknown)
 
     def _find_unfit_events(self, events: pa.Table) -> dict[int, str]:
         """Reasons, by place, for valid events that the stream cannot hold: too large for its sums, or without a key."""

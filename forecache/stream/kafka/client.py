@@ -68,6 +68,16 @@ def create_topic(
     return True
 
 
+def produce(producer: Any, topic: str, value: bytes | None, key: bytes, **more: Any) -> None:
+    """Queue a message; while the queue is full, wait."""
+    while True:
+        try:
+            producer.produce(topic, value, key, **more)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
 SUFFIX = "-dead-letters"
 _TIMEOUT_S = 30.0
 
@@ -91,15 +101,10 @@ class DeadLetters:
         columns = (bad[name].to_pylist() for name in (PARTITION, OFFSET, "reason", "content"))
         for partition, offset, reason, content in zip(*columns, strict=True):
             key = f"{self._source}-{partition}-{offset}".encode()
-            while True:
-                try:
-                    producer.produce(
-                        self.topic, content, key, headers={"reason": reason.encode()},
-                        on_delivery=lambda error, _: failed.append(error) if error is not None else None,
-                    )  # fmt: skip
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            produce(
+                producer, self.topic, content, key, headers={"reason": reason.encode()},
+                on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+            )  # fmt: skip
         left = producer.flush(_TIMEOUT_S)
         if failed or left:
             producer.purge()

@@ -165,17 +165,8 @@ class TopicReader:
             return None
         self._failure = ""
         partitions, offsets, times, values = zip(*rows, strict=True)
-        moment = MESSAGES.field("kafka_at").type
-        return pa.table(
-            [
-                pa.array(partitions, pa.int32()),
-                pa.array(offsets, pa.int64()),
-                pa.array(times, pa.int64()).cast(moment),
-                pa.array([now_us] * len(rows), pa.int64()).cast(moment),
-                pa.array(values, pa.binary()),
-            ],
-            schema=MESSAGES,
-        )
+        columns = (partitions, offsets, times, [now_us] * len(rows), values)
+        return pa.table([pa.array(each, field.type) for each, field in zip(columns, MESSAGES, strict=True)], MESSAGES)
 
     def _to_row(self, message: Any) -> tuple[int, int, int, bytes | None] | None:
         error = message.error()
