@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.base.errors import ForecacheError, InputError, UnavailableError
+from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
@@ -176,15 +176,11 @@ class SparkQuery:
         if batches.failure is not None:
             raise batches.failure
         if not is_enough and (error := query.exception()) is not None:
-            raise _query_error(self._stream, error)
-
-
-def _query_error(stream: Stream, error: Any) -> ForecacheError:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
-    return UnavailableError(
-        f"Spark's query of the stream {stream.name!r} failed: {first[:300].rstrip('.')}.",
-        remedy="It is started again; look at the broker, and at HOME/spark/spark.log.",
-    )
+            first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
+            raise UnavailableError(
+                f"Spark's query of the stream {self._stream.name!r} failed: {first[:300].rstrip('.')}.",
+                remedy="It is started again; look at the broker, and at HOME/spark/spark.log.",
+            )
 
 
 _ENDS_TIMEOUT_S = 2.0
@@ -289,7 +285,7 @@ class SparkEngine(StreamEngine):
         )
         if reason:
             logger.warning("%s The stream takes the new checkpoint %s.", reason, checkpoint.path)
-        self.figures.state.offsets = {str(p): offset for p, offset in sink.offsets.items()}
+        self.figures.state.offsets = {str(p): offset for p, offset in sink.writer.offsets.items()}
         self.figures.state.committed_version = sink.writer.version
         self._watch = ModelWatch(sink.step.answerer)
         held.callback(self._watch.close)
@@ -318,7 +314,7 @@ class SparkEngine(StreamEngine):
         if trouble := sink.step.problem or sink.tiles.failure:
             self._note_failure(trouble)
         self._left.confirm(batch=-1, version=version)
-        self.figures.count_commit(version, sink.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
+        self.figures.count_commit(version, sink.writer.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
 
     def _note_failure(self, sentence: str) -> None:
         self.figures.state.last_error = sentence

@@ -115,7 +115,8 @@ class ModelWatch:
             STREAM_MODELS,
             self._look_for_newer,
             every_s=lambda: answerer.look_every_s,
-            report=_log_failed_look,
+            # A registry that is away stops no stream.
+            report=lambda error: logger.warning("What answers was not looked up: %s", error),
             close_s=5.0,
         ).start()
 
@@ -139,10 +140,6 @@ class ModelWatch:
     def _look_for_newer(self) -> None:
         if self._found is None:
             self._found = self._answerer.find_newer()
-
-
-def _log_failed_look(error: Exception) -> None:
-    logger.warning("What answers was not looked up: %s", error)  # a registry that is away stops no stream
 
 
 def engine_of(stream: Stream) -> type[StreamEngine]:

@@ -30,17 +30,6 @@ def unreachable_error(settings: Settings, what: str, error: Any) -> ForecacheErr
     )
 
 
-def look_up_topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
-    """Look up Kafka's id of a topic, which changes if it is deleted and created again; "" if the broker is too old."""
-    from confluent_kafka import TopicCollection
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient(dict(options))  # kept until it has answered
-    future = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
-    found = getattr(future.result(timeout_s + 1), "topic_id", None)
-    return "" if found is None else str(found)
-
-
 def create_topic(
     options: Mapping[str, Any], topic: str, *, partitions: int = -1, config: Mapping[str, str] | None = None,
     timeout_s: float, by_hand: str = "",

@@ -14,7 +14,7 @@ import pyarrow as pa
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
-from forecache.stream.kafka.client import client_options, look_up_topic_id, unreachable_error
+from forecache.stream.kafka.client import client_options, unreachable_error
 from forecache.stream.table.schema import MESSAGES, QUARANTINE, schema_of
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 
@@ -75,10 +75,16 @@ class TopicReader:
             raise
 
     def _look_up_topic_id(self, options: Mapping[str, Any]) -> str:
-        from confluent_kafka import KafkaError, KafkaException
+        """Look up the topic's id, which changes if it is deleted and created again; "" if the broker is too old."""
+        from confluent_kafka import KafkaError, KafkaException, TopicCollection
+        from confluent_kafka.admin import AdminClient
 
+        admin = AdminClient(dict(options))  # kept until it has answered
+        asked = TopicCollection([self._topic])
         try:
-            return look_up_topic_id(options, self._topic, timeout_s=_TIMEOUT_S)
+            future = admin.describe_topics(asked, request_timeout=_TIMEOUT_S)[self._topic]
+            found = getattr(future.result(_TIMEOUT_S + 1), "topic_id", None)
+            return "" if found is None else str(found)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise self._no_topic_error() from None
