@@ -51,7 +51,6 @@ class OutputSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the output's columns of a prediction table."""
         if self.kind == "quantiles":
             return tuple(quantile_column(self.name, level) for level in self.levels)
         if self.kind == "classes" and self.top != 0:
@@ -83,7 +82,6 @@ class OutputSpec:
 
 
 def arrow_type(name: str) -> "pa.DataType":
-    """The Arrow type of one of `VALUE_TYPES`."""
     import pyarrow as pa
 
     types = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.binary())

@@ -229,7 +229,6 @@ def find_checks() -> Iterator[tuple[str, Any]]:
 
 @cache
 def is_installed(plugin: str) -> bool:
-    """Return whether the plug-in's folder is there."""
     return importlib.util.find_spec(f"forecache.plugins.{plugin}") is not None
 
 

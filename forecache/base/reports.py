@@ -89,7 +89,6 @@ def make_page(template: Path, **values: object) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page to its path in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, page)
 

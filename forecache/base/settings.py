@@ -71,7 +71,6 @@ class Settings(
 
     @property
     def lake_is_remote(self) -> bool:
-        """True if the lake is in an object store."""
         return "://" in self.lake_uri
 
     @cached_property
@@ -102,7 +101,6 @@ class Settings(
 
     @cached_property
     def request_log_path(self) -> Path:
-        """Folder where logged answers wait for the lake."""
         spool = self.request_log_spool
         return (spool.expanduser().resolve() if spool else self.home_path / "spool") / "request_log"
 

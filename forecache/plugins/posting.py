@@ -22,8 +22,6 @@ _LONGEST_WAIT_S = 3600.0
 
 @dataclass(frozen=True)
 class PostFailure:
-    """A failed delivery to a receiver."""
-
     reason: str  # a sentence without secrets
     refused: bool = False  # the receiver will never accept this message, for example because it is too large
     retry_after_s: float = 0.0  # least seconds that the receiver asks to wait before the next try

@@ -71,7 +71,7 @@ class Answerer(Protocol):
 
 
 class NoAnswerer:
-    """The answerer of a stream without a model, which only keeps its views."""
+    """The answerer of a stream without a model."""
 
     look_every_s = 3600.0
     release = None
@@ -102,8 +102,6 @@ def switch_to_newest(answerer: Answerer) -> None:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The rows, tiles and counts of a batch of messages."""
-
     rows: pa.Table  # `schema_of` without duplicates, in order; position, place and hour are null until the commit
     live: Mapping[str, Sequence[tuple[bytes, int, bytes]]]  # by view, as `ViewFeatures.touched`
     bad: pa.Table  # `QUARANTINE` with whole contents

@@ -101,7 +101,6 @@ def read_own_memory(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return True if a process was stopped by a signal or a debugger."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "Tt"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wake:
-    """A periodic activity."""
-
     name: str
     process: str  # in which it wakes
     purpose: str  # as the subject of a sentence
@@ -18,7 +16,6 @@ class Wake:
 
     @property
     def period(self) -> str:
-        """The period in words."""
         return self.rule or f"{self.every_s:g} s"
 
 

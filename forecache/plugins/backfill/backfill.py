@@ -75,8 +75,6 @@ _ROWS_A_COMMIT = 20_000
 
 @dataclass(frozen=True)
 class BackfilledDay:
-    """The result of one day."""
-
     day: date
     landed: int  # events of the day in the lake
     added: int  # events among them that the table did not have

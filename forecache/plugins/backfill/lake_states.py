@@ -49,7 +49,6 @@ class LakeState:
             self._words[:, i] = column_words(rows[column.name].combine_chunks())
 
     def read_words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
-        """See `forecache.stream.tiles.batch_states.BatchState`."""
         places = np.array([self._places.get(key, -1) for key in keys], np.intp)
         return self._words[places] if len(self._words) else np.zeros(
             (len(keys), self._words.shape[1]), int

@@ -63,8 +63,6 @@ class RowDifference:
 
 @dataclass(frozen=True)
 class RecomputeResult:
-    """The result for a table."""
-
     rows: int
     compared: int  # all rows except those whose batch state or release no longer exists
     seconds: float

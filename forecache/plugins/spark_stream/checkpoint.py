@@ -40,7 +40,6 @@ class HadoopFiles:
         return {int(name) for name in names if name.isdigit()}
 
     def read(self, file: str) -> bytes | None:
-        """Read a small file; None if it does not exist."""
         path = self._path(file)
         if not self._system.exists(path):
             return None
@@ -51,7 +50,6 @@ class HadoopFiles:
             stream.close()
 
     def remove(self, folder: str) -> None:
-        """Remove a folder with its content, if it exists."""
         self._system.delete(self._path(folder), True)
 
     def _path(self, text: str) -> Any:
@@ -71,8 +69,6 @@ class OffsetRange:
 
 
 class Checkpoint:
-    """The folder of one query."""
-
     def __init__(self, files: HadoopFiles, path: str, topic: str) -> None:
         self.path = path
         self._files, self._topic = files, topic

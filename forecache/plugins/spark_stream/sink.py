@@ -126,7 +126,6 @@ class BatchHandler:
 
 
 def without_committed(rows: pa.Table, committed: Offsets) -> pa.Table:
-    """Leave out the messages before the committed offsets."""
     keep = pa.array([True] * rows.num_rows, pa.bool_())
     for partition, offset in committed.items():
         there = pc.and_(pc.equal(rows[PARTITION], partition), pc.less(rows[OFFSET], offset))

@@ -38,8 +38,6 @@ _KEY = pa.field("", pa.int32())
 
 @dataclass
 class PredictedRows:
-    """Predictions of n rows."""
-
     rows: pa.Table  # those without an answer are null
     failed: int = 0
     failure: str = ""  # the error of the last row without an answer

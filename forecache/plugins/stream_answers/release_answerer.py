@@ -49,8 +49,6 @@ class RequestColumns:
 
 
 class EventScorer:
-    """Scores events by one loaded release."""
-
     def __init__(self, loaded: LoadedRelease) -> None:
         self._loaded = loaded
         self._transform, self._model = matrix_invariance_check("transform"), matrix_invariance_check("model")

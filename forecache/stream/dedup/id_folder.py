@@ -149,7 +149,6 @@ class IdWriter(HandoverThread[IdBatch]):
 
     @property
     def is_merging(self) -> bool:
-        """True while there may be files to merge."""
         return self._merging is not None
 
     def _run(self) -> None:

@@ -45,7 +45,6 @@ class BatchCommitter(HandoverThread[CommitBatch]):
         super().submit(work)
 
     def raise_if_failed(self) -> None:
-        """Raise the error that ended the thread, if there is one."""
         if self.error is not None:
             raise self.error
 

@@ -143,7 +143,6 @@ class ModelWatch:
 
 
 def engine_of(stream: Stream) -> type[StreamEngine]:
-    """Return the engine that a stream declares."""
     if stream.engine == "spark":
         spark_engine: type[StreamEngine] = load_hook("spark_stream", "engine")
         return spark_engine

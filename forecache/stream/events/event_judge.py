@@ -164,8 +164,6 @@ rows."""
 
 @dataclass(frozen=True)
 class JudgedMessages:
-    """Messages, split."""
-
     events: pa.Table  # partition, offset, kafka_at, event_day, received_at, and the topic's columns
     bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
     unknown: int = 0  # events that have members that are not declared, which are left out

@@ -150,7 +150,6 @@ class TopicReader:
         )
 
     def refuse_other_topic(self) -> None:
-        """Raise the error of a topic whose id shows that it was created again."""
         raise self._recreated_error(f"its identity is {self.topic_id}")
 
     def read(self, wait_s: float) -> pa.Table | None:

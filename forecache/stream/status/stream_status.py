@@ -106,7 +106,6 @@ class Starts:
 
     @property
     def is_failing_repeatedly(self) -> bool:
-        """True if it failed at `AGAIN_AND_AGAIN` or more starts in a row."""
         return self.in_a_row >= AGAIN_AND_AGAIN
 
     def reset_if_stable(self, state: StreamState | None) -> "Starts":
@@ -136,8 +135,6 @@ Word = Literal["runs", "died", "stopped", "never ran"]
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """The status of a stream, seen at a Unix time."""
-
     stream: Stream
     state: StreamState | None  # the last state of its engine; None: it never ran with this home folder
     is_running: bool  # on this machine, or another machine's process wrote its state within `FRESH_S`
@@ -156,7 +153,6 @@ class StreamStatus:
 
 
 def read_stream_status(settings: Settings, stream: Stream) -> StreamStatus:
-    """Read the status of a stream."""
     now, home = time.time(), settings.home_path
     state = read_state(home, stream.name)
     is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S

@@ -83,5 +83,4 @@ class TableRows:
         return int(self.dataset.count_rows()) if None in counts else sum(counts)
 
     def count_up_to(self, position: int) -> int:
-        """Return the number of rows up to a position."""
         return self.count - int(self.dataset.count_rows(filter=pc.field(POSITION) > position))

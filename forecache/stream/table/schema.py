@@ -77,12 +77,10 @@ def transaction_name(name: str, partition: int) -> str:
 
 
 def event_fields(topic: Any) -> list[pa.Field]:
-    """The columns of a topic as Arrow fields."""
     return [pa.field(column.name, ARROW_TYPES[column.type]) for column in topic.columns]
 
 
 def schema_of(stream: Any) -> pa.Schema:
-    """All columns of a stream's table, in order."""
     features = [KEPT_FEATURES] if stream.keep_features else []
     return pa.schema([*IN_FRONT, *event_fields(stream.topic), *output_fields(stream.answers), *features, *BEHIND])
 

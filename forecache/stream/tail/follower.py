@@ -179,7 +179,6 @@ class Follower:
         self._write_state(now=True)
 
     def note_success(self) -> None:
-        """Record that `step` has not failed."""
         if self._state.failing_since:
             self._state.failing_since, self._state.failure = 0.0, ""
         self._write_state()

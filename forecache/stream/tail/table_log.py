@@ -22,8 +22,6 @@ _REMEMBERED = 8
 
 @dataclass(frozen=True)
 class LogCommit:
-    """One entry of the log."""
-
     version: int
     rows: pa.Table | None  # in the order of the stream; None if none were added, as by a compaction
     removes: bool  # it removed rows, which no stream does: somebody has changed the table by hand
@@ -38,7 +36,6 @@ class TableLog:
         self._remembered: OrderedDict[int, LogCommit] = OrderedDict()
 
     def open_newest(self) -> StreamTable:
-        """Open the table at its newest version."""
         return open_stream_table(self._settings, self.table)
 
     def read_commit(self, version: int) -> LogCommit | None:

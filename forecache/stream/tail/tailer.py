@@ -41,7 +41,6 @@ def run_tailer(
 
 
 def poll_interval_s(settings: Settings) -> float:
-    """Seconds between looks for new commits."""
     if settings.stream_poll_s is not None:
         return settings.stream_poll_s
     return _REMOTE_S if settings.lake_is_remote else _LOCAL_S
@@ -174,8 +173,6 @@ class Tailer:
 
 @dataclass(frozen=True)
 class _RunningComparison:
-    """A comparison in progress."""
-
     name: str
     rebuilt: int  # the number of rebuilds of its layer when it began
     began_at: float  # Unix time
