@@ -43,8 +43,8 @@ PLUGINS = {
     ),
     "backfill": Plugin(
         hooks={
-            "backfill_days": "stream_tables:backfill_days",
-            "recompute_table": "stream_tables:recompute_table",
+            "backfill_days": "backfill:backfill_days",
+            "recompute_table": "backfill:recompute_table",
         },
     ),
     "cost": Plugin(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,47 +49,31 @@ class EventAnswers:
     features: Callable[[], pa.Array] | None = None  # makes the list of the model's inputs for each event
 
 
-class Answerer(Protocol):
-    """Answers the events of a batch. `find_newer` is called every `look_every_s`; `release` is the one that answers."""
+class Answerer:
+    """Answers the events of a batch; this one, of a stream without a model, does not."""
 
-    look_every_s: float
-
-    @property
-    def release(self) -> int | None: ...
+    look_every_s = 3600.0  # between two calls of `find_newer`
+    release: int | None = None  # that answers
 
     def find_newer(self) -> Any:
         """Load a newer release or model version for `switch_to`; None if there is none. Any thread may call it.
 
         ForecacheError if there is no release or model at all, or the newer one cannot be used.
         """
+        return None
 
     def switch_to(self, found: Any) -> None:
         """Answer with the result of `find_newer` from now on; called between batches."""
 
     def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
         """Answer events, given the features of each by view."""
-
-
-class NoAnswerer:
-    """The answerer of a stream without a model."""
-
-    look_every_s = 3600.0
-    release = None
-
-    def find_newer(self) -> Any:
-        return None
-
-    def switch_to(self, found: Any) -> None:
-        raise AssertionError("there is nothing to take up")
-
-    def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
         return EventAnswers([])
 
 
 def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
     """Return the answerer of a stream; `number` is the release or model version that always answers."""
     if answers is None:
-        return NoAnswerer()
+        return Answerer()
     answerer: Answerer = load_hook("stream_answers", "answerer_of")(settings, answers, number)
     return answerer
 

@@ -23,9 +23,8 @@ from forecache.declare.project import Project
 from forecache.lake.maintenance import maintain
 from forecache.operations import lake_maintenance as maintaining
 from forecache.plugins.backfill import recompute
-from forecache.plugins.backfill.backfill import backfill
+from forecache.plugins.backfill.backfill import backfill, recompute_table
 from forecache.plugins.backfill.lake_states import LakeStates
-from forecache.plugins.backfill.stream_tables import recompute_table
 from forecache.stream.engine.engine import lock_stream
 from forecache.stream.step import StreamStep
 from forecache.stream.table import writer

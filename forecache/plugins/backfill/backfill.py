@@ -6,14 +6,16 @@ table has are left out. So a backfill that was killed resumes where it stopped, 
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta, timezone
 
+import click
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
+from forecache.cli.output import print_json, wants_json
 from forecache.declare import FeatureView, Stream
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
@@ -159,3 +161,39 @@ class _Backfill:
 def _transaction_name(stream: Stream, day: date) -> str:
     """Application id of Delta's `txn` action for a backfilled day; its version counts the events that are done."""
     return f"forecache-stream-{stream.name}-landed-{day}"
+
+
+def backfill_days(settings: Settings, stream: Stream, first: date, last: date) -> None:
+    """Add the events of landed days to a stream's table, and print the result of each day."""
+
+    def print_day(day: BackfilledDay) -> None:
+        if not wants_json():
+            click.echo(f"{day.day}  {day.landed:>12,} landed  {day.added:>12,} added")
+
+    days = backfill(settings, stream, first, last, told=print_day)
+    if wants_json():
+        print_json([asdict(day) for day in days])
+
+
+def recompute_table(settings: Settings, stream: Stream) -> bool:
+    """Compute a stream's table again; returns True if all compared rows are equal."""
+    from forecache.plugins.backfill.recompute import recompute
+
+    found = recompute(settings, stream)
+    if wants_json():
+        print_json(asdict(found))
+        return found.difference is None
+    click.echo(f"{found.compared:,} of {found.rows:,} rows compared in {found.seconds:.1f} s")
+    for each in found.gone:
+        click.echo(f"not there any more, so that its rows are not compared: {each}")
+    differs = found.difference
+    if differs is None:
+        click.echo("every bit is equal" if found.compared else "nothing could be compared")
+        return True
+    key = ", ".join(f"{name}={value}" for name, value in differs.key.items())
+    click.echo(
+        f"The row of {key} (position {differs.position}, place {differs.place}, offset {differs.offset} of partition "
+        f"{differs.partition}) differs in {differs.column}:"
+    )
+    click.echo(f"  table     {differs.there!r}\n  computed  {differs.here!r}")
+    return False

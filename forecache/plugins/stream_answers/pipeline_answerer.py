@@ -27,7 +27,7 @@ from forecache.scoring.tasks.prediction_rows import (
     layout_of,
     prediction_rows,
 )
-from forecache.stream.step import EventAnswers
+from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.table.schema import output_fields
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
@@ -96,11 +96,10 @@ class _LoadedModel:
     rows: RowPredictor
 
 
-class PipelineAnswerer:
-    """Answers with the champion or the applied model; see `forecache.stream.step.Answerer`."""
+class PipelineAnswerer(Answerer):
+    """Answers with the champion or the applied model."""
 
     look_every_s = 10.0  # each call queries MLflow
-    release = None
 
     def __init__(self, settings: Settings, pipeline: Pipeline, number: int | None) -> None:
         self._settings, self._pipeline, self._number = settings, pipeline, number

@@ -21,7 +21,7 @@ from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.serve.store import Snapshot, open_store
 from forecache.serve.store.keys import encode_columns
-from forecache.stream.step import EventAnswers
+from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
 
@@ -104,8 +104,8 @@ RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Rows of a look-up, and which keys were found."""
 
 
-class ReleaseAnswerer:
-    """Answers with the current release; see `forecache.stream.step.Answerer`."""
+class ReleaseAnswerer(Answerer):
+    """Answers with the current release."""
 
     look_every_s = 1.0  # a small file is read
 
@@ -117,10 +117,6 @@ class ReleaseAnswerer:
         self._columns = {name: view.served_columns for name, view in self._live.items()}
         self._stores: dict[str, _PublishedView] = {}
 
-    @property
-    def release(self) -> int | None:
-        return None if self._loaded is None else self._loaded.release.number
-
     def find_newer(self) -> LoadedRelease | None:
         wanted = self._number if self._number is not None else read_pointer(self._folder).current
         if wanted is None:
@@ -128,7 +124,7 @@ class ReleaseAnswerer:
                 f"The real-time model {self._model.name!r} has no release that could answer.",
                 remedy=f"Make one: `forecache release {self._model.name}`.",
             )
-        if self._loaded is not None and wanted == self._loaded.release.number:
+        if wanted == self.release:
             return None
         loaded = load_release(self._folder, wanted)
         try:
@@ -158,6 +154,7 @@ class ReleaseAnswerer:
 
     def switch_to(self, found: LoadedRelease) -> None:
         before, self._loaded, self._scorer = self._loaded, found, EventScorer(found)
+        self.release = found.release.number
         if before is not None:
             before.close()
 
