@@ -100,17 +100,11 @@ _EPOCH = date(1970, 1, 1)
 
 
 class StreamStep:
-    """Answers the messages of a stream.
+    """Answers the messages of a stream. SettingsError if the schema of the topic cannot be read.
 
     The caller switches the `answerer` to the current release at least once before the first batch, confirms commits to
-    `repeats`, and closes it at the end. `too_old` says why features of the last batch are unknown if a batch state is
-    too old to be merged; else "".
-
-    Args:
-        bases: Finds the batch state of a view; None: the served states, looked up for each batch.
-
-    Raises:
-        SettingsError: The schema of the topic cannot be read.
+    `repeats`, and closes it at the end. `bases` finds the batch state of a view; None: the served states, looked up for
+    each batch. `too_old` says why features of the last batch are unknown if a state is too old to be merged; else "".
     """
 
     def __init__(self, settings: Settings, stream: Stream, *, bases: Bases | None = None) -> None:

@@ -32,11 +32,7 @@ class IdFolder:
 
     The tuple `files` is replaced at each change, so that another thread may read it. `mark` is the cursor of the last
     row whose id they include; None if they are empty. `since` is the first day of receipt (since 1970) whose ids are
-    complete.
-
-    Args:
-        ids: Columns and types that ids are made of; a folder of other ids counts as empty.
-        since: Value of `since` of an empty folder; a folder whose ids begin later counts as empty.
+    complete. A folder of other `ids` (columns and types), or whose ids begin later than `since`, counts as empty.
     """
 
     def __init__(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:

@@ -40,10 +40,9 @@ def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]
 class StreamEngine(ABC):
     """Runs one stream, once; its figures are written to a file once a second.
 
-    Args:
-        until_caught_up: End when the messages that the topic had at the start are committed.
-        skip_lost: Continue with the messages that the topic still has, if others were lost.
-        stop: Set to end it; answered events are committed first.
+    With `until_caught_up` it ends when the messages that the topic had at the start are committed; with `skip_lost` it
+    continues with the messages that the topic still has, if others were lost. `stop` is set to end it; answered events
+    are committed first.
     """
 
     name: ClassVar[str]

@@ -25,20 +25,14 @@ Offsets = Mapping[int, int]
 
 
 class TopicReader:
-    """Reads the messages of a topic.
+    """Reads the messages of a topic. `topic_id` is "" if the broker has none; `next` has the next offset by partition.
 
-    `topic_id` is Kafka's id of the topic ("" if the broker has none), `next` by partition the next offset to read.
+    `start` has by partition the offset to start at; empty: all partitions are read from their first message. A batch
+    has at most `batch` messages; `linger_s` after the first it is complete. With `skip_lost` it continues with the
+    first message that exists, if those before it are lost.
 
-    Args:
-        start: By partition, the offset to start at; empty: all partitions are read from their first message.
-        batch: Most messages of a batch.
-        linger_s: Seconds to wait for more messages after the first.
-        skip_lost: Continue with the first message that exists, if those before it are lost.
-
-    Raises:
-        UnavailableError: No broker answers.
-        NotFoundError: There is no such topic.
-        DamagedError: Messages that were not read yet are lost.
+    UnavailableError if no broker answers, NotFoundError if there is no such topic, DamagedError if messages that were
+    not read yet are lost.
     """
 
     def __init__(

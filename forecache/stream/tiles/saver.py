@@ -52,10 +52,9 @@ class TileSaver:
         self._not_before = 0.0
 
     def begin(self, mark: TableCursor | None, *, up_to: int, commits: int, rows: int) -> None:
-        """Set the position of the views at the start.
+        """Set the position of the views at the start: a row of the table, up to which it has `up_to` rows.
 
-        `mark` is the cursor of the last row of the table, up to which it has `up_to` rows; the file lacks `commits` and
-        `rows`.
+        The file lacks `commits` and `rows`.
         """
         self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
         self.update()
