@@ -17,13 +17,12 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
     from forecache.lake.quality.pending_files import RawChecks
-    from forecache.lake.quality.reconcile import DayCounts
+    from forecache.lake.quality.raw_days import DayCounts
 
 _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 RECONCILES = "adds_up_to_what_landed"
@@ -112,11 +111,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
 
 def ingest_pending_files(step: RunStep, source: AnySource, *, last: date) -> None:
-    """Ingest the pending landing files of a source up to a day, in the step of an asset that reads it.
-
-    Raises:
-        CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
-    """
+    """Ingest the pending landing files of a source up to a day, in the step of an asset that reads it."""
     from forecache.lake.quality.pending_files import ingest_pending
 
     if isinstance(source, Source):
@@ -152,7 +147,7 @@ def record_days(
         exclude: Days to leave out.
     """
     from forecache.lake.ingest.ingested_files import delivered_days
-    from forecache.lake.quality.reconcile import day_counts
+    from forecache.lake.quality.raw_days import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     if of is None:
@@ -175,7 +170,7 @@ def _quarantine_metadata(count: "DayCounts") -> dict[str, Any]:
 def _materialize_days(
     step: RunStep, source: Source, result: StageResult, files: Sequence["IngestedFile"]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    from forecache.lake.quality.reconcile import day_counts
+    from forecache.lake.quality.raw_days import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     for day, count in day_counts(files, step.nights).items():

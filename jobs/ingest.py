@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.landing import landing_events
 from assets.partitions import source_partitions
+from assets.sources import landing_events
 from forecache.declare import Source
 from forecache.kit.process.wakes import LANDED_FILES
 from jobs.schedules import AssetJob, build_asset_job, partition_tags
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.landing import LandingFile
@@ -40,9 +40,9 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
     def request_ingestion(
         context: dg.SensorEvaluationContext, settings: SettingsResource
     ) -> dg.SensorResult | dg.SkipReason:
+        from forecache.lake.ingest.ingested_files import day_ranges, pending_days, pending_files
         from forecache.lake.ingest.landing import list_landing
-        from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
-        from forecache.lake.sources.days_to_extract import days_to_extract
+        from forecache.lake.quality.pending_files import days_to_extract
 
         current = settings.load()
         # A day's partition exists once the day is over; the files of today wait until then.

@@ -6,9 +6,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Stream
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.declare.streams.results import KEEP_H
-from forecache.serve.store.encoding.json_texts import served_type
-from forecache.serve.store.fields import Field
+from forecache.serve.store.encoding.column_values import served_type
 from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.manifest import Field
 from forecache.serve.store.store import open_store
 from forecache.stream.events.event_judge import key_schema
 from forecache.stream.table.schema import output_fields

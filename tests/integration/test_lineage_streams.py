@@ -111,7 +111,7 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
     told_in_file: Settings, there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A busy machine must not have the first run give the server up, and tell its end, before the second begins.
-    monkeypatch.setattr("forecache.plugins.lineage.receivers._TIMEOUT_S", 300.0)
+    monkeypatch.setattr("forecache.plugins.lineage.emit._TIMEOUT_S", 300.0)
     settings = told_in_file.model_copy(update={"openlineage_url": there.url, "openlineage_file": ""})
     answers, hangs = threading.Event(), threading.Event()
 

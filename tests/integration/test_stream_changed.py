@@ -18,7 +18,7 @@ from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.reader import LiveReader
 from forecache.serve.store.live.writer import open_live_writer
-from forecache.serve.store.publishing.streamed.overlay import open_overlay
+from forecache.serve.store.publishing.overlay import open_overlay
 from forecache.stream.engine.pending_rows import OrphanedPendingRows, _answer_rows_function
 from forecache.stream.engine.restore_state import rebuild_state
 from forecache.stream.live_layers import write_layers

@@ -16,8 +16,8 @@ from store_services import minio_server
 
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
-from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER, Checkpoints
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.checkpoints import MARKER, Checkpoints
+from forecache.plugins.torch.worker.group import WorkerGroup
 
 _PREFIXES = itertools.count()
 

@@ -11,7 +11,7 @@ _MODULES = [
     "deltalake",
     "duckdb",
     "forecache.kit.delta.tables",
-    "forecache.models.registry.versions.model_versions",
+    "forecache.models.registry.model_versions",
     "forecache.scoring.run",
     "forecache.stream.engine.arrow_engine",
     "mlflow.onnx",

@@ -14,8 +14,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Schedule, load_pipeline
 from jobs.definitions import pipeline_definitions, source_definitions
 from resources.dagster_internals import PARTITION_NAME_TAG
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 LAST = date(2026, 1, 6)
 SENSOR = "nightly_orders_delivered"
@@ -77,7 +76,7 @@ def test_schedule_runs_a_night_of_which_it_cannot_tell(
     def unavailable(*_: Any) -> Any:
         raise UnavailableError("The object store does not answer.", remedy="Run again.")
 
-    monkeypatch.setattr("forecache.lake.sources.source_states.find_awaited_sources", unavailable)
+    monkeypatch.setattr("forecache.lake.sources.find_awaited_sources", unavailable)
     resource = SettingsResource(home=str(shop.home_path), project=shop.project)
     moment = datetime(2026, 1, 7, 3, tzinfo=timezone.utc)
     context = dg.build_schedule_context(scheduled_execution_time=moment, resources={"settings": resource})

@@ -11,7 +11,7 @@ from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.cli.main import main
 from forecache.kit.process import wakes
 from forecache.kit.process.wakes import WAKES
-from forecache.serve.reader.versions import watcher
+from forecache.serve.reader.versions import follow as watcher
 
 ROOMS = ("forecache", "assets", "jobs", "resources")
 MODULES = [path for room in ROOMS for path in sorted((PROJECT_ROOT / room).rglob("*.py"))]
@@ -19,7 +19,7 @@ PAUSES = {"wait", "wait_for", "_pause", "sleep", "call_later", "poll", "is_reada
 LIST = {name for name, value in vars(wakes).items() if isinstance(value, wakes.Wake)}
 
 RULED = {
-    "serve/reader/versions/watcher.py:Watcher._run": "STORE_POLL",
+    "serve/reader/versions/follow.py:Watcher._run": "STORE_POLL",
     "serve/reader/versions/damage.py:Scrubber._run": "SCRUB",
     "realtime/log/writer.py:LogWriter._run": "LOG_SPOOL",
     "realtime/log/commit/committer.py:run_committer": "LOG_COMMIT",
@@ -35,12 +35,12 @@ BOUNDED = {
     # Attempts and waits that have a deadline or a largest number.
     *("base/files.py:_try_lock_for", "kit/versioned/retention.py:take_lease", "serve/store/store.py:Store.snapshot"),
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
-    *("lake/ingest/table_commits.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
+    *("lake/ingest/ingest.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
-    *("kit/http/connections/connections.py:Connections.drain", "serve/reader/processes/server.py:_MainProcess._drain"),
+    *("kit/http/connections.py:Connections.drain", "serve/reader/server.py:_MainProcess._drain"),
     *(
-        "kit/http/connections/connections.py:Connections._accept",
-        "serve/reader/versions/watcher.py:Watcher.run_on_loop",
+        "kit/http/connections.py:Connections._accept",
+        "serve/reader/versions/follow.py:Watcher.run_on_loop",
     ),
     *("realtime/answer/calibrate.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
     *("serve/store/live/reader.py:wait_until_applied", "models/training/exclusive/lease.py:Lease.acquire"),

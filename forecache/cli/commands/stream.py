@@ -103,7 +103,7 @@ def streams(names: tuple[str, ...]) -> None:
 
     "died": its process ended without being told to; "stopped": it was told to. `forecache stream NAME` runs one.
     """
-    from forecache.cli.text_table import streams_table
+    from forecache.cli.output import streams_table
     from forecache.declare.loading import load_stream, read_project
     from forecache.stream.status.stream_status import describe_stream, read_stream_status
 

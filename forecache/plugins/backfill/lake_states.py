@@ -13,7 +13,7 @@ from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.stream_tables import nights_in_base
 from forecache.kit.delta.tables import open_table
-from forecache.kit.windows.tile_columns import column_words
+from forecache.kit.windows.states import column_words
 from forecache.serve.store.keys import encode_columns
 from forecache.stream.events.event_judge import key_schema
 from forecache.stream.tiles.batch_states import BatchState, NoBatchState, Words

@@ -18,8 +18,7 @@ from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Stream
 from forecache.declare.streams.stream import FEATURES
-from forecache.kit.delta.file_rows import read_file_rows
-from forecache.kit.delta.files import DataFile, place_of
+from forecache.kit.delta.files import DataFile, place_of, read_file_rows
 from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.plugins.backfill.lake_states import LakeStates, MissingState
 from forecache.plugins.compare_tables import ValueDifference, first_difference

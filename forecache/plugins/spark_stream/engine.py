@@ -22,7 +22,6 @@ from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
 from forecache.kit.process.periodic import Backoff
 from forecache.kit.process.wakes import STREAM_QUERY
-from forecache.kit.spark.kafka import kafka_jars
 from forecache.kit.spark.session import spark_session
 from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, choose_checkpoint, starting_offsets
 from forecache.plugins.spark_stream.sink import BatchHandler, CheckpointAheadError, SparkSink
@@ -38,6 +37,29 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from forecache.stream.events.event_judge import EventJudge
+
+
+FOLDER = "kafka"
+JARS = (
+    "spark-sql-kafka-0-10_2.13-4.1.1.jar",
+    "spark-token-provider-kafka-0-10_2.13-4.1.1.jar",
+    "kafka-clients-3.9.1.jar",
+    "commons-pool2-2.12.1.jar",
+)
+
+
+def kafka_jars(settings: Settings) -> list[Path]:
+    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
+    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
+    if "spark-sql-kafka" in own:
+        return []
+    paths = [settings.spark_jars.resolve() / FOLDER / jar for jar in JARS]
+    for path in paths:
+        if not path.is_file():
+            raise UnavailableError(
+                f"Spark reads Kafka with the jar {path}, which is missing.", remedy="Run `make setup`."
+            )
+    return paths
 
 
 _JAAS = {

@@ -16,7 +16,7 @@ from forecache.models.inference.outputs import known_outputs, score_values
 from forecache.models.inference.runtimes.runtime import Kernel
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.versions.model_versions import ModelVersion, model_version
+from forecache.models.registry.model_versions import ModelVersion, model_version
 from forecache.models.tracking.artifacts import scratch_folder
 from forecache.plugins.stream_answers.batch_answers import UsedFeatures, describe_error, table_invariance_check
 from forecache.scoring.tasks.prediction_rows import (

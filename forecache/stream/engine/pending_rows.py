@@ -14,9 +14,8 @@ from forecache.declare import Stream
 from forecache.serve.store import open_store
 from forecache.serve.store.encoding.streamed_rows import drop_unanswered, streamed_rows
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.live.layer import LiveLayer, read_layer
+from forecache.serve.store.live.layer import PENDING, LiveLayer, LiveRow, read_layer
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
-from forecache.serve.store.live.rows import PENDING, LiveRow
 from forecache.stream.step import StepResult
 from forecache.stream.table.schema import BASE, MODEL_VERSION, POSITION, RELEASE
 from forecache.stream.table.writer import Offsets, StreamWriter

@@ -13,7 +13,7 @@ import orjson
 
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare import Column
-from forecache.lake.ingest.landing_rows import as_text, escape_surrogates, json_record
+from forecache.lake.ingest.parsing import as_text, escape_surrogates, json_record
 
 Texts = tuple[str | None, ...]
 

@@ -17,7 +17,7 @@ from forecache.declare import Avro, Column
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import cannot_sum
 from forecache.kit.windows.plan import MergePlan
-from forecache.kit.windows.tile_columns import microseconds
+from forecache.kit.windows.states import microseconds
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
 from forecache.stream.events.cast import is_above, is_below, judge_texts

@@ -18,7 +18,7 @@ from forecache.kit.metrics.page import MetricsPage, six_digits
 from forecache.kit.process.periodic import Backoff
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
-from forecache.serve.store.live.tail_state import read_tail_state
+from forecache.serve.store.live.layer import read_tail_state
 
 VERIFIED_WITHIN_S = 300.0
 """Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""

@@ -28,7 +28,7 @@ from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write,
 from forecache.kit.delta.log import CachedTable, open_if_exists
 from forecache.kit.delta.stream_tables import STREAM_PROPERTIES, hour_of
 from forecache.kit.delta.writers import new_folder
-from forecache.lake.ingest.landing_rows import KEPT_BYTES
+from forecache.lake.ingest.parsing import KEPT_BYTES
 from forecache.stream.table.schema import (
     HOUR,
     OFFSET,

@@ -13,9 +13,8 @@ from datetime import date, datetime, timedelta, timezone
 
 from forecache.base.errors import ForecacheError
 from forecache.base.steps import tail_step
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.tail_state import read_tail_state, write_tail_state
+from forecache.serve.store.encoding.streamed_rows import StreamTable
+from forecache.serve.store.live.layer import LiveLayer, read_tail_state, write_tail_state
 from forecache.serve.store.live.writer import NEVER, LiveWriter, open_live_writer
 from forecache.serve.store.store import Store, manifest_of
 from forecache.stream.tail.layer_builder import RowLayerBuilder, TileLayerBuilder

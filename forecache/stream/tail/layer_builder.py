@@ -15,7 +15,6 @@ from forecache.kit.windows.fold import event_states, fold
 from forecache.kit.windows.plan import MergePlan, plan_from_json
 from forecache.kit.windows.tiles import TileCodec
 from forecache.serve.store.encoding.entries import encode_keys
-from forecache.serve.store.encoding.stream_source import StreamTable
 from forecache.serve.store.encoding.streamed_rows import (
     BASE,
     EVENT_DAY,
@@ -24,13 +23,13 @@ from forecache.serve.store.encoding.streamed_rows import (
     POSITION,
     RELEASE,
     LatestRows,
+    StreamTable,
     drop_unanswered,
     moments_of,
     served_arrow_type,
     streamed_rows,
 )
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.rows import LiveRow, row_of
+from forecache.serve.store.live.layer import LiveLayer, LiveRow, row_of
 from forecache.serve.store.live.writer import LiveWriter
 from forecache.stream.table.schema import add_missing_columns
 from forecache.stream.tail.layer_comparison import (

@@ -15,8 +15,8 @@ from typing import Any
 from forecache.kit.windows.plan import DAY_US
 from forecache.kit.windows.tiles import TileCodec
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.live.rows import LiveRow, row_of, times_of
+from forecache.serve.store.encoding.streamed_rows import StreamTable
+from forecache.serve.store.live.layer import LiveRow, row_of, times_of
 from forecache.serve.store.live.writer import LiveWriter, live_content_sum
 
 BLOCK_ROWS = 1000

@@ -11,11 +11,15 @@ import pyarrow.parquet as pq
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings
 from forecache.kit.delta.comparison.partition import to_plain_types
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
-from forecache.kit.delta.read_errors import open_data_file
-from forecache.serve.store.encoding.stream_source import StreamTable, open_stream_table
-from forecache.serve.store.encoding.streamed_rows import PLACE, POSITION
+from forecache.serve.store.encoding.streamed_rows import (
+    PLACE,
+    POSITION,
+    StreamTable,
+    open_stream_table,
+)
 
 _REMEMBERED = 8
 

@@ -13,7 +13,7 @@ from forecache.declare import FeatureView
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.kit.windows.merger import merger_of
-from forecache.kit.windows.tile_columns import microseconds
+from forecache.kit.windows.states import microseconds
 from forecache.serve.store.keys import KeySchema
 from forecache.stream.events.event_judge import encode_event_keys
 from forecache.stream.table.schema import add_missing_columns
