@@ -12,6 +12,7 @@ from pathlib import Path
 
 _POLL_S = 0.2
 _HOLDER_BYTES = 200
+_YOUNG_S = 60.0
 
 
 @contextmanager
@@ -120,9 +121,6 @@ def _try_lock_for(wait_s: float, descriptor: int) -> bool:
 
 def _read_holder(descriptor: int) -> str:
     return os.pread(descriptor, _HOLDER_BYTES, 0).decode(errors="replace").strip() or "another process"
-
-
-_YOUNG_S = 60.0
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 _READ_BYTES = 4096
 _SHOWN = 200
-_REFUSED = (400, 413, 422)
-"""Status codes after which the same message is never accepted."""
+_REFUSED = (400, 413, 422)  # status codes after which the same message is never accepted
 _LONGEST_WAIT_S = 3600.0
 
 

@@ -36,6 +36,8 @@ from forecache.stream.table.schema import (
 from forecache.stream.tiles.batch_states import NOTHING_YET, ServedStates
 from forecache.stream.tiles.view_tiles import Bases, ViewFeatures, ViewTiles
 
+_EPOCH = date(1970, 1, 1)
+
 
 @dataclass(frozen=True)
 class EventAnswers:
@@ -94,9 +96,6 @@ class StepResult:
     unknown: int = 0  # events with undeclared members
     failed: int = 0  # rows without an answer because the transform or the model failed on them
     failure: str = ""  # the error of the last of these
-
-
-_EPOCH = date(1970, 1, 1)
 
 
 class StreamStep:

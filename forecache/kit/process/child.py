@@ -28,6 +28,9 @@ _INTERRUPTED_S, _TERMINATED_S = 15.0, 5.0
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _LOOK_S = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+logger = logging.getLogger("forecache")
+_BACKOFF = Backoff(5.0, 60.0)
+_LAST_S = 5.0
 
 
 def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
@@ -155,11 +158,6 @@ def _set_process_option(option: int, value: int) -> None:
 
 
 _prctl: Callable[..., object] = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
-
-
-logger = logging.getLogger("forecache")
-_BACKOFF = Backoff(5.0, 60.0)
-_LAST_S = 5.0
 
 
 @contextmanager

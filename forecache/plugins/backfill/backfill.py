@@ -28,10 +28,10 @@ from forecache.stream.table.schema import EVENT_DAY, KAFKA_AT, OFFSET, PARTITION
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 from forecache.stream.tiles.batch_states import BatchState
 
-LANDED = -1
-"""Kafka partition of rows that come from the lake; Kafka's own are not below 0."""
+LANDED = -1  # Kafka partition of rows that come from the lake; Kafka's own are not below 0
 _DAYS_APART = 10**10
 _EPOCH = date(1970, 1, 1)
+_ROWS_A_COMMIT = 20_000
 
 
 def read_landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
@@ -70,9 +70,6 @@ def drop_known_events(settings: Settings, stream: Stream, day: date, events: pa.
     numbered = events.append_column(place, pa.array(range(events.num_rows), pa.int64()))
     left = numbered.select([*unique, place]).join(there, keys=unique, join_type="left anti")
     return events.take(left[place].combine_chunks().sort())
-
-
-_ROWS_A_COMMIT = 20_000
 
 
 @dataclass(frozen=True)

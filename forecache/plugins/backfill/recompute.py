@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 _STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
-_PlacedFile = tuple[int, int, DataFile]
-"""A file with the first and the last position of its rows."""
+_PlacedFile = tuple[int, int, DataFile]  # a file with the first and the last position of its rows
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from forecache.kit.spark.session import spark_path
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+Offsets = Mapping[int, int]  # by partition of the topic, the next offset to read
+
 
 class HadoopFiles:
     """The file system of a folder or URI; `root` is its full URI."""
@@ -54,10 +56,6 @@ class HadoopFiles:
 
     def _path(self, text: str) -> Any:
         return self._jvm.org.apache.hadoop.fs.Path(text)
-
-
-Offsets = Mapping[int, int]
-"""By partition of the topic, the next offset to read."""
 
 
 @dataclass(frozen=True)

@@ -46,22 +46,6 @@ JARS = (
     "kafka-clients-3.9.1.jar",
     "commons-pool2-2.12.1.jar",
 )
-
-
-def kafka_jars(settings: Settings) -> list[Path]:
-    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
-    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
-    if "spark-sql-kafka" in own:
-        return []
-    paths = [settings.spark_jars.resolve() / FOLDER / jar for jar in JARS]
-    for path in paths:
-        if not path.is_file():
-            raise UnavailableError(
-                f"Spark reads Kafka with the jar {path}, which is missing.", remedy="Run `make setup`."
-            )
-    return paths
-
-
 _JAAS = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
@@ -82,6 +66,30 @@ _SECURITY = frozenset(
         *("ssl.key.pem", "ssl.endpoint.identification.algorithm", "ssl.key.password"),
     }
 )
+_CONF = {
+    # Batches without messages change nothing here.
+    "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    # A batch needs its own offsets and those of the one before.
+    "spark.sql.streaming.minBatchesToRetain": "10",
+}
+_ENDS_TIMEOUT_S = 2.0
+_ENDS_EVERY_S = 1.0
+logger = logging.getLogger("forecache.stream")
+_BACKOFF = Backoff(1.0, 30.0)
+
+
+def kafka_jars(settings: Settings) -> list[Path]:
+    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
+    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
+    if "spark-sql-kafka" in own:
+        return []
+    paths = [settings.spark_jars.resolve() / FOLDER / jar for jar in JARS]
+    for path in paths:
+        if not path.is_file():
+            raise UnavailableError(
+                f"Spark reads Kafka with the jar {path}, which is missing.", remedy="Run `make setup`."
+            )
+    return paths
 
 
 def java_options(brokers: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -149,14 +157,6 @@ def _read_pem(given: Mapping[str, str], name: str) -> str:
         ) from error
 
 
-_CONF = {
-    # Batches without messages change nothing here.
-    "spark.sql.streaming.noDataMicroBatches.enabled": "false",
-    # A batch needs its own offsets and those of the one before.
-    "spark.sql.streaming.minBatchesToRetain": "10",
-}
-
-
 class SparkQuery:
     """A query of Spark.
 
@@ -205,10 +205,6 @@ class SparkQuery:
             )
 
 
-_ENDS_TIMEOUT_S = 2.0
-_ENDS_EVERY_S = 1.0
-
-
 class EndOffsets:
     """The offset after the last message of each partition, looked up at most once a second."""
 
@@ -240,10 +236,6 @@ class EndOffsets:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-logger = logging.getLogger("forecache.stream")
-_BACKOFF = Backoff(1.0, 30.0)
 
 
 class SparkEngine(StreamEngine):

@@ -32,8 +32,7 @@ from forecache.stream.table.schema import output_fields
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
 _NOBODY = Stamp("", -1, datetime(1970, 1, 1, tzinfo=timezone.utc), "")
-_KEY = pa.field("", pa.int32())
-"""Placeholder for the key in prediction rows, of which only the answers are used."""
+_KEY = pa.field("", pa.int32())  # placeholder for the key in prediction rows, of which only the answers are used
 
 
 @dataclass

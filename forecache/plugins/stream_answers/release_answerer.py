@@ -24,6 +24,9 @@ from forecache.serve.store.keys import encode_columns
 from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
+MODEL = "model"  # the value of `rung` in rows that the model answered
+RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]  # rows of a look-up, and which keys were found
+
 
 @dataclass
 class EventScores:
@@ -96,12 +99,6 @@ class EventScorer:
         found = {called: each[place : place + 1] for called, each in asked.found.items()}
         rows: Rows = self._loaded.builder.build_rows(columns, views, found)
         return self._loaded.features_of(rows)
-
-
-MODEL = "model"
-"""The value of `rung` in rows that the model answered."""
-RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]
-"""Rows of a look-up, and which keys were found."""
 
 
 class ReleaseAnswerer(Answerer):

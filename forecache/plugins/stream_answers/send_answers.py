@@ -28,6 +28,13 @@ from forecache.stream.table.schema import PLACE, POSITION
 from forecache.stream.tail.table_log import TableLog
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+VERSIONS = "-versions"
+_TIMEOUT_S = 30.0
+_LOOK_BACK = 200
+_COMPACTED = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.01"}
+_REMEDY = "Check that the broker answers and that this user may read and write the topic; it is tried again."
+_CLOSE_S = 30.0
+_BACKOFF = Backoff(1.0, 30.0)
 
 
 def row_messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
@@ -42,13 +49,6 @@ def row_messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, by
 def _to_text(value: object) -> str:
     """Convert a value without a JSON type, such as bytes or a decimal."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-VERSIONS = "-versions"
-_TIMEOUT_S = 30.0
-_LOOK_BACK = 200
-_COMPACTED = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.01"}
-_REMEDY = "Check that the broker answers and that this user may read and write the topic; it is tried again."
 
 
 class AnswersProducer:
@@ -207,10 +207,6 @@ class CommittedRows:
             self.version = position
             yield position, found.filter(pc.equal(found[POSITION], position))
         self.version = newest
-
-
-_CLOSE_S = 30.0
-_BACKOFF = Backoff(1.0, 30.0)
 
 
 @contextmanager

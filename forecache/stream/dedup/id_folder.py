@@ -25,6 +25,7 @@ logger = logging.getLogger("forecache.stream")
 LIST = "LIST.json"
 _FORMAT = 1
 _MERGED_AT_ONCE = 4
+_PAUSE_S = 1.0
 
 
 class IdFolder:
@@ -121,9 +122,6 @@ class IdFolder:
         mark = content["mark"]
         self.files, self.since = files, content["since"]
         self.mark = None if mark is None else TableCursor(**mark)
-
-
-_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,12 @@ import numpy as np
 
 from forecache.base.stream_state import StreamState, write_state
 
+_WINDOW_S = 60.0
+_KEPT_DELAYS = 200
+_EVERY_S = 1.0
+_PROCESSOR_EVERY_S = 5.0
+"""Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
+
 
 def tree_cpu_s(pid: int) -> float:
     """Return the CPU seconds (user and system) of a process and its descendants since their start.
@@ -29,13 +35,6 @@ def tree_cpu_s(pid: int) -> float:
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return float(total)
-
-
-_WINDOW_S = 60.0
-_KEPT_DELAYS = 200
-_EVERY_S = 1.0
-_PROCESSOR_EVERY_S = 5.0
-"""Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
 
 
 class StreamFigures:

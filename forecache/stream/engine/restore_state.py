@@ -41,6 +41,8 @@ from forecache.stream.tiles.view_tiles import ViewTiles
 
 logger = logging.getLogger("forecache.stream")
 FILE = "TILES"
+_PART_ROWS = 1 << 16
+_EPOCH = date(1970, 1, 1)
 
 
 def tile_saver(
@@ -118,10 +120,6 @@ def _find_mismatch(file: TileFile, declaration: str, views: Mapping[str, ViewTil
     if table.count_up_to(file.of.mark.position) != file.of.rows:
         return "the table has another number of rows up to its last one: some were removed, or added by another process"
     return ""
-
-
-_PART_ROWS = 1 << 16
-_EPOCH = date(1970, 1, 1)
 
 
 def rebuild_state(

@@ -34,6 +34,24 @@ from forecache.stream.table.schema import (
     event_fields,
 )
 
+_EPOCH, _UTC_EPOCH = date(1970, 1, 1), datetime(1970, 1, 1, tzinfo=timezone.utc)
+_US = timedelta(microseconds=1)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]{1,6}))?"
+    r"(Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9])?"
+)
+NOT_TAKEN = object()  # stands for a value whose text has to be judged
+_FIRST_US = (datetime(1, 1, 1, tzinfo=timezone.utc) - _UTC_EPOCH) // _US
+_LAST_US = (datetime.max.replace(tzinfo=timezone.utc) - _UTC_EPOCH) // _US
+_AS_THEY_ARE: Mapping[str, set[type]] = {"string": {str, type(None)}, "boolean": {bool, type(None)}}
+_DAY_US = 86_400_000_000
+_SUMMED = 2**44  # exclusive limit of the absolute values that are summed exactly
+AHEAD_US = 600_000_000
+"""Event times may be so much later than their arrival, since clocks differ; a time in the far future would expire other
+rows."""
+_MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
+
 
 def key_schema(topic: Any, names: Sequence[str]) -> KeySchema:
     """The key schema of some columns of a topic's source."""
@@ -63,17 +81,6 @@ def _encode_one(schema: KeySchema, values: Sequence[Any]) -> bytes | None:
         return None if any(value is None for value in values) else encode_key(schema, values)
     except InputError:
         return None
-
-
-_EPOCH, _UTC_EPOCH = date(1970, 1, 1), datetime(1970, 1, 1, tzinfo=timezone.utc)
-_US = timedelta(microseconds=1)
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_MOMENT = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]{1,6}))?"
-    r"(Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9])?"
-)
-NOT_TAKEN = object()
-"""Stands for a value whose text has to be judged."""
 
 
 def convert_values(column: Column, values: Sequence[Any]) -> list[Any]:
@@ -140,9 +147,6 @@ def _convert_timestamp(value: Any) -> Any:
     return micros if _FIRST_US <= micros <= _LAST_US else NOT_TAKEN
 
 
-_FIRST_US = (datetime(1, 1, 1, tzinfo=timezone.utc) - _UTC_EPOCH) // _US
-_LAST_US = (datetime.max.replace(tzinfo=timezone.utc) - _UTC_EPOCH) // _US
-_AS_THEY_ARE: Mapping[str, set[type]] = {"string": {str, type(None)}, "boolean": {bool, type(None)}}
 _TAKE: Mapping[str, Callable[[Any], Any]] = {
     "string": _converter_of(str),
     "int": _integer_converter(32),
@@ -152,14 +156,6 @@ _TAKE: Mapping[str, Callable[[Any], Any]] = {
     "date": _convert_date,
     "timestamp": _convert_timestamp,
 }
-
-
-_DAY_US = 86_400_000_000
-_SUMMED = 2**44
-"""Exclusive limit of the absolute values that are summed exactly."""
-AHEAD_US = 600_000_000
-"""Event times may be so much later than their arrival, since clocks differ; a time in the far future would expire other
-rows."""
 
 
 @dataclass(frozen=True)
@@ -283,9 +279,6 @@ class EventJudge:
         days = times if self._counts_days else [time // _DAY_US for time in times]
         where = [messages[PARTITION], messages[OFFSET], messages[KAFKA_AT]]
         return pa.table([*where, _make_array(days, "date"), messages[RECEIVED_AT], *made], schema=self.schema)
-
-
-_MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
 
 
 def _fits_exact_sums(plan: MergePlan, columns: Sequence[Column]) -> bool:

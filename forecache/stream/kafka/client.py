@@ -9,6 +9,9 @@ from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.stream.table.schema import OFFSET, PARTITION
 
+SUFFIX = "-dead-letters"
+_TIMEOUT_S = 30.0
+
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Return the options for a client of confluent-kafka, secrets included."""
@@ -65,10 +68,6 @@ def produce(producer: Any, topic: str, value: bytes | None, key: bytes, **more: 
             return
         except BufferError:
             producer.poll(0.1)
-
-
-SUFFIX = "-dead-letters"
-_TIMEOUT_S = 30.0
 
 
 class DeadLetters:

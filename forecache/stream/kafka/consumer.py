@@ -22,6 +22,7 @@ _TIMEOUT_S = 15.0
 _PARTITIONS_EVERY_S = 30.0
 _LASTS_S = 10.0
 Offsets = Mapping[int, int]
+logger = logging.getLogger("forecache.stream")
 
 
 class TopicReader:
@@ -235,9 +236,6 @@ class TopicReader:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-logger = logging.getLogger("forecache.stream")
 
 
 def open_topic(

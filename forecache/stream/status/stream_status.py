@@ -22,8 +22,13 @@ from forecache.serve.store.live.layer import read_tail_state
 
 VERIFIED_WITHIN_S = 300.0
 """Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
-MOST_VERIFIED_WITHIN_S = 86_400.0
-"""Largest limit, however long a comparison takes."""
+MOST_VERIFIED_WITHIN_S = 86_400.0  # largest limit, however long a comparison takes
+STABLE_S = 600.0  # seconds after which a start counts as successful
+AGAIN_AND_AGAIN = 3  # so many unsuccessful starts in a row cause an alert
+_BACKOFF = Backoff(10.0, 1800.0)
+_FILE = "STARTS"
+FRESH_S = 15.0  # a state that is younger counts as that of a running stream, whose process may be on another machine
+Word = Literal["runs", "died", "stopped", "never ran"]
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,6 @@ def read_layer_status(settings: Settings, store: str) -> LayerStatus:
     )  # fmt: skip
 
 
-STABLE_S = 600.0
-"""Seconds after which a start counts as successful."""
-AGAIN_AND_AGAIN = 3
-"""So many unsuccessful starts in a row cause an alert."""
-_BACKOFF = Backoff(10.0, 1800.0)
-_FILE = "STARTS"
-
-
 @dataclass(frozen=True)
 class Starts:
     """A stream's starts by the sensor; one that fails at once is restarted with growing pauses."""
@@ -126,11 +123,6 @@ def read_starts(home: Path, name: str) -> Starts:
 
 def write_starts(home: Path, name: str, starts: Starts) -> None:
     write_durably(stream_folder(home, name) / _FILE, json.dumps(asdict(starts)))
-
-
-FRESH_S = 15.0
-"""A state that is younger counts as that of a running stream, whose process may be on another machine."""
-Word = Literal["runs", "died", "stopped", "never ran"]
 
 
 @dataclass(frozen=True)

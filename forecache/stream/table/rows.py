@@ -13,6 +13,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.serve.store.encoding.streamed_rows import moments_of
 from forecache.stream.table.schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
+_BATCH_ROWS = 1 << 16
+
 
 @dataclass(frozen=True, order=True)
 class TableCursor:
@@ -51,9 +53,6 @@ def _message_of(rows: pa.Table, row: int) -> tuple[int, int, int]:
     """Partition, offset and time of receipt of a row."""
     partition, offset = (rows[name][row].as_py() for name in (PARTITION, OFFSET))
     return partition, offset, rows[RECEIVED_AT][row].cast(pa.int64()).as_py()
-
-
-_BATCH_ROWS = 1 << 16
 
 
 class TableRows:

@@ -20,8 +20,7 @@ from forecache.serve.store.live.layer import LiveRow, row_of, times_of
 from forecache.serve.store.live.writer import LiveWriter, live_content_sum
 
 BLOCK_ROWS = 1000
-PAUSE_S = 5e-4
-"""Pause after each block, so that other processes and the thread that applies commits come first."""
+PAUSE_S = 5e-4  # pause after each block, so that other processes and the thread that applies commits come first
 EPOCH = date(1970, 1, 1)
 _Found = dict[bytes, bytes | None]
 
