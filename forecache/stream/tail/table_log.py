@@ -14,12 +14,7 @@ from forecache.kit.delta.comparison.partition import to_plain_types
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
-from forecache.serve.store.encoding.streamed_rows import (
-    PLACE,
-    POSITION,
-    StreamTable,
-    open_stream_table,
-)
+from forecache.serve.store.encoding.streamed_rows import PLACE, POSITION, StreamTable, open_stream_table
 
 _REMEMBERED = 8
 
