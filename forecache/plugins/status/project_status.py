@@ -15,7 +15,7 @@ from forecache.declare.project import Published
 from forecache.plugins.status.collect import Attention, sort_by_severity
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.store import list_local_stores
-from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
+from forecache.stream.status import describe_stream, read_stream_statuses
 
 MOST_NIGHTS, MOST_ROWS = 5, 40
 _LATELY = timedelta(days=14)

@@ -138,7 +138,7 @@ class _PartReader:
 def main() -> None:
     """Print the project's part of the status as JSON."""
     from forecache.plugins.status.project_status import last_nights
-    from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
+    from forecache.stream.status import describe_stream, read_stream_statuses
 
     os.nice(_NICE)  # answers of the reader go first
     settings = load_settings()
