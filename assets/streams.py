@@ -13,8 +13,15 @@ from assets.metadata import declared_columns, markdown_table, owners_of
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.declare.stream import FEATURES
-from forecache.stream.status.stream_checks import CHECKS, Check, StreamCheckResult, evaluate_checks
-from forecache.stream.status.stream_status import StreamStatus, describe_stream, read_stream_status
+from forecache.stream.status import (
+    CHECKS,
+    Check,
+    StreamCheckResult,
+    StreamStatus,
+    describe_stream,
+    evaluate_checks,
+    read_stream_status,
+)
 from resources.settings_and_spark import SettingsResource
 
 _ERRORS = ("runs", "verified")

@@ -24,7 +24,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import STREAM_EVENTS
-from forecache.stream.status.stream_status import StreamStatus, read_stream_status
+from forecache.stream.status import StreamStatus, read_stream_status
 from jobs.schedules import build_cron_schedule, build_op_job
 from resources.settings_and_spark import SettingsResource
 

@@ -57,8 +57,7 @@ REPEATED: frozenset[Kind] = LASTING - {"run_failed"}
 """Kinds that are sent again while they last. A failed run is sent once: nothing shows that it still matters."""
 
 Severity = Literal["critical", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
-"""The worst first."""
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")  # the worst first
 
 
 def _now() -> datetime:

@@ -40,13 +40,8 @@ def _installed_code_version(root: Path, project: str) -> str:
 
 
 def _hash_of_packages(packages: Iterable[str]) -> str:
-    folders = [
-        Path(folder)
-        for package in packages
-        for spec in [find_spec(package)]
-        if spec
-        for folder in spec.submodule_search_locations or ()
-    ]
+    specs = filter(None, map(find_spec, packages))
+    folders = [Path(folder) for spec in specs for folder in spec.submodule_search_locations or ()]
     return "".join(
         _hash_of_files(folder, (p.relative_to(folder) for p in folder.rglob("*.py")), b"") for folder in folders
     )

@@ -12,16 +12,15 @@ from pathlib import Path
 
 _POLL_S = 0.2
 _HOLDER_BYTES = 200
+_YOUNG_S = 60.0
 
 
 @contextmanager
 def replace_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Yield the path of an empty file, which atomically replaces `path` when the block ends without an error.
 
-    After a crash, even of the machine, `path` has either the old content or the complete new one.
-
-    Args:
-        mode: Permissions, less the umask.
+    After a crash, even of the machine, `path` has either the old content or the complete new one. `mode` is less the
+    umask.
     """
     # In the same folder, hidden, and with the same ending, by which some libraries choose a format.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
@@ -69,14 +68,9 @@ def lock(
 ) -> Iterator[int]:
     """Hold an exclusive lock on a file, which is created if it is missing; yields its descriptor.
 
-    The kernel frees it when no process has the descriptor open any more.
-
-    Args:
-        holder: Text about this process, which other processes can show.
-        waiting: Called once with the other holder's text if the lock is taken.
-        refused: Makes the error to raise from the other holder's text if the lock is still taken after `wait_s`; None:
-            wait without a limit.
-        mode: Permissions of a new file, less the umask.
+    The kernel frees it when no process has the descriptor open any more. `holder` is a text about this process, which
+    others can show. If the lock is taken, `waiting` is called once with the text of its holder. If it still is after
+    `wait_s`, the error that `refused` makes from this text is raised; without `refused`, it waits without a limit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -130,9 +124,6 @@ def _try_lock_for(wait_s: float, descriptor: int) -> bool:
 
 def _read_holder(descriptor: int) -> str:
     return os.pread(descriptor, _HOLDER_BYTES, 0).decode(errors="replace").strip() or "another process"
-
-
-_YOUNG_S = 60.0
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.files import lock, replace_file, sync, write_durably
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
+_CHUNK_BYTES = 8 << 20  # bytes of one request to a bucket while a file is read
 
 
 def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Any:
@@ -43,10 +44,6 @@ def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | Non
 def tag_of(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Tag and version that identify the state of an object, for a conditional put."""
     return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
-
-
-_CHUNK_BYTES = 8 << 20
-"""Bytes of one request to a bucket while a file is read."""
 
 
 class LocalFolder:

@@ -16,6 +16,13 @@ import pyarrow.compute as pc
 WORD = 8
 _LITTLE = np.array([(1 << 8 * size) - 1 for size in range(WORD + 1)], np.uint64)
 _BIG = ~np.array([(1 << 8 * (WORD - size)) - 1 for size in range(WORD + 1)], np.uint64)
+_START = np.uint64(0x9E3779B97F4A7C15)
+_STEP = np.uint64(0xFF51AFD7ED558CCD)
+_FINAL = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_NULL = np.uint64(0xD1B54A32D192ED03)
+_NOT_A_NUMBER = np.uint64(0x7FF8000000000000)
+_SHIFT = np.uint64(32)
+_BLOCK_ROWS = 1 << 15  # rows that are hashed at a time: intermediate arrays fit a core's cache, and reuse its memory
 
 
 @dataclass(frozen=True)
@@ -56,16 +63,6 @@ class TextWords:
     def _windows(self, kind: str) -> np.ndarray:
         """View of the text as overlapping eight-byte numbers, one beginning at every byte."""
         return np.ndarray(len(self._text) - WORD + 1, kind, self._text, strides=(1,))
-
-
-_START = np.uint64(0x9E3779B97F4A7C15)
-_STEP = np.uint64(0xFF51AFD7ED558CCD)
-_FINAL = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_NULL = np.uint64(0xD1B54A32D192ED03)
-_NOT_A_NUMBER = np.uint64(0x7FF8000000000000)
-_SHIFT = np.uint64(32)
-_BLOCK_ROWS = 1 << 15
-"""Rows that are hashed at a time: intermediate arrays fit a core's cache, and reuse its memory."""
 
 
 def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None" = None) -> np.ndarray:

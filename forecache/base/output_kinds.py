@@ -17,6 +17,13 @@ VALUE_TYPES = ("boolean", "int", "bigint", "float", "double", "string", "binary"
 
 JUDGED = ("number", "classes", "quantiles")
 """Kinds whose drift is judged: numbers and quantiles in bins, classes by their names."""
+KEY_TYPES = ("string", "int", "uuid", "date")  # a key column's type as the store names it
+DECLARED = {"string": "string", "int": "int", "bigint": "int", "date": "date"}
+"""The store's type by the declared type of a column that can be a key.
+
+Doubles cannot: they have several texts; nor can booleans, which have only two values.
+"""
+ALLOWED = "Keys are strings, integers, dates, or UUIDs as 16 bytes."
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,6 @@ class OutputSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the output's columns of a prediction table."""
         if self.kind == "quantiles":
             return tuple(quantile_column(self.name, level) for level in self.levels)
         if self.kind == "classes" and self.top != 0:
@@ -83,7 +89,6 @@ class OutputSpec:
 
 
 def arrow_type(name: str) -> "pa.DataType":
-    """The Arrow type of one of `VALUE_TYPES`."""
     import pyarrow as pa
 
     types = (pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.binary())
@@ -115,18 +120,6 @@ def probabilities_column(name: str) -> str:
 def quantile_column(name: str, level: float) -> str:
     """The column of a quantile: `spend_q10` of 0.1, `spend_q2_5` of 0.025."""
     return f"{name}_q{f'{100 * level:.10g}'.replace('.', '_')}"
-
-
-KEY_TYPES = ("string", "int", "uuid", "date")
-"""A key column's type as the store names it."""
-
-DECLARED = {"string": "string", "int": "int", "bigint": "int", "date": "date"}
-"""The store's type by the declared type of a column that can be a key.
-
-Doubles cannot: they have several texts; nor can booleans, which have only two values.
-"""
-
-ALLOWED = "Keys are strings, integers, dates, or UUIDs as 16 bytes."
 
 
 def key_type_of_arrow(kind: "pa.DataType") -> str | None:

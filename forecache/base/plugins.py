@@ -39,8 +39,8 @@ PLUGINS = {
     ),
     "backfill": Plugin(
         hooks={
-            "backfill_days": "stream_tables:backfill_days",
-            "recompute_table": "stream_tables:recompute_table",
+            "backfill_days": "backfill:backfill_days",
+            "recompute_table": "backfill:recompute_table",
         },
     ),
     "challengers": Plugin(
@@ -310,7 +310,6 @@ def find_checks() -> Iterator[tuple[str, Any]]:
 
 @cache
 def is_installed(plugin: str) -> bool:
-    """Return whether the plug-in's folder is there."""
     return importlib.util.find_spec(f"forecache.plugins.{plugin}") is not None
 
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Sizes = NDArray[np.int64]
 PerRequest = Callable[[Array, Array, Sizes], Array]
-DEFAULT_PLACES = 10
-"""The number of places by which a ranking is judged by default."""
+DEFAULT_PLACES = 10  # the number of places by which a ranking is judged by default
 
 
 def ndcg(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:

@@ -54,27 +54,16 @@ def _style() -> dict[str, Any]:
     return {
         "svg.fonttype": "none",
         "font.family": ["sans-serif"],
-        "font.size": 9,
         "text.color": INK,
-        "axes.edgecolor": LINE,
-        "axes.labelcolor": MUTED,
-        "axes.labelsize": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), LINE),
+        **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), MUTED),
+        **dict.fromkeys(("font.size", "axes.labelsize"), 9),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
         "axes.linewidth": 0.8,
-        "xtick.color": LINE,
-        "ytick.color": LINE,
-        "xtick.labelcolor": MUTED,
-        "ytick.labelcolor": MUTED,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "grid.color": LINE,
         "grid.linewidth": 0.5,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
         "lines.linewidth": 1.6,
+        **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     }
 
 
@@ -100,7 +89,6 @@ def make_page(template: Path, **values: object) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page to its path in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_durably(path, page)
 

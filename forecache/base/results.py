@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+Progress = Callable[[str, float | None], None]
+"""Called by long stages with a sentence and the share done in [0, 1], or None if that is not known."""
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -31,10 +34,6 @@ class StageResult:
     delta_version: int | None = None
     skipped: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-Progress = Callable[[str, float | None], None]
-"""Called by long stages with a sentence and the share done in [0, 1], or None if that is not known."""
 
 
 def no_progress(message: str, share: float | None = None) -> None:

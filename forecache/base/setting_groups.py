@@ -8,8 +8,6 @@ from pydantic_settings import BaseSettings
 
 
 class StreamSettings(BaseSettings):
-    """Kafka's brokers, and how streams run."""
-
     kafka_brokers: str = Field(
         "localhost:9092", description="Kafka's brokers, as host:port, several separated by commas."
     )
@@ -32,8 +30,6 @@ class StreamSettings(BaseSettings):
 
 
 class TailSettings(BaseSettings):
-    """The process that fills live layers, its polling, and its comparisons with the tables."""
-
     stream_tailer: Literal["auto", "off"] = Field(
         "auto",
         description="auto: `forecache serve` fills the live layers of its stores where the extra `lake` is installed; "
@@ -54,8 +50,6 @@ class TailSettings(BaseSettings):
 
 
 class MessageSettings(BaseSettings):
-    """Servers and receivers of messages."""
-
     smtp_host: str = Field("", description="SMTP server that mailings are handed to.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
     smtp_security: Literal["starttls", "ssl", "none"] = Field(
@@ -104,8 +98,6 @@ class MessageSettings(BaseSettings):
 
 
 class ReaderSettings(BaseSettings):
-    """Limits of the reader, and the remote of published versions."""
-
     reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
     reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
     reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
@@ -147,8 +139,6 @@ class ReaderSettings(BaseSettings):
 
 
 class RequestLogSettings(BaseSettings):
-    """The spool where logged answers wait for the lake, its limits, and its committer."""
-
     request_log_spool: Path | None = Field(
         None, description="Folder where logged answers wait for the committer. Default: HOME/spool."
     )
@@ -174,8 +164,6 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 class LakeSettings(BaseSettings):
-    """Locations of the project, its tables and its models, and the configuration of Spark."""
-
     home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
     project: str = Field(
         "dagster_project", description="Package of the project, with one module a pipeline in `pipelines/`."
@@ -221,8 +209,6 @@ class LakeSettings(BaseSettings):
 
 
 class ComputeSettings(BaseSettings):
-    """Workers, memory and devices of training and scoring, and their prices."""
-
     training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
     training_nodes: str = Field(
         "1", pattern=r"^[1-9]\d*(:[1-9]\d*)?$", description="torchrun --nnodes: a number or min:max."

@@ -71,7 +71,6 @@ class Settings(
 
     @property
     def lake_is_remote(self) -> bool:
-        """True if the lake is in an object store."""
         return "://" in self.lake_uri
 
     @cached_property
@@ -102,7 +101,6 @@ class Settings(
 
     @cached_property
     def request_log_path(self) -> Path:
-        """Folder where logged answers wait for the lake."""
         spool = self.request_log_spool
         return (spool.expanduser().resolve() if spool else self.home_path / "spool") / "request_log"
 
@@ -152,7 +150,7 @@ def load_settings(**overrides: object) -> Settings:
 def _json_error() -> SettingsError:
     for name, text in given_variables().items():
         field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
-        if field is None or not _takes_json(field.annotation):
+        if field is None or get_origin(field.annotation) is not dict:
             continue
         try:
             json.loads(text)
@@ -162,10 +160,6 @@ def _json_error() -> SettingsError:
                 remedy='Write it like {"name": "value"}; `forecache settings` shows what each setting takes.',
             )
     return SettingsError("A setting is no JSON.", remedy="`forecache settings` shows what each setting takes.")
-
-
-def _takes_json(kind: object) -> bool:
-    return get_origin(kind) is dict
 
 
 def given_variables() -> dict[str, str]:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
-_SMALLEST_SHARE = 1e-4
-"""Smaller shares are raised to this, so that an empty bin does not make the index infinite."""
+_SMALLEST_SHARE = 1e-4  # smaller shares are raised to this, so that an empty bin does not make the index infinite
 
 _SMALLEST_PROBABILITY = 1e-7
 _RESAMPLES = 400

@@ -42,7 +42,6 @@ class StreamState:
 
 
 def stream_folder(home: Path, name: str) -> Path:
-    """The folder of a stream in the home folder."""
     return home / "streams" / name
 
 
@@ -65,7 +64,6 @@ def write_state(home: Path, name: str, state: StreamState) -> None:
 
 
 def is_running(home: Path, name: str) -> bool:
-    """Tell if a process of this machine holds the stream's lock."""
     with suppress(OSError):
         return is_locked(stream_folder(home, name) / LOCK)
     return False

@@ -9,18 +9,14 @@ from forecache.base.errors import NotFoundError, SettingsError
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
-RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"
-"""Prefixes of the tables of a source."""
-TILES = "tiles_"
-"""Prefix of the table of a view's tiles."""
-REQUEST_LOG = "request_log_"
-"""Prefix of the table of a real-time model's logged answers."""
+RAW, QUARANTINE, TABLE = "raw_", "quarantine_", "table_"  # prefixes of the tables of a source
+TILES = "tiles_"  # prefix of the table of a view's tiles
+REQUEST_LOG = "request_log_"  # prefix of the table of a real-time model's logged answers
 STREAM, STREAM_QUARANTINE = "stream_", "stream_quarantine_"
 """Prefixes of the tables of a stream's rows and of its bad messages."""
 FEATURES, TRAINING_SET, PREDICTIONS = "features_", "training_set_", "predictions_"
 """Prefixes of the tables of a pipeline."""
-MAIL_TABLE = "mail_ledger"
-"""The table of the messages of all mailings."""
+MAIL_TABLE = "mail_ledger"  # the table of the messages of all mailings
 AS_OF = "as_of"
 REQUEST_ID, POSITION, EVENT_TIMESTAMP = "request_id", "position", "event_timestamp"
 """Columns of a real-time model's examples: request, place of the candidate in it, and time of the request."""

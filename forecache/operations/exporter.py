@@ -20,7 +20,7 @@ from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.models.registry.promotions import Promotion, all_promotions
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.store import list_local_stores
-from forecache.stream.status.stream_status import add_streams
+from forecache.stream.status import add_streams
 
 Of = tuple[str, str]
 

@@ -15,15 +15,12 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 _READ_BYTES = 4096
 _SHOWN = 200
-_REFUSED = (400, 413, 422)
-"""Status codes after which the same message is never accepted."""
+_REFUSED = (400, 413, 422)  # status codes after which the same message is never accepted
 _LONGEST_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True)
 class PostFailure:
-    """A failed delivery to a receiver."""
-
     reason: str  # a sentence without secrets
     refused: bool = False  # the receiver will never accept this message, for example because it is too large
     retry_after_s: float = 0.0  # least seconds that the receiver asks to wait before the next try

@@ -5,11 +5,11 @@ not on the engine, nor on how the same messages are split into batches. A recomp
 """
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,8 @@ from forecache.stream.table.schema import (
 from forecache.stream.tiles.batch_states import NOTHING_YET, ServedStates
 from forecache.stream.tiles.view_tiles import Bases, ViewFeatures, ViewTiles
 
+_EPOCH = date(1970, 1, 1)
+
 
 @dataclass(frozen=True)
 class EventAnswers:
@@ -46,50 +48,34 @@ class EventAnswers:
     release: int | None = None
     failed: int = 0  # rows without an answer
     failure: str = ""  # the error of the last of these
-    features: pa.Array | None = None  # the model's inputs, a list of floats for each event; None without a model
+    features: Callable[[], pa.Array] | None = None  # makes the list of the model's inputs for each event
 
 
-class Answerer(Protocol):
-    """Answers the events of a batch. `find_newer` is called every `look_every_s`; `release` is the one that answers."""
+class Answerer:
+    """Answers the events of a batch; this one, of a stream without a model, does not."""
 
-    look_every_s: float
-
-    @property
-    def release(self) -> int | None: ...
+    look_every_s = 3600.0  # between two calls of `find_newer`
+    release: int | None = None  # that answers
 
     def find_newer(self) -> Any:
         """Load a newer release or model version for `switch_to`; None if there is none. Any thread may call it.
 
         ForecacheError if there is no release or model at all, or the newer one cannot be used.
         """
+        return None
 
     def switch_to(self, found: Any) -> None:
         """Answer with the result of `find_newer` from now on; called between batches."""
 
     def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
         """Answer events, given the features of each by view."""
-
-
-class NoAnswerer:
-    """The answerer of a stream without a model, which only keeps its views."""
-
-    look_every_s = 3600.0
-    release = None
-
-    def find_newer(self) -> Any:
-        return None
-
-    def switch_to(self, found: Any) -> None:
-        raise AssertionError("there is nothing to take up")
-
-    def answer(self, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> EventAnswers:
         return EventAnswers([])
 
 
 def answerer_of(settings: Settings, answers: Any, *, number: int | None = None) -> Answerer:
     """Return the answerer of a stream; `number` is the release or model version that always answers."""
     if answers is None:
-        return NoAnswerer()
+        return Answerer()
     answerer: Answerer = load_hook("stream_answers", "answerer_of")(settings, answers, number)
     return answerer
 
@@ -102,8 +88,6 @@ def switch_to_newest(answerer: Answerer) -> None:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The rows, tiles and counts of a batch of messages."""
-
     rows: pa.Table  # `schema_of` without duplicates, in order; position, place and hour are null until the commit
     live: Mapping[str, Sequence[tuple[bytes, int, bytes]]]  # by view, as `ViewFeatures.touched`
     bad: pa.Table  # `QUARANTINE` with whole contents
@@ -114,21 +98,12 @@ class StepResult:
     failure: str = ""  # the error of the last of these
 
 
-_EPOCH = date(1970, 1, 1)
-
-
 class StreamStep:
-    """Answers the messages of a stream.
+    """Answers the messages of a stream. SettingsError if the schema of the topic cannot be read.
 
     The caller switches the `answerer` to the current release at least once before the first batch, confirms commits to
-    `repeats`, and closes it at the end. `too_old` says why features of the last batch are unknown if a batch state is
-    too old to be merged; else "".
-
-    Args:
-        bases: Finds the batch state of a view; None: the served states, looked up for each batch.
-
-    Raises:
-        SettingsError: The schema of the topic cannot be read.
+    `repeats`, and closes it at the end. `bases` finds the batch state of a view; None: the served states, looked up for
+    each batch. `too_old` says why features of the last batch are unknown if a state is too old to be merged; else "".
     """
 
     def __init__(self, settings: Settings, stream: Stream, *, bases: Bases | None = None) -> None:
@@ -216,7 +191,7 @@ class StreamStep:
         }
         if self._stream.keep_features:
             assert answers.features is not None, "a stream without answers keeps no features"
-            made[FEATURES] = answers.features
+            made[FEATURES] = answers.features()
         outputs = [name for name in self.schema.names if name not in made and name not in self.judge.schema.names]
         made |= dict(zip(outputs, answers.columns, strict=True))
         columns = [made[name] if name in made else events[name] for name in self.schema.names]

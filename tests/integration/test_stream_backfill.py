@@ -20,10 +20,9 @@ from forecache.base.errors import ConflictError, InputError
 from forecache.base.settings import Settings
 from forecache.cli.output import FLAGS
 from forecache.declare.project import Project
-from forecache.plugins.backfill import recompute
-from forecache.plugins.backfill.backfill import backfill
+from forecache.plugins.backfill.backfill import backfill, recompute_table
 from forecache.plugins.backfill.lake_states import LakeStates
-from forecache.plugins.backfill.stream_tables import recompute_table
+from forecache.plugins.backfill.recompute import recompute
 from forecache.plugins.maintenance import lake as maintaining
 from forecache.plugins.maintenance import table as maintain
 from forecache.stream.engine.engine import lock_stream

@@ -14,8 +14,13 @@ from forecache.base.stream_state import StreamState
 from forecache.serve.store import Store
 from forecache.serve.store.live.layer import LiveRow, read_tail_state, record_of
 from forecache.serve.store.live.reader import LiveReader
-from forecache.stream.status.stream_checks import StreamCheckResult, evaluate_checks
-from forecache.stream.status.stream_status import Starts, StreamStatus, read_layer_status
+from forecache.stream.status import (
+    Starts,
+    StreamCheckResult,
+    StreamStatus,
+    evaluate_checks,
+    read_layer_status,
+)
 from forecache.stream.tail.tailer import Tailer
 
 

@@ -31,7 +31,7 @@ from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.cost.orchestration import build_cost
 from forecache.plugins.parity.orchestration import build_parity, parity_name
 from forecache.plugins.rollouts.orchestration import rollout_metadata, rollout_name
-from forecache.stream.status.stream_status import read_stream_status
+from forecache.stream.status import read_stream_status
 from resources.instance import ensure_instance, runner_instance
 from resources.settings_and_spark import SettingsResource
 

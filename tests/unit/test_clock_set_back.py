@@ -30,8 +30,8 @@ from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
 from forecache.serve.store import open_store
 from forecache.serve.store.manifest import StalePolicy
-from forecache.stream.engine import figures as figures_module
-from forecache.stream.engine.figures import StreamFigures
+from forecache.stream.engine import engine as figures_module
+from forecache.stream.engine.engine import StreamFigures
 
 AS_OF = "2026-06-30"
 NOW = datetime(2026, 7, 1, 8, tzinfo=timezone.utc).timestamp()

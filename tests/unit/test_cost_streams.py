@@ -11,7 +11,7 @@ from cost_support import PRICES, written
 from forecache.base.settings import Settings, load_settings
 from forecache.base.stream_state import StreamState, read_state, write_state
 from forecache.plugins.cost.cost_report import cost_report, report_to_dict, use_of_streams
-from forecache.stream.engine.figures import StreamFigures
+from forecache.stream.engine.engine import StreamFigures
 
 STREAM = "fraud"
 STARTED = 1_700_000_000.0

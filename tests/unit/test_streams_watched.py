@@ -10,13 +10,14 @@ from watched_streams import cards
 from forecache.base.files import lock
 from forecache.base.settings import Settings
 from forecache.base.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
-from forecache.stream.status.stream_checks import CHECKS, evaluate_checks
-from forecache.stream.status.stream_status import (
+from forecache.stream.status import (
+    CHECKS,
     STABLE_S,
     LayerStatus,
     Starts,
     StreamStatus,
     describe_stream,
+    evaluate_checks,
     read_starts,
     read_stream_status,
     write_starts,

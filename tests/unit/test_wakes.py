@@ -51,15 +51,12 @@ BOUNDED = {
     *("scoring/tasks/engines.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
     *("serve/store/publishing/read_back.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
     *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_folder.py:IdWriter._run"),
+    *("stream/kafka/client.py:produce", "stream/engine/arrow_engine.py:BatchCommitter._commit"),
     *(
-        "stream/engine/arrow_engine.py:BatchCommitter._commit",
+        "stream/engine/arrow_engine.py:ArrowEngine._commit_rest",
         "plugins/spark_stream/engine.py:SparkEngine._run_queries",
     ),
-    *(
-        "stream/engine/arrow_engine.py:ArrowEngine._show_pending",
-        "stream/engine/arrow_engine.py:ArrowEngine._commit_rest",
-    ),
-    *("stream/kafka/client.py:DeadLetters.send", "plugins/stream_answers/send_answers.py:AnswersProducer._produce"),
+    "stream/engine/arrow_engine.py:ArrowEngine._show_pending",
     *(
         "plugins/stream_answers/send_answers.py:_read_newest_version",
         "plugins/torch/worker/parallel.py:WorkerGroup.run_on_rank_0",

@@ -105,7 +105,7 @@ def streams(names: tuple[str, ...]) -> None:
     """
     from forecache.cli.output import streams_table
     from forecache.declare.loading import load_stream, read_project
-    from forecache.stream.status.stream_status import describe_stream, read_stream_status
+    from forecache.stream.status import describe_stream, read_stream_status
 
     current = settings()
     declared = [load_stream(current, name) for name in names] or list(read_project(current).streams.values())

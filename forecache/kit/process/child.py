@@ -28,6 +28,9 @@ _INTERRUPTED_S, _TERMINATED_S = 15.0, 5.0
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _LOOK_S = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+logger = logging.getLogger("forecache")
+_BACKOFF = Backoff(5.0, 60.0)
+_LAST_S = 5.0
 
 
 def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
@@ -101,7 +104,6 @@ def read_own_memory(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return True if a process was stopped by a signal or a debugger."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "Tt"
@@ -151,23 +153,11 @@ def _end_children(process: "subprocess.Popen[bytes]") -> None:
         child.kill()
 
 
-def _load_prctl() -> Callable[[int, int, int, int, int], object]:
-    if sys.platform != "linux":
-        return lambda *_: None
-    function: Callable[[int, int, int, int, int], object] = ctypes.CDLL(None).prctl
-    return function
-
-
 def _set_process_option(option: int, value: int) -> None:
     _prctl(option, value, 0, 0, 0)
 
 
-_prctl = _load_prctl()
-
-
-logger = logging.getLogger("forecache")
-_BACKOFF = Backoff(5.0, 60.0)
-_LAST_S = 5.0
+_prctl: Callable[..., object] = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
 
 
 @contextmanager

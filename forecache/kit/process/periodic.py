@@ -35,7 +35,6 @@ class RetryPauses:
         self._failures: dict[str, tuple[int, float]] = {}
 
     def note_failure(self, name: str) -> None:
-        """Begin a pause, which is longer after each failure in a row."""
         failures = self._failures.get(name, (0, 0.0))[0] + 1
         self._failures[name] = failures, time.monotonic() + self._backoff.pause_s(failures)
 
@@ -151,7 +150,6 @@ class HandoverThread(ABC, Generic[T]):
 
     @property
     def is_free(self) -> bool:
-        """True if all work that was handed over is done."""
         return self._given is None
 
     def submit(self, work: T) -> None:

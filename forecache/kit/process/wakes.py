@@ -5,11 +5,13 @@ Each period is stated here and nowhere else; `tests/unit/test_wakes.py` finds pe
 
 from dataclasses import dataclass
 
+_SERVE, _WORKER, _MODEL = "forecache serve", "worker of the reader", "model process"
+_COMMITTER, _TAILER, _STREAM = "forecache log commit", "forecache stream tail", "forecache stream"
+_TRAIN, _SCORE, _RUN, _DAEMON = "forecache train", "scoring on Spark", "forecache run", "Dagster's daemon"
+
 
 @dataclass(frozen=True)
 class Wake:
-    """A periodic activity."""
-
     name: str
     process: str  # in which it wakes
     purpose: str  # as the subject of a sentence
@@ -18,13 +20,8 @@ class Wake:
 
     @property
     def period(self) -> str:
-        """The period in words."""
         return self.rule or f"{self.every_s:g} s"
 
-
-_SERVE, _WORKER, _MODEL = "forecache serve", "worker of the reader", "model process"
-_COMMITTER, _TAILER, _STREAM = "forecache log commit", "forecache stream tail", "forecache stream"
-_TRAIN, _SCORE, _RUN, _DAEMON = "forecache train", "scoring on Spark", "forecache run", "Dagster's daemon"
 
 SIDECARS = Wake("sidecars", _SERVE, "Starting the sidecars (tailer, committer), again if one has ended", 1.0)
 STATUS_VIEWS = Wake("status-views", _SERVE, "Looking if somebody views the status page", 1.0)

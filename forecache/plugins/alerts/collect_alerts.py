@@ -26,8 +26,7 @@ from forecache.realtime.log.record import table_of
 from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
 from forecache.realtime.request.request_answer import RefusedCallError
 from forecache.serve.store.store import list_local_stores
-from forecache.stream.status.stream_checks import Check, evaluate_checks
-from forecache.stream.status.stream_status import StreamStatus, read_stream_status
+from forecache.stream.status import Check, StreamStatus, evaluate_checks, read_stream_status
 
 
 def waiting_date_alerts(settings: Settings, project: Project) -> Iterator[Alert]:

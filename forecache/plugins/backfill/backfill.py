@@ -6,14 +6,16 @@ table has are left out. So a backfill that was killed resumes where it stopped, 
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta, timezone
 
+import click
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
+from forecache.cli.output import print_json, wants_json
 from forecache.declare import FeatureView, Stream
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
@@ -26,10 +28,10 @@ from forecache.stream.table.schema import EVENT_DAY, KAFKA_AT, OFFSET, PARTITION
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 from forecache.stream.tiles.batch_states import BatchState
 
-LANDED = -1
-"""Kafka partition of rows that come from the lake; Kafka's own are not below 0."""
+LANDED = -1  # Kafka partition of rows that come from the lake; Kafka's own are not below 0
 _DAYS_APART = 10**10
 _EPOCH = date(1970, 1, 1)
+_ROWS_A_COMMIT = 20_000
 
 
 def read_landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
@@ -70,13 +72,8 @@ def drop_known_events(settings: Settings, stream: Stream, day: date, events: pa.
     return events.take(left[place].combine_chunks().sort())
 
 
-_ROWS_A_COMMIT = 20_000
-
-
 @dataclass(frozen=True)
 class BackfilledDay:
-    """The result of one day."""
-
     day: date
     landed: int  # events of the day in the lake
     added: int  # events among them that the table did not have
@@ -161,3 +158,39 @@ class _Backfill:
 def _transaction_name(stream: Stream, day: date) -> str:
     """Application id of Delta's `txn` action for a backfilled day; its version counts the events that are done."""
     return f"forecache-stream-{stream.name}-landed-{day}"
+
+
+def backfill_days(settings: Settings, stream: Stream, first: date, last: date) -> None:
+    """Add the events of landed days to a stream's table, and print the result of each day."""
+
+    def print_day(day: BackfilledDay) -> None:
+        if not wants_json():
+            click.echo(f"{day.day}  {day.landed:>12,} landed  {day.added:>12,} added")
+
+    days = backfill(settings, stream, first, last, told=print_day)
+    if wants_json():
+        print_json([asdict(day) for day in days])
+
+
+def recompute_table(settings: Settings, stream: Stream) -> bool:
+    """Compute a stream's table again; returns True if all compared rows are equal."""
+    from forecache.plugins.backfill.recompute import recompute
+
+    found = recompute(settings, stream)
+    if wants_json():
+        print_json(asdict(found))
+        return found.difference is None
+    click.echo(f"{found.compared:,} of {found.rows:,} rows compared in {found.seconds:.1f} s")
+    for each in found.gone:
+        click.echo(f"not there any more, so that its rows are not compared: {each}")
+    differs = found.difference
+    if differs is None:
+        click.echo("every bit is equal" if found.compared else "nothing could be compared")
+        return True
+    key = ", ".join(f"{name}={value}" for name, value in differs.key.items())
+    click.echo(
+        f"The row of {key} (position {differs.position}, place {differs.place}, offset {differs.offset} of partition "
+        f"{differs.partition}) differs in {differs.column}:"
+    )
+    click.echo(f"  table     {differs.there!r}\n  computed  {differs.here!r}")
+    return False

@@ -49,7 +49,6 @@ class LakeState:
             self._words[:, i] = column_words(rows[column.name].combine_chunks())
 
     def read_words(self, keys: Sequence[bytes]) -> tuple[Words | None, NDArray[np.bool_] | None]:
-        """See `forecache.stream.tiles.batch_states.BatchState`."""
         places = np.array([self._places.get(key, -1) for key in keys], np.intp)
         return self._words[places] if len(self._words) else np.zeros(
             (len(keys), self._words.shape[1]), int
@@ -61,10 +60,10 @@ class MissingState(NoBatchState):
 
 
 class LakeStates:
-    """Reads states by their names, and caches the newest `most` of each view."""
+    """Reads states by their names, and caches the newest two of each view."""
 
-    def __init__(self, settings: Settings, stream: Stream, *, most: int = 2) -> None:
-        self._settings, self._stream, self._most = settings, stream, most
+    def __init__(self, settings: Settings, stream: Stream) -> None:
+        self._settings, self._stream = settings, stream
         self._known: dict[tuple[str, str], BatchState] = {}
 
     def find_by_base(self, base: str) -> Mapping[str, BatchState]:
@@ -77,7 +76,7 @@ class LakeStates:
         if not name:
             return NoBatchState()
         if (view.name, name) not in self._known:
-            for old in [each for each in self._known if each[0] == view.name][: 1 - self._most]:
+            for old in [each for each in self._known if each[0] == view.name][:-1]:
                 del self._known[old]
             self._known[view.name, name] = self._read(view, name)
         return self._known[view.name, name]

@@ -5,7 +5,7 @@ batches, engines or the time. So the same step gives the same bits again, or som
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 _STANDS_ON = (BASE, RELEASE, MODEL_VERSION)
 _MOST_ROWS = 1 << 17
-_PlacedFile = tuple[int, int, DataFile]
-"""A file with the first and the last position of its rows."""
+_PlacedFile = tuple[int, int, DataFile]  # a file with the first and the last position of its rows
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,6 @@ class RowDifference:
 
 @dataclass(frozen=True)
 class RecomputeResult:
-    """The result for a table."""
-
     rows: int
     compared: int  # all rows except those whose batch state or release no longer exists
     seconds: float
@@ -71,12 +68,10 @@ class RecomputeResult:
     difference: RowDifference | None = None  # None if every bit is equal
 
 
-def recompute(
-    settings: Settings, stream: Stream, *, progress: Callable[[int], None] = lambda rows: None
-) -> RecomputeResult:
+def recompute(settings: Settings, stream: Stream) -> RecomputeResult:
     """Compute the rows of a stream's table again and compare every bit, up to the first difference.
 
-    `progress` is called with the number of rows that are done. NotFoundError if the stream has no table.
+    NotFoundError if the stream has no table.
     """
     started, again = time.perf_counter(), _Recomputation(settings, stream)
     rows = compared = 0
@@ -86,7 +81,6 @@ def recompute(
             rows += part.num_rows
             is_comparable, difference = again.compare(part)
             compared += part.num_rows if is_comparable else 0
-            progress(rows)
             if difference is not None:
                 break
     if not rows:
@@ -115,12 +109,11 @@ class _Recomputation:
         answerer = self._find_answerer(release if release is not None else version)
         if answerer is None:
             gone.add(f"release {release}" if release is not None else f"model version {version}")
-        else:
-            self._step.answerer = answerer
         self.gone |= gone
         if answerer is None:
             self._add_without_comparing(rows)
             return False, None
+        self._step.answerer = answerer
         answered = self._step.answer(rows)
         self._step.repeats.confirm_commit(answered.rows, rows[POSITION][-1].as_py())
         if gone:
@@ -128,20 +121,21 @@ class _Recomputation:
         if answered.rows.num_rows != rows.num_rows:
             return True, self._find_dropped_row(rows, answered.rows)
         found = self._first_difference(rows, answered.rows)
-        return True, None if found is None else self._row_difference(
-            rows, found.row, found.column, found.there, found.here
-        )
+        if found is None:
+            return True, None
+        return True, self._row_difference(rows, found.row, found.column, found.there, found.here)
 
     def close(self) -> None:
         self._step.repeats.close()
 
     def _first_difference(self, rows: pa.Table, again: pa.Table) -> ValueDifference | None:
-        if FEATURES not in again.column_names or FEATURES not in rows.column_names:
-            return first_difference(rows, again, self._columns)
-        # Rows from before `keep_features` was declared have no features.
-        kept = pc.if_else(rows[FEATURES].is_valid(), again[FEATURES], pa.scalar(None, again[FEATURES].type))
-        again = again.set_column(again.column_names.index(FEATURES), FEATURES, kept)
-        return first_difference(rows, again, [*self._columns, FEATURES])
+        columns = self._columns
+        if FEATURES in again.column_names and FEATURES in rows.column_names:
+            # Rows from before `keep_features` was declared have no features.
+            kept = pc.if_else(rows[FEATURES].is_valid(), again[FEATURES], pa.scalar(None, again[FEATURES].type))
+            again = again.set_column(again.column_names.index(FEATURES), FEATURES, kept)
+            columns = [*columns, FEATURES]
+        return first_difference(rows, again, columns)
 
     def _add_without_comparing(self, rows: pa.Table) -> None:
         new = rows.take(pa.array(self._step.repeats.find_new(rows), pa.int64()))
@@ -165,11 +159,9 @@ class _Recomputation:
 
     def _find_dropped_row(self, rows: pa.Table, kept: pa.Table) -> RowDifference:
         """The first row that the step dropped as a duplicate."""
-        there, here = (
-            set(zip(*(each[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)) for each in (rows, kept)
-        )
-        places = zip(*(rows[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True)
-        first = next(place for place, where in enumerate(places) if where in there - here)
+        there, here = (zip(*(each[c].to_pylist() for c in (PARTITION, OFFSET)), strict=True) for each in (rows, kept))
+        known = set(here)
+        first = next(place for place, where in enumerate(there) if where not in known)
         return self._row_difference(rows, first, "row", "present", "a repeat of an earlier row")
 
     def _row_difference(self, rows: pa.Table, row: int, column: str, there: Any, here: Any) -> RowDifference:

@@ -20,6 +20,8 @@ from forecache.kit.spark.session import spark_path
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+Offsets = Mapping[int, int]  # by partition of the topic, the next offset to read
+
 
 class HadoopFiles:
     """The file system of a folder or URI; `root` is its full URI."""
@@ -40,7 +42,6 @@ class HadoopFiles:
         return {int(name) for name in names if name.isdigit()}
 
     def read(self, file: str) -> bytes | None:
-        """Read a small file; None if it does not exist."""
         path = self._path(file)
         if not self._system.exists(path):
             return None
@@ -51,15 +52,10 @@ class HadoopFiles:
             stream.close()
 
     def remove(self, folder: str) -> None:
-        """Remove a folder with its content, if it exists."""
         self._system.delete(self._path(folder), True)
 
     def _path(self, text: str) -> Any:
         return self._jvm.org.apache.hadoop.fs.Path(text)
-
-
-Offsets = Mapping[int, int]
-"""By partition of the topic, the next offset to read."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,6 @@ class OffsetRange:
 
 
 class Checkpoint:
-    """The folder of one query."""
-
     def __init__(self, files: HadoopFiles, path: str, topic: str) -> None:
         self.path = path
         self._files, self._topic = files, topic

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from forecache.base.errors import ForecacheError, InputError, UnavailableError
+from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
@@ -46,22 +46,6 @@ JARS = (
     "kafka-clients-3.9.1.jar",
     "commons-pool2-2.12.1.jar",
 )
-
-
-def kafka_jars(settings: Settings) -> list[Path]:
-    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
-    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
-    if "spark-sql-kafka" in own:
-        return []
-    paths = [settings.spark_jars.resolve() / FOLDER / jar for jar in JARS]
-    for path in paths:
-        if not path.is_file():
-            raise UnavailableError(
-                f"Spark reads Kafka with the jar {path}, which is missing.", remedy="Run `make setup`."
-            )
-    return paths
-
-
 _JAAS = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
@@ -82,6 +66,30 @@ _SECURITY = frozenset(
         *("ssl.key.pem", "ssl.endpoint.identification.algorithm", "ssl.key.password"),
     }
 )
+_CONF = {
+    # Batches without messages change nothing here.
+    "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    # A batch needs its own offsets and those of the one before.
+    "spark.sql.streaming.minBatchesToRetain": "10",
+}
+_ENDS_TIMEOUT_S = 2.0
+_ENDS_EVERY_S = 1.0
+logger = logging.getLogger("forecache.stream")
+_BACKOFF = Backoff(1.0, 30.0)
+
+
+def kafka_jars(settings: Settings) -> list[Path]:
+    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
+    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
+    if "spark-sql-kafka" in own:
+        return []
+    paths = [settings.spark_jars.resolve() / FOLDER / jar for jar in JARS]
+    for path in paths:
+        if not path.is_file():
+            raise UnavailableError(
+                f"Spark reads Kafka with the jar {path}, which is missing.", remedy="Run `make setup`."
+            )
+    return paths
 
 
 def java_options(brokers: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -149,14 +157,6 @@ def _read_pem(given: Mapping[str, str], name: str) -> str:
         ) from error
 
 
-_CONF = {
-    # Batches without messages change nothing here.
-    "spark.sql.streaming.noDataMicroBatches.enabled": "false",
-    # A batch needs its own offsets and those of the one before.
-    "spark.sql.streaming.minBatchesToRetain": "10",
-}
-
-
 class SparkQuery:
     """A query of Spark.
 
@@ -198,19 +198,11 @@ class SparkQuery:
         if batches.failure is not None:
             raise batches.failure
         if not is_enough and (error := query.exception()) is not None:
-            raise _query_error(self._stream, error)
-
-
-def _query_error(stream: Stream, error: Any) -> ForecacheError:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
-    return UnavailableError(
-        f"Spark's query of the stream {stream.name!r} failed: {first[:300].rstrip('.')}.",
-        remedy="It is started again; look at the broker, and at HOME/spark/spark.log.",
-    )
-
-
-_ENDS_TIMEOUT_S = 2.0
-_ENDS_EVERY_S = 1.0
+            first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason was given")
+            raise UnavailableError(
+                f"Spark's query of the stream {self._stream.name!r} failed: {first[:300].rstrip('.')}.",
+                remedy="It is started again; look at the broker, and at HOME/spark/spark.log.",
+            )
 
 
 class EndOffsets:
@@ -244,10 +236,6 @@ class EndOffsets:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-logger = logging.getLogger("forecache.stream")
-_BACKOFF = Backoff(1.0, 30.0)
 
 
 class SparkEngine(StreamEngine):
@@ -311,7 +299,7 @@ class SparkEngine(StreamEngine):
         )
         if reason:
             logger.warning("%s The stream takes the new checkpoint %s.", reason, checkpoint.path)
-        self.figures.state.offsets = {str(p): offset for p, offset in sink.offsets.items()}
+        self.figures.state.offsets = {str(p): offset for p, offset in sink.writer.offsets.items()}
         self.figures.state.committed_version = sink.writer.version
         self._watch = ModelWatch(sink.step.answerer)
         held.callback(self._watch.close)
@@ -340,7 +328,7 @@ class SparkEngine(StreamEngine):
         if trouble := sink.step.problem or sink.tiles.failure:
             self._note_failure(trouble)
         self._left.confirm(batch=-1, version=version)
-        self.figures.count_commit(version, sink.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
+        self.figures.count_commit(version, sink.writer.offsets, answered.rows[KAFKA_AT].cast(pa.int64()).to_numpy())
 
     def _note_failure(self, sentence: str) -> None:
         self.figures.state.last_error = sentence

@@ -43,10 +43,6 @@ class SparkSink:
         self.tiles = tile_saver(settings, stream, self.step.views)
         rebuild_state(settings, stream, self.step, self.tiles)
 
-    @property
-    def offsets(self) -> Offsets:
-        return self.writer.offsets
-
     def process(self, events: pa.Table, bad: pa.Table, upto: Offsets) -> int:
         """Answer judged events and commit them with the offsets after them; returns the Delta version."""
         answered = self.step.answer(events, bad)
@@ -109,7 +105,7 @@ class BatchHandler:
 
         The latter is larger if a transaction marker, which is no event, follows the last event.
         """
-        known, reached = dict(self._sink.offsets), dict(self._reached)
+        known, reached = dict(self._sink.writer.offsets), dict(self._reached)
         return {p: max(known.get(p, 0), reached.get(p, 0)) for p in known.keys() | reached.keys()}
 
     def _process(self, judged: "DataFrame", batch: int) -> None:
@@ -130,7 +126,6 @@ class BatchHandler:
 
 
 def without_committed(rows: pa.Table, committed: Offsets) -> pa.Table:
-    """Leave out the messages before the committed offsets."""
     keep = pa.array([True] * rows.num_rows, pa.bool_())
     for partition, offset in committed.items():
         there = pc.and_(pc.equal(rows[PARTITION], partition), pc.less(rows[OFFSET], offset))

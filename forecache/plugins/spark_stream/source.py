@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 
 from forecache.kit.spark.python_worker import freeze_loaded
 from forecache.stream.events.event_judge import EventJudge
-from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
+from forecache.stream.table.schema import (
+    KAFKA_AT,
+    MESSAGES,
+    OFFSET,
+    PARTITION,
+    QUARANTINE,
+    RECEIVED_AT,
+    add_missing_columns,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -73,7 +81,7 @@ def judge_function(judge: EventJudge, unknown: Callable[[int], None]) -> Callabl
             judged = judge(_add_receipt_time(batch))
             unknown(judged.unknown)
             for rows in (judged.events, judged.bad):
-                yield from _cast_to_schema(rows, schema).to_batches()
+                yield from add_missing_columns(rows, schema).select(schema.names).cast(schema).to_batches()
         freeze_loaded()
 
     return run
@@ -109,12 +117,3 @@ def _add_receipt_time(batch: pa.RecordBatch) -> pa.Table:
     now = pa.scalar(datetime.now(timezone.utc), moment)
     rows = pa.Table.from_batches([batch]).append_column(RECEIVED_AT, pa.repeat(now, batch.num_rows))
     return rows.select(MESSAGES.names).cast(MESSAGES)
-
-
-def _cast_to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast rows to a schema; missing columns are null."""
-    columns = [
-        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)

@@ -12,7 +12,7 @@ from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.declare.project import Published
 from forecache.plugins.status.collect import Attention, sort_by_severity
-from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
+from forecache.stream.status import describe_stream, read_stream_statuses
 
 MOST_NIGHTS, MOST_ROWS = 5, 40
 _LATELY = timedelta(days=14)

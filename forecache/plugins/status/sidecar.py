@@ -132,7 +132,7 @@ def main() -> None:
     """Print the project's part of the status as JSON."""
     os.nice(_NICE)  # answers of the reader go first
     from forecache.plugins.status.project_status import last_nights
-    from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
+    from forecache.stream.status import describe_stream, read_stream_statuses
 
     settings = load_settings()
     now = datetime.now(timezone.utc)

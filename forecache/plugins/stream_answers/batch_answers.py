@@ -21,8 +21,7 @@ from forecache.plugins.compare_tables import first_difference
 from forecache.stream.step import Answerer
 
 logger = logging.getLogger("forecache.stream")
-_TRIED = 256
-"""Events that are computed both ways before one call for several is trusted, and between two checks of it."""
+_TRIED = 256  # events that are computed both ways before one call for several is trusted, and between two checks of it
 Matrix = NDArray[Any]
 T = TypeVar("T", Matrix, pa.Table)
 

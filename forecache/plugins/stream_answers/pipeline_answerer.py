@@ -27,19 +27,16 @@ from forecache.scoring.tasks.prediction_rows import (
     layout_of,
     prediction_rows,
 )
-from forecache.stream.step import EventAnswers
+from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.table.schema import output_fields
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
 _NOBODY = Stamp("", -1, datetime(1970, 1, 1, tzinfo=timezone.utc), "")
-_KEY = pa.field("", pa.int32())
-"""Placeholder for the key in prediction rows, of which only the answers are used."""
+_KEY = pa.field("", pa.int32())  # placeholder for the key in prediction rows, of which only the answers are used
 
 
 @dataclass
 class PredictedRows:
-    """Predictions of n rows."""
-
     rows: pa.Table  # those without an answer are null
     failed: int = 0
     failure: str = ""  # the error of the last row without an answer
@@ -98,11 +95,10 @@ class _LoadedModel:
     rows: RowPredictor
 
 
-class PipelineAnswerer:
-    """Answers with the champion or the applied model; see `forecache.stream.step.Answerer`."""
+class PipelineAnswerer(Answerer):
+    """Answers with the champion or the applied model."""
 
     look_every_s = 10.0  # each call queries MLflow
-    release = None
 
     def __init__(self, settings: Settings, pipeline: Pipeline, number: int | None) -> None:
         self._settings, self._pipeline, self._number = settings, pipeline, number
@@ -135,5 +131,5 @@ class PipelineAnswerer:
         places = {name: place for place, name in enumerate(self._pipeline.feature_names)}
         answered = model.rows.predict(features[:, [places[name] for name in model.inputs]])
         columns = [answered.rows[name].combine_chunks() for name in self._schema.names]
-        used = UsedFeatures(features, np.ones(len(features), np.bool_)).to_lists()
+        used = UsedFeatures(features, np.ones(len(features), np.bool_)).to_lists
         return EventAnswers(columns, model.version.version, None, answered.failed, answered.failure, used)

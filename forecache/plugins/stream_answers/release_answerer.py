@@ -20,8 +20,11 @@ from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.serve.store import Snapshot, open_store
 from forecache.serve.store.keys import encode_columns
-from forecache.stream.step import EventAnswers
+from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.tiles.view_tiles import ViewFeatures
+
+MODEL = "model"  # the value of `rung` in rows that the model answered
+RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]  # rows of a look-up, and which keys were found
 
 
 @dataclass
@@ -48,8 +51,6 @@ class RequestColumns:
 
 
 class EventScorer:
-    """Scores events by one loaded release."""
-
     def __init__(self, loaded: LoadedRelease) -> None:
         self._loaded = loaded
         self._transform, self._model = matrix_invariance_check("transform"), matrix_invariance_check("model")
@@ -99,14 +100,8 @@ class EventScorer:
         return self._loaded.features_of(rows)
 
 
-MODEL = "model"
-"""The value of `rung` in rows that the model answered."""
-RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]
-"""Rows of a look-up, and which keys were found."""
-
-
-class ReleaseAnswerer:
-    """Answers with the current release; see `forecache.stream.step.Answerer`."""
+class ReleaseAnswerer(Answerer):
+    """Answers with the current release."""
 
     look_every_s = 1.0  # a small file is read
 
@@ -118,10 +113,6 @@ class ReleaseAnswerer:
         self._columns = {name: view.served_columns for name, view in self._live.items()}
         self._stores: dict[str, _PublishedView] = {}
 
-    @property
-    def release(self) -> int | None:
-        return None if self._loaded is None else self._loaded.release.number
-
     def find_newer(self) -> LoadedRelease | None:
         wanted = self._number if self._number is not None else read_pointer(self._folder).current
         if wanted is None:
@@ -129,7 +120,7 @@ class ReleaseAnswerer:
                 f"The real-time model {self._model.name!r} has no release that could answer.",
                 remedy=f"Make one: `forecache release {self._model.name}`.",
             )
-        if self._loaded is not None and wanted == self._loaded.release.number:
+        if wanted == self.release:
             return None
         loaded = load_release(self._folder, wanted)
         try:
@@ -159,6 +150,7 @@ class ReleaseAnswerer:
 
     def switch_to(self, found: LoadedRelease) -> None:
         before, self._loaded, self._scorer = self._loaded, found, EventScorer(found)
+        self.release = found.release.number
         if before is not None:
             before.close()
 
@@ -181,7 +173,7 @@ class ReleaseAnswerer:
         )
         rungs = pa.array([MODEL if known else None for known in scored.is_known.tolist()], pa.string())
         columns_of = [pa.array(scored.values, pa.float64(), mask=~scored.is_known), rungs]
-        used = scored.used.to_lists()
+        used = scored.used.to_lists
         return EventAnswers(columns_of, release.model.version, release.number, scored.failed, scored.failure, used)
 
     def _look_up(self, lookup: LookupContract, events: pa.Table, seen: Mapping[str, ViewFeatures]) -> RowsFound:

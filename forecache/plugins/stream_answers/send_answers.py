@@ -23,11 +23,18 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import STREAM_ANSWERS
-from forecache.stream.kafka.client import create_topic
+from forecache.stream.kafka.client import create_topic, produce
 from forecache.stream.table.schema import PLACE, POSITION
 from forecache.stream.tail.table_log import TableLog
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+VERSIONS = "-versions"
+_TIMEOUT_S = 30.0
+_LOOK_BACK = 200
+_COMPACTED = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.01"}
+_REMEDY = "Check that the broker answers and that this user may read and write the topic; it is tried again."
+_CLOSE_S = 30.0
+_BACKOFF = Backoff(1.0, 30.0)
 
 
 def row_messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
@@ -42,13 +49,6 @@ def row_messages(rows: pa.Table, key: Sequence[str]) -> Iterator[tuple[bytes, by
 def _to_text(value: object) -> str:
     """Convert a value without a JSON type, such as bytes or a decimal."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-VERSIONS = "-versions"
-_TIMEOUT_S = 30.0
-_LOOK_BACK = 200
-_COMPACTED = {"cleanup.policy": "compact", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.01"}
-_REMEDY = "Check that the broker answers and that this user may read and write the topic; it is tried again."
 
 
 class AnswersProducer:
@@ -89,9 +89,10 @@ class AnswersProducer:
         try:
             self._producer.begin_transaction()
             for key, value in row_messages(rows, self._key):
-                self._produce(self._topic, key, value)
+                produce(self._producer, self._topic, value, key)
+                self._producer.poll(0)
                 topic_step("produced")
-            self._produce(self._topic + VERSIONS, self._stream.encode(), note.encode(), partition=0)
+            produce(self._producer, self._topic + VERSIONS, note.encode(), self._stream.encode(), partition=0)
             self._producer.flush(_TIMEOUT_S)
             topic_step("flushed")
             self._producer.commit_transaction(_TIMEOUT_S)
@@ -107,15 +108,6 @@ class AnswersProducer:
         with contextlib.suppress(KafkaException):
             self._producer.purge()
             self._producer.abort_transaction(1.0)
-
-    def _produce(self, topic: str, key: bytes, value: bytes, **where: int) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, value, key, **where)
-                self._producer.poll(0)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
 
 
 def last_version(options: Mapping[str, Any], topic: str, stream: str, table_id: str) -> int:
@@ -215,10 +207,6 @@ class CommittedRows:
             self.version = position
             yield position, found.filter(pc.equal(found[POSITION], position))
         self.version = newest
-
-
-_CLOSE_S = 30.0
-_BACKOFF = Backoff(1.0, 30.0)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ _IN_MEMORY, _MOST_AT_ONCE = 1 << 15, 1 << 22
 _DAY_US = 86_400_000_000
 _CLOSE_S = 10.0
 _NEVER = -1 << 62
+DIGEST_BYTES = 16  # of n different ids, two have equal digests with a probability of about n**2 / 2**129
 
 
 class Deduplicator:
@@ -189,10 +190,6 @@ def _runs_by_day(events: pa.Table) -> Iterator[tuple[int, int, int]]:
     for start, end in zip([0, *edges], [*edges, len(days)], strict=True):
         if start < end:
             yield int(days[start]), start, end
-
-
-DIGEST_BYTES = 16
-"""Of n different ids, two have equal digests with a probability of about n**2 / 2**129."""
 
 
 def digests_of(events: pa.Table, unique: Sequence[str]) -> list[bytes]:

@@ -40,7 +40,6 @@ class IdQuery:
 
     @staticmethod
     def from_digests(digests: bytes) -> "IdQuery":
-        """Make a query for ids of 16 bytes, concatenated."""
         halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
         heads, tails = halves[:, 0].copy(), halves[:, 1].copy()
         return IdQuery(heads, tails, _bits_of(tails))

@@ -25,6 +25,7 @@ logger = logging.getLogger("forecache.stream")
 LIST = "LIST.json"
 _FORMAT = 1
 _MERGED_AT_ONCE = 4
+_PAUSE_S = 1.0
 
 
 class IdFolder:
@@ -32,11 +33,7 @@ class IdFolder:
 
     The tuple `files` is replaced at each change, so that another thread may read it. `mark` is the cursor of the last
     row whose id they include; None if they are empty. `since` is the first day of receipt (since 1970) whose ids are
-    complete.
-
-    Args:
-        ids: Columns and types that ids are made of; a folder of other ids counts as empty.
-        since: Value of `since` of an empty folder; a folder whose ids begin later counts as empty.
+    complete. A folder of other `ids` (columns and types), or whose ids begin later than `since`, counts as empty.
     """
 
     def __init__(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:
@@ -127,9 +124,6 @@ class IdFolder:
         self.mark = None if mark is None else TableCursor(**mark)
 
 
-_PAUSE_S = 1.0
-
-
 @dataclass(frozen=True)
 class IdBatch:
     """Ids of 16 bytes to write, by the day on which they were received."""
@@ -149,7 +143,6 @@ class IdWriter(HandoverThread[IdBatch]):
 
     @property
     def is_merging(self) -> bool:
-        """True while there may be files to merge."""
         return self._merging is not None
 
     def _run(self) -> None:

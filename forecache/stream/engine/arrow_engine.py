@@ -30,6 +30,14 @@ from forecache.stream.table.schema import KAFKA_AT
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 _BACKOFF = Backoff(0.5, 10.0)
+logger = logging.getLogger("forecache.stream")
+_MOST_MESSAGES = 2_000  # messages of a batch
+_LINGER_S = {"event": 0.0, "commit": 0.02}
+"""Seconds to wait for more messages after the first: the next batch gathers while one is processed, and if answers wait
+for a commit anyway, larger batches cost less."""
+_MOST_HELD = 256 << 20
+"""Bytes of judged rows that are not committed, plus 1 KiB a message; above it, reading waits for the committer."""
+_CLOSE_S = 30.0
 
 
 class BatchCommitter(HandoverThread[CommitBatch]):
@@ -45,7 +53,6 @@ class BatchCommitter(HandoverThread[CommitBatch]):
         super().submit(work)
 
     def raise_if_failed(self) -> None:
-        """Raise the error that ended the thread, if there is one."""
         if self.error is not None:
             raise self.error
 
@@ -100,17 +107,6 @@ class BatchCommitter(HandoverThread[CommitBatch]):
         if text != self.failure:
             logger.error("A batch was not committed, and is tried again: %s", text)
         self.failure = text
-
-
-logger = logging.getLogger("forecache.stream")
-_MOST_MESSAGES = 2_000
-"""Messages of a batch."""
-_LINGER_S = {"event": 0.0, "commit": 0.02}
-"""Seconds to wait for more messages after the first: the next batch gathers while one is processed, and if answers wait
-for a commit anyway, larger batches cost less."""
-_MOST_HELD = 256 << 20
-"""Bytes of judged rows that are not committed, plus 1 KiB a message; above it, reading waits for the committer."""
-_CLOSE_S = 30.0
 
 
 class ArrowEngine(StreamEngine):

@@ -123,14 +123,12 @@ class OrphanedPendingRows(_PendingLayers):
             self._open_writer(layout)
 
     def confirm(self, batch: int, version: int) -> None:
-        """Note that the table has a batch, and those before it, at a Delta version."""
         del batch
         with self._busy:
             for writer in self._writers:
                 writer.end_waiting_at(self._table.offsets, version)
 
     def sweep(self) -> None:
-        """Remove the rows that the live layers have by now."""
         with self._busy:
             for writer in self._writers:
                 if writer.entries:

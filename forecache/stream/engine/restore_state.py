@@ -24,13 +24,25 @@ from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.live_layers import layers_of
 from forecache.stream.step import StreamStep
 from forecache.stream.table.rows import TableCursor, TableRows, has_row
-from forecache.stream.table.schema import EVENT_DAY, HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT, event_fields
+from forecache.stream.table.schema import (
+    EVENT_DAY,
+    HOUR,
+    OFFSET,
+    PARTITION,
+    PLACE,
+    POSITION,
+    RECEIVED_AT,
+    add_missing_columns,
+    event_fields,
+)
 from forecache.stream.tiles.saver import COMMITS, TileSaver
 from forecache.stream.tiles.tile_file import TileFile
 from forecache.stream.tiles.view_tiles import ViewTiles
 
 logger = logging.getLogger("forecache.stream")
 FILE = "TILES"
+_PART_ROWS = 1 << 16
+_EPOCH = date(1970, 1, 1)
 
 
 def tile_saver(
@@ -42,18 +54,15 @@ def tile_saver(
     for path in folder.iterdir():
         if path.name != FILE:
             path.unlink()
-    return TileSaver(folder / FILE, declaration_of(stream, views), views, commits=commits)
-
-
-def declaration_of(stream: Stream, views: Mapping[str, ViewTiles]) -> str:
-    """Hash everything that tiles depend on, except the rows of the table and the batch states."""
+    # Everything that tiles depend on, except the rows of the table and the batch states.
     types = {field.name: str(field.type) for field in event_fields(stream.topic)}
     layers = layers_of(stream)
     parts = [
         (name, layers[name].values_id, [(column, types.get(column)) for column in view.plan.reads])
         for name, view in views.items()
     ]
-    return xxhash.xxh3_128_hexdigest(json.dumps([stream.table, parts]).encode())
+    declaration = xxhash.xxh3_128_hexdigest(json.dumps([stream.table, parts]).encode())
+    return TileSaver(folder / FILE, declaration, views, commits=commits)
 
 
 def restore_tiles(saver: TileSaver, views: Mapping[str, ViewTiles], table: TableRows | None) -> TableCursor | None:
@@ -113,10 +122,6 @@ def _find_mismatch(file: TileFile, declaration: str, views: Mapping[str, ViewTil
     return ""
 
 
-_PART_ROWS = 1 << 16
-_EPOCH = date(1970, 1, 1)
-
-
 def rebuild_state(
     settings: Settings, stream: Stream, step: StreamStep, tiles: TileSaver | None = None
 ) -> tuple[int, int]:
@@ -162,7 +167,7 @@ def _replay_rows(stream: Stream, step: StreamStep, table: TableRows | None, tile
         nonlocal last
         for rows in table.read_in_order(columns, wanted):
             last = rows[POSITION][-1].as_py()
-            yield _add_missing_columns(rows, fields)
+            yield add_missing_columns(rows, fields)
 
     count = step.replay(parts())
     if tiles is not None:
@@ -190,12 +195,4 @@ def _rows_after_cursor(
     columns = [POSITION, PLACE, PARTITION, OFFSET, RECEIVED_AT, *there]
     for batch in dataset.to_batches(columns, filter=wanted, batch_size=_PART_ROWS, fragment_readahead=2):
         if batch.num_rows:
-            yield _add_missing_columns(pa.Table.from_batches([batch]), fields)
-
-
-def _add_missing_columns(rows: pa.Table, fields: Sequence[pa.Field]) -> pa.Table:
-    """Add columns, as nulls, that were declared after the last commit of the table."""
-    for field in fields:
-        if field.name not in rows.column_names:
-            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-    return rows
+            yield add_missing_columns(pa.Table.from_batches([batch]), fields)

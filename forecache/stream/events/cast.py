@@ -47,6 +47,7 @@ _DAY_US = 86_400_000_000
 _LARGEST_US = 2**63 - 1
 DAYS_OF_YEARS = (-719_162, 2_932_896)
 """The days of 0001-01-01 and 9999-12-31 since 1970; the lake holds no values beyond them."""
+_EPOCH = datetime(1970, 1, 1)
 
 
 def cast(text: str, kind: str) -> Any:
@@ -124,9 +125,6 @@ def _local_to_utc_us(
     local = days * _DAY_US + seconds * 1_000_000 + int((part or "")[:6].ljust(6, "0"))
     micros = local - _offset_us(place, local)
     return micros if -_LARGEST_US - 1 <= micros <= _LARGEST_US else None
-
-
-_EPOCH = datetime(1970, 1, 1)
 
 
 def _offset_us(place: tzinfo, local_us: int) -> int:

@@ -16,6 +16,9 @@ from forecache.declare import Column
 from forecache.lake.ingest.parsing import as_text, escape_surrogates, json_record
 
 Texts = tuple[str | None, ...]
+_MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
+_HEADER = struct.Struct(">bI")
+_ANY = -1
 
 
 class InvalidMessageError(Exception):
@@ -31,9 +34,6 @@ def record_texts(
             raise InputError(f"the column {column.name!r} is missing")
     known = sum(column.name in record for column in columns)
     return tuple(as_text(record.get(column.name)) for column in columns), len(record) > known
-
-
-_MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
 
 
 class JsonDecoder:
@@ -69,10 +69,6 @@ class JsonDecoder:
             raise InvalidMessageError("bad JSON: it is nested too deeply") from None
         except (InputError, ValueError) as error:
             raise InvalidMessageError(f"bad JSON: {escape_surrogates(str(error))}") from None
-
-
-_HEADER = struct.Struct(">bI")
-_ANY = -1
 
 
 class AvroDecoder:

@@ -34,6 +34,24 @@ from forecache.stream.table.schema import (
     event_fields,
 )
 
+_EPOCH, _UTC_EPOCH = date(1970, 1, 1), datetime(1970, 1, 1, tzinfo=timezone.utc)
+_US = timedelta(microseconds=1)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]{1,6}))?"
+    r"(Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9])?"
+)
+NOT_TAKEN = object()  # stands for a value whose text has to be judged
+_FIRST_US = (datetime(1, 1, 1, tzinfo=timezone.utc) - _UTC_EPOCH) // _US
+_LAST_US = (datetime.max.replace(tzinfo=timezone.utc) - _UTC_EPOCH) // _US
+_AS_THEY_ARE: Mapping[str, set[type]] = {"string": {str, type(None)}, "boolean": {bool, type(None)}}
+_DAY_US = 86_400_000_000
+_SUMMED = 2**44  # exclusive limit of the absolute values that are summed exactly
+AHEAD_US = 600_000_000
+"""Event times may be so much later than their arrival, since clocks differ; a time in the far future would expire other
+rows."""
+_MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
+
 
 def key_schema(topic: Any, names: Sequence[str]) -> KeySchema:
     """The key schema of some columns of a topic's source."""
@@ -63,17 +81,6 @@ def _encode_one(schema: KeySchema, values: Sequence[Any]) -> bytes | None:
         return None if any(value is None for value in values) else encode_key(schema, values)
     except InputError:
         return None
-
-
-_EPOCH, _UTC_EPOCH = date(1970, 1, 1), datetime(1970, 1, 1, tzinfo=timezone.utc)
-_US = timedelta(microseconds=1)
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_MOMENT = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]{1,6}))?"
-    r"(Z|[+-](?:0[0-9]|1[0-7]):[0-5][0-9])?"
-)
-NOT_TAKEN = object()
-"""Stands for a value whose text has to be judged."""
 
 
 def convert_values(column: Column, values: Sequence[Any]) -> list[Any]:
@@ -109,12 +116,8 @@ def _convert_double(value: Any) -> Any:
     return float(value) if type(value) is int else NOT_TAKEN
 
 
-def _convert_text(value: Any) -> Any:
-    return value if type(value) is str else NOT_TAKEN
-
-
-def _convert_boolean(value: Any) -> Any:
-    return value if type(value) is bool else NOT_TAKEN
+def _converter_of(kind: type) -> Callable[[Any], Any]:
+    return lambda value: value if type(value) is kind else NOT_TAKEN
 
 
 def _convert_date(value: Any) -> Any:
@@ -144,32 +147,19 @@ def _convert_timestamp(value: Any) -> Any:
     return micros if _FIRST_US <= micros <= _LAST_US else NOT_TAKEN
 
 
-_FIRST_US = (datetime(1, 1, 1, tzinfo=timezone.utc) - _UTC_EPOCH) // _US
-_LAST_US = (datetime.max.replace(tzinfo=timezone.utc) - _UTC_EPOCH) // _US
-_AS_THEY_ARE: Mapping[str, set[type]] = {"string": {str, type(None)}, "boolean": {bool, type(None)}}
 _TAKE: Mapping[str, Callable[[Any], Any]] = {
-    "string": _convert_text,
+    "string": _converter_of(str),
     "int": _integer_converter(32),
     "bigint": _integer_converter(64),
     "double": _convert_double,
-    "boolean": _convert_boolean,
+    "boolean": _converter_of(bool),
     "date": _convert_date,
     "timestamp": _convert_timestamp,
 }
 
 
-_DAY_US = 86_400_000_000
-_SUMMED = 2**44
-"""Exclusive limit of the absolute values that are summed exactly."""
-AHEAD_US = 600_000_000
-"""Event times may be so much later than their arrival, since clocks differ; a time in the far future would expire other
-rows."""
-
-
 @dataclass(frozen=True)
 class JudgedMessages:
-    """Messages, split."""
-
     events: pa.Table  # partition, offset, kafka_at, event_day, received_at, and the topic's columns
     bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
     unknown: int = 0  # events that have members that are not declared, which are left out
@@ -217,9 +207,8 @@ class EventJudge:
         if not bad:
             return JudgedMessages(events, QUARANTINE.empty_table(), unknown)
         kept = _take_rows(events, [i for i in range(events.num_rows) if i not in unfit]) if unfit else events
-        return JudgedMessages(
-            kept, _quarantine_rows(_take_rows(messages, bad), [reasons[i] or "" for i in bad]), unknown
-        )
+        told = _quarantine_rows(_take_rows(messages, bad), [reasons[i] or "" for i in bad])
+        return JudgedMessages(kept, told, unknown)
 
     def _find_unfit_events(self, events: pa.Table) -> dict[int, str]:
         """Reasons, by place, for valid events that the stream cannot hold: too large for its sums, or without a key."""
@@ -288,20 +277,8 @@ class EventJudge:
         made = [_make_array(values, column.type) for column, values in zip(self._columns, columns, strict=True)]
         times = columns[self._time]
         days = times if self._counts_days else [time // _DAY_US for time in times]
-        return pa.table(
-            [
-                messages[PARTITION],
-                messages[OFFSET],
-                messages[KAFKA_AT],
-                _make_array(days, "date"),
-                messages[RECEIVED_AT],
-                *made,
-            ],
-            schema=self.schema,
-        )
-
-
-_MOMENTS = [pa.field(name, ARROW_TYPES["timestamp"]) for name in (KAFKA_AT, RECEIVED_AT)]
+        where = [messages[PARTITION], messages[OFFSET], messages[KAFKA_AT]]
+        return pa.table([*where, _make_array(days, "date"), messages[RECEIVED_AT], *made], schema=self.schema)
 
 
 def _fits_exact_sums(plan: MergePlan, columns: Sequence[Column]) -> bool:

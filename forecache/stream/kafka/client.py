@@ -9,6 +9,9 @@ from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.stream.table.schema import OFFSET, PARTITION
 
+SUFFIX = "-dead-letters"
+_TIMEOUT_S = 30.0
+
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Return the options for a client of confluent-kafka, secrets included."""
@@ -28,17 +31,6 @@ def unreachable_error(settings: Settings, what: str, error: Any) -> ForecacheErr
         f"{what}: {told} (brokers: {settings.kafka_brokers}).",
         remedy="Start the broker, or correct FORECACHE_KAFKA_BROKERS and FORECACHE_KAFKA_OPTIONS.",
     )
-
-
-def look_up_topic_id(options: Mapping[str, Any], topic: str, *, timeout_s: float) -> str:
-    """Look up Kafka's id of a topic, which changes if it is deleted and created again; "" if the broker is too old."""
-    from confluent_kafka import TopicCollection
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient(dict(options))  # kept until it has answered
-    future = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
-    found = getattr(future.result(timeout_s + 1), "topic_id", None)
-    return "" if found is None else str(found)
 
 
 def create_topic(
@@ -68,8 +60,14 @@ def create_topic(
     return True
 
 
-SUFFIX = "-dead-letters"
-_TIMEOUT_S = 30.0
+def produce(producer: Any, topic: str, value: bytes | None, key: bytes, **more: Any) -> None:
+    """Queue a message; while the queue is full, wait."""
+    while True:
+        try:
+            producer.produce(topic, value, key, **more)
+            return
+        except BufferError:
+            producer.poll(0.1)
 
 
 class DeadLetters:
@@ -91,15 +89,10 @@ class DeadLetters:
         columns = (bad[name].to_pylist() for name in (PARTITION, OFFSET, "reason", "content"))
         for partition, offset, reason, content in zip(*columns, strict=True):
             key = f"{self._source}-{partition}-{offset}".encode()
-            while True:
-                try:
-                    producer.produce(
-                        self.topic, content, key, headers={"reason": reason.encode()},
-                        on_delivery=lambda error, _: failed.append(error) if error is not None else None,
-                    )  # fmt: skip
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            produce(
+                producer, self.topic, content, key, headers={"reason": reason.encode()},
+                on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+            )  # fmt: skip
         left = producer.flush(_TIMEOUT_S)
         if failed or left:
             producer.purge()

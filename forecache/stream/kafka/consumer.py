@@ -14,7 +14,7 @@ import pyarrow as pa
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
-from forecache.stream.kafka.client import client_options, look_up_topic_id, unreachable_error
+from forecache.stream.kafka.client import client_options, unreachable_error
 from forecache.stream.table.schema import MESSAGES, QUARANTINE, schema_of
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 
@@ -22,23 +22,18 @@ _TIMEOUT_S = 15.0
 _PARTITIONS_EVERY_S = 30.0
 _LASTS_S = 10.0
 Offsets = Mapping[int, int]
+logger = logging.getLogger("forecache.stream")
 
 
 class TopicReader:
-    """Reads the messages of a topic.
+    """Reads the messages of a topic. `topic_id` is "" if the broker has none; `next` has the next offset by partition.
 
-    `topic_id` is Kafka's id of the topic ("" if the broker has none), `next` by partition the next offset to read.
+    `start` has by partition the offset to start at; empty: all partitions are read from their first message. A batch
+    has at most `batch` messages; `linger_s` after the first it is complete. With `skip_lost` it continues with the
+    first message that exists, if those before it are lost.
 
-    Args:
-        start: By partition, the offset to start at; empty: all partitions are read from their first message.
-        batch: Most messages of a batch.
-        linger_s: Seconds to wait for more messages after the first.
-        skip_lost: Continue with the first message that exists, if those before it are lost.
-
-    Raises:
-        UnavailableError: No broker answers.
-        NotFoundError: There is no such topic.
-        DamagedError: Messages that were not read yet are lost.
+    UnavailableError if no broker answers, NotFoundError if there is no such topic, DamagedError if messages that were
+    not read yet are lost.
     """
 
     def __init__(
@@ -75,10 +70,16 @@ class TopicReader:
             raise
 
     def _look_up_topic_id(self, options: Mapping[str, Any]) -> str:
-        from confluent_kafka import KafkaError, KafkaException
+        """Look up the topic's id, which changes if it is deleted and created again; "" if the broker is too old."""
+        from confluent_kafka import KafkaError, KafkaException, TopicCollection
+        from confluent_kafka.admin import AdminClient
 
+        admin = AdminClient(dict(options))  # kept until it has answered
+        asked = TopicCollection([self._topic])
         try:
-            return look_up_topic_id(options, self._topic, timeout_s=_TIMEOUT_S)
+            future = admin.describe_topics(asked, request_timeout=_TIMEOUT_S)[self._topic]
+            found = getattr(future.result(_TIMEOUT_S + 1), "topic_id", None)
+            return "" if found is None else str(found)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise self._no_topic_error() from None
@@ -144,7 +145,6 @@ class TopicReader:
         )
 
     def refuse_other_topic(self) -> None:
-        """Raise the error of a topic whose id shows that it was created again."""
         raise self._recreated_error(f"its identity is {self.topic_id}")
 
     def read(self, wait_s: float) -> pa.Table | None:
@@ -165,17 +165,8 @@ class TopicReader:
             return None
         self._failure = ""
         partitions, offsets, times, values = zip(*rows, strict=True)
-        moment = MESSAGES.field("kafka_at").type
-        return pa.table(
-            [
-                pa.array(partitions, pa.int32()),
-                pa.array(offsets, pa.int64()),
-                pa.array(times, pa.int64()).cast(moment),
-                pa.array([now_us] * len(rows), pa.int64()).cast(moment),
-                pa.array(values, pa.binary()),
-            ],
-            schema=MESSAGES,
-        )
+        columns = (partitions, offsets, times, [now_us] * len(rows), values)
+        return pa.table([pa.array(each, field.type) for each, field in zip(columns, MESSAGES, strict=True)], MESSAGES)
 
     def _to_row(self, message: Any) -> tuple[int, int, int, bytes | None] | None:
         error = message.error()
@@ -245,9 +236,6 @@ class TopicReader:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-logger = logging.getLogger("forecache.stream")
 
 
 def open_topic(

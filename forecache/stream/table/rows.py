@@ -13,6 +13,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.serve.store.encoding.streamed_rows import moments_of
 from forecache.stream.table.schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
+_BATCH_ROWS = 1 << 16
+
 
 @dataclass(frozen=True, order=True)
 class TableCursor:
@@ -53,9 +55,6 @@ def _message_of(rows: pa.Table, row: int) -> tuple[int, int, int]:
     return partition, offset, rows[RECEIVED_AT][row].cast(pa.int64()).as_py()
 
 
-_BATCH_ROWS = 1 << 16
-
-
 class TableRows:
     """The rows of a stream's table at one version; `dataset` has all."""
 
@@ -83,5 +82,4 @@ class TableRows:
         return int(self.dataset.count_rows()) if None in counts else sum(counts)
 
     def count_up_to(self, position: int) -> int:
-        """Return the number of rows up to a position."""
         return self.count - int(self.dataset.count_rows(filter=pc.field(POSITION) > position))

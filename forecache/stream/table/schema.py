@@ -4,7 +4,7 @@ A stream is ordered by `position` and `place` of the rows in its table. The answ
 it in this order and on the batch states that `base` names, never on how events were batched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -23,38 +23,25 @@ MESSAGES = pa.schema(
 """Messages from Kafka in the order in which they were read; `value` is null if a message has none."""
 
 IN_FRONT = (
-    pa.field(POSITION, pa.int64()),
-    pa.field(PLACE, pa.int32()),
+    pa.field(POSITION, pa.int64()),  # Delta version of the commit that wrote the row
+    pa.field(PLACE, pa.int32()),  # of the row in that commit, from 0
     pa.field(PARTITION, pa.int32()),
     pa.field(OFFSET, pa.int64()),
-    pa.field(KAFKA_AT, _MOMENT),
-    pa.field(HOUR, pa.string()),
-    pa.field(EVENT_DAY, pa.date32()),
-    pa.field(RECEIVED_AT, _MOMENT),
+    pa.field(KAFKA_AT, _MOMENT),  # timestamp of the message in Kafka
+    pa.field(HOUR, pa.string()),  # of the commit in UTC, such as `2026-03-01T08`: past partitions get no more rows
+    pa.field(EVENT_DAY, pa.date32()),  # in UTC
+    pa.field(RECEIVED_AT, _MOMENT),  # when the engine read the message
 )
-"""The columns before those of the topic.
-
-position: Delta version of the commit that wrote the row.
-place: Place of the row in that commit, from 0.
-kafka_partition, kafka_offset, kafka_at: Partition, offset and timestamp of the message in Kafka.
-hour: Hour of the commit in UTC, such as `2026-03-01T08`; the table is partitioned by it, so that past hours get no more
-    rows.
-event_day: The date of the event in UTC.
-received_at: When the engine read the message.
-"""
+"""The columns before those of the topic."""
 BEHIND = (
-    pa.field(MODEL_VERSION, pa.int64()),
-    pa.field(RELEASE, pa.int64()),
+    pa.field(MODEL_VERSION, pa.int64()),  # that answered; null if there is none
+    pa.field(RELEASE, pa.int64()),  # that answered; null if there is none
+    # For each live view, in declared order, the batch state that its features are merged with, joined by ",":
+    # `<view>=<as_of>@<delta_version>` of the view's table, or `<view>=` before the first.
     pa.field(BASE, pa.string()),
-    pa.field(LATE, pa.bool_()),
+    pa.field(LATE, pa.bool_()),  # a nightly run had processed the event's day already
 )
-"""The columns after the answer's.
-
-model_version, release: The model version and release that answered; null if there is none.
-base: For each live view, in declared order, the batch state that its features are merged with, as
-    `<view>=<as_of>@<delta_version>` of the view's table, or `<view>=` before the first; joined by ",".
-late: True if a nightly run had processed the event's day already.
-"""
+"""The columns after the answer's."""
 KEPT_FEATURES = pa.field(FEATURES, pa.list_(pa.float32()))
 """Of a stream with `keep_features`: the inputs of the model, NaN for an unknown value; null if the transform failed,
 and in rows from before `keep_features` was declared.
@@ -90,12 +77,10 @@ def transaction_name(name: str, partition: int) -> str:
 
 
 def event_fields(topic: Any) -> list[pa.Field]:
-    """The columns of a topic as Arrow fields."""
     return [pa.field(column.name, ARROW_TYPES[column.type]) for column in topic.columns]
 
 
 def schema_of(stream: Any) -> pa.Schema:
-    """All columns of a stream's table, in order."""
     features = [KEPT_FEATURES] if stream.keep_features else []
     return pa.schema([*IN_FRONT, *event_fields(stream.topic), *output_fields(stream.answers), *features, *BEHIND])
 
@@ -110,9 +95,10 @@ def output_fields(answers: Any) -> list[pa.Field]:
     return []
 
 
-def add_missing_columns(rows: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Add missing columns as nulls, such as those that messages do not have yet."""
-    for name in names:
-        if name not in rows.column_names:
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.float64()))
+def add_missing_columns(rows: pa.Table, columns: Iterable[str | pa.Field]) -> pa.Table:
+    """Add missing columns as nulls, such as those that older rows lack; those given by name are doubles."""
+    for column in columns:
+        field = pa.field(column, pa.float64()) if isinstance(column, str) else column
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows

@@ -45,8 +45,6 @@ Offsets = Mapping[int, int]
 
 @dataclass(frozen=True)
 class CommitBatch:
-    """Rows, bad messages and offsets of one commit."""
-
     rows: pa.Table  # `forecache.stream.table.schema.schema_of`, without positions
     bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
     upto: Offsets  # the next offsets to read after the batch, of all partitions
@@ -71,7 +69,6 @@ class StreamWriter:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read offsets and version from the newest version of the table."""
         delta = self._kept[self._stream.table].open_newest()
         self.version = -1 if delta is None else int(delta.version())
         self.offsets = {} if delta is None else offsets_of(delta, self._stream.name)

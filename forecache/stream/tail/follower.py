@@ -21,6 +21,16 @@ from forecache.stream.tail.layer_builder import RowLayerBuilder, TileLayerBuilde
 from forecache.stream.tail.layer_comparison import ComparisonResult
 from forecache.stream.tail.table_log import TableLog
 
+logger = logging.getLogger("forecache.stream")
+_FAR_BEHIND = 300
+"""From so many missing commits on, their rows are read from the table at once and not commit by commit."""
+_IDLE_S = 5.0
+_LOOK_AT_VERSIONS_S = 2.0
+_PRUNED_ROWS = 20_000
+RISE_S = 10.0
+"""Seconds until rows that no version needs any more are removed; by then every reader has switched to the version."""
+_SAY_S = 1.0
+
 
 @dataclass(frozen=True)
 class RetentionBounds:
@@ -82,17 +92,6 @@ def expire_before_us(layer: LiveLayer, kept: RetentionBounds | None, newest_even
     newest = min(newest_event_us, time.time_ns() // 1000)
     step = max(keep_us // 100, 1)
     return (newest - keep_us) // step * step
-
-
-logger = logging.getLogger("forecache.stream")
-_FAR_BEHIND = 300
-"""From so many missing commits on, their rows are read from the table at once and not commit by commit."""
-_IDLE_S = 5.0
-_LOOK_AT_VERSIONS_S = 2.0
-_PRUNED_ROWS = 20_000
-RISE_S = 10.0
-"""Seconds until rows that no version needs any more are removed; by then every reader has switched to the version."""
-_SAY_S = 1.0
 
 
 class Follower:
@@ -178,7 +177,6 @@ class Follower:
         self._write_state(now=True)
 
     def note_success(self) -> None:
-        """Record that `step` has not failed."""
         if self._state.failing_since:
             self._state.failing_since, self._state.failure = 0.0, ""
         self._write_state()

@@ -31,7 +31,15 @@ from forecache.serve.store.encoding.streamed_rows import (
 )
 from forecache.serve.store.live.layer import LiveLayer, LiveRow, row_of
 from forecache.serve.store.live.writer import LiveWriter
-from forecache.stream.tail.layer_comparison import EPOCH, ComparisonResult, TileChanges, TileComparison, compare_rows
+from forecache.stream.table.schema import add_missing_columns
+from forecache.stream.tail.layer_comparison import (
+    EPOCH,
+    ComparisonResult,
+    TileChanges,
+    TileComparison,
+    compare_rows,
+    older_table_result,
+)
 
 Rows = list[tuple[bytes, LiveRow]]
 
@@ -93,9 +101,8 @@ class RowLayerBuilder:
     def _encode_rows(self, rows: pa.Table) -> Rows:
         layer = self._layer
         rows = rows.select(self._columns(rows.column_names))
-        for field in layer.fields:  # a file from before an output was declared lacks its column
-            if field.name not in rows.column_names:
-                rows = rows.append_column(field.name, pa.nulls(len(rows), served_arrow_type(field)))
+        # A file from before an output was declared lacks its column.
+        rows = add_missing_columns(rows, (pa.field(field.name, served_arrow_type(field)) for field in layer.fields))
         return streamed_rows(rows, layer.key, layer.fields, event_time=layer.event_time)
 
 
@@ -150,7 +157,7 @@ class TileLayerBuilder:
         def run_comparison() -> ComparisonResult:
             table = open_table()
             if table.version < look.version:
-                return look.older_table_result(table.version)
+                return older_table_result(look.version, table.version)
             expected = self._fold_all(table, look) if changes.base is None else self._fold_changed(table, look)
             found = look.compare(expected, self._night() or EPOCH)
             # After a difference, the recorded tiles cannot be trusted.
@@ -194,9 +201,7 @@ class TileLayerBuilder:
     def _fold(self, rows: pa.Table, before: Callable[[list[bytes]], list[LiveRow | None]]) -> dict[bytes, LiveRow]:
         """Fold rows, in the order of the stream, into the tiles of their keys."""
         plan = self._plan
-        for name in plan.reads:
-            if name not in rows.column_names:
-                rows = rows.append_column(name, pa.nulls(len(rows), pa.float64()))
+        rows = add_missing_columns(rows, plan.reads)
         encoded = encode_keys(rows, self._layer.key)
         if encoded.null_count:
             there = encoded.is_valid()

@@ -20,8 +20,7 @@ from forecache.serve.store.live.layer import LiveRow, row_of, times_of
 from forecache.serve.store.live.writer import LiveWriter, live_content_sum
 
 BLOCK_ROWS = 1000
-PAUSE_S = 5e-4
-"""Pause after each block, so that other processes and the thread that applies commits come first."""
+PAUSE_S = 5e-4  # pause after each block, so that other processes and the thread that applies commits come first
 EPOCH = date(1970, 1, 1)
 _Found = dict[bytes, bytes | None]
 
@@ -62,7 +61,7 @@ def compare_rows(
         return ComparisonResult(version, _content_hash_difference(held.total, kept))
     table = open_table()
     if table.version < version:
-        return ComparisonResult(version, f"it has version {version} of a table whose newest version is {table.version}")
+        return older_table_result(version, table.version)
     above, expire = max(since, held.numbers["floor"]), held.numbers["expire_before_us"]
     expected = [(key, row) for key, row in expected_rows(table, above, version) if row.event_us >= expire]
     if len(expected) != held.new or live_content_sum(expected) != held.new_total:
@@ -72,6 +71,10 @@ def compare_rows(
             f"and the table {len(expected):,} with {hashing.to_hex(live_content_sum(expected))}",
         )
     return ComparisonResult(version)
+
+
+def older_table_result(version: int, newest: int) -> ComparisonResult:
+    return ComparisonResult(version, f"it has version {version} of a table whose newest version is {newest}")
 
 
 def _content_hash_difference(total: int, kept: int) -> str:
@@ -131,11 +134,6 @@ class TileComparison:
         assert later.base is not None
         self.version, self.night, self.changes = later.base, night, changes
         self._tiles, self._writer, self._later = tiles, writer, later
-
-    def older_table_result(self, newest: int) -> ComparisonResult:
-        return ComparisonResult(
-            self.version, f"it has version {self.version} of a table whose newest version is {newest}"
-        )
 
     def tiles_before(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the tiles of keys at the base version of `changes`; those of an unchanged key are its current ones."""

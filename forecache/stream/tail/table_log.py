@@ -14,20 +14,13 @@ from forecache.kit.delta.comparison.partition import to_plain_types
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
-from forecache.serve.store.encoding.streamed_rows import (
-    PLACE,
-    POSITION,
-    StreamTable,
-    open_stream_table,
-)
+from forecache.serve.store.encoding.streamed_rows import PLACE, POSITION, StreamTable, open_stream_table
 
 _REMEMBERED = 8
 
 
 @dataclass(frozen=True)
 class LogCommit:
-    """One entry of the log."""
-
     version: int
     rows: pa.Table | None  # in the order of the stream; None if none were added, as by a compaction
     removes: bool  # it removed rows, which no stream does: somebody has changed the table by hand
@@ -42,7 +35,6 @@ class TableLog:
         self._remembered: OrderedDict[int, LogCommit] = OrderedDict()
 
     def open_newest(self) -> StreamTable:
-        """Open the table at its newest version."""
         return open_stream_table(self._settings, self.table)
 
     def read_commit(self, version: int) -> LogCommit | None:

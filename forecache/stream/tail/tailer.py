@@ -26,13 +26,10 @@ _MOST_COMPARING = 20
 def run_tailer(
     settings: Settings, names: Sequence[str] = (), *, stop: Event, waiting: Callable[[str], None] = lambda name: None
 ) -> None:
-    """Keep live layers up to date until `stop` is set.
+    """Keep the live layers of some streams or stores up to date until `stop` is set; by default all, also later ones.
 
-    One process at a time writes a layer: another one waits until it has ended.
-
-    Args:
-        names: Names of streams or stores; none: all stores with a live layer, also those that get one later.
-        waiting: Called once with each store whose layer is written by another process.
+    One process at a time writes a layer: another one waits until it has ended. `waiting` is called once with each store
+    whose layer is written by another process.
     """
     with Tailer(settings, names, waiting=waiting) as tailer:
         while not stop.is_set():
@@ -41,7 +38,6 @@ def run_tailer(
 
 
 def poll_interval_s(settings: Settings) -> float:
-    """Seconds between looks for new commits."""
     if settings.stream_poll_s is not None:
         return settings.stream_poll_s
     return _REMOTE_S if settings.lake_is_remote else _LOCAL_S
@@ -174,8 +170,6 @@ class Tailer:
 
 @dataclass(frozen=True)
 class _RunningComparison:
-    """A comparison in progress."""
-
     name: str
     rebuilt: int  # the number of rebuilds of its layer when it began
     began_at: float  # Unix time

@@ -16,8 +16,7 @@ from forecache.declare.features.live import build_merge_plan
 from forecache.serve.store import Snapshot, open_store
 
 Words = NDArray[np.int64]
-NOTHING_YET = date(1970, 1, 1)
-"""The as-of date of `NoBatchState`: features are unknown."""
+NOTHING_YET = date(1970, 1, 1)  # the as-of date of `NoBatchState`: features are unknown
 _LOOK_S = 0.5
 
 

@@ -52,10 +52,9 @@ class TileSaver:
         self._not_before = 0.0
 
     def begin(self, mark: TableCursor | None, *, up_to: int, commits: int, rows: int) -> None:
-        """Set the position of the views at the start.
+        """Set the position of the views at the start: a row of the table, up to which it has `up_to` rows.
 
-        `mark` is the cursor of the last row of the table, up to which it has `up_to` rows; the file lacks `commits` and
-        `rows`.
+        The file lacks `commits` and `rows`.
         """
         self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
         self.update()
@@ -133,9 +132,9 @@ class _SaveJob:
     """A file that is being written in a thread."""
 
     def __init__(self, path: Path, views: Mapping[str, ViewTiles]) -> None:
-        self.last: int | None = None
+        self.last: int | None = None  # number of the last submitted commit that it includes; None: not known yet
         self.failure, self.cpu_s = "", 0.0
-        self.commits = self.rows = 0
+        self.commits = self.rows = 0  # that the previous file lacks
         self._path, self._views = path, views
         self._found = {name: (view.keys, len(view.keys)) for name, view in views.items()}
         self._over: dict[str, dict[bytes, bytes]] = {name: {} for name in views}

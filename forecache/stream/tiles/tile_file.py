@@ -25,8 +25,7 @@ from forecache.stream.table.rows import TableCursor
 _MAGIC = b"FCTILES1"
 _HEAD, _SIZE, _HASH_BYTES = struct.Struct("<4q"), struct.Struct("<q"), 16
 _SYNC_EVERY = 16 << 20
-Part = tuple[str, list[bytes], list[bytes]]
-"""A view, keys, and the tiles of each."""
+Part = tuple[str, list[bytes], list[bytes]]  # a view, keys, and the tiles of each
 
 
 @dataclass(frozen=True)

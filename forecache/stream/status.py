@@ -1,10 +1,11 @@
-"""The status of each declared stream on this machine: its engine, its starts by the sensor, and its live layers."""
+"""The status of each declared stream on this machine: engine, starts by the sensor, live layers, checks, metrics."""
 
 import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,23 @@ from forecache.serve.store.live.layer import read_tail_state
 
 VERIFIED_WITHIN_S = 300.0
 """Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
-MOST_VERIFIED_WITHIN_S = 86_400.0
-"""Largest limit, however long a comparison takes."""
+MOST_VERIFIED_WITHIN_S = 86_400.0  # largest limit, however long a comparison takes
+STABLE_S = 600.0  # seconds after which a start counts as successful
+AGAIN_AND_AGAIN = 3  # so many unsuccessful starts in a row cause an alert
+_BACKOFF = Backoff(10.0, 1800.0)
+_FILE = "STARTS"
+FRESH_S = 15.0  # a state that is younger counts as that of a running stream, whose process may be on another machine
+Word = Literal["runs", "died", "stopped", "never ran"]
+Check = Literal["runs", "lag", "throughput", "delay", "last_commit", "bad_messages", "verified"]
+CHECKS: dict[Check, str] = {
+    "runs": "A process runs the stream.",
+    "lag": "What waits in the topic is done within `max_lag_s`, at the rate of the last minute.",
+    "throughput": "Where events wait, rows are committed.",
+    "delay": "99 of 100 events are committed within `max_lag_s`.",
+    "last_commit": "Where events wait, the last commit is not older than `max_lag_s`.",
+    "bad_messages": "No more messages are bad than FORECACHE_STREAM_MOST_BAD allows.",
+    "verified": "Each live layer was found equal to the table, as often as the time that a comparison takes allows.",
+}
 
 
 @dataclass(frozen=True)
@@ -63,11 +79,6 @@ class LayerStatus:
         return self.unverified_since + self.verification_limit_s(at) if self.unverified_since else None
 
 
-def read_layer_statuses(settings: Settings, stream: Stream) -> tuple[LayerStatus, ...]:
-    """Read the status of a stream's live layers; layers that no tailer of this machine fills have defaults."""
-    return tuple(read_layer_status(settings, name) for name in stream.live_names)
-
-
 def read_layer_status(settings: Settings, store: str) -> LayerStatus:
     """Read the status of a store's live layer; defaults if no tailer of this machine fills it."""
     layout = StoreLayout(settings.store_path / store)
@@ -81,14 +92,6 @@ def read_layer_status(settings: Settings, store: str) -> LayerStatus:
         store, rows, applied, verified, looked_at, said.verified_at, said.differed, failure,
         said.unverified_since, said.comparing_since, said.compares_all, said.comparison_s, said.compared_every_s,
     )  # fmt: skip
-
-
-STABLE_S = 600.0
-"""Seconds after which a start counts as successful."""
-AGAIN_AND_AGAIN = 3
-"""So many unsuccessful starts in a row cause an alert."""
-_BACKOFF = Backoff(10.0, 1800.0)
-_FILE = "STARTS"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,6 @@ class Starts:
 
     @property
     def is_failing_repeatedly(self) -> bool:
-        """True if it failed at `AGAIN_AND_AGAIN` or more starts in a row."""
         return self.in_a_row >= AGAIN_AND_AGAIN
 
     def reset_if_stable(self, state: StreamState | None) -> "Starts":
@@ -134,15 +136,8 @@ def write_starts(home: Path, name: str, starts: Starts) -> None:
     write_durably(stream_folder(home, name) / _FILE, json.dumps(asdict(starts)))
 
 
-FRESH_S = 15.0
-"""A state that is younger counts as that of a running stream, whose process may be on another machine."""
-Word = Literal["runs", "died", "stopped", "never ran"]
-
-
 @dataclass(frozen=True)
 class StreamStatus:
-    """The status of a stream, seen at a Unix time."""
-
     stream: Stream
     state: StreamState | None  # the last state of its engine; None: it never ran with this home folder
     is_running: bool  # on this machine, or another machine's process wrote its state within `FRESH_S`
@@ -160,16 +155,14 @@ class StreamStatus:
         return "stopped" if self.state.stopped_at else "died"
 
 
-def read_stream_status(settings: Settings, stream: Stream, *, at: float | None = None) -> StreamStatus:
-    """Read the status of a stream."""
-    now, home = time.time() if at is None else at, settings.home_path
+def read_stream_status(settings: Settings, stream: Stream) -> StreamStatus:
+    now, home = time.time(), settings.home_path
     state = read_state(home, stream.name)
     is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S
     runs = is_running(home, stream.name) or is_fresh
     starts = read_starts(home, stream.name).reset_if_stable(state)
-    return StreamStatus(
-        stream, state, runs, starts, read_layer_statuses(settings, stream), now, settings.stream_most_bad
-    )
+    layers = tuple(read_layer_status(settings, name) for name in stream.live_names)
+    return StreamStatus(stream, state, runs, starts, layers, now, settings.stream_most_bad)
 
 
 def read_stream_statuses(settings: Settings) -> list[StreamStatus]:
@@ -183,8 +176,6 @@ def read_stream_statuses(settings: Settings) -> list[StreamStatus]:
 
 def describe_stream(now: StreamStatus) -> dict[str, Any]:
     """Convert a status to JSON values for the status page and for scripts, without paths and secrets."""
-    from forecache.stream.status.stream_checks import evaluate_checks
-
     state = now.state or StreamState()
     return {
         "name": now.stream.name,
@@ -195,14 +186,9 @@ def describe_stream(now: StreamStatus) -> dict[str, Any]:
         "lag_events": state.lag_events,
         "rows": state.rows,
         "rows_per_s": round(state.rows_per_s, 1),
-        "delay_p50_s": state.delay_p50_s,
-        "delay_p99_s": state.delay_p99_s,
-        "committed_version": state.committed_version,
+        **{name: getattr(state, name) for name in ("delay_p50_s", "delay_p99_s", "committed_version")},
         "committed_s_ago": _seconds_ago(state.committed_at, now.at),
-        "bad": state.bad,
-        "repeats": state.repeats,
-        "late": state.late,
-        "release": state.release,
+        **{name: getattr(state, name) for name in ("bad", "repeats", "late", "release")},
         "starts": now.starts.total,
         "last_error": state.last_error,
         "layers": [_describe_layer(each, now) for each in now.layers],
@@ -211,13 +197,8 @@ def describe_stream(now: StreamStatus) -> dict[str, Any]:
 
 
 def _describe_layer(layer: LayerStatus, now: StreamStatus) -> Mapping[str, Any]:
-    return {
-        "store": layer.store,
-        "rows": layer.rows,
-        "applied": layer.applied,
-        "verified_through": layer.verified_through,
-        "verified_s_ago": _seconds_ago(layer.verified_at, now.at),
-    }
+    said = {name: getattr(layer, name) for name in ("store", "rows", "applied", "verified_through")}
+    return {**said, "verified_s_ago": _seconds_ago(layer.verified_at, now.at)}
 
 
 def _seconds_ago(then: float, now: float) -> float | None:
@@ -290,3 +271,100 @@ def _version_if_any(version: int) -> int | None:
 def _unix_seconds(at: float | None) -> float | None:
     """A time to the millisecond; None for 0, which is never."""
     return round(at, 3) if at else None
+
+
+@dataclass(frozen=True)
+class StreamCheckResult:
+    """The result of a check; the sentence also says why it passed."""
+
+    check: Check
+    passed: bool
+    sentence: str
+
+
+def evaluate_checks(now: StreamStatus) -> Iterator[StreamCheckResult]:
+    """Evaluate all checks of a stream; only "runs" if it never ran."""
+    name, state = now.stream.name, now.state
+    yield _check_process(now)
+    if state is None:
+        return
+    if now.is_running:
+        yield from _check_figures(now, state)
+    else:
+        for check in ("lag", "throughput", "delay", "last_commit"):
+            yield StreamCheckResult(check, False, f"Not known: {name} does not run.")
+    share = state.bad / max(1, state.bad + state.rows + state.repeats)
+    few = f"{share:.2%} of the messages of {name} since it started were bad ({state.bad:,}); {now.most_bad:.2%} may be."
+    yield StreamCheckResult("bad_messages", share <= now.most_bad, few)
+    if now.layers:
+        yield _check_layers(now, state)
+
+
+def _check_process(now: StreamStatus) -> StreamCheckResult:
+    name, state = now.stream.name, now.state
+    if now.is_running:
+        times = f", after {now.starts.in_a_row} starts in a row that failed" if now.starts.is_failing_repeatedly else ""
+        return StreamCheckResult("runs", not now.starts.is_failing_repeatedly, f"{name} runs{times}.")
+    if state is None:
+        return StreamCheckResult("runs", False, f"{name} has never run here.")
+    if state.stopped_at:
+        return StreamCheckResult("runs", False, f"{name} was stopped at {_moment(state.stopped_at)}.")
+    why = f" Its last error: {state.last_error}" if state.last_error else ""
+    again = (
+        f" It was started {now.starts.in_a_row} times in a row and died." if now.starts.is_failing_repeatedly else ""
+    )
+    return StreamCheckResult("runs", False, f"{name} died after {_moment(state.written_at)}.{again}{why}")
+
+
+def _check_figures(now: StreamStatus, state: StreamState) -> Iterator[StreamCheckResult]:
+    name, limit_s = now.stream.name, now.stream.max_lag_s
+    waiting, rate = state.lag_events, state.rows_per_s
+    since_s = now.at - max(state.committed_at, state.started_at)
+    is_young = since_s <= limit_s
+    work_s = waiting / rate if rate else None
+    if work_s is not None:
+        lag = f"{waiting:,} events of {name} wait, {work_s:.1f} s of work at {rate:,.0f} rows/s; {limit_s:g} s may be."
+    else:
+        lag = f"{waiting:,} events of {name} wait, and none was committed in the last minute."
+    yield StreamCheckResult("lag", not waiting or (work_s <= limit_s if work_s is not None else is_young), lag)
+    moves = not waiting or rate > 0 or is_young
+    yield StreamCheckResult("throughput", moves, f"{name} commits {rate:,.1f} rows/s, and {waiting:,} events wait.")
+    p50, p99 = state.delay_p50_s, state.delay_p99_s
+    if p99 is None or p50 is None:
+        yield StreamCheckResult("delay", True, f"No event of {name} came in the last minute.")
+    else:
+        delay = f"Half of the events of {name} are committed within {p50:.2f} s, 99 of 100 within {p99:.2f} s"
+        delay = f"{delay}; {limit_s:g} s may be."
+        yield StreamCheckResult("delay", p99 <= limit_s, delay)
+    last = f"at {_moment(state.committed_at)}" if state.committed_at else "not yet"
+    commit = f"{name} committed last {last}, version {state.committed_version}; {waiting:,} events wait."
+    yield StreamCheckResult("last_commit", not waiting or is_young, commit)
+
+
+def _check_layers(now: StreamStatus, state: StreamState) -> StreamCheckResult:
+    """Check all live layers of a stream; a tailer may take some minutes after the first commit."""
+    told, name = [], now.stream.name
+    for layer in now.layers:
+        if layer.failure:
+            told.append(f"the tailer of {layer.store} cannot go on: {layer.failure.rstrip('.')}")
+        elif layer.applied < 0:
+            if state.committed_version >= 0 and now.at - max(state.started_at, state.committed_at) > VERIFIED_WITHIN_S:
+                told.append(f"the live layer of {layer.store} has applied nothing")
+        elif (until := layer.verification_deadline(now.at)) is not None and now.at > until:
+            told.append(_describe_unverified(layer, now.at))
+    if told:
+        return StreamCheckResult("verified", False, f"Of {name}, {'; '.join(told)}.")
+    through = ", ".join(f"{layer.store} through version {layer.verified_through}" for layer in now.layers)
+    return StreamCheckResult("verified", True, f"Verified: {through}.")
+
+
+def _describe_unverified(layer: LayerStatus, at: float) -> str:
+    when = f"since {_moment(layer.verified_at)}" if layer.verified_at else "yet"
+    took_s = layer.comparison_duration_s(at)
+    takes = f", which takes {took_s:,.0f} s," if took_s >= 1 else ""
+    within = f"{layer.verification_limit_s(at):,.0f} s may be"
+    return f"the live layer of {layer.store} was not found equal to the table{takes} {when}; {within}"
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
