@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from forecache.models.inference.encoding import read_encoding as read_encoding
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
-    from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
+    from forecache.plugins.drift.prediction_drift import prediction_drift as prediction_drift
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
     from forecache.plugins.recommend.models import Factors as Factors
@@ -78,7 +78,7 @@ _PUBLIC = {
     "forecache.kit.delta.tables": "open_table",
     "forecache.lake.feature_tables.historical": "historical_features",
     "forecache.lake.query": "query",
-    "forecache.plugins.drift.distributions.drift": "prediction_drift",
+    "forecache.plugins.drift.prediction_drift": "prediction_drift",
     "forecache.night": "run_night",
     "forecache.declare": """
         AS_OF PROVENANCE_COLUMNS SOURCE_COLUMNS AnyOutput AnySource Avro Baseline Boolean Candidates Catalogue Classes

@@ -18,9 +18,9 @@ from forecache.models.registry.challenger import find_challenger
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.versions.model_versions import list_models
-from forecache.plugins.drift.distributions.drift import check_drift
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor
+from forecache.plugins.drift.prediction_drift import check_drift
 from forecache.scoring.run import score
 
 SUPPORT = Path(__file__).parent.parent / "support"

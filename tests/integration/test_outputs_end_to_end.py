@@ -26,7 +26,7 @@ from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.versions import model_versions as models
 from forecache.models.training.launch import train
-from forecache.plugins.drift.distributions.drift import prediction_drift
+from forecache.plugins.drift.prediction_drift import prediction_drift
 from forecache.scoring.run import score
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key, publish

@@ -29,7 +29,7 @@ from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import hold_table_lock
 from forecache.models.registry.challenger import dismiss_challenger, name_challenger
-from forecache.plugins.drift.distributions.binned_counts import binned_counts
+from forecache.plugins.drift.bins import binned_counts
 from forecache.scoring import nightly
 from forecache.scoring.challenger.shadow import SHADOW_STAGE, score_shadow
 from forecache.scoring.night_inputs import STAGE

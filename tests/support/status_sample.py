@@ -30,7 +30,7 @@ from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.operations.publish_night import publish_night
 from forecache.operations.reader_sidecars import run_committer_sidecar
-from forecache.plugins.drift.distributions.drift import check_drift
+from forecache.plugins.drift.prediction_drift import check_drift
 from forecache.realtime.drift.reference import ColumnBins, DriftReference
 from forecache.scoring.run import score
 from forecache.serve.store import Provenance

@@ -39,7 +39,7 @@ from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputCol
 from forecache.models.inference.known_runtimes import LOADERS
 from forecache.models.inference.outputs import known_outputs, score_values, source_of
 from forecache.models.inference.signature import read_signature
-from forecache.plugins.drift.performance import _to_arrays
+from forecache.plugins.drift.monitor import _to_arrays
 from forecache.scoring.tasks.output_arrays import number_columns, output_arrays
 
 WRONG: list[tuple[Callable[[], Any], str]] = [

@@ -14,8 +14,8 @@ from forecache.cli.progress import StageProgress
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.declare import Pipeline
-    from forecache.plugins.drift.distributions.drift_report import DriftReport
     from forecache.plugins.drift.measurements import Measurement
+    from forecache.plugins.drift.prediction_drift import DriftReport
     from forecache.plugins.drift.retraining import RetrainingDecision
 
 
@@ -132,7 +132,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
     It only reports: a publish is blocked by the drift that the nightly run measured.
     """
-    from forecache.plugins.drift.distributions.drift import prediction_drift
+    from forecache.plugins.drift.prediction_drift import prediction_drift
 
     current, declared = load_declared_pipeline(pipeline)
     found = prediction_drift(current, declared, night or newest_scored(current, declared))
@@ -147,7 +147,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
 def _write_sampled_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
     from forecache.kit.spark.session import spark_session
-    from forecache.plugins.drift.distributions.sampled_report import write_drift_report
+    from forecache.plugins.drift.sampled_report import write_drift_report
 
     with StageProgress() as progress:
         result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)

@@ -18,8 +18,8 @@ from forecache.models.registry.gate.score_metrics import BINARY, Array
 from forecache.models.registry.register import load_evaluation
 from forecache.models.registry.report.calibration import Calibration
 from forecache.models.registry.versions.model_versions import ModelVersion
-from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.measurements import Measurement
+from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 
 MOST_ROWS = 50_000
 """Of more rows, so many are used, evenly spread."""

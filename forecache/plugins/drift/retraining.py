@@ -9,9 +9,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Retraining
 from forecache.models.registry.versions.model_versions import find_champion
 from forecache.operations.training_due import LastTraining, last_training
-from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
 from forecache.plugins.drift.measurements import Kind, Measurement, measurements
+from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 
 _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
 """References by kinds of figures that may cause a training: realised performance may, an estimate may not."""
