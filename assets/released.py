@@ -53,7 +53,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
     def build_release(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.feature_tables.features import build_view
+        from forecache.lake.features import build_view
         from forecache.lake.quality.stage_checks import check_features
         from forecache.operations.publish_night import publish_night
         from forecache.operations.release import release_model

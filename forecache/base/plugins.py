@@ -92,6 +92,14 @@ PLUGINS = {
             "explain": ("command:explain", "Follow an answer back to its data, model and code."),
         },
     ),
+    "historical_features": Plugin(
+        commands={
+            "features": ("command:features", "Features of any table of keys and times, as known then."),
+        },
+        hooks={
+            "build_examples": "training_set:build_examples",
+        },
+    ),
     "lineage": Plugin(
         commands={
             "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
@@ -137,11 +145,6 @@ PLUGINS = {
             "feast": "feast:answer_request",
             "open_inference": "open_inference.protocol:InferenceProtocol",
             "mlflow": "mlflow:MlflowProtocol",
-        },
-    ),
-    "realtime_examples": Plugin(
-        hooks={
-            "build_examples": "build:build_examples",
         },
     ),
     "recommend": Plugin(

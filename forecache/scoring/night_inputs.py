@@ -13,7 +13,7 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import feature_versions
+from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.models.inference.kernel_spec import KERNEL_VERSION
 

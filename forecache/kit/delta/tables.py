@@ -14,8 +14,8 @@ from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.files import DataFile, Place, list_entries, place_of
-from forecache.kit.delta.log import active_files, reading_log
+from forecache.kit.delta.files import DataFile, Place, list_entries
+from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_partitioned, write_rows
 from forecache.kit.spark.session import spark_path
@@ -34,17 +34,10 @@ def table_exists(settings: Settings, name: str) -> bool:
 
 def open_table(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable":
     """Open a table through delta-rs; NotFoundError if there is none, or not that version, DamagedError for its log."""
-    from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
-    from deltalake.exceptions import TableNotFoundError as DeltaTableNotFoundError
 
     try:
-        with reading_log(place_of(settings, name), name):
-            return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
-    except DeltaTableNotFoundError:
-        raise NotFoundError(
-            f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are."
-        ) from None
+        delta = open_if_exists(settings, name, version=version)
     except DeltaError as error:
         if version is None:
             raise
@@ -52,6 +45,9 @@ def open_table(settings: Settings, name: str, *, version: int | None = None) -> 
             f"The table {name!r} has no version {version} any more: {error}.",
             remedy="`forecache tables` shows the newest version.",
         ) from None
+    if delta is None:
+        raise NotFoundError(f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are.")
+    return delta
 
 
 def table_version(settings: Settings, name: str) -> int:

@@ -14,7 +14,7 @@ from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime, Recommende
 from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import feature_versions
+from forecache.lake.features import feature_versions
 from forecache.lake.quality.expectations import (
     feature_expectations,
     prediction_expectations,

@@ -36,7 +36,6 @@ def check_nights(
     column: str,
     states: Mapping[date, str],
     version: int | None = None,
-    run_id: str = "",
 ) -> dict[date, CheckReport]:
     """Check as-of dates of a table against expectations and record the verdicts; returns a report for each date.
 
@@ -53,7 +52,7 @@ def check_nights(
         found = _Bisection(frame, table, expectations, column).check(nights)
         return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 
-    stage, inputs = Stage(settings, STAGE, table, run_id), check_inputs(states, expectations)
+    stage, inputs = Stage(settings, STAGE, table), check_inputs(states, expectations)
     records, _ = stage.run_nights(inputs, check, at_once=max(1, len(inputs)))
     return {night: CheckReport.from_dict(records[night].details) for night in sorted(records)}
 

@@ -257,7 +257,6 @@ def window_frame(
     view: FeatureView,
     nights: Sequence[date],
     *,
-    run_id: str = "",
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
 ) -> "DataFrame":
@@ -265,7 +264,7 @@ def window_frame(
 
     `asked` has key columns and `as_of` of the rows that are needed; None: all.
     """
-    tasks = _tasks(spark, settings, view, nights, run_id, progress, asked)
+    tasks = _tasks(spark, settings, view, nights, "", progress, asked)
     kinds = {column.name: column.type for column in view.event_source.columns}
     columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
     columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]

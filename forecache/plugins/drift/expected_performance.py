@@ -93,17 +93,6 @@ def estimate_metrics(score: Array, calibrations: Sequence[Calibration], *, seed:
     return found
 
 
-def expected_confusion(score: Array, calibration: Calibration) -> dict[str, float]:
-    """Compute the expected confusion matrix of binary scores [n] at 0.5, in rows."""
-    likely, chosen = calibration.probabilities(score.astype(np.float64)), score >= 0.5
-    return {
-        "true_positive": float(likely[chosen].sum()),
-        "false_positive": float((1 - likely[chosen]).sum()),
-        "false_negative": float(likely[~chosen].sum()),
-        "true_negative": float((1 - likely[~chosen]).sum()),
-    }
-
-
 def _class_probabilities(score: Array, calibrations: Sequence[Calibration]) -> Array:
     """The probability of each class, float64 [n, classes]; for a binary label, of 0 and of 1."""
     if len(calibrations) == 1:

@@ -19,7 +19,7 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.kit.delta.tables import read_table, table_exists, table_version
 from forecache.lake.contracts import class_order
-from forecache.lake.feature_tables.features import feature_versions
+from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.split_rows import label_numbers

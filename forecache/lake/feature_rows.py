@@ -204,7 +204,6 @@ def view_frame(
     nights: Sequence[date],
     *,
     pins: Pins | None = None,
-    run_id: str = "",
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
     states: bool = False,
@@ -217,7 +216,7 @@ def view_frame(
         states: Include the states of a live view.
     """
     if view.features is None:
-        computed = window_frame(spark, settings, view, nights, run_id=run_id, progress=progress, asked=asked)
+        computed = window_frame(spark, settings, view, nights, progress=progress, asked=asked)
     else:
         rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
         computed = rows[view.sources[0].name] if compute is None else compute(rows)
