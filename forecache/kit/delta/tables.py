@@ -4,7 +4,7 @@ Every table stays readable by Spark and by delta-rs: no deletion vectors, no col
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -211,29 +211,23 @@ class TableInfo:
 
 def list_tables(settings: Settings) -> list[TableInfo]:
     """Every table of the lake, by name."""
-    return [_info(settings, name) for name in table_names(settings)]
+    found = []
+    for name in table_names(settings):
+        table = open_table(settings, name)
+        files = active_files(table)
+        rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+        found.append(TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files)))
+    return found
 
 
 def table_names(settings: Settings) -> list[str]:
     """Names of the folders of the lake that are Delta tables."""
-    if not settings.lake_is_remote:
-        root = Path(settings.lake_uri)
-        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
-    else:
-        names = list(_object_store_folders(settings))
-    return sorted(name for name in names if table_exists(settings, name))
-
-
-def _object_store_folders(settings: Settings) -> Iterable[str]:
     from pyarrow import fs
 
-    for entry in list_entries(Place(settings.lake_uri, settings.storage_options).open(), ""):
-        if entry.type == fs.FileType.Directory:
-            yield entry.base_name
-
-
-def _info(settings: Settings, name: str) -> TableInfo:
-    table = open_table(settings, name)
-    files = active_files(table)
-    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
-    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))
+    if settings.lake_is_remote:
+        entries = list_entries(Place(settings.lake_uri, settings.storage_options).open(), "")
+        names = [entry.base_name for entry in entries if entry.type == fs.FileType.Directory]
+    else:
+        root = Path(settings.lake_uri)
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    return sorted(name for name in names if table_exists(settings, name))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from forecache.declare import Pipeline
     from forecache.plugins.drift.measurements import Measurement
     from forecache.plugins.drift.prediction_drift import DriftReport
-    from forecache.plugins.drift.retraining import RetrainingDecision
 
 
 @command(
@@ -44,6 +43,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     from forecache.kit.spark.session import spark_session
     from forecache.plugins.drift.measurements import measurements
     from forecache.plugins.drift.monitor import monitor as measure
+    from forecache.plugins.drift.retraining import retraining_decision
 
     if _measure_log(pipeline, night):
         return
@@ -54,7 +54,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     found = measurements(current, declared.name, first=chosen, last=chosen)
     if not result.skipped:
         show_in_dagster(current, f"monitoring_{pipeline}", result=result, night=chosen, figures=found)
-    decision = _retraining_decision(current, declared)
+    decision = retraining_decision(current, declared) if declared.retraining else None
     notes = result.details["notes"][chosen.isoformat()]
     if wants_json():
         print_json(
@@ -68,9 +68,7 @@ def monitor(pipeline: str, night: date | None) -> None:
             }
         )
         return
-    _show(chosen, found)
-    for note in notes:
-        click.echo(f"{note[0].upper()}{note[1:]}.")
+    _show(chosen, found, notes)
     if decision is None:
         click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
     else:
@@ -95,25 +93,19 @@ def _measure_log(name: str, day: date | None) -> bool:
     if wants_json():
         print_json({"model": name, "day": chosen, "answers": result.rows, "figures": found, "notes": notes})
         return True
-    _show(chosen, found)
-    for note in notes:
-        click.echo(f"{note[0].upper()}{note[1:]}.")
+    _show(chosen, found, notes)
     return True
 
 
-def _retraining_decision(current: "Settings", pipeline: "Pipeline") -> "RetrainingDecision | None":
-    from forecache.plugins.drift.retraining import retraining_decision
-
-    return retraining_decision(current, pipeline) if pipeline.retraining else None
-
-
-def _show(night: date, found: "list[Measurement]") -> None:
+def _show(night: date, found: "list[Measurement]", notes: list[str]) -> None:
     rows: list[tuple[Any, ...]] = [
         (row.kind, row.name, row.reference, row.effect, row.js, row.value, row.reference_value, row.rows)
         for row in sorted(found, key=lambda row: (row.kind, -row.effect))
     ]
     figures = ("effect", "JS distance", "value", "reference", "rows")
     show_table(("kind", "of", "against", *figures), rows, title=f"As-of date {night}", right=figures)
+    for note in notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
 
 
 @command(

@@ -255,9 +255,11 @@ def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOut
     figures = _measure_drift(run, nights)
     notes: dict[date, list[str]] = {night: [] for night in nights}
     for night in nights:
-        expected, note = _estimate_performance(run, night)
-        figures[night] += expected
-        notes[night] += [note] if note else []
+        model = run.versions.get(int(run.scored[night].details["model_version"]))
+        if model is not None:
+            expected, note = expected_performance(run.settings, run.pipeline, model, night, run_id=run.run_id)
+            figures[night] += expected
+            notes[night] += [note] if note else []
     for night, found, note in _measure_performance(run, nights):
         figures[night] += [found] if found else []
         notes[night] += [note] if note else []
@@ -285,14 +287,6 @@ def _measure_drift(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, li
             for reference, apart in reports[night].distances.items()
         ]
     return figures
-
-
-def _estimate_performance(run: _MonitoringRun, night: date) -> tuple[list[Measurement], str]:
-    """The expected performance of a date's predictions, by the version that made them."""
-    model = run.versions.get(int(run.scored[night].details["model_version"]))
-    if model is None:
-        return [], ""
-    return expected_performance(run.settings, run.pipeline, model, night, run_id=run.run_id)
 
 
 def _measure_performance(run: _MonitoringRun, nights: Sequence[date]) -> list[tuple[date, Measurement | None, str]]:

@@ -184,7 +184,8 @@ def check_drift(
 ) -> dict[date, DriftReport]:
     """Measure dates, and record reports and counts: a date whose drift blocks is not published."""
     started = time.perf_counter()
-    digests = _partition_digests(settings, pipeline, nights)
+    # Taken before the files are read: they change with rows that are added later.
+    digests = partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
     reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
     states = _prediction_states(settings, pipeline)
     done = {
@@ -312,11 +313,6 @@ def _edges(
     return _choose_bins(settings, pipeline, first[-1] if first else nights[0])
 
 
-def _partition_digests(settings: Settings, pipeline: Pipeline, nights: Sequence[date]) -> dict[date, str]:
-    """Take the digest of each date's data files before they are read: it changes with rows that are added later."""
-    return partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
-
-
 def _prediction_states(settings: Settings, pipeline: Pipeline) -> dict[date | None, str]:
     """Return for each scored date a text that identifies its predictions."""
     records = last_records(settings, STAGE, pipeline.name)
@@ -332,10 +328,8 @@ def _counts(
     digests: Mapping[date, str],
 ) -> Counts:
     """Count rows of each date in each bin; dates with recorded counts in these bins are not read again."""
-    recorded, states = (
-        last_records(settings, DRIFT_STAGE, pipeline.prediction_table),
-        _prediction_states(settings, pipeline),
-    )
+    recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+    states = _prediction_states(settings, pipeline)
     counts: dict[date, Sequence[int]] = {
         day: recorded[day].details["counts"]
         for day in nights
