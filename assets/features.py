@@ -17,8 +17,7 @@ from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import FeatureView, Pipeline, Schedule
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 CURRENT = "is_current"
 _MAX_STALE_SHOWN = 31

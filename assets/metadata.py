@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Protocol
 
 import dagster as dg
@@ -10,9 +11,9 @@ import dagster as dg
 from forecache.base.output_kinds import spark_name
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Recommender, Source
-from forecache.declare.recommenders.second_tables import SimilarItems, Vectors
+from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline, Source
 from forecache.declare.sources.keys import key_types
+from resources.instance import runner_instance
 
 
 class _HasOwner(Protocol):
@@ -107,27 +108,6 @@ def feature_columns(declared: Pipeline | FeatureView) -> list[dg.TableColumn]:
     return [dg.TableColumn(f.name, f.spark_type, description=f.description) for f in declared.feature_columns]
 
 
-def recommendation_schema(recommender: Recommender | SimilarItems | Vectors) -> dg.TableSchema:
-    kind, about = (
-        "array<struct<item, score: float, reason: string>>",
-        "The items, the best first, each with a short reason.",
-    )
-    if isinstance(recommender, Vectors):
-        kind, about = "array<float>", "The dot product of a user's and an item's, of one as-of date, is a score."
-    return dg.TableSchema(
-        [
-            dg.TableColumn(recommender.key[0], recommender.key_type, description="Key."),
-            dg.TableColumn(AS_OF, "date", description="Day that the row is about; partition."),
-            dg.TableColumn(recommender.output_columns[0], kind, description=about),
-            dg.TableColumn("model_name", "string", description="Name of the recommender."),
-            dg.TableColumn("model_version", "int", description="The as-of date of its fit, as YYYYMMDD."),
-            dg.TableColumn("feature_version", "bigint", description="Delta version of the interactions."),
-            dg.TableColumn("scored_at", "timestamp", description="When."),
-            dg.TableColumn("run_id", "string", description="Run that ranked."),
-        ]
-    )
-
-
 def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
     from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 
@@ -143,3 +123,31 @@ def prediction_schema(pipeline: Pipeline) -> dg.TableSchema:
     fields = prediction_fields(layout_of(pipeline))
     columns = [dg.TableColumn(f.name, spark_name(f.type), description=texts[f.name]) for f in fields]
     return dg.TableSchema([*key_columns(pipeline), *columns])
+
+
+def record_asset_event(
+    settings: Settings,
+    asset: str,
+    metadata: Mapping[str, Any],
+    *,
+    result: StageResult | None = None,
+    night: date | None = None,
+) -> None:
+    """Record an event of an asset in the instance that the UI reads.
+
+    Args:
+        metadata: Who, with which command, and further figures.
+        result: The stage that materialized the asset; None records an observation instead of a materialization.
+        night: The partition that was materialized.
+    """
+    told = {name: value if isinstance(value, int | float) else str(value) for name, value in metadata.items()}
+    if result is None:
+        event: dg.AssetObservation | dg.AssetMaterialization = dg.AssetObservation(asset, metadata=told)
+    else:
+        event = dg.AssetMaterialization(
+            asset,
+            partition=night.isoformat() if night else None,
+            metadata={**told, **stage_metadata(settings, result)},
+        )
+    with runner_instance(settings) as instance:
+        instance.report_runless_asset_event(event)

@@ -9,13 +9,48 @@ from typing import Any
 import dagster as dg
 
 from assets import checks
-from assets.candidate import candidate_name
 from assets.metadata import embed_plots, owners_of, stage_metadata
 from assets.stage import RunStep, explain_errors
-from assets.views import evaluation_plots, metrics_view, verdict_view
+from assets.views import evaluation_plots, metrics_view, training_view, verdict_view
 from forecache.base.results import StageResult
 from forecache.declare import RegisteredModel, TorchModel, Trainable
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
+
+_CANDIDATE = """\
+Candidate: a model trained on the pinned training set. It lies in the folder of its run and is not registered yet."""
+
+
+def candidate_name(pipeline: Trainable) -> str:
+    return f"candidate_{pipeline.name}"
+
+
+def build_candidate(pipeline: Trainable) -> dg.AssetsDefinition:
+    """The newest training run of a pipeline. A network resumes from its checkpoint, so that a retry is cheap."""
+
+    @dg.asset(
+        name=candidate_name(pipeline),
+        ins={"training_set": dg.AssetIn(pipeline.training_table)},
+        description=_CANDIDATE,
+        group_name="training",
+        kinds={"pytorch", "python"} if isinstance(pipeline.model, TorchModel) else {"python"},
+        owners=owners_of(pipeline),
+    )
+    @explain_errors
+    def train_candidate(
+        context: dg.AssetExecutionContext, training_set: StageResult, settings: SettingsResource
+    ) -> Iterator[Any]:
+        from forecache.models.training.launch import train
+
+        step = RunStep(context, settings.load())
+        (night,) = training_set.nights
+        result = step.run_stage(train, step.settings, pipeline, night)
+        yield dg.MaterializeResult(
+            value=result,
+            metadata={**stage_metadata(step.settings, result), "night": str(night), **training_view(result)},
+        )
+
+    return train_candidate
+
 
 GATE = "passes_gate"
 
@@ -68,9 +103,9 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource
     ) -> Iterator[Any]:
         from forecache.models.registry.gate.verdicts import load_gate_plots
+        from forecache.models.registry.model_versions import model_version
         from forecache.models.registry.register import load_evaluation, register_trained_model
         from forecache.models.registry.run_gate import run_gate
-        from forecache.models.registry.versions.model_versions import model_version
         from forecache.operations.rollback import recover_interrupted
 
         step = RunStep(context, settings.load())

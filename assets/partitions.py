@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta, timezone
 import dagster as dg
 from pydantic import Field
 
-from assets.table import source_asset
+from assets.sources import source_asset
 from forecache.base.errors import InputError
 from forecache.declare import AnySource, Schedule, Served, Source
 from forecache.declare.schedules.as_of import ScheduledDeclaration, first_as_of, last_as_of
@@ -104,24 +104,11 @@ class TrainingSetConfig(dg.Config):
 
     night: str = Field("", description="As-of date (YYYY-MM-DD) to train for. Default: the newest one.")
 
-    def resolve_night(self, declared: ScheduledDeclaration, context: dg.AssetExecutionContext) -> date:
-        """Return the configured date, else the one that `resolved_night` finds.
-
-        Raises:
-            InputError: The configured text is no date.
-        """
-        return choose_training_night(declared, context, self.night)
-
 
 def choose_training_night(
     declared: ScheduledDeclaration, context: dg.AssetExecutionContext, configured: str = ""
 ) -> date:
-    """Choose the configured date, else the last of the run's partitions, else the newest as-of date of the declaration.
-
-    Raises:
-        InputError: The configured text is no date.
-    """
-    from forecache.base.errors import InputError
+    """Choose the configured date, else the last of the run's partitions, else the newest as-of date."""
     from forecache.declare.schedules.as_of import newest_as_of
 
     tags = context.run.tags
@@ -135,11 +122,7 @@ def choose_training_night(
 
 
 def configured_day(text: str) -> date:
-    """Parse a configured date; if it is empty, return yesterday in UTC, the last whole day of a log.
-
-    Raises:
-        InputError: It is no date.
-    """
+    """Parse a configured date; if it is empty, return yesterday in UTC, the last whole day of a log."""
     if not text:
         return datetime.now(timezone.utc).date() - timedelta(days=1)
     try:

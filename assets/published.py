@@ -4,28 +4,33 @@ It holds the newest as-of date of a prediction table, or of a view's features, a
 The verdict in the lake decides, because Dagster records a partition as materialized even if a check failed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
 from assets.metadata import details_json, owners_of, stage_metadata
 from assets.partitions import nightly_freshness
-from assets.recommendations import require_none_refused
 from assets.stage import RunStep, explain_errors
-from forecache.declare import Recommender, Served
-from resources.settings import SettingsResource
+from forecache.declare import Served
+from resources.settings_and_spark import SettingsResource
 
 
 def published_name(pipeline: Served) -> str:
     return f"published_{pipeline.name}"
 
 
-def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.AssetsDefinition:
+def build_published(
+    pipeline: Served,
+    *,
+    after: Sequence[str] = (),
+    require: Callable[[dg.AssetExecutionContext], None] = lambda context: None,
+) -> dg.AssetsDefinition:
     """The current store version of a pipeline or a feature view.
 
     Args:
         after: Assets whose step also builds the table, so that they run first.
+        require: Fails the run after publishing, for what may not keep the version from being published.
     """
 
     @dg.asset(
@@ -46,7 +51,6 @@ def build_published(pipeline: Served, *, after: Sequence[str] = ()) -> dg.Assets
         result = step.run_stage(publish_night, step.settings, pipeline, night=newest)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)
-        if isinstance(pipeline, Recommender):
-            require_none_refused(context, pipeline)
+        require(context)
 
     return publish_newest_night

@@ -17,8 +17,7 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
@@ -112,11 +111,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
 
 def ingest_pending_files(step: RunStep, source: AnySource, *, last: date) -> None:
-    """Ingest the pending landing files of a source up to a day, in the step of an asset that reads it.
-
-    Raises:
-        CheckError: A blocking check refuses a day up to `last`, in this run or since an earlier one.
-    """
+    """Ingest the pending landing files of a source up to a day, in the step of an asset that reads it."""
     from forecache.lake.quality.pending_files import ingest_pending
 
     if isinstance(source, Source):

@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import date
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.lineage import send_lineage
 from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.base.plugins import find_hooks
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.kit.explain_errors import explain_error
 from resources.session import current_session
-from resources.spark import SparkResource
+from resources.settings_and_spark import SparkResource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,13 +56,7 @@ def explain_errors(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterato
 
 
 class RunStep:
-    """A step of a run as the function of an asset or an op sees it; a `Run` for stages and checks of the framework.
-
-    Attributes:
-        nights: The as-of dates, or landing days, of the step, ascending.
-        rebuild: Also rebuild what is up to date.
-        progress: Reports to the session at once, and to Dagster's log, where each line is a row, every two seconds.
-    """
+    """A step of a run as the function of an asset or an op sees it; a `Run` for stages and checks of the framework."""
 
     def __init__(self, context: Context, settings: Settings, spark: SparkResource | None = None) -> None:
         self.context, self.settings, self._spark = context, settings, spark
@@ -82,7 +77,9 @@ class RunStep:
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""
         self._last_logged = float("-inf")
-        with send_lineage(self.context, self.settings, stage, arguments):
+        with ExitStack() as around:
+            for watch in find_hooks("around_stage"):
+                around.enter_context(watch(self.context, self.settings, stage, arguments))
             result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
         self.context.log.info(_describe_result(result))
         for night, rows in result.details.get("rows_by_night", {}).items():

@@ -15,7 +15,7 @@ from forecache.declare import Stream
 from forecache.declare.streams.stream import FEATURES
 from forecache.stream.status.stream_checks import CHECKS, Check, StreamCheckResult, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, describe_stream, read_stream_status
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 _ERRORS = ("runs", "verified")
 """Checks whose failure is an error; the others warn."""
@@ -58,11 +58,7 @@ def build_stream(stream: Stream) -> dg.AssetSpec:
 
 
 def build_live_layers(stream: Stream, published: Sequence[str]) -> list[dg.AssetSpec]:
-    """The live layers that a stream feeds, each above a published version.
-
-    Args:
-        published: Names of the pipelines and views that have an asset of published versions.
-    """
+    """The live layers that a stream feeds, each above a published version."""
     return [
         dg.AssetSpec(
             live_name(store),

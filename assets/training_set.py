@@ -8,15 +8,14 @@ import dagster as dg
 
 from assets import checks
 from assets.metadata import feature_columns, key_columns, owners_of, stage_metadata
-from assets.partitions import TrainingSetConfig
+from assets.partitions import TrainingSetConfig, choose_training_night
 from assets.raw import ingest_pending_files
+from assets.sources import source_asset
 from assets.stage import RunStep, explain_errors
-from assets.table import source_asset
 from assets.views import splits_view
 from forecache.base.results import StageResult
 from forecache.declare import Pipeline, Realtime
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 SEPARATE = "splits_are_apart"
 
@@ -59,12 +58,7 @@ def build_training_set_asset(
     apart: str,
     build: Callable[[RunStep, date], StageResult],
 ) -> dg.AssetsDefinition:
-    """The asset of a training set.
-
-    Args:
-        apart: Description of the check that the splits are apart.
-        build: Writes the training set for an as-of date.
-    """
+    """The asset of a training set."""
 
     @dg.asset(
         name=table,
@@ -83,7 +77,7 @@ def build_training_set_asset(
         from forecache.lake.quality.stage_checks import check_training_splits
 
         step = RunStep(context, settings.load(), spark)
-        night = config.resolve_night(declared, context)
+        night = choose_training_night(declared, context, config.night)
         for source in declared.all_sources:
             ingest_pending_files(step, source, last=night)
         result = build(step, night)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import bar_chart, embed_plots, markdown_table
-from forecache.base.plugins import is_installed, load_hook
+from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline, Trainable
+from forecache.declare import Pipeline
 from forecache.lake.quality.validate import CheckReport
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from forecache.models.registry.gate.gate_checks import Check
 
 _PLOTS = ("label_mean", "roc", "places", "calibration", "importance")
@@ -72,32 +70,12 @@ def cost_view(cost: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     return markdown_table(("cost", "value"), rows)
 
 
-def tuning_view(pipeline: Trainable, result: StageResult) -> dict[str, Any]:
-    """A search of hyperparameters: the declared values against the best, and counts of its trials."""
-    details = result.details
-    rows = [(name, getattr(pipeline.training, name), value) for name, value in details["best"].items()]
-    rows.append(("validation loss", details["declared_loss"], details["best_loss"]))
-    shown = ("trials", "pruned", "failed", "parallel", "best_loss", "mlflow_run_id", "training_version")
-    return {
-        **{name: details[name] for name in shown},
-        "best": markdown_table(("", "declared", "best"), rows),
-        "skipped": result.skipped,
-    }
-
-
-def ranking_view(result: StageResult) -> dg.MarkdownMetadataValue:
-    """The newest date's gate: the metric of the model and of the baselines on the same users."""
-    newest = result.details["nights"][max(result.details["nights"])]
-    rows = [(name, value) for name, value in newest.get("figures", {}).items()]
-    return markdown_table((newest.get("metric", "metric"), f"{newest.get('users', 0):,} users"), rows)
-
-
 def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     """Each metric of a model by split, and the baseline's on the test split."""
     splits = details["metrics"]
     baseline = details["baseline"].get("test", {})
     rows = [
-        (name, *(_format_number(splits[split].get(name)) for split in splits), _format_number(baseline.get(name)))
+        (name, *(format_number(splits[split].get(name)) for split in splits), format_number(baseline.get(name)))
         for name in splits["test"]
     ]
     return markdown_table(("metric", *splits, f"test, {details['baseline_feature']} alone"), rows)
@@ -105,17 +83,14 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The most important plots; the report has all of them."""
-    from forecache.models.registry.report.evaluation_plots import draw_evaluation
-
-    return embed_plots(
-        {name: svg for name, svg in draw_evaluation(evaluation, standalone=True).items() if name in _PLOTS}
-    )
+    drawn = [draw(evaluation, standalone=True) for draw in find_hooks("draw_evaluation")]
+    return embed_plots({name: svg for plots in drawn for name, svg in plots.items() if name in _PLOTS})
 
 
 def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
     """The gate's checks, one a row."""
     rows = [
-        (c.result if c.passed else "FAILED", c.name, _format_number(c.value), _format_number(c.limit), c.reason)
+        (c.result if c.passed else "FAILED", c.name, format_number(c.value), format_number(c.limit), c.reason)
         for c in found
     ]
     return markdown_table(("", "check", "value", "limit", "reason"), rows)
@@ -157,38 +132,6 @@ def plan_view(details: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def monitoring_view(figures: Iterable[Any], night: "date") -> dg.MarkdownMetadataValue:
-    """Measurements of an as-of date, the largest effects first."""
-    rows = [
-        (
-            m.kind,
-            m.name,
-            m.reference,
-            m.effect,
-            _format_number(m.js),
-            _format_number(m.value),
-            _format_number(m.reference_value),
-            m.rows,
-        )
-        for m in sorted(figures, key=lambda m: (m.kind, -m.effect))
-        if m.night == night
-    ]
-    headers = ("kind", "of", "against", "effect", "JS distance", "value", "reference", "rows")
-    return markdown_table(headers, rows)
-
-
-def monitoring_figures(figures: Iterable[Any], night: "date") -> dict[str, float]:
-    """The figures of an as-of date that the UI plots over the dates."""
-    of_night = [m for m in figures if m.night == night]
-    features = [m.effect for m in of_night if m.kind == "feature"]
-    return {
-        **({"largest_feature_psi": max(features)} if features else {}),
-        **{f"psi_to_{m.reference.replace(' ', '_')}": m.effect for m in of_night if m.kind == "prediction"},
-        **{f"expected_{m.name}": m.value for m in of_night if m.kind == "estimate" and m.value is not None},
-        **{f"realised_{m.name}": m.value for m in of_night if m.kind == "performance" and m.value is not None},
-    }
-
-
 def report_view(report: CheckReport, severity: str) -> dict[str, Any]:
     """The expectations of one severity, each with its outcome."""
     chosen = [result for result in report.results if result.severity == severity]
@@ -207,5 +150,5 @@ def report_view(report: CheckReport, severity: str) -> dict[str, Any]:
     return {**figures, "results": markdown_table(headers, rows)} if chosen else figures
 
 
-def _format_number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"

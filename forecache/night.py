@@ -25,7 +25,7 @@ from forecache.operations.publish_night import newest_publishable_night, publish
 from forecache.operations.release import release_model
 from forecache.operations.rollback import recover_interrupted
 from forecache.operations.training_due import is_training_due
-from forecache.scoring.nightly import score_nights
+from forecache.scoring.run import score_nights
 
 
 def run_night(settings: Settings, night: date | None = None, progress: Progress = no_progress) -> list[StageResult]:

@@ -2,22 +2,14 @@
 
 import dagster as dg
 
-from assets.candidate import build_candidate
-from assets.challenger import build_challenger
-from assets.cost import build_cost
-from assets.drift_report import build_drift_report
 from assets.features import build_features, build_joined_features
-from assets.landing import build_landing, build_landing_check
-from assets.mailed import build_mailed
-from assets.model import build_model, build_registered_model
-from assets.monitoring import build_monitoring
-from assets.predictions import build_predictions
+from assets.model import build_candidate, build_model, build_registered_model
+from assets.predictions import build_challenger, build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
-from assets.recommendations import build_recommendations, build_second_table
-from assets.table import build_table
+from assets.sources import build_landing, build_landing_check, build_table
 from assets.training_set import build_training_set
-from forecache.base.plugins import is_installed
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import (
     AnySource,
@@ -25,48 +17,33 @@ from forecache.declare import (
     Mailing,
     Pipeline,
     Realtime,
-    Recommender,
     RegisteredModel,
     Schedule,
     Served,
     Stream,
     TableSource,
-    TorchModel,
 )
 from forecache.declare.loading import read_project
 from forecache.declare.project import Project
-from forecache.declare.recommenders.second_tables import second_tables_of
 from forecache.declare.schedules.schedule import NEVER
-from jobs.alerts import build_alerts_sensor
-from jobs.approval import build_approval_job
 from jobs.ingest import build_ingest_job, build_ingest_sensor
-from jobs.mail import build_mail_job, build_mail_schedule
 from jobs.maintenance import (
     build_maintenance_job,
     build_maintenance_schedule,
     build_verification_job,
     build_verification_schedule,
 )
-from jobs.monitoring import (
-    build_cost_job,
-    build_cost_schedule,
-    build_monitoring_job,
-    build_monitoring_schedule,
-    build_retraining_sensor,
-)
 from jobs.nightly import (
     build_nightly_job,
     build_nightly_schedule,
-    build_recommender_job,
     build_view_job,
     joins_that_build,
 )
 from jobs.realtime import realtime_definitions
-from jobs.schedules import AssetJob, build_delivery_sensors
+from jobs.schedules import build_delivery_sensors
 from jobs.streams import stream_definitions
-from jobs.training import build_full_job, build_training_job, build_training_schedule, build_tuning_job
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from jobs.training import build_approval_job, build_full_job, build_training_job, build_training_schedule
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 SOURCE_ASSETS = (build_landing, build_raw)
 TRAINING_ASSETS = (build_training_set, build_candidate, build_model)
@@ -74,11 +51,7 @@ TRAINING_ASSETS = (build_training_set, build_candidate, build_model)
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Definitions for the project's pipelines; a module that cannot be used is an asset of the group `broken`.
-
-    Raises:
-        SettingsError: The project package cannot be imported.
-    """
+    """Definitions for the project's pipelines; a module that cannot be used is an asset of the group `broken`."""
     project = read_project(settings)
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
     return dg.Definitions.merge(
@@ -87,16 +60,13 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
         store_definitions(),
-        *([cost_definitions(project)] if is_installed("cost") else []),
-        *([dg.Definitions(sensors=[build_alerts_sensor(settings)])] if is_installed("alerts") else []),
         *(source_definitions(source) for source in sources_of(project)),
         dg.Definitions(assets=features_of(project)),
         *(view_definitions(view, project) for view in project.views.values()),
         *(pipeline_definitions(pipeline) for pipeline in project.pipelines.values()),
-        *(recommender_definitions(each) for each in project.recommenders.values() if is_installed("recommend")),
         *(realtime_definitions(realtime) for realtime in project.realtime.values()),
-        *(mailing_definitions(mailing) for mailing in project.mailings.values() if is_installed("mail")),
         stream_definitions(project),
+        *(define(project, settings) for define in find_hooks("orchestration")),
         dg.Definitions(assets=[broken_module(name, str(error)) for name, error in project.broken.items()]),
     )
 
@@ -113,13 +83,6 @@ def store_definitions() -> dg.Definitions:
         jobs=[verification, maintenance],
         schedules=[build_verification_schedule(verification), build_maintenance_schedule(maintenance)],
     )
-
-
-def cost_definitions(project: Project) -> dg.Definitions:
-    """The cost of the whole project, owned by all owners of declarations."""
-    asset = build_cost(sorted({declared.owner for declared in project.nightly.values()} - {""}))
-    job = build_cost_job(asset)
-    return dg.Definitions(assets=[asset], jobs=[job], schedules=[build_cost_schedule(job)])
 
 
 def source_definitions(source: AnySource) -> dg.Definitions:
@@ -149,36 +112,10 @@ def pipeline_definitions(pipeline: Pipeline) -> dg.Definitions:
 def training_definitions(pipeline: Pipeline) -> dg.Definitions:
     """The further jobs of a pipeline that trains its model."""
     training = build_training_job(pipeline)
-    # An estimator's parameters are its own, and its library searches them.
-    is_searched = isinstance(pipeline.model, TorchModel) and is_installed("tune")
     approval = [build_approval_job(pipeline)] if pipeline.trained_gate.approval else []
-    own = dg.Definitions(
-        jobs=[training, build_full_job(pipeline), *([build_tuning_job(pipeline)] if is_searched else []), *approval],
+    return dg.Definitions(
+        jobs=[training, build_full_job(pipeline), *approval],
         schedules=[build_training_schedule(pipeline, training)] if pipeline.schedule.training != NEVER else [],
-    )
-    return dg.Definitions.merge(own, monitoring_definitions(pipeline, training)) if is_installed("drift") else own
-
-
-def monitoring_definitions(pipeline: Pipeline, training: AssetJob) -> dg.Definitions:
-    """The measurements after each night, and the training that they ask for."""
-    monitoring = build_monitoring_job(pipeline)
-    return dg.Definitions(
-        jobs=[monitoring],
-        schedules=[build_monitoring_schedule(pipeline, monitoring)],
-        sensors=[build_retraining_sensor(pipeline, training)] if pipeline.retraining else [],
-    )
-
-
-def recommender_definitions(recommender: Recommender) -> dg.Definitions:
-    nightly = build_recommender_job(recommender)
-    assets = [build_recommendations(recommender), build_published(recommender)]
-    for second in second_tables_of(recommender):
-        assets += [build_second_table(second), build_published(second)]
-    return dg.Definitions(
-        assets=assets,
-        jobs=[nightly],
-        schedules=[build_nightly_schedule(recommender, nightly)],
-        sensors=build_delivery_sensors(recommender, nightly),
     )
 
 
@@ -196,23 +133,15 @@ def view_definitions(view: FeatureView, project: Project) -> dg.Definitions:
     )
 
 
-def mailing_definitions(mailing: Mailing) -> dg.Definitions:
-    job = build_mail_job(mailing)
-    return dg.Definitions(assets=[build_mailed(mailing)], jobs=[job], schedules=[build_mail_schedule(mailing, job)])
-
-
 def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """The assets of every stage after the features, and of optional parts of the declaration."""
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [build_predictions(pipeline)]
     if pipeline.is_trained:
         assets += [build(pipeline) for build in TRAINING_ASSETS]
-        assets += [build_monitoring(pipeline)] if is_installed("drift") else []
     if isinstance(pipeline.model, RegisteredModel):
         assets.append(build_registered_model(pipeline, pipeline.model))
     if pipeline.publish is not None:
         assets.append(build_published(pipeline))
-    if pipeline.drift.report_rows and is_installed("drift"):
-        assets.append(build_drift_report(pipeline))
     if pipeline.shadow:
         assets.append(build_challenger(pipeline))
     return assets

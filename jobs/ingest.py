@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.landing import landing_events
 from assets.partitions import source_partitions
+from assets.sources import landing_events
 from forecache.declare import Source
 from forecache.kit.process.wakes import LANDED_FILES
 from jobs.schedules import AssetJob, build_asset_job, partition_tags
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.landing import LandingFile

@@ -8,7 +8,7 @@ import dagster as dg
 from assets.stage import RunStep, explain_errors
 from forecache.base.plugins import load_hook
 from jobs.schedules import build_cron_schedule, build_op_job
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 MAINTENANCE_CRON = "0 1 * * 0"
 
@@ -53,9 +53,7 @@ def build_verification_job() -> dg.JobDefinition:
     @dg.op(name="verify_stores_on_disk", description="Read every byte of every retained version.")
     @explain_errors
     def verify_stores_on_disk(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.serve.store.checkup import verify_stores
-
-        found = verify_stores(settings.load())
+        found = load_hook("store_checks", "verify_stores")(settings.load())
         yield dg.Output(None, metadata={"read_bytes": sum(item.read_bytes for item in found), "found": len(found)})
 
     about = "Read every byte of the stores and compare it with what was published."

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from assets.drift_report import drift_report_name
 from assets.partitions import as_of_partitions, pipeline_partitions
 from assets.published import published_name
-from forecache.declare import FeatureView, Pipeline, Recommender, Served
-from forecache.declare.recommenders.second_tables import second_tables_of
+from forecache.base.plugins import find_hooks
+from forecache.declare import FeatureView, Pipeline, Served
 from jobs.schedules import AssetJob, build_asset_job, build_newest_night_schedule
 
 
@@ -25,9 +24,8 @@ def nightly_selection(pipeline: Pipeline) -> dg.AssetSelection:
     tables = dict.fromkeys([*(view.feature_table for view in views), pipeline.feature_table])
     assets = [*tables, pipeline.prediction_table]
     assets += [published_name(each) for each in (*pipeline.views, pipeline) if each.publish is not None]
-    if pipeline.drift.report_rows:
-        assets.append(drift_report_name(pipeline))
-    return dg.AssetSelection.assets(*assets)
+    of_plugins = [name for list_assets in find_hooks("nightly_assets") for name in list_assets(pipeline)]
+    return dg.AssetSelection.assets(*assets, *of_plugins)
 
 
 def _is_in_job(view: FeatureView, pipeline: Pipeline) -> bool:
@@ -51,14 +49,6 @@ def build_view_job(view: FeatureView) -> AssetJob:
     """Ingest, build the features and publish them."""
     about = f"Ingest what waits, then the features of {view.name}, and publish them."
     return build_asset_job(nightly_job_name(view), about, [view.feature_table, published_name(view)])
-
-
-def build_recommender_job(recommender: Recommender) -> AssetJob:
-    """Ingest, fit, rank and publish."""
-    served = (recommender, *second_tables_of(recommender))
-    assets = [name for each in served for name in (each.prediction_table, published_name(each))]
-    about = f"Ingest what waits, then fit {recommender.name}, rank for every user, and publish the lists."
-    return build_asset_job(nightly_job_name(recommender), about, assets)
 
 
 def build_nightly_schedule(pipeline: Served, job: AssetJob) -> dg.ScheduleDefinition:

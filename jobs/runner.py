@@ -7,20 +7,36 @@ original error of a failure is raised.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from forecache.base.errors import InputError, PipelinesFailedError
+import dagster as dg
+
+from assets.stage import REBUILD_TAG
+from forecache.base.errors import CheckError, ForecacheError, InputError, NotFoundError, PipelinesFailedError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Source
 from forecache.declare.loading import load_nightly, read_project
 from forecache.declare.project import Nightly
 from forecache.declare.schedules.as_of import ScheduledDeclaration, as_of_range, newest_as_of
-from resources.instance import runner_instance
+from jobs.definitions import build_definitions
+from jobs.schedules import partition_tags
+from resources.dagster_internals import (
+    DagsterExecutionInterruptedError,
+    InMemoryJob,
+    LoadableTargetOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    execute_run_iterator,
+)
+from resources.instance import LOCATION, definitions_module, runner_instance
+from resources.own_runs import process_tags, renew_heartbeat
+from resources.session import RunSession, use_session
 
 if TYPE_CHECKING:
-    from jobs.execution import JobRunner
-    from resources.session import RunSession
+    pass
+
 
 Job = Literal["nightly", "training", "ingest", "full"]
 Nights = tuple[date, date]
@@ -46,9 +62,6 @@ def run(
         on_stage: Called as each stage ends.
         rebuild: Also build, train and score what is up to date; with job "ingest", query databases again for the days.
 
-    Returns:
-        The stages in the order they ended.
-
     Raises:
         PipelinesFailed: Some of several pipelines failed; the others ran to their end.
         ForecacheError: A stage or a blocking check of the only pipeline or source failed. Earlier stages stay done.
@@ -64,8 +77,6 @@ def run(
             spans[pipeline.name] = _as_of_span(pipeline, nights)
     num_chosen = len(chosen) + len(landed)
     if len(failures) < num_chosen:
-        from resources.session import RunSession
-
         session = RunSession(settings, progress, on_stage)
         _run_all(session, chosen, landed, spans, failures, nights=nights, job=job, rebuild=rebuild)
     if failures and num_chosen == 1:
@@ -87,7 +98,6 @@ def _run_all(
     rebuild: bool,
 ) -> None:
     """Ingest every source and run every pipeline; a failure is collected, and stops only what depends on it."""
-    from jobs.execution import JobRunner
     from resources.own_runs import close_abandoned_runs
 
     session.progress("starting Dagster", None)
@@ -141,12 +151,8 @@ def _collect_error(failures: dict[str, BaseException], name: str) -> Iterator[No
 def _ingest_source(
     settings: Settings, runner: "JobRunner", source: Source, *, days: Nights | None, rebuild: bool = False
 ) -> None:
-    """Run once for each range of days with something new; if nothing is new, once for the last day, which records that.
-
-    Args:
-        rebuild: Query the source's database again for all the days.
-    """
-    from assets.landing import landing_events
+    """Run once for each range of days with something new, else once for the last day, which records that."""
+    from assets.sources import landing_events
     from forecache.lake.ingest.ingested_files import day_ranges, pending_days, pending_files
     from forecache.lake.ingest.landing import list_landing
     from forecache.lake.quality.pending_files import days_to_extract
@@ -172,7 +178,7 @@ def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
         return "nightly"
     if job != "nightly" or isinstance(declared, Pipeline):
         return job
-    from forecache.models.registry.versions.model_versions import find_champion
+    from forecache.models.registry.model_versions import find_champion
 
     return "nightly" if find_champion(settings, declared) else "full"
 
@@ -201,3 +207,76 @@ def _require_within(owner: str, span: Nights, start: date, end: date | None) -> 
 
 def _yesterday() -> date:
     return datetime.now(timezone.utc).date() - timedelta(days=1)
+
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class JobRunner:
+    """Runs jobs of the project one after the other and reports their stages to a session."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, session: RunSession) -> None:
+        self.instance = instance
+        self._session = session
+        self._repository = build_definitions(settings).get_repository_def()
+
+    def run_job(
+        self,
+        job_name: str,
+        *,
+        nights: tuple[date, date] | None,
+        config: Mapping[str, Any] | None = None,
+        rebuild: bool = False,
+    ) -> None:
+        """Run a job for a range of as-of dates in one run, or without dates."""
+        job = self._repository.get_job(job_name)
+        run = self.instance.create_run_for_job(
+            job,
+            run_config={**_QUIET, **(config or {})},
+            tags={
+                **process_tags(),
+                **(partition_tags(*nights) if nights else {}),
+                **({REBUILD_TAG: "true"} if rebuild else {}),
+            },
+            remote_job_origin=self._job_origin(job_name),
+        )
+        self._session.error, self._session.objections = None, []
+        with use_session(self._session), renew_heartbeat(self.instance, run.run_id):
+            events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
+        finished = self.instance.get_run_by_id(run.run_id)
+        assert finished is not None
+        if _was_interrupted(events):
+            raise KeyboardInterrupt
+        if finished.status != dg.DagsterRunStatus.SUCCESS:
+            raise self._failure_cause() or _run_failure_error(job_name, run.run_id, events)
+
+    def _job_origin(self, job_name: str) -> RemoteJobOrigin:
+        """The job's origin in the workspace, so that the UI links the run to the job."""
+        target = LoadableTargetOrigin(module_name=definitions_module(self._session.settings))
+        location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=LOCATION)
+        return RemoteJobOrigin(RemoteRepositoryOrigin(location, self._repository.name), job_name)
+
+    def _failure_cause(self) -> Exception | None:
+        """The error that made the run fail; if the gate rejected the only model, that rejection."""
+        error, objections = self._session.error, self._session.objections
+        if isinstance(error, NotFoundError) and objections:
+            return CheckError(f"{objections[0].rstrip('.')}.", remedy=f"And so: {error}")
+        return error
+
+
+def _event_errors(events: list[dg.DagsterEvent]) -> list[Any]:
+    errors = [getattr(event.event_specific_data, "error", None) for event in events if event.is_failure]
+    return [error for error in errors if error]
+
+
+def _was_interrupted(events: list[dg.DagsterEvent]) -> bool:
+    return any(error.cls_name == DagsterExecutionInterruptedError.__name__ for error in _event_errors(events))
+
+
+def _run_failure_error(job_name: str, run_id: str, events: list[dg.DagsterEvent]) -> ForecacheError:
+    """The error of a failure outside any stage, such as a wrong run configuration, with Dagster's reason."""
+    reasons = [error.message.strip().splitlines()[0] for error in _event_errors(events)]
+    return ForecacheError(
+        f"The run {run_id} of {job_name} failed: {reasons[-1] if reasons else 'without a reason given'}.",
+        remedy="`forecache dev` shows its log.",
+    )

@@ -15,7 +15,7 @@ from resources.dagster_internals import (
     PARTITION_NAME_TAG,
 )
 from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 __all__ = [
     "AssetJob",

@@ -26,7 +26,7 @@ from forecache.declare.project import Project
 from forecache.kit.process.wakes import STREAM_EVENTS
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 from jobs.schedules import build_cron_schedule, build_op_job
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 CRON = "10 * * * *"
 _MADE_S, _CHECKED_S = 300.0, 3600.0

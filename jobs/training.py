@@ -1,21 +1,18 @@
-"""The jobs that train a pipeline's model: training, the first run with all stages, and the hyperparameter search."""
+"""The jobs that train a pipeline's model, the first run with all stages, and the approval of a waiting model."""
 
 from collections.abc import Iterator
-from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from assets.candidate import candidate_name
-from assets.model import model_name
-from assets.stage import RunStep, explain_errors
-from assets.views import tuning_view
-from forecache.base.plugins import load_hook
+from assets.model import candidate_name, model_name
+from assets.stage import explain_errors
+from assets.views import verdict_view
 from forecache.declare import Pipeline, Trainable
 from jobs.nightly import nightly_selection
 from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule, build_op_job
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 
 def training_job_name(pipeline: Trainable) -> str:
@@ -49,27 +46,57 @@ def build_full_job(pipeline: Pipeline) -> AssetJob:
     return build_asset_job(full_job_name(pipeline), about, training_selection(pipeline) | nightly_selection(pipeline))
 
 
-class TuningConfig(dg.Config):
-    """Configuration of a hyperparameter search."""
+class ApprovalConfig(dg.Config):
+    """Configuration of an approval: the decision of the person who launches the job."""
 
-    trials: int = Field(20, ge=1, description="Finished trials in all; a search that was interrupted goes on.")
+    confirmed_by: str = Field(min_length=1, description="Who decides, for the promotion ledger.")
+    decision: Literal["approve", "reject", "judge"] = Field(
+        "approve",
+        description="Reject leaves the champion what it is. Judge has the gate judge again, without training.",
+    )
+    reason: str = Field("", description="Why, for the promotion ledger.")
+    version: int | None = Field(None, description="The version; none: the newest that waits for approval.")
+    outdated_verdict: bool = Field(False, description="Approve although champion or gate changed since the verdict.")
 
 
-def tuning_job_name(pipeline: Trainable) -> str:
-    return f"tuning_{pipeline.name}"
+def approval_job_name(pipeline: Trainable) -> str:
+    return f"approve_{pipeline.name}"
 
 
-def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:
-    """Search on the newest training set; the job shows the best values and changes no declaration."""
+def _format_champion_change(before: int | None, after: int | None) -> str:
+    return f"{before or 'none'} before, {after or 'none'} after"
 
-    @dg.op(name=f"tune_{pipeline.name}", description=f"Search the hyperparameters of {pipeline.name}.")
+
+def build_approval_job(pipeline: Trainable) -> dg.JobDefinition:
+    """One step that takes a name and a decision from the launchpad, and sets the champion if the model is approved."""
+
+    @dg.op(name=f"decide_{pipeline.name}", description=f"Approve or reject the model of {pipeline.name} that waits.")
     @explain_errors
-    def tune_pipeline(
-        context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource
-    ) -> Iterator[dg.Output[Any]]:
-        step = RunStep(context, settings.load())
-        result = step.run_stage(load_hook("tune", "tune"), step.settings, pipeline, date.today(), trials=config.trials)
-        yield dg.Output(None, metadata=tuning_view(pipeline, result))
+    def decide_on_model(
+        context: dg.OpExecutionContext, config: ApprovalConfig, settings: SettingsResource
+    ) -> Iterator[Any]:
+        from forecache.operations.approval import approve, judge_version
 
-    about = f"Search learning rate, weight decay and batch size of {pipeline.name} on its training set."
-    return build_op_job(tune_pipeline, tuning_job_name(pipeline), about)
+        by = {"version": config.version, "actor": f"dagster:{config.confirmed_by}", "run_id": context.run_id}
+        if config.decision == "judge":
+            verdict = judge_version(settings.load(), pipeline, **by)
+            metadata = {"version": verdict.model_version, "verdict": verdict_view(verdict.checks)}
+            reason, moved = verdict.line, (verdict.champion_before, verdict.champion_after)
+        else:
+            entry = approve(
+                settings.load(),
+                pipeline,
+                approved=config.decision == "approve",
+                reason=config.reason,
+                outdated_verdict=config.outdated_verdict,
+                **by,
+            )
+            metadata = {"version": entry.about or 0}
+            reason, moved = entry.reason, (entry.from_version, entry.to_version)
+        metadata |= {"decision": config.decision, "by": by["actor"], "champion": _format_champion_change(*moved)}
+        yield dg.AssetObservation(model_name(pipeline), metadata={**metadata, "reason": reason})
+        yield dg.Output(None, metadata=metadata)
+
+    waits = f"Confirm the model of {pipeline.name} that waits for approval"
+    about = f"{waits}: open the launchpad, put your name into `confirmed_by`, launch."
+    return build_op_job(decide_on_model, approval_job_name(pipeline), about)

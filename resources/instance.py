@@ -88,11 +88,7 @@ def ensure_instance(settings: Settings) -> Path:
 
 
 def definitions_module(settings: Settings) -> str:
-    """The module that Dagster loads: the project's `definitions` if it has one, else `jobs.definitions`.
-
-    Raises:
-        SettingsError: The project package cannot be imported.
-    """
+    """The module that Dagster loads: the project's `definitions` if it has one, else `jobs.definitions`."""
     import_from_project(settings, settings.project)
     own = f"{settings.project}.definitions"
     return own if find_spec(own) else "jobs.definitions"

@@ -14,19 +14,14 @@ from forecache.base.settings import Settings
 
 @dataclass
 class RunSession:
-    """One call of the runner.
-
-    Attributes:
-        results: The stages that ended, in order.
-        error: The error of the last stage that failed.
-        objections: Reasons of failed checks that did not fail their stage, such as the gate's verdict on a model.
-    """
+    """One call of the runner."""
 
     settings: Settings
     progress: Progress
     on_stage: Callable[[StageResult], None]
-    results: list[StageResult] = field(default_factory=list)
-    error: Exception | None = None
+    results: list[StageResult] = field(default_factory=list)  # the stages that ended, in order
+    error: Exception | None = None  # the error of the last stage that failed
+    # reasons of failed checks that did not fail their stage, such as the gate's verdict on a model
     objections: list[str] = field(default_factory=list)
 
     def add_result(self, result: StageResult) -> None:

@@ -35,10 +35,10 @@ def copy_without(plugin: str, target: Path) -> None:
         if not is_left_out and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
-    surface = target / "forecache/__init__.py"
     module = rf"forecache\.plugins\.{plugin}\b"
-    own = rf'^ *from {module}.*\n|^ *"{module}[^:]*: ("""[^"]*"""|"[^"]*"),\n'
-    surface.write_text(re.sub(own, "", surface.read_text(), flags=re.MULTILINE))
+    own = rf'^ *from {module}.*\n|^ *"{module}[^:]*: ("""[^"]*"""|"[^"]*"),\n|^ *"\w+": "{module}.*\n'
+    for surface in (target / "forecache/__init__.py", target / "forecache/testing.py"):
+        surface.write_text(re.sub(own, "", surface.read_text(), flags=re.MULTILINE))
 
 
 def unit_tests_without(plugin: str, tree: Path) -> list[str]:

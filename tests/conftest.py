@@ -71,8 +71,8 @@ def patient_requests() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def plots_once() -> Iterator[None]:
     """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
-    from forecache.base.reports import plots
-    from forecache.models.registry.report import evaluation_plots
+    from forecache.base import reports as plots
+    from forecache.plugins.model_reports import plots as evaluation_plots
 
     draw, drawn = plots.draw_svg, dict[bytes, str]()
 

@@ -16,19 +16,12 @@ from forecache.base.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Plugin:
-    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute".
+    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute"."""
 
-    Attributes:
-        commands: Commands of `forecache` by name, each with its line of help.
-        simulations: The same for `forecache simulate`.
-        checks: Checks of `forecache doctor`: functions of the settings that return a `Finding`.
-        hooks: Whatever else the rest asks for by name, with `load_hook`.
-    """
-
-    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    checks: Mapping[str, str] = field(default_factory=dict)
-    hooks: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of `forecache`, with the line of help
+    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # the same for `forecache simulate`
+    checks: Mapping[str, str] = field(default_factory=dict)  # of `doctor`: functions of settings, returning a `Finding`
+    hooks: Mapping[str, str] = field(default_factory=dict)  # whatever else the rest asks for by name, with `load_hook`
 
 
 PLUGINS = {
@@ -38,20 +31,25 @@ PLUGINS = {
         },
         checks={"alerts": "command:check_alerts"},
         hooks={
-            "list_open_alerts": "journal:list_open_alerts",
-            "read_cursor": "journal:read_cursor",
-            "has_receivers": "receivers:has_alert_receivers",
-            "collect_and_notify": "collect_alerts:collect_and_notify",
-            "describe_failures": "notify:describe_failures",
             "notify": "notify:notify",
             "current_alerts": "journal:current_alerts",
             "noted_alerts": "journal:read_noted_alerts",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "backfill": Plugin(
         hooks={
             "backfill_days": "stream_tables:backfill_days",
             "recompute_table": "stream_tables:recompute_table",
+        },
+    ),
+    "challengers": Plugin(
+        commands={
+            "challenge": ("command:challenge", "Choose a version to score together with the champion."),
+            "shadow": ("command:shadow", "Score an as-of date with champion and challenger, and compare them."),
+        },
+        hooks={
+            "score_challenger": "shadow:score_challenger",
         },
     ),
     "cost": Plugin(
@@ -63,9 +61,7 @@ PLUGINS = {
             "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them."),
         },
         hooks={
-            "report": "cost_report:cost_report",
-            "plot": "cost_report:plot_costs",
-            "parts": "cost_line:PARTS",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "drift": Plugin(
@@ -74,17 +70,29 @@ PLUGINS = {
             "drift": ("command:drift", "Show how far an as-of date's scores have moved."),
         },
         hooks={
-            "write_drift_report": "sampled_report:write_drift_report",
-            "monitor_log": "log_monitoring:monitor_log",
-            "measurements": "measurements:measurements",
-            "monitor": "monitor:monitor",
-            "retraining_decision": "retraining:retraining_decision",
             "batch_metrics": "measurements:add_metrics",
             "live_bins": "feature_drift:live_bins",
+            "drift_reference": "live_counts:read_reference",
+            "open_watch": "live_counts:open_watch",
+            "add_live_drift": "live_metrics:add_live_drift",
+            "live_drift_of": "live_metrics:drift_of",
             "check_scores": "prediction_drift:check_drift",
             "asks_for_training": "retraining:asks_for_training",
             "output_bins": "bins:output_bins",
             "segment_rows": "bins:segment_rows",
+            "orchestration": "orchestration:build_definitions",
+            "nightly_assets": "orchestration:list_nightly_assets",
+            "score_check_specs": "orchestration:score_check_specs",
+            "score_check_events": "orchestration:check_scores",
+            "evaluate": "calibration:evaluate",
+        },
+    ),
+    "estimators": Plugin(
+        hooks={
+            "plan_training": "fit:plan_training",
+            "runtimes": "runtimes:RUNTIMES",
+            "log_file": "runtimes:log_file",
+            "load_skops": "skops_files:load_skops",
         },
     ),
     "explain": Plugin(
@@ -105,10 +113,8 @@ PLUGINS = {
             "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
         },
         hooks={
-            "fact": "fact:Fact",
-            "emit_failure": "emit:emit_failure",
-            "emit_new": "emit:emit_new",
             "report_stream_run": "stream_runs:report_run",
+            "around_stage": "orchestration:send_lineage",
         },
     ),
     "mail": Plugin(
@@ -117,7 +123,13 @@ PLUGINS = {
         },
         checks={"mail": "command:check_mail"},
         hooks={
-            "mail": "stage:mail",
+            "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "new_project": Plugin(
+        commands={
+            "init": ("init_command:init", "Create a new project with one pipeline to edit."),
+            "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
         },
     ),
     "maintenance": Plugin(
@@ -129,21 +141,29 @@ PLUGINS = {
             "remove_unused_files": "table:remove_unused_files",
         },
     ),
+    "model_reports": Plugin(
+        hooks={
+            "evaluate": "evaluation:evaluate",
+            "draw_evaluation": "plots:draw_evaluation",
+            "draw_verdict": "plots:draw_verdict",
+            "write_model_report": "report:write_report",
+        },
+    ),
     "parity": Plugin(
         commands={
             "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
         },
         hooks={
-            "check_parity": "replay:check_parity",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "protocols": Plugin(
         commands={
-            "bento": ("command:bento", "Write a BentoML service for a release of a real-time model."),
+            "bento": ("write_bento:bento", "Write a BentoML service for a release of a real-time model."),
         },
         hooks={
             "feast": "feast:answer_request",
-            "open_inference": "open_inference.protocol:InferenceProtocol",
+            "open_inference": "open_inference:InferenceProtocol",
             "mlflow": "mlflow:MlflowProtocol",
         },
     ),
@@ -152,6 +172,7 @@ PLUGINS = {
             "recommend": "stage:recommend",
             "refused_dates": "stage:refused_dates",
             "write_report": "evaluation.report:write_report",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "redis": Plugin(
@@ -171,14 +192,24 @@ PLUGINS = {
         },
         checks={"rollouts": "command:check_rollouts"},
         hooks={
-            "advance_rollout": "controller:advance_rollout",
-            "running_rollouts": "controller:running_rollouts",
             "begin_counts": "count_requests:begin_counts",
             "logged_version": "count_requests:logged_version",
             "notify_of_rollout": "controller:notify_of_rollout",
             "rollout_dict": "command:rollout_dict",
             "show_rollout": "command:show_rollout",
+            "rollout_follower": "follow_rollouts:RolloutFollower",
+            "immediate_release_reason": "controller:immediate_release_reason",
+            "start_rollout": "controller:start_rollout",
+            "blind_spot_warning": "controller:blind_spot_warning",
             "watch": "command:watch",
+            "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "score_cache": Plugin(
+        hooks={
+            "cached_path": "cached_path:CachedPath",
+            "key": "cached_path:score_cache_key",
+            "entry_bytes": "cached_path:ENTRY_BYTES",
         },
     ),
     "spark_stream": Plugin(
@@ -192,7 +223,24 @@ PLUGINS = {
         },
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
-            "status_pages": "pages:StatusPages",
+            "reader_history_bytes": "history:HISTORY_BYTES",
+            "status_pages": "pages:make_status_pages",
+        },
+    ),
+    "store_checks": Plugin(
+        commands={
+            "diff": ("command:diff", "Changes between two published versions."),
+            "verify": ("command:verify", "Read every byte of the stores and compare it with what was published."),
+        },
+        hooks={
+            "check_bytes": "verify_stores:check_bytes",
+            "verify_stores": "verify_stores:verify_stores",
+        },
+    ),
+    "stream_answers": Plugin(
+        hooks={
+            "answerer_of": "batch_answers:answerer_of",
+            "send_answers": "send_answers:send_answers",
         },
     ),
     "table_sources": Plugin(
@@ -206,24 +254,27 @@ PLUGINS = {
             "require_database": "database:require_database",
         },
     ),
-    "torch": Plugin(),
+    "torch": Plugin(
+        hooks={
+            "plan_training": "launch:plan_training",
+            "run_torchrun": "launch:run_torchrun",
+            "num_gpus": "launch:num_gpus",
+            "lock_checkpoints": "lease:lock_checkpoints",
+        },
+    ),
     "tune": Plugin(
         commands={
             "tune": ("command:tune", "Search for better hyperparameters."),
         },
         hooks={
-            "tune": "search:tune",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
 }
 
 
 def load_hook(plugin: str, name: str) -> Any:
-    """Return what a plug-in adds under a name of its `hooks`.
-
-    Raises:
-        UnavailableError: This installation has no such plug-in.
-    """
+    """Return what a plug-in adds under a name of its `hooks`; UnavailableError if it is not installed."""
     if not is_installed(plugin):
         raise UnavailableError(
             f"This installation of Forecache has no plug-in {plugin!r}.",

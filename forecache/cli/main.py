@@ -11,9 +11,7 @@ from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
 
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
-    "init": (f"{_COMMANDS}.init:init", "Create a new project with one pipeline to edit."),
-    "demo": (f"{_COMMANDS}.demo:demo", "Run the main job on demo data, from files to a served answer."),
-    "dev": (f"{_COMMANDS}.dev:dev", "Open the orchestrator's UI on the same state."),
+    "dev": (f"{_COMMANDS}.run:dev", "Open the orchestrator's UI on the same state."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for an as-of date or a range of them."),
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
     "ingest": (f"{_COMMANDS}.run:ingest", "Ingest new landing files into the lake."),
@@ -21,8 +19,6 @@ COMMANDS = {
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
     "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, judge, reject, rollback."),
     "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),
-    "challenge": (f"{_COMMANDS}.scoring:challenge", "Choose a version to score together with the champion."),
-    "shadow": (f"{_COMMANDS}.scoring:shadow", "Score an as-of date with champion and challenger, and compare them."),
     "publish": (f"{_COMMANDS}.store:publish", "Publish an as-of date's predictions to the store."),
     "versions": (f"{_COMMANDS}.store:versions", "Published versions of a pipeline."),
     "rollback": (f"{_COMMANDS}.rollback:rollback", "Serve an earlier version again, with the model that made it."),
@@ -31,18 +27,16 @@ COMMANDS = {
     "unquarantine": (f"{_COMMANDS}.store:unquarantine", "Lift the quarantine of a version."),
     "release": (f"{_COMMANDS}.release:release", "Release a real-time model: champion, transform, feature contracts."),
     "releases": (f"{_COMMANDS}.release:releases", "Releases of a real-time model."),
-    "simulate": (f"{_COMMANDS}.simulate:simulate", "Simulate what would happen: a rollout, replicas by demand."),
+    "simulate": ("forecache.cli.main:simulate", "Simulate what would happen: a rollout, replicas by demand."),
     "stream": (f"{_COMMANDS}.stream:stream", "Run a stream: from a Kafka topic to its table and its live layer."),
     "streams": (f"{_COMMANDS}.stream:streams", "Declared streams: which run, lag, delay, live layers."),
-    "diff": (f"{_COMMANDS}.diff:diff", "Changes between two published versions."),
-    "verify": (f"{_COMMANDS}.verify:verify", "Read every byte of the stores and compare it with what was published."),
     "log": (f"{_COMMANDS}.log:log", "What real-time models answered, and from what."),
     "push": (f"{_COMMANDS}.distribution:push_command", "Copy the served versions to Redis and a remote."),
     "pull": (f"{_COMMANDS}.distribution:pull_command", "Copy the served versions from a remote to this replica."),
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
-    "metrics": (f"{_COMMANDS}.metrics:metrics", "Every metric for Prometheus, and what it says."),
+    "metrics": (f"{_COMMANDS}.settings:metrics", "Every metric for Prometheus, and what it says."),
     "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and its source."),
     "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs, with a remedy for each problem."),
     "version": (f"{_COMMANDS}.settings:version", "The versions of Forecache and of the software that it runs on."),
@@ -71,6 +65,11 @@ def cli(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+@click.group("simulate", cls=LazyGroup, lazy=find_commands("simulations"), context_settings=CONTEXT_SETTINGS)
+def simulate() -> None:
+    """Simulate what would happen, before it does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

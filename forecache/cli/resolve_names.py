@@ -1,8 +1,19 @@
 """Find a name on the command line among the project's declarations and the models released here."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import NotFoundError
+from forecache.base.table_names import unknown_name_error
+from forecache.declare.loading import (
+    load_nightly,
+    load_pipelines,
+    load_served,
+    load_trainable,
+    load_trained,
+    read_project,
+    realtime_name_error,
+)
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
@@ -19,8 +30,6 @@ def find_published(current: "Settings", name: str, *, or_model: bool = False) ->
         NotFoundError: Nothing has that name; the message has the kinds that were searched, and the known names.
         InputError: It is a real-time model, declared or only released here, or a stream.
     """
-    from forecache.declare.loading import load_served, read_project, realtime_name_error
-
     if not or_model:
         if is_released(current, name):
             raise realtime_name_error(name)
@@ -52,7 +61,7 @@ def require_spool(current: "Settings", name: str) -> None:
 
     It does not read the lake: rows are spooled while the lake is unavailable, too.
     """
-    from forecache.realtime.log.spool.spool_files import spooled_models
+    from forecache.realtime.log.spool_files import spooled_models
 
     if name not in spooled_models(current.request_log_path):
         require_model(current, name)
@@ -90,3 +99,45 @@ def released_models(current: "Settings") -> list[str]:
 def nothing_released_error(name: str) -> NotFoundError:
     """The error for a real-time model without a release here."""
     return NotFoundError(f"Nothing is released of {name}.", remedy=f"Run `forecache release {name}`.")
+
+
+def resolve_served_names(current: "Settings", names: Sequence[str]) -> list[str]:
+    """The given names, each checked; those of all pipelines and recommenders if none is given."""
+    if not names:
+        return list(read_project(current).publishable)
+    return [load_served(current, name).name for name in dict.fromkeys(names)]
+
+
+def resolve_nightly_names(current: "Settings", names: Sequence[str]) -> list[str]:
+    """The given names, each checked; the names of everything with a nightly run if none is given."""
+    if not names:
+        return list(read_project(current).nightly)
+    return [load_nightly(current, name).name for name in dict.fromkeys(names)]
+
+
+def resolve_ingest_names(current: "Settings", names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the given names, each checked, into those with a nightly run and those of sources with landing files."""
+    project = read_project(current)
+    sources = [name for name in dict.fromkeys(names) if name in project.landed_sources and name not in project.nightly]
+    others = [name for name in dict.fromkeys(names) if name not in sources]
+    try:
+        return [load_nightly(current, name).name for name in others], sources
+    except NotFoundError:
+        lacking = next(name for name in others if name not in project.nightly)
+        there = [*project.nightly, *project.landed_sources]
+        kinds = "pipeline, recommender, feature view, real-time model or source with landing files"
+        raise unknown_name_error(lacking, kinds, there, where=current.project) from None
+
+
+def resolve_pipeline_names(current: "Settings", names: Sequence[str]) -> list[str]:
+    """The given names, each checked; those of all pipelines and real-time models if none is given."""
+    if not names:
+        return [*load_pipelines(current), *read_project(current).realtime]
+    return [load_trainable(current, name).name for name in dict.fromkeys(names)]
+
+
+def resolve_trained_names(current: "Settings", names: Sequence[str]) -> list[str]:
+    """The given names, each checked; the names of all pipelines and models that are trained here if none is given."""
+    if not names:
+        return list(read_project(current).trained_models)
+    return [load_trained(current, name).name for name in dict.fromkeys(names)]

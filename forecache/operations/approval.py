@@ -5,9 +5,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.models.registry.alias_moves import promote_version, reject_version
 from forecache.models.registry.gate.verdicts import GateVerdict
+from forecache.models.registry.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.models.registry.promotions import Promotion
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.operations.rollback import recover_interrupted
 
 
@@ -23,10 +23,6 @@ def approve(
     outdated_verdict: bool = False,
 ) -> Promotion:
     """Make the waiting version the champion, or reject it; returns the ledger's row.
-
-    Args:
-        version: The model version; None: the newest that waits.
-        outdated_verdict: Approve even if the verdict is outdated.
 
     Raises:
         NotFoundError: No version waits, or the version does not exist.
@@ -53,9 +49,6 @@ def judge_version(
     settings: Settings, pipeline: Trainable, *, version: int | None = None, actor: str, run_id: str = ""
 ) -> GateVerdict:
     """Have the gate judge a registered version, again if its verdict is outdated; nothing is trained.
-
-    Args:
-        version: The model version; None: the newest that waits for approval.
 
     Raises:
         NotFoundError: No version waits, the version does not exist, or its training table is gone.

@@ -8,24 +8,16 @@ from forecache.base.errors import ForecacheError, NotEverywhereError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
-from forecache.realtime.release.folder import ReleaseFolder
+from forecache.realtime.release.folder import ReleaseFolder, lock_releases
 from forecache.realtime.release.follow_lake import follow_lake, has_unsent, is_undecided, mark_sent
 from forecache.realtime.release.lake_state import ReleaseState, UnreachableError
 from forecache.realtime.release.replicas import push_releases
-from forecache.realtime.release.write import lock_releases
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 
 @contextmanager
 def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
-    """Turn any error of the block, which updates replicas, into one that says that the local change is done.
-
-    Args:
-        what: The local change, in a sentence.
-
-    Raises:
-        NotEverywhereError: The block raised an error.
-    """
+    """Turn any error of the block, which updates replicas, into a `NotEverywhereError`: the local change is done."""
     try:
         yield
     except Exception as error:  # the clients of Redis and of object stores have errors of their own
@@ -42,9 +34,6 @@ def distribute_state(
     """Notify people of the rollout, and push a change that the remote does not have; the caller holds the lock.
 
     If it is killed or fails, the next operation, or the next look of the controller, does it again.
-
-    Args:
-        what: The change, in a sentence.
 
     Raises:
         NotEverywhereError: The change is done here, but not in the lake, or not on the remote.
@@ -64,11 +53,7 @@ def distribute_state(
 
 
 def bring_unsent(settings: Settings, folder: ReleaseFolder) -> None:
-    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake.
-
-    Raises:
-        NotEverywhereError: It cannot be brought there.
-    """
+    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake."""
     if has_unsent(folder):
         what = f"Releases of {folder.name} have changed."
         with lock_releases(folder, action="push"), report_replica_failure(folder.name, what):

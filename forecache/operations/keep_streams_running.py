@@ -14,8 +14,7 @@ from forecache.base.files import try_lock
 from forecache.base.settings import Settings
 from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
-from forecache.stream.status.starts import write_starts
-from forecache.stream.status.stream_status import read_stream_status
+from forecache.stream.status.stream_status import read_stream_status, write_starts
 
 _log = logging.getLogger(__name__)
 _START = "START"
@@ -25,17 +24,12 @@ _LOG_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class StartResult:
-    """The result of the start of one stream.
-
-    Attributes:
-        did: "started" now; "starting": it was started before and has not reported yet; "waits": it died, and is
-            started again after a pause; "runs": nothing was done.
-        wait_s: Seconds until it is started again.
-    """
+    """The result of the start of one stream."""
 
     stream: str
+    # starting: it was started before and has not reported yet; waits: it died, and is started again after a pause
     did: Literal["runs", "started", "starting", "waits"]
-    wait_s: float = 0.0
+    wait_s: float = 0.0  # seconds until it is started again
 
 
 def keep_running(

@@ -41,11 +41,6 @@ def publish_night(
 ) -> StageResult:
     """Publish an as-of date, after checking that its rows passed their checks and its model was not rolled back.
 
-    Args:
-        night: As-of date to publish; None: the newest that was scored.
-        unchecked: Publish rows that were never checked, or that changed since; not if their last check failed.
-        replace_remote: See `forecache.serve.store.publish`.
-
     Raises:
         InputError: The pipeline is not published.
         CheckError: The rows were not checked or failed, their model was rolled back, or features were computed by

@@ -12,27 +12,148 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
-from forecache.models.registry.alias_moves import close_operation, make_closing_row
-from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
-from forecache.models.registry.promotions import Promotion, find_unfinished, promotions, record_promotion
-from forecache.models.registry.versions.model_versions import champion, model_version, registry_lock
-from forecache.operations.distribute_release import report_replica_failure
-from forecache.operations.rollback_target import (
-    find_previous_champion,
-    find_published_by_model,
-    is_same_model,
-    plan_move,
-    versions_to_quarantine,
+from forecache.kit.versioned.pointer import lock_versions
+from forecache.models.registry.alias_moves import (
+    close_operation,
+    describe_move,
+    finish_move,
+    make_closing_row,
+    make_opening_row,
+    mark_rolled_back,
+    reconcile_aliases,
+    undo_move,
 )
-from forecache.serve.store.locks import publisher_lock
+from forecache.models.registry.model_versions import (
+    champion,
+    list_models,
+    model_version,
+    registry_lock,
+    verified_folder,
+)
+from forecache.models.registry.promotions import (
+    Promotion,
+    earlier_champions,
+    find_unfinished,
+    promotions,
+    record_promotion,
+    rolled_back_versions,
+)
+from forecache.operations.distribute_release import report_replica_failure
 from forecache.serve.store.manifest import Manifest, timestamp
-from forecache.serve.store.replicas.sync import sync_targets
+from forecache.serve.store.push_pull import sync_targets
 from forecache.serve.store.store import Store, open_store
+
+
+def plan_move(
+    settings: Settings,
+    pipeline: Trainable,
+    store: Store,
+    *,
+    model: int,
+    published: Manifest | None,
+    actor: str,
+    reason: str,
+) -> Promotion:
+    """The ledger row of a rollback to a model and, if given, to a published version with that model's predictions.
+
+    Raises:
+        CheckError: The model was never champion, or its artifact was changed.
+        ConflictError: The model, or one with the same weights, is the champion and the version is current:
+            there is nothing to move.
+    """
+    entries = promotions(settings, pipeline.name)
+    current, served = champion(settings, pipeline).version, store.pointer().current
+    if model == current and (published is None or published.version == served):
+        raise ConflictError(f"Model {pipeline.name!r} version {model} is the champion, and its predictions are served.")
+    known = earlier_champions(entries)
+    if model not in known:
+        listed = ", ".join(map(str, known)) or "none"
+        raise CheckError(
+            f"Model {pipeline.name!r} version {model} was never champion.",
+            remedy=f"Past champions: {listed}. To go back with the predictions alone, add --keep-model.",
+        )
+    chosen = model_version(settings, pipeline, model)
+    if model != current and is_same_model(settings, pipeline, model, current):
+        raise ConflictError(
+            f"Model {pipeline.name!r} version {model} has the same weights as the champion, version {current}.",
+            remedy="Name a version with other weights; without a number, the latest one is taken.",
+        )
+    verified_folder(settings, chosen)
+    entry = make_opening_row(describe_move(settings, pipeline, chosen, action="rollback", actor=actor, reason=reason))
+    if published is None:
+        return entry
+    return replace(
+        entry,
+        from_published=served,
+        from_pinned=store.pointer().pinned,
+        to_published=published.version,
+        predictions_version=published.source.delta_version,
+    )
+
+
+def find_previous_champion(settings: Settings, pipeline: Trainable) -> int:
+    """The latest earlier champion that was not rolled back, and whose weights are not those of one that was."""
+    current = champion(settings, pipeline).version
+    entries = promotions(settings, pipeline.name)
+    excluded = rolled_back_versions(entries) | {current}
+    weights = weights_by_version(settings, pipeline)
+    same = {weights[version] for version in excluded if version in weights}
+    past = [version for version in earlier_champions(entries) if version not in excluded]
+    past = [version for version in past if weights.get(version) not in same]
+    if not past:
+        raise NotFoundError(
+            f"Model {pipeline.name!r} version {current} is its first champion.",
+            remedy="There is nothing to go back to.",
+        )
+    return past[0]
+
+
+def weights_by_version(settings: Settings, pipeline: Trainable) -> dict[int, str]:
+    """The known digests of weights by version of a pipeline's model."""
+    return {v.version: v.weights for v in list_models(settings, pipeline) if v.weights is not None}
+
+
+def is_same_model(settings: Settings, pipeline: Trainable, first: int, second: int) -> bool:
+    """Tell if two versions are equal or have the same weights, as two machines that train at once make them."""
+    weights = weights_by_version(settings, pipeline)
+    return first == second or (first in weights and weights[first] == weights.get(second))
+
+
+def find_published_by_model(store: Store, model: int) -> Manifest:
+    """The newest published version with a model's predictions, current or earlier, that is not quarantined."""
+    current, bad = store.pointer().current, store.quarantined_versions()
+    found = [m for m in store.versions() if m.version not in bad and current is not None and m.version <= current]
+    made = [manifest for manifest in found if manifest.provenance.model_version == model]
+    if made:
+        return made[-1]
+    retained = ", ".join(f"{m.version} by model {m.provenance.model_version}" for m in found) or "none"
+    raise NotFoundError(
+        f"The store of {store.pipeline} retains no good version that model {model} made; it has {retained}.",
+        remedy=f"Move the model with `forecache models rollback {store.pipeline} --to {model} --model-only`, "
+        f"then `forecache run {store.pipeline}` scores the newest as-of date with it and publishes that.",
+    )
+
+
+def versions_to_quarantine(store: Store, entry: Promotion) -> list[int]:
+    """Store versions that a rollback quarantines: the current one, and those after its target by models it leaves."""
+    assert entry.from_published is not None
+    assert entry.to_published is not None
+    if entry.from_published == entry.to_published:
+        return []
+    made_by = {manifest.version: manifest.provenance.model_version for manifest in store.versions()}
+    models = {made_by.get(entry.from_published), entry.from_version} - {entry.to_version}
+    bad = store.quarantined_versions()
+    between = [
+        version
+        for version, model in made_by.items()
+        if entry.to_published < version < entry.from_published and model in models and version not in bad
+    ]
+    return [*between, entry.from_published]  # included even if its manifest cannot be read
 
 
 def undo_operation(
@@ -65,19 +186,10 @@ def quarantine_reason(entry: Promotion) -> str:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The result of a rollback.
-
-    Attributes:
-        served: The version that is served now, None if nothing is published.
-        entry: The closing ledger row, None if only the store moved.
-        targets: The changes in Redis and in the remote, by target.
-        resumed: True if it finished or undid an earlier, interrupted operation, as `entry.verdict` says.
-    """
-
-    served: Manifest | None
-    entry: Promotion | None = None
-    targets: dict[str, Any] = field(default_factory=dict)
-    resumed: bool = False
+    served: Manifest | None  # the version that is served now, None if nothing is published
+    entry: Promotion | None = None  # the closing ledger row, None if only the store moved
+    targets: dict[str, Any] = field(default_factory=dict)  # the changes in Redis and in the remote, by target
+    resumed: bool = False  # True if it finished or undid an earlier, interrupted operation, as `entry.verdict` says
 
 
 def roll_back(
@@ -98,7 +210,6 @@ def roll_back(
     Args:
         version: Store version to serve; None: the newest retained one before the current that is not quarantined.
         keep_model: Leave the champion as it is.
-        actor, reason: Who decided and why, for the promotion ledger.
 
     Raises:
         NotFoundError: There is no such version, or its model is not registered any more.
@@ -106,10 +217,9 @@ def roll_back(
         ConflictError: Another process is changing the store, or another decision was recorded meanwhile.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        if interrupted is not None:
-            return _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (store, resumed):
+        if resumed is not None:
+            return resumed
         target = store.rollback_target(version)
         current = store.pointer().current
         assert current is not None
@@ -150,10 +260,9 @@ def roll_back_model(
             or there is nothing to move.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        if interrupted is not None:
-            return _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (store, resumed):
+        if resumed is not None:
+            return resumed
         entries = reconcile_aliases(settings, pipeline)
         model = find_previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
@@ -174,17 +283,25 @@ def recover_interrupted(
     """
     if find_unfinished(promotions(settings, pipeline.name)) is None:
         return None
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        return None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (_, resumed):
+        return resumed
 
 
 @contextmanager
-def _locked_store(settings: Settings, pipeline: Trainable) -> Iterator[Store]:
-    """The pipeline's store, locked so that no other process on this machine moves its models or versions."""
+def _locked_store(
+    settings: Settings, pipeline: Trainable, progress: Progress
+) -> Iterator[tuple[Store, RollbackResult | None]]:
+    """The pipeline's store, locked so that no other process on this machine moves its models or versions.
+
+    An operation that was interrupted is finished first; its result comes beside the store.
+    """
     store = open_store(settings, pipeline.name)
-    with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
-        yield store
+    with registry_lock(settings), lock_versions(store.layout, action="rollback"):
+        interrupted = find_unfinished(promotions(settings, pipeline.name))
+        yield (
+            store,
+            None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress),
+        )
 
 
 def _model_of(store: Store, version: int) -> int | None:

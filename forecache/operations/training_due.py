@@ -9,7 +9,7 @@ from forecache.declare import Pipeline, Realtime, Trainable
 from forecache.declare.schedules.cron import read_cron
 from forecache.declare.schedules.schedule import NEVER
 from forecache.lake.ledger import last_record
-from forecache.models.registry.versions.model_versions import find_champion
+from forecache.models.registry.model_versions import find_champion
 from forecache.models.training.launch import STAGE as TRAIN
 
 
@@ -31,11 +31,7 @@ def last_training(settings: Settings, pipeline: Trainable) -> LastTraining | Non
 
 
 def is_training_due(settings: Settings, pipeline: Pipeline | Realtime, *, now: datetime | None = None) -> bool:
-    """True without a champion, past a training time of the schedule, or if figures about the champion ask for it.
-
-    Args:
-        now: With a time zone; default: the clock.
-    """
+    """True without a champion, past a training time of the schedule, or if figures about the champion ask for it."""
     now, last, schedule = now or datetime.now(timezone.utc), last_training(settings, pipeline), pipeline.schedule
     if last is None or find_champion(settings, pipeline) is None:
         return True

@@ -19,8 +19,8 @@ from deltalake import DeltaTable
 from assets import stage
 from forecache.base.settings import load_settings
 from forecache.cli.main import main
-from forecache.lake.ingest.demo_data import land_demo_data
 from forecache.lake.query import query
+from forecache.plugins.new_project.demo_data import land_demo_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.e2e]
 

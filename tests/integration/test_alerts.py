@@ -18,8 +18,7 @@ from alert_receivers import Receiver, receiver
 
 from forecache.base.alert import Alert, Subject
 from forecache.base.settings import Settings, load_settings
-from forecache.plugins.alerts.database import transaction
-from forecache.plugins.alerts.journal import list_open_alerts
+from forecache.plugins.alerts.journal import list_open_alerts, transaction
 from forecache.plugins.alerts.notify import NotifyResult, notify
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)

@@ -12,10 +12,10 @@ from alert_receivers import Receiver, receiver
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.plugins.alerts.journal import list_open_alerts
-from jobs.alerts import build_alerts_sensor
+from forecache.plugins.alerts.orchestration import build_alerts_sensor
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 SUPPORT = Path(__file__).parent.parent / "support"
 NIGHTS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-06")

@@ -4,10 +4,10 @@ from datetime import date
 
 import dagster as dg
 
-from assets.cost import build_cost
 from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records
-from resources.settings import SettingsResource
+from forecache.plugins.cost.orchestration import build_cost
+from resources.settings_and_spark import SettingsResource
 
 
 def test_a_run_keeps_what_everything_cost_as_metadata(settings: Settings) -> None:

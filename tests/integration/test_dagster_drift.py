@@ -12,17 +12,14 @@ import pyarrow as pa
 import pytest
 from scoring_support import NIGHT, features_table, make_pipeline, register_model, write_features
 
-from assets.challenger import build_challenger
-from assets.drift import CHALLENGER, DRIFT
-from assets.drift_report import build_drift_report
-from assets.predictions import build_predictions
+from assets.predictions import CHALLENGER, build_challenger, build_predictions
 from assets.published import build_published
 from forecache.base.settings import Settings
 from forecache.declare import Drift, Pipeline, Publish
-from forecache.models.registry.challenger import name_challenger
+from forecache.plugins.challengers.shadow import name_challenger
+from forecache.plugins.drift.orchestration import DRIFT, build_drift_report
 from jobs.schedules import partition_tags
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 pytestmark = pytest.mark.slow
 # The publisher's own gate on drift is not what these tests are about.

@@ -17,8 +17,7 @@ from forecache.cli.main import main
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, record_files
-from jobs.execution import JobRunner
-from jobs.runner import run
+from jobs.runner import JobRunner, run
 from resources.instance import runner_instance
 from resources.session import RunSession
 

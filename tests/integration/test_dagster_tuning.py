@@ -10,8 +10,8 @@ from training_sample import write_training_set
 from forecache.base.settings import load_settings
 from forecache.lake.ledger import last_record
 from forecache.models.tracking.client import connect_mlflow
-from jobs.training import build_tuning_job, tuning_job_name
-from resources.settings import SettingsResource
+from forecache.plugins.tune.orchestration import build_tuning_job, tuning_job_name
+from resources.settings_and_spark import SettingsResource
 
 
 @pytest.mark.slow

@@ -23,16 +23,16 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.lake.features import build_view
 from forecache.lake.ingest.ingest import ingest
+from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import list_models
 from forecache.models.training.launch import train
 from forecache.operations.release import recorded_requests_file
 from forecache.plugins.drift.log_monitoring import expected_log_performance
 from forecache.plugins.historical_features.requests import request_days
 from forecache.plugins.historical_features.training_set import build_examples
-from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.lookups import keys_of
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.store import open_store, publish
 
 pytestmark = pytest.mark.slow

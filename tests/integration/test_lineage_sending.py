@@ -147,7 +147,7 @@ def test_an_event_after_a_line_that_was_cut_short_has_a_line_of_its_own(home: Se
 SMALL_DISK = """
 import resource, sys
 from pathlib import Path
-from forecache.plugins.lineage.receivers import EventFile
+from forecache.plugins.lineage.emit import EventFile
 
 path = Path(sys.argv[1])
 path.write_text('{"number": 0}\\n')

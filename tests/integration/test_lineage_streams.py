@@ -22,7 +22,7 @@ from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import LiveRows, Table, ToTopic
 from forecache.plugins.lineage.stream_runs import report_run
-from forecache.stream.arrow.engine import ArrowEngine
+from forecache.stream.engine.arrow_engine import ArrowEngine
 
 STREAM = a_stream("card-payments", to=(Table(), LiveRows(), ToTopic("answers")))
 ENDS = ("COMPLETE", "FAIL", "ABORT")
@@ -111,7 +111,7 @@ def test_a_server_that_does_not_answer_costs_the_stream_nothing_and_hears_the_en
     told_in_file: Settings, there: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A busy machine must not have the first run give the server up, and tell its end, before the second begins.
-    monkeypatch.setattr("forecache.plugins.lineage.receivers._TIMEOUT_S", 300.0)
+    monkeypatch.setattr("forecache.plugins.lineage.emit._TIMEOUT_S", 300.0)
     settings = told_in_file.model_copy(update={"openlineage_url": there.url, "openlineage_file": ""})
     answers, hangs = threading.Event(), threading.Event()
 

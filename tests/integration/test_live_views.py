@@ -22,13 +22,13 @@ from forecache.plugins.historical_features.historical import historical_features
 from forecache.plugins.historical_features.live_features import live_features
 from forecache.plugins.historical_features.night_features import load_night_features
 from forecache.plugins.historical_features.training_set import build_examples
-from forecache.realtime.lookups.lookups import ViewUnavailable
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.score_cache import score_cache_key
-from forecache.serve.reader.answer import answer_from, answers_from
+from forecache.plugins.score_cache.cached_path import score_cache_key
+from forecache.realtime.lookups import ViewUnavailable
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers
+from forecache.serve.reader.wire import answer_from, answers_from
 from forecache.serve.store import open_store, publish
 from forecache.serve.store.live.layer import LiveLayer, read_layer, write_layer
 from forecache.serve.store.read.live_view import LiveViewMerger

@@ -16,23 +16,21 @@ import registry_sample
 from monitored_project.pipelines.returns import monitored
 from monitoring_sample import CALM, DRIFTED, ROWS
 
-from assets.monitoring import build_monitoring
 from forecache.base.errors import NotFoundError, SettingsError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.kit.delta.tables import table_version
 from forecache.lake.query import query
-from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.model_versions import champion
 from forecache.operations.training_due import last_training
 from forecache.plugins.drift.feature_drift import feature_drift
 from forecache.plugins.drift.measurements import Measurement, measurements
 from forecache.plugins.drift.monitor import labelled_predictions, monitor
+from forecache.plugins.drift.orchestration import REASON_TAG, build_monitoring
 from forecache.plugins.drift.retraining import retraining_decision
 from jobs.definitions import build_definitions
-from jobs.monitoring import REASON_TAG
 from resources.instance import ensure_instance, runner_instance
-from resources.settings import SettingsResource
-from resources.spark import SparkResource
+from resources.settings_and_spark import SettingsResource, SparkResource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

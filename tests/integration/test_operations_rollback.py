@@ -18,14 +18,14 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.inference.choose_runtime import plan_scoring
-from forecache.models.registry.model_report import write_report
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.promotions import promotions, record_promotion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions import model_versions as models
 from forecache.operations import rollback as operation
 from forecache.operations.publish_night import publish_night
 from forecache.operations.rollback import recover_interrupted, roll_back, roll_back_model
+from forecache.plugins.model_reports.report import write_report
 from forecache.serve.store import Store, open_store, publish
 
 RULES = replace(returns.publish, max_psi=None)
@@ -369,7 +369,7 @@ def test_models_rollback_and_diff_on_the_command_line(shell: Settings, capsys: p
 def test_the_command_line_says_that_it_finished_a_rollback_and_doctor_that_one_is_open(
     shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from forecache.cli.checks.state import check_rollbacks
+    from forecache.cli.checks import check_rollbacks
 
     assert check_rollbacks(load_settings()).state == "ok"
     cut_short(shell, "begun", monkeypatch)
@@ -396,7 +396,7 @@ def test_the_command_line_says_that_a_pin_set_meanwhile_stays(
 def test_a_rollback_of_the_store_alone_that_was_cut_short_is_named_by_doctor_and_finished_by_the_same_command(
     shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from forecache.cli.checks.state import check_rollbacks
+    from forecache.cli.checks import check_rollbacks
 
     def killed(*_: object) -> None:
         raise Stopped

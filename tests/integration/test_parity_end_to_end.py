@@ -16,7 +16,6 @@ from ranking_code import transforms
 from reader_support import eventually, running_reader
 from release_support import FEATURES
 
-from assets.parity import EQUAL, build_parity
 from forecache.base.settings import Settings
 from forecache.cli.main import main
 from forecache.declare import (
@@ -33,10 +32,10 @@ from forecache.declare import (
     RequestField,
 )
 from forecache.declare.realtime.ladder import LastNight, Stored
+from forecache.plugins.parity.orchestration import EQUAL, build_parity, define_parity
 from forecache.plugins.parity.replay import replay_day
 from forecache.serve.store import open_store
-from jobs.realtime import build_parity_job, build_parity_schedule
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 LOG = Log("household_id")
@@ -202,8 +201,8 @@ def test_a_day_without_answers_is_told(settings: Settings) -> None:
 
 
 def test_a_model_with_a_log_has_a_job_and_a_schedule_of_its_own() -> None:
-    job = build_parity_job(declared)
-    schedule = build_parity_schedule(declared, job)
+    defined = define_parity(declared)
+    [job], [schedule] = defined.jobs or (), defined.schedules or ()
     assert (job.name, schedule.cron_schedule, schedule.execution_timezone) == (
         "parity_ranking_job", "30 0 * * *", "UTC",
     )  # fmt: skip

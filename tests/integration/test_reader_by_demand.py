@@ -17,8 +17,8 @@ from reader_support import RunningReader, churn_rows, eventually, running_reader
 
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.cli.main import main
-from forecache.plugins.cost import reader_costs as replicas
-from forecache.plugins.cost.autoscale.simulate_day import queue_without_fallback
+from forecache.plugins.cost import stage_costs as replicas
+from forecache.plugins.cost.simulate_day import queue_without_fallback
 from forecache.plugins.cost.sizing_advice import reader_advice
 
 ROWS = churn_rows(1000)

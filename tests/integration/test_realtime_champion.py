@@ -16,7 +16,6 @@ from asked_project import transforms
 from asked_project.pipelines.search import search
 from ranking_sample import write_requests
 
-from assets.logged_drift import build_logged_drift
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
@@ -24,17 +23,18 @@ from forecache.declare import Feature, Log
 from forecache.kit.delta.tables import append_rows
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.lake.split_rows import split_batches
+from forecache.models.registry.model_versions import champion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import champion
 from forecache.operations.release import release_model
 from forecache.plugins.drift.log_monitoring import monitor_log
 from forecache.plugins.drift.measurements import measurements
+from forecache.plugins.drift.orchestration import build_logged_drift, define_log_monitoring
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 from jobs.realtime import realtime_definitions
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +194,7 @@ def test_a_days_logged_requests_are_held_against_the_training_data_of_the_model(
     [check] = done.get_asset_check_evaluations()
     assert not check.passed
     assert names[0] in (check.description or "")
-    defined = realtime_definitions(replace(search, log=Log("household_id")))
+    logged = replace(search, log=Log("household_id"))
+    defined = dg.Definitions.merge(realtime_definitions(logged), define_log_monitoring(logged))
     assert {job.name for job in defined.jobs or ()} >= {"monitor_search", "nightly_search"}
     assert "30 0 * * *" in {each.cron_schedule for each in defined.schedules or ()}

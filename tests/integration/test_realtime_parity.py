@@ -25,11 +25,11 @@ from release_support import HOUSEHOLD, PRODUCT, make_release
 
 from forecache.base.settings import Settings, load_settings
 from forecache.plugins.historical_features.transform import matrix_column, transform_requests
-from forecache.plugins.protocols.bento.model import BentoModel
-from forecache.plugins.protocols.bento.write import write_bento
+from forecache.plugins.protocols.bento_model import BentoModel
+from forecache.plugins.protocols.write_bento import write_bento
 from forecache.serve.store import Store
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import encode_columns
+from forecache.serve.store.manifest import Field
 
 ARROW = {
     "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),

@@ -10,7 +10,6 @@ import dagster as dg
 import pytest
 from asked_project.pipelines.payments import payments
 
-from assets.rollout import build_rollout
 from forecache import declare as pipeline
 from forecache.base.errors import ConflictError, NotEverywhereError
 from forecache.base.folders import LocalFolder
@@ -19,16 +18,15 @@ from forecache.cli.main import main
 from forecache.declare import Log, Outcome, Realtime, Rollout, loading
 from forecache.declare.project import Project
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.start_rollout import start_or_make_current
+from forecache.operations.release import release_model, roll_back_release, start_or_make_current
 from forecache.plugins.rollouts.command import check_rollouts
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
+from forecache.plugins.rollouts.orchestration import build_rollout, build_rollout_sensor
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.follow_lake import read_local_state
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
-from jobs.rollout import build_rollout_job, build_rollout_sensor
-from resources.settings import SettingsResource
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout, rollout_to_json
+from resources.settings_and_spark import SettingsResource
 
 ROLLOUT = Rollout(shares=(0.5,), shadow_share=0.0, requests=100, hours=0.0)
 FIRST = replace(payments, log=Log("household_id"), rollout=ROLLOUT)
@@ -233,7 +231,7 @@ def test_a_simulation_tells_how_many_requests_a_loss_takes(capsys: pytest.Captur
 
 def test_dagster_looks_while_one_is_under_way_and_shows_its_steps(begun: Settings) -> None:
     resource = SettingsResource(home=str(begun.home_path), project=begun.project)
-    sensor = build_rollout_sensor(SECOND, build_rollout_job(SECOND))
+    sensor = build_rollout_sensor(SECOND, "rollout_payments_job")
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, resources={"settings": resource})
         assert isinstance(sensor(context), dg.RunRequest)

@@ -21,7 +21,7 @@ from scoring_support import NIGHT, features_table, predictions, quiet, write_fea
 from forecache.base.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.cli.checks.services import check_registered_models
+from forecache.cli.checks import check_registered_models
 from forecache.declare import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
 from forecache.kit.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record

@@ -19,7 +19,7 @@ from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.query import query
 from forecache.lake.sources import find_awaited_sources, require_delivered
-from forecache.plugins.lineage.stage_facts import stage_facts
+from forecache.plugins.lineage.facts import stage_facts
 from forecache.plugins.table_sources.days_to_extract import days_to_extract, extraction_delay_reason
 from forecache.plugins.table_sources.extract import extract
 

@@ -24,16 +24,16 @@ from ui_support import browser_page, open_asset, save_picture
 from waiting import wait_for
 from watched_reader import make_stream
 
-from assets.cost import build_cost
-from assets.parity import build_parity, parity_name
-from assets.rollout import rollout_metadata, rollout_name
 from assets.streams import layer_materializations, stream_evaluations, stream_materialization
 from forecache.base.settings import Settings, load_settings
 from forecache.base.stream_state import read_state, write_state
 from forecache.lake.ledger import StageRecord, append_records
+from forecache.plugins.cost.orchestration import build_cost
+from forecache.plugins.parity.orchestration import build_parity, parity_name
+from forecache.plugins.rollouts.orchestration import rollout_metadata, rollout_name
 from forecache.stream.status.stream_status import read_stream_status
 from resources.instance import ensure_instance, runner_instance
-from resources.settings import SettingsResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

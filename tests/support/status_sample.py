@@ -25,13 +25,13 @@ from ui_support import browser_page, save_picture
 from waiting import beside
 
 from forecache.base.settings import Settings, load_settings
+from forecache.cli.commands.reader import run_committer_sidecar
 from forecache.declare import Log
 from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.operations.publish_night import publish_night
-from forecache.operations.reader_sidecars import run_committer_sidecar
+from forecache.plugins.drift.live_counts import ColumnBins, DriftReference
 from forecache.plugins.drift.prediction_drift import check_drift
-from forecache.realtime.drift.reference import ColumnBins, DriftReference
 from forecache.scoring.run import score
 from forecache.serve.store import Provenance
 from forecache.serve.store.manifest import StalePolicy

@@ -12,7 +12,6 @@ from forecache.base.settings import Settings
 from forecache.declare import Log
 from forecache.lake.ledger import StageRecord
 from forecache.plugins.cost import sizing_advice
-from forecache.plugins.cost.reader_costs import ReaderUse
 from forecache.plugins.cost.sizing_advice import (
     TrafficStats,
     batch_advice,
@@ -20,6 +19,7 @@ from forecache.plugins.cost.sizing_advice import (
     scoring_advice,
     training_advice,
 )
+from forecache.plugins.cost.stage_costs import ReaderUse
 
 NIGHT = date(2026, 1, 1)
 MB = 2**20
@@ -130,7 +130,7 @@ def test_use_is_counted_from_a_request_log(settings: Settings) -> None:
     import pyarrow as pa
 
     from forecache.kit.delta.tables import append_rows
-    from forecache.plugins.cost.autoscale.demand import demand_from_log, measure_service_s
+    from forecache.plugins.cost.demand import demand_from_log, measure_service_s
     from forecache.realtime.log.record import schema, table_of
 
     now = datetime.now(timezone.utc).replace(hour=0, minute=0, second=5, microsecond=0)

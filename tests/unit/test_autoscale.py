@@ -9,10 +9,9 @@ import pytest
 
 from forecache.base.errors import InputError
 from forecache.cli.main import main
-from forecache.plugins.cost.autoscale.autoscalers import Hpa, Kpa, RayServe, ScalingLimit
-from forecache.plugins.cost.autoscale.demand import DAY_S, Demand, built_in_demand, constant_demand, demand_from_csv
-from forecache.plugins.cost.autoscale.scaling_policy import FixedReplicas, FleetSnapshot
-from forecache.plugins.cost.autoscale.simulate_day import Replica, simulate_day
+from forecache.plugins.cost.autoscalers import FixedReplicas, FleetSnapshot, Hpa, Kpa, RayServe, ScalingLimit
+from forecache.plugins.cost.demand import DAY_S, Demand, built_in_demand, constant_demand, demand_from_csv
+from forecache.plugins.cost.simulate_day import Replica, simulate_day
 
 FREE = Hpa(
     least=1,

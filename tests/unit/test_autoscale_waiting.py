@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from forecache.plugins.cost.autoscale.demand import constant_demand
-from forecache.plugins.cost.autoscale.scaling_policy import FixedReplicas
-from forecache.plugins.cost.autoscale.simulate_day import (
+from forecache.plugins.cost.autoscalers import FixedReplicas
+from forecache.plugins.cost.demand import constant_demand
+from forecache.plugins.cost.simulate_day import (
     Replica,
     queue_with_fallback,
     queue_without_fallback,

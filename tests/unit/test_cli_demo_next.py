@@ -6,7 +6,7 @@ import pytest
 from shelf_project.pipelines.shelf import offers
 
 from forecache.base.settings import load_settings
-from forecache.cli.commands.demo import _print_next_steps
+from forecache.plugins.new_project.demo_command import _print_next_steps
 
 
 def test_an_answer_of_a_recommender_is_read_and_not_explained(

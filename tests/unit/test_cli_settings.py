@@ -8,7 +8,7 @@ import pytest
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli import base
-from forecache.cli.checks.state import check_variables
+from forecache.cli.checks import check_variables
 from forecache.cli.commands.doctor import run_checks
 from forecache.cli.main import main
 

@@ -10,10 +10,15 @@ from cost_support import NIGHT, PRICES, row, trained, written
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import append_records
-from forecache.plugins.cost.cost_line import DAYS_OF_A_MONTH
 from forecache.plugins.cost.cost_report import cost_report, plot_costs, report_to_dict
-from forecache.plugins.cost.reader_costs import ReaderUse
-from forecache.plugins.cost.stage_costs import describe_unrecorded, predictions_a_day, stage_lines, training_lines
+from forecache.plugins.cost.stage_costs import (
+    DAYS_OF_A_MONTH,
+    ReaderUse,
+    describe_unrecorded,
+    predictions_a_day,
+    stage_lines,
+    training_lines,
+)
 
 
 @pytest.fixture
@@ -130,7 +135,7 @@ def test_no_ledger_is_said_with_what_to_do(
 
 
 def test_dagster_shows_the_lines_the_picture_and_the_known_prices(priced: Settings) -> None:
-    from assets.cost import cost_metadata
+    from forecache.plugins.cost.orchestration import cost_metadata
 
     written(priced)
     found = cost_metadata(cost_report(priced, days=7, cores=2))

@@ -12,7 +12,9 @@ from dagster._core.test_utils import freeze_time
 from assets.partitions import nightly_freshness, pipeline_partitions, source_dependencies
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.declare import FeatureView, Pipeline, Publish, Recommender, Schedule, load_pipeline, load_served
-from jobs.definitions import pipeline_definitions, recommender_definitions
+from forecache.plugins.drift.orchestration import define_monitoring
+from forecache.plugins.recommend.orchestration import define_recommender
+from jobs.definitions import pipeline_definitions
 
 UTC = timezone.utc
 
@@ -71,7 +73,10 @@ def test_an_as_of_date_depends_on_the_raw_days_up_to_it(declare: Callable[..., P
 
 
 def schedules(pipeline: Pipeline | Recommender) -> dict[str, dg.ScheduleDefinition]:
-    parts = pipeline_definitions(pipeline) if isinstance(pipeline, Pipeline) else recommender_definitions(pipeline)
+    if isinstance(pipeline, Pipeline):
+        parts = dg.Definitions.merge(pipeline_definitions(pipeline), define_monitoring(pipeline))
+    else:
+        parts = define_recommender(pipeline)
     return {found.name: found for found in parts.schedules or [] if isinstance(found, dg.ScheduleDefinition)}
 
 

@@ -11,7 +11,7 @@ import yaml
 from monitoring_services import program
 
 from forecache.kit.metrics.metric import METRICS
-from forecache.plugins.cost.autoscale.autoscalers import Hpa, ScalingLimit
+from forecache.plugins.cost.autoscalers import Hpa, ScalingLimit
 
 IN_FLIGHT = METRICS["forecache_reader_in_flight_seconds_total"].name
 ROOT = Path(__file__).parents[2]

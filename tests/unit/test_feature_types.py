@@ -16,7 +16,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Feature, FeatureView, load_pipeline
 from forecache.lake.feature_rows import hashed_words
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding, encoding_of, read_encoding
-from forecache.models.inference.onnx_preprocessing import add_preprocessing, remove_preprocessing
+from forecache.models.inference.runtimes.onnx import add_preprocessing, remove_preprocessing
 from forecache.models.registry.gate.examples import SplitExamples, slices_of
 from forecache.plugins.drift.bins import count_batches
 

@@ -7,7 +7,7 @@ import pytest
 
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings, load_settings
-from forecache.lake.ingest.demo_data import land_demo_data
+from forecache.plugins.new_project.demo_data import land_demo_data
 
 LANDING = """
 from datetime import date

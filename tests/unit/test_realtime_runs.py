@@ -10,9 +10,9 @@ import pytest
 from offered_project.pipelines.offers import offers
 from offered_project.views import VISITS, household, product
 
-from assets.released import build_released, views_of_one_range
+from assets.realtime import build_released, views_of_one_range
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.runner import resolve_nightly_names, resolve_pipeline_names, resolve_trained_names
+from forecache.cli.resolve_names import resolve_nightly_names, resolve_pipeline_names, resolve_trained_names
 from forecache.declare import Lookup
 from forecache.declare.loading import load_nightly, load_trained, read_project
 from forecache.models.registry.gate.loaded_model import CandidateModel, score_features

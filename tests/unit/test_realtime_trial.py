@@ -15,7 +15,7 @@ from asked_project.pipelines.search import search
 
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
-from forecache.cli.checks.state import check_project
+from forecache.cli.checks import check_project
 from forecache.declare import Feature, RequestField, Rows
 
 _calls: list[int] = []

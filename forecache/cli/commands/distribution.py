@@ -13,8 +13,7 @@ from forecache.base.table_names import check_name, known_names_remedy
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.resolve_names import find_published, is_released, is_stream_only
-from forecache.cli.runner import resolve_served_names
+from forecache.cli.resolve_names import find_published, is_released, is_stream_only, resolve_served_names
 from forecache.declare.served import require_published
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
@@ -28,9 +27,6 @@ def _run_for_each(
 
     Args:
         nothing_there: True for a pipeline with nothing to exchange; it gets a row with `skipped` and is no failure.
-
-    Raises:
-        ForecacheError: The failure of the first pipeline that failed, after all have been tried.
     """
     rows: list[dict[str, Any]] = []
     failures: list[ForecacheError] = []
@@ -61,8 +57,8 @@ def _exchange(
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push
-    from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
-    from forecache.serve.store.replicas.sync import remote_pipelines
+    from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
+    from forecache.serve.store.remote import remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote

@@ -1,39 +1,34 @@
 """`forecache doctor`: checks what Forecache needs, and gives a remedy for what is missing."""
 
 from collections.abc import Callable
-from functools import partial
 
 import click
 
 from forecache.base.errors import ForecacheError
-from forecache.base.plugins import find_checks
+from forecache.base.plugins import find_checks, find_hooks
 from forecache.base.settings import Settings, load_settings
+from forecache.cli import checks
 from forecache.cli.base import command
-from forecache.cli.checks import Finding, machine, state
-from forecache.cli.checks.releases import check_releases
-from forecache.cli.checks.services import check_registered_models, check_sources
+from forecache.cli.checks import Finding
 from forecache.cli.output import print_json, show_table, wants_json
 
-
-def _checks(settings: Settings) -> list[tuple[str, Callable[[], Finding]]]:
-    host, ui_host = settings.reader_host, "127.0.0.1"
-    return [
-        ("java", lambda: machine.check_java(settings)),
-        ("spark jars", lambda: machine.check_jars(settings)),
-        ("home", lambda: machine.check_disk(settings)),
-        ("memory", lambda: machine.check_memory(settings)),
-        ("reader port", lambda: machine.check_port("reader port", "FORECACHE_READER_PORT", host, settings.reader_port)),
-        ("ui port", lambda: machine.check_port("ui port", "FORECACHE_DAGSTER_PORT", ui_host, settings.dagster_port)),
-        ("pipelines", lambda: state.check_project(settings)),
-        ("sources", lambda: check_sources(settings)),
-        ("lake", lambda: state.check_lake(settings)),
-        ("mlflow", lambda: state.check_mlflow(settings)),
-        ("models", lambda: check_registered_models(settings)),
-        ("stores", lambda: state.check_stores(settings)),
-        ("releases", lambda: check_releases(settings)),
-        ("rollbacks", lambda: state.check_rollbacks(settings)),
-        *((name, partial(check, settings)) for name, check in find_checks()),
-    ]
+_CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
+    ("settings", checks.check_variables),
+    ("java", checks.check_java),
+    ("spark jars", checks.check_jars),
+    ("home", checks.check_disk),
+    ("memory", checks.check_memory),
+    ("reader port", checks.check_reader_port),
+    ("ui port", checks.check_ui_port),
+    ("pipelines", checks.check_project),
+    ("sources", checks.check_sources),
+    ("lake", checks.check_lake),
+    ("mlflow", checks.check_mlflow),
+    ("models", checks.check_registered_models),
+    ("stores", checks.check_stores),
+    ("releases", checks.check_releases),
+    ("rollbacks", checks.check_rollbacks),
+]
 
 
 def run_checks(*, deep: bool = False) -> list[Finding]:
@@ -42,14 +37,14 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
         settings = load_settings()
     except ForecacheError as error:
         return [Finding("settings", "fail", error.message, error.remedy)]
-    findings = [state.check_variables()]
-    checks = _checks(settings)
-    if deep:
-        checks.append(("table files", lambda: state.check_files(settings)))
-        checks.append(("store files", lambda: state.check_bytes(settings)))
-    for name, check in checks:
+    findings = []
+    deep_checks = [
+        ("table files", checks.check_files),
+        *(("store files", check) for check in find_hooks("check_bytes")),
+    ]
+    for name, check in [*_CHECKS, *find_checks(), *(deep_checks if deep else ())]:
         try:
-            findings.append(check())
+            findings.append(check(settings))
         except ForecacheError as error:
             findings.append(Finding(name, "fail", error.message, error.remedy))
     return findings

@@ -1,15 +1,20 @@
 """Reads answers from the store in this process: `get`."""
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.base.errors import NotFoundError
 from forecache.cli.base import command
+from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import format_cell, format_duration, show, show_table
 
 if TYPE_CHECKING:
+    from forecache.serve.reader.versions.answers import VersionAnswers
     from forecache.serve.store import Manifest
 
 
@@ -27,7 +32,6 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
 
     A composite key is its parts joined by `|`.
     """
-    from forecache.cli.live_rows import open_answers
     from forecache.serve.store import parse_key
     from forecache.serve.store.manifest import no_such_key_error
 
@@ -54,8 +58,36 @@ def get(pipeline: str, keys: tuple[str, ...], version: int | None, limit: int | 
         )
 
 
+@contextmanager
+def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnswers]":
+    """Open the answers that the reader would serve now: the served version with the live layer above it.
+
+    Args:
+        version: A retained version, opened without the live layer; None: the served one.
+    """
+    from forecache.serve.reader.versions.answers import VersionAnswers
+    from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
+    from forecache.serve.reader.versions.live_layers import LiveLayers
+
+    store = open_pipeline_store(name)
+    layers = LiveLayers()
+    try:
+        layer = layers.open_layer(store) if version is None else None
+        if layer is not None and layer.serves_alone and store.pointer().serving is None:
+            answers: VersionAnswers = answers_of(NoVersion(name, layer.declared), layer)
+            answers.refresh(time.time())
+            yield answers
+            return
+        with store.snapshot(version) as snapshot:
+            answers = answers_of(snapshot, layer)
+            answers.refresh(time.time())
+            yield answers
+    finally:
+        layers.close()
+
+
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
-    from forecache.serve.store.fields import NUMERIC
+    from forecache.serve.store.manifest import NUMERIC
 
     names = manifest.field_names
     some_live = any(item.get("source") == "live" for item in results)

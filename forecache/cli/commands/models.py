@@ -1,19 +1,21 @@
 """The model registry: `models`, `models diff`, `models judge`, `models reject`, `promote`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from forecache.base.errors import CheckError
+from forecache.base.settings import Settings
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion
-from forecache.cli.dagster_events import actor, show_in_dagster
+from forecache.cli.orchestrator import actor, show_in_dagster
 from forecache.cli.output import format_cell, print_json, show, show_table, wants_json
+from forecache.declare import Trainable
 
 if TYPE_CHECKING:
-    from forecache.base.settings import Settings
-    from forecache.declare import Trainable
     from forecache.models.registry.gate.verdicts import GateVerdict
+    from forecache.models.registry.model_versions import ModelVersion
 
 
 _COMMANDS = {
@@ -37,7 +39,7 @@ def models() -> None:
 @click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 def list_all(pipelines: tuple[str, ...]) -> None:
     """List the registered models of PIPELINEs (default: all), their gate verdicts, and the champion."""
-    from forecache.cli.runner import resolve_pipeline_names
+    from forecache.cli.resolve_names import resolve_pipeline_names
     from forecache.declare.loading import load_trainable
     from forecache.models.registry.applied.pipeline_models import models_of
 
@@ -81,7 +83,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     with another champion than the present one.
     """
     from forecache.models.registry.alias_moves import promote_version as promote_by_hand
-    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.model_versions import CHAMPION, model_version
     from forecache.operations.rollback import recover_interrupted
 
     current, declared = load_trained_model(pipeline)
@@ -107,7 +109,7 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.model_versions import CHAMPION, model_version
 
     current, declared = load_trained_model(pipeline)
     verdict = _judge(current, declared, version)
@@ -123,7 +125,7 @@ def judge(pipeline: str, version: int) -> None:
 @click.option("--reason", required=True, help="Why, for the promotion ledger.")
 def reject(pipeline: str, version: int, reason: str) -> None:
     """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
-    from forecache.models.registry.versions.model_versions import model_version
+    from forecache.models.registry.model_versions import model_version
     from forecache.operations.approval import approve
 
     current, declared = load_trained_model(pipeline)
@@ -171,3 +173,64 @@ def show_verdict(verdict: "GateVerdict") -> None:
         for check in verdict.checks
     ]
     show_table(("", "check", "value", "limit", "reason"), rows, right=("value", "limit"))
+
+
+def collect_verdicts(
+    settings: Settings, pipelines: Sequence[Trainable], *, versions: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """The gate's verdicts on models, with their metrics.
+
+    Args:
+        versions: Model version by pipeline; otherwise the champion, or the newest version if there is no champion.
+    """
+    from forecache.models.registry.gate.verdicts import load_verdict
+    from forecache.models.registry.model_versions import find_champion, list_models, model_version
+
+    found = []
+    for pipeline in pipelines:
+        if versions is not None and pipeline.name in versions:
+            version: ModelVersion | None = model_version(settings, pipeline, versions[pipeline.name])
+        else:
+            version = find_champion(settings, pipeline) or next(iter(list_models(settings, pipeline)), None)
+        verdict = load_verdict(version) if version is not None else None
+        if version is None or verdict is None:
+            continue
+        metrics = sorted(verdict.metrics, key=lambda metric: metric != pipeline.trained_gate.metric)
+        found.append(
+            {
+                "pipeline": pipeline.name,
+                "model_version": version.version,
+                "aliases": list(version.aliases),
+                "passed": verdict.passed,
+                "state": verdict.state,
+                "reasons": list(verdict.reasons),
+                "decided_by": pipeline.trained_gate.metric,
+                "baseline_feature": verdict.baseline_name,
+                "metrics": {metric: verdict.metrics[metric] for metric in metrics},
+                "baseline": dict(verdict.baseline),
+            }
+        )
+    return found
+
+
+def show_models(models: list[dict[str, Any]]) -> None:
+    """Print metrics next to the baseline's, and the verdict in a line."""
+    rows = [
+        (
+            f"{model['pipeline']} {model['model_version']}" if metric == model["decided_by"] else "",
+            metric,
+            value,
+            model["baseline"].get(metric),
+            model["baseline_feature"] if metric == model["decided_by"] else "",
+        )
+        for model in models
+        for metric, value in model["metrics"].items()
+    ]
+    columns = ("model", "on the test split", "value", "baseline", "the baseline is")
+    show_table(columns, rows, title="Models", right=("value", "baseline"))
+    texts = {"failed": "failed the gate", "passed": "passed the gate"}
+    for model in models:
+        alias = f" ({', '.join(model['aliases'])})" if model["aliases"] else ""
+        state = texts.get(model["state"], "passed the gate and waits for approval")
+        click.echo(f"{model['pipeline']} {model['model_version']}{alias} {state}: {'; '.join(model['reasons'])}.")
+    click.echo()

@@ -1,6 +1,8 @@
 """The reader: `serve`, and its bearer tokens: `tokens`."""
 
-from contextlib import ExitStack
+import importlib.util
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,12 @@ import click
 
 from forecache.base.errors import SettingsError
 from forecache.base.plugins import find_hooks
+from forecache.base.settings import Settings
 from forecache.cli.base import LazyGroup, command, settings
 from forecache.cli.output import print_json, show, show_table, wants_json
+from forecache.kit.process.child import run_sidecar
+from forecache.realtime.log.spool_files import spooled_models
+from forecache.serve.store.live.layer import list_stores_with_layers
 
 
 @command(
@@ -25,7 +31,6 @@ from forecache.cli.output import print_json, show, show_table, wants_json
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: FORECACHE_READER_WORKERS.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the published versions over HTTP until interrupted; new versions are picked up automatically."""
-    from forecache.operations.reader_sidecars import run_committer_sidecar, run_tailer_sidecar
     from forecache.realtime.serve import make_inference_only_extension
     from forecache.serve.reader import serve as run_reader
 
@@ -121,3 +126,30 @@ def revoke(token_id: str, file: Path | None) -> None:
 
 def _public(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in ("id", "name", "scopes", "created_at", "expires_at")}
+
+
+@contextmanager
+def run_committer_sidecar(settings: Settings) -> Iterator[None]:
+    """Run a committer of the request log during the block; at its end, commit the rest if the lake is quick."""
+    if settings.request_log_committer == "off" or not _has_lake():
+        yield
+        return
+    what = "The committer of the request log"
+    with run_sidecar(["log", "commit"], what=what, is_needed=lambda: bool(spooled_models(settings.request_log_path))):
+        yield
+
+
+@contextmanager
+def run_tailer_sidecar(settings: Settings) -> Iterator[None]:
+    """Run a tailer for the live layers of this machine's stores during the block."""
+    if settings.stream_tailer == "off" or not _has_lake():
+        yield
+        return
+    with run_sidecar(
+        ["stream", "tail"], what="The tailer", is_needed=lambda: bool(list_stores_with_layers(settings.store_path))
+    ):
+        yield
+
+
+def _has_lake() -> bool:
+    return importlib.util.find_spec("deltalake") is not None

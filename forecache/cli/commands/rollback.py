@@ -8,7 +8,7 @@ from forecache.base.errors import CheckError
 from forecache.cli.base import command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion, roll_release_back
 from forecache.cli.commands.store import open_pipeline_store, print_served
-from forecache.cli.dagster_events import actor, show_despite_replica_failure, show_in_dagster
+from forecache.cli.orchestrator import actor, show_despite_replica_failure, show_in_dagster
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import is_released
 
@@ -37,7 +37,7 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     from forecache.declare.loading import find_served
     from forecache.operations.distribute_release import report_replica_failure
     from forecache.operations.rollback import roll_back
-    from forecache.serve.store.replicas.sync import sync_served
+    from forecache.serve.store.push_pull import sync_served
 
     current = settings()
     if is_released(current, pipeline):

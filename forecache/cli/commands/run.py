@@ -1,21 +1,28 @@
-"""Running pipelines through the orchestrator: `run`, `train`, `ingest`."""
+"""Running pipelines through the orchestrator: `run`, `train`, `ingest`, and its UI: `dev`."""
 
+import os
+import sys
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from forecache.base.errors import ForecacheError, NotFoundError, PipelinesFailedError
+from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
 from forecache.base.results import StageResult
 from forecache.cli.base import DateParam, DateRangeParam, command, resolve_range, settings
+from forecache.cli.checks import is_port_free
+from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.runner import Job, resolve_ingest_names, resolve_nightly_names, resolve_trained_names, run_job
+from forecache.cli.resolve_names import resolve_ingest_names, resolve_nightly_names, resolve_trained_names
 from forecache.declare.loading import read_project
+from forecache.kit.process.child import run_supervised
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
+
 
 _NIGHT = click.option("--night", type=DateParam(), help="The as-of date; default: the newest complete one.")
 _NIGHTS = click.option(
@@ -105,7 +112,7 @@ def _show_verdicts(current: "Settings", results: list[StageResult]) -> None:
     """Print the metrics and the gate's verdict on each model that was registered."""
     registered = {result.subject: result.details["model_version"] for result in results if result.stage == "register"}
     if registered:
-        from forecache.cli.model_figures import collect_verdicts, show_models
+        from forecache.cli.commands.models import collect_verdicts, show_models
         from forecache.declare.loading import load_trainable
 
         pipelines = [load_trainable(current, name) for name in registered]
@@ -178,3 +185,30 @@ def ingest(names: tuple[str, ...], night: date | None, nights: tuple[date, date]
     if rebuild and days is None:
         raise click.UsageError("Give --night or --nights with --rebuild.")
     _run_job(names, days, "ingest", rebuild=rebuild)
+
+
+@command("dev", examples="forecache dev\nforecache dev --port 3001")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port; default: FORECACHE_DAGSTER_PORT.")
+@click.pass_context
+def dev(context: click.Context, host: str, port: int | None) -> None:
+    """Open Dagster's UI: asset graph, runs, checks, schedules, backfills. Ctrl-C or SIGTERM stops all its processes."""
+    current = settings()
+    port = port or current.dagster_port
+    if not is_port_free(host, port):
+        raise ConflictError(
+            f"Port {port} on {host} is in use.", remedy="Stop the process that listens there, or give --port."
+        )
+    program = Path(sys.executable).with_name("dagster")
+    if not program.is_file():
+        raise UnavailableError(f"There is no {program}.", remedy="Run `make setup`.")
+    instance = import_orchestrator("resources.instance")
+    home = instance.ensure_instance(current)
+    instance.prepare_tables(home)
+    # Dagster would first recommend another command, which this environment does not have.
+    quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`:FutureWarning"]))
+    own = {"DAGSTER_HOME": str(home), "FORECACHE_HOME": str(current.home_path), "PYTHONWARNINGS": quiet}
+    environment = {**os.environ, **own}
+    click.echo(f"Dagster's UI is at http://{host}:{port} in some seconds; Ctrl-C stops it.", err=True)
+    command_line = [str(program), "dev", "-w", str(home / "workspace.yaml"), "-h", host, "-p", str(port)]
+    context.exit(run_supervised(command_line, environment))

@@ -1,4 +1,4 @@
-"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`."""
+"""The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`, `diff`, `verify`."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
@@ -8,13 +8,22 @@ import click
 
 from forecache.base.errors import NotFoundError
 from forecache.cli.base import DateParam, command, settings
-from forecache.cli.dagster_events import show_in_dagster
-from forecache.cli.output import format_duration, print_json, show_stages, show_table, size, stage_dict, wants_json
+from forecache.cli.orchestrator import show_in_dagster
+from forecache.cli.output import (
+    format_duration,
+    print_json,
+    show_stages,
+    show_table,
+    size,
+    stage_dict,
+    wants_json,
+)
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published
 
 if TYPE_CHECKING:
     from forecache.serve.store import Manifest, Store
+
 
 PIPELINE = click.argument("pipeline", metavar="PIPELINE")
 
@@ -59,15 +68,45 @@ def manifest_dict(manifest: "Manifest", state: tuple[str, ...] = ()) -> dict[str
     }
 
 
-def _update_targets(store: "Store", what: str) -> dict[str, Any]:
-    """Update Redis and the remote to the version that is served here; returns what was done, by target.
+def live_layer_dict(store: "Store", *versions: "Manifest") -> dict[str, Any] | None:
+    """The live layer of a store with the stable keys of `--json`; None if it has none.
 
-    Raises:
-        UnavailableError: One of them failed; the message says that the local change is done.
+    Args:
+        versions: `above` has, for each of their numbers, the number of keys whose streamed row wins over it.
     """
+    from forecache.serve.store.live.layer import read_layer
+    from forecache.serve.store.live.reader import LiveReader
+
+    declared = read_layer(store.layout)
+    if declared is None:
+        return None
+    with LiveReader(store.layout) as live:
+        counts = live.count_above([manifest.cut for manifest in versions])
+        return {
+            "stream": declared.stream,
+            "table": declared.table,
+            "kind": declared.kind,
+            "rows": live.entries - live.num_pending,
+            "pending": live.num_pending,
+            "applied": live.applied_version,
+            "verified_through": live.verified_through,
+            "above": {str(manifest.version): count for manifest, count in zip(versions, counts, strict=True)},
+        }
+
+
+def layer_text(live: dict[str, Any], first: str = "live") -> str:
+    """A live layer in one line."""
+    pending = f" and {live['pending']:,} pending" if live["pending"] else ""
+    verified = f"verified at {live['verified_through']}" if live["verified_through"] >= 0 else "not verified yet"
+    applied = f"version {live['applied']} of {live['table']}, {verified}" if live["applied"] >= 0 else "nothing yet"
+    return f"{first} layer of the stream {live['stream']}: {live['rows']:,} rows{pending}, up to {applied}"
+
+
+def _update_targets(store: "Store", what: str) -> dict[str, Any]:
+    """Update Redis and the remote to the version that is served here; returns what was done, by target."""
     from forecache.declare.loading import find_served
     from forecache.operations.distribute_release import report_replica_failure
-    from forecache.serve.store.replicas.sync import sync_served
+    from forecache.serve.store.push_pull import sync_served
 
     current = settings()
     with report_replica_failure(store.pipeline, what), StageProgress() as progress:
@@ -82,8 +121,6 @@ def print_served(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Print which version is served after a change; `more` has further keys of the JSON."""
-    from forecache.cli.live_rows import live_layer_dict
-
     live = None if manifest is None else live_layer_dict(store, manifest)
     if live is not None:
         more = {**(more or {}), "live": live}
@@ -144,8 +181,6 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, repl
 @PIPELINE
 def versions(pipeline: str) -> None:
     """List the retained versions of PIPELINE, the newest first."""
-    from forecache.cli.live_rows import layer_text, live_layer_dict
-
     store = open_pipeline_store(pipeline)
     found = [(manifest, store.state(manifest.version)) for manifest in reversed(store.versions())]
     if wants_json():

@@ -17,17 +17,15 @@ from forecache.declare.schedules.as_of import due_as_of_dates
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.sources import find_awaited_sources
+from forecache.models.registry.model_versions import WAITING
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.models.registry.versions.model_versions import WAITING
 from forecache.plugins.alerts.journal import read_cursor
 from forecache.plugins.alerts.notify import NotifyResult, notify
-from forecache.realtime.answer.model_path import RefusedCallError
-from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
-from forecache.realtime.log.row_counters import lost_rows
-from forecache.realtime.log.spool.spool_files import spooled_models
-from forecache.serve.store.checkup import list_local_stores
+from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
+from forecache.realtime.request.request_answer import RefusedCallError
+from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_checks import Check, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 
@@ -143,11 +141,7 @@ _CANDIDATES = ("canary", "shadow")
 
 
 def lost_row_alerts(settings: Settings, cursors: dict[str, str]) -> Iterator[Alert]:
-    """An alert for each model whose log has lost rows since the last look.
-
-    Args:
-        cursors: Filled with the positions, by name, from which the next look reads.
-    """
+    """An alert for each model whose log has lost rows since the last look."""
     now = datetime.now(timezone.utc)
     for model in spooled_models(settings.request_log_path):
         name, totals = f"lost rows {model}", lost_rows(settings, model)
@@ -217,26 +211,17 @@ def _increase(before: int, total: int) -> int:
 
 @dataclass(frozen=True)
 class WatchResult:
-    """Alerts found by a look at the project.
-
-    Attributes:
-        complete: Lasting kinds of which `alerts` has every open alert.
-        problems: Parts that could not be looked at, in a sentence each.
-        cursors: Positions from which the next look reads, to be recorded with the alerts.
-    """
+    """Alerts found by a look at the project."""
 
     alerts: tuple[Alert, ...]
-    complete: tuple[Kind, ...]
-    problems: tuple[str, ...]
+    complete: tuple[Kind, ...]  # lasting kinds of which `alerts` has every open alert
+    problems: tuple[str, ...]  # parts that could not be looked at, in a sentence each
+    # positions from which the next look reads, to be recorded with the alerts
     cursors: Mapping[str, str] = field(default_factory=dict)
 
 
 def collect_alerts(settings: Settings) -> WatchResult:
-    """Collect alerts from the stores, the schedules, the promotion ledger, the request logs and the streams.
-
-    Raises:
-        SettingsError: The project cannot be imported.
-    """
+    """Collect alerts from the stores, the schedules, the promotion ledger, the request logs and the streams."""
     project = read_project(settings)
     cursors: dict[str, str] = {}
     looks: dict[tuple[Kind, ...], Callable[[], Iterator[Alert]]] = {
@@ -268,14 +253,7 @@ def collect_and_notify(
     *,
     cursors: Mapping[str, str] | None = None,
 ) -> tuple[list[NotifyResult], tuple[str, ...]]:
-    """Collect the project's alerts, and notify the receivers of new ones.
-
-    Args:
-        alerts, well, cursors: Alerts that the orchestrator recorded; see `forecache.plugins.alerts.notify.notify`.
-
-    Returns:
-        The result for each receiver, and the parts of the project that could not be looked at.
-    """
+    """Collect the project's alerts, and notify the receivers of new ones."""
     found = collect_alerts_safely(settings)
     looked = {**(cursors or {}), **found.cursors}
     told = notify(settings, [*alerts, *found.alerts], well, complete=found.complete, cursors=looked)

@@ -8,15 +8,15 @@ from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
 from forecache.cli.base import command, settings
 from forecache.cli.checks import Finding
+from forecache.cli.orchestrator import has_orchestrator_run, import_orchestrator
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.cli.runner import has_orchestrator_run, import_orchestrator
-from forecache.plugins.alerts.database import database_file
-from forecache.plugins.alerts.outbox import Outbox
+from forecache.plugins.alerts.journal import database_file
+from forecache.plugins.alerts.notify import Outbox
 from forecache.plugins.alerts.receivers import configured_alert_receivers
 
 if TYPE_CHECKING:
     from forecache.base.alert import Alert, Subject
-    from forecache.plugins.alerts.message import Notice
+    from forecache.plugins.alerts.journal import Notice
     from forecache.plugins.alerts.notify import NotifyResult
 
 
@@ -62,7 +62,7 @@ def _orchestrator_news(current: "Settings") -> "tuple[list[Alert], list[Subject]
     """Alerts from the orchestrator's records since the last call; none if it is not installed or never ran here."""
     if not has_orchestrator_run(current):
         return [], [], {}
-    news = import_orchestrator("jobs.alerts").read_installation_events(current)
+    news = import_orchestrator("forecache.plugins.alerts.orchestration").read_installation_events(current)
     return news.alerts, news.well, news.cursors
 
 
@@ -139,11 +139,7 @@ def _warn(problems: tuple[str, ...]) -> None:
 
 
 def check_alerts(settings: Settings) -> Finding:
-    """Check the settings of the receivers of alerts, and find receivers that notices still wait for.
-
-    Raises:
-        SettingsError: The settings are wrong.
-    """
+    """Check the settings of the receivers of alerts, and find receivers that notices still wait for."""
 
     sinks = [sink.name for sink in configured_alert_receivers(settings)]
     if not sinks:

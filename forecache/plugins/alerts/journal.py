@@ -3,15 +3,155 @@
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
 
-from forecache.base.alert import LASTING, REPEATED, Alert, Kind, Subject
+from forecache.base.alert import LASTING, REPEATED, SEVERITIES, TITLES, Alert, Kind, Subject
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.plugins.alerts.database import database_file, transaction
-from forecache.plugins.alerts.message import Notice
+
+NAMED = 20
+"""Number of groups that a message for people names; the rest are counted."""
+
+State = Literal["firing", "resolved"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """The information that an alert is firing, or was resolved."""
+
+    id: str  # of the alert, from its beginning to its end
+    alert: Alert
+    state: State
+    number: int = 0  # number of earlier notices that it is firing: 0 for the first, more for repeats
+    ended_at: datetime | None = None  # None while it lasts, and for alerts about a moment
+
+
+@dataclass(frozen=True)
+class NoticeGroup:
+    """Notices of equal state, kind and name."""
+
+    notices: tuple[Notice, ...]
+
+    @property
+    def state(self) -> State:
+        return self.notices[0].state
+
+    @property
+    def severity(self) -> str:
+        """The worst of them."""
+        return min((notice.alert.severity for notice in self.notices), key=SEVERITIES.index)
+
+    @property
+    def title(self) -> str:
+        """Such as "Check failed: raw_orders.meets_expectations (500)"."""
+        alert, count = self.notices[0].alert, len(self.notices)
+        over = "Resolved: " if self.state == "resolved" else "Still: " if self.notices[0].number else ""
+        kind = TITLES[alert.kind]
+        return f"{over}{kind[0].lower() + kind[1:] if over else kind}: {alert.name}{f' ({count})' if count > 1 else ''}"
+
+    @property
+    def text(self) -> str:
+        """The summary of the first, and the range of the others."""
+        first, last = self.notices[0].alert, self.notices[-1].alert
+        if len(self.notices) == 1:
+            return first.summary
+        return f"{len(self.notices)}, from {first.occasion} to {last.occasion}. The first: {first.summary}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to one receiver."""
+
+    id: str  # equal at each try to deliver it, so that a receiver can drop duplicates
+    project: str  # the project that the alerts are from
+    made_at: datetime
+    notices: tuple[Notice, ...]
+
+    @property
+    def groups(self) -> list[NoticeGroup]:
+        """The worst first, resolved ones last; within a group by occasion."""
+
+        def sort_key(notice: Notice) -> tuple[bool, int, str, str, bool, str]:
+            alert = notice.alert
+            severity = SEVERITIES.index(alert.severity)
+            return notice.state == "resolved", severity, alert.kind, alert.name, notice.number > 0, alert.occasion
+
+        return [
+            NoticeGroup(tuple(some))
+            for _, some in groupby(sorted(self.notices, key=sort_key), key=lambda n: sort_key(n)[:5])
+        ]
+
+    @property
+    def subject(self) -> str:
+        """One line: the first group and the number of the others."""
+        groups = self.groups
+        more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+        return f"[{self.project}] {groups[0].title}{more}"
+
+    @property
+    def named_groups(self) -> Sequence[NoticeGroup]:
+        return self.groups[:NAMED]
+
+    @property
+    def remainder_text(self) -> str:
+        """A sentence with the number of groups that are not named; "" if all are."""
+        left = len(self.groups) - NAMED
+        return f"And {left} more: `forecache alerts` lists them." if left > 0 else ""
+
+
+_WAIT_S = 30.0
+_SCHEMA = (
+    """CREATE TABLE alerts (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, name TEXT NOT NULL, occasion TEXT NOT NULL,
+    severity TEXT NOT NULL, summary TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL, seen_at REAL NOT NULL,
+    ended_at REAL)""",
+    "CREATE UNIQUE INDEX open_alerts ON alerts (kind, name, occasion) WHERE ended_at IS NULL",
+    """CREATE TABLE notices (
+    alert INTEGER NOT NULL REFERENCES alerts ON DELETE CASCADE, sink TEXT NOT NULL, state TEXT NOT NULL,
+    number INTEGER NOT NULL, noted_at REAL NOT NULL, message TEXT, PRIMARY KEY (alert, sink, state, number))""",
+    "CREATE INDEX notices_of_message ON notices (message)",
+    """CREATE TABLE messages (
+    id TEXT PRIMARY KEY, sink TEXT NOT NULL, made_at REAL NOT NULL, ended_at REAL, outcome TEXT NOT NULL)""",
+    "CREATE TABLE sinks (name TEXT PRIMARY KEY, failed INTEGER NOT NULL, next_at REAL NOT NULL, reason TEXT NOT NULL)",
+    "CREATE TABLE cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "PRAGMA user_version = 1",
+)
+
+
+def alerts_folder(settings: Settings) -> Path:
+    """The folder of the database and of the receivers' locks."""
+    return settings.home_path / "alerts"
+
+
+def database_file(settings: Settings) -> Path:
+    """The database file; it does not exist before the first alert is recorded."""
+    return alerts_folder(settings) / "journal.sqlite"
+
+
+@contextmanager
+def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
+    """An exclusive write transaction, durable when the block ends; an error in the block rolls it back.
+
+    Raises:
+        OSError, sqlite3.Error: The home folder cannot be written.
+    """
+    alerts_folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
+    with closing(sqlite3.connect(database_file(settings), timeout=_WAIT_S, isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        with connection:  # commits or rolls back, unless SQLite has rolled back itself, as on a full disk
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+            yield connection
 
 
 def record_alerts(
@@ -169,11 +309,7 @@ def _record_resolved(connection: sqlite3.Connection, subject: Subject, now: floa
 
 
 def read_noted_alerts(settings: Settings) -> list[Alert]:
-    """The open alerts of the journal; none if nothing was recorded yet.
-
-    Raises:
-        UnavailableError: The journal cannot be read.
-    """
+    """The open alerts of the journal; none if nothing was recorded yet."""
     if not database_file(settings).is_file():
         return []
     try:

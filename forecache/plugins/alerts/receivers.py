@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from forecache.base.alert import LASTING
 from forecache.base.errors import ForecacheError, SettingsError
-from forecache.base.posting import PostFailure, post_json
 from forecache.base.settings import Settings
 from forecache.kit.smtp import Relay, one_line
-from forecache.plugins.alerts.message import Message, Notice, NoticeGroup
+from forecache.plugins.alerts.journal import Message, Notice, NoticeGroup
+from forecache.plugins.posting import PostFailure, post_json
 
 _SHOWN_FOR = timedelta(hours=1)
 """Time for which an alert about a moment is firing."""
@@ -188,11 +188,7 @@ class AlertReceiver(Protocol):
 
 
 def configured_alert_receivers(settings: Settings) -> list[AlertReceiver]:
-    """The receivers of the FORECACHE_ALERT_ settings; empty if none is set.
-
-    Raises:
-        SettingsError: A setting that a receiver needs is missing or wrong.
-    """
+    """The receivers of the FORECACHE_ALERT_ settings; empty if none is set."""
     sinks: list[AlertReceiver] = []
     for name in ("alert_webhook", "alert_slack", "alert_alertmanager"):
         _require_url(f"FORECACHE_{name.upper()}", getattr(settings, name))

@@ -67,8 +67,7 @@ def _advise_project(days: int) -> None:
 
 
 def _advise_model(name: str, requests: Path | None, cache_mib: int) -> None:
-    from forecache.plugins.cost.advice.advise import advice_as_dict, cache_advice, place_advice
-    from forecache.plugins.cost.advice.measure import measure_requests
+    from forecache.plugins.cost.measured_advice import advice_as_dict, cache_advice, measure_requests, place_advice
 
     current = settings()
     loaded = _load_current_release(current, name)

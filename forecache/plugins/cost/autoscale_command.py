@@ -1,20 +1,27 @@
-"""Simulation of the replicas of a day of demand: `simulate autoscale`."""
+"""`simulate autoscale`: the replicas of a day of demand, by a policy and by a fixed number."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
 
 from forecache.base.errors import InputError
+from forecache.base.prices import REPLICA, hourly_price
+from forecache.base.settings import Settings
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.output import show, show_table
-
-if TYPE_CHECKING:
-    from forecache.base.settings import Settings
-    from forecache.plugins.cost.autoscale.demand import Demand
-    from forecache.plugins.cost.autoscale.scaling_policy import ScalingPolicy
+from forecache.plugins.cost.autoscalers import FixedReplicas, Hpa, Kpa, RayServe, ScalingPolicy
+from forecache.plugins.cost.demand import (
+    Demand,
+    built_in_demand,
+    demand_from_csv,
+    demand_from_log,
+    measure_service_s,
+)
+from forecache.plugins.cost.simulate_day import Replica, SimulatedDay, simulate_day
 
 _START_S = 30.0
 """Without a measurement: scheduling and pulling the image take most of it."""
@@ -65,9 +72,6 @@ def autoscale(
 
     Demand comes from the request log of the real-time model NAME, a file, or a built-in day.
     """
-    from forecache.plugins.cost.autoscale.compare_policies import compare_with_fixed, comparison_figures
-    from forecache.plugins.cost.autoscale.simulate_day import Replica
-
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
     current = settings()
@@ -83,18 +87,14 @@ def autoscale(
         demand, replica, _make_policy(policy, workers, target, least, most), slo=slo, fixed=fixed
     )
     if plot is not None:
-        from forecache.plugins.cost.autoscale.compare_policies import plot_comparison as draw
-
-        draw(found, plot)
+        plot_comparison(found, plot)
     made = comparison_figures(current, found)
     show(made, lambda: _show(made))
 
 
 def _read_demand(
-    current: "Settings", name: str | None, day: date | None, file: Path | None, peak: float | None
-) -> "Demand":
-    from forecache.plugins.cost.autoscale.demand import built_in_demand, demand_from_csv, demand_from_log
-
+    current: Settings, name: str | None, day: date | None, file: Path | None, peak: float | None
+) -> Demand:
     if sum(each is not None for each in (name, file, peak)) != 1 and not (name and (file or peak)):
         raise click.UsageError("Give NAME, --file or --peak: where the demand comes from.")
     if file is not None and peak is not None:
@@ -110,15 +110,13 @@ def _read_demand(
     return demand_from_log(current, name, day=day, sample=log.sample if log else 1.0)
 
 
-def _service_s(current: "Settings", name: str | None) -> float:
+def _service_s(current: Settings, name: str | None) -> float:
     if name is None:
         raise click.UsageError("Give --capacity: the requests/s that a worker answers at most.")
-    from forecache.plugins.cost.autoscale.demand import measure_service_s
-
     return measure_service_s(current, name)
 
 
-def _measure_start_s(current: "Settings") -> float:
+def _measure_start_s(current: Settings) -> float:
     """Seconds until a reader of this installation's store is ready."""
     import time
 
@@ -131,9 +129,7 @@ def _measure_start_s(current: "Settings") -> float:
     return took_s
 
 
-def _make_policy(name: str, workers: int, target: float | None, least: int | None, most: int | None) -> "ScalingPolicy":
-    from forecache.plugins.cost.autoscale.autoscalers import Hpa, Kpa, RayServe
-
+def _make_policy(name: str, workers: int, target: float | None, least: int | None, most: int | None) -> ScalingPolicy:
     policies: dict[str, Hpa | Kpa | RayServe] = {"hpa": Hpa(), "kpa": Kpa(), "ray": RayServe()}
     made = policies[name]
     chosen = target or (made.target if name == "ray" else made.target * workers)
@@ -171,3 +167,148 @@ def _show(made: dict[str, Any]) -> None:
     )
     if not priced:
         click.echo(made["price_missing"])
+
+
+_MOST_FIXED = 100_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same day with a fixed number of replicas and with a policy."""
+
+    demand: Demand
+    replica: Replica
+    slo: float  # share of requests that the model has to answer in time
+    fixed: SimulatedDay
+    policy: SimulatedDay
+
+    @property
+    def saving(self) -> float:
+        """Share of the fixed replicas' hours that the policy saves; negative if it takes more."""
+        return 1 - self.policy.replica_hours / self.fixed.replica_hours
+
+
+def compare_with_fixed(
+    demand: Demand, replica: Replica, policy: ScalingPolicy, *, slo: float, fixed: int | None = None
+) -> Comparison:
+    """Simulate a day with a fixed number of replicas and with a policy.
+
+    Args:
+        slo: Share of requests that the model has to answer in time.
+        fixed: The fixed number; None: the fewest replicas that meet `slo`.
+    """
+    replicas = fewest_replicas(demand, replica, slo=slo) if fixed is None else fixed
+    return Comparison(
+        demand,
+        replica,
+        slo,
+        simulate_day(demand, replica, FixedReplicas(replicas)),
+        simulate_day(demand, replica, policy),
+    )
+
+
+def fewest_replicas(demand: Demand, replica: Replica, *, slo: float) -> int:
+    """The fewest replicas with which the model answers the share `slo` of the day's requests in time."""
+    if replica.patience < 0:
+        raise InputError(
+            f"A request takes {replica.service_s * 1e3:g} ms, its deadline is {replica.deadline_s * 1e3:g} ms.",
+            remedy="Give a longer --deadline-ms.",
+        )
+    low, high = 0, 1
+    while simulate_day(demand, replica, FixedReplicas(high)).late_share > 1 - slo:
+        low, high = high, high * 2
+        if high > _MOST_FIXED:
+            raise InputError(
+                f"{_MOST_FIXED:,} replicas do not answer {slo:.4%} of the requests in {replica.deadline_s * 1e3:g} ms.",
+                remedy="Give a longer --deadline-ms or a smaller --slo.",
+            )
+    while high - low > 1:
+        middle = (low + high) // 2
+        if simulate_day(demand, replica, FixedReplicas(middle)).late_share > 1 - slo:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def comparison_figures(settings: Settings, found: Comparison) -> dict[str, Any]:
+    """JSON-serialisable figures: both outcomes, the saving, and the cost if a replica-hour has a price."""
+    price = hourly_price(REPLICA, settings.prices)
+    made: dict[str, Any] = {
+        "demand": found.demand.source,
+        "requests": round(found.demand.requests),
+        "peak_requests_per_second": float(found.demand.rates.max()),
+        "service_ms": found.replica.service_s * 1e3,
+        "start_s": found.replica.start_s,
+        "deadline_ms": found.replica.deadline_s * 1e3,
+        "slo": found.slo,
+        "outcomes": [_day_figures(each, found.slo, price) for each in (found.fixed, found.policy)],
+        "saving": found.saving,
+    }
+    if price is None:
+        made["price_missing"] = missing_price_message(REPLICA)
+    return made
+
+
+def missing_price_message(name: str) -> str:
+    return f'A {name}-hour has no price: set FORECACHE_PRICES={{"{name}": [on demand, spot]}}.'
+
+
+def _day_figures(found: SimulatedDay, slo: float, price: tuple[float, float] | None) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "policy": found.policy,
+        "replica_hours": found.replica_hours,
+        "replicas_least": int(found.replicas.min()),
+        "replicas_most": int(found.replicas.max()),
+        "requests_missed": float(found.late.sum()),
+        "share_missed": found.late_share,
+        "meets_slo": found.late_share <= 1 - slo,
+        "turns": found.num_reversals,
+        "longest_answer_s": float(found.worst_s.max()),
+    }
+    if price is not None:
+        made["price_on_demand"], made["price_spot"] = (found.replica_hours * each for each in price)
+        made["price_per_million"] = made["price_on_demand"] / max(1.0, found.requests.sum()) * 1e6
+    return made
+
+
+_BINS = 288
+_DEMAND, _POLICY, _FIXED, _MISSED = "#4c72b0", "#dd8452", "#8c8c8c", "#c44e52"
+
+
+def plot_comparison(found: Comparison, file: Path) -> None:
+    """Plot requests, replicas, and requests missed by the model; a PNG or SVG, by the ending of the file's name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    demand, replicas, missed = figure.subplots(3, 1, sharex=True, height_ratios=(2, 3, 2))
+    seconds = len(found.demand.rates)
+    unit_s, unit = (3600, "hour") if seconds > 3 * 3600 else (60, "minute")
+    at = np.arange(seconds) / unit_s
+    demand.plot(at, found.demand.rates, color=_DEMAND, linewidth=1)
+    demand.set_ylabel("requests/s")
+    demand.set_title(found.demand.source, fontsize=10, loc="left")
+    for outcome, colour in ((found.fixed, _FIXED), (found.policy, _POLICY)):
+        label = f"{outcome.policy}: {outcome.replica_hours:,.1f} replica-hours"
+        replicas.plot(at, outcome.replicas, color=colour, linewidth=1.3, label=label)
+    replicas.set_ylabel("ready replicas")
+    width = max(1, seconds // _BINS)
+    whole = seconds // width * width
+    for outcome, colour in ((found.fixed, _FIXED), (found.policy, _MISSED)):
+        late, requests = (each[:whole].reshape(-1, width).sum(axis=1) for each in (outcome.late, outcome.requests))
+        label = f"{outcome.policy}: {outcome.late_share:.3%} of the day"
+        share = 100 * late / np.maximum(requests, 1e-9)
+        missed.plot(at[:whole:width], share, color=colour, linewidth=1.3, label=label)
+    missed.axhline(
+        100 * (1 - found.slo), color="black", linestyle=":", linewidth=1, label=f"objective: {1 - found.slo:.2%}"
+    )
+    missed.set_ylabel("not by the model\nin time [%]")
+    missed.set_xlabel(unit)
+    missed.set_xlim(0, seconds / unit_s)
+    for axes in (demand, replicas, missed):
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (replicas, missed):
+        axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1)
+    figure.savefig(file, dpi=130)

@@ -11,8 +11,8 @@ from forecache.cli.base import command, settings
 from forecache.cli.output import show, show_table
 
 if TYPE_CHECKING:
-    from forecache.plugins.cost.cost_line import CostLine
     from forecache.plugins.cost.cost_report import CostReport
+    from forecache.plugins.cost.stage_costs import CostLine
 
 
 NOT_COUNTED = (
@@ -49,7 +49,7 @@ def cost(days: int, cores: int | None, plot: Path | None) -> None:
 
 
 def _show(report: "CostReport") -> None:
-    from forecache.plugins.cost.cost_line import PARTS
+    from forecache.plugins.cost.stage_costs import PARTS
 
     figures = ("a day", "on demand", "spot")
     show_table(

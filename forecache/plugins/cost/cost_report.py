@@ -14,16 +14,22 @@ from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.declare.loading import read_project
 from forecache.kit.delta.tables import list_tables
 from forecache.lake.ledger import records_since
-from forecache.plugins.cost.cost_line import PARTS, CostLine, Part, hourly_line, storage_line
-from forecache.plugins.cost.reader_costs import ReaderUse, replica_lines, use_of_readers
 from forecache.plugins.cost.stage_costs import (
+    PARTS,
+    CostLine,
+    Part,
+    ReaderUse,
     describe_unrecorded,
+    hourly_line,
     ledger_period,
     predictions_a_day,
+    replica_lines,
     stage_lines,
+    storage_line,
     training_lines,
+    use_of_readers,
 )
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 _FRESH_S = 15.0
 """Age up to which a state is that of a running stream, even if its process is on another machine."""
@@ -33,21 +39,14 @@ _LEAST_S = 60.0
 
 @dataclass(frozen=True)
 class StreamUse:
-    """Use of a stream's process since its start.
-
-    Attributes:
-        core_s: Core seconds; None if they are not known.
-        seconds: Time since the start.
-        events: Committed events.
-        why: Reason why its use is not known, as a sentence; "" if it is.
-    """
+    """Use of a stream's process since its start."""
 
     name: str
     engine: str
-    core_s: float | None
-    seconds: float
-    events: int
-    why: str = ""
+    core_s: float | None  # core seconds; None if they are not known
+    seconds: float  # time since the start
+    events: int  # committed events
+    why: str = ""  # reason why its use is not known, as a sentence; "" if it is
 
     @property
     def core_hours_per_million(self) -> float | None:
@@ -146,24 +145,17 @@ def _bytes_under(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class CostReport:
-    """The cost of a project.
-
-    Attributes:
-        days: Number of days that the lines are means of.
-        predictions: Rows scored a day by pipeline, and users' lists written a day by recommender.
-        streams: Use of each declared stream, known or not.
-        per_million_events: By stream, the price on demand; None if it is not known.
-        not_known: Costs that are missing in the lines, as sentences.
-    """
+    """The cost of a project."""
 
     lines: Sequence[CostLine]
-    days: float
+    days: float  # number of days that the lines are means of
     cores: int
-    predictions: dict[str, float]
+    predictions: dict[str, float]  # rows scored a day by pipeline, and users' lists written a day by recommender
     use: ReaderUse
-    streams: Sequence[StreamUse] = ()
+    streams: Sequence[StreamUse] = ()  # use of each declared stream, known or not
+    # by stream, the price on demand; None if it is not known
     per_million_events: Mapping[str, float | None] = field(default_factory=dict)
-    not_known: Sequence[str] = ()
+    not_known: Sequence[str] = ()  # costs that are missing in the lines, as sentences
 
     def price_of(self, *parts: Part, subject: str | None = None) -> float | None:
         """Price of a day on demand; None if one of the lines has none."""
@@ -199,15 +191,7 @@ class CostReport:
 
 
 def cost_report(settings: Settings, *, days: int, cores: int) -> CostReport:
-    """The report of the last days.
-
-    Args:
-        cores: Cores that a stage holds while it runs, if the ledger has no measured core seconds.
-
-    Raises:
-        NotFoundError: No stage has run yet.
-        UnavailableError: Prometheus does not answer, or the remote.
-    """
+    """The report of the last days."""
     found = ledger_period(settings, days)
     records = records_since(settings, found.since)
     use, streams = use_of_readers(settings, found.days), use_of_streams(settings)

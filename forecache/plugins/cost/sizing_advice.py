@@ -13,9 +13,8 @@ from forecache.declare.loading import read_project
 from forecache.declare.project import Project
 from forecache.kit.delta.tables import table_exists
 from forecache.lake.ledger import StageRecord, records_since
-from forecache.plugins.cost.autoscale.autoscalers import Hpa
-from forecache.plugins.cost.reader_costs import query_prometheus, use_of_readers
-from forecache.plugins.cost.stage_costs import ledger_period
+from forecache.plugins.cost.autoscalers import Hpa
+from forecache.plugins.cost.stage_costs import ledger_period, query_prometheus, use_of_readers
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.serve.store import Store
@@ -23,22 +22,14 @@ from forecache.serve.store import Store
 
 @dataclass(frozen=True)
 class SizingAdvice:
-    """One piece of advice: a setting or declaration to change.
+    """One piece of advice: a setting or declaration to change."""
 
-    Attributes:
-        about: Its subject, such as "training of churn".
-        do: The setting or declaration to make.
-        why: A sentence with the measured figures that decide.
-        saves: Hours a day, of `unit`; 0 if it saves memory or improves answers.
-        price: Price of these hours a day on demand; None if the settings have no price.
-    """
-
-    about: str
-    do: str
-    why: str
-    saves: float = 0.0
+    about: str  # its subject, such as "training of churn"
+    do: str  # the setting or declaration to make
+    why: str  # a sentence with the measured figures that decide
+    saves: float = 0.0  # hours a day, of `unit`; 0 if it saves memory or improves answers
     unit: str = ""
-    price: float | None = None
+    price: float | None = None  # price of these hours a day on demand; None if the settings have no price
 
 
 def saving_advice(
@@ -228,19 +219,12 @@ _FEW = 1_000
 
 @dataclass(frozen=True)
 class TrafficStats:
-    """Traffic of a real-time model, by its request log.
+    """Traffic of a real-time model, by its request log."""
 
-    Attributes:
-        requests: Requests a day, counted in the log and divided by its sample.
-        keys: Different keys in the period, likewise.
-        seconds: Mean time of a worker for an answer.
-        logged: Number of log rows that were counted.
-    """
-
-    requests: float
-    keys: float
-    seconds: float
-    logged: int
+    requests: float  # requests a day, counted in the log and divided by its sample
+    keys: float  # different keys in the period, likewise
+    seconds: float  # mean time of a worker for an answer
+    logged: int  # number of log rows that were counted
 
 
 def measure_traffic(settings: Settings, realtime: Realtime, days: float) -> TrafficStats | None:
@@ -324,12 +308,7 @@ def _last_dates(days: float) -> list[date]:
 
 
 def project_advice(settings: Settings, *, days: int) -> list[SizingAdvice]:
-    """All advice about a project from the measurements of the last days, the largest saving first.
-
-    Raises:
-        NotFoundError: No stage has run yet.
-        UnavailableError: Prometheus does not answer.
-    """
+    """All advice about a project from the measurements of the last days, the largest saving first."""
     found = ledger_period(settings, days)
     records = records_since(settings, found.since)
     return sort_by_saving(

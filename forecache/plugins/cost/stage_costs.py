@@ -1,20 +1,63 @@
-"""Cost of stages and trainings by the stage ledger, and the work that the ledger does not account for."""
+"""Lines of the cost table: stages and trainings by the ledger, and readers by Prometheus or the settings."""
 
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from typing import Any, Literal, get_args
 
-from forecache.base.errors import ForecacheError, NotFoundError
-from forecache.base.prices import CPU, hourly_price
+from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
+from forecache.base.prices import CPU, REPLICA, STORAGE, hourly_price
 from forecache.base.settings import Settings
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE, StageRecord
-from forecache.plugins.cost.cost_line import CostLine, hourly_line
-from forecache.serve.store.checkup import list_local_stores
+from forecache.serve.store.store import list_local_stores
+
+Part = Literal["stage", "training", "streams", "storage", "replicas"]
+PARTS: tuple[Part, ...] = get_args(Part)
+DAYS_OF_A_MONTH = 365.25 / 12
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """Amount and cost of one thing a day."""
+
+    part: Part
+    subject: str  # a pipeline, source, view, recommender or stream; "" if all share it
+    what: str  # the stage, or the place of storage
+    amount: float  # in `unit`, a day
+    unit: str
+    # origin of the amount: "measured", "held" (the stage's time on all cores), or where the number of readers is from
+    basis: str
+    priced_by: str  # name of the price in the settings
+    price: float | None = None  # a day, on demand and on spot machines; None if the settings have no price
+    price_spot: float | None = None
+    wasted: float = 0.0  # the part of `amount` that preemptions wasted
+
+
+def hourly_line(
+    settings: Settings, part: Part, subject: str, what: str, hours: float, unit: str, *, priced_by: str, basis: str
+) -> CostLine:
+    """The line of a thing that is paid by the hour."""
+    price = hourly_price(priced_by, settings.prices)
+    on_demand, spot = (hours * each for each in price) if price else (None, None)
+    return CostLine(part, subject, what, hours, unit, basis, priced_by, on_demand, spot)
+
+
+def storage_line(settings: Settings, subject: str, what: str, num_bytes: int, *, in_object_store: bool) -> CostLine:
+    """The line of stored bytes, by the price of a GB for a month."""
+    price = settings.prices.get(STORAGE)
+    gigabytes = num_bytes / 1e9
+    a_day = None if price is None else gigabytes * price[in_object_store] / DAYS_OF_A_MONTH
+    return CostLine("storage", subject, what, gigabytes, "GB", "measured", STORAGE, a_day, a_day)
+
 
 _TRAIN = "train"
 _PREDICTING = ("score", "recommend")
@@ -22,22 +65,14 @@ _PREDICTING = ("score", "recommend")
 
 @dataclass(frozen=True)
 class Period:
-    """The period of a report.
-
-    Attributes:
-        days: Fewer than requested if the ledger is younger, but at least one.
-    """
+    """The period of a report."""
 
     since: datetime
-    days: float
+    days: float  # fewer than requested if the ledger is younger, but at least one
 
 
 def ledger_period(settings: Settings, days: int) -> Period:
-    """The last days, limited to the age of the ledger.
-
-    Raises:
-        NotFoundError: There is no ledger.
-    """
+    """The last days, limited to the age of the ledger."""
     if not table_exists(settings, LEDGER_TABLE):
         raise NotFoundError("No stage has run yet: there is no stage ledger.", remedy="Run `forecache run`.")
     now = datetime.now(timezone.utc)
@@ -114,9 +149,6 @@ def describe_unrecorded(settings: Settings, records: Iterable[StageRecord], sinc
     """A sentence for each source and store with more files or versions since a moment than the ledger has recorded.
 
     Such work is missing in the cost: its process died before it wrote to the ledger.
-
-    Args:
-        records: The rows of the ledger since that moment.
     """
     files: Counter[str] = Counter()
     versions: dict[str, set[int]] = {}
@@ -142,3 +174,58 @@ def _unrecorded_publishes(settings: Settings, recorded: dict[str, set[int]], sin
             there = {each.version for each in store.versions() if each.published_time >= since}
             if missing := there - recorded.get(store.pipeline, set()):
                 yield f"What {len(missing):,} of {len(there):,} publishes of {store.pipeline} took is not known."
+
+
+STEP_S = 60
+"""Interval of the counts of readers."""
+_DAY_S = 86_400
+_TIMEOUT_S = 30.0
+_ROUTES = "one|many|feast|realtime"
+
+
+@dataclass(frozen=True)
+class ReaderUse:
+    """Use of the readers."""
+
+    replicas: float | None  # mean number of running readers; None if it is not known
+    answers: float | None  # answered requests a day; None if they are not known
+    basis: str  # origin of both
+
+
+def use_of_readers(settings: Settings, days: float) -> ReaderUse:
+    """Use of the readers, from Prometheus if `FORECACHE_PROMETHEUS_URL` is set, or by `FORECACHE_READER_REPLICAS`."""
+    if settings.prometheus_url:
+        window = f"{round(days * _DAY_S)}s"
+        # A mean over the steps would leave out those before the first scrape, in which no reader ran: sum and divide.
+        steps = f"sum_over_time((count(forecache_reader_workers) or vector(0))[{window}:{STEP_S}s])"
+        answers = f'sum(increase(forecache_reader_requests_total{{route=~"{_ROUTES}",status=~"2..|404"}}[{window}]))'
+        steps_of_readers, count = (
+            query_prometheus(settings.prometheus_url, steps),
+            query_prometheus(settings.prometheus_url, answers),
+        )
+        return ReaderUse(steps_of_readers * STEP_S / (days * _DAY_S), count / days, "Prometheus")
+    replicas = settings.reader_replicas or None
+    return ReaderUse(replicas, None, "FORECACHE_READER_REPLICAS" if replicas else "")
+
+
+def replica_lines(settings: Settings, use: ReaderUse) -> list[CostLine]:
+    if use.replicas is None:
+        return []
+    hours = use.replicas * 24
+    return [
+        hourly_line(settings, "replicas", "", "readers", hours, "replica-hours", priced_by=REPLICA, basis=use.basis)
+    ]
+
+
+def query_prometheus(url: str, query: str) -> float:
+    """The value of a Prometheus query that has one value; 0 if no series matches."""
+    asked = f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    try:
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:
+            found: dict[str, Any] = json.load(response)
+        result = found["data"]["result"]
+    except (OSError, ValueError, KeyError, urllib.error.URLError) as error:
+        raise UnavailableError(
+            f"Prometheus at {url} does not answer: {error}.", remedy="Check FORECACHE_PROMETHEUS_URL."
+        ) from error
+    return float(result[0]["value"][1]) if result else 0.0

@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import DateParam, command, load_declared_pipeline, load_trained_pipeline, settings
-from forecache.cli.commands.scoring import newest_scored
-from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.base import (
+    DateParam,
+    command,
+    load_declared_pipeline,
+    load_trained_pipeline,
+    newest_scored,
+    settings,
+)
+from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress
 
@@ -41,7 +47,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     does not start it. Of a real-time model, a day of its request log is measured.
     """
     from forecache.kit.spark.session import spark_session
-    from forecache.plugins.drift.measurements import measurements
+    from forecache.plugins.drift.measurements import measurements, monitoring_figures
     from forecache.plugins.drift.monitor import monitor as measure
     from forecache.plugins.drift.retraining import retraining_decision
 
@@ -53,7 +59,8 @@ def monitor(pipeline: str, night: date | None) -> None:
         result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
     found = measurements(current, declared.name, first=chosen, last=chosen)
     if not result.skipped:
-        show_in_dagster(current, f"monitoring_{pipeline}", result=result, night=chosen, figures=found)
+        figures = monitoring_figures(found, chosen)
+        show_in_dagster(current, f"monitoring_{pipeline}", figures, result=result, night=chosen)
     decision = retraining_decision(current, declared) if declared.retraining else None
     notes = result.details["notes"][chosen.isoformat()]
     if wants_json():

@@ -12,12 +12,11 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.models.registry.gate.class_metrics import MULTICLASS
 from forecache.models.registry.gate.metric_judge import judge_of
-from forecache.models.registry.gate.score_metrics import BINARY, Array
+from forecache.models.registry.gate.score_metrics import BINARY, MULTICLASS, Array
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.report.calibration import Calibration
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.plugins.drift.calibration import Calibration
 from forecache.plugins.drift.measurements import Measurement
 from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 

@@ -18,7 +18,7 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.split_rows import count_split, split_batches
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.bins import (
     BINS,
     are_classes,
@@ -28,9 +28,9 @@ from forecache.plugins.drift.bins import (
     numbers_of,
     value_ranges,
 )
+from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
 from forecache.plugins.drift.measurements import Measurement, drift_measurement
 from forecache.plugins.drift.prediction_drift import test_split_scores
-from forecache.realtime.drift.reference import SCORE, ColumnBins, DriftReference
 
 if TYPE_CHECKING:
     import pyarrow as pa

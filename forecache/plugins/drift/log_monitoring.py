@@ -1,6 +1,6 @@
 """Measures drift and expected performance of a day's requests from all of its logged answers.
 
-The bins are those in which a reader counts its sample; see `forecache.realtime.drift`.
+The bins are those in which a reader counts its sample; see `forecache.plugins.drift.live_counts`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import list_models
+from forecache.models.registry.model_versions import list_models
 from forecache.plugins.drift.expected_performance import (
     CALIBRATIONS,
     NO_CALIBRATION,
@@ -26,6 +26,7 @@ from forecache.plugins.drift.expected_performance import (
     evaluation_of,
 )
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
+from forecache.plugins.drift.live_counts import NULL, SCORE, DriftReference, read_reference
 from forecache.plugins.drift.measurements import (
     MONITORING_TABLE,
     Kind,
@@ -34,12 +35,11 @@ from forecache.plugins.drift.measurements import (
     drift_measurement,
 )
 from forecache.plugins.drift.prediction_drift import TEST_SPLIT
-from forecache.realtime.answer.request_answer import MODEL
-from forecache.realtime.drift.reference import NULL, SCORE, DriftReference
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, Release
+from forecache.realtime.request.request_answer import MODEL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,7 +120,7 @@ def _open_counts(settings: Settings, name: str, number: int) -> _ReleaseCounts:
     if BINS_FILE not in release.files:
         return _ReleaseCounts(release, None)
     content = read_files(folder.release(number), {BINS_FILE: release.files[BINS_FILE]})[BINS_FILE]
-    reference = DriftReference.from_json(content)
+    reference = read_reference(content)
     return _ReleaseCounts(release, reference, np.zeros(len(reference.columns) * reference.width, np.int64))
 
 

@@ -94,6 +94,18 @@ def all_measurements(settings: Settings) -> list[Measurement]:
     return _read_measurements(settings, [])
 
 
+def monitoring_figures(figures: Iterable[Measurement], night: date) -> dict[str, float]:
+    """The figures of an as-of date that Dagster's UI plots over the dates."""
+    of_night = [m for m in figures if m.night == night]
+    features = [m.effect for m in of_night if m.kind == "feature"]
+    return {
+        **({"largest_feature_psi": max(features)} if features else {}),
+        **{f"psi_to_{m.reference.replace(' ', '_')}": m.effect for m in of_night if m.kind == "prediction"},
+        **{f"expected_{m.name}": m.value for m in of_night if m.kind == "estimate" and m.value is not None},
+        **{f"realised_{m.name}": m.value for m in of_night if m.kind == "performance" and m.value is not None},
+    }
+
+
 def _read_measurements(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Measurement]:
     from forecache.kit.delta.small_tables import read_small_table
 

@@ -25,10 +25,10 @@ from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.split_rows import label_numbers
 from forecache.lake.stage import Stage, StageOutcome, partition_rows
 from forecache.lake.training_set import label_frame
-from forecache.models.registry.gate.bootstrap import metric_interval
+from forecache.models.registry.gate.gate_checks import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.versions.model_versions import ModelVersion, champion, list_models
+from forecache.models.registry.model_versions import ModelVersion, champion, list_models
 from forecache.plugins.drift.expected_performance import class_scores, expected_performance
 from forecache.plugins.drift.feature_drift import feature_drift
 from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements, drift_measurement

@@ -19,8 +19,8 @@ from forecache.lake.contracts import class_order
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.quality.verdicts import DRIFT_STAGE
 from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.registry.model_versions import ModelVersion, list_models
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.versions.model_versions import ModelVersion, list_models
 from forecache.plugins.drift.bins import Bins, binned_counts
 from forecache.scoring.night_inputs import STAGE, require_scored
 
@@ -285,7 +285,9 @@ def test_split_scores(settings: Settings, model: ModelVersion | None) -> tuple[B
     if model is None or "test_metrics" not in model.tags:
         return None
     evaluation = load_evaluation(settings, model)
-    scores = evaluation["scores"]
+    scores = evaluation.get("scores")
+    if not scores:
+        return None
     if "classes" in scores:
         return scores["classes"], [*scores["prediction"], 0]
     series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta, timezone
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Retraining
-from forecache.models.registry.versions.model_versions import find_champion
+from forecache.models.registry.model_versions import find_champion
 from forecache.operations.training_due import LastTraining, last_training
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
 from forecache.plugins.drift.measurements import Kind, Measurement, measurements

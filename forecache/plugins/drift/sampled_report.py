@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.base.reports.page import make_page, write_page
+from forecache.base.reports import make_page, write_page
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, bin_counts, distance, equal_mass_edges
@@ -25,7 +25,7 @@ from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
-from forecache.models.registry.versions.model_versions import ModelVersion, list_models, verified_folder
+from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
 from forecache.plugins.drift.bins import BINS
 from forecache.plugins.drift.prediction_drift import DriftReport, model_of, prediction_drift, previous_dates

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from forecache.cli.live_rows import open_answers
+from forecache.cli.commands.get import open_answers
 from forecache.cli.output import json_value
 
 if TYPE_CHECKING:

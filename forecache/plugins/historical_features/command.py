@@ -62,11 +62,7 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
 
 def collect_rows(frame: "DataFrame") -> "pa.Table":
-    """Collect the rows of a frame.
-
-    Raises:
-        InputError: A view has two rows of a key.
-    """
+    """Collect the rows of a frame."""
     from forecache.kit.delta.errors import as_refusal
 
     try:
@@ -79,11 +75,7 @@ def collect_rows(frame: "DataFrame") -> "pa.Table":
 
 
 def find_views(current: "Settings", names: Sequence[str]) -> "list[FeatureView]":
-    """The feature views of pipelines and views by name, each once.
-
-    Raises:
-        NotFoundError: Nothing has one of the names.
-    """
+    """The feature views of pipelines and views by name, each once."""
     from forecache.base.table_names import unknown_name_error
     from forecache.declare.loading import read_project
 

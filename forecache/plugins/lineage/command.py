@@ -7,8 +7,8 @@ import click
 
 from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.cli.base import DateParam, command, settings
+from forecache.cli.orchestrator import has_orchestrator_run, import_orchestrator
 from forecache.cli.output import print_json, wants_json
-from forecache.cli.runner import has_orchestrator_run, import_orchestrator
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
@@ -32,8 +32,7 @@ def lineage(since: date | None, run_id: str | None, show: bool) -> None:
 
     Runs send theirs by themselves. Events that are sent again have the same run ids.
     """
-    from forecache.plugins.lineage.emit import emit_again, emit_new, recorded_facts
-    from forecache.plugins.lineage.receivers import configured_receivers
+    from forecache.plugins.lineage.emit import configured_receivers, emit_again, emit_new, recorded_facts
 
     current = settings()
     again = since is not None or run_id is not None

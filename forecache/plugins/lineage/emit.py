@@ -6,11 +6,13 @@ that event is sent again with the same run id, by which receivers recognise a du
 
 import json
 import logging
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import lock, write_durably
@@ -22,10 +24,93 @@ from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.plugins.lineage.events import events_of
-from forecache.plugins.lineage.fact import Fact
-from forecache.plugins.lineage.receivers import Receiver, configured_receivers
-from forecache.plugins.lineage.record_facts import PUBLISHED, gate_facts, ingest_facts, mail_facts, publish_facts
-from forecache.plugins.lineage.stage_facts import stage_facts
+from forecache.plugins.lineage.facts import (
+    PUBLISHED,
+    Fact,
+    gate_facts,
+    ingest_facts,
+    mail_facts,
+    publish_facts,
+    stage_facts,
+)
+from forecache.plugins.posting import PostFailure, post_json
+
+_TIMEOUT_S = 5.0
+
+
+class Receiver(Protocol):
+    """Takes events."""
+
+    name: str  # name of its cursor file
+
+    def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
+        """Send the events of one run, in order; None if all were taken."""
+
+
+class EventFile:
+    """Appends events to a file, those of a run in one write."""
+
+    name = "file"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
+        lines = "".join(json.dumps(event, ensure_ascii=False, default=str) + "\n" for event in events)
+        content = lines.encode(errors="replace")
+        path = self._path.expanduser()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with lock(path.with_name(f".{path.name}.lock")):
+                _append(path, content)
+        except OSError as error:
+            return PostFailure(f"{self._path} cannot be written: {error.strerror or error}.")
+        return None
+
+
+class LineageServer:
+    """POSTs each event to `/api/v1/lineage`, as OpenLineage's clients do."""
+
+    name = "server"
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url, self._api_key = f"{url.rstrip('/')}/api/v1/lineage", api_key
+
+    def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        for event in events:
+            failed = post_json(self._url, event, headers=headers, timeout_s=_TIMEOUT_S)
+            if failed is not None:
+                return failed
+        return None
+
+
+def configured_receivers(settings: Settings) -> list[Receiver]:
+    """The receivers that the settings name."""
+    found: list[Receiver] = []
+    if settings.openlineage_file:
+        found.append(EventFile(Path(settings.openlineage_file)))
+    if settings.openlineage_url:
+        found.append(LineageServer(settings.openlineage_url, settings.openlineage_api_key))
+    return found
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append all or nothing; an incomplete last line, which a power cut left, is ended first."""
+    # Without a buffer: what is left in one is written when the file is closed, after the truncation.
+    with path.open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            content = b"\n" + content
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
+
 
 _FIRST_LOOK = timedelta(days=1)
 _LATE = timedelta(days=1)
@@ -116,17 +201,12 @@ def emit_failure(settings: Settings, fact: Fact, *, job_names: Mapping[str, str]
 
 @dataclass
 class _ReceiverCursors:
-    """Cursors of a receiver.
+    """Cursors of a receiver."""
 
-    Attributes:
-        positions: Position of the last fact that it took, by source.
-        taken: Identities and positions, by source, of the facts that a read from `first_position` finds again.
-        next_at: When the receiver is tried again.
-    """
-
-    positions: dict[str, Any] = field(default_factory=dict)
+    positions: dict[str, Any] = field(default_factory=dict)  # position of the last fact that it took, by source
+    # identities and positions, by source, of the facts that a read from `first_position` finds again
     taken: dict[str, dict[str, Any]] = field(default_factory=dict)
-    next_at: float = 0.0
+    next_at: float = 0.0  # when the receiver is tried again
 
     def first_position(self, source: str) -> Any:
         """The position from which the next read starts; None if nothing of the source was taken."""

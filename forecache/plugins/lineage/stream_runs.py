@@ -19,12 +19,12 @@ from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import Stream
-from forecache.plugins.lineage import naming
+from forecache.plugins.lineage import events as naming
+from forecache.plugins.lineage.emit import Receiver, configured_receivers
 from forecache.plugins.lineage.events import StreamRun
-from forecache.plugins.lineage.fact import Dataset
-from forecache.plugins.lineage.receivers import Receiver, configured_receivers
+from forecache.plugins.lineage.facts import Dataset
 from forecache.stream.live_layers import layers_of
-from forecache.stream.table_schema import event_fields, schema_of
+from forecache.stream.table.schema import event_fields, schema_of
 
 logger = logging.getLogger("forecache.stream")
 _LAST_S = 3.0
@@ -34,11 +34,7 @@ _SHOWN = ("rows", "rows_per_s", "bad", "repeats", "late", "lag_events", "offsets
 
 @contextmanager
 def report_run(settings: Settings, stream: Stream, state: StreamState) -> Iterator[None]:
-    """Report the run while the block runs, and how it ended; do nothing if no receiver is configured.
-
-    Args:
-        state: The engine's state, which changes during the run.
-    """
+    """Report the run while the block runs, and how it ended; do nothing if no receiver is configured."""
     receivers = configured_receivers(settings)
     if not receivers:
         yield
@@ -54,18 +50,13 @@ def report_run(settings: Settings, stream: Stream, state: StreamState) -> Iterat
 
 @dataclass
 class _RunNote:
-    """A run that was reported to receivers.
-
-    Attributes:
-        kind: Event type of its end; "" while it runs.
-        receivers: Receivers that do not have its end yet.
-    """
+    """A run that was reported to receivers."""
 
     started_at: float
-    kind: str = ""
+    kind: str = ""  # event type of its end; "" while it runs
     at: float = 0.0
     error: str = ""
-    receivers: list[str] = field(default_factory=list)
+    receivers: list[str] = field(default_factory=list)  # receivers that do not have its end yet
 
 
 class _RunReporter:

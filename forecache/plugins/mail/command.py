@@ -7,7 +7,7 @@ import click
 from forecache.base.settings import Settings
 from forecache.cli.base import command, settings
 from forecache.cli.checks import Finding
-from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
 

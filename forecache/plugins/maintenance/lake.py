@@ -22,11 +22,11 @@ from forecache.kit.delta.small_tables import SORTED_BY
 from forecache.kit.delta.stream_tables import is_stream_table, nights_in_base, read_stream_bases
 from forecache.kit.delta.tables import open_table, resolve_place, table_exists, table_names
 from forecache.lake.ledger import LEDGER_TABLE
+from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.models.registry.versions.model_versions import training_tables
 from forecache.models.training.spec import SPEC_FILE
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
-from forecache.serve.store.checkup import list_local_stores
+from forecache.serve.store.store import list_local_stores
 
 Named = Iterator[tuple[str, Pin]]
 

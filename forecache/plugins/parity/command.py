@@ -8,7 +8,7 @@ import click
 
 from forecache.base.errors import CheckError
 from forecache.cli.base import DateParam, command, settings
-from forecache.cli.dagster_events import show_in_dagster
+from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import show, show_table
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import require_log

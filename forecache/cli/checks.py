@@ -1,0 +1,338 @@
+"""The checks of `forecache doctor`: each is a function that returns one finding."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
+from forecache.base.plugins import load_hook
+from forecache.base.settings import Settings, unknown_variables
+from forecache.cli.output import size
+
+if TYPE_CHECKING:
+    from forecache.declare import Realtime
+    from forecache.realtime.release.folder import ReleaseFolder
+
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome; `remedy` is empty if nothing has to be done."""
+
+    check: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+NEEDED_DISK_BYTES = 2 * 10**9
+NEEDED_MEMORY_BYTES = 4 * 10**9
+SPARK_JAVA_VERSIONS = (17, 21)
+
+
+def check_java(settings: Settings) -> Finding:
+    from forecache.kit.spark.configuration import find_java
+
+    java = find_java(settings)
+    if java is None:
+        place = settings.java_home or "JAVA_HOME or PATH"
+        return Finding(
+            "java", "fail", f"none in {place}", "Run `make setup`, or `apt-get install -y openjdk-17-jre-headless`."
+        )
+    major = java_major_version(java)
+    if major not in SPARK_JAVA_VERSIONS:
+        return Finding("java", "fail", f"Java {major or '?'} at {java}", "Set FORECACHE_JAVA_HOME to a Java 17 or 21.")
+    return Finding("java", "ok", f"Java {major} at {java}")
+
+
+def java_major_version(java: Path) -> int | None:
+    """The major version that a `java` reports; None if it does not run."""
+    try:
+        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    quoted = (done.stderr + done.stdout).partition('version "')[2]
+    digits = quoted.split(".")[0].split('"')[0].split("-")[0]
+    return int(digits) if digits.isdigit() else None
+
+
+def check_jars(settings: Settings) -> Finding:
+    from forecache.kit.spark.configuration import jar_paths, s3_jars
+
+    paths = [*jar_paths(settings), *s3_jars(settings)]
+    return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")
+
+
+def check_disk(settings: Settings) -> Finding:
+    folder = next(path for path in (settings.home_path, *settings.home_path.parents) if path.is_dir())
+    if not os.access(folder, os.W_OK):
+        return Finding(
+            "home", "fail", f"{folder} is not writable", "Set FORECACHE_HOME to a folder that you can write to."
+        )
+    free = shutil.disk_usage(folder).free
+    text = f"{settings.home_path}, {size(free)} free"
+    if free < NEEDED_DISK_BYTES:
+        return Finding("home", "warn", text, f"Free some space: a pipeline needs {size(NEEDED_DISK_BYTES)}.")
+    return Finding("home", "ok", text)
+
+
+def check_memory(settings: Settings) -> Finding:
+    import psutil
+
+    available = psutil.virtual_memory().available
+    text = f"{size(available)} available, Spark driver {settings.spark_driver_memory}"
+    if available < NEEDED_MEMORY_BYTES:
+        return Finding("memory", "warn", text, "Close other programs, or lower FORECACHE_SPARK_DRIVER_MEMORY.")
+    return Finding("memory", "ok", text)
+
+
+def check_reader_port(settings: Settings) -> Finding:
+    return _check_port("reader port", "FORECACHE_READER_PORT", settings.reader_host, settings.reader_port)
+
+
+def check_ui_port(settings: Settings) -> Finding:
+    return _check_port("ui port", "FORECACHE_DAGSTER_PORT", "127.0.0.1", settings.dagster_port)
+
+
+def _check_port(name: str, variable: str, host: str, port: int) -> Finding:
+    if is_port_free(host, port):
+        return Finding(name, "ok", f"{host}:{port} is free")
+    return Finding(name, "warn", f"{host}:{port} is in use", f"Stop the process that listens there, or set {variable}.")
+
+
+def is_port_free(host: str, port: int) -> bool:
+    """True if this process can listen on host:port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_sources(settings: Settings) -> Finding:
+    """Open every existing table, and connect to every database, that a source of the project names."""
+    from forecache.declare import Query, TableSource
+    from forecache.declare.loading import read_project
+    from forecache.lake.sources import Pins
+
+    project = read_project(settings)
+    declared = (*project.publishable.values(), *project.mailings.values())
+    sources = {source.name: source for each in declared for source in each.all_sources}.values()
+    tables = [source for source in sources if isinstance(source, TableSource)]
+    queried = [
+        source for source in sources if not isinstance(source, TableSource) and isinstance(source.extract, Query)
+    ]
+    pins = Pins(settings)
+    for table in tables:
+        pins.pin(table)
+    for source in queried:
+        load_hook("table_sources", "require_database")(settings, source)
+    if not tables and not queried:
+        return Finding("sources", "ok", "only landing files")
+    return Finding("sources", "ok", f"{len(tables)} existing tables and {len(queried)} queried databases answer")
+
+
+def check_registered_models(settings: Settings) -> Finding:
+    """Resolve each registered model's URI in MLflow, and load the model as a nightly run does."""
+    from forecache.declare import RegisteredModel
+    from forecache.declare.loading import read_project
+
+    pipelines = read_project(settings).pipelines.values()
+    applied = [(pipeline, pipeline.model) for pipeline in pipelines if isinstance(pipeline.model, RegisteredModel)]
+    if not applied:
+        return Finding("models", "ok", "no pipeline applies a registered model")
+    from forecache.models.registry.applied.resolve import resolve_uri
+    from forecache.models.registry.applied.scoring_plan import plan_model
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow retries for minutes by default
+    found, problems = [], []
+    for pipeline, model in applied:
+        try:
+            version = resolve_uri(settings, pipeline, model)
+            plan_model(settings, pipeline, version)
+            found.append(f"{pipeline.name}: {model.uri} is {f'version {version.version}' if model.name else 'there'}")
+        except ForecacheError as error:
+            problems.append(error)
+    if problems:
+        return Finding("models", "fail", " ".join(error.message for error in problems), problems[0].remedy)
+    return Finding("models", "ok", "; ".join(found))
+
+
+_NAMED = 5
+
+
+def check_variables(settings: Settings) -> Finding:
+    unknown = unknown_variables()
+    if not unknown:
+        return Finding("settings", "ok", "read from the environment and .env")
+    meant = [f"{name} (did you mean {close}?)" if close else name for name, close in unknown.items()]
+    remedy = "Rename or remove them; `forecache settings` lists all settings."
+    return Finding("settings", "warn", f"no such setting: {', '.join(meant)}", remedy)
+
+
+def check_project(settings: Settings) -> Finding:
+    from forecache.declare.loading import read_project
+
+    project = read_project(settings)
+    pipelines = [*project.publishable, *project.realtime]
+    if project.broken:
+        usable = f"; usable: {', '.join(pipelines) or 'none'}"
+        errors = " ".join(str(error) for error in project.broken.values())
+        return Finding("pipelines", "fail", f"{errors.rstrip('.')}{usable}", "Fix them; the others run meanwhile.")
+    if not pipelines:
+        return Finding(
+            "pipelines", "warn", f"none in {settings.project}.pipelines", "Declare one; see CONTRIBUTING.md."
+        )
+    return Finding("pipelines", "ok", f"{', '.join(pipelines)} in {settings.project}")
+
+
+def check_lake(settings: Settings) -> Finding:
+    from forecache.kit.delta.tables import table_names
+
+    found = table_names(settings)
+    if not found:
+        return Finding(
+            "lake", "warn", f"no table yet in {settings.lake_uri}", "Run `forecache demo` or `forecache run`."
+        )
+    return Finding("lake", "ok", f"{len(found)} tables in {settings.lake_uri}")
+
+
+def check_mlflow(settings: Settings) -> Finding:
+    uri = settings.mlflow_tracking_uri
+    if not uri.startswith("sqlite:///"):
+        return Finding("mlflow", "ok", f"server {uri.partition('@')[2] or uri} (not contacted)")
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not path.is_file():
+        return Finding("mlflow", "warn", f"no database yet at {path}", "The first training run creates it.")
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            (count,) = connection.execute("select count(*) from model_versions").fetchone()
+    except sqlite3.Error as error:
+        return Finding("mlflow", "fail", f"{path}: {error}", "Restore it, or remove the file and train again.")
+    return Finding("mlflow", "ok", f"{count} model versions in {path}")
+
+
+def check_stores(settings: Settings) -> Finding:
+    """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
+    from forecache.kit.versioned.pointer import pointer_problem
+    from forecache.serve.store.integrity import check_sizes
+    from forecache.serve.store.store import list_local_stores
+
+    served, problems = [], []
+    for store in list_local_stores(settings):
+        try:
+            manifest = store.current()
+            if manifest is not None:
+                check_sizes(store.layout, manifest)
+                served.append(f"{store.pipeline} {manifest.version}")
+            problem = pointer_problem(store.layout)
+            if problem:
+                problems.append(f"{store.pipeline}: {problem}")
+        except (UnavailableError, NotFoundError) as error:
+            problems.append(f"{store.pipeline}: {error.message}")
+    if problems:
+        remedy = "`forecache verify` lists the damage and how to repair it."
+        return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
+    return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
+
+
+def check_rollbacks(settings: Settings) -> Finding:
+    from forecache.declare.loading import read_project
+    from forecache.models.registry.promotions import find_unfinished, promotions
+    from forecache.serve.store import open_store
+
+    interrupted = []
+    for name in read_project(settings).publishable:
+        entry, store = find_unfinished(promotions(settings, name)), open_store(settings, name)
+        current = store.pointer().current
+        if entry is not None:
+            interrupted.append(
+                f"{entry.action} of {name} from model {entry.from_version or 'none'} to {entry.to_version}"
+            )
+        elif (
+            current in store.quarantined_versions()
+        ):  # a rollback of the store alone moves the pointer after the quarantine
+            interrupted.append(f"{name} from version {current}, which is quarantined and still current")
+    if interrupted:
+        return Finding(
+            "rollbacks",
+            "warn",
+            f"interrupted: {', '.join(interrupted)}",
+            "Run the same command again: it finishes that one and does nothing else. A run also finishes a model's.",
+        )
+    return Finding("rollbacks", "ok", "none was interrupted")
+
+
+def check_files(settings: Settings) -> Finding:
+    """Check that every data file of every table can be read."""
+    from forecache.kit.delta.damage import find_damaged_files
+
+    found = list(find_damaged_files(settings))
+    if not found:
+        return Finding("table files", "ok", "every data file of the lake was read")
+    named = "; ".join(f"{file.table}: {file.path}. {file.problem}" for file in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    remedies = " ".join(dict.fromkeys(file.remedy for file in found))
+    return Finding("table files", "fail", f"{len(found)} damaged: {named}{more}", remedies)
+
+
+def check_releases(settings: Settings) -> Finding:
+    """Check that each real-time model has a current release that can answer with the declared features."""
+    from forecache.declare.loading import read_project
+    from forecache.kit.versioned.pointer import read_pointer
+    from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.released_models import list_released_models
+
+    declared = read_project(settings).realtime
+    names = sorted({*declared, *list_released_models(settings)})
+    if not names:
+        return Finding("releases", "ok", "no real-time model")
+    current, damaged, missing, differs = [], [], [], []
+    for name in names:
+        folder = open_releases(settings, name)
+        try:
+            number = read_pointer(folder).current
+            if number is None:
+                missing.append(name)
+                continue
+            differs += list(_describe_differences(folder, number, declared.get(name)))
+            current.append(f"{name} {number}")
+        except ForecacheError as error:
+            damaged.append(f"{name}: {error.message}")
+    if damaged:
+        remedy = "Release again: `forecache release NAME`; on a replica, `forecache pull --verify`."
+        return Finding("releases", "fail", f"{len(damaged)} cannot answer: {' '.join(damaged)}", remedy)
+    if differs:
+        remedy = "Run `forecache train NAME`, then `forecache release NAME`."
+        return Finding("releases", "warn", "; ".join(differs), remedy)
+    if missing:
+        remedy = "Run `forecache train NAME`; of a model that is not trained here, `forecache run NAME`."
+        return Finding("releases", "warn", f"none yet of {', '.join(missing)}", remedy)
+    return Finding("releases", "ok", f"current: {', '.join(current)}")
+
+
+def _describe_differences(folder: "ReleaseFolder", number: int, declared: "Realtime | None") -> Iterator[str]:
+    """Describe packages and views that differ from those of a release's training; also verifies its files."""
+    from forecache.models.inference.environment import differing_versions
+    from forecache.realtime.release.folder import read_files, read_release
+
+    release = read_release(folder, number)
+    read_files(folder.release(number), release.files)
+    for package, made_with, here in differing_versions(release.model.spec.packages):
+        yield f"release {number} of {folder.name} was made with {package} {made_with}, and here it is {here}"
+    now = {each.called: each.view.packed.contract for each in declared.lookups} if declared else {}
+    for lookup in release.lookups:
+        if now.get(lookup.called, lookup.contract) != lookup.contract:
+            yield f"the view {lookup.view} has changed since release {number} of {folder.name} was trained"

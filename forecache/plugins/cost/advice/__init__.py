@@ -1,1 +1,0 @@
-"""Advice on the declaration of a real-time model, from the measured costs and repetition of its requests."""
