@@ -19,12 +19,12 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import FeatureView, Where, Window
 from forecache.kit.delta.tables import open_table, table_exists
-from forecache.lake import features as known
 from forecache.lake.feature_rows import view_frame
 from forecache.lake.features import build_view, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame
+from forecache.plugins.historical_features import night_features as known
 from forecache.plugins.historical_features.historical import historical_features
 from forecache.plugins.historical_features.night_features import load_night_features
 
