@@ -131,7 +131,6 @@ def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
 
 
 def _stored_column(feature: Feature, owner: str) -> "Column":
-    """The column of a feature in its stored type."""
     from pyspark.sql import functions as F
 
     column = F.col(feature.name)

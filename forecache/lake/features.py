@@ -130,7 +130,6 @@ def _write_stale(
     rebuild: bool,
     progress: Progress,
 ) -> StageResult:
-    """Write the stale nights of a feature table; see `write_stale_partitions`."""
     records, built = write_stale_partitions(
         stage,
         table,

@@ -131,7 +131,6 @@ class _Cells:
         return known
 
     def pair(self, base: Ints, parts: Ints | None) -> tuple[Ints, Ints]:
-        """The words of the base, and those of the parts."""
         known = base.take(self._base, axis=1)
         if self._some_lack:
             known = np.where(self._lacks, self._nothing, known)

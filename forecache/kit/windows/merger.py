@@ -170,7 +170,6 @@ def merger_of(plan: MergePlan) -> Merger:
 
 
 def _combine_tiles(layout: TileLayout, tiles: Ints) -> Ints:
-    """Combine tiles, int64 [m, width], into one."""
     if len(tiles) == 1:
         return tiles[0]
     return layout.combine_all(tiles[None])[0] if len(tiles) else layout.neutral

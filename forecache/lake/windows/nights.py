@@ -320,5 +320,4 @@ def _tasks(
 
 
 def _state_columns(view: FeatureView) -> tuple[BaseColumn, ...]:
-    """The state columns that nights of a live view have besides the features."""
     return () if view.live is None else build_merge_plan(view).base_columns

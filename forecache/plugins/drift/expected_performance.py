@@ -138,7 +138,7 @@ def expected_performance(
     score = night_scores(settings, pipeline, night, evaluation["classes"])
     if not len(score):
         return [], f"no estimate: {night} has no predictions"
-    return estimate_measurements(pipeline, model, evaluation, night, score, run_id=run_id), ""
+    return estimate_measurements(pipeline, model, evaluation, night, score, run_id), ""
 
 
 def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
@@ -147,13 +147,7 @@ def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
 
 
 def estimate_measurements(
-    pipeline: Trainable,
-    model: ModelVersion,
-    evaluation: Mapping[str, Any],
-    night: date,
-    score: Array,
-    *,
-    run_id: str = "",
+    pipeline: Trainable, model: ModelVersion, evaluation: Mapping[str, Any], night: date, score: Array, run_id: str
 ) -> list[Measurement]:
     """Estimate each metric on scores of a date (n > 0, see `estimate_metrics`) and compare with the test split."""
     calibrations = [Calibration.from_json(each) for each in evaluation[CALIBRATIONS]]

@@ -61,12 +61,7 @@ class _ReleaseCounts:
 
 
 def monitor_log(
-    settings: Settings,
-    realtime: Realtime,
-    day: date,
-    *,
-    run_id: str = "",
-    progress: Progress = no_progress,
+    settings: Settings, realtime: Realtime, day: date, *, run_id: str = "", progress: Progress = no_progress
 ) -> StageResult:
     """Measure a day (UTC) of a real-time model's log: drift of features and scores, and expected performance.
 
@@ -125,7 +120,6 @@ def _open_counts(settings: Settings, name: str, number: int) -> _ReleaseCounts:
 
 
 def _add_answers(counted: _ReleaseCounts, rows: "pa.RecordBatch") -> None:
-    """Count answers of one release."""
     features = np.frombuffer(b"".join(rows["features"].to_pylist()), "<f4")
     features = features.reshape(-1, len(counted.release.features))
     scores = [
@@ -209,4 +203,4 @@ def expected_log_performance(
     if model is None or not evaluation.get(CALIBRATIONS):
         return [], NO_CALIBRATION.format(version)
     score = np.concatenate(parts).astype(np.float64)
-    return estimate_measurements(realtime, model, evaluation, day, score, run_id=run_id) if len(score) else [], ""
+    return estimate_measurements(realtime, model, evaluation, day, score, run_id) if len(score) else [], ""

@@ -256,7 +256,6 @@ def _max_metric_drop(pipeline: Pipeline) -> float:
 
 
 def _performance_check(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> dg.AssetCheckResult:
-    """The check of the expected performance of an as-of date."""
     metric = pipeline.trained_gate.metric
     found = next((m for m in figures if (m.night, m.kind, m.name) == (night, "estimate", metric)), None)
     if found is None:

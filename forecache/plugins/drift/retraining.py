@@ -55,12 +55,7 @@ class RetrainingDecision:
 
 
 def decide(
-    rules: Retraining,
-    figures: Iterable[Measurement],
-    *,
-    champion: int | None,
-    last: LastTraining | None,
-    now: datetime,
+    rules: Retraining, figures: Iterable[Measurement], *, champion: int | None, last: LastTraining | None, now: datetime
 ) -> RetrainingDecision:
     """Decide from the figures, each once, about the champion that are newer than the last training."""
     if champion is None:

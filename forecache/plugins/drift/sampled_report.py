@@ -211,7 +211,6 @@ def _score_columns(pipeline: Pipeline) -> list[str]:
 
 
 def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
-    """Features and scores of a sample of a date's rows."""
     from pyspark.sql import functions as F
 
     names = [*_shown_features(pipeline), *_score_columns(pipeline)]

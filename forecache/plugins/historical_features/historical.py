@@ -82,7 +82,6 @@ def historical_features(
 def _join_live_features(
     spark: "SparkSession", settings: Settings, view: FeatureView, rows: "DataFrame", timestamp: str, progress: Progress
 ) -> "DataFrame":
-    """Add the features of a live view as of each row's timestamp."""
     from pyspark.sql import functions as F
 
     require_key_types(_OWNER, rows, view, read_table(spark, settings, view.event_source.raw_table))

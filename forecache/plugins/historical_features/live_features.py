@@ -137,7 +137,6 @@ class _LiveFeatureMerger:
     column: str
 
     def features(self, rows: pa.Table, events: pa.Table) -> pa.Table:
-        """The rows with their features."""
         features, found = self._features(rows, events)
         kept = rows.select(list(self.columns))
         if not rows.num_rows:

@@ -167,12 +167,7 @@ _DAY = timedelta(days=1)
 
 
 def request_rows(
-    spark: "SparkSession",
-    settings: Settings,
-    realtime: Realtime,
-    days: Mapping[str, Sequence[date]],
-    *,
-    pins: Pins | None = None,
+    spark: "SparkSession", settings: Settings, realtime: Realtime, days: Mapping[str, Sequence[date]], pins: Pins
 ) -> "DataFrame":
     """`request_id`, `event_timestamp`, `position` (int), `as_of` (the day of the request), `split`, the fields in their
     types, the label and its weight (double), of the requests made on the days of the splits; see `request_days`.

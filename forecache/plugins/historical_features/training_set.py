@@ -159,7 +159,7 @@ def _build(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    requests = request_rows(spark, settings, realtime, days, pins=pins).persist()
+    requests = request_rows(spark, settings, realtime, days, pins).persist()
     try:
         files = max(_LEAST_FILES, -(-requests.count() // _ROWS_OF_A_FILE))
         looked_up = look_up(spark, settings, realtime, requests, pins=pins, progress=progress)
