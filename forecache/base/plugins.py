@@ -137,7 +137,7 @@ PLUGINS = {
             "maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs."),
         },
         hooks={
-            "maintain_lake": "lake:maintain_lake",
+            "orchestration": "orchestration:build_definitions",
             "remove_unused_files": "table:remove_unused_files",
         },
     ),
@@ -268,6 +268,13 @@ PLUGINS = {
         },
         hooks={
             "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "window_features": Plugin(
+        hooks={
+            "window_frame": "nights:window_frame",
+            "window_inputs": "nights:window_inputs",
+            "write_windows": "nights:write_windows",
         },
     ),
 }

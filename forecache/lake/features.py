@@ -5,6 +5,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forecache.base.errors import NotFoundError
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
@@ -18,7 +19,6 @@ from forecache.lake.feature_rows import join_views, joined_inputs, read_view, vi
 from forecache.lake.ledger import last_records
 from forecache.lake.sources import Pins, require_delivered
 from forecache.lake.stage import Stage, hold_table_lock, write_stale_partitions
-from forecache.lake.windows.nights import write_windows
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -81,7 +81,9 @@ def build_view(
 
         def write(some: Sequence[date]) -> Written:
             if view.windows:
-                return write_windows(spark, settings, view, some, run_id=run_id, progress=progress)
+                write_windows = load_hook("window_features", "write_windows")
+                written: Written = write_windows(spark, settings, view, some, run_id=run_id, progress=progress)
+                return written
             frame = view_frame(spark, settings, view, some, pins=pins)
             return write_frame(frame, settings, view.feature_table, partition_by=AS_OF)
 

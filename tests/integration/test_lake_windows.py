@@ -23,10 +23,10 @@ from forecache.lake.feature_rows import view_frame
 from forecache.lake.features import build_view, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
-from forecache.lake.windows.nights import window_frame
 from forecache.plugins.historical_features import night_features as known
 from forecache.plugins.historical_features.historical import historical_features
 from forecache.plugins.historical_features.night_features import load_night_features
+from forecache.plugins.window_features.nights import window_frame
 
 NIGHTS = [days_after(number) for number in (2, 5, 6, 8)]
 LAST = 8

@@ -17,7 +17,6 @@ from forecache.kit.delta.commit import Target
 from forecache.kit.delta.files import new_path, place_of, write_file
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions, replace_partitions, take_snapshot
 from forecache.kit.delta.writers import new_folder
-from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.lake.sources import Pins
 from forecache.lake.stage import StageOutcome
 from forecache.plugins.recommend.catalogue import available_items
@@ -29,6 +28,7 @@ from forecache.plugins.recommend.models import Fitted
 from forecache.plugins.recommend.read_interactions import read_interactions
 from forecache.plugins.recommend.similar import ItemLists, item_lists_of
 from forecache.plugins.recommend.vectors import VectorRows, vector_rows
+from forecache.scoring.tasks.prediction_rows import PROVENANCE_FIELDS
 
 _ROWS_AT_ONCE = 8192
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, Place, fit_columns, new_path, read_rows, retry_write, write_file
 from forecache.kit.windows.states import MeasureState, as_tiles, combine
-from forecache.lake.windows.key_hashes import key_hashes
-from forecache.lake.windows.tile_merge import TileMerger
+from forecache.plugins.window_features.key_hashes import key_hashes
+from forecache.plugins.window_features.tile_merge import TileMerger
 
 DAY = "day"
 BUCKET = "key_bucket"
