@@ -70,7 +70,7 @@ def _build_features_asset(
     def build_and_check_features(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.feature_tables.features import build_features, build_view, stale_nights
+        from forecache.lake.features import build_features, build_view, stale_nights
         from forecache.lake.quality.stage_checks import check_features
 
         step = RunStep(context, settings.load(), spark)

@@ -61,7 +61,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
     def build_release(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.lake.feature_tables.features import build_view
+        from forecache.lake.features import build_view
         from forecache.lake.quality.stage_checks import check_features
         from forecache.operations.publish_night import publish_night
         from forecache.operations.release import release_model
@@ -107,7 +107,7 @@ def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
     ]
 
     def build(step: RunStep, night: date) -> StageResult:
-        build_examples = load_hook("realtime_examples", "build_examples")
+        build_examples = load_hook("historical_features", "build_examples")
 
         return step.run_stage(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
 

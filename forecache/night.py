@@ -14,7 +14,7 @@ from forecache.declare.as_of import newest_as_of
 from forecache.declare.loading import read_project
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration
-from forecache.lake.feature_tables.features import build_features, build_view
+from forecache.lake.features import build_features, build_view
 from forecache.lake.quality import stage_checks as checks
 from forecache.lake.quality.pending_files import ProcessRun, Run, ingest_pending
 from forecache.lake.training_set import build_training_set
@@ -82,7 +82,7 @@ def train_if_due(run: Run, declared: Pipeline | Realtime, night: date) -> None:
     settings = run.settings
     if not is_training_due(settings, declared):
         return
-    build = build_training_set if isinstance(declared, Pipeline) else load_hook("realtime_examples", "build_examples")
+    build = build_training_set if isinstance(declared, Pipeline) else load_hook("historical_features", "build_examples")
     training_set = run.run_stage(build, run.session(), settings, declared, night)
     checks.require_success({night: checks.check_training_splits(declared, training_set)})
     candidate = run.run_stage(train, settings, declared, night)

@@ -28,8 +28,6 @@ from forecache.declare.schedule import NEVER
 from forecache.declare.served import FollowUp
 from jobs.ingest import build_ingest_job, build_ingest_sensor
 from jobs.maintenance import (
-    build_maintenance_job,
-    build_maintenance_schedule,
     build_verification_job,
     build_verification_schedule,
 )
@@ -78,11 +76,8 @@ def broken_module(name: str, reason: str) -> dg.AssetSpec:
 
 
 def store_definitions() -> dg.Definitions:
-    verification, maintenance = build_verification_job(), build_maintenance_job()
-    return dg.Definitions(
-        jobs=[verification, maintenance],
-        schedules=[build_verification_schedule(verification), build_maintenance_schedule(maintenance)],
-    )
+    verification = build_verification_job()
+    return dg.Definitions(jobs=[verification], schedules=[build_verification_schedule(verification)])
 
 
 def source_definitions(source: AnySource) -> dg.Definitions:

@@ -12,7 +12,7 @@ from forecache.declare import AS_OF, Column, Feature, Features, FeatureView, Sou
 from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import append_rows, commit_partitions, read_table
 from forecache.kit.delta.writers import write_frame
-from forecache.lake.feature_tables.features import build_view
+from forecache.lake.features import build_view
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 
 START = date(2026, 1, 1)

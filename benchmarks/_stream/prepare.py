@@ -63,7 +63,7 @@ def prepare(
     spark: "SparkSession", settings: Settings, *, customers: int, terminals: int, payments: int, days: int = _DAYS
 ) -> None:
     """Land and ingest days of payments up to yesterday, build and publish the views, and release the model."""
-    from forecache.lake.feature_tables.features import build_view
+    from forecache.lake.features import build_view
     from forecache.lake.ingest.ingest import ingest
     from forecache.operations.release import release_model
     from forecache.serve.store import publish

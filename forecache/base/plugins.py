@@ -71,15 +71,15 @@ PLUGINS = {
         },
         hooks={
             "batch_metrics": "measurements:add_metrics",
-            "live_bins": "live_reference:live_bins",
+            "live_bins": "feature_drift:live_bins",
             "drift_reference": "live_counts:read_reference",
             "open_watch": "live_counts:open_watch",
             "add_live_drift": "live_metrics:add_live_drift",
             "live_drift_of": "live_metrics:drift_of",
-            "check_scores": "distributions.drift:check_drift",
+            "check_scores": "prediction_drift:check_drift",
             "asks_for_training": "retraining:asks_for_training",
-            "output_bins": "output_bins:output_bins",
-            "segment_rows": "output_bins:segment_rows",
+            "output_bins": "bins:output_bins",
+            "segment_rows": "bins:segment_rows",
             "orchestration": "orchestration:build_definitions",
             "nightly_assets": "orchestration:list_nightly_assets",
             "score_check_specs": "orchestration:score_check_specs",
@@ -98,6 +98,14 @@ PLUGINS = {
     "explain": Plugin(
         commands={
             "explain": ("command:explain", "Follow an answer back to its data, model and code."),
+        },
+    ),
+    "historical_features": Plugin(
+        commands={
+            "features": ("command:features", "Features of any table of keys and times, as known then."),
+        },
+        hooks={
+            "build_examples": "training_set:build_examples",
         },
     ),
     "lineage": Plugin(
@@ -129,7 +137,7 @@ PLUGINS = {
             "maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs."),
         },
         hooks={
-            "maintain_lake": "lake:maintain_lake",
+            "orchestration": "orchestration:build_definitions",
             "remove_unused_files": "table:remove_unused_files",
         },
     ),
@@ -157,11 +165,6 @@ PLUGINS = {
             "feast": "feast:answer_request",
             "open_inference": "open_inference:InferenceProtocol",
             "mlflow": "mlflow:MlflowProtocol",
-        },
-    ),
-    "realtime_examples": Plugin(
-        hooks={
-            "build_examples": "build:build_examples",
         },
     ),
     "recommend": Plugin(
@@ -264,6 +267,13 @@ PLUGINS = {
         },
         hooks={
             "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "window_features": Plugin(
+        hooks={
+            "window_frame": "nights:window_frame",
+            "window_inputs": "nights:window_inputs",
+            "write_windows": "nights:write_windows",
         },
     ),
 }

@@ -19,8 +19,8 @@ from forecache.lake.contracts import (
     require_numbers,
     require_one_row_each,
 )
-from forecache.lake.feature_tables.feature_rows import feature_frame
-from forecache.lake.feature_tables.features import require_nights
+from forecache.lake.feature_rows import feature_frame
+from forecache.lake.features import require_nights
 from forecache.lake.sources import Pins, horizon_rows, source_states, state_history
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 

@@ -13,8 +13,8 @@ from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Served
 from forecache.declare.loading import read_project
 from forecache.declare.served import PluginTable, require_published
-from forecache.lake.feature_tables.feature_rows import code_of
-from forecache.lake.feature_tables.features import STAGE as BUILT
+from forecache.lake.feature_rows import code_of
+from forecache.lake.features import STAGE as BUILT
 from forecache.lake.ledger import StageRecord, append_records, last_record, newest_night
 from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
 from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions

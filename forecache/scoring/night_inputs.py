@@ -19,7 +19,7 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.partitions import TableSnapshot
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import feature_versions
+from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.lake.provenance import Stamp
 from forecache.lake.stage import Stage

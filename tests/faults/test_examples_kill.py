@@ -19,7 +19,7 @@ from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
 from forecache.operations.release import recorded_requests_file
-from forecache.plugins.realtime_examples.build import build_examples
+from forecache.plugins.historical_features.training_set import build_examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

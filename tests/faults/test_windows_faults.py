@@ -14,7 +14,7 @@ from windows_sample import SALES, VIEW, days_after, land, random_rows
 
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import build_view
+from forecache.lake.features import build_view
 from forecache.lake.ingest.ingest import ingest
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

@@ -17,10 +17,10 @@ from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.plugins.challengers.shadow import find_challenger
-from forecache.plugins.drift.distributions.drift import check_drift
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor
 from forecache.plugins.drift.orchestration import drift_view
+from forecache.plugins.drift.prediction_drift import check_drift
 from forecache.scoring.run import score
 
 SUPPORT = Path(__file__).parent.parent / "support"

@@ -15,7 +15,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import FeatureView, Pipeline
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import build_features, build_view, view_frame
+from forecache.lake.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.training_set import build_training_set

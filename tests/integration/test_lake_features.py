@@ -16,7 +16,7 @@ from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import EntitySplit, Pipeline, Training, load_pipeline
 from forecache.kit.delta.tables import open_table, table_version
-from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
+from forecache.lake.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
 from forecache.lake.training_set import as_of_dates, build_training_set

@@ -27,8 +27,8 @@ from forecache.declare import (
     Training,
 )
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.feature_rows import feature_frame
-from forecache.lake.feature_tables.features import build_features
+from forecache.lake.feature_rows import feature_frame
+from forecache.lake.features import build_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.training_set import as_of_dates, build_training_set, labelled_frame
 

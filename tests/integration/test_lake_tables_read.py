@@ -359,7 +359,7 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
 ) -> None:
     from table_project import spending
 
-    from forecache.lake.feature_tables.features import build_features, stale_nights
+    from forecache.lake.features import build_features, stale_nights
     from forecache.lake.ledger import last_records
     from forecache.lake.query import query
     from forecache.lake.training_set import build_training_set

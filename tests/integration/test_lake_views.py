@@ -14,8 +14,8 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Entities, Feature, Features, FeatureView, load_pipelines
 from forecache.kit.delta.tables import open_table, table_exists, table_version
-from forecache.lake.feature_tables.feature_rows import feature_frame
-from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
+from forecache.lake.feature_rows import feature_frame
+from forecache.lake.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 
 NIGHT = date(2026, 1, 2)

@@ -25,9 +25,8 @@ from forecache.models.registry.model_versions import champion
 from forecache.operations.training_due import last_training
 from forecache.plugins.drift.feature_drift import feature_drift
 from forecache.plugins.drift.measurements import Measurement, measurements
-from forecache.plugins.drift.monitor import monitor
+from forecache.plugins.drift.monitor import labelled_predictions, monitor
 from forecache.plugins.drift.orchestration import REASON_TAG, build_monitoring
-from forecache.plugins.drift.performance import labelled_predictions
 from forecache.plugins.drift.retraining import retraining_decision
 from jobs.definitions import build_definitions
 from resources.instance import ensure_instance, runner_instance

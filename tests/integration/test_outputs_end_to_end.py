@@ -25,7 +25,7 @@ from forecache.models.registry.gate.verdicts import GateVerdict
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
-from forecache.plugins.drift.distributions.drift import prediction_drift
+from forecache.plugins.drift.prediction_drift import prediction_drift
 from forecache.plugins.model_reports.report import write_report
 from forecache.scoring.run import score
 from forecache.serve.reader.versions.answers import VersionAnswers

@@ -21,7 +21,7 @@ from forecache.declare import Classes, FunctionModel, Output, Pipeline, Vector
 from forecache.lake.query import query
 from forecache.lake.training_set import as_of_dates, split_column
 from forecache.plugins.challengers.shadow import compare
-from forecache.plugins.drift.distributions.drift import prediction_drift
+from forecache.plugins.drift.prediction_drift import prediction_drift
 from forecache.plugins.protocols.feast import answer_request as feast
 from forecache.scoring.run import score
 from forecache.serve.reader.versions.answers import VersionAnswers

@@ -24,9 +24,9 @@ from realtime_support import HOUSEHOLD_KEY, PRODUCT_KEY, write_packed
 from release_support import HOUSEHOLD, PRODUCT, make_release
 
 from forecache.base.settings import Settings, load_settings
+from forecache.plugins.historical_features.transform import matrix_column, transform_requests
 from forecache.plugins.protocols.bento_model import BentoModel
 from forecache.plugins.protocols.write_bento import write_bento
-from forecache.plugins.realtime_examples.transform import matrix_column, transform_requests
 from forecache.serve.store import Store
 from forecache.serve.store.keys import encode_columns
 from forecache.serve.store.manifest import Field

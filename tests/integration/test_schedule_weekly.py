@@ -13,7 +13,7 @@ from forecache.cli.main import main
 from forecache.declare import load_pipeline
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import build_features
+from forecache.lake.features import build_features
 from forecache.lake.ledger import last_records
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor

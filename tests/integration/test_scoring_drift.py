@@ -23,8 +23,8 @@ from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import STAGE, refuse_failed_date, require_passed
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.plugins.drift.distributions import drift
-from forecache.plugins.drift.distributions.drift import check_drift, prediction_drift
+from forecache.plugins.drift import prediction_drift as drift
+from forecache.plugins.drift.prediction_drift import check_drift, prediction_drift
 from forecache.scoring.run import score
 
 PIPELINE = make_pipeline(num_features=4)

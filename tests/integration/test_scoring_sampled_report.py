@@ -17,7 +17,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Drift
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.plugins.drift.distributions.sampled_report import write_drift_report
+from forecache.plugins.drift.sampled_report import write_drift_report
 from forecache.scoring.run import score
 
 if TYPE_CHECKING:

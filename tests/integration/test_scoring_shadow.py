@@ -29,7 +29,7 @@ from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import hold_table_lock
 from forecache.plugins.challengers.shadow import SHADOW_STAGE, dismiss_challenger, name_challenger, score_shadow
-from forecache.plugins.drift.distributions.binned_counts import binned_counts
+from forecache.plugins.drift.bins import binned_counts
 from forecache.scoring import run
 from forecache.scoring.night_inputs import STAGE
 from forecache.scoring.run import score, score_nights

@@ -17,10 +17,10 @@ from stream_sample import messages
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Stream, Topic
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import build_view
+from forecache.lake.features import build_view
 from forecache.lake.ingest.ingest import ingest
 from forecache.plugins.backfill.lake_states import LakeStates
-from forecache.plugins.realtime_examples.build import build_examples
+from forecache.plugins.historical_features.training_set import build_examples
 from forecache.realtime.release.format import LookupContract
 from forecache.serve.store import open_store, publish
 from forecache.stream.step import StreamStep, switch_to_newest

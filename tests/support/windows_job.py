@@ -8,7 +8,7 @@ from windows_sample import VIEW, days_after
 
 from forecache.base.settings import load_settings
 from forecache.base.steps import lake_step
-from forecache.lake.feature_tables.features import build_view
+from forecache.lake.features import build_view
 
 NIGHTS = [days_after(number) for number in (2, 4, 5)]
 

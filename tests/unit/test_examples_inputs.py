@@ -12,8 +12,8 @@ from offered_sample import NIGHT
 from forecache.base.settings import Settings
 from forecache.declare import Candidates, Gate, Lookup, Realtime, RequestField, Window
 from forecache.lake.sources import Pins
-from forecache.plugins.realtime_examples.build import examples_inputs
-from forecache.plugins.realtime_examples.requests import request_days
+from forecache.plugins.historical_features.requests import request_days
+from forecache.plugins.historical_features.training_set import examples_inputs
 
 EXAMPLES = offers.trained_examples
 FIRST = offers.lookups[0]

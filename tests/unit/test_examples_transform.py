@@ -15,8 +15,8 @@ from offered_project.transforms import FEATURES
 from forecache.base.errors import InputError
 from forecache.kit.delta.errors import as_refusal
 from forecache.lake.contracts import require_labels
-from forecache.plugins.realtime_examples.requests import request_days
-from forecache.plugins.realtime_examples.transform import (
+from forecache.plugins.historical_features.requests import request_days
+from forecache.plugins.historical_features.transform import (
     matrix_column,
     request_starts,
     request_transformer,

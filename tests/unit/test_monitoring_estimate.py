@@ -10,7 +10,6 @@ from forecache.plugins.drift.expected_performance import (
     accuracy,
     estimate_metrics,
     estimated_metrics,
-    expected_confusion,
     f1,
 )
 
@@ -37,14 +36,6 @@ def people(rng: np.random.Generator, mean: float, *, slope: float = 1.0, rows: i
 def calibration() -> Calibration:
     score, label = people(np.random.default_rng(1), 0.0, rows=12_000)
     return fit_calibration(label, score)
-
-
-def test_the_expected_confusion_matrix_is_that_of_the_truth(calibration: Calibration) -> None:
-    score, label = people(np.random.default_rng(2), 0.3)
-    found = expected_confusion(score, calibration)
-    assert sum(found.values()) == pytest.approx(ROWS)
-    assert found["true_positive"] == pytest.approx(float(((score >= 0.5) & (label > 0.5)).sum()), rel=0.06)
-    assert found["false_negative"] == pytest.approx(float(((score < 0.5) & (label > 0.5)).sum()), rel=0.12)
 
 
 @pytest.mark.slow

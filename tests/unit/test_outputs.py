@@ -38,7 +38,7 @@ from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputCol
 from forecache.models.inference.outputs import known_outputs, score_values, source_of
 from forecache.models.inference.signature import read_signature
 from forecache.models.registry.applied.scoring_plan import pick_outputs
-from forecache.plugins.drift.performance import _to_arrays
+from forecache.plugins.drift.monitor import _to_arrays
 from forecache.scoring.tasks.prediction_rows import number_columns, output_arrays
 
 WRONG: list[tuple[Callable[[], Any], str]] = [

@@ -28,7 +28,7 @@ from forecache.declare import (
 from forecache.declare.features.view import TILE_COLUMNS
 from forecache.declare.project import Project
 from forecache.kit.windows.states import EVENTS
-from forecache.lake.windows.tasks import BUCKET, DAY
+from forecache.plugins.window_features.tasks import BUCKET, DAY
 from jobs.definitions import build_definitions, features_of
 
 TIMES = Source("times", (Column("shop", "string"), Column("at", "timestamp")), "at", start=date(2026, 1, 1))

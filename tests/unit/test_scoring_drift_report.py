@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 from forecache.base.statistics import distance
 from forecache.declare import Drift
-from forecache.plugins.drift.distributions.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
+from forecache.plugins.drift.prediction_drift import NIGHTS_BEFORE, TEST_SPLIT, DriftReport
 
 NIGHT = date(2024, 6, 30)
 EVEN = (250, 250, 250, 250)

@@ -26,14 +26,18 @@ from live_view_sample import (
 from forecache.base.errors import DamagedError
 from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import FoldResult, cannot_sum, event_states, fold
-from forecache.kit.windows.merger import merge_tiles
+from forecache.kit.windows.merger import Merger
 from forecache.kit.windows.plan import plan_from_json
 from forecache.kit.windows.states import as_tiles, combine
-from forecache.lake.windows.nights import merger_of, states_of
+from forecache.plugins.window_features.nights import merger_of, states_of
 
 PLAN = build_merge_plan(VIEW)
 CARDS = 4
 seeds = st.integers(0, 2**32)
+
+
+def merge_tiles(plan, base, known, entries, as_of: date, at_us) -> tuple[np.ndarray, np.ndarray]:
+    return Merger(plan).merge(base, known, entries, (as_of - date(1970, 1, 1)).days, at_us)
 
 
 def night_of(payments: Sequence[Payment], as_of: date, view=VIEW) -> pa.Table | None:

@@ -11,9 +11,9 @@ import pytest
 
 from forecache.kit.delta.files import Place
 from forecache.kit.windows.states import MeasureState, as_tiles
-from forecache.lake.windows import tasks
-from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, split_buckets
-from forecache.lake.windows.tile_merge import TileMerger, WindowFeature
+from forecache.plugins.window_features import tasks
+from forecache.plugins.window_features.tasks import BUCKET, NightTask, TileTask, split_buckets
+from forecache.plugins.window_features.tile_merge import TileMerger, WindowFeature
 
 START = date(2026, 1, 1)
 AT = pa.timestamp("us", tz="UTC")

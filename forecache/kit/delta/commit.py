@@ -227,7 +227,6 @@ def _append_entry(delta: "DeltaTable", actions: list[Any], schema: "Schema", mod
 
 
 def _create_table(target: Target, added: list[Any], properties: Any) -> None:
-    """Write the table's first entry, with its columns and its first files."""
     from deltalake.transaction import create_table_with_add_actions
 
     # delta-rs reads no deletion vectors: no engine is to write any, whatever its defaults.

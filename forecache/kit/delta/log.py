@@ -19,14 +19,14 @@ _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet")
 
 
-def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
-    """Open a table at its newest version; None if it does not exist. DamagedError names a damaged file of its log."""
+def open_if_exists(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable | None":
+    """Open a table at a version (default: the newest); None if it does not exist. DamagedError for a damaged log."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
     try:
         with reading_log(place_of(settings, name), name):
-            return DeltaTable(settings.table_uri(name), storage_options=settings.storage_options)
+            return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
     except TableNotFoundError:
         return None
 

@@ -60,7 +60,7 @@ def take_snapshot(settings: Settings, name: str, column: str) -> TableSnapshot:
     partitions = group_by_partition(active_files(delta), column)
     return TableSnapshot(
         delta.version(),
-        {key: frozenset(map(_path_of, files)) for key, files in partitions.items()},
+        {key: frozenset(file.path for file in files) for key, files in partitions.items()},
         {key: sum(file.rows for file in files) for key, files in partitions.items()},
     )
 
@@ -88,9 +88,8 @@ def replace_partitions(
 
     def decide(state: TableState) -> Change:
         now = group_by_partition(state.files, column)
-        moved = [
-            v for v in values if set(map(_path_of, now.get(v.isoformat(), ()))) != seen.files.get(v.isoformat(), set())
-        ]
+        paths = {key: {file.path for file in some} for key, some in now.items()}
+        moved = [v for v in values if paths.get(v.isoformat(), set()) != seen.files.get(v.isoformat(), set())]
         since = range(seen.version + 1, state.version + 1)
         writers = _last_commits(settings, name, column, {value.isoformat() for value in moved}, since)
         taken.clear()
@@ -105,7 +104,11 @@ def replace_partitions(
             files=[file for value in ours for file in by_partition[value]],
             replaced=[file for value in ours for file in now.get(value.isoformat(), ())],
             partitions={
-                f"{column}={value.isoformat()}": _describe_partition(by_partition[value], digests[value])
+                f"{column}={value.isoformat()}": {
+                    "inputs": digests[value],
+                    "rows": sum(file.rows for file in by_partition[value]),
+                    "state": _transaction_version(digests[value]),
+                }
                 for value in ours
             },
         )
@@ -152,17 +155,9 @@ def inputs_digest(inputs: str) -> str:
     return hashlib.sha256(inputs.encode()).hexdigest()[:16] if inputs else ""
 
 
-def _describe_partition(files: Sequence[DataFile], inputs: str) -> dict[str, Any]:
-    return {"inputs": inputs, "rows": sum(file.rows for file in files), "state": _transaction_version(inputs)}
-
-
 def _transaction_version(inputs: str) -> int:
     """Version of the partition's Delta transaction for a digest of inputs; every snapshot of the table has it."""
     return int(inputs[:15] or "0", 16)
-
-
-def _path_of(file: DataFile) -> str:
-    return file.path
 
 
 def _last_commits(

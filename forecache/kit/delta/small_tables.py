@@ -82,13 +82,10 @@ def append_to_small_table(
 
 def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
     """Arrow schema for the fields of a dataclass, those in `int32` in 32 bits; choices are text, mappings JSON text."""
-    hints = get_type_hints(kind)
-    return pa.schema([(name, pa.int32() if name in int32 else _arrow_type(hint)) for name, hint in hints.items()])
-
-
-def _arrow_type(hint: Any) -> pa.DataType:
-    known = get_args(hint)[0] if isinstance(hint, UnionType) else hint  # of `int | None` the first
-    return _ARROW_TYPES.get(known, pa.string())
+    # Of `int | None` the first.
+    hints = {name: get_args(h)[0] if isinstance(h, UnionType) else h for name, h in get_type_hints(kind).items()}
+    types = {name: _ARROW_TYPES.get(hint, pa.string()) for name, hint in hints.items()}
+    return pa.schema([(name, pa.int32() if name in int32 else kind) for name, kind in types.items()])
 
 
 def small_table_target(settings: Settings, name: str, schema: pa.Schema) -> Target:

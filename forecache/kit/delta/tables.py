@@ -4,7 +4,7 @@ Every table stays readable by Spark and by delta-rs: no deletion vectors, no col
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,8 +14,8 @@ from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.files import DataFile, Place, list_entries, place_of
-from forecache.kit.delta.log import active_files, reading_log
+from forecache.kit.delta.files import DataFile, Place, list_entries
+from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_partitioned, write_rows
 from forecache.kit.spark.session import spark_path
@@ -34,17 +34,10 @@ def table_exists(settings: Settings, name: str) -> bool:
 
 def open_table(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable":
     """Open a table through delta-rs; NotFoundError if there is none, or not that version, DamagedError for its log."""
-    from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
-    from deltalake.exceptions import TableNotFoundError as DeltaTableNotFoundError
 
     try:
-        with reading_log(place_of(settings, name), name):
-            return DeltaTable(settings.table_uri(name), version=version, storage_options=settings.storage_options)
-    except DeltaTableNotFoundError:
-        raise NotFoundError(
-            f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are."
-        ) from None
+        delta = open_if_exists(settings, name, version=version)
     except DeltaError as error:
         if version is None:
             raise
@@ -52,6 +45,9 @@ def open_table(settings: Settings, name: str, *, version: int | None = None) -> 
             f"The table {name!r} has no version {version} any more: {error}.",
             remedy="`forecache tables` shows the newest version.",
         ) from None
+    if delta is None:
+        raise NotFoundError(f"The lake has no table {name!r}.", remedy="`forecache tables` lists those there are.")
+    return delta
 
 
 def table_version(settings: Settings, name: str) -> int:
@@ -215,29 +211,23 @@ class TableInfo:
 
 def list_tables(settings: Settings) -> list[TableInfo]:
     """Every table of the lake, by name."""
-    return [_info(settings, name) for name in table_names(settings)]
+    found = []
+    for name in table_names(settings):
+        table = open_table(settings, name)
+        files = active_files(table)
+        rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+        found.append(TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files)))
+    return found
 
 
 def table_names(settings: Settings) -> list[str]:
     """Names of the folders of the lake that are Delta tables."""
-    if not settings.lake_is_remote:
-        root = Path(settings.lake_uri)
-        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
-    else:
-        names = list(_object_store_folders(settings))
-    return sorted(name for name in names if table_exists(settings, name))
-
-
-def _object_store_folders(settings: Settings) -> Iterable[str]:
     from pyarrow import fs
 
-    for entry in list_entries(Place(settings.lake_uri, settings.storage_options).open(), ""):
-        if entry.type == fs.FileType.Directory:
-            yield entry.base_name
-
-
-def _info(settings: Settings, name: str) -> TableInfo:
-    table = open_table(settings, name)
-    files = active_files(table)
-    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
-    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))
+    if settings.lake_is_remote:
+        entries = list_entries(Place(settings.lake_uri, settings.storage_options).open(), "")
+        names = [entry.base_name for entry in entries if entry.type == fs.FileType.Directory]
+    else:
+        root = Path(settings.lake_uri)
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    return sorted(name for name in names if table_exists(settings, name))

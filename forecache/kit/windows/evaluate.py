@@ -1,7 +1,7 @@
 """Computes the features of a moment from last night's state and the tiles since then, for many keys at a time.
 
 Sums are of integers, so the features are equal to the bit in whatever order events arrived, and equal those that a
-nightly run would compute at that moment (see `forecache.lake.windows.tile_merge`).
+nightly run would compute at that moment (see `forecache.plugins.window_features.tile_merge`).
 """
 
 from functools import cached_property
@@ -131,7 +131,6 @@ class _Cells:
         return known
 
     def pair(self, base: Ints, parts: Ints | None) -> tuple[Ints, Ints]:
-        """The words of the base, and those of the parts."""
         known = base.take(self._base, axis=1)
         if self._some_lack:
             known = np.where(self._lacks, self._nothing, known)

@@ -137,7 +137,6 @@ class _KeyTiles:
             self._add(codes[events], at_us[events], states.take(events))
 
     def _add(self, keys: Ints, at_us: Ints, states: EventStates) -> None:
-        """Add one event of each of some keys."""
         place = np.searchsorted(self._days, at_us // DAY_US)
         known = np.flatnonzero((place < len(self._days)) & (at_us // DAY_US >= self._first_day))
         at = keys[known], place[known]
@@ -191,7 +190,6 @@ class _KeyTiles:
         return np.concatenate(slots, axis=1) if slots else np.zeros((len(keys), 0), np.int64), is_new
 
     def entries(self) -> list[bytes]:
-        """The tiles of each key."""
         owner, place = np.nonzero(self._has_day)
         day = TileRows(owner, self._days[place], self._day[owner, place])
         owner, place = np.nonzero(self._number != _NEVER)

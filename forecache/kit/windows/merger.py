@@ -1,11 +1,10 @@
 """Reads a live view: the features of keys at a moment, from last night's state (the base) and their tiles since then.
 
-Requests, streams and recomputation all use this function.
+Requests, streams and recomputation all use it.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from datetime import date
 from functools import lru_cache
 
 import numpy as np
@@ -15,34 +14,8 @@ from forecache.kit.windows.evaluate import FeatureEvaluator, Floats32, neutral_b
 from forecache.kit.windows.plan import DAY_US, MergePlan
 from forecache.kit.windows.tiles import Bools, Ints, TileCodec, TileLayout, TileRows
 
-_EPOCH = date(1970, 1, 1)
 _FEW = 10
 """Up to this number of keys, merging one by one is as fast as together."""
-
-
-def merge_tiles(
-    plan: MergePlan,
-    base: Ints | None,
-    known: Bools | None,
-    tiles: Sequence[bytes | None] | None,
-    as_of: date,
-    at_us: "Ints | int",
-) -> tuple[Floats32, Bools]:
-    """Features of n keys with the events up to a moment of each, as a nightly run would compute them.
-
-    Args:
-        base: State of the as-of date, int64 [n, `len(plan.base_columns)`]: the bits of these columns. None: it has none
-            of the keys.
-        known: True for keys that the base has, bool [n]; None: all. The rows of other keys are ignored.
-        tiles: Entries of the live layer, DamagedError if one is of another plan; None: it has none of the keys.
-        at_us: Moments in microseconds since 1970, int64 [n], or one for all. A moment that is not after the as-of date
-            counts as the first moment after it.
-
-    Returns:
-        Features, float32 [n, d], and whether a key has had an event in the plan's `days_active`, bool [n]. Features
-        are NaN for a key without one, and at a moment more than the plan's `nights` days after the as-of date.
-    """
-    return merger_of(plan).merge(base, known, tiles, (as_of - _EPOCH).days, at_us)
 
 
 class Merger:
@@ -64,7 +37,21 @@ class Merger:
         as_of: int,
         at_us: "Ints | int",
     ) -> tuple[Floats32, Bools]:
-        """As the function of this module; `as_of` in days since 1970."""
+        """Features of n keys with the events up to a moment of each, as a nightly run would compute them.
+
+        Args:
+            base: State of the as-of date, int64 [n, `len(plan.base_columns)`]: the bits of these columns. None: it has
+                none of the keys.
+            known: True for keys that the base has, bool [n]; None: all. The rows of other keys are ignored.
+            tiles: Entries of the live layer, DamagedError if one is of another plan; None: it has none of the keys.
+            as_of: In days since 1970.
+            at_us: Moments in microseconds since 1970, int64 [n], or one for all. A moment that is not after the as-of
+                date counts as the first moment after it.
+
+        Returns:
+            Features, float32 [n, d], and whether a key has had an event in the plan's `days_active`, bool [n]. Features
+            are NaN for a key without one, and at a moment more than the plan's `nights` days after the as-of date.
+        """
         n = len(base) if base is not None else len(tiles or ())
         base = self.full_base(base, known, n)
         some = None if tiles is None or tiles.count(None) == n else tiles
@@ -183,7 +170,6 @@ def merger_of(plan: MergePlan) -> Merger:
 
 
 def _combine_tiles(layout: TileLayout, tiles: Ints) -> Ints:
-    """Combine tiles, int64 [m, width], into one."""
     if len(tiles) == 1:
         return tiles[0]
     return layout.combine_all(tiles[None])[0] if len(tiles) else layout.neutral

@@ -178,7 +178,6 @@ def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:
 
 
 def _rows_that_count(rows: pa.Table, state: MeasureState, time: str) -> Bools:
-    """True for rows that count, bool [n]."""
     meets = _meet_all(rows, state)
     if state.minutes is not None:
         meets &= _micros(rows[time]) % DAY_US >= DAY_US - state.minutes * MINUTE_US

@@ -206,7 +206,6 @@ class TileCodec:
 
 
 def _rows_from(rows: TileRows, first: int) -> TileRows:
-    """The tiles whose number is at least `first`."""
     kept = rows.number >= first
     return TileRows(rows.owner[kept], rows.number[kept], rows.words[kept])
 

@@ -97,7 +97,6 @@ def _count_json_lines(stream: BinaryIO) -> int:
 
 
 def _is_only_a_byte_order_mark(stream: BinaryIO) -> bool:
-    """Return whether the file has a byte order mark and nothing else."""
     stream.seek(0)
     return stream.read(len(BOM) + 1) == BOM
 

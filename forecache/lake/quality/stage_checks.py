@@ -14,7 +14,7 @@ from forecache.declare import AS_OF, FeatureView, Pipeline, Realtime
 from forecache.declare.served import PluginTable
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import feature_versions
+from forecache.lake.features import feature_versions
 from forecache.lake.quality.expectations import (
     feature_expectations,
     made_expectations,

@@ -77,18 +77,14 @@ class CheckReport:
 
 
 def describe_outcome(
-    expectation: Expectation,
-    success: bool,
-    observed: object,
-    unexpected_count: int | None,
-    unexpected_percent: float | None,
+    expectation: Expectation, success: bool, observed: object, count: int | None, percent: float | None
 ) -> str:
     """Describe an expectation in one sentence and, if it failed, by how much."""
     wanted = f"{', '.join(expectation.columns) or 'The table'} {_describe_requirement(expectation)}"
     if success:
         return f"{wanted}: holds."
-    if unexpected_count is not None:
-        return f"{wanted}: {unexpected_count:,} rows ({unexpected_percent:.3g} %) do not."
+    if count is not None:
+        return f"{wanted}: {count:,} rows ({percent:.3g} %) do not."
     return f"{wanted}: it is {_format_value(observed)}."
 
 

@@ -36,7 +36,6 @@ def check_nights(
     column: str,
     states: Mapping[date, str],
     version: int | None = None,
-    run_id: str = "",
 ) -> dict[date, CheckReport]:
     """Check as-of dates of a table against expectations and record the verdicts; returns a report for each date.
 
@@ -50,10 +49,10 @@ def check_nights(
 
     def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
         frame = read_table(spark, settings, table, version=version)
-        found = _Bisection(frame, table, expectations, column).check(nights)
+        found = _validate_nights(frame, table, expectations, column, nights)
         return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 
-    stage, inputs = Stage(settings, STAGE, table, run_id), check_inputs(states, expectations)
+    stage, inputs = Stage(settings, STAGE, table), check_inputs(states, expectations)
     records, _ = stage.run_nights(inputs, check, at_once=max(1, len(inputs)))
     return {night: CheckReport.from_dict(records[night].details) for night in sorted(records)}
 
@@ -107,33 +106,27 @@ def refuse_failed_date(settings: Settings, table: str, night: date) -> StageReco
     return verdict
 
 
-class _Bisection:
-    """Validates dates together, and halves a failing range until the failing dates are found."""
+def _validate_nights(
+    frame: "DataFrame", table: str, expectations: Sequence[Expectation], column: str, nights: Sequence[date]
+) -> dict[date, CheckReport]:
+    """Validate dates together, and halve a failing range until the failing dates are found."""
+    from pyspark.sql import functions as F
 
-    def __init__(self, frame: "DataFrame", table: str, expectations: Sequence[Expectation], column: str) -> None:
-        self._frame = frame
-        self._table = table
-        self._expectations = expectations
-        self._column = column
-        self._left = _MAX_VALIDATIONS
+    left = _MAX_VALIDATIONS
 
-    def check(self, nights: Sequence[date]) -> dict[date, CheckReport]:
-        report = self._validate(nights)
-        if (report.success and not report.warnings) or len(nights) == 1 or self._left < 2:
-            return dict.fromkeys(nights, report)
-        middle = len(nights) // 2
-        return self.check(nights[:middle]) | self.check(nights[middle:])
-
-    def _validate(self, nights: Sequence[date]) -> CheckReport:
-        from pyspark.sql import functions as F
-
-        self._left -= 1
+    def check(some: Sequence[date]) -> dict[date, CheckReport]:
+        nonlocal left
+        left -= 1
         # Literals let Delta skip the other partitions' files; as text they cost one call of the JVM for all.
-        dates = ", ".join(f"DATE '{night.isoformat()}'" for night in nights)
-        chosen = F.expr(f"`{self._column}` IN ({dates})")
-        return validate(
-            self._frame.where(chosen), self._expectations, name=f"{self._table} for {format_nights(nights)}"
-        )
+        dates = ", ".join(f"DATE '{night.isoformat()}'" for night in some)
+        chosen = frame.where(F.expr(f"`{column}` IN ({dates})"))
+        report = validate(chosen, expectations, name=f"{table} for {format_nights(some)}")
+        if (report.success and not report.warnings) or len(some) == 1 or left < 2:
+            return dict.fromkeys(some, report)
+        middle = len(some) // 2
+        return check(some[:middle]) | check(some[middle:])
+
+    return check(nights)
 
 
 def _fingerprint(expectations: Sequence[Expectation]) -> str:

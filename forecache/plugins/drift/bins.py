@@ -5,15 +5,23 @@ Euclidean length.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forecache.base.statistics import bin_of
+from forecache.base.settings import Settings
+from forecache.base.statistics import bin_counts, bin_of
+from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table, read_table
+from forecache.lake.query import query
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
+
 
 BINS = 10
 
@@ -78,9 +86,11 @@ def count_frame(frame: "DataFrame", edges: Edges) -> Counts:
     """Count the rows of a Spark frame as `count_batches` does, in one aggregation."""
     from pyspark.sql import functions as F
 
-    cells, kinds = [], dict(frame.dtypes)
-    for name, cuts in edges.items():
-        cells.append(F.struct(F.lit(name).alias("name"), _bin_column(kinds[name], name, cuts).alias("bin")))
+    kinds = dict(frame.dtypes)
+    cells = [
+        F.struct(F.lit(name).alias("name"), _bin_column(kinds[name], name, cuts).alias("bin"))
+        for name, cuts in edges.items()
+    ]
     counts = {name: [0] * (len(cuts) + 2) for name, cuts in edges.items()}
     binned = frame.select(F.explode(F.array(*cells)).alias("cell")).groupBy("cell.name", "cell.bin").count()
     for row in binned.collect():
@@ -110,3 +120,109 @@ def every_nth_row(batches: Iterable["pa.RecordBatch"], step: int) -> Iterator["p
         first = -position % step
         position += batch.num_rows
         yield batch.take(np.arange(first, batch.num_rows, step))
+
+
+Bins = Sequence[float] | Sequence[str]
+"""Inner edges of bins of numbers, or the names of classes."""
+
+
+def binned_counts(
+    spark: "SparkSession | None", settings: Settings, table: str, column: str, nights: Sequence[date], edges: Bins
+) -> dict[date, list[int]]:
+    """Count rows of each as-of date in each bin: below the first edge, between two, from the last on.
+
+    For classes: rows of each class, then of all others. Nulls and dates without rows are left out. It takes one
+    aggregation in Spark, or one pass over batches if there is no session.
+    """
+    import pyarrow.compute as pc
+
+    counted: dict[date, list[int]] = {}
+    if spark is not None:
+        from pyspark.sql import functions as F
+
+        frame = read_table(spark, settings, table).where(F.col(AS_OF).isin(list(nights)) & F.col(column).isNotNull())
+        if are_classes(edges):
+            place = F.coalesce(*(F.when(F.col(column) == F.lit(name), F.lit(i)) for i, name in enumerate(edges)))
+            bins = F.coalesce(place, F.lit(len(edges)))
+        else:
+            bins = bin_of(F.col(column), [float(edge) for edge in edges])
+        for row in frame.groupBy(AS_OF, bins.alias("bin")).count().collect():
+            counted.setdefault(row[AS_OF], [0] * (len(edges) + 1))[row["bin"]] += row["count"]
+        return counted
+    dataset = open_dataset(open_table(settings, table), partitions=[(AS_OF, "in", [n.isoformat() for n in nights])])
+    for batch in dataset.to_batches(columns=[column, AS_OF], batch_size=131_072):
+        for day in batch.column(AS_OF).unique():
+            found = _bin_counts(batch.filter(pc.equal(batch.column(AS_OF), day)).column(column).drop_null(), edges)
+            before = counted.get(day.as_py(), [0] * len(found))
+            counted[day.as_py()] = [a + b for a, b in zip(before, found.tolist(), strict=True)]
+    return counted
+
+
+def are_classes(edges: Bins) -> bool:
+    """True if bins are the names of classes."""
+    return bool(edges) and isinstance(edges[0], str)
+
+
+def _bin_counts(values: "pa.Array", edges: Bins) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not are_classes(edges):
+        return bin_counts([float(edge) for edge in edges], values.to_numpy(zero_copy_only=False))
+    places = pc.index_in(values, value_set=pa.array(edges, pa.string())).fill_null(len(edges))
+    return np.bincount(places.to_numpy(zero_copy_only=False), minlength=len(edges) + 1)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows whose output lies in [low, high); the last bin includes `high`."""
+
+    low: float
+    high: float
+    rows: int
+
+
+def output_bins(settings: Settings, pipeline: Pipeline, night: date) -> list[Bin]:
+    """Ten bins of equal width from the as-of date's smallest to its largest output; one if all are equal, none if the
+    first output is not of numbers."""
+    spec = pipeline.output_specs[0]
+    if not spec.numbers:
+        return []
+    rows = query(
+        settings,
+        f"""
+        with night as (
+            select "{spec.judged_column}" as value from {pipeline.prediction_table}
+            where {AS_OF} = date '{night.isoformat()}'
+        ), ends as (select min(value) as low, max(value) as high from night)
+        select low, high, least({BINS - 1}, floor((value - low) / nullif(high - low, 0) * {BINS}))::int as bin,
+            count(*) as rows
+        from night, ends group by all order by bin
+        """,
+    ).to_pylist()
+    if not rows:
+        return []
+    low, high = rows[0]["low"], rows[0]["high"]
+    if low == high:
+        return [Bin(low, high, rows[0]["rows"])]
+    counts, width = {row["bin"]: row["rows"] for row in rows}, (high - low) / BINS
+    return [Bin(low + i * width, low + (i + 1) * width, counts.get(i, 0)) for i in range(BINS)]
+
+
+def segment_rows(settings: Settings, pipeline: Pipeline, night: date) -> dict[str, dict[str, int]]:
+    """Number of rows by declared segment and label, in the order of the declaration, labels without rows included; and
+    by class of the first output, the commonest first."""
+
+    def count_rows(column: str) -> dict[str, int]:
+        sql = f"""
+            select "{column}" as label, count(*) as rows from {pipeline.prediction_table}
+            where {AS_OF} = date '{night.isoformat()}' group by 1 order by 2 desc, 1
+        """
+        return {row["label"]: row["rows"] for row in query(settings, sql).to_pylist()}
+
+    spec = pipeline.output_specs[0]
+    counts = {spec.name: count_rows(spec.name)} if spec.kind == "classes" else {}
+    for segment in pipeline.segments:
+        found = count_rows(segment.name)
+        counts[segment.name] = {label: found.get(label, 0) for label in segment.labels}
+    return counts

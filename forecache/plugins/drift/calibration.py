@@ -20,19 +20,12 @@ _CLIP = 1e-6
 
 @dataclass(frozen=True)
 class Calibration:
-    """A map from scores to probabilities, fitted on groups of test rows with about the same score.
+    """A map from scores to probabilities, fitted on groups of test rows with about the same score."""
 
-    Attributes:
-        method: "isotonic" regression, or "platt": a logistic function of the score's logit.
-        scores: Mean score of each group, ascending.
-        shares: Share of positive labels in each group.
-        rows: Rows of each group.
-    """
-
-    method: Literal["isotonic", "platt"]
-    scores: tuple[float, ...]
-    shares: tuple[float, ...]
-    rows: tuple[int, ...]
+    method: Literal["isotonic", "platt"]  # "platt" is a logistic function of the score's logit
+    scores: tuple[float, ...]  # mean of each group, ascending
+    shares: tuple[float, ...]  # of positive labels in each group
+    rows: tuple[int, ...]  # of each group
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

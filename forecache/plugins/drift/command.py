@@ -20,9 +20,8 @@ from forecache.cli.progress import StageProgress
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
     from forecache.declare import Pipeline
-    from forecache.plugins.drift.distributions.drift_report import DriftReport
     from forecache.plugins.drift.measurements import Measurement
-    from forecache.plugins.drift.retraining import RetrainingDecision
+    from forecache.plugins.drift.prediction_drift import DriftReport
 
 
 @command(
@@ -50,6 +49,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     from forecache.kit.spark.session import spark_session
     from forecache.plugins.drift.measurements import measurements, monitoring_figures
     from forecache.plugins.drift.monitor import monitor as measure
+    from forecache.plugins.drift.retraining import retraining_decision
 
     if _measure_log(pipeline, night):
         return
@@ -61,7 +61,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     if not result.skipped:
         figures = monitoring_figures(found, chosen)
         show_in_dagster(current, f"monitoring_{pipeline}", figures, result=result, night=chosen)
-    decision = _retraining_decision(current, declared)
+    decision = retraining_decision(current, declared) if declared.retraining else None
     notes = result.details["notes"][chosen.isoformat()]
     if wants_json():
         print_json(
@@ -75,9 +75,7 @@ def monitor(pipeline: str, night: date | None) -> None:
             }
         )
         return
-    _show(chosen, found)
-    for note in notes:
-        click.echo(f"{note[0].upper()}{note[1:]}.")
+    _show(chosen, found, notes)
     if decision is None:
         click.echo(f"Pipeline {declared.name} declares no `retraining`: these figures start nothing.")
     else:
@@ -102,25 +100,19 @@ def _measure_log(name: str, day: date | None) -> bool:
     if wants_json():
         print_json({"model": name, "day": chosen, "answers": result.rows, "figures": found, "notes": notes})
         return True
-    _show(chosen, found)
-    for note in notes:
-        click.echo(f"{note[0].upper()}{note[1:]}.")
+    _show(chosen, found, notes)
     return True
 
 
-def _retraining_decision(current: "Settings", pipeline: "Pipeline") -> "RetrainingDecision | None":
-    from forecache.plugins.drift.retraining import retraining_decision
-
-    return retraining_decision(current, pipeline) if pipeline.retraining else None
-
-
-def _show(night: date, found: "list[Measurement]") -> None:
+def _show(night: date, found: "list[Measurement]", notes: list[str]) -> None:
     rows: list[tuple[Any, ...]] = [
         (row.kind, row.name, row.reference, row.effect, row.js, row.value, row.reference_value, row.rows)
         for row in sorted(found, key=lambda row: (row.kind, -row.effect))
     ]
     figures = ("effect", "JS distance", "value", "reference", "rows")
     show_table(("kind", "of", "against", *figures), rows, title=f"As-of date {night}", right=figures)
+    for note in notes:
+        click.echo(f"{note[0].upper()}{note[1:]}.")
 
 
 @command(
@@ -139,7 +131,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
     It only reports: a publish is blocked by the drift that the nightly run measured.
     """
-    from forecache.plugins.drift.distributions.drift import prediction_drift
+    from forecache.plugins.drift.prediction_drift import prediction_drift
 
     current, declared = load_declared_pipeline(pipeline)
     found = prediction_drift(current, declared, night or newest_scored(current, declared))
@@ -154,7 +146,7 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
 def _write_sampled_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
     from forecache.kit.spark.session import spark_session
-    from forecache.plugins.drift.distributions.sampled_report import write_drift_report
+    from forecache.plugins.drift.sampled_report import write_drift_report
 
     with StageProgress() as progress:
         result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)

@@ -17,8 +17,8 @@ from forecache.models.registry.gate.score_metrics import BINARY, MULTICLASS, Arr
 from forecache.models.registry.model_versions import ModelVersion
 from forecache.models.registry.register import load_evaluation
 from forecache.plugins.drift.calibration import Calibration
-from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.measurements import Measurement
+from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 
 MOST_ROWS = 50_000
 """Of more rows, so many are used, evenly spread."""
@@ -92,17 +92,6 @@ def estimate_metrics(score: Array, calibrations: Sequence[Calibration], *, seed:
     return found
 
 
-def expected_confusion(score: Array, calibration: Calibration) -> dict[str, float]:
-    """Compute the expected confusion matrix of binary scores [n] at 0.5, in rows."""
-    likely, chosen = calibration.probabilities(score.astype(np.float64)), score >= 0.5
-    return {
-        "true_positive": float(likely[chosen].sum()),
-        "false_positive": float((1 - likely[chosen]).sum()),
-        "false_negative": float(likely[~chosen].sum()),
-        "true_negative": float((1 - likely[~chosen]).sum()),
-    }
-
-
 def _class_probabilities(score: Array, calibrations: Sequence[Calibration]) -> Array:
     """The probability of each class, float64 [n, classes]; for a binary label, of 0 and of 1."""
     if len(calibrations) == 1:
@@ -149,7 +138,7 @@ def expected_performance(
     score = night_scores(settings, pipeline, night, evaluation["classes"])
     if not len(score):
         return [], f"no estimate: {night} has no predictions"
-    return estimate_measurements(pipeline, model, evaluation, night, score, run_id=run_id), ""
+    return estimate_measurements(pipeline, model, evaluation, night, score, run_id), ""
 
 
 def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
@@ -158,13 +147,7 @@ def evaluation_of(settings: Settings, model: ModelVersion) -> Mapping[str, Any]:
 
 
 def estimate_measurements(
-    pipeline: Trainable,
-    model: ModelVersion,
-    evaluation: Mapping[str, Any],
-    night: date,
-    score: Array,
-    *,
-    run_id: str = "",
+    pipeline: Trainable, model: ModelVersion, evaluation: Mapping[str, Any], night: date, score: Array, run_id: str
 ) -> list[Measurement]:
     """Estimate each metric on scores of a date (n > 0, see `estimate_metrics`) and compare with the test split."""
     calibrations = [Calibration.from_json(each) for each in evaluation[CALIBRATIONS]]

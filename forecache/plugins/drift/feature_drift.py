@@ -1,26 +1,41 @@
-"""Feature drift: compares the features of an as-of date with the champion's training split, in bins of that split."""
+"""Feature drift: compares features of an as-of date, or of live requests, with the training split, in its bins."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.statistics import distance, equal_mass_edges
 from forecache.declare import AS_OF, Pipeline, Trainable
+from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.split_rows import count_split, split_batches
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.registry.model_versions import ModelVersion
-from forecache.plugins.drift.bins import BINS, count_batches, count_frame, every_nth_row, numbers_of, value_ranges
-from forecache.plugins.drift.measurements import Measurement
+from forecache.plugins.drift.bins import (
+    BINS,
+    are_classes,
+    count_batches,
+    count_frame,
+    every_nth_row,
+    numbers_of,
+    value_ranges,
+)
+from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
+from forecache.plugins.drift.measurements import Measurement, drift_measurement
+from forecache.plugins.drift.prediction_drift import test_split_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
+
 
 TRAINING_SPLIT = "training split"
 STAGE = "feature_reference"
@@ -96,27 +111,47 @@ def feature_drift(
             open_table(settings, pipeline.feature_table), partitions=[(AS_OF, "=", night.isoformat())]
         )
         counts = count_batches(dataset.to_batches(columns=list(champion.features)), reference.edges)
+    measure = partial(drift_measurement, pipeline.name, night, "feature", run_id=run_id)
     found = []
     for name in champion.features:
-        if not sum(counts[name]):
-            continue
-        apart = distance(reference.counts[name], counts[name])
-        found.append(
-            Measurement(
-                pipeline=pipeline.name,
-                night=night,
-                as_of=night,
-                kind="feature",
-                name=name,
-                reference=TRAINING_SPLIT,
-                model_version=champion.version,
-                effect=apart.psi,
-                js=apart.js,
-                value=counts[name][-1] / apart.rows,
-                reference_value=reference.counts[name][-1] / apart.reference_rows,
-                rows=apart.rows,
-                reference_rows=apart.reference_rows,
-                run_id=run_id,
-            )
-        )
+        if sum(counts[name]):
+            apart = distance(reference.counts[name], counts[name])
+            nulls = counts[name][-1] / apart.rows, reference.counts[name][-1] / apart.reference_rows
+            found.append(measure(name, TRAINING_SPLIT, champion.version, apart, nulls))
     return found
+
+
+logger = logging.getLogger("forecache.operations")
+
+
+def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> bytes | None:
+    """The result of `live_reference` as the content of a file of the release."""
+    reference = live_reference(settings, realtime, model)
+    return None if reference is None else reference.to_json()
+
+
+def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> DriftReference | None:
+    """The bins of a model's training split and of its scores on the test split; None for a model that was not
+    trained here, or whose training data is gone."""
+    if not realtime.is_trained or not model.is_own:
+        return None
+    try:
+        features = feature_reference(settings, realtime, model)
+    except NotFoundError as error:
+        logger.warning("Drift of %s is not counted live: %s", realtime.name, error)
+        return None
+    columns = [_feature_bins(name, features) for name in realtime.feature_names]
+    scores = test_split_scores(settings, model)
+    if scores is not None and not are_classes(scores[0]):
+        edges = tuple(float(edge) for edge in scores[0])
+        columns.append(ColumnBins(SCORE, edges, (*scores[1], 0)))
+    table, version = model.training_table
+    return DriftReference(tuple(columns), f"training split of {table}@{version}")
+
+
+def _feature_bins(name: str, reference: FeatureReference) -> ColumnBins:
+    """The bins of a feature; one bin without rows if the model does not take it."""
+    if name not in reference.edges:
+        return ColumnBins(name, (), (0, 0))
+    low, high = reference.ranges.get(name, (None, None))
+    return ColumnBins(name, tuple(reference.edges[name]), tuple(reference.counts[name]), low, high)

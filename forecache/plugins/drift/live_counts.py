@@ -85,7 +85,7 @@ class DriftReference:
         return np.arange(len(self.columns)) * self.width
 
     def counts_by_bin(self, place: int, counts: Sequence[int]) -> dict[str, int]:
-        """Return the counts of one column by the names of its bins. `counts`: as `count` returns them."""
+        """Return the counts, as of `count`, of one column by the names of its bins."""
         inner = len(self.columns[place].edges) + 1
         own = [int(count) for count in counts[place * self.width : (place + 1) * self.width]]
         bins = {str(number): count for number, count in enumerate(own[1 : inner + 1])}
@@ -108,11 +108,9 @@ def read_reference(content: bytes) -> DriftReference:
 
 def _float32_from(edges: Sequence[float]) -> list[np.float32]:
     """Return for each edge the smallest float32 that is not below it: it divides float32 values in the same way."""
-    found = []
-    for edge in edges:
-        rounded = np.float32(edge)
-        found.append(rounded if float(rounded) >= edge else np.nextafter(rounded, np.float32(np.inf)))
-    return found
+    rounded = [np.float32(edge) for edge in edges]
+    up = np.float32(np.inf)
+    return [each if float(each) >= edge else np.nextafter(each, up) for each, edge in zip(rounded, edges, strict=True)]
 
 
 _KEY, _SIZE, _RELEASE, _LIVE, _TURNED_S, _NANOSECONDS, _NUM_HEAD = range(7)
@@ -169,11 +167,7 @@ class DriftCells:
         self._cells: Cells = np.frombuffer(memory, np.uint64)
 
     def open(self, name: str, key: int, size: int, now: float) -> DriftBlock | None:
-        """Return the block of a model: an existing one with the same bins, else a new one.
-
-        Returns:
-            None if there is no memory left.
-        """
+        """Return a model's block, an existing one with these bins or else a new one; None without memory for it."""
         needed, at, free = _HEAD + _COPIES * size, 0, None
         while at + _HEAD <= len(self._cells) and self._cells[at + _KEY]:
             block = DriftBlock(self._cells[at:])

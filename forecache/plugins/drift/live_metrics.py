@@ -90,11 +90,7 @@ class ModelDrift:
 def live_drift(
     memories: Iterable[memoryview], references: Mapping[str, DriftReference], *, window_s: float
 ) -> dict[str, ModelDrift]:
-    """Add up the drift of the models whose bins are known here, by name.
-
-    Args:
-        memories: Of all workers, including those that have ended.
-    """
+    """Add up the drift of models whose bins are known here, by name, over all workers, also those that have ended."""
     now = time.monotonic()
     found: dict[str, ModelDrift] = {}
     for memory in memories:

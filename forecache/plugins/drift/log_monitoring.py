@@ -3,7 +3,6 @@
 The bins are those in which a reader counts its sample; see `forecache.plugins.drift.live_counts`.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,7 +19,6 @@ from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.registry.model_versions import list_models
-from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.expected_performance import (
     CALIBRATIONS,
     NO_CALIBRATION,
@@ -29,7 +27,14 @@ from forecache.plugins.drift.expected_performance import (
 )
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
 from forecache.plugins.drift.live_counts import NULL, SCORE, DriftReference, read_reference
-from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
+from forecache.plugins.drift.measurements import (
+    MONITORING_TABLE,
+    Kind,
+    Measurement,
+    append_measurements,
+    drift_measurement,
+)
+from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release
@@ -56,19 +61,14 @@ class _ReleaseCounts:
 
 
 def monitor_log(
-    settings: Settings,
-    realtime: Realtime,
-    day: date,
-    *,
-    run_id: str = "",
-    progress: Progress = no_progress,
+    settings: Settings, realtime: Realtime, day: date, *, run_id: str = "", progress: Progress = no_progress
 ) -> StageResult:
     """Measure a day (UTC) of a real-time model's log: drift of features and scores, and expected performance.
 
     Of the result, `rows` are logged answers of the day, and `details["notes"]` say what could not be measured. Skipped
     if the day's rows are those that were measured before; NotFoundError if nothing was logged on it.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, realtime.name, run_id)
     table = open_table(settings, table_of(realtime.name))
     inputs = f"{partition_digests(table, DAY, [day])[day]} version=1"
 
@@ -87,11 +87,8 @@ def monitor_log(
             answers, {"notes": notes, "figures": len(figures)}, MONITORING_TABLE if figures else "", version
         )
 
-    row, skipped = Stage(settings, STAGE, realtime.name, run_id).run_once(inputs, measure, night=day)
-    seconds = time.perf_counter() - started
-    return StageResult(
-        STAGE, realtime.name, row.rows, seconds, nights=(day,), skipped=skipped, details=dict(row.details)
-    )
+    row, skipped = stage.run_once(inputs, measure, night=day)
+    return stage.result(row.rows, nights=[day], skipped=skipped, details=dict(row.details))
 
 
 def _count_day(settings: Settings, name: str, day: date) -> tuple[dict[int, _ReleaseCounts], int]:
@@ -123,7 +120,6 @@ def _open_counts(settings: Settings, name: str, number: int) -> _ReleaseCounts:
 
 
 def _add_answers(counted: _ReleaseCounts, rows: "pa.RecordBatch") -> None:
-    """Count answers of one release."""
     features = np.frombuffer(b"".join(rows["features"].to_pylist()), "<f4")
     features = features.reshape(-1, len(counted.release.features))
     scores = [
@@ -180,23 +176,11 @@ def _measure_drift(name: str, day: date, version: int, counted: _ReleaseCounts, 
             continue
         apart = distance(list(before.values()), list(now.values()))
         is_score = column.name == SCORE
+        kind: Kind = "prediction" if is_score else "feature"
+        reference_name = TEST_SPLIT if is_score else TRAINING_SPLIT
+        nulls = now[NULL] / rows, before[NULL] / known
         found.append(
-            Measurement(
-                pipeline=name,
-                night=day,
-                as_of=day,
-                kind="prediction" if is_score else "feature",
-                name=column.name,
-                reference=TEST_SPLIT if is_score else TRAINING_SPLIT,
-                model_version=version,
-                effect=apart.psi,
-                js=apart.js,
-                value=now[NULL] / rows,
-                reference_value=before[NULL] / known,
-                rows=rows,
-                reference_rows=known,
-                run_id=run_id,
-            )
+            drift_measurement(name, day, kind, column.name, reference_name, version, apart, nulls, run_id=run_id)
         )
     return found
 
@@ -219,4 +203,4 @@ def expected_log_performance(
     if model is None or not evaluation.get(CALIBRATIONS):
         return [], NO_CALIBRATION.format(version)
     score = np.concatenate(parts).astype(np.float64)
-    return estimate_measurements(realtime, model, evaluation, day, score, run_id=run_id) if len(score) else [], ""
+    return estimate_measurements(realtime, model, evaluation, day, score, run_id) if len(score) else [], ""

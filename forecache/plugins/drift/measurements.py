@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from forecache.base.settings import Settings
+from forecache.base.statistics import Distance
 from forecache.kit.metrics.page import MetricsPage, six_digits
 from forecache.operations.exporter import end_of_date
 
@@ -38,6 +39,37 @@ class Measurement:
     recorded_at: datetime | None = None  # set when it is stored
 
 
+def drift_measurement(
+    pipeline: str,
+    night: date,
+    kind: Kind,
+    name: str,
+    reference: str,
+    model_version: int,
+    apart: Distance,
+    nulls: tuple[float, float] | None = None,
+    *,
+    run_id: str,
+) -> Measurement:
+    """The figure of a distance from a reference; `nulls` are the shares of nulls of the date and the reference."""
+    return Measurement(
+        pipeline,
+        night,
+        night,
+        kind,
+        name,
+        reference,
+        model_version,
+        apart.psi,
+        apart.rows,
+        js=apart.js,
+        value=nulls and nulls[0],
+        reference_value=nulls and nulls[1],
+        reference_rows=apart.reference_rows,
+        run_id=run_id,
+    )
+
+
 def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:
     """Append figures in one commit; a newer figure supersedes an older one of the same kind, name and date."""
     from forecache.kit.delta.small_tables import append_to_small_table, row_schema
@@ -54,12 +86,12 @@ def measurements(
     filters: list[tuple[str, str, Any]] = [("pipeline", "=", pipeline)]
     filters += [("night", ">=", first)] if first else []
     filters += [("night", "<=", last)] if last else []
-    return _read(settings, filters)
+    return _read_measurements(settings, filters)
 
 
 def all_measurements(settings: Settings) -> list[Measurement]:
     """Read the newest value of each figure of every pipeline, by as-of date."""
-    return _read(settings, [])
+    return _read_measurements(settings, [])
 
 
 def monitoring_figures(figures: Iterable[Measurement], night: date) -> dict[str, float]:
@@ -74,7 +106,7 @@ def monitoring_figures(figures: Iterable[Measurement], night: date) -> dict[str,
     }
 
 
-def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Measurement]:
+def _read_measurements(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Measurement]:
     from forecache.kit.delta.small_tables import read_small_table
 
     rows = read_small_table(settings, MONITORING_TABLE, filters)

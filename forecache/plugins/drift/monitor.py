@@ -1,32 +1,150 @@
-"""The monitoring stage: measures as-of dates, once for the same inputs, and appends figures to the monitoring table."""
+"""The monitoring stage: measures as-of dates, once for the same inputs, and appends figures to the monitoring table.
 
-import time
+Realised performance compares predictions with the labels that became known a horizon later.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import Pipeline
+from forecache.declare import AS_OF, Pipeline
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.kit.delta.tables import table_exists, table_version
-from forecache.lake.feature_tables.features import feature_versions
+from forecache.kit.delta.tables import read_table, table_exists, table_version
+from forecache.lake.contracts import class_order
+from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.sources import Pins, source_states, state_history
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.split_rows import label_numbers
+from forecache.lake.stage import Stage, StageOutcome, partition_rows
+from forecache.lake.training_set import label_frame
+from forecache.models.registry.gate.gate_checks import metric_interval
+from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.score_metrics import Array
 from forecache.models.registry.model_versions import ModelVersion, champion, list_models
-from forecache.plugins.drift.distributions.drift import measure_drift
-from forecache.plugins.drift.expected_performance import expected_performance
+from forecache.plugins.drift.expected_performance import class_scores, expected_performance
 from forecache.plugins.drift.feature_drift import feature_drift
-from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
-from forecache.plugins.drift.performance import labelled_predictions, measure_performance
+from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements, drift_measurement
+from forecache.plugins.drift.prediction_drift import TEST_SPLIT, measure_drift
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import require_scored
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+_MOST_ROWS = 200_000
+_EPOCH = date(1970, 1, 1)
+Labelled = tuple[Array, Array, Array | None]
+
+
+def labelled_predictions(
+    spark: "SparkSession", settings: Settings, pipeline: Pipeline, as_of: Sequence[date]
+) -> dict[date, Labelled]:
+    """Read label, float64 [n], score, [n] or [n, values], and weight, [n] or None, of the predictions of some dates.
+
+    The label horizon of the dates has passed. A class that the model of a row does not know has the probability 0. Rows
+    are sorted by score and label; of more than 200,000 rows, at most so many are chosen by a hash of the key. Dates
+    without labelled predictions are left out, and all dates if the probabilities of some classes are not stored.
+    """
+    from pyspark.sql import functions as F
+
+    rows = partition_rows(settings, pipeline.prediction_table, as_of, column=AS_OF)
+    step = -(-max(rows.values()) // _MOST_ROWS) or 1
+    entity, spec = [*pipeline.key, AS_OF], pipeline.output_specs[0]
+    if spec.top is not None:
+        return {}  # the probabilities of some classes are missing
+    columns = spec.columns[1:] if spec.kind == "classes" else spec.columns
+    predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
+    predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
+        *entity, *(F.col(column).alias(f"_score_{i}") for i, column in enumerate(columns))
+    )
+    labels = label_frame(spark, settings, pipeline, predicted.select(*entity), as_of)
+    named = [F.col(name).alias(f"_label_{i}") for i, name in enumerate(pipeline.trained_label.columns)]
+    joined = predicted.join(labels, entity).select(AS_OF, *named, *predicted.columns[len(entity) :])
+    table = joined.dropna().toArrow().combine_chunks()
+    days = table.column(AS_OF).cast("int32").to_numpy()
+    found = {}
+    for day in as_of:
+        rows_of_day = table.filter(pa.array(days == (day - _EPOCH).days))
+        if rows_of_day.num_rows:
+            found[day] = _sort_rows(_to_arrays(rows_of_day, spec.kind == "classes", spec.classes))
+    return found
+
+
+def _to_arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Labelled:
+    """Convert a table with the columns `_label_0`, perhaps `_label_1`, `_score_0` and further scores to arrays.
+
+    Classes have their positions in the model, on which a user's metric may depend; those that no model knows follow.
+    """
+    weight = table.column("_label_1").to_numpy().astype(np.float64) if "_label_1" in table.column_names else None
+    names = [name for name in table.column_names if name.startswith("_score_")]
+    if not classes:
+        score = np.column_stack([table.column(name).to_numpy().astype(np.float64) for name in names])
+        return table.column("_label_0").to_numpy().astype(np.float64), score if len(names) > 1 else score[:, 0], weight
+    lists = table.column("_score_0").combine_chunks()
+    labels, items = table.column("_label_0").combine_chunks(), lists.flatten()
+    known = list(declared)
+    for names in (items.field("class"), labels):
+        known += class_order([name for name in pc.unique(names).to_pylist() if name not in known])
+    return label_numbers(labels, known), class_scores(lists, known), weight
+
+
+def _sort_rows(found: Labelled) -> Labelled:
+    label, score, weight = found
+    keys = [label, *(score.reshape(len(label), -1).T[::-1])]
+    order = np.lexsort(keys if weight is None else [weight, *keys])
+    return label[order], score[order], None if weight is None else weight[order]
+
+
+def measure_performance(
+    pipeline: Pipeline,
+    model: ModelVersion,
+    as_of: date,
+    label: Array,
+    score: Array,
+    weight: Array | None = None,
+    *,
+    night: date,
+    run_id: str = "",
+) -> Measurement | None:
+    """Measure how much worse the gate's metric is than the model's recorded one on its test split.
+
+    The interval reflects the sampling of the date's rows; the test split's metric counts as exact. `night` is the first
+    as-of date by which the labels are known. None if the metric has no value on these rows, such as an area under the
+    curve of one class.
+    """
+    metric, judge = pipeline.trained_gate.metric, judge_of(pipeline)
+    value = judge.metrics[metric](label, score, weight)
+    if np.isnan(value):
+        return None
+    expected = model.metrics[metric]
+    ends = metric_interval(judge, metric, label, score, weight, seed=pipeline.training.seed)
+    low, high = sorted(-judge.gain(metric, end, expected) for end in ends)
+    return Measurement(
+        pipeline=pipeline.name,
+        night=night,
+        as_of=as_of,
+        kind="performance",
+        name=metric,
+        reference=TEST_SPLIT,
+        model_version=model.version,
+        effect=-judge.gain(metric, value, expected),
+        effect_low=low,
+        effect_high=high,
+        value=value,
+        reference_value=expected,
+        rows=len(label),
+        run_id=run_id,
+    )
+
 
 STAGE = "monitoring"
 _FORMAT = 2
@@ -63,7 +181,7 @@ def monitor(
     of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured. NotFoundError if there is
     no champion, or a date has no features or no predictions.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     versions = {version.version: version for version in list_models(settings, pipeline)}
     scored = last_records(settings, SCORE, pipeline.name)
     run = _MonitoringRun(settings, pipeline, session, champion(settings, pipeline), versions, scored, run_id)
@@ -72,18 +190,14 @@ def monitor(
     def report_progress(some: Sequence[date], share: float) -> None:
         progress(f"monitoring {pipeline.name} on {some[0]} to {some[-1]}", share)
 
-    stage = Stage(settings, STAGE, pipeline.name, run_id)
     known, measured = stage.run_nights(
         inputs, partial(_measure, run), at_once=_NIGHTS_AT_ONCE, progress=report_progress
     )
-    return StageResult(
-        stage=STAGE,
-        subject=pipeline.name,
-        rows=sum(row.rows for row in known.values()),
-        seconds=time.perf_counter() - started,
-        nights=tuple(sorted(inputs)),
+    return stage.result(
+        sum(row.rows for row in known.values()),
+        nights=sorted(inputs),
         table=MONITORING_TABLE,
-        delta_version=table_version(settings, MONITORING_TABLE) if table_exists(settings, MONITORING_TABLE) else None,
+        version=table_version(settings, MONITORING_TABLE) if table_exists(settings, MONITORING_TABLE) else None,
         skipped=not measured,
         details={
             "measured": [night.isoformat() for night in measured],
@@ -141,9 +255,11 @@ def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOut
     figures = _measure_drift(run, nights)
     notes: dict[date, list[str]] = {night: [] for night in nights}
     for night in nights:
-        expected, note = _estimate_performance(run, night)
-        figures[night] += expected
-        notes[night] += [note] if note else []
+        model = run.versions.get(int(run.scored[night].details["model_version"]))
+        if model is not None:
+            expected, note = expected_performance(run.settings, run.pipeline, model, night, run_id=run.run_id)
+            figures[night] += expected
+            notes[night] += [note] if note else []
     for night, found, note in _measure_performance(run, nights):
         figures[night] += [found] if found else []
         notes[night] += [note] if note else []
@@ -161,34 +277,16 @@ def _measure_drift(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, li
     reports = measure_drift(run.settings, run.pipeline, nights, spark=spark)
     figures = {}
     for night in nights:
+        version, output = int(run.scored[night].details["model_version"]), reports[night].output
         figures[night] = feature_drift(
             run.settings, run.pipeline, run.champion, night, spark=spark, run_id=run.run_id
         ) + [
-            Measurement(
-                pipeline=run.pipeline.name,
-                night=night,
-                as_of=night,
-                kind="prediction",
-                name=reports[night].output,
-                reference=reference,
-                model_version=int(run.scored[night].details["model_version"]),
-                effect=apart.psi,
-                js=apart.js,
-                rows=apart.rows,
-                reference_rows=apart.reference_rows,
-                run_id=run.run_id,
+            drift_measurement(
+                run.pipeline.name, night, "prediction", output, reference, version, apart, run_id=run.run_id
             )
             for reference, apart in reports[night].distances.items()
         ]
     return figures
-
-
-def _estimate_performance(run: _MonitoringRun, night: date) -> tuple[list[Measurement], str]:
-    """The expected performance of a date's predictions, by the version that made them."""
-    model = run.versions.get(int(run.scored[night].details["model_version"]))
-    if model is None:
-        return [], ""
-    return expected_performance(run.settings, run.pipeline, model, night, run_id=run.run_id)
 
 
 def _measure_performance(run: _MonitoringRun, nights: Sequence[date]) -> list[tuple[date, Measurement | None, str]]:

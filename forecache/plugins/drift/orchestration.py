@@ -23,8 +23,8 @@ from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
 from resources.settings_and_spark import SettingsResource, SparkResource
 
 if TYPE_CHECKING:
-    from forecache.plugins.drift.distributions.drift_report import DriftReport
     from forecache.plugins.drift.measurements import Measurement
+    from forecache.plugins.drift.prediction_drift import DriftReport
 
 DRIFT = "has_not_drifted"
 EXPECTED = "expected_performance"
@@ -94,7 +94,7 @@ def score_check_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[st
 
 def check_scores(step: RunStep, pipeline: Pipeline) -> Iterator[Any]:
     """An evaluation for each as-of date: a small effect is a warning, a large one an error."""
-    from forecache.plugins.drift.distributions.drift import check_drift
+    from forecache.plugins.drift.prediction_drift import check_drift
 
     reports = check_drift(step.settings, pipeline, step.nights, spark=step.session(), run_id=step.run_id)
     verdicts = {
@@ -165,7 +165,7 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
     def write_report(
         context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
     ) -> Iterator[Any]:
-        from forecache.plugins.drift.distributions.sampled_report import write_drift_report
+        from forecache.plugins.drift.sampled_report import write_drift_report
 
         step = RunStep(context, settings.load(), spark)
         night = step.nights[-1]
@@ -256,7 +256,6 @@ def _max_metric_drop(pipeline: Pipeline) -> float:
 
 
 def _performance_check(pipeline: Pipeline, figures: "list[Measurement]", night: date) -> dg.AssetCheckResult:
-    """The check of the expected performance of an as-of date."""
     metric = pipeline.trained_gate.metric
     found = next((m for m in figures if (m.night, m.kind, m.name) == (night, "estimate", metric)), None)
     if found is None:

@@ -9,9 +9,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Retraining
 from forecache.models.registry.model_versions import find_champion
 from forecache.operations.training_due import LastTraining, last_training
-from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
 from forecache.plugins.drift.measurements import Kind, Measurement, measurements
+from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 
 _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SPLIT, "performance": TEST_SPLIT}
 """References by kinds of figures that may cause a training: realised performance may, an estimate may not."""
@@ -55,12 +55,7 @@ class RetrainingDecision:
 
 
 def decide(
-    rules: Retraining,
-    figures: Iterable[Measurement],
-    *,
-    champion: int | None,
-    last: LastTraining | None,
-    now: datetime,
+    rules: Retraining, figures: Iterable[Measurement], *, champion: int | None, last: LastTraining | None, now: datetime
 ) -> RetrainingDecision:
     """Decide from the figures, each once, about the champion that are newer than the last training."""
     if champion is None:

@@ -152,7 +152,6 @@ def _promotion_pins(settings: Settings) -> Named:
 
 
 def _training_pins(settings: Settings) -> Named:
-    """The training sets of registered models, and of runs that may resume."""
     if any(name.startswith(TRAINING_SET) for name in table_names(settings)):
         yield from ((table, Pin(version)) for table, version in training_tables(settings))
     for path in settings.training_path.glob(f"**/{SPEC_FILE}"):

@@ -49,7 +49,12 @@ def pin_delta(source: TableSource, place: Place) -> PinnedTable:
     table = open_delta(source, place)
     metadata, by_version = table.metadata(), isinstance(source.time, Snapshot) and source.time.day is None
     require_source_columns(source, _types(table), where=f"version {table.version()} of {place.uri}")
-    commits = _commits(source, place, table.version()) if by_version or _allows_deletion_vectors(table) else []
+    commits: list[TableCommit] = []
+    if by_version or _allows_deletion_vectors(table):
+        try:
+            commits = read_commits(place, table.version())
+        except OSError as error:
+            raise unavailable_error(source, place.uri, error) from error
     return PinnedTable(
         source,
         place,
@@ -134,13 +139,6 @@ def day_of(value: Any) -> date | None:
     if isinstance(value, datetime):
         return (value.astimezone(timezone.utc) if value.tzinfo else value).date()
     return value if isinstance(value, date) else None
-
-
-def _commits(source: TableSource, place: Place, version: int) -> list[TableCommit]:
-    try:
-        return read_commits(place, version)
-    except OSError as error:
-        raise unavailable_error(source, place.uri, error) from error
 
 
 def _allows_deletion_vectors(table: "DeltaTable") -> bool:

@@ -66,7 +66,12 @@ def extract(
     ):
         if rebuild:
             chosen = [day for day in extractable_days(source, first, last, now) if day in days]
-            _require_state(source, days, chosen)
+            if isinstance(source.time, Snapshot) and not chosen:
+                raise InputError(
+                    f"Source {source.name!r} cannot be extracted again for {max(days)}: "
+                    "the database has no past states.",
+                    remedy="Give yesterday, the last day that is over.",
+                )
             if isinstance(source.extract, StreamDay):
                 chosen = select_complete_days(settings, source.extract, chosen)
         else:
@@ -102,14 +107,6 @@ def _describe_inputs(extract: Query | StreamDay, details: Mapping[str, Any]) -> 
 
 def _origin(extract: Query | StreamDay) -> str:
     return f"the stream {extract.stream}" if isinstance(extract, StreamDay) else extract.database
-
-
-def _require_state(source: Source, days: Collection[date], chosen: Collection[date]) -> None:
-    if isinstance(source.time, Snapshot) and not chosen:
-        raise InputError(
-            f"Source {source.name!r} cannot be extracted again for {max(days)}: the database has no past states.",
-            remedy="Give yesterday, the last day that is over.",
-        )
 
 
 def _extract_day(

@@ -93,7 +93,6 @@ def _list_files(source: TableSource, place: Place, filesystem: Any) -> list[Any]
 
 
 def _inspect_file(source: TableSource, place: Place, filesystem: Any, info: Any) -> tuple[PinnedFile, dict[str, str]]:
-    """Read the footer of a file; returns the file, and its type by column."""
     try:
         with filesystem.open_input_file(info.path) as opened:
             metadata = pq.read_metadata(opened)

@@ -61,7 +61,8 @@ class PinnedTable:
 
     def version_of(self, night: date) -> int | None:
         """The last version committed before a night's end; None if there is none (any more)."""
-        found = [version for version, at in self.commits if at < _end(night)]
+        end = datetime.combine(night + timedelta(days=1), time(), timezone.utc)
+        found = [version for version, at in self.commits if at < end]
         return found[-1] if found else None
 
     def newest_equal_version(self, version: int) -> int:
@@ -106,7 +107,7 @@ class PinnedTable:
             return True
         if self.is_by_version:
             return night in self.commit_days()
-        return any(_may_have(file, night) for file in self.files)
+        return any((f.first is None or f.first <= night) and (f.last is None or night <= f.last) for f in self.files)
 
     def has_state(self, night: date) -> bool:
         """Return whether there is a state, or any rows, for the night."""
@@ -135,14 +136,6 @@ class PinnedTable:
         """URI and version, or number of files, for the ledger."""
         pinned: dict[str, str | int] = {"uri": self.place.uri}
         return pinned | ({"files": len(self.files)} if self.version is None else {"version": self.version})
-
-
-def _may_have(file: PinnedFile, night: date) -> bool:
-    return (file.first is None or file.first <= night) and (file.last is None or night <= file.last)
-
-
-def _end(night: date) -> datetime:
-    return datetime.combine(night + timedelta(days=1), time(), timezone.utc)
 
 
 def unavailable_error(source: TableSource, uri: str, error: Exception) -> UnavailableError:

@@ -120,7 +120,6 @@ def _to_unmatched_rows(pairs: np.ndarray) -> UnmatchedRows:
 
 
 def _pairs_with_unique_hash(pairs: np.ndarray) -> np.ndarray:
-    """The pairs whose hash occurs once."""
     order = np.argsort(pairs[:, 0])
     hashes = pairs[:, 0][order]
     differs = np.ones(len(hashes) + 1, bool)

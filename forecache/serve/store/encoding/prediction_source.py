@@ -15,7 +15,7 @@ from forecache.declare import AS_OF, PROVENANCE_COLUMNS, FeatureView, Served
 from forecache.kit.delta.comparison.partition import PartitionReader, RowGroup, files_digest, partition_files
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.lake.feature_tables.features import STAGE, feature_versions
+from forecache.lake.features import STAGE, feature_versions
 from forecache.lake.ledger import newest_night
 from forecache.serve.store.encoding.entries import provenance_of
 from forecache.serve.store.manifest import Provenance, TableSource

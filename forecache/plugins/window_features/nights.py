@@ -26,9 +26,9 @@ from forecache.kit.windows.plan import BaseColumn
 from forecache.kit.windows.states import TOO_LARGE, MeasureState, as_tiles
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.stage import Stage, hold_table_lock, write_stale_partitions
-from forecache.lake.windows.key_hashes import KeyHashesByNight, hash_requested_keys
-from forecache.lake.windows.tasks import BUCKET, DAY, NightTask, TileTask, split_buckets
-from forecache.lake.windows.tile_merge import TileMerger, WindowFeature
+from forecache.plugins.window_features.key_hashes import KeyHashesByNight, hash_requested_keys
+from forecache.plugins.window_features.tasks import BUCKET, DAY, NightTask, TileTask, split_buckets
+from forecache.plugins.window_features.tile_merge import TileMerger, WindowFeature
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -67,12 +67,6 @@ def task_frame(
 
     num_tasks = max(1, min(len(tasks), num_tasks or len(tasks)))
     return spark.range(0, len(tasks), 1, num_tasks).mapInArrow(run, schema)
-
-
-def delta_schema(schema: pa.Schema) -> "Schema":
-    from deltalake import Schema
-
-    return Schema.from_arrow(schema)
 
 
 def widen_schema(schema: pa.Schema, settings: Settings, table: str) -> pa.Schema:
@@ -169,11 +163,15 @@ def _write_tiles(
     spark: "SparkSession", settings: Settings, view: FeatureView, days: Sequence[date]
 ) -> "tuple[Schema, list[DataFile]]":
     """Write the tiles of days, one file for each that has rows; returns their columns and the files."""
+    from deltalake import Schema
+
     source, states, folder = view.event_source, states_of(view), new_folder()
     delta = open_table(settings, source.raw_table)
     raw, kinds = pa.schema(delta.schema()), {column.name: column.type for column in source.columns}
     names = [*view.key, source.event_time, *(name for state in states for name in state.reads)]
-    read = pa.schema([_tile_field(raw, name, kinds) for name in dict.fromkeys(names)])
+    # With its type in the raw table, or its declared type if no file has had it yet.
+    known = (raw.field(n) if n in raw.names else pa.field(n, _TYPES[kinds[n]]) for n in dict.fromkeys(names))
+    read = pa.schema(known)
     empty = as_tiles(read.empty_table(), view.key, states, source.event_time)
     stored = widen_schema(empty.schema.append(pa.field(BUCKET, pa.int32())), settings, view.tile_table)
     files = group_by_partition(active_files(delta), "event_day")
@@ -184,12 +182,7 @@ def _write_tiles(
         if (paths := tuple(file.path for file in files.get(day.isoformat(), ())))
     ]
     written = run_tasks(spark, view.tile_table, tasks, lambda task: task.files())
-    return delta_schema(stored.append(pa.field(DAY, pa.date32()))), written
-
-
-def _tile_field(raw: pa.Schema, name: str, kinds: Mapping[str, str]) -> pa.Field:
-    """A column with its type in the raw table, or its declared type if no file has had it yet."""
-    return raw.field(name) if name in raw.names else pa.field(name, _TYPES[kinds[name]])
+    return Schema.from_arrow(stored.append(pa.field(DAY, pa.date32()))), written
 
 
 def states_of(view: FeatureView) -> tuple[MeasureState, ...]:
@@ -257,7 +250,6 @@ def window_frame(
     view: FeatureView,
     nights: Sequence[date],
     *,
-    run_id: str = "",
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
 ) -> "DataFrame":
@@ -265,7 +257,7 @@ def window_frame(
 
     `asked` has key columns and `as_of` of the rows that are needed; None: all.
     """
-    tasks = _tasks(spark, settings, view, nights, run_id, progress, asked)
+    tasks = _tasks(spark, settings, view, nights, "", progress, asked)
     kinds = {column.name: column.type for column in view.event_source.columns}
     columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
     columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]
@@ -283,10 +275,12 @@ def write_windows(
     progress: Progress = no_progress,
 ) -> "tuple[Schema, list[DataFile]]":
     """Write the features of nights as files of the view's table; returns their columns and the files."""
+    from deltalake import Schema
+
     tasks, folder = _tasks(spark, settings, view, nights, run_id, progress), new_folder()
     place = place_of(settings, view.feature_table)
     files = run_tasks(spark, view.feature_table, tasks, lambda task: task.files(place, folder))
-    return delta_schema(tasks[0].stored.append(pa.field(AS_OF, pa.date32()))), files
+    return Schema.from_arrow(tasks[0].stored.append(pa.field(AS_OF, pa.date32()))), files
 
 
 def _tasks(
@@ -326,5 +320,4 @@ def _tasks(
 
 
 def _state_columns(view: FeatureView) -> tuple[BaseColumn, ...]:
-    """The state columns that nights of a live view have besides the features."""
     return () if view.live is None else build_merge_plan(view).base_columns

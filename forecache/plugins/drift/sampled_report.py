@@ -4,7 +4,6 @@ Rows are chosen by a hash of their key, so that a date gives the same sample eve
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -29,8 +28,7 @@ from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
 from forecache.plugins.drift.bins import BINS
-from forecache.plugins.drift.distributions.drift import model_of, prediction_drift, previous_dates
-from forecache.plugins.drift.distributions.drift_report import DriftReport
+from forecache.plugins.drift.prediction_drift import DriftReport, model_of, prediction_drift, previous_dates
 from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
 from forecache.scoring.night_inputs import require_scored
 
@@ -144,7 +142,7 @@ def write_drift_report(
         path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped if the page exists and
         both sides are unchanged.
     """
-    started = time.perf_counter()
+    stage = Stage(settings, STAGE, pipeline.name, run_id)
     scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}
     require_scored(pipeline, night, scored)
     model = _find_model(settings, pipeline, scored[night])
@@ -174,10 +172,8 @@ def write_drift_report(
         details = {"path": str(path), "mlflow_artifact": _log_to_mlflow(settings, model, path), "reference": name}
         return StageOutcome(len(current), {**details, "reference_rows": len(reference), "columns": columns})
 
-    stage = Stage(settings, STAGE, pipeline.name, run_id)
     row, skipped = stage.run_once(inputs, write, night=night, usable=lambda _: name is None or path.is_file())
-    seconds = time.perf_counter() - started
-    return StageResult(STAGE, pipeline.name, row.rows, seconds, nights=(night,), skipped=skipped, details=row.details)
+    return stage.result(row.rows, nights=[night], skipped=skipped, details=row.details)
 
 
 def _find_model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> ModelVersion | None:
@@ -215,7 +211,6 @@ def _score_columns(pipeline: Pipeline) -> list[str]:
 
 
 def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
-    """Features and scores of a sample of a date's rows."""
     from pyspark.sql import functions as F
 
     names = [*_shown_features(pipeline), *_score_columns(pipeline)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from forecache.base.errors import InputError
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Feature, FeatureView, Pipeline
@@ -16,7 +17,6 @@ from forecache.kit.delta.errors import REFUSED
 from forecache.kit.delta.tables import read_table
 from forecache.lake.contracts import function_name, require_columns
 from forecache.lake.sources import Pins, known_rows, source_states
-from forecache.lake.windows.nights import window_frame, window_inputs
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -131,7 +131,6 @@ def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
 
 
 def _stored_column(feature: Feature, owner: str) -> "Column":
-    """The column of a feature in its stored type."""
     from pyspark.sql import functions as F
 
     column = F.col(feature.name)
@@ -204,7 +203,6 @@ def view_frame(
     nights: Sequence[date],
     *,
     pins: Pins | None = None,
-    run_id: str = "",
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
     states: bool = False,
@@ -217,7 +215,8 @@ def view_frame(
         states: Include the states of a live view.
     """
     if view.features is None:
-        computed = window_frame(spark, settings, view, nights, run_id=run_id, progress=progress, asked=asked)
+        window_frame = load_hook("window_features", "window_frame")
+        computed = window_frame(spark, settings, view, nights, progress=progress, asked=asked)
     else:
         rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
         computed = rows[view.sources[0].name] if compute is None else compute(rows)
@@ -230,7 +229,8 @@ def view_inputs(
 ) -> dict[date, str]:
     """For each night, text of all that its features depend on: the state of the sources, and the declaration."""
     if view.windows:
-        return window_inputs(settings, view, nights)
+        inputs: dict[date, str] = load_hook("window_features", "window_inputs")(settings, view, nights)
+        return inputs
     states = source_states(settings, view.sources, nights, pins=pins)
     return {night: f"{states[night]} code={view.fingerprint}" for night in nights}
 

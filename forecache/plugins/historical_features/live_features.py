@@ -19,8 +19,8 @@ from forecache.kit.delta.tables import read_table
 from forecache.kit.windows.fold import EventStates, event_states, fold
 from forecache.kit.windows.plan import DAY_US, MergePlan
 from forecache.kit.windows.states import column_words, number_keys
-from forecache.lake.feature_tables.features import load_night_features
 from forecache.lake.sources import Pins
+from forecache.plugins.historical_features.night_features import load_night_features
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -137,7 +137,6 @@ class _LiveFeatureMerger:
     column: str
 
     def features(self, rows: pa.Table, events: pa.Table) -> pa.Table:
-        """The rows with their features."""
         features, found = self._features(rows, events)
         kept = rows.select(list(self.columns))
         if not rows.num_rows:

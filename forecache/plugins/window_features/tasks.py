@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, Place, fit_columns, new_path, read_rows, retry_write, write_file
 from forecache.kit.windows.states import MeasureState, as_tiles, combine
-from forecache.lake.windows.key_hashes import key_hashes
-from forecache.lake.windows.tile_merge import TileMerger
+from forecache.plugins.window_features.key_hashes import key_hashes
+from forecache.plugins.window_features.tile_merge import TileMerger
 
 DAY = "day"
 BUCKET = "key_bucket"
@@ -107,7 +107,7 @@ class NightTask:
                 rows = fit_columns(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
                 if asked is not None and rows.num_rows:
                     rows = rows.filter(pa.array(asked.is_ever_requested(key_hashes(rows, self.merge.key))))
-                parts.append(rows.append_column(DAY, pa.array([day], pa.date32()).take(pa.array(_zeros(rows)))))
+                parts.append(rows.append_column(DAY, pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)))
         return pa.concat_tables(parts)
 
     def _may_hold(self, group: Any) -> bool:
@@ -140,7 +140,3 @@ def _write_partition_file(place: Place, folder: str, partition: dict[str, Any], 
 def _drop_null_keys(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     known = np.logical_and.reduce([np.asarray(rows[name].combine_chunks().is_valid()) for name in key])
     return rows if known.all() else rows.filter(pa.array(known))
-
-
-def _zeros(rows: pa.Table) -> Any:
-    return np.zeros(rows.num_rows, np.int32)

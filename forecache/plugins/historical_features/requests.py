@@ -166,12 +166,7 @@ _DAY = timedelta(days=1)
 
 
 def request_rows(
-    spark: "SparkSession",
-    settings: Settings,
-    realtime: Realtime,
-    days: Mapping[str, Sequence[date]],
-    *,
-    pins: Pins | None = None,
+    spark: "SparkSession", settings: Settings, realtime: Realtime, days: Mapping[str, Sequence[date]], pins: Pins
 ) -> "DataFrame":
     """`request_id`, `event_timestamp`, `position` (int), `as_of` (the day of the request), `split`, the fields in their
     types, the label and its weight (double), of the requests made on the days of the splits; see `request_days`.
@@ -252,7 +247,8 @@ def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]
         days[split] = _date_range(max(first, realtime.start + _DAY), last)
         last = first - _DAY - gap
     if not days["train"]:
-        lacking = (realtime.start + _DAY - _last_to_train_on(realtime, night)).days
+        split_days = examples.test_days + examples.validation_days + 3 * examples.horizon_days
+        lacking = (realtime.start + _DAY - night).days + split_days
         raise InputError(
             f"Real-time model {realtime.name!r} cannot train on the night {night}: its data starts on "
             f"{realtime.start}.",
@@ -264,11 +260,6 @@ def request_days(realtime: Realtime, night: date) -> dict[str, tuple[date, ...]]
 def span_of(days: Mapping[str, Sequence[date]]) -> tuple[date, date]:
     """First and last day of all splits."""
     return days[SPLITS[0]][0], days[SPLITS[-1]][-1]
-
-
-def _last_to_train_on(realtime: Realtime, night: date) -> date:
-    examples = realtime.trained_examples
-    return night - timedelta(days=examples.test_days + examples.validation_days + 3 * examples.horizon_days)
 
 
 def _date_range(first: date, last: date) -> tuple[date, ...]:

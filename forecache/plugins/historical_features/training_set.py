@@ -19,13 +19,13 @@ from forecache.kit.delta.files import DataFile, place_of, read_file_rows
 from forecache.kit.delta.tables import replace_table
 from forecache.kit.delta.writers import write_frame
 from forecache.lake.contracts import function_name, require_labels
-from forecache.lake.feature_tables.feature_rows import view_inputs
+from forecache.lake.feature_rows import view_inputs
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_set import SPLITS, STAGE
 from forecache.operations.release import recorded_requests_file
-from forecache.plugins.realtime_examples.requests import logged_state, request_days, request_rows, span_of
-from forecache.plugins.realtime_examples.transform import look_up, transform_requests
+from forecache.plugins.historical_features.requests import logged_state, request_days, request_rows, span_of
+from forecache.plugins.historical_features.transform import look_up, transform_requests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +159,7 @@ def _build(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    requests = request_rows(spark, settings, realtime, days, pins=pins).persist()
+    requests = request_rows(spark, settings, realtime, days, pins).persist()
     try:
         files = max(_LEAST_FILES, -(-requests.count() // _ROWS_OF_A_FILE))
         looked_up = look_up(spark, settings, realtime, requests, pins=pins, progress=progress)

@@ -16,10 +16,10 @@ from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.code.location import ImportableFunction
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.kit.delta.errors import REFUSED
-from forecache.lake.feature_tables.features import load_night_features
-from forecache.lake.feature_tables.historical import age_s, visible_date
-from forecache.lake.feature_tables.live_features import live_features
 from forecache.lake.sources import Pins
+from forecache.plugins.historical_features.historical import age_s, visible_date
+from forecache.plugins.historical_features.live_features import live_features
+from forecache.plugins.historical_features.night_features import load_night_features
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

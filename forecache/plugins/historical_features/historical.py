@@ -9,9 +9,9 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
 from forecache.kit.delta.tables import read_table
-from forecache.lake.feature_tables.feature_rows import require_key_types
-from forecache.lake.feature_tables.features import load_night_features
-from forecache.lake.feature_tables.live_features import live_features
+from forecache.lake.feature_rows import require_key_types
+from forecache.plugins.historical_features.live_features import live_features
+from forecache.plugins.historical_features.night_features import load_night_features
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -82,7 +82,6 @@ def historical_features(
 def _join_live_features(
     spark: "SparkSession", settings: Settings, view: FeatureView, rows: "DataFrame", timestamp: str, progress: Progress
 ) -> "DataFrame":
-    """Add the features of a live view as of each row's timestamp."""
     from pyspark.sql import functions as F
 
     require_key_types(_OWNER, rows, view, read_table(spark, settings, view.event_source.raw_table))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from forecache.kit.windows.plan import LAST_DAY, BaseColumn, MergePlan, PlanState
 from forecache.kit.windows.states import number_keys
 from forecache.kit.windows.tiles import Ints, to_double
-from forecache.lake.windows.key_hashes import KeyHashesByNight, key_hashes
+from forecache.plugins.window_features.key_hashes import KeyHashesByNight, key_hashes
 
 Floats = NDArray[np.float64]
 

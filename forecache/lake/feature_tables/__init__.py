@@ -1,1 +1,0 @@
-"""Feature tables, and the features of any table of keys and times."""

@@ -1,1 +1,0 @@
-"""Prediction drift: statistics, findings and the sampled page."""
