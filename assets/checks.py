@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets.views import report_view
 from forecache.base.errors import CheckError
-from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.validate import CheckReport
 from resources.dagster_internals import AssetCheckEvaluationTargetMaterializationData as Target
 from resources.session import current_session
 

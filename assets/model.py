@@ -103,9 +103,9 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource
     ) -> Iterator[Any]:
         from forecache.models.registry.gate.verdicts import load_gate_plots
+        from forecache.models.registry.model_versions import model_version
         from forecache.models.registry.register import load_evaluation, register_trained_model
         from forecache.models.registry.run_gate import run_gate
-        from forecache.models.registry.versions.model_versions import model_version
         from forecache.operations.rollback import recover_interrupted
 
         step = RunStep(context, settings.load())

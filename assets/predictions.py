@@ -140,7 +140,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_predictions
         from forecache.operations.rollback import recover_interrupted
-        from forecache.scoring.nightly import score_nights
+        from forecache.scoring.run import score_nights
 
         step = RunStep(context, settings.load(), spark)
         current, nights = step.settings, step.nights

@@ -22,7 +22,7 @@ from resources.settings_and_spark import SettingsResource, SparkResource
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
     from forecache.lake.quality.pending_files import RawChecks
-    from forecache.lake.quality.reconcile import DayCounts
+    from forecache.lake.quality.raw_days import DayCounts
 
 _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 RECONCILES = "adds_up_to_what_landed"
@@ -147,7 +147,7 @@ def record_days(
         exclude: Days to leave out.
     """
     from forecache.lake.ingest.ingested_files import delivered_days
-    from forecache.lake.quality.reconcile import day_counts
+    from forecache.lake.quality.raw_days import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     if of is None:
@@ -170,7 +170,7 @@ def _quarantine_metadata(count: "DayCounts") -> dict[str, Any]:
 def _materialize_days(
     step: RunStep, source: Source, result: StageResult, files: Sequence["IngestedFile"]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    from forecache.lake.quality.reconcile import day_counts
+    from forecache.lake.quality.raw_days import day_counts
 
     raw, quarantine = source.raw_table, source.quarantine_table
     for day, count in day_counts(files, step.nights).items():

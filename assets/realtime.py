@@ -14,6 +14,7 @@ from assets.raw import ingest_pending_files
 from assets.sources import source_asset
 from assets.stage import RunStep, explain_errors
 from assets.training_set import build_training_set_asset
+from forecache.base.plugins import load_hook
 from forecache.base.results import StageResult
 from forecache.base.table_names import POSITION, REQUEST_ID
 from forecache.declare import AS_OF, FeatureView, Realtime, RegisteredModel
@@ -106,7 +107,7 @@ def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
     ]
 
     def build(step: RunStep, night: date) -> StageResult:
-        from forecache.lake.examples.build import build_examples
+        build_examples = load_hook("realtime_examples", "build_examples")
 
         return step.run_stage(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
 

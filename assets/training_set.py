@@ -31,7 +31,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
     ]
 
     def build(step: RunStep, night: date) -> StageResult:
-        from forecache.lake.training_sets import training_set as stage
+        from forecache.lake import training_set as stage
 
         return step.run_stage(
             stage.build_training_set, step.session(), step.settings, pipeline, night, rebuild=step.rebuild

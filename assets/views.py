@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import bar_chart, embed_plots, markdown_table
+from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
-from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.validate import CheckReport
 
 if TYPE_CHECKING:
     from forecache.models.registry.gate.gate_checks import Check
@@ -82,11 +83,8 @@ def metrics_view(details: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
 
 def evaluation_plots(evaluation: dict[str, Any]) -> dg.MarkdownMetadataValue:
     """The most important plots; the report has all of them."""
-    from forecache.models.registry.report.evaluation_plots import draw_evaluation
-
-    return embed_plots(
-        {name: svg for name, svg in draw_evaluation(evaluation, standalone=True).items() if name in _PLOTS}
-    )
+    drawn = [draw(evaluation, standalone=True) for draw in find_hooks("draw_evaluation")]
+    return embed_plots({name: svg for plots in drawn for name, svg in plots.items() if name in _PLOTS})
 
 
 def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
@@ -100,11 +98,12 @@ def verdict_view(found: Iterable["Check"]) -> dg.MarkdownMetadataValue:
 
 def scoring_view(settings: Settings, pipeline: Pipeline, result: StageResult) -> dict[str, Any]:
     """Model, speed and plan of a scoring run, and the distribution of the outputs of its last as-of date."""
-    from forecache.lake.quality.distribution import output_bins, segment_rows
-
     last = result.nights[-1]
-    bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in output_bins(settings, pipeline, last)}
-    segments = segment_rows(settings, pipeline, last)
+    bins, segments = dict[str, int](), dict[str, Any]()
+    if is_installed("drift"):
+        found = load_hook("drift", "output_bins")(settings, pipeline, last)
+        bins = {f"{bin_.low:.4g} to {bin_.high:.4g}": bin_.rows for bin_ in found}
+        segments = load_hook("drift", "segment_rows")(settings, pipeline, last)
     shown = ("model", "engine", "scored_rows", "rows_per_second")
     return {
         **{name: result.details[name] for name in shown if name in result.details},

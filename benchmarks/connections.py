@@ -72,9 +72,8 @@ def serve_ours(port: int) -> None:
     """Answer with the reader's own connections."""
     import uvloop
 
-    from forecache.kit.http.connections.call import HttpCall
-    from forecache.kit.http.connections.connections import Connections
-    from forecache.kit.http.limits import BodyMemory
+    from forecache.kit.http.call import BodyMemory, HttpCall
+    from forecache.kit.http.connections import Connections
 
     memory = BodyMemory(1 << 26)
 

@@ -25,8 +25,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.stream_tables import hour_of
 from forecache.kit.delta.tables import open_table
 from forecache.stream.dedup.deduplicator import Deduplicator
-from forecache.stream.rebuild_state import load_ids
-from forecache.stream.table_schema import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
+from forecache.stream.engine.restore_state import load_ids, open_rows
+from forecache.stream.table.schema import HOUR, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
 MILLION, BATCH, BATCHES, EVENTS_PER_S = 1_000_000, 50, 2_400, 2_000
 NOW = datetime.now(timezone.utc)
@@ -65,7 +65,7 @@ def started(home: str) -> str:
     before = anonymous_bytes()
     with closing(Deduplicator(("payment_id",), 2)) as known:
         began = time.perf_counter()
-        rows = load_ids(settings, STREAM, known)
+        rows = load_ids(settings, STREAM, known, open_rows(settings, STREAM))
         seconds, held = time.perf_counter() - began, anonymous_bytes() - before
         while known.is_merging:
             time.sleep(0.1)
@@ -76,7 +76,8 @@ def started(home: str) -> str:
 def batches(home: str) -> str:
     """Ask for new events, and have them committed."""
     with closing(Deduplicator(("payment_id",), 2)) as known:
-        load_ids(load_settings(home=home), STREAM, known)
+        settings = load_settings(home=home)
+        load_ids(settings, STREAM, known, open_rows(settings, STREAM))
         lots = [events(BATCH, seed=10**6 + number, position=10**6 + number) for number in range(BATCHES)]
         before, seconds, busy, due = anonymous_bytes(), [], [], time.perf_counter()
         for number, lot in enumerate(lots):

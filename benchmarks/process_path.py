@@ -23,11 +23,11 @@ from release_support import a_request, make_release  # noqa: E402 - found throug
 
 from forecache.base.settings import load_settings  # noqa: E402
 from forecache.declare.realtime.request_rows import RequestArrays  # noqa: E402
+from forecache.realtime.metrics import BATCHES, PathCounters  # noqa: E402
 from forecache.realtime.release.folder import open_releases  # noqa: E402
 from forecache.realtime.release.load import LoadedRelease, load_release  # noqa: E402
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest  # noqa: E402
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest  # noqa: E402
 from forecache.realtime.request.request_parser import RequestParser  # noqa: E402
-from forecache.realtime.workers.path_counters import BATCHES, PathCounters  # noqa: E402
 from forecache.realtime.workers.worker_path import WorkerPath, open_worker_path  # noqa: E402
 
 CANDIDATES, TURNS, CALLS, TOGETHER = 50, 20, 200, 6000

@@ -24,10 +24,9 @@ from deltalake import write_deltalake
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Column, FeatureView, Live, Publish, Source, Stream, Table, Topic, Window
 from forecache.kit.delta.stream_tables import hour_of
-from forecache.stream.rebuild_state import rebuild_state
-from forecache.stream.step.step import StreamStep
-from forecache.stream.table_schema import EVENT_DAY, HOUR, KAFKA_AT, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
-from forecache.stream.tiles.restore_tiles import tile_saver
+from forecache.stream.engine.restore_state import rebuild_state, tile_saver
+from forecache.stream.step import StreamStep
+from forecache.stream.table.schema import EVENT_DAY, HOUR, KAFKA_AT, OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 from forecache.stream.tiles.saver import COMMITS
 
 MILLION, ROWS_A_COMMIT, BATCH, EVENTS_PER_S = 1_000_000, 200_000, 50, 2_000

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from forecache.models.inference.encoding import read_encoding as read_encoding
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
+    from forecache.plugins.challengers.shadow import score_shadow as score_shadow
     from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
@@ -48,14 +49,13 @@ if TYPE_CHECKING:
     from forecache.plugins.recommend.models import RepeatPurchase as RepeatPurchase
     from forecache.plugins.recommend.models import TwoTowers as TwoTowers
     from forecache.plugins.recommend.models import WithFallback as WithFallback
-    from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories as EmbeddedCategories
+    from forecache.plugins.torch.worker.network import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
-    from forecache.scoring.challenger.shadow import score_shadow as score_shadow
     from forecache.scoring.run import score as score
     from forecache.scoring.udf import scoring_udf as scoring_udf
-    from forecache.serve.reader.answer import Answer as Answer
     from forecache.serve.reader.client import AsyncClient as AsyncClient
     from forecache.serve.reader.client import Client as Client
+    from forecache.serve.reader.wire import Answer as Answer
     from forecache.serve.reader.wire import RealtimeAnswer as RealtimeAnswer
     from forecache.serve.store.keys import encode_columns as encode_columns
     from forecache.serve.store.keys import encode_key as encode_key
@@ -92,19 +92,18 @@ _PUBLIC = {
     "forecache.declare.loading": "read_project",
     "forecache.declare.project": "Project",
     "forecache.declare.realtime.log_records": "features_of order_of scores_of",
-    "forecache.serve.reader.answer": "Answer",
     "forecache.serve.reader.client": "AsyncClient Client",
-    "forecache.serve.reader.wire": "RealtimeAnswer",
+    "forecache.serve.reader.wire": "Answer RealtimeAnswer",
     "forecache.realtime.log.read": "read_log",
     "forecache.base.results": "StageResult",
-    "forecache.scoring.challenger.shadow": "score_shadow",
+    "forecache.plugins.challengers.shadow": "score_shadow",
     "forecache.scoring.run": "score",
     "forecache.scoring.udf": "scoring_udf",
     "forecache.base.settings": "Settings load_settings",
     "forecache.serve.store.keys": "encode_columns encode_key",
     "forecache.serve.store.publishing.publish": "publish",
     "forecache.serve.store.store": "Store open_store",
-    "forecache.plugins.torch.worker.model.embedding": "EmbeddedCategories",
+    "forecache.plugins.torch.worker.network": "EmbeddedCategories",
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = sorted(_MODULES)

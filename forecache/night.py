@@ -14,11 +14,10 @@ from forecache.declare.loading import read_project
 from forecache.declare.project import Nightly
 from forecache.declare.recommenders.second_tables import second_tables_of
 from forecache.declare.schedules.as_of import newest_as_of
-from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_features, build_view
 from forecache.lake.quality import stage_checks as checks
 from forecache.lake.quality.pending_files import ProcessRun, Run, ingest_pending
-from forecache.lake.training_sets.training_set import build_training_set
+from forecache.lake.training_set import build_training_set
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
@@ -26,7 +25,7 @@ from forecache.operations.publish_night import newest_publishable_night, publish
 from forecache.operations.release import release_model
 from forecache.operations.rollback import recover_interrupted
 from forecache.operations.training_due import is_training_due
-from forecache.scoring.nightly import score_nights
+from forecache.scoring.run import score_nights
 
 
 def run_night(settings: Settings, night: date | None = None, progress: Progress = no_progress) -> list[StageResult]:
@@ -83,7 +82,7 @@ def train_if_due(run: Run, declared: Pipeline | Realtime, night: date) -> None:
     settings = run.settings
     if not is_training_due(settings, declared):
         return
-    build = build_training_set if isinstance(declared, Pipeline) else build_examples
+    build = build_training_set if isinstance(declared, Pipeline) else load_hook("realtime_examples", "build_examples")
     training_set = run.run_stage(build, run.session(), settings, declared, night)
     checks.require_success({night: checks.check_training_splits(declared, training_set)})
     candidate = run.run_stage(train, settings, declared, night)

@@ -3,16 +3,17 @@
 A name loads when it is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from forecache.base.lazy_names import list_homes, load_lazily
 
 if TYPE_CHECKING:
-    from forecache.base.reports.page import make_page as make_page
-    from forecache.base.reports.page import write_page as write_page
-    from forecache.base.reports.plots import ACCENT as ACCENT
-    from forecache.base.reports.plots import MUTED as MUTED
-    from forecache.base.reports.plots import SECOND as SECOND
-    from forecache.base.reports.plots import render_svg as render_svg
+    from forecache.base.reports import ACCENT as ACCENT
+    from forecache.base.reports import MUTED as MUTED
+    from forecache.base.reports import SECOND as SECOND
+    from forecache.base.reports import make_page as make_page
+    from forecache.base.reports import render_svg as render_svg
+    from forecache.base.reports import write_page as write_page
     from forecache.base.stream_state import StreamState as StreamState
     from forecache.base.stream_state import read_state as read_state
     from forecache.cli.reader_process import ReaderProcess as ReaderProcess
@@ -20,25 +21,16 @@ if TYPE_CHECKING:
     from forecache.kit.spark.session import stop_spark as stop_spark
     from forecache.plugins.new_project.demo_data import land_demo_data as land_demo_data
 
-_MODULES = {
-    "ACCENT": "forecache.base.reports.plots",
-    "MUTED": "forecache.base.reports.plots",
-    "SECOND": "forecache.base.reports.plots",
-    "ReaderProcess": "forecache.cli.reader_process",
-    "StreamState": "forecache.base.stream_state",
-    "land_demo_data": "forecache.plugins.new_project.demo_data",
-    "make_page": "forecache.base.reports.page",
-    "read_state": "forecache.base.stream_state",
-    "render_svg": "forecache.base.reports.plots",
-    "spark_session": "forecache.kit.spark.session",
-    "stop_spark": "forecache.kit.spark.session",
-    "write_page": "forecache.base.reports.page",
-}
-__all__ = sorted(_MODULES)
+_HOMES = list_homes(
+    {
+        "forecache.base.reports": "ACCENT MUTED SECOND make_page render_svg write_page",
+        "forecache.base.stream_state": "StreamState read_state",
+        "forecache.cli.reader_process": "ReaderProcess",
+        "forecache.kit.spark.session": "spark_session stop_spark",
+        "forecache.plugins.new_project.demo_data": "land_demo_data",
+    }
+)
+__all__ = sorted(_HOMES)
 
 if not TYPE_CHECKING:  # a type checker shall know a wrong name
-
-    def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_MODULES[name]), name)
+    __getattr__ = load_lazily(__name__, _HOMES)

@@ -40,9 +40,9 @@ def build_ingest_sensor(source: Source, job: AssetJob) -> dg.SensorDefinition:
     def request_ingestion(
         context: dg.SensorEvaluationContext, settings: SettingsResource
     ) -> dg.SensorResult | dg.SkipReason:
+        from forecache.lake.ingest.ingested_files import day_ranges, pending_days, pending_files
         from forecache.lake.ingest.landing import list_landing
-        from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
-        from forecache.lake.sources.days_to_extract import days_to_extract
+        from forecache.lake.quality.pending_files import days_to_extract
 
         current = settings.load()
         # A day's partition exists once the day is over; the files of today wait until then.

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.stage import RunStep, explain_errors
+from forecache.base.plugins import load_hook
 from jobs.schedules import build_cron_schedule, build_op_job
 from resources.settings_and_spark import SettingsResource
 
@@ -18,10 +19,9 @@ def build_maintenance_job() -> dg.JobDefinition:
     @dg.op(name="maintain_tables", description="Merge small files; remove those that no version needs.")
     @explain_errors
     def maintain_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.lake_maintenance import maintain_lake
 
         step = RunStep(context, settings.load())
-        done = maintain_lake(step.settings, progress=step.progress)
+        done = load_hook("maintenance", "maintain_lake")(step.settings, progress=step.progress)
         columns = ("table", "merged", "removed", "files_before", "files_after", "bytes_before", "bytes_after")
         records = [dg.TableRecord({name: getattr(item, name) for name in columns}) for item in done]
         freed = sum(item.bytes_before - item.bytes_after for item in done)
@@ -53,9 +53,7 @@ def build_verification_job() -> dg.JobDefinition:
     @dg.op(name="verify_stores_on_disk", description="Read every byte of every retained version.")
     @explain_errors
     def verify_stores_on_disk(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.serve.store.checkup import verify_stores
-
-        found = verify_stores(settings.load())
+        found = load_hook("store_checks", "verify_stores")(settings.load())
         yield dg.Output(None, metadata={"read_bytes": sum(item.read_bytes for item in found), "found": len(found)})
 
     about = "Read every byte of the stores and compare it with what was published."

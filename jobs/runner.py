@@ -153,9 +153,9 @@ def _ingest_source(
 ) -> None:
     """Run once for each range of days with something new, else once for the last day, which records that."""
     from assets.sources import landing_events
+    from forecache.lake.ingest.ingested_files import day_ranges, pending_days, pending_files
     from forecache.lake.ingest.landing import list_landing
-    from forecache.lake.ingest.pending import day_ranges, pending_days, pending_files
-    from forecache.lake.sources.days_to_extract import days_to_extract
+    from forecache.lake.quality.pending_files import days_to_extract
     from jobs.ingest import ingest_job_name
 
     first, last = days or (source.start, source.end or _yesterday())
@@ -178,7 +178,7 @@ def _choose_job(settings: Settings, declared: Nightly, job: Job) -> Job:
         return "nightly"
     if job != "nightly" or isinstance(declared, Pipeline):
         return job
-    from forecache.models.registry.versions.model_versions import find_champion
+    from forecache.models.registry.model_versions import find_champion
 
     return "nightly" if find_champion(settings, declared) else "full"
 

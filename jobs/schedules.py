@@ -72,7 +72,7 @@ def delivery_sensor_name(job: AssetJob) -> str:
 
 def describe_late_sources(pipeline: ScheduledDeclaration, settings: Settings, first: date, last: date) -> str:
     """The sources that are late for the first such as-of date, as "orders has not delivered 2026-01-02"; else ""."""
-    from forecache.lake.sources.source_states import find_awaited_sources
+    from forecache.lake.sources import find_awaited_sources
 
     for night in pipeline.schedule.as_of_dates(first, last):
         late = find_awaited_sources(settings, pipeline.all_sources, night)

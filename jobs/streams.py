@@ -19,6 +19,7 @@ from assets.streams import (
     stream_evaluations,
     stream_materialization,
 )
+from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.declare.project import Project
@@ -123,13 +124,12 @@ def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
     @dg.op(name="maintain_stream_tables", description="Merge the small files of hours that are over.")
     @explain_errors
     def maintain_stream_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.kit.delta.listing import table_names
-        from forecache.operations.lake_maintenance import maintain_lake
+        from forecache.kit.delta.tables import table_names
 
         step = RunStep(context, settings.load())
         here = set(table_names(step.settings))
         names = [name for name in tables if name in here]
-        done = maintain_lake(step.settings, names, progress=step.progress) if names else []
+        done = load_hook("maintenance", "maintain_lake")(step.settings, names, progress=step.progress) if names else []
         merged, removed = sum(each.merged for each in done), sum(each.removed for each in done)
         yield dg.Output(None, metadata={"merged_files": merged, "removed_files": removed})
 

@@ -132,12 +132,12 @@ archive_classes() { # Only a sooner start depends on it, so set-up goes on where
 }
 
 empty_database() { # Where it cannot be made, the first training makes its own.
-    .venv/bin/python -m forecache.models.tracking.database >.tools/database.log 2>&1 ||
+    .venv/bin/python -m forecache.models.tracking.client >.tools/database.log 2>&1 ||
         step "an empty MLflow database could not be made: $(tail -n 1 .tools/database.log)"
 }
 
 fingerprint() {
-    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py scripts/archive_classes.py forecache/models/tracking/database.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
+    { printf '%s\n' "$PWD" "$UV_VERSION"; cat uv.lock scripts/resolve_jars.py scripts/archive_classes.py forecache/models/tracking/client.py; sed '/^\[tool\.[^h]/,$d' pyproject.toml; } |
         sha256sum | cut -d ' ' -f 1
 }
 

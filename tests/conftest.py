@@ -71,8 +71,8 @@ def patient_requests() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def plots_once() -> Iterator[None]:
     """A plot of the same data is drawn once for all tests: they register the same few models hundreds of times."""
-    from forecache.base.reports import plots
-    from forecache.models.registry.report import evaluation_plots
+    from forecache.base import reports as plots
+    from forecache.plugins.model_reports import plots as evaluation_plots
 
     draw, drawn = plots.draw_svg, dict[bytes, str]()
 
@@ -96,8 +96,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
-    from forecache.kit.spark.kafka import kafka_jars
     from forecache.kit.spark.session import spark_session, stop_spark
+    from forecache.plugins.spark_stream.engine import kafka_jars
 
     home = tmp_path_factory.mktemp("spark") / "home"
     # Many tests in one session are worth the second compiler: without it they cost half as much CPU again.

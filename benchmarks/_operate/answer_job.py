@@ -16,14 +16,14 @@ from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
-from forecache.realtime.answer.request_answer import StageTimes
-from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.answer.served_release import serve_release
+from forecache.realtime.deadline import RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.row_counters import LogCounters
 from forecache.realtime.log.writer import LogWriter
+from forecache.realtime.metrics import LogCounters
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
-from forecache.realtime.served_release import serve_release
+from forecache.realtime.request.request_answer import StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store
 

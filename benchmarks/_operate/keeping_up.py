@@ -16,9 +16,8 @@ from _operate import home
 from _operate.sizes import Sizes
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
-from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.read import read_log
-from forecache.realtime.log.spool.spool_files import spooled_bytes
+from forecache.realtime.log.spool_files import read_state, spooled_bytes
 
 _REQUESTS = 5_000
 _PATIENCE_S = 60.0

@@ -18,7 +18,7 @@ from _store.progress import say
 from _operate import home
 from _operate.sizes import Sizes
 from forecache.base.settings import Settings
-from forecache.realtime.log.spool.spool_files import spooled_bytes
+from forecache.realtime.log.spool_files import spooled_bytes
 
 SIDES = (home.WITHOUT, home.WITH)
 CONNECTIONS = 8

@@ -15,9 +15,9 @@ from _store.progress import say
 from _operate import home
 from _operate.sizes import Sizes
 from forecache.base.settings import Settings
-from forecache.realtime.log.commit.commit_ready import commit_ready
-from forecache.realtime.log.commit.committer_state import read_state
-from forecache.realtime.log.commit.log_retention import merge_small
+from forecache.realtime.log.commit_ready import commit_ready
+from forecache.realtime.log.committer import merge_small
+from forecache.realtime.log.spool_files import read_state
 
 PROCESSES = 2
 

@@ -14,7 +14,7 @@ HARM = 0.02
 def measure(sizes: Sizes) -> dict[str, Any]:
     """Simulated by the code that judges real rollouts: a worse release with a margin and without, and equal ones."""
     from forecache.declare import Outcome, Rollout
-    from forecache.plugins.rollouts.simulate_equal import simulate_equal_release
+    from forecache.plugins.rollouts.simulate_command import simulate_equal_release
     from forecache.plugins.rollouts.simulate_worse import SimulatedTraffic, simulate_worse_release
 
     traffic = SimulatedTraffic()

@@ -18,11 +18,10 @@ from _realtime import case, home
 from _realtime.swaps import seed_of
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.release.folder import open_releases, read_files, read_release
+from forecache.realtime.release.folder import lock_releases, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import change_state, write_next_release
 from forecache.realtime.release.format import MODEL_FILE, WARMUP_FILE
 from forecache.realtime.release.lake_state import make_current
-from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.publishing.publish import publish
 
 

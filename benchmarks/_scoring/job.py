@@ -309,9 +309,9 @@ def kept(home: str, number: int) -> dict[str, Any]:
     part under way.
     """
     from forecache.lake.ledger import last_records
-    from forecache.models.registry.versions.model_versions import champion
+    from forecache.models.registry.model_versions import champion
     from forecache.scoring.night_inputs import STAGE, describe_nights
-    from forecache.scoring.partitions.staged_files import list_staged
+    from forecache.scoring.partitions.shards import list_staged
 
     settings, pipeline = settings_of(Path(home)), _killed(number)
     before = last_records(settings, STAGE, pipeline.name)

@@ -28,7 +28,7 @@ from _store.sizes import SIZES, Sizes
 from forecache.base.settings import load_settings
 from forecache.declare import Pipeline, Publish, Segment
 from forecache.serve.store import open_store
-from forecache.serve.store.encoding.json_texts import json_texts
+from forecache.serve.store.encoding.column_values import json_texts
 from forecache.serve.store.publishing.publish import publish
 
 FLOOR = 0.8

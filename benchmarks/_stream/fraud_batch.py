@@ -13,8 +13,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.kit.spark.session import spark_session, stop_spark
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.lake.examples.build import build_examples
 from forecache.lake.ingest.ingest import ingest
+from forecache.plugins.realtime_examples.build import build_examples
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
 

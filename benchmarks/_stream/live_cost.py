@@ -82,8 +82,7 @@ def _run(port: int, side: str, workload: str, size: _Size, seconds: float, seed:
 def _copy(folder: Path, side: str, rows: int) -> None:
     """The published store once more, its files linked, with the side's live layer."""
     from forecache.serve.store import Store
-    from forecache.serve.store.live.layer import LiveLayer, write_layer
-    from forecache.serve.store.live.rows import LiveRow
+    from forecache.serve.store.live.layer import LiveLayer, LiveRow, write_layer
     from forecache.serve.store.live.writer import open_live_writer
 
     shutil.rmtree(folder / side, ignore_errors=True)

@@ -15,14 +15,14 @@ import psutil
 
 from forecache.base.settings import Settings
 from forecache.models.training.spec import HEARTBEAT_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.models.training.torchrun import command, worker_environment
+from forecache.plugins.torch.launch import command, worker_environment
 
 Kind = Literal["worker", "all", "terminate"]
 KINDS: tuple[Kind, ...] = ("worker", "worker", "all", "terminate")
 _EARLY_SHARE, _EARLY_S = 0.15, 3.0
 _MOST_STEPS = 150
 _LONGEST_WAIT_S = 120.0
-_LAYOUT = struct.Struct("<qd")  # of forecache.models.training.run_reports, which would load torch
+_LAYOUT = struct.Struct("<qd")  # of forecache.models.training.spec, which would load torch
 
 
 @dataclass(frozen=True)

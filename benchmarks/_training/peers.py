@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-from forecache.plugins.torch.worker.reading.order import EpochOrder
+from forecache.plugins.torch.worker.reader import EpochOrder
 
 
 class Pair:

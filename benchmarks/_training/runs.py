@@ -20,7 +20,7 @@ from _training.tables import write_table
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training
 from forecache.models.training.spec import TrainingSpec
-from forecache.models.training.torchrun import run_torchrun
+from forecache.plugins.torch.launch import run_torchrun
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 _CHAOS_STEPS = 25

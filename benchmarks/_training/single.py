@@ -27,15 +27,13 @@ from _training.peers import FrameRows, LitDataReader, LoaderReader, MatrixRows, 
 from _training.progress import say
 from _training.project.pipelines.bench import LABEL, NAMES, bench_narrow
 from forecache.base.folders import LocalFolder
-from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
-from forecache.plugins.torch.worker.loop.loop import TrainingLoop
-from forecache.plugins.torch.worker.loop.session import TrainingSession
-from forecache.plugins.torch.worker.model.model import Prepare, fit_statistics, log_mask
-from forecache.plugins.torch.worker.model.objective import Objective
-from forecache.plugins.torch.worker.reading.order import EpochOrder
-from forecache.plugins.torch.worker.reading.reader import BatchReader, TrainingBatch
-from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.plugins.torch.worker.checkpoints import Checkpoints
+from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.loop import TrainingLoop
+from forecache.plugins.torch.worker.network import Objective, Prepare, fit_statistics, log_mask
+from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder, TrainingBatch
+from forecache.plugins.torch.worker.session import TrainingSession
+from forecache.plugins.torch.worker.split import TableSplit
 
 _NEVER = 1 << 60
 _CHECKPOINT_STEPS = 50

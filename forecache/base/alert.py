@@ -107,11 +107,7 @@ class Alert:
         return Subject(self.kind, self.name, self.occasion)
 
     def id(self, before: int = 0) -> str:
-        """An id that is equal on every machine for equal alerts.
-
-        Args:
-            before: Number of earlier alerts of this subject.
-        """
+        """Return an id that every machine has for equal alerts; `before` counts the subject's earlier ones."""
         text = "\0".join((*self.subject.parts, self.at.astimezone(timezone.utc).isoformat(), str(before)))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -7,20 +7,6 @@ failure reads the same wherever it surfaces. Broken internal invariants are asse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = [
-    "CheckError",
-    "ConflictError",
-    "DamagedError",
-    "ForecacheError",
-    "InputError",
-    "NotEverywhereError",
-    "NotFoundError",
-    "NotYetError",
-    "PipelinesFailedError",
-    "SettingsError",
-    "UnavailableError",
-]
-
 
 class ForecacheError(Exception):
     """A failure that the user can act on."""

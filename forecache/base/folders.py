@@ -6,83 +6,56 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
-from forecache.base.buckets import SCHEMES, open_bucket, tag_of
-from forecache.base.errors import SettingsError
+from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.files import lock, replace_file, sync, write_durably
+
+SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
+
+
+def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Any:
+    """Open an obstore store whose paths are relative to the URI, which starts with one of `SCHEMES` and `://`.
+
+    `options` are those of delta-rs. A failing request is retried for `patience_s`; None: obstore's default, some
+    minutes. UnavailableError if `obstore` is not installed.
+    """
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise UnavailableError(f"{uri} needs the package obstore.", remedy="Install forecache[s3].") from None
+    config: Any = {key.lower(): value for key, value in options.items()}
+    client: Any = {"timeout": "300s"}
+    for name in ("allow_http", "aws_allow_http"):
+        if config.pop(name, "false").lower() in ("true", "1"):
+            client["allow_http"] = True
+    for name in ("conditional_put", "aws_conditional_put", "aws_s3_allow_unsafe_rename"):
+        config.pop(name, None)  # options of delta-rs only; obstore puts conditionally by ETag
+    retry: Any = None
+    if patience_s is not None:
+        client["timeout"] = client["connect_timeout"] = f"{patience_s:g}s"
+        retry = {"retry_timeout": timedelta(seconds=patience_s)}
+    return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client, retry_config=retry)
+
+
+def tag_of(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Tag and version that identify the state of an object, for a conditional put."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
+
 
 _CHUNK_BYTES = 8 << 20
 """Bytes of one request to a bucket while a file is read."""
 
 
-class Folder(Protocol):
-    """A local or remote folder; names are relative paths with `/`, and folders in it are created as files need them."""
-
-    durable: bool
-    """True if a closed file survives a crash of the machine; else its descriptor has to be synced first."""
-
-    def read(self, name: str) -> tuple[bytes, Any] | None:
-        """Content of a small file, and the tag that identifies this state of it; None if there is no such file."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file durably; it appears whole or not at all."""
-
-    def swap(self, name: str, content: bytes, tag: Any) -> Any:
-        """Write a small file if it still has this tag (None: it does not exist); returns its new tag, else None."""
-
-    def upload(self, source: Path, name: str) -> None:
-        """Copy a local file durably; it appears whole or not at all."""
-
-    def open(self, name: str, mode: str) -> IO[bytes]:
-        """Open a file to write ("wb") or to read from any position ("rb"); FileNotFoundError if there is none."""
-
-    def chunks(self, name: str, start: int) -> Iterator[Any]:
-        """The bytes of a file from a position on; FileNotFoundError if there is no such file."""
-
-    def size(self, name: str) -> int | None:
-        """Size of a file in bytes; None if there is no such file."""
-
-    def names(self, prefix: str = "") -> list[str]:
-        """Names of the files under a folder, at any depth."""
-
-    def folders(self) -> list[str]:
-        """Names of the folders at the top."""
-
-    def rename(self, name: str, new_name: str) -> None:
-        """Give a small file another name."""
-
-    def delete(self, names: list[str]) -> None:
-        """Delete files; missing ones are ignored."""
-
-
-def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
-    """A folder by path or URI.
-
-    Args:
-        options: Object store options as delta-rs takes them.
-        setting: Name of the setting with the URI, for the error.
-        patience_s: Seconds for which a failing request to an object store is retried; None: some minutes.
-
-    Raises:
-        SettingsError: The URI has a scheme that is not supported.
-        UnavailableError: `obstore` is needed and not installed.
-    """
-    if "://" not in uri or uri.startswith("file://"):
-        return LocalFolder(Path(uri.removeprefix("file://")).expanduser())
-    if uri.split("://")[0] not in SCHEMES:
-        raise SettingsError(
-            f"{setting} is {uri!r}, whose scheme is not supported.",
-            remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
-        )
-    return BucketFolder(uri, options, patience_s=patience_s)
-
-
 class LocalFolder:
-    """A folder of this machine, or of a file system that several machines share."""
+    """A folder of this machine, or of a file system that several machines share.
 
-    durable = False
+    Names are relative paths with `/`, and folders in it are created as files need them.
+    """
+
+    durable = False  # a closed file may not survive a crash of the machine before its descriptor is synced
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -91,6 +64,7 @@ class LocalFolder:
         return str(self.root)
 
     def read(self, name: str) -> tuple[bytes, str] | None:
+        """Content of a small file, and the tag that identifies this state of it; None if there is no such file."""
         try:
             content = (self.root / name).read_bytes()
         except FileNotFoundError:
@@ -98,9 +72,11 @@ class LocalFolder:
         return content, _sha256(content)
 
     def write(self, name: str, content: bytes) -> None:
+        """Write a small file durably; it appears whole or not at all."""
         write_durably(self._ensure_parent(name), content)
 
-    def swap(self, name: str, content: bytes, tag: str | None) -> str | None:
+    def swap(self, name: str, content: bytes, tag: Any) -> str | None:
+        """Write a small file if it still has this tag (None: it does not exist); returns its new tag, else None."""
         path = self._ensure_parent(name)
         with lock(path.with_name(f".{path.name}.lock")):
             if (self.read(name) or (b"", None))[1] != tag:
@@ -109,35 +85,43 @@ class LocalFolder:
         return _sha256(content)
 
     def upload(self, source: Path, name: str) -> None:
+        """Copy a local file durably; it appears whole or not at all."""
         with replace_file(self._ensure_parent(name)) as temporary:
             shutil.copyfile(source, temporary)
 
     def open(self, name: str, mode: str) -> IO[bytes]:
+        """Open a file to write ("wb") or to read from any position ("rb"); FileNotFoundError if there is none."""
         return (self._ensure_parent(name) if mode == "wb" else self.root / name).open(mode)
 
     def chunks(self, name: str, start: int) -> Iterator[bytes]:
+        """The bytes of a file from a position on; FileNotFoundError if there is no such file."""
         with self.open(name, "rb") as file:
             file.seek(start)
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
 
     def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None if there is no such file."""
         try:
             return (self.root / name).stat().st_size
         except FileNotFoundError:
             return None
 
     def names(self, prefix: str = "") -> list[str]:
+        """Names of the files under a folder, at any depth."""
         found = os.walk(self.root / prefix)
         return [os.path.relpath(os.path.join(folder, name), self.root) for folder, _, names in found for name in names]
 
     def folders(self) -> list[str]:
+        """Names of the folders at the top."""
         return [path.name for path in self.root.iterdir() if path.is_dir()] if self.root.is_dir() else []
 
     def rename(self, name: str, new_name: str) -> None:
+        """Give a small file another name."""
         (self.root / name).rename(self.root / new_name)
 
     def delete(self, names: list[str]) -> None:
+        """Delete files; missing ones are ignored."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
         for folder in {(self.root / name).parent for name in names}:
@@ -156,7 +140,7 @@ class LocalFolder:
 
 
 class BucketFolder:
-    """A prefix of a bucket; objects appear whole and are durable."""
+    """A prefix of a bucket, like a `LocalFolder`; objects appear whole and are durable."""
 
     durable = True
 
@@ -180,7 +164,7 @@ class BucketFolder:
     def write(self, name: str, content: bytes) -> None:
         self._obstore.put(self._store, name, content)
 
-    def swap(self, name: str, content: bytes, tag: dict[str, Any] | None) -> dict[str, Any] | None:
+    def swap(self, name: str, content: bytes, tag: Any) -> dict[str, Any] | None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
@@ -220,6 +204,21 @@ class BucketFolder:
     def delete(self, names: list[str]) -> None:
         if names:
             self._obstore.delete(self._store, names)
+
+
+Folder = LocalFolder | BucketFolder
+
+
+def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_s: float | None = None) -> Folder:
+    """Open a folder by path or URI, see `open_bucket`; SettingsError, which names the setting, for another scheme."""
+    if "://" not in uri or uri.startswith("file://"):
+        return LocalFolder(Path(uri.removeprefix("file://")).expanduser())
+    if uri.split("://")[0] not in SCHEMES:
+        raise SettingsError(
+            f"{setting} is {uri!r}, whose scheme is not supported.",
+            remedy="Set a folder, or a URI that starts with s3://, gs:// or az://.",
+        )
+    return BucketFolder(uri, options, patience_s=patience_s)
 
 
 class _Ranges(io.RawIOBase):

@@ -7,12 +7,56 @@ have it only by chance, once in 2**64. The same holds for lists that differ in o
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.base.byte_windows import WORD, TextWords
+WORD = 8
+_LITTLE = np.array([(1 << 8 * size) - 1 for size in range(WORD + 1)], np.uint64)
+_BIG = ~np.array([(1 << 8 * (WORD - size)) - 1 for size in range(WORD + 1)], np.uint64)
+
+
+@dataclass(frozen=True)
+class TextWords:
+    """The texts of a column, eight bytes at a time."""
+
+    lengths: np.ndarray  # bytes of every value, integers [n]; undefined for nulls
+    _starts: np.ndarray
+    _text: np.ndarray
+
+    @classmethod
+    def from_column(cls, column: pa.Array) -> "TextWords":
+        """Read a column of the type string or binary, large or not."""
+        _, offsets_buffer, data = column.buffers()
+        large = column.type in (pa.large_string(), pa.large_binary())
+        width = np.dtype(np.int64 if large else np.int32)
+        offsets = np.frombuffer(offsets_buffer, width, len(column) + 1, column.offset * width.itemsize)
+        first, last = int(offsets[0]), int(offsets[-1])
+        text = np.zeros(last - first + WORD, np.uint8)
+        if last > first:
+            text[: last - first] = np.frombuffer(data, np.uint8, last - first, first)
+        return cls(np.diff(offsets), offsets[:-1].astype(np.int64) - first, text)
+
+    def little_endian(self, position: int, rows: "slice | np.ndarray" = slice(None)) -> np.ndarray:
+        """Bytes `position` to `position + 8` of the rows' values as little-endian uint64, zero beyond the end."""
+        return self._windows("<u8")[self._starts[rows] + position] & _LITTLE[self._remaining_bytes(position, rows)]
+
+    def big_endian(self, position: int) -> np.ndarray:
+        """The same of all values, big-endian, so that the order of the numbers is the order of the bytes."""
+        return (
+            self._windows(">u8")[self._starts + position].astype(np.uint64)
+            & _BIG[self._remaining_bytes(position, slice(None))]
+        )
+
+    def _remaining_bytes(self, position: int, rows: "slice | np.ndarray") -> np.ndarray:
+        return np.clip(self.lengths[rows] - position, 0, WORD)
+
+    def _windows(self, kind: str) -> np.ndarray:
+        """View of the text as overlapping eight-byte numbers, one beginning at every byte."""
+        return np.ndarray(len(self._text) - WORD + 1, kind, self._text, strides=(1,))
+
 
 _START = np.uint64(0x9E3779B97F4A7C15)
 _STEP = np.uint64(0xFF51AFD7ED558CCD)
@@ -25,10 +69,9 @@ _BLOCK_ROWS = 1 << 15
 
 
 def row_hashes(columns: Sequence[pa.Array], numbers: "np.ndarray | np.uint64 | None" = None) -> np.ndarray:
-    """The hash of every row, given its columns of n rows each; uint64 [n]. Equal rows have equal hashes.
+    """Hash every row, given its columns of n rows each; uint64 [n]. Equal rows have equal hashes.
 
-    Args:
-        numbers: Further numbers of the rows, uint64 [n], or one for all rows.
+    `numbers` are further ones of the rows, uint64 [n], or one for all rows.
     """
     hashes = np.empty(len(columns[0]), np.uint64)
     for start in range(0, len(hashes), _BLOCK_ROWS):

@@ -1,4 +1,4 @@
-"""The kinds of outputs, their columns in a prediction table, and the types of those columns in Arrow, Delta and Spark.
+"""The kinds of outputs, and the types of columns: of outputs in Arrow, Delta and Spark, of keys in the store.
 
 They are defined only here. The module runs inside Spark's Python workers: it imports only pyarrow, inside functions.
 """
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 Kind = Literal["number", "classes", "quantiles", "vector", "text", "boolean", "structs"]
 
@@ -20,26 +21,17 @@ JUDGED = ("number", "classes", "quantiles")
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """An output in plain values, for workers and for a model's metadata.
-
-    Attributes:
-        minimum, maximum: Bounds of a number, of quantiles, or of every value of a vector.
-        classes: Names of the classes in the order of the model's probabilities; empty until a model is known.
-        top: Number of a row's largest probabilities that are stored; None: all; 0: there is no such column.
-        levels: Levels of the quantiles, ascending.
-        width: Number of values of a vector.
-        fields: Name and type of each field of a structure.
-    """
+    """An output in plain values, for workers and for a model's metadata."""
 
     name: str
     kind: Kind = "number"
-    minimum: float | None = None
+    minimum: float | None = None  # of a number, of quantiles, or of every value of a vector; so is `maximum`
     maximum: float | None = None
-    classes: tuple[str, ...] = ()
-    top: int | None = None
-    levels: tuple[float, ...] = ()
-    width: int = 0
-    fields: tuple[tuple[str, str], ...] = ()
+    classes: tuple[str, ...] = ()  # in the order of the model's probabilities; empty until a model is known
+    top: int | None = None  # how many of a row's largest probabilities are stored; None: all; 0: no such column
+    levels: tuple[float, ...] = ()  # of the quantiles, ascending
+    width: int = 0  # number of values of a vector
+    fields: tuple[tuple[str, str], ...] = ()  # name and type of each field of a structure
 
     @property
     def arrow_fields(self) -> "tuple[pa.Field, ...]":
@@ -123,3 +115,28 @@ def probabilities_column(name: str) -> str:
 def quantile_column(name: str, level: float) -> str:
     """The column of a quantile: `spend_q10` of 0.1, `spend_q2_5` of 0.025."""
     return f"{name}_q{f'{100 * level:.10g}'.replace('.', '_')}"
+
+
+KEY_TYPES = ("string", "int", "uuid", "date")
+"""A key column's type as the store names it."""
+
+DECLARED = {"string": "string", "int": "int", "bigint": "int", "date": "date"}
+"""The store's type by the declared type of a column that can be a key.
+
+Doubles cannot: they have several texts; nor can booleans, which have only two values.
+"""
+
+ALLOWED = "Keys are strings, integers, dates, or UUIDs as 16 bytes."
+
+
+def key_type_of_arrow(kind: "pa.DataType") -> str | None:
+    """The store's type for an Arrow type; None for one that cannot be a key."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "string"
+    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
+        return "int"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return "uuid"
+    return "date" if pa.types.is_date(kind) else None

@@ -16,19 +16,12 @@ from forecache.base.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Plugin:
-    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute".
+    """Additions of a plug-in. Each value names an attribute of a module in its folder, as "module:attribute"."""
 
-    Attributes:
-        commands: Commands of `forecache` by name, each with its line of help.
-        simulations: The same for `forecache simulate`.
-        checks: Checks of `forecache doctor`: functions of the settings that return a `Finding`.
-        hooks: Whatever else the rest asks for by name, with `load_hook`.
-    """
-
-    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    checks: Mapping[str, str] = field(default_factory=dict)
-    hooks: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of `forecache`, with the line of help
+    simulations: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # the same for `forecache simulate`
+    checks: Mapping[str, str] = field(default_factory=dict)  # of `doctor`: functions of settings, returning a `Finding`
+    hooks: Mapping[str, str] = field(default_factory=dict)  # whatever else the rest asks for by name, with `load_hook`
 
 
 PLUGINS = {
@@ -50,6 +43,15 @@ PLUGINS = {
             "recompute_table": "stream_tables:recompute_table",
         },
     ),
+    "challengers": Plugin(
+        commands={
+            "challenge": ("command:challenge", "Choose a version to score together with the champion."),
+            "shadow": ("command:shadow", "Score an as-of date with champion and challenger, and compare them."),
+        },
+        hooks={
+            "score_challenger": "shadow:score_challenger",
+        },
+    ),
     "cost": Plugin(
         commands={
             "advise": ("advise_command:advise", "What to set differently, from measured use, and what it saves."),
@@ -62,12 +64,6 @@ PLUGINS = {
             "orchestration": "orchestration:build_definitions",
         },
     ),
-    "databases": Plugin(
-        hooks={
-            "text_batches": "database:text_batches",
-            "require_database": "database:require_database",
-        },
-    ),
     "drift": Plugin(
         commands={
             "monitor": ("command:monitor", "Drift, realised performance, and whether to train again."),
@@ -76,12 +72,27 @@ PLUGINS = {
         hooks={
             "batch_metrics": "measurements:add_metrics",
             "live_bins": "live_reference:live_bins",
+            "drift_reference": "live_counts:read_reference",
+            "open_watch": "live_counts:open_watch",
+            "add_live_drift": "live_metrics:add_live_drift",
+            "live_drift_of": "live_metrics:drift_of",
             "check_scores": "distributions.drift:check_drift",
             "asks_for_training": "retraining:asks_for_training",
+            "output_bins": "output_bins:output_bins",
+            "segment_rows": "output_bins:segment_rows",
             "orchestration": "orchestration:build_definitions",
             "nightly_assets": "orchestration:list_nightly_assets",
             "score_check_specs": "orchestration:score_check_specs",
             "score_check_events": "orchestration:check_scores",
+            "evaluate": "calibration:evaluate",
+        },
+    ),
+    "estimators": Plugin(
+        hooks={
+            "plan_training": "fit:plan_training",
+            "runtimes": "runtimes:RUNTIMES",
+            "log_file": "runtimes:log_file",
+            "load_skops": "skops_files:load_skops",
         },
     ),
     "explain": Plugin(
@@ -113,6 +124,23 @@ PLUGINS = {
             "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
         },
     ),
+    "maintenance": Plugin(
+        commands={
+            "maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs."),
+        },
+        hooks={
+            "maintain_lake": "lake:maintain_lake",
+            "remove_unused_files": "table:remove_unused_files",
+        },
+    ),
+    "model_reports": Plugin(
+        hooks={
+            "evaluate": "evaluation:evaluate",
+            "draw_evaluation": "plots:draw_evaluation",
+            "draw_verdict": "plots:draw_verdict",
+            "write_model_report": "report:write_report",
+        },
+    ),
     "parity": Plugin(
         commands={
             "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
@@ -123,12 +151,17 @@ PLUGINS = {
     ),
     "protocols": Plugin(
         commands={
-            "bento": ("command:bento", "Write a BentoML service for a release of a real-time model."),
+            "bento": ("write_bento:bento", "Write a BentoML service for a release of a real-time model."),
         },
         hooks={
             "feast": "feast:answer_request",
-            "open_inference": "open_inference.protocol:InferenceProtocol",
+            "open_inference": "open_inference:InferenceProtocol",
             "mlflow": "mlflow:MlflowProtocol",
+        },
+    ),
+    "realtime_examples": Plugin(
+        hooks={
+            "build_examples": "build:build_examples",
         },
     ),
     "recommend": Plugin(
@@ -161,8 +194,19 @@ PLUGINS = {
             "notify_of_rollout": "controller:notify_of_rollout",
             "rollout_dict": "command:rollout_dict",
             "show_rollout": "command:show_rollout",
+            "rollout_follower": "follow_rollouts:RolloutFollower",
+            "immediate_release_reason": "controller:immediate_release_reason",
+            "start_rollout": "controller:start_rollout",
+            "blind_spot_warning": "controller:blind_spot_warning",
             "watch": "command:watch",
             "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "score_cache": Plugin(
+        hooks={
+            "cached_path": "cached_path:CachedPath",
+            "key": "cached_path:score_cache_key",
+            "entry_bytes": "cached_path:ENTRY_BYTES",
         },
     ),
     "spark_stream": Plugin(
@@ -176,10 +220,45 @@ PLUGINS = {
         },
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
-            "status_pages": "pages:StatusPages",
+            "reader_history_bytes": "history:HISTORY_BYTES",
+            "status_pages": "pages:make_status_pages",
         },
     ),
-    "torch": Plugin(),
+    "store_checks": Plugin(
+        commands={
+            "diff": ("command:diff", "Changes between two published versions."),
+            "verify": ("command:verify", "Read every byte of the stores and compare it with what was published."),
+        },
+        hooks={
+            "check_bytes": "verify_stores:check_bytes",
+            "verify_stores": "verify_stores:verify_stores",
+        },
+    ),
+    "stream_answers": Plugin(
+        hooks={
+            "answerer_of": "batch_answers:answerer_of",
+            "send_answers": "send_answers:send_answers",
+        },
+    ),
+    "table_sources": Plugin(
+        hooks={
+            "pin_table": "parquet_files:pin_table",
+            "as_of_rows": "table_rows:as_of_rows",
+            "existing_table_rows": "table_rows:existing_table_rows",
+            "days_to_extract": "days_to_extract:days_to_extract",
+            "extraction_delay_reason": "days_to_extract:extraction_delay_reason",
+            "extract": "extract:extract",
+            "require_database": "database:require_database",
+        },
+    ),
+    "torch": Plugin(
+        hooks={
+            "plan_training": "launch:plan_training",
+            "run_torchrun": "launch:run_torchrun",
+            "num_gpus": "launch:num_gpus",
+            "lock_checkpoints": "lease:lock_checkpoints",
+        },
+    ),
     "tune": Plugin(
         commands={
             "tune": ("command:tune", "Search for better hyperparameters."),
@@ -192,11 +271,7 @@ PLUGINS = {
 
 
 def load_hook(plugin: str, name: str) -> Any:
-    """Return what a plug-in adds under a name of its `hooks`.
-
-    Raises:
-        UnavailableError: This installation has no such plug-in.
-    """
+    """Return what a plug-in adds under a name of its `hooks`; UnavailableError if it is not installed."""
     if not is_installed(plugin):
         raise UnavailableError(
             f"This installation of Forecache has no plug-in {plugin!r}.",

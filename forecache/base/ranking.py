@@ -91,7 +91,6 @@ def _sum_by_place(gain: Array, score: Array, sizes: Sizes, worth: Array) -> Arra
 
 
 def _order(score: Array, sizes: Sizes) -> NDArray[np.int64]:
-    """The rows of each request by falling score."""
     return np.lexsort((-score, _request_of(sizes)))
 
 

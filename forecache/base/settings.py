@@ -21,10 +21,16 @@ from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from forecache.base.errors import SettingsError
-from forecache.base.setting_groups.lake import PROJECT_ROOT, ComputeSettings, LakeSettings
-from forecache.base.setting_groups.messages import MessageSettings
-from forecache.base.setting_groups.reader import ReaderSettings, RequestLogSettings
-from forecache.base.setting_groups.streams import StreamSettings, TailSettings
+from forecache.base.setting_groups import (
+    PROJECT_ROOT,
+    ComputeSettings,
+    LakeSettings,
+    MessageSettings,
+    ReaderSettings,
+    RequestLogSettings,
+    StreamSettings,
+    TailSettings,
+)
 
 __all__ = ["PREFIX", "PROJECT_ROOT", "Settings", "given_variables", "load_settings", "unknown_variables"]
 
@@ -144,7 +150,6 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _json_error() -> SettingsError:
-    """The error about the first setting whose text is not JSON."""
     for name, text in given_variables().items():
         field = Settings.model_fields.get(name.removeprefix(PREFIX).lower())
         if field is None or not _takes_json(field.annotation):

@@ -27,15 +27,10 @@ Numbers = Sequence[float] | NDArray[Any]
 
 @dataclass(frozen=True)
 class Distance:
-    """Distance of a distribution from a reference.
+    """Distance of a distribution from a reference."""
 
-    Attributes:
-        psi: Population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006).
-        js: Jensen-Shannon distance, base 2: 0 if equal, 1 if nothing overlaps (Endres and Schindelin 2003).
-    """
-
-    psi: float
-    js: float
+    psi: float  # population stability index: below 0.1 stable, above 0.25 a shift (Siddiqi 2006)
+    js: float  # Jensen-Shannon, base 2: 0 if equal, 1 if nothing overlaps (Endres and Schindelin 2003)
     rows: int
     reference_rows: int
 
@@ -47,10 +42,7 @@ def distance(reference: Sequence[int], counts: Sequence[int]) -> Distance:
 
 
 def psi(reference: Numbers, counts: Numbers) -> float:
-    """Population stability index of two histograms over the same bins: sum of (q - p) * ln(q / p) over their shares.
-
-    Siddiqi, "Credit Risk Scorecards" (2006). 0.0 if a histogram has no rows.
-    """
+    """Sum of (q - p) * ln(q / p) over the shares of two histograms over the same bins; 0.0 if one has no rows."""
     old, new = np.asarray(reference, float), np.asarray(counts, float)
     if old.sum() <= 0 or new.sum() <= 0:
         return 0.0
@@ -66,22 +58,16 @@ def cross_entropy(label: Floats, probability: Floats) -> NDArray[np.float64]:
 
 
 def class_losses(label: Floats, shares: Floats) -> NDArray[np.float64]:
-    """Cross-entropy of each row, in nats, float64 [n].
+    """Compute the cross-entropy of each row, in nats, float64 [n], from the index of its class [n].
 
-    Args:
-        label: Index of the true class, [n].
-        shares: Probability of each class, [n, classes]; clipped from below to 1e-7.
+    `shares`, [n, classes], are the probabilities; they are clipped from below to 1e-7.
     """
     true = np.take_along_axis(shares.astype(np.float64), label.astype(np.int64)[:, None], axis=1)[:, 0]
     return -np.log(np.maximum(true, _SMALLEST_PROBABILITY))
 
 
 def pinball_losses(label: Floats, quantiles: Floats, levels: Sequence[float]) -> NDArray[np.float64]:
-    """Pinball loss of each row, the mean over the levels, float64 [n] (Koenker and Bassett 1978).
-
-    Args:
-        quantiles: [n, levels].
-    """
+    """Compute the pinball loss of each row over [n, levels] quantiles, float64 [n] (Koenker and Bassett 1978)."""
     difference = label.astype(np.float64)[:, None] - quantiles
     level = np.asarray(levels)
     return np.maximum(level * difference, (level - 1) * difference).mean(axis=1)
@@ -139,10 +125,9 @@ def merge_bins(edges: Sequence[float], counts: Sequence[int], num_bins: int) -> 
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.float64]], float], rows: int, *, seed: int
 ) -> tuple[float, float]:
-    """The 95 percent interval of a statistic, by percentiles of a bootstrap of 400 resamples (Efron 1979).
+    """Compute the 95 percent interval of a statistic, by percentiles of a bootstrap of 400 resamples (Efron 1979).
 
-    Args:
-        statistic: Function of the number of times that each row was drawn, float64 [rows]; NaN results are left out.
+    The statistic gets the number of times that each row was drawn, float64 [rows]; NaN results are left out.
     """
     rng = np.random.default_rng(seed)
     values = np.empty(_RESAMPLES)

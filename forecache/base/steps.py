@@ -4,12 +4,7 @@ from collections.abc import Callable
 
 
 class Steps:
-    """Called with the name of each step just after the step is done.
-
-    Attributes:
-        names: Names of the steps, in order.
-        on_step: Called with each name; only tests set it.
-    """
+    """Called with the name of each step just after it is done; `on_step`, which only tests set, gets each name."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

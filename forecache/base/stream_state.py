@@ -15,53 +15,30 @@ STATE, LOCK = "STATE", "LOCK"
 
 @dataclass
 class StreamState:
-    """Figures of a stream, counted since its process started. Times are Unix times; 0: never.
-
-    Attributes:
-        pid: Process that wrote it.
-        started_at: When that process started.
-        written_at: When it wrote this.
-        stopped_at: When it was stopped; 0: it runs, or died.
-        engine, freshness: As declared.
-        offsets: By partition, the offset after the last event that is committed.
-        end_offsets: By partition, the offset after the last event in the topic.
-        lag_events: Events in the topic that are not committed.
-        rows: Rows that were committed.
-        rows_per_s: Rate of the last minute.
-        bad: Messages that could not be used and went to the quarantine.
-        repeats: Duplicate events that were dropped.
-        unknown: Events with members that are not declared, which are left out.
-        late: Rows of days that an as-of date was already built from.
-        delay_p50_s, delay_p99_s: Seconds from an event until its row is committed, of the last minute; None: no rows.
-        committed_version: Delta version of the last commit; -1: none.
-        committed_at: Time of that commit.
-        release: Release of the real-time model that answers; None: the stream has no model.
-        cpu_s: CPU seconds of the process and its children, measured every five seconds; None: not known.
-        last_error: The present error, or the last one since the last commit, as a sentence; "" if there is none.
-    """
+    """Figures of a stream, counted since its process started. Times are Unix times; 0: never."""
 
     pid: int = 0
     started_at: float = 0.0
     written_at: float = 0.0
-    stopped_at: float = 0.0
+    stopped_at: float = 0.0  # 0: it runs, or died
     engine: str = ""
     freshness: str = ""
-    offsets: dict[str, int] = field(default_factory=dict)
-    end_offsets: dict[str, int] = field(default_factory=dict)
-    lag_events: int = 0
+    offsets: dict[str, int] = field(default_factory=dict)  # after the last committed event, by partition
+    end_offsets: dict[str, int] = field(default_factory=dict)  # after the last event in the topic, by partition
+    lag_events: int = 0  # in the topic and not committed
     rows: int = 0
-    rows_per_s: float = 0.0
-    bad: int = 0
-    repeats: int = 0
-    unknown: int = 0
-    late: int = 0
-    delay_p50_s: float | None = None
+    rows_per_s: float = 0.0  # of the last minute
+    bad: int = 0  # messages that went to the quarantine
+    repeats: int = 0  # duplicate events that were dropped
+    unknown: int = 0  # events with members that are not declared, which are left out
+    late: int = 0  # rows of days that an as-of date was already built from
+    delay_p50_s: float | None = None  # from an event until its row is committed, in the last minute; None: no rows
     delay_p99_s: float | None = None
-    committed_version: int = -1
+    committed_version: int = -1  # Delta version of the last commit; -1: none
     committed_at: float = 0.0
-    release: int | None = None
-    cpu_s: float | None = None
-    last_error: str = ""
+    release: int | None = None  # of the real-time model that answers; None: the stream has no model
+    cpu_s: float | None = None  # of the process and its children, measured every five seconds; None: not known
+    last_error: str = ""  # the present error, or the last one since the last commit, as a sentence
 
 
 def stream_folder(home: Path, name: str) -> Path:

@@ -52,12 +52,10 @@ def check_unique(kind: str, owner: str, names: Sequence[str]) -> None:
 
 
 def unknown_name_error(name: str, kinds: str, there: Iterable[str], *, where: str) -> NotFoundError:
-    """The error for a name that is not found, with the closest name and all known ones.
+    """Return the error for a name that is not found, with the closest name and all known ones.
 
-    Args:
-        kinds: The kinds that were searched, such as "pipeline or real-time model".
-        there: The known names.
-        where: The place that has them, such as the name of the project.
+    `kinds` are those that were searched, such as "pipeline or real-time model", and `where` has the names, such as the
+    project.
     """
     return NotFoundError(f"There is no {kinds} {name!r}.", remedy=known_names_remedy(name, there, where=where))
 

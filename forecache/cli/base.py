@@ -193,3 +193,17 @@ def load_trained_pipeline(name: str) -> "tuple[Settings, Pipeline]":
     if not found.is_trained:
         raise not_trained_error(found)
     return current, found
+
+
+def newest_scored(current: "Settings", pipeline: "Pipeline") -> date:
+    """The newest as-of date that the pipeline scored; NotFoundError without one."""
+    from forecache.base.errors import NotFoundError
+    from forecache.lake.ledger import newest_night
+
+    newest = newest_night(current, "score", pipeline.name)
+    if newest is None:
+        raise NotFoundError(
+            f"No as-of date of pipeline {pipeline.name!r} was scored yet.",
+            remedy=f"`forecache run {pipeline.name}` scores the newest one.",
+        )
+    return newest

@@ -64,8 +64,7 @@ def java_major_version(java: Path) -> int | None:
 
 
 def check_jars(settings: Settings) -> Finding:
-    from forecache.kit.spark.configuration import jar_paths
-    from forecache.kit.spark.object_store import s3_jars
+    from forecache.kit.spark.configuration import jar_paths, s3_jars
 
     paths = [*jar_paths(settings), *s3_jars(settings)]
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")
@@ -123,7 +122,7 @@ def check_sources(settings: Settings) -> Finding:
     """Open every existing table, and connect to every database, that a source of the project names."""
     from forecache.declare import Query, TableSource
     from forecache.declare.loading import read_project
-    from forecache.lake.sources.tables.pins import Pins
+    from forecache.lake.sources import Pins
 
     project = read_project(settings)
     declared = (*project.publishable.values(), *project.mailings.values())
@@ -136,7 +135,7 @@ def check_sources(settings: Settings) -> Finding:
     for table in tables:
         pins.pin(table)
     for source in queried:
-        load_hook("databases", "require_database")(settings, source)
+        load_hook("table_sources", "require_database")(settings, source)
     if not tables and not queried:
         return Finding("sources", "ok", "only landing files")
     return Finding("sources", "ok", f"{len(tables)} existing tables and {len(queried)} queried databases answer")
@@ -197,7 +196,7 @@ def check_project(settings: Settings) -> Finding:
 
 
 def check_lake(settings: Settings) -> Finding:
-    from forecache.kit.delta.listing import table_names
+    from forecache.kit.delta.tables import table_names
 
     found = table_names(settings)
     if not found:
@@ -228,8 +227,8 @@ def check_mlflow(settings: Settings) -> Finding:
 def check_stores(settings: Settings) -> Finding:
     """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
     from forecache.kit.versioned.pointer import pointer_problem
-    from forecache.serve.store.checkup import list_local_stores
     from forecache.serve.store.integrity import check_sizes
+    from forecache.serve.store.store import list_local_stores
 
     served, problems = [], []
     for store in list_local_stores(settings):
@@ -247,14 +246,6 @@ def check_stores(settings: Settings) -> Finding:
         remedy = "`forecache verify` lists the damage and how to repair it."
         return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
     return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
-
-
-def check_bytes(settings: Settings) -> Finding:
-    """Check that every byte of every version in the stores is as it was written."""
-    from forecache.serve.store.checkup import verify_stores
-
-    found = verify_stores(settings)
-    return Finding("store files", "ok", f"{size(sum(item.read_bytes for item in found))} of the stores were read")
 
 
 def check_rollbacks(settings: Settings) -> Finding:

@@ -13,8 +13,8 @@ import click
 
 from forecache.base.results import StageResult
 from forecache.cli.base import FLAGS
-from forecache.serve.reader.status import format_text as words
-from forecache.serve.reader.status.format_text import size as size
+from forecache.kit import format_text as words
+from forecache.kit.format_text import size as size
 
 if TYPE_CHECKING:
     from rich.console import Console

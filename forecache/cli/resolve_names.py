@@ -61,7 +61,7 @@ def require_spool(current: "Settings", name: str) -> None:
 
     It does not read the lake: rows are spooled while the lake is unavailable, too.
     """
-    from forecache.realtime.log.spool.spool_files import spooled_models
+    from forecache.realtime.log.spool_files import spooled_models
 
     if name not in spooled_models(current.request_log_path):
         require_model(current, name)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import DECLARED
+from forecache.base.output_kinds import DECLARED
 from forecache.declare.declaration import Pipeline
 from forecache.declare.features.view import FeatureView
 from forecache.declare.mailings.mailing import Mailing

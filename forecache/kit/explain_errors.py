@@ -4,51 +4,23 @@ import sys
 
 from forecache.base.errors import ForecacheError, UnavailableError, chain_of
 
-EXTRA_OF = {
-    "httptools": "reader",
-    "lmdb": "reader",
-    "numpy": "reader",
-    "orjson": "reader",
-    "prometheus_client": "reader",
-    "uvloop": "reader",
-    "httpx": "client",
-    "deltalake": "lake",
-    "duckdb": "lake",
-    "pyarrow": "lake",
-    "mlflow": "score",
-    "onnx": "score",
-    "onnxruntime": "score",
-    "pandas": "score",
-    "delta": "spark",
-    "great_expectations": "spark",
-    "pyspark": "spark",
-    "jinja2": "recommend",
-    "matplotlib": "train",
-    "onnxscript": "train",
-    "optuna": "train",
-    "sklearn": "train",
-    "skops": "train",
-    "torch": "train",
-    "dagster": "dagster",
-    "dagster_pipes": "dagster",
-    "dagster_webserver": "dagster",
-    "dagster_k8s": "cluster",
-    "dagster_postgres": "cluster",
-    "psycopg2": "cluster",
-    "implicit": "recommend",
-    "scipy": "recommend",
-    "threadpoolctl": "recommend",
+_LIBRARIES = {
+    "reader": "httptools lmdb numpy orjson prometheus_client uvloop",
+    "client": "httpx",
+    "lake": "deltalake duckdb pyarrow",
+    "score": "mlflow onnx onnxruntime pandas",
+    "spark": "delta great_expectations pyspark",
+    "recommend": "jinja2 implicit scipy threadpoolctl",
+    "train": "matplotlib onnxscript optuna sklearn skops torch",
+    "dagster": "dagster dagster_pipes dagster_webserver",
+    "cluster": "dagster_k8s dagster_postgres psycopg2",
     "redis": "redis",
-    "boto3": "s3",
-    "obstore": "s3",
-    "psycopg": "sql",
-    "sqlalchemy": "sql",
-    "confluent_kafka": "stream",
-    "fastavro": "stream",
+    "s3": "boto3 obstore",
+    "sql": "psycopg sqlalchemy",
+    "stream": "confluent_kafka fastavro",
 }
+EXTRA_OF = {library: extra for extra, libraries in _LIBRARIES.items() for library in libraries.split()}
 """By the name that a library is imported under, the smallest extra that has it."""
-
-
 _READ_ONLY = ("read-only file system", "readonly database", "unable to open database file")
 
 
@@ -80,9 +52,8 @@ def _known_error(error: BaseException) -> UnavailableError | None:
     if isinstance(error, ModuleNotFoundError):
         return _missing_library_error(error.name or "")
     if "No space left on device" in str(error):
-        return UnavailableError(
-            "The disk is full.", remedy="Free some space and run again: what was committed is kept."
-        )
+        remedy = "Free some space and run again: what was committed is kept."
+        return UnavailableError("The disk is full.", remedy=remedy)
     place = getattr(error, "filename", None)
     text = str(error).lower()
     if any(sign in text for sign in _READ_ONLY):
@@ -102,7 +73,5 @@ def _missing_library_error(module: str) -> UnavailableError | None:
     if library not in EXTRA_OF:
         return None
     extra = EXTRA_OF[library]
-    return UnavailableError(
-        f"{library} is not installed here, and this needs it.",
-        remedy=f"Install the extra {extra!r}: pip install 'forecache[{extra}]'.",
-    )
+    remedy = f"Install the extra {extra!r}: pip install 'forecache[{extra}]'."
+    return UnavailableError(f"{library} is not installed here, and this needs it.", remedy=remedy)

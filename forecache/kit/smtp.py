@@ -28,8 +28,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True)
 class ServerAnswer:
-    """The server's answer to a message."""
-
     state: Literal["accepted", "refused", "deferred", "in doubt"]
     code: int
     reason: str
@@ -43,10 +41,8 @@ class Relay:
             raise SettingsError("No SMTP server is set.", remedy="Set FORECACHE_SMTP_HOST, or add --dry-run.")
         self._settings, self._tries = settings, tries
         if settings.smtp_password and settings.smtp_security == "none" and settings.smtp_host not in _LOCAL:
-            raise SettingsError(
-                "FORECACHE_SMTP_PASSWORD would go over the network as it is: FORECACHE_SMTP_SECURITY is none.",
-                remedy="Set FORECACHE_SMTP_SECURITY to starttls or ssl.",
-            )
+            message = "FORECACHE_SMTP_PASSWORD would go over the network as it is: FORECACHE_SMTP_SECURITY is none."
+            raise SettingsError(message, remedy="Set FORECACHE_SMTP_SECURITY to starttls or ssl.")
         self._server: smtplib.SMTP | None = None
 
     def __enter__(self) -> "Relay":
@@ -59,23 +55,13 @@ class Relay:
         self._close()
 
     def check(self) -> None:
-        """Connect and log in, and send nothing.
-
-        Raises:
-            UnavailableError: The server cannot be used.
-        """
+        """Connect and log in, and send nothing."""
         self._connection()
 
     def send(self, sender: str, address: str, content: bytes, *, last_byte: Callable[[], None]) -> ServerAnswer:
-        """Hand over one message.
+        """Hand over one message, whose lines end in CRLF; raises UnavailableError if the server refuses this sender.
 
-        Args:
-            content: The message, lines ending in CRLF.
-            last_byte: Called before the last byte is sent. A server has to have that before it may deliver (RFC 5321,
-                4.1.1.4).
-
-        Raises:
-            UnavailableError: The server cannot be reached, or refuses this sender.
+        `last_byte` is called before the last byte is sent: only then may the server deliver (RFC 5321, 4.1.1.4).
         """
         server, at_last = self._connection(), False
         try:
@@ -149,18 +135,14 @@ class Relay:
             return self._unavailable("refuses FORECACHE_SMTP_USER and its password", error.smtp_code, b"")
         if isinstance(error, smtplib.SMTPResponseException):
             return self._unavailable("does not take connections", error.smtp_code, error.smtp_error)
-        return UnavailableError(
-            f"The SMTP server {self._host_and_port} cannot be used: {error}.",
-            remedy="Check the FORECACHE_SMTP_ settings.",
-        )
+        remedy = "Check the FORECACHE_SMTP_ settings."
+        return UnavailableError(f"The SMTP server {self._host_and_port} cannot be used: {error}.", remedy=remedy)
 
     def _unavailable(self, what: str, code: int, text: bytes | str) -> UnavailableError:
         self._close()
         words = text if isinstance(text, str) else text.decode(errors="replace")
-        return UnavailableError(
-            f"The SMTP server {self._host_and_port} {what} ({code}{f' {words}' if words else ''}).",
-            remedy="Nothing of this message was sent: mend that and run again.",
-        )
+        message = f"The SMTP server {self._host_and_port} {what} ({code}{f' {words}' if words else ''})."
+        return UnavailableError(message, remedy="Nothing of this message was sent: mend that and run again.")
 
     @property
     def _host_and_port(self) -> str:

@@ -17,11 +17,9 @@ _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "boolean"
 def require_numbers(
     frame: "DataFrame", declared: Pipeline | FeatureView, names: Sequence[str], function: Any, kind: str
 ) -> None:
-    """Refuse a frame that lacks a column, or has one that is no number; only its schema is looked at.
+    """Refuse a frame that lacks one of the columns `names`, or has one that is no number; its rows are not read.
 
-    Args:
-        names: Columns that have to be numbers, beside the key and `as_of`.
-        function, kind: The function that returned the frame, and "feature" or "label", for the message.
+    `function` returned the frame, and `kind` is "feature" or "label", for messages.
     """
     require_columns(frame, declared, names, function, kind)
     types = dict(frame.dtypes)
@@ -50,11 +48,7 @@ MOST_RELEVANT = 30.0
 
 
 def require_labels(written: "pa.Table", pipeline: Trainable) -> None:
-    """Refuse labels that a model cannot be trained on: null, not finite, or outside the values of their kind.
-
-    Args:
-        written: `as_of`, `split` and the label (double) of every row of the training set.
-    """
+    """Refuse labels (of rows with `as_of`, `split`) that are null, not finite, or outside the values of their kind."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -104,10 +98,9 @@ def require_class_names(frame: "DataFrame", pipeline: Pipeline) -> None:
 
 
 def require_classes(written: "pa.Table", pipeline: Pipeline) -> tuple[str, ...]:
-    """The classes of the training split, in the order of a model's probabilities: as declared, else ascending.
+    """The classes of the training split in the order of a model's probabilities: as declared, else ascending.
 
-    Raises:
-        InputError: The training split has one class only, or lacks one that is declared or that a later split has.
+    InputError if it has one class only, or lacks one that is declared or that a later split has.
     """
     import pyarrow.compute as pc
 

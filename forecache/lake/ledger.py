@@ -19,29 +19,21 @@ LEDGER_TABLE = "stage_ledger"
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One row of the ledger.
-
-    Attributes:
-        night: The as-of date the row is about, None for a stage without as-of dates.
-        inputs: What the result depends on; equal inputs mean an equal result.
-        delta_version: Delta version of `table` that the stage committed, -1 if it wrote none.
-        details: JSON-serialisable figures.
-        commit_version: Delta version of the ledger whose commit added the row.
-    """
+    """One row of the ledger."""
 
     stage: str
     subject: str
-    night: date | None
-    inputs: str
+    night: date | None  # None: a stage without as-of dates
+    inputs: str  # equal inputs mean an equal result
     table: str
-    delta_version: int
+    delta_version: int  # of `table`; -1: the stage wrote none
     rows: int
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = ""
     run_id: str = ""
     recorded_at: datetime | None = None
-    commit_version: int | None = None
+    commit_version: int | None = None  # Delta version of the ledger that added the row
 
 
 def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:

@@ -12,8 +12,7 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import known_names_remedy
 from forecache.kit.delta.damage import as_damaged_error
 from forecache.kit.delta.dataset import open_dataset
-from forecache.kit.delta.listing import table_names
-from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.tables import open_table, table_names
 
 if TYPE_CHECKING:
     import duckdb

@@ -1,4 +1,4 @@
-"""The stage runner, and the lock under which one run at a time writes a table.
+"""The stage runner, stages of a table with a partition for each date, and the lock for one run at a time on a table.
 
 A stage works if its inputs differ from those of its last record, and then records what it did. The work is committed
 before it is recorded: a stage that is killed in between finds its own work at the next run, or does it again; neither
@@ -11,31 +11,33 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forecache.base.files import lock
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
+from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
+from forecache.kit.delta.tables import commit_partitions, open_table
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
+
+if TYPE_CHECKING:
+    from deltalake import Schema
+
 
 _Night = TypeVar("_Night", date, date | None)
 
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """Result of a stage's work on an as-of date, as the ledger records it.
-
-    Attributes:
-        delta_version: Delta version of `table` that it committed; -1 if it wrote none.
-        details: JSON-serialisable figures.
-        seconds: None: an equal share of the time of all nights that were done in the same call.
-    """
+    """Result of a stage's work on an as-of date, as the ledger records it; `details` can be written as JSON."""
 
     rows: int
     details: Mapping[str, Any] = field(default_factory=dict)
     table: str = ""
-    delta_version: int = -1
-    seconds: float | None = None
+    delta_version: int = -1  # -1: it wrote none
+    seconds: float | None = None  # None: an equal share of the time of all nights of the call
 
 
 NightsDone = Mapping[date, StageOutcome]
@@ -74,11 +76,8 @@ class Stage:
         rebuild: bool = False,
         usable: Callable[[StageRecord], bool] = lambda _: True,
     ) -> tuple[StageRecord, bool]:
-        """Do the work unless the last record has the same inputs; returns the record, and whether it was skipped.
-
-        Args:
-            inputs: Text that names all that the result depends on.
-            usable: Whether the result of the last record still exists.
+        """Do the work unless the last record has the same inputs, a text that names all that the result depends on, and
+        its result is still usable; returns the record, and whether it was skipped.
         """
         known = last_record(self.settings, self.name, self.subject, night)
         if known is not None and not rebuild and known.inputs == inputs and usable(known):
@@ -97,14 +96,13 @@ class Stage:
         find: Callable[[Mapping[date, str]], NightsDone] | None = None,
         progress: Callable[[Sequence[date], float], None] = lambda _, __: None,
     ) -> tuple[dict[date, StageRecord], list[date]]:
-        """Do the work for the nights whose last record has other inputs; returns all records, and the nights done.
+        """Do the work, of at most `at_once` nights together, for those whose last record has other inputs.
 
-        Args:
-            inputs: By night, text that names all that its result depends on.
-            work: Does several nights together, at most `at_once`.
-            find: Called with the inputs of the nights to do; returns those whose data an earlier run committed but did
-                not record.
-            progress: Called with the nights that come next, and the share that is done.
+        `find` gets the inputs of the nights to do, and returns those whose data an earlier run committed but did not
+        record. `progress` is called with the nights that come next, and the share that is done.
+
+        Returns:
+            All records, and the nights that were done.
         """
         before = last_records(self.settings, self.name, self.subject)
         pending = find_stale(inputs, before, rebuild=inputs if rebuild else ())
@@ -187,3 +185,61 @@ def hold_table_lock(settings: Settings, table: str, run_id: str, progress: Progr
     run = f" (run {run_id})" if run_id else ""
     with lock(settings.home_path / "locks" / table, holder=f"process {os.getpid()}{run}", waiting=report_waiting):
         yield
+
+
+def write_stale_partitions(
+    stage: Stage,
+    table: str,
+    inputs: Mapping[date, str],
+    write: "Callable[[Sequence[date]], tuple[Schema, Sequence[DataFile]]]",
+    *,
+    column: str,
+    seen: TableSnapshot,
+    at_once: int,
+    rebuild: bool,
+    progress: Progress,
+    about: str,
+    details: Mapping[str, Any] | None = None,
+) -> tuple[dict[date, StageRecord], list[date]]:
+    """Write and commit the partitions whose inputs differ from those of their last record; see `Stage.run_nights`.
+
+    `write` returns the columns and the files of some dates of the partition column. `seen` is the table as it was
+    before the inputs were read, so that newer rows of another run stay. `about` is the subject of progress messages.
+    """
+    settings = stage.settings
+
+    def describe(versions: Mapping[date, int], details: Mapping[str, Any] | None = None) -> NightsDone:
+        rows = partition_rows(settings, table, list(versions), column=column) if versions else {}
+        return {day: StageOutcome(rows[day], details or {}, table, version) for day, version in versions.items()}
+
+    def build(some: Sequence[date]) -> NightsDone:
+        done = commit_partitions(
+            write(some),
+            settings,
+            table,
+            column=column,
+            values=some,
+            seen=seen,
+            inputs={day: inputs[day] for day in some},
+            run_id=stage.run_id,
+        )
+        return describe(done.versions, details)
+
+    def find(stale: Mapping[date, str]) -> NightsDone:
+        written = find_committed_partitions(settings, table, column=column, inputs=stale)
+        return describe({day: writer.version for day, writer in written.items()})
+
+    return stage.run_nights(
+        inputs,
+        build,
+        at_once=at_once,
+        rebuild=rebuild,
+        find=find,
+        progress=lambda some, share: progress(f"{about} for {format_nights(some)}", share),
+    )
+
+
+def partition_rows(settings: Settings, table: str, days: Sequence[date], *, column: str) -> dict[date, int]:
+    """Rows of each date's partition, from the log's statistics; 0 for a missing one."""
+    files = group_by_partition(active_files(open_table(settings, table)), column)
+    return {day: sum(file.rows for file in files.get(day.isoformat(), ())) for day in days}

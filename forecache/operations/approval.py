@@ -5,9 +5,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.models.registry.alias_moves import promote_version, reject_version
 from forecache.models.registry.gate.verdicts import GateVerdict
+from forecache.models.registry.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.models.registry.promotions import Promotion
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import REJECTED, ROLLED_BACK, WAITING, list_models, model_version
 from forecache.operations.rollback import recover_interrupted
 
 

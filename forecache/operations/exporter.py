@@ -18,9 +18,9 @@ from forecache.base.settings import Settings
 from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage
 from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.models.registry.promotions import Promotion, all_promotions
-from forecache.serve.store.checkup import list_local_stores
 from forecache.serve.store.manifest import Manifest
-from forecache.stream.status.stream_metrics import add_streams
+from forecache.serve.store.store import list_local_stores
+from forecache.stream.status.stream_status import add_streams
 
 Of = tuple[str, str]
 

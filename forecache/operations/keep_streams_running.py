@@ -14,8 +14,7 @@ from forecache.base.files import try_lock
 from forecache.base.settings import Settings
 from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
-from forecache.stream.status.starts import write_starts
-from forecache.stream.status.stream_status import read_stream_status
+from forecache.stream.status.stream_status import read_stream_status, write_starts
 
 _log = logging.getLogger(__name__)
 _START = "START"

@@ -2,41 +2,30 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from forecache.base.code_version import code_version
-from forecache.base.errors import (
-    CheckError,
-    DamagedError,
-    ForecacheError,
-    InputError,
-    NotEverywhereError,
-    NotFoundError,
-)
-from forecache.base.plugins import find_hooks
+from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.base.steps import rollout_step
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
-from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion
-from forecache.operations import start_rollout as rollouts
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases
+from forecache.models.registry.model_versions import FEATURES_TAG, ModelVersion
+from forecache.operations.distribute_release import distribute_state
+from forecache.operations.prove_release import example_requests, pack_code, prove_release
+from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, lock_releases, open_releases
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
-    has_unsent,
-    is_undecided,
-    mark_sent,
     read_lake_state,
     read_local_state,
     require_release,
@@ -48,67 +37,15 @@ from forecache.realtime.release.lake_state import (
     UnreachableError,
     check_unmoved,
     end_rollout,
+    make_current,
     roll_back,
 )
 from forecache.realtime.release.load import RUNTIMES
-from forecache.realtime.release.pack import pack_code
-from forecache.realtime.release.prove import example_requests, prove_release
-from forecache.realtime.release.replicas import push_releases
-from forecache.realtime.release.write import lock_releases
 from forecache.serve.store.manifest import current_timestamp
-from forecache.serve.store.replicas.sync import open_remote
-
-
-@contextmanager
-def report_replica_failure(pipeline: str, what: str) -> Iterator[None]:
-    """Turn any error of the block, which updates replicas, into one that says that the local change is done."""
-    try:
-        yield
-    except Exception as error:  # the clients of Redis and of object stores have errors of their own
-        cause = error.message if isinstance(error, ForecacheError) else f"{type(error).__name__}: {error}."
-        raise NotEverywhereError(
-            f"{what} That is done here, but not in every replica of {pipeline}: {cause}",
-            remedy=f"Fix the cause, then run `forecache push {pipeline}`.",
-        ) from error
-
-
-def distribute_state(
-    settings: Settings, folder: ReleaseFolder, state: ReleaseState, what: str, *, now: datetime | None = None
-) -> None:
-    """Notify people of the rollout, and push a change that the remote does not have; the caller holds the lock.
-
-    If it is killed or fails, the next operation, or the next look of the controller, does it again.
-
-    Raises:
-        NotEverywhereError: The change is done here, but not in the lake, or not on the remote.
-    """
-    if state.rollout is not None:
-        for notify_of_rollout in find_hooks("notify_of_rollout"):
-            notify_of_rollout(settings, state.rollout, now or datetime.now(timezone.utc))
-        rollout_step("notified")
-    if not has_unsent(folder):
-        return
-    with report_replica_failure(folder.name, what):
-        if is_undecided(folder):
-            raise UnreachableError(f"the lake {settings.lake_uri} could not be reached.")
-        if settings.store_remote and state.pointer.current is not None:
-            push_releases(folder, open_remote(settings.store_remote, settings.storage_options), state)
-    mark_sent(folder)
-
-
-def bring_unsent(settings: Settings, folder: ReleaseFolder) -> None:
-    """Bring what was done here to the lake and the remote, before a push or a pull; else nothing needs the lake.
-
-    Raises:
-        NotEverywhereError: It cannot be brought there.
-    """
-    if has_unsent(folder):
-        what = f"Releases of {folder.name} have changed."
-        with lock_releases(folder, action="push"), report_replica_failure(folder.name, what):
-            distribute_state(settings, folder, follow_lake(settings, folder), what)
-
 
 STAGE = "release"
+BEGUN, UNDER_WAY = "begun", "under way"
+"""States of a rollout in the details of a release, which else have the reason why there is none."""
 _REQUESTS = 50
 """Number of recorded requests that a release keeps."""
 
@@ -166,7 +103,7 @@ def release_model(
         state = follow_lake(settings, folder, may_begin=True)
         known = _find_identical_release(settings, folder, state, inputs)
     bad, current = state.pointer.bad, state.pointer.current
-    why_at_once = "It was asked for." if at_once else rollouts.immediate_release_reason(folder, realtime, current)
+    why_at_once = "It was asked for." if at_once else immediate_release_reason(folder, realtime, current)
     if known is None or (known in bad and again):
         number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)
         is_new = True
@@ -174,14 +111,12 @@ def release_model(
         number, is_new = known, False
     is_known = number in (current, *bad)
     # An earlier champion may be champion again.
-    rollout = (
-        "" if is_known else rollouts.start_or_make_current(settings, folder, realtime, number, why_at_once, seen=state)
-    )
+    rollout = "" if is_known else start_or_make_current(settings, folder, realtime, number, why_at_once, seen=state)
     result = _release_result(
-        realtime, number, model, started, rollout, skipped=is_known or rollout == rollouts.UNDER_WAY,
+        realtime, number, model, started, rollout, skipped=is_known or rollout == UNDER_WAY,
         **({"rolled_back": number} if number in bad else {}),
     )  # fmt: skip
-    what = "rolled out" if rollout in (rollouts.BEGUN, rollouts.UNDER_WAY) else "current"
+    what = "rolled out" if rollout in (BEGUN, UNDER_WAY) else "current"
     if is_new:
         Stage(settings, STAGE, realtime.name, run_id).record(
             {None: StageOutcome(0, result.details)}, {None: inputs}, result.seconds
@@ -190,7 +125,7 @@ def release_model(
     with lock_releases(folder, action="release"):
         why = f"Champion and declaration are those of release {number} again."
         state = change_state(
-            settings, folder, lambda newest: rollouts.cancel_rollout(newest, why) if number == current else newest
+            settings, folder, lambda newest: _cancel_rollout(newest, why) if number == current else newest
         )
         # Brought to the remote even if nothing has changed: an earlier push may have failed.
         distribute_state(settings, folder, state, f"Release {number} of {realtime.name} is {what}.")
@@ -214,6 +149,45 @@ def _write_release(
         return write_next_release(
             settings, folder, draft, model=plan.payload, code=code, warmup=requests, bins=bins
         )  # fmt: skip
+
+
+def immediate_release_reason(folder: ReleaseFolder, realtime: Realtime, current: int | None) -> str:
+    """The reason why a new release answers all requests at once, in a sentence; "" if it is rolled out in steps."""
+    if realtime.rollout is None:
+        return "Its declaration has no rollout."
+    if not is_installed("rollouts"):
+        return "This installation has no plug-in `rollouts`."
+    return str(load_hook("rollouts", "immediate_release_reason")(folder, realtime, current))
+
+
+def start_or_make_current(
+    settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int, why_at_once: str, *, seen: ReleaseState
+) -> str:
+    """Start the rollout of a written release, or make it current at once; returns `BEGUN`, `UNDER_WAY` or the reason.
+
+    Raises:
+        ConflictError: It was returned meanwhile, or another release or rollout has begun, or another process is
+            changing the releases.
+    """
+    if not why_at_once:
+        return str(load_hook("rollouts", "start_rollout")(settings, folder, realtime, number, seen=seen))
+
+    def decide(state: ReleaseState) -> ReleaseState:
+        if number == state.pointer.current:
+            return state
+        check_unmoved(state, seen, realtime.name)
+        return make_current(state, number, realtime.name)
+
+    with lock_releases(folder, action="release"):
+        change_state(settings, folder, decide)
+    return why_at_once
+
+
+def _cancel_rollout(state: ReleaseState, why: str) -> ReleaseState:
+    """End the rollout that is under way, if any, without marking its release as bad."""
+    if state.running is None:
+        return state
+    return end_rollout(replace(state, rollout=replace(state.running, is_bad=False)), "returned", why)
 
 
 def roll_back_release(settings: Settings, name: str, number: int | None = None, *, reason: str = "") -> ReleasePointer:
@@ -293,7 +267,7 @@ def _find_identical_release(settings: Settings, folder: ReleaseFolder, state: Re
 
 
 def _find_previous_release(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> int:
-    """Find the newest whole release before the current one that was not rolled back."""
+    """Find the newest whole release before the current one that was not rolled back; raises `NotFoundError`."""
     current, bad = state.pointer.current, state.pointer.bad
     for number in sorted(state.inputs, reverse=True):
         if number < (current or 0) and number not in bad and _is_whole(settings, folder, number):
@@ -310,6 +284,11 @@ def _is_whole(settings: Settings, folder: ReleaseFolder, number: int) -> bool:
     except (NotFoundError, DamagedError, CheckError, UnreachableError):
         return False
     return True
+
+
+def recorded_requests_file(settings: Settings, name: str) -> Path:
+    """Path of a JSON list of the texts of requests that the training of a model has recorded."""
+    return settings.home_path / "realtime" / name / "requests.json"
 
 
 def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:

@@ -17,8 +17,24 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
-from forecache.models.registry.alias_moves import close_operation, describe_move, make_closing_row, make_opening_row
-from forecache.models.registry.aliases import finish_move, mark_rolled_back, reconcile_aliases, undo_move
+from forecache.kit.versioned.pointer import lock_versions
+from forecache.models.registry.alias_moves import (
+    close_operation,
+    describe_move,
+    finish_move,
+    make_closing_row,
+    make_opening_row,
+    mark_rolled_back,
+    reconcile_aliases,
+    undo_move,
+)
+from forecache.models.registry.model_versions import (
+    champion,
+    list_models,
+    model_version,
+    registry_lock,
+    verified_folder,
+)
 from forecache.models.registry.promotions import (
     Promotion,
     earlier_champions,
@@ -27,17 +43,9 @@ from forecache.models.registry.promotions import (
     record_promotion,
     rolled_back_versions,
 )
-from forecache.models.registry.versions.model_versions import (
-    champion,
-    list_models,
-    model_version,
-    registry_lock,
-    verified_folder,
-)
-from forecache.operations.release import report_replica_failure
-from forecache.serve.store.locks import publisher_lock
+from forecache.operations.distribute_release import report_replica_failure
 from forecache.serve.store.manifest import Manifest, timestamp
-from forecache.serve.store.replicas.sync import sync_targets
+from forecache.serve.store.push_pull import sync_targets
 from forecache.serve.store.store import Store, open_store
 
 
@@ -51,7 +59,13 @@ def plan_move(
     actor: str,
     reason: str,
 ) -> Promotion:
-    """The ledger row of a rollback to a model and, if given, to a published version with that model's predictions."""
+    """The ledger row of a rollback to a model and, if given, to a published version with that model's predictions.
+
+    Raises:
+        CheckError: The model was never champion, or its artifact was changed.
+        ConflictError: The model, or one with the same weights, is the champion and the version is current:
+            there is nothing to move.
+    """
     entries = promotions(settings, pipeline.name)
     current, served = champion(settings, pipeline).version, store.pointer().current
     if model == current and (published is None or published.version == served):
@@ -172,12 +186,10 @@ def quarantine_reason(entry: Promotion) -> str:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The result of a rollback."""
-
     served: Manifest | None  # the version that is served now, None if nothing is published
     entry: Promotion | None = None  # the closing ledger row, None if only the store moved
     targets: dict[str, Any] = field(default_factory=dict)  # the changes in Redis and in the remote, by target
-    resumed: bool = False  # true if it finished or undid an earlier, interrupted operation, as `entry.verdict` says
+    resumed: bool = False  # True if it finished or undid an earlier, interrupted operation, as `entry.verdict` says
 
 
 def roll_back(
@@ -195,16 +207,19 @@ def roll_back(
     The present version is quarantined and, if another model made it, that model is marked as rolled back: no later run
     makes them current again. An interrupted rollback is finished instead, and nothing else is done.
 
+    Args:
+        version: Store version to serve; None: the newest retained one before the current that is not quarantined.
+        keep_model: Leave the champion as it is.
+
     Raises:
         NotFoundError: There is no such version, or its model is not registered any more.
         CheckError: Its model was never champion, or that model's artifact was changed. Nothing has moved.
         ConflictError: Another process is changing the store, or another decision was recorded meanwhile.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        if interrupted is not None:
-            return _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (store, resumed):
+        if resumed is not None:
+            return resumed
         target = store.rollback_target(version)
         current = store.pointer().current
         assert current is not None
@@ -234,6 +249,10 @@ def roll_back_model(
     Every later store version with predictions of the present champion is quarantined, and that model is marked as
     rolled back. An interrupted rollback is finished instead, and nothing else is done.
 
+    Args:
+        to: The model version; None: the latest earlier champion that was not rolled back.
+        keep_published: Leave the served version as it is until the next publish.
+
     Raises:
         NotFoundError: There is no champion, none before it, or the store retains no version with its predictions.
         CheckError: The version was never champion, or its artifact was changed. Nothing has moved.
@@ -241,10 +260,9 @@ def roll_back_model(
             or there is nothing to move.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        if interrupted is not None:
-            return _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (store, resumed):
+        if resumed is not None:
+            return resumed
         entries = reconcile_aliases(settings, pipeline)
         model = find_previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
@@ -265,17 +283,25 @@ def recover_interrupted(
     """
     if find_unfinished(promotions(settings, pipeline.name)) is None:
         return None
-    with _locked_store(settings, pipeline) as store:
-        interrupted = find_unfinished(promotions(settings, pipeline.name))
-        return None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress)
+    with _locked_store(settings, pipeline, progress) as (_, resumed):
+        return resumed
 
 
 @contextmanager
-def _locked_store(settings: Settings, pipeline: Trainable) -> Iterator[Store]:
-    """The pipeline's store, locked so that no other process on this machine moves its models or versions."""
+def _locked_store(
+    settings: Settings, pipeline: Trainable, progress: Progress
+) -> Iterator[tuple[Store, RollbackResult | None]]:
+    """The pipeline's store, locked so that no other process on this machine moves its models or versions.
+
+    An operation that was interrupted is finished first; its result comes beside the store.
+    """
     store = open_store(settings, pipeline.name)
-    with registry_lock(settings), publisher_lock(store.layout, action="rollback"):
-        yield store
+    with registry_lock(settings), lock_versions(store.layout, action="rollback"):
+        interrupted = find_unfinished(promotions(settings, pipeline.name))
+        yield (
+            store,
+            None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress),
+        )
 
 
 def _model_of(store: Store, version: int) -> int | None:

@@ -9,7 +9,7 @@ from forecache.declare import Pipeline, Realtime, Trainable
 from forecache.declare.schedules.cron import read_cron
 from forecache.declare.schedules.schedule import NEVER
 from forecache.lake.ledger import last_record
-from forecache.models.registry.versions.model_versions import find_champion
+from forecache.models.registry.model_versions import find_champion
 from forecache.models.training.launch import STAGE as TRAIN
 
 

@@ -5,20 +5,101 @@ Each model has a named block of 64-bit cells; the Prometheus page adds up the bl
 
 from collections.abc import Iterable, Iterator
 
-from forecache.realtime.answer.request_answer import RequestAnswer
-from forecache.realtime.log.row_counters import CELLS as LOG_CELLS
-from forecache.realtime.log.row_counters import LogCounters
-from forecache.realtime.workers.path_counters import CELLS as WORKER_CELLS
-from forecache.realtime.workers.path_counters import GAUGES as WORKER_GAUGES
-from forecache.realtime.workers.path_counters import PathCounters
-from forecache.serve.reader.processes.shared_memory import NAME_BYTES, NameTable
-from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, WorkerMetrics
+from forecache.realtime.request.request_answer import RequestAnswer
+from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable
+from forecache.serve.reader.worker_metrics import EXTENSION_BYTES, WorkerMetrics
 
 RUNGS = ("model", "dot_product", "last_night", "default", "order_given")
 REASONS = ("deadline", "overload", "lookup", "contract", "failed", "worker_lost", "refused")
 STAGES = ("wait", "parse", "lookup", "transform", "model", "ladder", "render")
 BUCKETS = 24
 """Bucket i counts answers sent less than 2**i microseconds after arrival; the last bucket counts all slower ones."""
+
+LOST_REASONS = ("memory", "spool", "disk", "killed", "error")
+"""Reasons why a worker lost rows of a log: no room in memory (the writer is slow or hangs) or in the spool; a failed
+write; the worker was killed, or stopped while its disk hung, with rows in memory; an answer could not be encoded."""
+LOG_CELLS = ("accepted", "spooled", *(f"lost_{reason}" for reason in LOST_REASONS), "sending")
+CAUSES = ("crashed", "hung", "stopped", "memory", "start")
+"""Reasons why a process was replaced."""
+BATCHES = (1, 2, 4, 8, 16, 32)
+"""Upper bounds of the histogram of batch sizes, in requests; a last one counts all larger ones."""
+PATH_CELLS = (
+    "started", "templates_started", "template_failures", *(f"replaced_{cause}" for cause in CAUSES), "processes",
+    "abandoned", "requeued", *(f"batches_{bound}" for bound in (*BATCHES, "more")), "batched_requests",
+    "breaker_open", "breaker_opened", "breaker_refused", "cache_hits", "cache_joined", "cache_misses", "cache_bytes",
+    "cache_saved_us", "hedged_reads", "hedges_won", "late_reads",
+)  # fmt: skip
+
+
+class _NamedCells:
+    """Cells by their names, in the order of `names`, which may be in shared memory; None: memory of its own."""
+
+    names: tuple[str, ...]
+    places: dict[str, int]
+
+    def __init_subclass__(cls) -> None:
+        cls.places = {name: place for place, name in enumerate(cls.names)}
+
+    def __init__(self, cells: memoryview | list[int] | None = None) -> None:
+        self.cells: memoryview | list[int] = [0] * len(self.names) if cells is None else cells
+
+    def add(self, name: str, number: int = 1) -> None:
+        self.cells[self.places[name]] += number
+
+    def get(self, name: str) -> int:
+        return self.cells[self.places[name]]
+
+
+class PathCounters(_NamedCells):
+    """Counters of the path to one release's model: worker processes, circuit breaker, cache, remote reads.
+
+    The paths of two releases may share a gauge for a moment.
+    """
+
+    names = PATH_CELLS
+
+    def count_replacement(self, cause: str) -> None:
+        self.add(f"replaced_{cause}")
+
+    def count_batch(self, requests: int) -> None:
+        place = next((place for place, bound in enumerate(BATCHES) if requests <= bound), len(BATCHES))
+        self.cells[_BATCHES + place] += 1
+        self.cells[_BATCHED] += requests
+
+
+_BATCHES, _BATCHED = PATH_CELLS.index("batches_1"), PATH_CELLS.index("batched_requests")
+
+
+class LogCounters(_NamedCells):
+    """Counters of the rows of one worker's request log; in shared memory they outlive it.
+
+    The loop's thread counts "accepted", "lost_memory" and "lost_error", the writer's all others. "sending" marks that
+    an answer is being sent that is not in the log yet.
+    """
+
+    names = LOG_CELLS
+
+    def set_sending(self, is_sending: bool) -> None:
+        self.cells[self.places["sending"]] = int(is_sending)
+
+    def losses_by_reason(self) -> dict[str, int]:
+        return {reason: self.get(f"lost_{reason}") for reason in LOST_REASONS}
+
+    @property
+    def waiting(self) -> int:
+        """Number of accepted rows that are neither in the spool nor counted as lost."""
+        gone = sum(self.get(name) for name in ("spooled", "lost_spool", "lost_disk", "lost_killed"))
+        return max(0, self.get("accepted") - gone)
+
+    def count_abandoned_rows(self) -> None:
+        """Count as lost the rows that the last worker with these cells had in memory, or had just sent, when it ended.
+
+        Rows that it had written but not yet counted are included, although they are in the spool.
+        """
+        self.add("accepted", self.get("sending"))
+        self.set_sending(False)
+        self.add("lost_killed", self.waiting)
+
 
 _OWN = (
     *(f"rung_{rung}" for rung in RUNGS),
@@ -29,11 +110,11 @@ _OWN = (
 )  # fmt: skip
 _LATENCY = len(_OWN)
 _WORKERS = _LATENCY + BUCKETS
-_LOG = _WORKERS + len(WORKER_CELLS)
+_LOG = _WORKERS + len(PATH_CELLS)
 _BLOCK = _LOG + len(LOG_CELLS)
 CELL = {
     name: start + place
-    for start, names in ((0, _OWN), (_WORKERS, WORKER_CELLS), (_LOG, LOG_CELLS))
+    for start, names in ((0, _OWN), (_WORKERS, PATH_CELLS), (_LOG, LOG_CELLS))
     for place, name in enumerate(names)
 }
 """Place of each cell by its name, including those of `PathCounters` and `LogCounters`."""
@@ -41,7 +122,7 @@ CANDIDATE = "@candidate"
 _MODEL_BYTES = 64 * 1024
 MAX_MODELS = _MODEL_BYTES // (_BLOCK * 8 + NAME_BYTES)
 assert _MODEL_BYTES < EXTENSION_BYTES
-GAUGES = ("release", "live", "in_loop", "p99_us", "damaged", *WORKER_GAUGES)
+GAUGES = ("release", "live", "in_loop", "p99_us", "damaged", "breaker_open", "cache_bytes", "processes")
 
 
 class ModelCells:
@@ -53,7 +134,6 @@ class ModelCells:
         self.cells = cells
 
     def observe(self, elapsed_ns: int) -> None:
-        """Count an answer and the time since its request arrived."""
         cells = self.cells
         bucket = (elapsed_ns // 1000).bit_length()
         cells[_LATENCY + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
@@ -85,12 +165,10 @@ class ModelCells:
 
     @property
     def path_counters(self) -> PathCounters:
-        """Counters of the model's worker processes, circuit breaker and cache."""
         return PathCounters(self.cells[_WORKERS:_LOG])
 
     @property
     def log_counters(self) -> LogCounters:
-        """Counters of the rows of its request log."""
         return LogCounters(self.cells[_LOG:])
 
     @property
@@ -103,11 +181,7 @@ _IN_TIME, _WAIT = CELL["in_time"], CELL["stage_wait"]
 
 
 class RealtimeMetrics:
-    """The blocks in one worker's slot.
-
-    Attributes:
-        drift: The rest of the memory, for `forecache.realtime.drift.cells`.
-    """
+    """The blocks in one worker's slot. `drift`: the rest of the memory, for `forecache.plugins.drift.live_counts`."""
 
     def __init__(self, memory: memoryview) -> None:
         size = MAX_MODELS * _BLOCK * 8
@@ -115,11 +189,7 @@ class RealtimeMetrics:
         self.drift = memory[_MODEL_BYTES:]
 
     def cells_of_model(self, name: str) -> ModelCells:
-        """Return the cells of a model; a block is assigned if it has none yet.
-
-        Raises:
-            LookupError: There are more models than blocks.
-        """
+        """Return the cells of a model; a block is assigned if it has none yet. Raises `LookupError` if none is left."""
         try:
             return self._block(self._names.assign_place(name))
         except LookupError:
@@ -164,6 +234,5 @@ def serving_blocks(blocks: Iterable[ModelCells]) -> list[ModelCells]:
 
 
 def sum_cell(blocks: Iterable[ModelCells], name: str) -> int:
-    """Return the sum of a cell over workers."""
     place = CELL[name]
     return sum(block.cells[place] for block in blocks)

@@ -5,18 +5,16 @@ Numpy and the libraries of the models are imported once there is a release, not 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from forecache.realtime.http.protocol_errors import NotReadyHandlers
 from forecache.realtime.release.released_models import list_released_models
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.status.attention import Attention
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.follow import RunOnLoop
 
 if TYPE_CHECKING:
     from forecache.realtime.served_models import ServedModels
-    from forecache.serve.reader.status.history import History, ModelCounts
 
 logger = logging.getLogger("forecache.realtime")
 
@@ -24,13 +22,13 @@ logger = logging.getLogger("forecache.realtime")
 class RealtimeExtension:
     """The extension of one worker. A broken release or a missing package never affects look-ups by key.
 
-    The watching thread loads everything; until then, requests to models get 503.
+    The watching thread loads everything; until then, `models` is None, and requests to models get 503.
     """
 
     def __init__(self, context: ExtensionContext) -> None:
         self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._models: ServedModels | None = None
+        self.models: ServedModels | None = None
         self._unloaded = NotReadyHandlers(context)
         self._find: Callable[[str, str], Handler | None] = self._unloaded.find
         self._has_looked = False
@@ -39,24 +37,29 @@ class RealtimeExtension:
         self._loop = loop
 
     def poll_changes(self, run_on_loop: RunOnLoop) -> None:
-        if self._models is None and list_released_models(self._context.settings):
+        if self.models is None and list_released_models(self._context.settings):
             self._load(run_on_loop)
-        if self._models is not None:
-            self._models.follow_pointers(run_on_loop)
+        if self.models is not None:
+            self.models.follow_pointers(run_on_loop)
         self._has_looked = True
 
     def close(self) -> None:
-        if self._models is not None:
-            self._models.close()
+        if self.models is not None:
+            self.models.close()
+
+    @property
+    def failure(self) -> str:
+        """Why the packages of real-time models cannot be imported; "" if they can."""
+        return self._unloaded.failure
 
     def find_handler(self, method: str, path: str) -> Handler | None:
         return self._find(method, path)
 
     def serves_anything(self) -> bool:
-        return self._models is not None and bool(self._models.served)
+        return self.models is not None and bool(self.models.served)
 
     def list_served(self) -> list[dict[str, Any]]:
-        served = [] if self._models is None else sorted(self._models.served.items())
+        served = [] if self.models is None else sorted(self.models.served.items())
         return [
             {
                 "name": name,
@@ -71,39 +74,22 @@ class RealtimeExtension:
         return "" if self._has_looked else "The reader is still loading the releases of real-time models."
 
     def openapi_paths(self) -> dict[str, Any]:
-        if self._models is None:
+        if self.models is None:
             return {}
         from forecache.realtime.http.openapi import model_paths
 
-        return model_paths([served.loaded.release for served in self._models.served.values()])
+        return model_paths([served.loaded.release for served in self.models.served.values()])
 
     def prometheus_text(self) -> str:
-        if self._models is None:
+        if self.models is None:
             return ""
         from forecache.realtime.http.prometheus import metrics_page
 
-        settings, served = self._context.settings, dict(self._models.served)
+        settings, served = self._context.settings, dict(self.models.served)
         references = {name: each.loaded.reference for name, each in served.items() if each.loaded.reference}
         return metrics_page(
             self._context.runtime, settings.request_log_path, references, drift_window_s=settings.reader_drift_window_s
         )
-
-    def model_counts(self) -> "Mapping[str, ModelCounts]":
-        if self._models is None:
-            return {}
-        from forecache.realtime.http.status import request_counts_of
-
-        return request_counts_of(self._context.runtime)
-
-    def status(self, history: "History") -> tuple[dict[str, Any], list[Attention]]:
-        if self._models is None:
-            if not self._unloaded.failure:
-                return {}, []
-            what = "Real-time models are not served: a package that they need is missing."
-            return {}, [Attention("critical", what, "Install forecache[realtime] and restart the reader.")]
-        from forecache.realtime.http.status import status_part
-
-        return status_part(self._models, self._context.runtime, history, self._context.settings)
 
     def _load(self, run_on_loop: RunOnLoop) -> None:
         try:
@@ -118,15 +104,15 @@ class RealtimeExtension:
         assert loop is not None, "the reader opens an extension before it asks it to look"
 
         def load() -> None:
-            self._models = ServedModels(self._context, loop)
-            self._find = RealtimeHandlers(self._context, self._models, loop).find
+            self.models = ServedModels(self._context, loop)
+            self._find = RealtimeHandlers(self._context, self.models).find
 
         run_on_loop(load)
 
 
 def make_inference_only_extension(context: ExtensionContext) -> RealtimeExtension:
     """Make the extension in a process that only answers requests, where training libraries need not be imported."""
-    from forecache.realtime.release.inference_imports import mark_inference_only
+    from forecache.realtime.release.release_code import mark_inference_only
 
     mark_inference_only()
     return make_extension(context)

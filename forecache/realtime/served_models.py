@@ -5,17 +5,16 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
+from forecache.base.plugins import find_hooks
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.answer.calibrate import warm_and_measure_s
-from forecache.realtime.answer.cpu_guard import CpuGuard
-from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.answer.model_path import ModelPath
-from forecache.realtime.drift.watch import open_watch
+from forecache.realtime.answer.engine import AnswerEngine
+from forecache.realtime.answer.in_loop import CpuGuard, InLoopPath, warm_and_measure_s
+from forecache.realtime.answer.served_release import ModelPath, ServedRelease, add_cache, serve_release, uncached_path
+from forecache.realtime.deadline import RequestQueue
 from forecache.realtime.log.answer_log import AnswerLog
 from forecache.realtime.log.writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
@@ -23,13 +22,8 @@ from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, ope
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import LoadedRelease, OpenRelease, load_previous_release, load_release
 from forecache.realtime.release.released_models import list_released_models
-from forecache.realtime.rollout.follow_rollouts import RolloutFollower
-from forecache.realtime.rollout.shadow import ShadowScorer
-from forecache.realtime.score_cache import CachedPath, uncached_path
-from forecache.realtime.served_release import ServedRelease, serve_release
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.versions.follower import VersionFollower
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.follow import RunOnLoop, VersionFollower
 
 logger = logging.getLogger("forecache.realtime")
 SLOWEST_S = 0.002
@@ -45,16 +39,14 @@ class ServedModels:
         served: By name; see `VersionFollower.served`.
         failures: Models whose current release cannot be served, and why; an earlier one may still answer.
         known: Names of all that have a folder.
-        shadow_of: Makes the scorer of shadow requests for a candidate; set before the first `follow_pointers`.
     """
-
-    shadow_of: Callable[[ServedRelease], ShadowScorer]
 
     def __init__(self, context: ExtensionContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context, self._loop = context, loop
         self.metrics = RealtimeMetrics(context.metrics.extension)
         self.metrics.reset_gauges()
         self.guard = CpuGuard()
+        self.engine, self.queue = AnswerEngine(context.catalog.answers), RequestQueue(loop)
         self._follower = VersionFollower[ServedRelease](
             logger, noun="release", count_failure=self._count_failure, generation_of=self._generation_of
         )
@@ -62,28 +54,30 @@ class ServedModels:
         self.known: frozenset[str] = frozenset(list_released_models(context.settings))
         self._compared: dict[str, ReleasePointer] = {}
         self._log_writer: LogWriter | None = None
-        self._rollouts = RolloutFollower(
-            context.settings,
-            loop,
-            context.catalog.answers,
-            cells_of=self.metrics.cells_of_candidate,
-            log_of=self._log_of,
-            shadow_of=lambda served: self.shadow_of(served),
-        )
+        self._rollouts = [
+            open_follower(
+                context.settings, loop, context.catalog.answers, cells_of=self.metrics.cells_of_candidate,
+                log_of=self._log_of, engine=self.engine, queue=self.queue,
+            )
+            for open_follower in find_hooks("rollout_follower")
+        ]  # fmt: skip
+        """The follower of rollouts, if that plug-in is installed."""
 
     def follow_pointers(self, run_on_loop: RunOnLoop) -> None:
         """Load, swap in and close releases as their pointers say; called in the watching thread."""
         self.known = frozenset(list_released_models(self._context.settings))
         self._follower.follow(self.known, lambda name: self._follow_pointer(name, run_on_loop))
-        self._rollouts.follow_states(
-            dict(self.served), lambda served: run_on_loop(partial(self._follower.install, served.name, served))
-        )
+        for follower in self._rollouts:
+            follower.follow_states(
+                dict(self.served), lambda served: run_on_loop(partial(self._follower.install, served.name, served))
+            )
 
     def close(self) -> None:
         """Write the log, close the paths to the models, and unload the releases' modules."""
         if self._log_writer is not None:
             self._log_writer.close()
-        self._rollouts.close()
+        for follower in self._rollouts:
+            follower.close()
         self._follower.retired.close_all()
         for served in self.served.values():
             served.path.close()
@@ -166,22 +160,19 @@ class ServedModels:
         return open_worker_path(loaded, settings=self._context.settings, loop=self._loop, counters=counters)
 
     def _move_to_worker_process(self, served: ServedRelease, run_on_loop: RunOnLoop) -> None:
-        """Move a model that has blocked the event loop into worker processes."""
         self._swap_in(served.loaded, self._open_worker_path(served.loaded), run_on_loop)
 
     def _swap_in(self, loaded: OpenRelease, path: ModelPath, run_on_loop: RunOnLoop) -> None:
         name = loaded.release.name
         cells = self.metrics.cells_of_model(name)
-        if loaded.release.cache_bytes:
-            path = CachedPath(
-                path, most_bytes=loaded.release.cache_bytes, counters=cells.path_counters,
-                keeps_features=loaded.release.log is not None or loaded.reference is not None,
-            )  # fmt: skip
+        keeps_features = loaded.release.log is not None or loaded.reference is not None
+        path = add_cache(path, loaded, cells.path_counters, keeps_features=keeps_features)
         log, window_s = self._log_of(loaded.release, "current"), self._context.settings.reader_drift_window_s
-        drift = open_watch(self.metrics.drift, name, loaded.reference, window_s=window_s)
-        new = self._rollouts.arrange_arms(
-            name, serve_release(loaded, path, self._context.catalog.answers, cells, log, drift)
-        )  # fmt: skip
+        watches = (open_watch(self.metrics.drift, name, loaded.reference, window_s=window_s)
+                   for open_watch in find_hooks("open_watch"))  # fmt: skip
+        new = serve_release(loaded, path, self._context.catalog.answers, cells, log, next(watches, None))
+        for follower in self._rollouts:
+            new = follower.arrange_arms(name, new)
         gc.freeze()
         old = self._follower.swap(name, new, run_on_loop)
         for cell, value in (("release", new.number), ("live", 1), ("in_loop", int(path.in_loop))):

@@ -1,22 +1,16 @@
-"""Batch scoring: the Spark UDF, the scoring run with its shards, incremental and shadow runs."""
+"""Batch scoring: the Spark UDF, the scoring run with its shards, incremental and shadow runs.
+
+Workers import `forecache.models.inference.kernel` through this package and must not pay for the driver's modules.
+"""
 
 from typing import TYPE_CHECKING
 
+from forecache.base.lazy_names import list_homes, load_lazily
+
 if TYPE_CHECKING:
-    from forecache.scoring.run import score
-    from forecache.scoring.udf import scoring_udf
+    from forecache.scoring.run import score as score
+    from forecache.scoring.udf import scoring_udf as scoring_udf
 
-__all__ = ["score", "scoring_udf"]
-
-
-def __getattr__(name: str) -> object:
-    # Workers import `forecache.models.inference.kernel` through this package and must not pay for the driver's modules.
-    if name == "scoring_udf":
-        from forecache.scoring.udf import scoring_udf
-
-        return scoring_udf
-    if name == "score":
-        from forecache.scoring.run import score
-
-        return score
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_HOMES = list_homes({"forecache.scoring.run": "score", "forecache.scoring.udf": "scoring_udf"})
+__all__ = sorted(_HOMES)
+__getattr__ = load_lazily(__name__, _HOMES)

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from forecache.base.output_kinds import OutputSpec
 from forecache.base.settings import Settings
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, ScoringPlan
 from forecache.scoring.night_inputs import ScoringNight

@@ -11,6 +11,7 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import SettingsError
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
@@ -20,7 +21,7 @@ from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.stage import find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.scoring.batch_size import BatchSize, calibrate
 from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_plan, memory_warnings, predict
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
@@ -89,6 +90,33 @@ def score(
             progress=progress,
         )
         return score_stale(run, nights, mode=mode, rebuild=set(nights) if rebuild is True else set(rebuild or ()))
+
+
+def score_nights(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    *,
+    run_id: str = "",
+    progress: Progress = no_progress,
+    rebuild: bool = False,
+) -> StageResult:
+    """Score nights with the champion and with the challenger, if one is declared and there is one; raises as `score`.
+
+    Returns:
+        As `score`, with `predicted` and `actual` of both models together; `details["challenger"]` has the challenger's
+        `model`, `table` and, by night (ISO), either `rows` and the `comparison` of `score_shadow` or the `error`. It is
+        missing without a challenger.
+    """
+    score_challenger = load_hook("challengers", "score_challenger") if pipeline.shadow else None
+    result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
+    if score_challenger is None:
+        return result
+    both: StageResult = score_challenger(
+        spark, settings, pipeline, nights, result, run_id=run_id, progress=progress, rebuild=rebuild
+    )
+    return both
 
 
 def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild: Collection[date]) -> StageResult:

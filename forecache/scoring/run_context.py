@@ -15,7 +15,7 @@ from forecache.declare import Pipeline
 from forecache.kit.delta.partitions import TableSnapshot
 from forecache.lake.stage import Stage
 from forecache.models.inference.kernel_spec import ScoringPlan
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.scoring.tasks.prediction_rows import Stamp
 
 if TYPE_CHECKING:

@@ -1,26 +1,28 @@
 """Live layers of a stream, made from its declaration and written to the file LIVE of each of its stores."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from forecache.base.settings import Settings
-from forecache.serve.store.encoding.json_texts import served_type
-from forecache.serve.store.fields import Field
+from forecache.declare import (
+    FeatureView,
+    Pipeline,
+    Realtime,
+    Stream,
+)
+from forecache.declare.streams.merge_plan import build_merge_plan
+from forecache.declare.streams.results import KEEP_H
+from forecache.serve.store.encoding.column_values import served_type
 from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.manifest import Field
 from forecache.serve.store.store import open_store
 from forecache.stream.events.event_judge import key_schema
-
-if TYPE_CHECKING:
-    from forecache.declare import FeatureView, Stream
+from forecache.stream.table.schema import output_fields
 
 
-def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
+def layers_of(stream: Stream) -> dict[str, LiveLayer]:
     """Return the live layers of a stream by the names of their stores."""
-    from forecache.declare import Realtime
-    from forecache.declare.streams.results import KEEP_H
-
     found = {view.name: _view_layer(stream, view) for view in stream.views}
     answers, rows = stream.answers, stream.live_rows
     if answers is not None and rows is not None:
@@ -31,7 +33,7 @@ def layers_of(stream: "Stream") -> dict[str, LiveLayer]:
     return found
 
 
-def write_layers(settings: Settings, stream: "Stream", *, only: str | None = None) -> list[str]:
+def write_layers(settings: Settings, stream: Stream, *, only: str | None = None) -> list[str]:
     """Write the declared live layers into the stream's stores, or into one of them; returns the stores' names."""
     layers = {name: layer for name, layer in layers_of(stream).items() if only in (None, name)}
     for name, layer in layers.items():
@@ -41,9 +43,7 @@ def write_layers(settings: Settings, stream: "Stream", *, only: str | None = Non
     return list(layers)
 
 
-def _view_layer(stream: "Stream", view: "FeatureView") -> LiveLayer:
-    from forecache.declare.streams.merge_plan import build_merge_plan
-
+def _view_layer(stream: Stream, view: FeatureView) -> LiveLayer:
     return LiveLayer(
         stream=stream.name,
         table=stream.table,
@@ -56,7 +56,7 @@ def _view_layer(stream: "Stream", view: "FeatureView") -> LiveLayer:
     )
 
 
-def _answer_layer(stream: "Stream", keep_h: float | None) -> LiveLayer:
+def _answer_layer(stream: Stream, keep_h: float | None) -> LiveLayer:
     return LiveLayer(
         stream=stream.name,
         table=stream.table,
@@ -69,11 +69,8 @@ def _answer_layer(stream: "Stream", keep_h: float | None) -> LiveLayer:
     )
 
 
-def _served_answer_fields(stream: "Stream") -> tuple[Field, ...]:
+def _served_answer_fields(stream: Stream) -> tuple[Field, ...]:
     """The fields of an answer; for a pipeline, the ones that it publishes."""
-    from forecache.declare import Pipeline
-    from forecache.stream.table_schema import output_fields
-
     there: Sequence[pa.Field] = output_fields(stream.answers)
     by_name = {field.name: field for field in there}
     names = stream.answers.served_fields if isinstance(stream.answers, Pipeline) else list(by_name)

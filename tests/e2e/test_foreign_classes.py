@@ -14,7 +14,7 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
-from forecache.lake.training_sets.training_set import build_training_set
+from forecache.lake.training_set import build_training_set
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key
 

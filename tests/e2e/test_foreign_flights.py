@@ -20,7 +20,7 @@ from forecache.declare import Source
 from forecache.lake.query import query
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.encoding import ENCODING, read_encoding
-from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.model_versions import champion
 from forecache.models.tracking.artifacts import download_artifact
 from forecache.serve.store import open_store
 from jobs.runner import run

@@ -17,8 +17,8 @@ from monitored_project.pipelines.returns import monitored
 
 from forecache.base.settings import Settings
 from forecache.lake.ledger import last_record
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.promotions import promotions
-from forecache.models.registry.versions import model_versions as models
 from forecache.plugins.drift.monitor import monitor
 from forecache.plugins.drift.orchestration import REASON_TAG
 from resources.instance import ensure_instance

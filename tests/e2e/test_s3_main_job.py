@@ -12,7 +12,7 @@ from cloud_project.pipelines.trips import DAYS, NUM_RIDERS, landing_file
 from secrets_found import command_lines, files_with
 from store_services import minio_server
 
-from forecache.base.buckets import open_bucket
+from forecache.base.folders import open_bucket
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.reader_process import ReaderProcess
 from forecache.lake.query import query

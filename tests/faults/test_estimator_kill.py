@@ -62,7 +62,7 @@ def fitting_process(folder: Path) -> int:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"forecache.models.training.estimator" in arguments and str(folder / "spec.json").encode() in arguments:
+            if b"forecache.plugins.estimators" in arguments and str(folder / "spec.json").encode() in arguments:
                 return int(entry.name)
     return 0
 
@@ -94,14 +94,14 @@ def test_a_fit_whose_launcher_was_killed_ends_and_is_done_anew_with_the_same_res
     wait_for(lambda: not fitting_process(folder))
     assert not (folder / RESULT_FILE).exists()
     assert not any((folder / name).exists() for name in MODEL_FILES.values())
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         again = train(settings, churn_trees, NIGHT)
     assert again.details["cost"]["attempts"] == 2
     assert 0 < again.details["cost"]["wasted_s"] < again.details["cost"]["device_s"]
     elsewhere = load_settings(home=tmp_path / "other", project="estimator_project")
     shutil.copytree(settings.lake_uri, elsewhere.lake_uri)
     shutil.rmtree(elsewhere.table_uri("stage_ledger"))
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         other = train(elsewhere, churn_trees, NIGHT)
     assert other.details["weights_digest"] == again.details["weights_digest"]
 

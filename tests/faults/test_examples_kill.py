@@ -17,9 +17,9 @@ from warm import assert_valid_log
 
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.kit.delta.tables import open_table
-from forecache.lake.examples.build import build_examples
-from forecache.lake.examples.recorded_requests import recorded_requests_file
 from forecache.lake.ingest.ingest import ingest
+from forecache.operations.release import recorded_requests_file
+from forecache.plugins.realtime_examples.build import build_examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -21,10 +21,9 @@ from maintenance_lake import (
 from warm import assert_valid_log, die, processes, start
 
 from forecache.base.settings import Settings, load_settings
-from forecache.kit.delta.listing import table_names
-from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.tables import open_table, table_names
 from forecache.lake.ledger import last_records
-from forecache.operations.lake_maintenance import maintain_lake
+from forecache.plugins.maintenance.lake import maintain_lake
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 

@@ -13,9 +13,9 @@ from warm import start
 
 from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
+from forecache.plugins.store_checks.verify_stores import verify_store
 from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
 from forecache.serve.store import Store, open_store, publish
-from forecache.serve.store.checkup import verify_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

@@ -19,7 +19,7 @@ from small_disks import within_small_disk
 
 from forecache.base.errors import ConflictError, SettingsError
 from forecache.base.settings import Settings
-from forecache.serve.reader.processes.server import serve
+from forecache.serve.reader.server import serve
 from forecache.serve.store import Store
 
 
@@ -192,7 +192,7 @@ def test_of_readers_started_at_one_instant_one_takes_the_port(store: Settings, t
     port, go = free_port(), tmp_path / "go"
     code = (
         "import sys, time; from pathlib import Path; from forecache.base.settings import load_settings;"
-        "from forecache.serve.reader.processes.server import serve;"
+        "from forecache.serve.reader.server import serve;"
         "s = load_settings(home=sys.argv[1], reader_port=int(sys.argv[2]))\n"
         "print(flush=True)\n"
         "while not Path(sys.argv[3]).exists(): pass\n"

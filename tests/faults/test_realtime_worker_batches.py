@@ -17,7 +17,7 @@ from pool_support import (
 )
 
 from forecache.base.settings import PROJECT_ROOT
-from forecache.realtime.answer.model_path import ModelCallError, WorkerLost
+from forecache.realtime.request.request_answer import ModelCallError, WorkerLost
 
 pytestmark = pytest.mark.faults
 EXPECTED = faulty_scorer.found().views["view"].sum(axis=1)

@@ -28,7 +28,7 @@ from pool_support import (
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import PROJECT_ROOT
-from forecache.realtime.answer.model_path import TooLate
+from forecache.realtime.request.request_answer import TooLate
 from forecache.realtime.workers import model_process
 
 pytestmark = pytest.mark.faults

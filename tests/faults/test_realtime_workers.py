@@ -21,7 +21,7 @@ from pool_support import (
 )
 
 from forecache.base.settings import PROJECT_ROOT
-from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
+from forecache.realtime.request.request_answer import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
 
 pytestmark = pytest.mark.faults
 EXPECTED = faulty_scorer.found().views["view"].sum(axis=1)

@@ -19,8 +19,8 @@ from forecache.plugins.rollouts.controller import advance_rollout
 from forecache.realtime.release.folder import ReleasePointer, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import read_lake_state
 from forecache.realtime.release.replicas import push_releases
-from forecache.realtime.rollout.rollout_state import read_rollout, replicated_fields, rollout_from_json
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.realtime.release.rollout_state import read_rollout, replicated_fields, rollout_from_json
+from forecache.serve.store.remote import open_remote
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 HOMES, TIMES = ("a", "b"), 8

@@ -18,13 +18,12 @@ from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import PULL_STEPS, RELEASE_STEPS, STATE_STEPS
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_files, read_release
+from forecache.realtime.release.folder import ReleaseFolder, lock_releases, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
 from forecache.realtime.release.lake_state import end_rollout
 from forecache.realtime.release.load import load_release
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.release.write import lock_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, running_rollout
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout, running_rollout
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 STEPS = RELEASE_STEPS
@@ -232,7 +231,7 @@ def test_a_pickle_in_the_place_of_a_model_is_never_executed(
 ) -> None:
     import pickle
 
-    from forecache.realtime.release.write import write_release
+    from forecache.realtime.release.folder import write_release
 
     make_release(settings)
     folder = open_releases(settings, "ranking")

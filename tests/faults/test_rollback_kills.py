@@ -13,8 +13,8 @@ from warm import start
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import rollback_step
 from forecache.cli.checks import check_rollbacks
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.promotions import find_unfinished, promotions
-from forecache.models.registry.versions import model_versions as models
 from forecache.operations.rollback import recover_interrupted
 from forecache.serve.store import open_store
 

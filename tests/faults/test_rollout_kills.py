@@ -18,7 +18,7 @@ from forecache.plugins.rollouts.controller import advance_rollout, running_rollo
 from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
 from forecache.plugins.rollouts.step_counts import StepCounts, read_counts
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.release.rollout_state import RolloutState
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 AT = BEGAN + timedelta(minutes=1)

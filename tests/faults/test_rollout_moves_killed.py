@@ -22,7 +22,7 @@ from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import advance_rollout, running_rollouts
 from forecache.realtime.release.folder import open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import read_lake_state
-from forecache.realtime.rollout.rollout_state import read_rollout, replicated_fields
+from forecache.realtime.release.rollout_state import read_rollout, replicated_fields
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 OURS, OTHER = 0, 1

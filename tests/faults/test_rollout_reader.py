@@ -26,11 +26,11 @@ from forecache.declare import Guards
 from forecache.declare.realtime.request import RequestField
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import AdvanceResult, advance_rollout, apply_manual_action
+from forecache.realtime.log.answer_log import BUCKETS, bucket_of
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
-from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.release.rollout_state import RolloutState
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 DEADLINE_MS = 150.0

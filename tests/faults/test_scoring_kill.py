@@ -17,9 +17,9 @@ from warm import processes, start
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Pipeline
-from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.model_versions import champion
 from forecache.scoring.night_inputs import describe_nights
-from forecache.scoring.partitions.staged_files import list_staged
+from forecache.scoring.partitions.shards import list_staged
 from forecache.scoring.run import score
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]

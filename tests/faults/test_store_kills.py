@@ -152,7 +152,7 @@ def test_a_torn_segment_is_refused_by_the_reader_in_words(settings: Settings) ->
 
 def test_a_corrupted_shard_does_not_pass_the_verification(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecache.base.errors import CheckError
-    from forecache.serve.store.publishing import full_jobs as work
+    from forecache.serve.store.publishing import full as work
 
     write_night(settings, predictions(scores(10)))
     publish(settings, churn())

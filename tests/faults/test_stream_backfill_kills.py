@@ -12,8 +12,8 @@ from warm import assert_valid_log, start
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import stream_step
+from forecache.plugins.backfill import recompute
 from forecache.plugins.backfill.backfill import backfill
-from forecache.plugins.backfill.recompute.recompute import recompute
 
 pytestmark = pytest.mark.faults
 

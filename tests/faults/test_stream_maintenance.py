@@ -12,7 +12,7 @@ from warm import assert_valid_log, processes, start
 from watched_streams import StreamTable, write_often
 
 from forecache.base.settings import load_settings
-from forecache.lake.maintenance.maintain import maintain_table
+from forecache.plugins.maintenance.table import maintain_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 TABLE = "stream_cards"

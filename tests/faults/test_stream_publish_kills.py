@@ -22,7 +22,7 @@ from forecache.base.errors import ConflictError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.serve.store import Store, publish, split_entry
-from forecache.serve.store.live.tail_state import read_tail_state
+from forecache.serve.store.live.layer import read_tail_state
 from forecache.stream.tail.tailer import Tailer
 
 pytestmark = pytest.mark.faults

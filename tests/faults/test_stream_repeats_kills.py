@@ -16,10 +16,10 @@ from forecache.base.steps import ids_step, stream_step
 from forecache.declare import Stream, Table
 from forecache.kit.delta.log import open_if_exists
 from forecache.stream.dedup.deduplicator import Deduplicator
-from forecache.stream.rebuild_state import load_ids, rebuild_state
-from forecache.stream.step.step import StreamStep
+from forecache.stream.engine.restore_state import load_ids, open_rows, rebuild_state
+from forecache.stream.step import StreamStep
+from forecache.stream.table.schema import QUARANTINE
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import QUARANTINE
 
 pytestmark = pytest.mark.faults
 _DICE = random.Random(7)
@@ -79,7 +79,8 @@ def test_ids_are_known_again_wherever_the_process_is_killed(settings: Settings) 
     take_in(settings.home_path, len(NUMBERS))
     assert numbers_in(settings) == list(dict.fromkeys(NUMBERS))
     with closing(Deduplicator(the_stream().source.unique, the_stream().late_days)) as known:
-        assert load_ids(settings, the_stream(), known) == 0, "the files hold what the table holds"
+        table = open_rows(settings, the_stream())
+        assert load_ids(settings, the_stream(), known, table) == 0, "the files hold what the table holds"
         judge = StreamStep(settings, the_stream(), bases=lambda view: EmptyNight()).judge
         assert known.find_new(judge(messages([payment(number) for number in NUMBERS])).events) == []
 

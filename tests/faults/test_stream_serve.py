@@ -14,8 +14,8 @@ from waiting import wait_for
 
 from forecache.base.settings import Settings
 from forecache.serve.store import publish
+from forecache.serve.store.live.layer import read_tail_state
 from forecache.serve.store.live.reader import has_writer
-from forecache.serve.store.live.tail_state import read_tail_state
 
 pytestmark = pytest.mark.faults
 

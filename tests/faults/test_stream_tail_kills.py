@@ -12,9 +12,8 @@ from warm import die
 
 from forecache.base.settings import Settings
 from forecache.serve.store import Store, publish
+from forecache.serve.store.live.layer import LiveRow, read_tail_state, record_of
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import LiveRow, record_of
-from forecache.serve.store.live.tail_state import read_tail_state
 from forecache.stream.tail.tailer import Tailer
 
 pytestmark = pytest.mark.faults

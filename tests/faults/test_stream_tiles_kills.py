@@ -13,8 +13,8 @@ from warm import start
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import stream_step, tiles_step
+from forecache.stream.engine.restore_state import FILE
 from forecache.stream.tiles import saver
-from forecache.stream.tiles.restore_tiles import FILE
 
 pytestmark = pytest.mark.faults
 STREAM, NIGHT = payments_stream(), DAY - timedelta(days=1)

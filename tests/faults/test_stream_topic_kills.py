@@ -10,7 +10,7 @@ from warm import start
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
-from forecache.stream.topic.producer import AnswersProducer, last_version
+from forecache.plugins.stream_answers.send_answers import AnswersProducer, last_version
 
 pytestmark = pytest.mark.faults
 TABLE, COMMITS, ROWS = "stream_answers", 4, 5

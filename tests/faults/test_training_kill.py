@@ -21,7 +21,7 @@ from warm_agents import warm_agents
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training
 from forecache.models.training.spec import CHECKPOINTS, METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.models.training.torchrun import command, run_torchrun, worker_environment
+from forecache.plugins.torch.launch import command, run_torchrun, worker_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -53,7 +53,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
         checkpoint_steps=20,
         export=False,
     )
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         return Alone(settings, spec, run_torchrun(settings, spec, on_event=lambda event: None))
 
 
@@ -99,7 +99,7 @@ def test_sigterm_saves_the_position_from_which_another_number_of_workers_goes_on
     assert read_events(spec)[-1]["event"] == "interrupted"
     three = alone.settings.model_copy(update={"training_workers": 3})
     seen: list[dict[str, Any]] = []
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         resumed = run_torchrun(three, spec, on_event=seen.append)
     [start] = [event for event in seen if event["event"] == "start"]
     assert (alone.result["workers"], resumed["workers"], start["workers"]) == (2, 3, 3)
@@ -116,7 +116,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(alone: Al
     state.write_bytes(state.read_bytes()[:-10])
     (spec.folder / RESULT_FILE).unlink()
     seen: list[dict[str, object]] = []
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         again = run_torchrun(alone.settings, spec, on_event=seen.append)
     assert again["weights_digest"] == alone.result["weights_digest"]
     assert again["sample_digests"] == alone.result["sample_digests"]
@@ -129,7 +129,7 @@ def test_a_killed_launcher_leaves_no_trainer_behind_and_can_be_started_again(alo
     launcher = (
         "import sys\nfrom pathlib import Path\nfrom forecache.base.settings import load_settings\n"
         "from forecache.models.training.spec import load_spec\n"
-        "from forecache.models.training.torchrun import run_torchrun\n"
+        "from forecache.plugins.torch.launch import run_torchrun\n"
         "run_torchrun(load_settings(), load_spec(Path(sys.argv[1])), on_event=lambda event: None)\n"
     )
     spec.folder.mkdir()

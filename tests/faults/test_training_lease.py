@@ -26,11 +26,11 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import TRAINING_LEASE
-from forecache.models.training.exclusive import lease
-from forecache.models.training.exclusive.lease import LEASE_FILE, Lease, hold_lease, this_process
-from forecache.models.training.exclusive.run_lock import lock_folder, lock_run
+from forecache.models.training.process import lock_folder, lock_run
 from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.models.training.torchrun import run_torchrun
+from forecache.plugins.torch import lease
+from forecache.plugins.torch.launch import run_torchrun
+from forecache.plugins.torch.lease import LEASE_FILE, Lease, hold_lease, this_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -41,7 +41,7 @@ _HOLDER = """
 import json, sys, time
 from dataclasses import replace
 from forecache.base.folders import BucketFolder
-from forecache.models.training.exclusive import lease
+from forecache.plugins.torch import lease
 
 lease.RENEW_S = float(sys.argv[3])
 found = lease.this_process
@@ -287,7 +287,7 @@ def test_checkpoints_in_a_folder_that_two_homes_share_are_locked_there(
 ) -> None:
     settings, spec = prepared(tmp_path, options)
     shared = replace(spec, checkpoints=str(tmp_path / "shared" / "run"))
-    monkeypatch.setattr("forecache.models.training.exclusive.run_lock.GRACE_S", 0.5)
+    monkeypatch.setattr("forecache.models.training.process.GRACE_S", 0.5)
     with (
         lock_run(settings, shared, report=lambda message: None),
         pytest.raises(ConflictError, match="is writing checkpoints in .*shared/run"),

@@ -24,10 +24,9 @@ from forecache.declare import Training
 from forecache.models.training import launch
 from forecache.models.training.launch import train
 from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.models.training.torchrun import command, worker_environment
-from forecache.plugins.torch.worker.reading.order import EpochOrder
-from forecache.plugins.torch.worker.reading.reader import BatchReader
-from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.plugins.torch.launch import command, worker_environment
+from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder
+from forecache.plugins.torch.worker.split import TableSplit
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -72,11 +71,13 @@ def test_a_run_whose_second_node_is_lost_goes_on_without_it_or_with_another_and_
 
     monkeypatch.setattr(launch, "TrainingSpec", partial(TrainingSpec, export=False))
     if not replaced:  # nobody comes, for whom torchrun would wait half a minute
-        monkeypatch.setattr(launch, "command", lambda *given: _waiting_for_nobody(command(*given)))
+        monkeypatch.setattr(
+            "forecache.plugins.torch.launch.command", lambda *given: _waiting_for_nobody(command(*given))
+        )
     saboteur = threading.Thread(target=lose_it, daemon=True)
     saboteur.start()
     try:
-        with warm_agents("forecache.models.training.torchrun"):
+        with warm_agents("forecache.models.training.process"):
             result = train(several, PIPELINE, NIGHT)
         saboteur.join(120)
         assert nodes[0].returncode == -signal.SIGKILL

@@ -25,7 +25,7 @@ from forecache.declare import Training
 from forecache.models.training import launch
 from forecache.models.training.launch import train
 from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER
+from forecache.plugins.torch.worker.checkpoints import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -90,14 +90,14 @@ def test_a_machine_that_is_lost_with_its_disk_is_replaced_by_one_that_ends_with_
     newest = committed(place)[-1]
     shutil.rmtree(settings.home_path)
 
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         resumed = train(settings, PIPELINE, NIGHT)
     killed, [went_on] = outcome(settings)
     assert went_on["step"] == int(newest.split("-")[1]) > 0
     assert len(committed(place)) == 2  # retention holds in the bucket, too
 
     alone = machine(tmp_path / "alone", options)
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         whole = train(alone, PIPELINE, NIGHT)
     undisturbed, [began] = outcome(alone)
     assert began["step"] == 0

@@ -30,15 +30,15 @@ from forecache.models.training.spec import (
     RESULT_FILE,
     TrainingSpec,
 )
-from forecache.models.training.torchrun import command, run_torchrun, worker_environment
-from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER
+from forecache.plugins.torch.launch import command, run_torchrun, worker_environment
+from forecache.plugins.torch.worker.checkpoints import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture(autouse=True)
 def warm() -> Iterator[None]:
-    with warm_agents("forecache.models.training.torchrun"):
+    with warm_agents("forecache.models.training.process"):
         yield
 
 

@@ -19,9 +19,8 @@ from training_sample import sample_spec
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training
-from forecache.models.training.devices import num_workers, resolve_precision
 from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, TrainingSpec
-from forecache.models.training.torchrun import command, run_torchrun, worker_environment
+from forecache.plugins.torch.launch import command, num_workers, resolve_precision, run_torchrun, worker_environment
 
 TRAINING = Training(epochs=3, batch_size=256, learning_rate=0.01)
 GPU = torch.cuda.is_available()

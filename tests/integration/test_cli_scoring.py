@@ -13,10 +13,10 @@ from training_sample import sample_rows, write_training_set
 
 from forecache.base.settings import Settings
 from forecache.cli import main as cli
-from forecache.models.registry.challenger import find_challenger
+from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import list_models
+from forecache.plugins.challengers.shadow import find_challenger
 from forecache.plugins.drift.distributions.drift import check_drift
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor

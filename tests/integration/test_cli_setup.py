@@ -11,7 +11,7 @@ import pytest
 
 from forecache.base.settings import load_settings
 from forecache.kit.spark.configuration import JARS
-from forecache.kit.spark.kafka import FOLDER, kafka_jars
+from forecache.plugins.spark_stream.engine import FOLDER, kafka_jars
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"

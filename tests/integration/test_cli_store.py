@@ -269,8 +269,8 @@ def test_locked_store_says_so_and_a_later_publish_goes_through(capsys: pytest.Ca
         "import sys\n"
         "from forecache.base.settings import load_settings\n"
         "from forecache.serve.store import open_store\n"
-        "from forecache.serve.store.locks import publisher_lock\n"
-        "with publisher_lock(open_store(load_settings(), 'churn').layout, action='publish'):\n"
+        "from forecache.kit.versioned.pointer import lock_versions\n"
+        "with lock_versions(open_store(load_settings(), 'churn').layout, action='publish'):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )

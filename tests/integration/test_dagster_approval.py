@@ -13,11 +13,11 @@ from training_sample import write_training_set
 
 from assets.model import GATE, build_model, candidate_name
 from forecache.base.settings import Settings, load_settings
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.alias_moves import promote_version
 from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions import model_versions as models
 from jobs.definitions import pipeline_definitions
 from jobs.training import build_approval_job
 from resources.settings_and_spark import SettingsResource

@@ -16,7 +16,7 @@ from assets.predictions import CHALLENGER, build_challenger, build_predictions
 from assets.published import build_published
 from forecache.base.settings import Settings
 from forecache.declare import Drift, Pipeline, Publish
-from forecache.models.registry.challenger import name_challenger
+from forecache.plugins.challengers.shadow import name_challenger
 from forecache.plugins.drift.orchestration import DRIFT, build_drift_report
 from jobs.schedules import partition_tags
 from resources.settings_and_spark import SettingsResource, SparkResource

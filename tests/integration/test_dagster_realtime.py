@@ -15,7 +15,7 @@ from forecache.cli.main import main
 from forecache.declare.loading import load_trainable
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.models.registry.gate.verdicts import load_verdict
-from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.model_versions import champion
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
 from jobs.definitions import build_definitions

@@ -18,7 +18,7 @@ from forecache.base.errors import CheckError, InputError, NotFoundError, Pipelin
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.validate import CheckReport, CheckResult
 from jobs.runner import run
 from resources.instance import runner_instance
 from resources.settings_and_spark import SettingsResource

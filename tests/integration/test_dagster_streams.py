@@ -16,8 +16,8 @@ from assets.streams import build_stream_checks
 from forecache.base.settings import Settings, load_settings
 from forecache.base.stream_state import StreamState, stream_folder, write_state
 from forecache.plugins.alerts.orchestration import read_event_log_alerts
-from forecache.stream.status.starts import read_starts
 from forecache.stream.status.stream_checks import CHECKS
+from forecache.stream.status.stream_status import read_starts
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
 from resources.settings_and_spark import SettingsResource

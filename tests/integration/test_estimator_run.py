@@ -22,11 +22,11 @@ from forecache.declare import Pipeline
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, append_records, last_record
 from forecache.models.inference.choose_runtime import plan_scoring
-from forecache.models.registry.model_report import write_report
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.register import load_evaluation, register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions import model_versions as models
 from forecache.models.training.launch import train
+from forecache.plugins.model_reports.report import write_report
 from forecache.plugins.tune.search import tune
 from forecache.scoring.run import score
 from forecache.serve.store import open_store, publish

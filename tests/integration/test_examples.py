@@ -21,18 +21,18 @@ from offered_sample import NIGHT, Shown, Visit, brief, expected, land_offers, sh
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
-from forecache.lake.examples.build import build_examples
-from forecache.lake.examples.recorded_requests import recorded_requests_file
-from forecache.lake.examples.requests import request_days
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
+from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import list_models
 from forecache.models.training.launch import train
+from forecache.operations.release import recorded_requests_file
 from forecache.plugins.drift.log_monitoring import expected_log_performance
-from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.plugins.realtime_examples.build import build_examples
+from forecache.plugins.realtime_examples.requests import request_days
+from forecache.realtime.lookups import keys_of
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.store import open_store, publish
 
 pytestmark = pytest.mark.slow

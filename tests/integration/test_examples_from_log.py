@@ -19,9 +19,9 @@ from forecache.base.errors import InputError, NotFoundError, SettingsError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
 from forecache.kit.delta.tables import append_rows
-from forecache.lake.examples.build import build_examples
-from forecache.lake.examples.logged_answers import logged_answer_rows, logged_state
 from forecache.lake.ingest.ingest import ingest
+from forecache.plugins.realtime_examples.build import build_examples
+from forecache.plugins.realtime_examples.requests import logged_answer_rows, logged_state
 from forecache.realtime.log.record import schema, table_of
 
 pytestmark = pytest.mark.slow

@@ -28,7 +28,7 @@ def test_those_of_a_linear_estimator_are_products() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from forecache.models.inference.runtimes.sklearn import skops_io
+    from forecache.plugins.estimators.skops_files import skops_io
 
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(50, 3))

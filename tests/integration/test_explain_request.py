@@ -20,7 +20,7 @@ from forecache.cli import output
 from forecache.cli.main import main
 from forecache.declare.realtime.log_records import features_of, order_of, scores_of
 from forecache.declare.realtime.request import RequestField
-from forecache.plugins.explain import explained_answer
+from forecache.plugins.explain import command as explained_answer
 from forecache.plugins.explain.explain import explain_answer
 from forecache.realtime.release.folder import open_releases
 

@@ -18,16 +18,15 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_features, build_view, view_frame
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
-from forecache.lake.training_sets.training_set import build_training_set
+from forecache.lake.training_set import build_training_set
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.inference.encoding import ENCODING, read_encoding
 from forecache.models.inference.kernel import load_kernel
+from forecache.models.registry.model_versions import champion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import champion
 from forecache.models.tracking.artifacts import download_artifact
-from forecache.models.training.launch import train
-from forecache.models.training.vocabulary import learn_vocabularies
+from forecache.models.training.launch import learn_vocabularies, train
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor
 from forecache.scoring.run import score

@@ -17,7 +17,7 @@ from forecache.kit.delta.tables import table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_record
 from forecache.lake.query import query
-from forecache.lake.training_sets.training_set import build_training_set, feature_frame
+from forecache.lake.training_set import build_training_set, feature_frame
 
 START = PURCHASES.start
 NIGHT = START + timedelta(days=11)

@@ -27,9 +27,9 @@ from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
 from forecache.lake.query import query
-from forecache.lake.sources.days_to_extract import days_to_extract
-from forecache.lake.sources.extract import extract
-from forecache.lake.sources.source_states import require_delivered, source_state
+from forecache.lake.sources import require_delivered, source_state
+from forecache.plugins.table_sources.days_to_extract import days_to_extract
+from forecache.plugins.table_sources.extract import extract
 
 PASSWORD = "not-to-be-seen"
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]

@@ -19,8 +19,7 @@ from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.feature_tables.features import build_features, feature_versions, stale_nights
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.query import query
-from forecache.lake.training_sets.training_set import build_training_set
-from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.lake.training_set import as_of_dates, build_training_set
 
 START = PURCHASES.start
 Purchase = tuple[str, int, float]  # customer, days after the start, dollars
@@ -220,7 +219,7 @@ def test_adding_later_events_changes_no_earlier_feature(spark: Any, cases: list[
     schema = "customer_id string, event_day date, quantity int, amount double, as_of date"
 
     def computed(*, with_later: bool) -> list[dict[str, Any]]:
-        from forecache.lake.sources.as_of_rows import cut_events
+        from forecache.lake.sources import cut_events
 
         rows = [
             (f"{number}-{customer}", START + timedelta(days=when), 1, float(amount))

@@ -91,7 +91,7 @@ def test_rows_are_counted_apart_from_judging_them(
     settings: Settings, spark: Any, land: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parser that lost a row would be found: the check compares the tables with the file's bytes."""
-    from forecache.lake.quality.reconcile import reconcile
+    from forecache.lake.quality.raw_days import reconcile
 
     def one_more(judged: Any) -> dict[str, dict[str, Any]]:
         return {name: {**count, "counted": count["counted"] + 1} for name, count in _count_rows(judged).items()}

@@ -19,10 +19,10 @@ from forecache.kit.delta import tables
 from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.kit.delta.writers import write_rows
-from forecache.lake.ingest import table_commits as ingest_commit
+from forecache.lake.ingest import ingest as ingest_commit
+from forecache.lake.ingest.ingest import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
 from forecache.lake.ingest.ingested_files import FILES_TABLE, IngestedFile, ingested_files, record_files
 from forecache.lake.ingest.landing import LandingFile
-from forecache.lake.ingest.table_commits import commit_quarantine, commit_raw, require_newest, retry_if_overtaken
 
 ORDERS = Source(
     "orders",

@@ -20,8 +20,8 @@ from forecache.kit.delta.partitions import replace_partitions, take_snapshot
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lake.maintenance.maintain import MaintenanceResult
-from forecache.operations.lake_maintenance import maintain_lake
+from forecache.plugins.maintenance.lake import maintain_lake
+from forecache.plugins.maintenance.table import MaintenanceResult
 
 FEATURES = "features_orders"
 

@@ -29,8 +29,7 @@ from forecache.base.settings import load_settings
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files
-from forecache.lake.ingest.landing_rows import ParsedRow
-from forecache.lake.ingest.parsing import parse_file, parse_files, parsed_columns
+from forecache.lake.ingest.parsing import ParsedRow, parse_file, parse_files, parsed_columns
 
 pytestmark = pytest.mark.slow
 # Eight variants of each file: 2,400 files of each format.

@@ -30,8 +30,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.feature_rows import feature_frame
 from forecache.lake.feature_tables.features import build_features
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.training_sets.training_set import build_training_set, labelled_frame
-from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.lake.training_set import as_of_dates, build_training_set, labelled_frame
 
 START = date(2026, 1, 1)
 DAYS, HORIZON = 30, 3

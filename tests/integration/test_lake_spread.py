@@ -7,10 +7,9 @@ import pyarrow as pa
 import pytest
 
 from forecache.base.settings import Settings
-from forecache.kit.delta import partitioned_files as spread
+from forecache.kit.delta import writers as spread
 from forecache.kit.delta.files import DataFile
-from forecache.kit.delta.partitioned_files import write_partitioned
-from forecache.kit.delta.writers import write_frame
+from forecache.kit.delta.writers import write_frame, write_partitioned
 from forecache.kit.spark.session import spark_path
 
 EVERY_TYPE = (

@@ -14,10 +14,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Column, Snapshot, Source, Static
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files
-from forecache.lake.quality.reconcile import reconcile
+from forecache.lake.quality.raw_days import reconcile
 from forecache.lake.query import query
-from forecache.lake.sources.point_in_time import horizon_rows, known_rows
-from forecache.lake.sources.source_states import require_delivered, source_state
+from forecache.lake.sources import horizon_rows, known_rows, require_delivered, source_state
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 PRODUCTS = Source(

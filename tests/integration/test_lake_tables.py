@@ -11,11 +11,11 @@ from warm import assert_valid_log
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.listing import list_tables
 from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import (
     append_rows,
     commit_partitions,
+    list_tables,
     open_table,
     read_table,
     replace_rows,

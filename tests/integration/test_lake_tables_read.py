@@ -21,10 +21,8 @@ from forecache.base.errors import InputError, NotYetError, UnavailableError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Column, Snapshot, Source, Static, TableSource
 from forecache.kit.delta.writers import write_frame
-from forecache.lake.sources.point_in_time import horizon_rows, known_rows
-from forecache.lake.sources.source_states import require_delivered, source_state
-from forecache.lake.sources.tables import delta_source
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, horizon_rows, known_rows, require_delivered, source_state
+from forecache.plugins.table_sources import delta_table as delta_source
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 PRICES = (Column("product_id", "int"), Column("price", "double"))
@@ -364,7 +362,7 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
     from forecache.lake.feature_tables.features import build_features, stale_nights
     from forecache.lake.ledger import last_records
     from forecache.lake.query import query
-    from forecache.lake.training_sets.training_set import build_training_set
+    from forecache.lake.training_set import build_training_set
 
     pipeline = dataclasses.replace(spending, sources=(by_version,))
     result = build_features(spark, settings, pipeline, [D[2], D[4]])
@@ -410,7 +408,7 @@ def test_chain_of_an_answer_names_the_state_of_an_existing_table_that_was_read(
 def test_maintenance_leaves_an_existing_table_in_the_lakes_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.operations.lake_maintenance import foreign_tables, maintain_lake
+    from forecache.plugins.maintenance.lake import foreign_tables, maintain_lake
 
     package = tmp_path / "reads_tables" / "pipelines"
     package.mkdir(parents=True)

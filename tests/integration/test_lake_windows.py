@@ -19,11 +19,10 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import FeatureView, Where, Window
 from forecache.kit.delta.tables import open_table, table_exists
-from forecache.lake.feature_tables import night_features as known
+from forecache.lake.feature_tables import features as known
 from forecache.lake.feature_tables.feature_rows import view_frame
-from forecache.lake.feature_tables.features import build_view, stale_nights
+from forecache.lake.feature_tables.features import build_view, load_night_features, stale_nights
 from forecache.lake.feature_tables.historical import historical_features
-from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame

@@ -22,7 +22,7 @@ from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import LiveRows, Table, ToTopic
 from forecache.plugins.lineage.stream_runs import report_run
-from forecache.stream.arrow.engine import ArrowEngine
+from forecache.stream.engine.arrow_engine import ArrowEngine
 
 STREAM = a_stream("card-payments", to=(Table(), LiveRows(), ToTopic("answers")))
 ENDS = ("COMPLETE", "FAIL", "ABORT")

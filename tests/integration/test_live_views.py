@@ -16,19 +16,18 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands.get import provenance_text
 from forecache.kit.delta.tables import open_table
 from forecache.kit.http.problems import Problem
-from forecache.lake.examples.build import build_examples
-from forecache.lake.feature_tables.features import build_view
+from forecache.lake.feature_tables.features import build_view, load_night_features
 from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.feature_tables.live_features import live_features
-from forecache.lake.feature_tables.night_features import load_night_features
 from forecache.lake.ingest.ingest import ingest
-from forecache.realtime.lookups.lookups import ViewUnavailable
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.score_cache import score_cache_key
-from forecache.serve.reader.answer import answer_from, answers_from
+from forecache.plugins.realtime_examples.build import build_examples
+from forecache.plugins.score_cache.cached_path import score_cache_key
+from forecache.realtime.lookups import ViewUnavailable
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers
+from forecache.serve.reader.wire import answer_from, answers_from
 from forecache.serve.store import open_store, publish
 from forecache.serve.store.live.layer import LiveLayer, read_layer, write_layer
 from forecache.serve.store.read.live_view import LiveViewMerger

@@ -426,7 +426,7 @@ def test_a_home_that_was_copied_without_the_times_of_its_files_sends(
     spark: "SparkSession", lake: Settings, tmp_path: Path
 ) -> None:
     from forecache.lake.ingest.ingest import ingest
-    from forecache.lake.ingest.pending import pending_files
+    from forecache.lake.ingest.ingested_files import pending_files
 
     copy_of(lake, tmp_path / "home")
     with smtp_server(tmp_path / "record") as port:

@@ -21,7 +21,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.kit.delta.tables import table_version
 from forecache.lake.query import query
-from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.model_versions import champion
 from forecache.operations.training_due import last_training
 from forecache.plugins.drift.feature_drift import feature_drift
 from forecache.plugins.drift.measurements import Measurement, measurements

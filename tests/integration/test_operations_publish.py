@@ -18,7 +18,7 @@ from forecache.lake.quality.verdicts import check_nights
 from forecache.operations.publish_night import publish_night
 from forecache.plugins.cost.stage_costs import describe_unrecorded
 from forecache.plugins.lineage.facts import stage_facts
-from forecache.plugins.status.last_nights import last_nights
+from forecache.plugins.status.project_status import last_nights
 from forecache.serve.store import open_store, publish
 from forecache.serve.store.encoding.prediction_source import NightSource
 

@@ -18,14 +18,14 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.inference.choose_runtime import plan_scoring
-from forecache.models.registry.model_report import write_report
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.promotions import promotions, record_promotion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions import model_versions as models
 from forecache.operations import rollback as operation
 from forecache.operations.publish_night import publish_night
 from forecache.operations.rollback import recover_interrupted, roll_back, roll_back_model
+from forecache.plugins.model_reports.report import write_report
 from forecache.serve.store import Store, open_store, publish
 
 RULES = replace(returns.publish, max_psi=None)

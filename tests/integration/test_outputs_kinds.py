@@ -19,10 +19,10 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Classes, FunctionModel, Output, Pipeline, Vector
 from forecache.lake.query import query
-from forecache.lake.training_sets.training_splits import as_of_dates, split_column
+from forecache.lake.training_set import as_of_dates, split_column
+from forecache.plugins.challengers.shadow import compare
 from forecache.plugins.drift.distributions.drift import prediction_drift
 from forecache.plugins.protocols.feast import answer_request as feast
-from forecache.scoring.challenger.shadow import compare
 from forecache.scoring.run import score
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key, publish

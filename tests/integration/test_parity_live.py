@@ -30,13 +30,12 @@ from logged_answers import write_log
 from forecache.base.settings import Settings
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.parity.replay import replay_day
-from forecache.plugins.parity.report import ParityReport
+from forecache.plugins.parity.replay_result import ParityReport
 from forecache.realtime.log.record import schema
-from forecache.realtime.log.spool.frames import encode_frame
-from forecache.realtime.log.spool.spool_stream import SpoolStream
+from forecache.realtime.log.spool_stream import SpoolStream, encode_frame
 from forecache.serve.store import open_store
 from forecache.serve.store.live.layer import read_layer, write_layer
-from forecache.serve.store.retention import retire_versions
+from forecache.serve.store.store import retire_versions
 
 NOW = datetime.now(timezone.utc)
 
@@ -85,7 +84,7 @@ def test_answers_between_commits_are_equal_to_the_bit(
     assert found.features["other_count_20m"].pairs > 0
     assert found.features["own_sum_4d"].pairs > 0
     monkeypatch.setattr("forecache.plugins.parity.replay._INLINE_ROWS", 0)
-    monkeypatch.setattr("forecache.plugins.parity.live.stream_replay._SHARE_ROWS", 16)
+    monkeypatch.setattr("forecache.plugins.parity.stream_replay._SHARE_ROWS", 16)
     by_workers = replay_day(streaming.settings, "ranking", processes=2).found
     assert (by_workers.equal, by_workers.features) == (count, found.features)
 

@@ -13,10 +13,14 @@ from live_view_sample import EPOCH, VIEW, random_payments, table_of
 from forecache.base.settings import Settings
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
-from forecache.kit.windows.layout import TileLayout
-from forecache.plugins.parity.live.live_lookups import PLACES_OF_A_COMMIT, NeededRows
-from forecache.plugins.parity.live.stream_replay import StreamReplay, index_views
-from forecache.plugins.parity.live.tile_index import combine_running
+from forecache.kit.windows.tiles import TileLayout
+from forecache.plugins.parity.stream_replay import (
+    PLACES_OF_A_COMMIT,
+    NeededRows,
+    StreamReplay,
+    index_views,
+)
+from forecache.plugins.parity.tile_index import combine_running
 from forecache.serve.store.publishing.worker_pool import ProcessPool
 
 NOW = datetime.now(timezone.utc)

@@ -177,13 +177,13 @@ _RETIRES = """
 import sys, time
 from pathlib import Path
 from forecache.serve.store import Store
-from forecache.serve.store.locks import publisher_lock
-from forecache.serve.store.retention import retire_versions
+from forecache.kit.versioned.pointer import lock_versions
+from forecache.serve.store.store import retire_versions
 store, go, done = (Path(each) for each in sys.argv[1:])
 print(flush=True)
 while not go.exists():
     time.sleep(0.005)
-with publisher_lock(Store(store).layout, action="publish"):
+with lock_versions(Store(store).layout, action="publish"):
     retire_versions(Store(store), keep=0)
 done.touch()
 """

@@ -20,7 +20,7 @@ from forecache.operations.exporter import batch_page
 from forecache.plugins.alerts.journal import database_file
 from forecache.plugins.status.project_status import project_status
 from forecache.plugins.status.sidecar import ProjectStatusExtension
-from forecache.realtime.log.commit.committer_state import CommitterState, write_state
+from forecache.realtime.log.spool_files import CommitterState, write_state
 from forecache.serve.store import publish
 
 
@@ -108,7 +108,7 @@ def test_the_page_says_that_open_alerts_are_not_known(settings: Settings, tmp_pa
     database_file(settings).parent.mkdir(parents=True)
     database_file(settings).write_bytes(b"no database" * 100)
     environment = {**os.environ, "FORECACHE_HOME": str(settings.home)}
-    command = [sys.executable, "-m", "forecache.plugins.status"]
+    command = [sys.executable, "-m", "forecache.plugins.status.sidecar"]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
     assert str(database_file(settings)).encode() in done.stderr
     (tmp_path / "project.json").write_bytes(done.stdout)

@@ -17,9 +17,8 @@ from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.quality import verdicts
 from forecache.lake.quality.expectations import raw_expectations
-from forecache.lake.quality.raw_days import raw_verdicts, row_states
-from forecache.lake.quality.reconcile import day_counts, reconcile
-from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.raw_days import day_counts, raw_verdicts, reconcile, row_states
+from forecache.lake.quality.validate import CheckReport, CheckResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

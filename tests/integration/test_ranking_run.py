@@ -21,14 +21,13 @@ from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import EstimatorModel, Trainable
 from forecache.models.inference.encoding import encoding_of
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.gate.verdicts import load_gate_plots
-from forecache.models.registry.model_report import write_report
 from forecache.models.registry.register import load_evaluation, register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions import model_versions as models
-from forecache.models.training.estimator.libraries import fit, set_seed
-from forecache.models.training.estimator.matrix import read_matrix
 from forecache.models.training.launch import train
+from forecache.plugins.estimators.libraries import fit, read_matrix, set_seed
+from forecache.plugins.model_reports.report import write_report
 
 pytestmark = pytest.mark.slow
 NIGHT = DAYS["test"]

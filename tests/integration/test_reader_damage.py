@@ -14,8 +14,8 @@ from reader_support import churn_rows, eventually, running_reader, served, write
 from store_tables import churn, predictions, scores, upsert, write_night
 
 from forecache.base.settings import Settings
-from forecache.serve.reader.processes.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
 from forecache.serve.reader.versions.catalog import Catalog
+from forecache.serve.reader.worker_metrics import LIVE, SLOT_BYTES, WorkerMetrics
 from forecache.serve.store import Snapshot, Store, open_remote, open_store, publish, pull, push
 from forecache.serve.store.layout import StoreLayout
 

@@ -18,7 +18,7 @@ from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.replicas import push_releases
 from forecache.serve.store import open_store, push
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 REQUIREMENTS = PROJECT_ROOT / "deploy" / "reader-requirements.txt"
 UV = str(PROJECT_ROOT / ".tools" / "uv" / "bin" / "uv")

@@ -10,7 +10,7 @@ from release_support import a_request, make_release
 from forecache.base.settings import Settings
 from forecache.cli.main import main
 from forecache.plugins.cost.measured_advice import SCORE_BYTES, CacheSimulation
-from forecache.realtime.score_cache import ENTRY_BYTES
+from forecache.plugins.score_cache.cached_path import ENTRY_BYTES
 
 
 def asked(settings: Settings, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:

@@ -25,7 +25,7 @@ from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.serve.reader import AsyncClient, Client, RealtimeAnswer, create_token
-from forecache.serve.store.fields import Field
+from forecache.serve.store.manifest import Field
 
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 FRAUD = {

@@ -18,13 +18,13 @@ from forecache.base.errors import InputError, NotFoundError, SettingsError, Unav
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.declare.realtime.request import RequestField
-from forecache.plugins.protocols.bento.model import BentoModel
-from forecache.plugins.protocols.bento.write import missing_views, write_bento
+from forecache.plugins.protocols.bento_model import BentoModel
+from forecache.plugins.protocols.write_bento import missing_views, write_bento
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.replicas import push_releases
 from forecache.serve.store import Store, open_store
-from forecache.serve.store.replicas.push_pull import push
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.push_pull import push
+from forecache.serve.store.remote import open_remote
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ from forecache.cli.main import main
 from forecache.declare import Feature, Log
 from forecache.kit.delta.tables import append_rows
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.lake.training_sets.split_rows import split_batches
+from forecache.lake.split_rows import split_batches
+from forecache.models.registry.model_versions import champion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions.model_versions import champion
 from forecache.operations.release import release_model
 from forecache.plugins.drift.log_monitoring import monitor_log
 from forecache.plugins.drift.measurements import measurements

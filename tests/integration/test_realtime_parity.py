@@ -24,13 +24,12 @@ from realtime_support import HOUSEHOLD_KEY, PRODUCT_KEY, write_packed
 from release_support import HOUSEHOLD, PRODUCT, make_release
 
 from forecache.base.settings import Settings, load_settings
-from forecache.lake.examples.lookups import matrix_column
-from forecache.lake.examples.transform import transform_requests
-from forecache.plugins.protocols.bento.model import BentoModel
-from forecache.plugins.protocols.bento.write import write_bento
+from forecache.plugins.protocols.bento_model import BentoModel
+from forecache.plugins.protocols.write_bento import write_bento
+from forecache.plugins.realtime_examples.transform import matrix_column, transform_requests
 from forecache.serve.store import Store
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import encode_columns
+from forecache.serve.store.manifest import Field
 
 ARROW = {
     "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "string": pa.string(),

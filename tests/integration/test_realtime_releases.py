@@ -19,10 +19,9 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, Input
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.declare import Feature, Realtime, RegisteredModel, Rows
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.lake.examples.recorded_requests import recorded_requests_file
-from forecache.models.registry.versions.model_versions import FEATURES_TAG
+from forecache.models.registry.model_versions import FEATURES_TAG
 from forecache.operations import release as module
-from forecache.operations.release import release_model, roll_back_release
+from forecache.operations.release import recorded_requests_file, release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 
@@ -164,14 +163,14 @@ def test_an_earlier_release_that_is_rolled_back_meanwhile_is_not_taken_up_again(
 ) -> None:
     for deadline_ms in (10.0, 20.0, 30.0):
         release_model(settings, changed(deadline_ms=deadline_ms))
-    honest = module.rollouts.start_or_make_current
+    honest = module.start_or_make_current
 
     def late(*arguments: Any, **more: Any) -> Any:
         command = [sys.executable, "-c", _ROLLS_BACK, str(settings.home_path)]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         return honest(*arguments, **more)
 
-    monkeypatch.setattr(module.rollouts, "start_or_make_current", late)
+    monkeypatch.setattr(module, "start_or_make_current", late)
     with pytest.raises(ConflictError, match="Release 1 of payments has become current meanwhile"):
         release_model(settings, changed(deadline_ms=20.0))
     pointer = read_pointer(open_releases(settings, "payments"))

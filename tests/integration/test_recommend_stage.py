@@ -128,8 +128,8 @@ def test_the_interactions_that_published_lists_come_from_are_kept_and_explained(
 
     from forecache.cli.main import main
     from forecache.declare.recommenders.second_tables import similar_items_of
-    from forecache.operations.lake_maintenance import pinned_versions
     from forecache.operations.publish_night import publish_night
+    from forecache.plugins.maintenance.lake import pinned_versions
 
     recommend(home, offers, [LAST])
     assert PURCHASES.raw_table not in pinned_versions(home)

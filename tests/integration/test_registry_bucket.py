@@ -33,7 +33,7 @@ for number, weights in enumerate((sample.SLIGHTLY_WORSE, sample.GOOD), 1):
 _LOADS = """
 from sample_project.pipelines.visits import returns
 from forecache.models.registry.gate.verdicts import load_gate_plots
-from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry import model_versions as models
 from forecache.base.settings import load_settings
 
 settings = load_settings()

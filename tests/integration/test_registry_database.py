@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from forecache.models.tracking import database
-from forecache.models.tracking.database import prepare_database
+from forecache.models.tracking import client as database
+from forecache.models.tracking.client import prepare_database
 
 pytestmark = pytest.mark.slow
 
 PREPARE = "import sys; from pathlib import Path\n"
-PREPARE += "from forecache.models.tracking.database import prepare_database as prepare\n"
+PREPARE += "from forecache.models.tracking.client import prepare_database as prepare\n"
 PREPARE += "prepare(Path(sys.argv[1]), f'sqlite:///{sys.argv[1]}', sys.argv[2])"
 
 

@@ -26,18 +26,18 @@ from forecache.cli.main import main
 from forecache.declare import Pipeline
 from forecache.lake.ledger import last_record
 from forecache.models.registry import alias_moves as moves
+from forecache.models.registry import model_versions as models
 from forecache.models.registry import run_gate as gate_module
-from forecache.models.registry.challenger import find_challenger, name_challenger
 from forecache.models.registry.gate.examples import read_examples
 from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.verdicts import load_gate_plots
-from forecache.models.registry.model_report import write_report
 from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import load_evaluation, register_trained_model
 from forecache.models.registry.run_gate import GateVerdict, run_gate
-from forecache.models.registry.versions import model_versions as models
 from forecache.operations.approval import judge_version
 from forecache.operations.rollback import roll_back_model
+from forecache.plugins.challengers.shadow import find_challenger, name_challenger
+from forecache.plugins.model_reports.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -548,7 +548,7 @@ from pathlib import Path
 from sample_project.pipelines.visits import returns
 from forecache.models.inference.choose_runtime import plan_scoring
 from forecache.models.registry.gate.verdicts import load_gate_plots
-from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.register import load_evaluation
 from forecache.base.settings import load_settings
 from forecache.models.tracking.artifacts import download_artifact

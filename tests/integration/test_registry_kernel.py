@@ -73,7 +73,7 @@ def perceptron(folder: Path) -> None:
 def save_estimator(estimator: Any, folder: Path) -> None:
     import mlflow.sklearn
 
-    from forecache.models.inference.runtimes.sklearn import SAFE_TYPES
+    from forecache.plugins.estimators.skops_files import SAFE_TYPES
 
     binary = hasattr(estimator, "predict_proba")
     mlflow.sklearn.save_model(

@@ -131,8 +131,8 @@ def test_a_version_that_others_registered_is_shown_and_refused_in_a_sentence(
     settings: Settings, tmp_path: Path
 ) -> None:
     from forecache.models.registry.alias_moves import describe_move
+    from forecache.models.registry.model_versions import model_version
     from forecache.models.registry.run_gate import run_gate
-    from forecache.models.registry.versions.model_versions import model_version
 
     client = connect_mlflow(settings)
     client.create_registered_model("returns")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
-from forecache.models.registry.versions import model_versions as models
+from forecache.models.registry import model_versions as models
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.gate.verdicts import load_gate_plots

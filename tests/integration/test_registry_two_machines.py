@@ -21,13 +21,13 @@ from training_sample import write_training_set
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.settings import Settings, load_settings
 from forecache.models.registry import alias_moves as moves
-from forecache.models.registry.aliases import finish_move
-from forecache.models.registry.challenger import name_challenger
+from forecache.models.registry import model_versions as models
+from forecache.models.registry.alias_moves import finish_move
 from forecache.models.registry.promotions import promotions, record_promotion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
-from forecache.models.registry.versions import model_versions as models
 from forecache.operations.rollback import recover_interrupted, roll_back_model
+from forecache.plugins.challengers.shadow import name_challenger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

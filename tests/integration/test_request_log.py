@@ -21,7 +21,7 @@ from forecache.declare.realtime.log_records import features_of, order_of, scores
 from forecache.declare.realtime.request import RequestField
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.plugins.explain.explain import explain_answer
-from forecache.realtime.log.logged_request import parse_logged
+from forecache.realtime.log.answer_log import parse_logged
 from forecache.realtime.log.record import schema
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import LoadedRelease, load_release

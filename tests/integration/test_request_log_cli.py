@@ -13,7 +13,7 @@ from second_process import running
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.realtime.log.spool.spool_files import segments_of
+from forecache.realtime.log.spool_files import segments_of
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_committer_goes_on_until_its_input_ends_and_commits_what_is_left(setti
 _ROTATES = """
 import os, sys
 from pathlib import Path
-from forecache.realtime.log.spool.spool_stream import SpoolStream
+from forecache.realtime.log.spool_stream import SpoolStream
 stream = SpoolStream(Path(sys.argv[1]), replica="here:8080#1", most_age_s=60.0)
 print(flush=True)
 while True:

@@ -13,13 +13,11 @@ from reader_support import today
 
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.delta.tables import append_rows, open_table
-from forecache.realtime.log.commit import commit_ready as commit
-from forecache.realtime.log.commit.committer_state import read_state
-from forecache.realtime.log.commit.log_retention import merge_small, remove_old
-from forecache.realtime.log.commit.log_rows import EXPIRED_DAYS
+from forecache.realtime.log import commit_ready as commit
+from forecache.realtime.log.commit_ready import EXPIRED_DAYS
+from forecache.realtime.log.committer import merge_small, remove_old
 from forecache.realtime.log.record import schema, table_of
-from forecache.realtime.log.row_counters import lost_rows
-from forecache.realtime.log.spool.spool_files import segments_of, streams_of
+from forecache.realtime.log.spool_files import lost_rows, read_state, segments_of, streams_of
 
 IDS = [[f"{segment}-{row}" for row in range(20)] for segment in range(4)]
 ALL = Counter(each for segment in IDS for each in segment)

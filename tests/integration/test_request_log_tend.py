@@ -22,10 +22,14 @@ from forecache.kit.delta import merge_files
 from forecache.kit.delta.log import active_files
 from forecache.kit.delta.merge_files import MergeStopError
 from forecache.kit.delta.tables import append_rows, open_table
-from forecache.lake.maintenance.maintain import data_files
-from forecache.realtime.log.commit import log_retention
-from forecache.realtime.log.commit.committer import maintain_logs, run_committer
-from forecache.realtime.log.commit.log_retention import merge_small, remove_merged
+from forecache.plugins.maintenance.table import data_files
+from forecache.realtime.log import committer as log_retention
+from forecache.realtime.log.committer import (
+    maintain_logs,
+    merge_small,
+    remove_merged,
+    run_committer,
+)
 from forecache.realtime.log.record import schema, table_of
 
 YESTERDAY = today() - timedelta(days=1)

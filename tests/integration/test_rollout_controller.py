@@ -31,8 +31,8 @@ from forecache.plugins.rollouts.controller import apply_manual_action, running_r
 from forecache.realtime.release.folder import ReleaseFolder, open_releases
 from forecache.realtime.release.lake_state import ReleaseState, make_current
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.rollout_state import rollout_file
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.realtime.release.rollout_state import rollout_file
+from forecache.serve.store.remote import open_remote
 
 
 def point(settings: Settings, **changes: Any) -> ReleaseState:
@@ -296,8 +296,8 @@ def test_a_state_that_cannot_be_read_keeps_no_release_and_no_other_rollout_from_
 def test_a_candidate_has_the_cache_that_it_declares(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from forecache.realtime.rollout.isolated_release import CandidateProcess, UnavailablePath
-    from forecache.realtime.score_cache import CachedPath
+    from forecache.plugins.rollouts.follow_rollouts import CandidateProcess, UnavailablePath
+    from forecache.plugins.score_cache.cached_path import CachedPath
     from forecache.realtime.workers import worker_path as worker_path
 
     monkeypatch.setattr(worker_path, "open_worker_path", lambda *_, **__: UnavailablePath())

@@ -16,7 +16,7 @@ from forecache.plugins.rollouts.evidence import (
     sums_of,
     unpaired_difference,
 )
-from forecache.plugins.rollouts.simulate_equal import simulate_equal_release
+from forecache.plugins.rollouts.simulate_command import simulate_equal_release
 from forecache.plugins.rollouts.simulate_worse import SimulatedTraffic, simulate_worse_release
 
 RUNS = 1_000

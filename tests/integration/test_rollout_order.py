@@ -13,9 +13,9 @@ from rollout_support import answered, begin, looked, two_releases, until
 from forecache.base.settings import Settings
 from forecache.declare import Rollout
 from forecache.kit.versioned.pointer import read_pointer
+from forecache.plugins.rollouts.count_requests import disorder
 from forecache.plugins.rollouts.evidence import paired_difference
 from forecache.plugins.rollouts.judge_step import judge_step
-from forecache.plugins.rollouts.score_order import disorder
 from forecache.plugins.rollouts.simulate_worse import BEGAN, simulated_state
 from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, StepCounts
 from forecache.realtime.release.folder import open_releases

@@ -18,15 +18,14 @@ from forecache.cli.main import main
 from forecache.declare import Log, Outcome, Realtime, Rollout, loading
 from forecache.declare.project import Project
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.operations.release import release_model, roll_back_release
-from forecache.operations.start_rollout import start_or_make_current
+from forecache.operations.release import release_model, roll_back_release, start_or_make_current
 from forecache.plugins.rollouts.command import check_rollouts
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.plugins.rollouts.orchestration import build_rollout, build_rollout_sensor
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.follow_lake import read_local_state
 from forecache.realtime.release.replicas import pull_releases, push_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, rollout_to_json
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout, rollout_to_json
 from resources.settings_and_spark import SettingsResource
 
 ROLLOUT = Rollout(shares=(0.5,), shadow_share=0.0, requests=100, hours=0.0)

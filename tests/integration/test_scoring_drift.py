@@ -19,7 +19,7 @@ from forecache.declare import Drift, Pipeline
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import STAGE, refuse_failed_date, require_passed
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate

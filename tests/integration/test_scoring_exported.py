@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from forecache.base.errors import CheckError
-from forecache.models.inference.runtimes.exported import load_exported
+from forecache.models.inference.runtimes.torch import load_exported
 
 pytestmark = pytest.mark.slow
 SAMPLE, PROGRAM = "data/sample_inputs/model.pt", "models/model.json"

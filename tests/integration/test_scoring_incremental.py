@@ -28,8 +28,8 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.delta.tables import open_table
 from forecache.scoring import run
-from forecache.scoring.incremental import changes as changes_module
-from forecache.scoring.incremental.changes import PartitionVersion, feed_share, find_changes
+from forecache.scoring.incremental import score_changes as changes_module
+from forecache.scoring.incremental.score_changes import PartitionVersion, feed_share, find_changes
 from forecache.scoring.night_inputs import partition_files
 from forecache.scoring.partitions import commit as committing
 from forecache.scoring.run import score

@@ -28,13 +28,11 @@ from forecache.declare import Pipeline
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
 from forecache.lake.stage import hold_table_lock
-from forecache.models.registry.challenger import dismiss_challenger, name_challenger
+from forecache.plugins.challengers.shadow import SHADOW_STAGE, dismiss_challenger, name_challenger, score_shadow
 from forecache.plugins.drift.distributions.binned_counts import binned_counts
-from forecache.scoring import nightly
-from forecache.scoring.challenger.shadow import SHADOW_STAGE, score_shadow
+from forecache.scoring import run
 from forecache.scoring.night_inputs import STAGE
-from forecache.scoring.nightly import score_nights
-from forecache.scoring.run import score
+from forecache.scoring.run import score, score_nights
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -181,8 +179,8 @@ def test_a_rebuild_scores_each_night_once_with_the_champion_whatever_becomes_of_
     def shadow(spark: None, settings: Settings, pipeline: Pipeline, night: date, *_: object, **__: object) -> None:
         raise CheckError("The challenger cannot be scored.")
 
-    monkeypatch.setattr(nightly, "score_shadow", shadow)
-    monkeypatch.setattr(nightly, "score", alone)
+    monkeypatch.setattr("forecache.plugins.challengers.shadow.score_shadow", shadow)
+    monkeypatch.setattr(run, "score", alone)
     version = table_version(settings, asking.prediction_table)
     result = score_nights(None, settings, asking, days, run_id="again", rebuild=True)  # type: ignore[arg-type]
     rows = open_table(settings, asking.prediction_table).to_pyarrow_table(columns=["as_of", "run_id"]).to_pylist()

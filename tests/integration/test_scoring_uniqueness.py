@@ -14,7 +14,7 @@ from forecache.base.hashes import row_hashes
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
 from forecache.kit.delta.files import DataFile, place_of
-from forecache.scoring.partitions import checks as uniqueness
+from forecache.scoring.partitions import commit as uniqueness
 
 PIPELINE = make_pipeline(num_features=2)
 

@@ -23,7 +23,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import write_pointer
 from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
 from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.serve.store.replicas.sync import remote_pipelines
+from forecache.serve.store.remote import remote_pipelines
 
 _FOLDERS = itertools.count()
 
@@ -340,9 +340,9 @@ _KILLED_PULL = (
     "import os, signal, sys\nfrom pathlib import Path\n"
     "from forecache.kit.versioned import transfer as files\n"
     "from forecache.serve.store import Store, open_remote, pull\n"
-    "from forecache.serve.store.replicas import push_pull, transfer\n"
+    "from forecache.serve.store import push_pull\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-    "for module in (push_pull, transfer, files):\n"
+    "for module in (push_pull, files):\n"
     "    if hasattr(module, sys.argv[3]):\n"
     "        setattr(module, sys.argv[3], kill)\n"
     "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"

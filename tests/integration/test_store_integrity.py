@@ -17,14 +17,15 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
-from forecache.cli.checks import check_bytes, check_stores
+from forecache.cli.checks import check_stores
 from forecache.cli.main import main
+from forecache.kit.versioned.pointer import lock_versions
 from forecache.plugins.redis.versions import RedisStore
-from forecache.serve.store import Store, checkup, open_remote, open_store, publish, pull, push
-from forecache.serve.store.checkup import DamagedStoresError, verify_store, verify_stores
-from forecache.serve.store.locks import publisher_lock
+from forecache.plugins.store_checks import verify_stores as verification
+from forecache.plugins.store_checks.verify_stores import DamagedStoresError, check_bytes, verify_store, verify_stores
+from forecache.serve.store import Store, open_remote, open_store, publish, pull, push
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.retention import retire_versions
+from forecache.serve.store.store import retire_versions
 
 OLD = scores(300)
 NEW = {key: value / 2 for key, value in scores(250).items()}
@@ -202,7 +203,7 @@ def test_verify_and_doctor_name_a_copy_of_the_pointer_that_says_something_else(
     publish(settings, churn())
     assert check_stores(settings).state == "ok"
     assert store.pointer().pinned == 1
-    with publisher_lock(store.layout, action="test"):
+    with lock_versions(store.layout, action="test"):
         copy.write_bytes(older)
         assert check_stores(settings).state == "ok", "the pointer is being moved"
 
@@ -223,7 +224,7 @@ def test_a_store_that_changes_while_it_is_verified_is_verified(
 ) -> None:
     publish(settings, churn(), full=True)
     open_store(settings, "spend").layout.create()  # as a publish that failed leaves it
-    honest, read = checkup._verify_files, []
+    honest, read = verification._verify_files, []
 
     def while_others_publish(there: Store, manifest: Manifest, *arguments: Any) -> int:
         read.append(manifest.version)
@@ -231,7 +232,7 @@ def test_a_store_that_changes_while_it_is_verified_is_verified(
             assert retire_versions(store, keep=0) == [2], "what is being read stays"
         return honest(there, manifest, *arguments)
 
-    monkeypatch.setattr(checkup, "_verify_files", while_others_publish)
+    monkeypatch.setattr(verification, "_verify_files", while_others_publish)
     found = verify_stores(settings)
     assert read == [1, 3]
     assert [(item.pipeline, item.version, item.problem) for item in found] == [

@@ -17,9 +17,10 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
 from forecache.declare import Publish
 from forecache.plugins.redis.versions import open_redis_store
+from forecache.plugins.store_checks.compare_versions import diff_versions
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.store import Store, diff_versions, open_remote, open_store, publish, pull
-from forecache.serve.store.publishing import full_jobs, incremental
+from forecache.serve.store import Store, open_remote, open_store, publish, pull
+from forecache.serve.store.publishing import full, incremental
 from forecache.serve.store.segment import writer
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def test_a_changed_byte_in_a_list_does_not_pass_the_verification(
     if how == "incremental":
         publish(settings, recommended())
         write_night(settings, list_table(with_one_score_changed()))
-    monkeypatch.setattr(full_jobs if how == "full" else incremental, "write_shard", write_shard)
+    monkeypatch.setattr(full if how == "full" else incremental, "write_shard", write_shard)
     with pytest.raises(CheckError, match="does not read back as the source has it: 200 rows of 200"):
         publish(settings, recommended())
 

@@ -14,7 +14,7 @@ from forecache.base.errors import ForecacheError, InputError
 from forecache.base.settings import Settings
 from forecache.serve.store import open_store, publish
 from forecache.serve.store.publishing import worker_pool as pool
-from forecache.serve.store.publishing.full_jobs import shards_of
+from forecache.serve.store.publishing.full import shards_of
 from forecache.serve.store.segment import writer as build
 
 

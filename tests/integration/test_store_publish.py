@@ -25,8 +25,8 @@ from store_tables import (
 
 from forecache.base.errors import CheckError, ConflictError, InputError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.kit.versioned.pointer import lock_versions
 from forecache.serve.store import Store, decode_key, encode_key, open_store, publish, split_entry
-from forecache.serve.store.locks import publisher_lock
 
 
 def served(store: Store) -> dict[str, float | None]:
@@ -251,7 +251,7 @@ def test_a_base_that_has_outgrown_its_shards_is_built_anew(settings: Settings, m
 def test_a_merged_base_that_lost_a_row_does_not_pass_the_verification(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from forecache.serve.store.publishing import compaction
+    from forecache.serve.store.publishing import incremental as compaction
 
     write_night(settings, predictions(scores(30)))
     rules = replace(OPEN_RULES, max_segments=1)
@@ -346,7 +346,7 @@ def test_statistics_after_small_segments_are_those_of_a_rebuild(settings: Settin
 def test_two_publishers_at_once_one_wins_and_the_other_says_who_does(settings: Settings) -> None:
     write_night(settings, predictions(scores(10)))
     layout = open_store(settings, "churn").layout
-    with publisher_lock(layout, action="publish"), pytest.raises(ConflictError, match=r"process \d+ \(publish\)"):
+    with lock_versions(layout, action="publish"), pytest.raises(ConflictError, match=r"process \d+ \(publish\)"):
         publish(settings, churn())
     assert publish(settings, churn()).rows == 10
 

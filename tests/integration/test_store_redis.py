@@ -95,11 +95,13 @@ def test_a_load_that_died_is_taken_up_and_what_it_left_is_unlinked(
     write_night(redis_settings, predictions(dict.fromkeys(scores(1500), 0.5), night=night), night=night)
     honest = RedisStore._load_segment
 
-    def dies_half_way(self: RedisStore, snapshot: Any, number: int, segment: Any, progress: Any) -> int:
+    def dies_half_way(
+        self: RedisStore, snapshot: Any, number: int, segment: Any, progress: Any, *, compare: bool
+    ) -> int:
         def stop(message: str, share: float | None = None) -> None:
             raise KeyboardInterrupt
 
-        return honest(self, snapshot, number, segment, stop)
+        return honest(self, snapshot, number, segment, stop, compare=compare)
 
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, "_load_segment", dies_half_way)

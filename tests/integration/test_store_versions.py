@@ -9,7 +9,8 @@ from store_tables import NEXT_NIGHT, OPEN_RULES, churn, predictions, scores, ups
 
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.serve.store import Store, diff_versions, open_store, publish
+from forecache.plugins.store_checks.compare_versions import diff_versions
+from forecache.serve.store import Store, open_store, publish
 
 
 def score(store: Store, key: str, version: int | None = None) -> bytes | None:

@@ -13,7 +13,8 @@ from forecache.base.errors import CheckError, ConflictError, InputError, NotFoun
 from forecache.base.settings import Settings
 from forecache.declare import Feature, Publish
 from forecache.operations.publish_night import publish_night
-from forecache.serve.store import Store, diff_versions, open_remote, open_store, publish, pull, push
+from forecache.plugins.store_checks.compare_versions import diff_versions
+from forecache.serve.store import Store, open_remote, open_store, publish, pull, push
 
 
 def rows(count: int, *, start: int = 0) -> dict:

@@ -20,17 +20,17 @@ from forecache.base.errors import ConflictError, InputError
 from forecache.base.settings import Settings
 from forecache.cli.output import FLAGS
 from forecache.declare.project import Project
-from forecache.lake.maintenance import maintain
-from forecache.operations import lake_maintenance as maintaining
+from forecache.plugins.backfill import recompute
 from forecache.plugins.backfill.backfill import backfill
-from forecache.plugins.backfill.recompute.lake_states import LakeStates
-from forecache.plugins.backfill.recompute.recompute import recompute
+from forecache.plugins.backfill.lake_states import LakeStates
 from forecache.plugins.backfill.stream_tables import recompute_table
+from forecache.plugins.maintenance import lake as maintaining
+from forecache.plugins.maintenance import table as maintain
 from forecache.stream.engine.engine import lock_stream
-from forecache.stream.step.step import StreamStep
+from forecache.stream.step import StreamStep
 from forecache.stream.table import writer
+from forecache.stream.table.schema import OFFSET, PARTITION
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import OFFSET, PARTITION
 
 NEXT = DAY + timedelta(days=1)
 _WHERE = {PARTITION, OFFSET}

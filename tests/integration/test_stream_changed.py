@@ -18,16 +18,15 @@ from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.reader import LiveReader
 from forecache.serve.store.live.writer import open_live_writer
-from forecache.serve.store.publishing.streamed.overlay import open_overlay
-from forecache.stream.arrow.pending_rows import _answer_rows_function
+from forecache.serve.store.publishing.overlay import open_overlay
+from forecache.stream.engine.pending_rows import OrphanedPendingRows, _answer_rows_function
+from forecache.stream.engine.restore_state import rebuild_state
 from forecache.stream.live_layers import write_layers
-from forecache.stream.orphaned_pending_rows import OrphanedPendingRows
-from forecache.stream.rebuild_state import rebuild_state
-from forecache.stream.step import batch_states as nights
-from forecache.stream.step.batch_states import NoBatchState
-from forecache.stream.step.step import StreamStep
+from forecache.stream.step import StreamStep
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 from forecache.stream.tail.tailer import Tailer
+from forecache.stream.tiles import batch_states as nights
+from forecache.stream.tiles.batch_states import NoBatchState
 
 NO_ANSWERS: dict[str, Any] = {"answers": None, "to": (Table(),)}
 

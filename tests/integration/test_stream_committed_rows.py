@@ -8,8 +8,7 @@ from topic_job import commit_answers
 
 from forecache.base.settings import Settings
 from forecache.kit.delta.log import open_if_exists
-from forecache.stream.topic.producer import row_messages
-from forecache.stream.topic.send_answers import CommittedRows
+from forecache.plugins.stream_answers.send_answers import CommittedRows, row_messages
 
 TABLE = "stream_answers"
 

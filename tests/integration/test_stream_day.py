@@ -18,10 +18,10 @@ from forecache.declare import Column, Source, StreamDay
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.query import query
-from forecache.lake.sources.days_to_extract import days_to_extract, extraction_delay_reason
-from forecache.lake.sources.extract import extract
-from forecache.lake.sources.source_states import find_awaited_sources, require_delivered
+from forecache.lake.sources import find_awaited_sources, require_delivered
 from forecache.plugins.lineage.facts import stage_facts
+from forecache.plugins.table_sources.days_to_extract import days_to_extract, extraction_delay_reason
+from forecache.plugins.table_sources.extract import extract
 
 SOURCE = payments()
 NOW = moment(D[3], 0.5)

@@ -18,10 +18,10 @@ from warm import start
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.serve.store import open_store
+from forecache.serve.store.live.layer import LiveRow
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import LiveRow
-from forecache.stream.arrow import engine as arrow
-from forecache.stream.tiles.restore_tiles import tile_saver
+from forecache.stream.engine import arrow_engine as arrow
+from forecache.stream.engine.restore_state import tile_saver
 
 pytestmark = pytest.mark.slow
 NEVER = {"freshness": "event", "commit_s": 3600.0}

@@ -17,8 +17,8 @@ from stream_truth import plain
 
 from forecache.base.settings import Settings
 from forecache.plugins.spark_stream.source import judge_frame, split_judged
-from forecache.stream.step.step import StepResult, StreamStep
-from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.step import StepResult, StreamStep
+from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

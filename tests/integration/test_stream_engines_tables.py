@@ -13,8 +13,8 @@ from stream_sample import PACE, POISON, a_stream, payment, release, table_rows
 from stream_truth import plain
 
 from forecache.plugins.spark_stream.engine import SparkEngine
-from forecache.stream.arrow.engine import ArrowEngine
-from forecache.stream.table_schema import KAFKA_AT
+from forecache.stream.engine.arrow_engine import ArrowEngine
+from forecache.stream.table.schema import KAFKA_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -18,7 +18,7 @@ from forecache.declare import Avro, Column, Json, Source
 from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.parsing import parse_file, parsed_columns
 from forecache.stream.events.event_judge import EventJudge
-from forecache.stream.table_schema import OFFSET
+from forecache.stream.table.schema import OFFSET
 
 DAY = date(2026, 3, 2)
 COLUMNS = (

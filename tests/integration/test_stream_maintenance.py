@@ -16,9 +16,9 @@ from forecache.base.settings import Settings
 from forecache.kit.delta.log import active_files, removed_files
 from forecache.kit.delta.stream_tables import KEPT, hour_of, read_stream_bases
 from forecache.kit.delta.tables import open_table
-from forecache.lake.maintenance import maintain
-from forecache.lake.maintenance.maintain import maintain_table
-from forecache.operations.lake_maintenance import pinned_versions
+from forecache.plugins.maintenance import table as maintain
+from forecache.plugins.maintenance.lake import pinned_versions
+from forecache.plugins.maintenance.table import maintain_table
 
 TABLE = "stream_cards"
 

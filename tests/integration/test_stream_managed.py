@@ -19,9 +19,9 @@ from watched_streams import TOPIC, cards
 from forecache.base.settings import Settings, load_settings
 from forecache.base.stream_state import StreamState, read_state
 from forecache.cli.main import cli
-from forecache.lake.sources.extract import extract
 from forecache.operations.keep_streams_running import keep_running
-from forecache.stream.status.starts import read_starts, write_starts
+from forecache.plugins.table_sources.extract import extract
+from forecache.stream.status.stream_status import read_starts, write_starts
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SUPPORT = Path(__file__).parent.parent / "support"

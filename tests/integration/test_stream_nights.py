@@ -17,15 +17,14 @@ from stream_sample import messages
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Stream, Topic
 from forecache.kit.delta.tables import open_table
-from forecache.lake.examples.build import build_examples
 from forecache.lake.feature_tables.features import build_view
 from forecache.lake.ingest.ingest import ingest
-from forecache.plugins.backfill.recompute.lake_states import LakeStates
+from forecache.plugins.backfill.lake_states import LakeStates
+from forecache.plugins.realtime_examples.build import build_examples
 from forecache.realtime.release.format import LookupContract
 from forecache.serve.store import open_store, publish
-from forecache.stream.step.answerer import switch_to_newest
-from forecache.stream.step.step import StreamStep
-from forecache.stream.table_schema import BASE
+from forecache.stream.step import StreamStep, switch_to_newest
+from forecache.stream.table.schema import BASE
 
 pytestmark = pytest.mark.slow
 CARDS, DAYS = 4, 8

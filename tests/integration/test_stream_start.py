@@ -18,7 +18,7 @@ from forecache.base.stream_state import StreamState, is_running, read_state, str
 from forecache.declare.project import Project
 from forecache.operations.keep_streams_running import StartResult, keep_running
 from forecache.plugins.alerts.collect_alerts import collect_alerts, stream_alerts
-from forecache.stream.status.starts import Starts, read_starts, write_starts
+from forecache.stream.status.stream_status import Starts, read_starts, write_starts
 
 SUPPORT = Path(__file__).parent.parent / "support"
 STREAM = cards()

@@ -9,8 +9,8 @@ from deltalake import DeltaTable
 from stream_rows import StreamTable, click, moment
 
 from forecache.base.settings import Settings
-from forecache.serve.store.encoding import stream_source
-from forecache.serve.store.encoding.stream_source import open_stream_table
+from forecache.serve.store.encoding import streamed_rows as stream_source
+from forecache.serve.store.encoding.streamed_rows import open_stream_table
 
 HOURS = (8, 9, 10, 11, 12)
 COLUMNS = ["customer_id", "position"]

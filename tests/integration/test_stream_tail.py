@@ -13,9 +13,9 @@ from forecache.base.files import lock
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import publish_step
 from forecache.serve.store import open_remote, open_store, publish, pull, push
+from forecache.serve.store.live.layer import read_tail_state
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.tail_state import read_tail_state
-from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
+from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
 from forecache.stream.tail.tailer import Tailer
 
 LATER = NIGHT.replace(year=1998, month=7, day=2)

@@ -12,13 +12,10 @@ from watched_streams import cards
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.serve.store import Store
+from forecache.serve.store.live.layer import LiveRow, read_tail_state, record_of
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import LiveRow, record_of
-from forecache.serve.store.live.tail_state import read_tail_state
-from forecache.stream.status.layer_status import read_layer_status
-from forecache.stream.status.starts import Starts
 from forecache.stream.status.stream_checks import StreamCheckResult, evaluate_checks
-from forecache.stream.status.stream_status import StreamStatus
+from forecache.stream.status.stream_status import Starts, StreamStatus, read_layer_status
 from forecache.stream.tail.tailer import Tailer
 
 

@@ -13,9 +13,8 @@ from forecache.base.settings import Settings
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
 from forecache.serve.store import Store
-from forecache.serve.store.live.layer import write_layer
+from forecache.serve.store.live.layer import read_tail_state, write_layer
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.tail_state import read_tail_state
 from forecache.stream.tail.tailer import Tailer
 
 

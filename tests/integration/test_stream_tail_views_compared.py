@@ -14,9 +14,8 @@ from tailing import compare_now, environment_of, follow
 
 from forecache.base.settings import Settings
 from forecache.serve.store import Store
-from forecache.serve.store.encoding.stream_source import StreamTable as StreamRows
-from forecache.serve.store.live.rows import row_of
-from forecache.serve.store.live.tail_state import read_tail_state
+from forecache.serve.store.encoding.streamed_rows import StreamTable as StreamRows
+from forecache.serve.store.live.layer import read_tail_state, row_of
 from forecache.stream.tail.tailer import Tailer
 
 

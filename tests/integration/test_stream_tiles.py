@@ -18,8 +18,8 @@ from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.delta.log import open_if_exists
 from forecache.plugins.spark_stream import sink
+from forecache.stream.engine.restore_state import tile_saver
 from forecache.stream.tiles import saver
-from forecache.stream.tiles.restore_tiles import tile_saver
 from forecache.stream.tiles.tile_file import TileWriter
 
 

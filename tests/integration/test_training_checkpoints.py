@@ -16,8 +16,8 @@ from store_services import minio_server
 
 from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
-from forecache.plugins.torch.worker.checkpoint.checkpoint import MARKER, Checkpoints
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.checkpoints import MARKER, Checkpoints
+from forecache.plugins.torch.worker.group import WorkerGroup
 
 _PREFIXES = itertools.count()
 
@@ -252,7 +252,7 @@ def test_a_state_of_many_buffers_is_uploaded_as_it_was(place: Folder, group: Wor
 def test_a_file_of_a_bucket_is_read_in_ranges_and_never_whole_into_memory(s3: dict[str, str]) -> None:
     import obstore
 
-    from forecache.base.buckets import open_bucket
+    from forecache.base.folders import open_bucket
 
     uri, size = f"s3a://checkpoints/run-{next(_PREFIXES)}", 64 << 20
     place = BucketFolder(uri, s3)

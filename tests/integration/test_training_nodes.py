@@ -11,12 +11,12 @@ from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
 from forecache.base.errors import ConflictError, SettingsError, UnavailableError
-from forecache.base.settings import Settings, load_settings
+from forecache.base.settings import load_settings
 from forecache.models.training import launch
 from forecache.models.training.launch import train
 from forecache.models.training.spec import TrainingSpec
-from forecache.models.training.torchrun import worker_environment
 from forecache.plugins.torch.join import join
+from forecache.plugins.torch.launch import worker_environment
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_every_worker_of_many_nodes_has_a_lane_of_its_own(tmp_path: Path, monkey
     write_training_set(settings, returns, rows_per_date=10)
     asked: list[TrainingSpec] = []
 
-    def stop(settings: Settings, spec: TrainingSpec, *_: object, **__: object) -> None:
+    def stop(spec: TrainingSpec, *_: object, **__: object) -> None:
         asked.append(spec)
         raise ConflictError("only what is asked for is of interest")
 

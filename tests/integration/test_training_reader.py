@@ -11,9 +11,8 @@ import torch
 from deltalake import DeltaTable, write_deltalake
 
 from forecache.base.errors import InputError
-from forecache.plugins.torch.worker.reading.order import EpochOrder
-from forecache.plugins.torch.worker.reading.reader import BatchReader
-from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.plugins.torch.worker.reader import BatchReader, EpochOrder
+from forecache.plugins.torch.worker.split import TableSplit
 
 ROWS = 1003
 

@@ -22,9 +22,8 @@ from forecache.models.registry.gate.examples import read_examples
 from forecache.models.registry.gate.score_metrics import log_loss
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import open_training_run
-from forecache.models.training import torchrun
-from forecache.models.training.exclusive.run_lock import lock_folder
 from forecache.models.training.launch import run_folder, train, training_inputs
+from forecache.models.training.process import LOG_FILE, lock_folder
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +163,7 @@ def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path
     write_training_set(settings, pipeline, rows_per_date=100)
     with pytest.raises(ForecacheError, match=sentence) as caught:
         train(settings, pipeline, NIGHT)
-    log = next(settings.training_path.rglob(torchrun.LOG_FILE))
+    log = next(settings.training_path.rglob(LOG_FILE))
     assert str(log) in str(caught.value)
     assert "Traceback" in log.read_text()
 
@@ -172,7 +171,7 @@ def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path
 def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    monkeypatch.setattr("forecache.models.training.exclusive.run_lock.GRACE_S", 0.1)
+    monkeypatch.setattr("forecache.models.training.process.GRACE_S", 0.1)
     settings = settings_in(tmp_path)
     write_training_set(settings, returns, rows_per_date=10)
     from forecache.models.training.launch import pinned_version, run_folder, training_inputs
@@ -199,7 +198,7 @@ def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first
     settings = load_settings(home=tmp_path / "home", project="sample_project")
     version = write_training_set(settings, returns, rows_per_date=10)
     folder = run_folder(settings, returns, training_inputs(returns, version))
-    monkeypatch.setattr("forecache.models.training.exclusive.run_lock.GRACE_S", 0.0)
+    monkeypatch.setattr("forecache.models.training.process.GRACE_S", 0.0)
     folder.mkdir(parents=True)
     with (
         lock_folder(folder, "training"),

@@ -12,8 +12,8 @@ from step_jobs import take_all, take_steps
 
 from forecache.base.errors import SettingsError
 from forecache.declare import Training
-from forecache.plugins.torch.worker.distributed.group import StopPoll, WorkerGroup
-from forecache.plugins.torch.worker.distributed.parallel import _choose_kind
+from forecache.plugins.torch.worker.group import StopPoll, WorkerGroup
+from forecache.plugins.torch.worker.parallel import _choose_kind
 
 TRAINING = Training(learning_rate=0.05, max_gradient_norm=0.1, schedule="cosine", warmup_share=0.3)
 LOWER = ("bfloat16", "float16")

@@ -13,12 +13,10 @@ from forecache.base.errors import ConflictError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import last_record
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.training.exclusive.run_lock import lock_folder
+from forecache.models.training.process import OnEvent, lock_folder
 from forecache.models.training.spec import TrainingSpec
-from forecache.models.training.torchrun import OnEvent
 from forecache.plugins.tune import search as tuning
-from forecache.plugins.tune.search import tune
-from forecache.plugins.tune.study import finished_trials, open_study, requeue_interrupted, suggest
+from forecache.plugins.tune.search import finished_trials, open_study, requeue_interrupted, suggest, tune
 
 
 def settings_in(folder: Path) -> Settings:
@@ -73,7 +71,7 @@ def test_a_trial_that_is_worse_than_the_others_at_the_same_epoch_is_ended_and_re
             on_event({"event": "epoch", "epoch": epoch, "validation_loss": 9.0 if number == 4 else 0.5 / (1 + epoch)})
         return {"validation_loss": 0.1}
 
-    monkeypatch.setattr(tuning, "run_torchrun", made_up)
+    monkeypatch.setattr("forecache.plugins.torch.launch.run_torchrun", made_up)
     monkeypatch.setattr(tuning.os, "cpu_count", lambda: 1)
     found = tune(settings, returns, NIGHT, trials=5)
     assert epochs_of == [5, 5, 5, 5, 3]

@@ -13,9 +13,9 @@ from deltalake import DeltaTable, write_deltalake
 from torch import nn
 
 from forecache.declare import Training
-from forecache.plugins.torch.worker.loop.session import TrainingSession
-from forecache.plugins.torch.worker.reading.order import EpochOrder
-from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.plugins.torch.worker.reader import EpochOrder
+from forecache.plugins.torch.worker.session import TrainingSession
+from forecache.plugins.torch.worker.split import TableSplit
 
 ROWS = 500
 X = np.linspace(-9, 9, ROWS, dtype=np.float32)

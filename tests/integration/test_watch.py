@@ -29,8 +29,8 @@ from forecache.plugins.alerts.collect_alerts import (
     waiting_date_alerts,
 )
 from forecache.plugins.alerts.notify import notify
-from forecache.realtime.log.commit.committer_state import CommitterState, write_state
 from forecache.realtime.log.record import schema
+from forecache.realtime.log.spool_files import CommitterState, write_state
 
 SUPPORT = Path(__file__).parent.parent / "support"
 

@@ -25,10 +25,10 @@ def pipeline_of(kind: str) -> Pipeline:
 def score_night(home: str, kind: str, when: str) -> None:
     """Score, and die `before` or `after` the record of the model's number or verdict is written, or `never`."""
     from forecache.base.settings import load_settings
-    from forecache.models.registry.applied import floors, resolve
+    from forecache.models.registry.applied import pipeline_models, resolve
     from forecache.scoring.run import score
 
-    module: Any = {"function": resolve, "registered": floors}[kind]
+    module: Any = {"function": resolve, "registered": pipeline_models}[kind]
     record = module.append_records
 
     def killed(*given: Any) -> None:

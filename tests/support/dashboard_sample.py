@@ -31,8 +31,7 @@ from forecache.base.stream_state import StreamState, read_state, write_state
 from forecache.cli.commands.reader import run_committer_sidecar
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.live.rows import LiveRow
-from forecache.serve.store.live.tail_state import read_tail_state, write_tail_state
+from forecache.serve.store.live.layer import LiveRow, read_tail_state, write_tail_state
 from forecache.serve.store.live.writer import open_live_writer
 
 SUPPORT = Path(__file__).parent

@@ -9,9 +9,8 @@ from typing import Any
 
 import uvloop
 
-from forecache.kit.http.connections.call import ClientGone, HttpCall
-from forecache.kit.http.connections.connections import Connections
-from forecache.kit.http.limits import BodyMemory
+from forecache.kit.http.call import BodyMemory, ClientGone, HttpCall
+from forecache.kit.http.connections import Connections
 from forecache.kit.http.problems import Problem
 
 LIMIT = 100_000

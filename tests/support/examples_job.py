@@ -14,7 +14,7 @@ def main() -> None:
     from forecache.base.settings import load_settings
     from forecache.base.steps import lake_step
     from forecache.kit.spark.session import spark_session
-    from forecache.lake.examples.build import build_examples
+    from forecache.plugins.realtime_examples.build import build_examples
 
     home, *kill = sys.argv[1:]
     settings = load_settings(home=Path(home), project="offered_project", spark_master="local[2]")

@@ -10,7 +10,7 @@ from datetime import date, datetime, timezone
 from forecache.base.settings import load_settings
 from forecache.base.steps import extract_step
 from forecache.declare import Column, Query, Source
-from forecache.lake.sources.extract import extract
+from forecache.plugins.table_sources.extract import extract
 
 NOW = datetime(2026, 1, 3, 3, tzinfo=timezone.utc)
 

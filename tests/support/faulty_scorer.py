@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 
 ROWS, WIDTH = 50, 32
 FAULT = "fault"

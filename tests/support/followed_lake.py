@@ -10,11 +10,10 @@ from rollout_support import NAME
 
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.release.folder import ReleasePointer, open_releases, read_files, read_release
+from forecache.realtime.release.folder import ReleasePointer, lock_releases, open_releases, read_files, read_release
 from forecache.realtime.release.follow_lake import follow_lake, read_lake_state
 from forecache.realtime.release.lake_state import ReleaseState
-from forecache.realtime.release.write import lock_releases
-from forecache.realtime.rollout.rollout_state import read_rollout, replicated_fields, rollout_from_json
+from forecache.realtime.release.rollout_state import read_rollout, replicated_fields, rollout_from_json
 
 
 def shared_lake(folder: Path, *, has_remote: bool) -> tuple[Settings, Settings]:

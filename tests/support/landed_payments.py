@@ -12,7 +12,7 @@ from stream_sample import CUSTOMER, PAYMENTS, a_stream
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF
 from forecache.declare.streams.merge_plan import build_merge_plan
-from forecache.stream.table_schema import EVENT_DAY, event_fields
+from forecache.stream.table.schema import EVENT_DAY, event_fields
 
 
 def land_payments(settings: Settings, day: date, values: Sequence[bytes]) -> None:

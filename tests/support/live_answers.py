@@ -26,23 +26,23 @@ from forecache.declare.realtime.log import Log
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.delta.log import open_if_exists
 from forecache.realtime.answer.engine import AnswerEngine
-from forecache.realtime.answer.request_answer import StageTimes
-from forecache.realtime.deadline.clock import RequestClock
+from forecache.realtime.answer.served_release import serve_release
+from forecache.realtime.deadline import RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.packing import unpack_answer
+from forecache.realtime.log.record import unpack_answer
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import load_release
-from forecache.realtime.served_release import serve_release
+from forecache.realtime.request.request_answer import StageTimes
 from forecache.serve.reader.versions.live_answers import answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers
 from forecache.serve.store import open_store, publish
-from forecache.stream.arrow.pending_rows import PendingRows
+from forecache.stream.engine.pending_rows import PendingRows
 from forecache.stream.live_layers import write_layers
-from forecache.stream.step.step import StepResult, StreamStep
+from forecache.stream.step import StepResult, StreamStep
+from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 from forecache.stream.tail.tailer import Tailer
 
 CARDS, KNOWN = 12, 8

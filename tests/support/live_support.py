@@ -9,8 +9,7 @@ from reader_support import FIELDS, STRING_KEY
 
 from forecache.serve.store import Store
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.live.layer import LiveLayer, write_layer
-from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.layer import LiveLayer, LiveRow, write_layer
 from forecache.serve.store.live.writer import open_live_writer
 
 LAYER = LiveLayer("cards", "stream_cards", "rows", STRING_KEY, FIELDS)

@@ -16,21 +16,25 @@ from forecache.base.settings import Settings
 from forecache.declare import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.parity.replay import replay_day
-from forecache.plugins.parity.report import ParityReport
+from forecache.plugins.parity.replay_result import ParityReport
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
-from forecache.realtime.answer.model_path import ModelCallError
-from forecache.realtime.answer.render import lowest_fallback
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.log.logged_request import encode_request
+from forecache.realtime.answer.served_release import ServedRelease, serve_release
+from forecache.realtime.deadline import RequestClock
+from forecache.realtime.log.answer_log import encode_request
 from forecache.realtime.log.record import TIMES, schema, table_of
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import LookupContract, Release
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.served_release import ServedRelease, serve_release
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    ModelCallError,
+    ParsedRequest,
+    RequestAnswer,
+    StageTimes,
+    lowest_fallback,
+)
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, publish
 

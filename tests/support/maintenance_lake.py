@@ -13,11 +13,10 @@ from deltalake import DeltaTable, Schema
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import lake_step
-from forecache.kit.delta.listing import table_names
-from forecache.kit.delta.tables import append_rows, replace_table
+from forecache.kit.delta.tables import append_rows, replace_table, table_names
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.operations.lake_maintenance import maintain_lake
+from forecache.plugins.maintenance.lake import maintain_lake
 
 DAY = date(2026, 1, 1)
 TRAINING = "training_set_orders"

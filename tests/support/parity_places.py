@@ -12,8 +12,8 @@ from parity_asked import Asked, declared
 from reader_support import RunningReader
 
 from forecache.base.settings import Settings
-from forecache.plugins.protocols.bento.model import BentoModel
-from forecache.plugins.protocols.open_inference.tensors import Tensor, render_response
+from forecache.plugins.protocols.bento_model import BentoModel
+from forecache.plugins.protocols.tensors import Tensor, render_response
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,9 @@ import numpy as np
 import psutil
 import uvloop
 
-from forecache.realtime.workers.path_counters import PathCounters
-from forecache.realtime.workers.pool import ModelProcessPool
-from forecache.realtime.workers.slot_memory import TEXT, SlotLayout
-from forecache.realtime.workers.worker_config import WorkerConfig
-from forecache.realtime.workers.worker_path import WorkerPath
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, WorkerConfig
+from forecache.realtime.workers.worker_path import ModelProcessPool, WorkerPath
 from forecache.realtime.workers.worker_supervisor import SupervisorConfig
 
 SUPPORT = Path(faulty_scorer.__file__).parent

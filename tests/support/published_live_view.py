@@ -12,14 +12,14 @@ from live_view_sample import START, VIEW, Payment, features_at, random_payments,
 from forecache.base.settings import Settings
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import event_states, fold
-from forecache.realtime.lookups.lookups import ViewLookups
+from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.format import LookupContract
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 from forecache.serve.reader.versions.live_answers import answers_of
 from forecache.serve.reader.versions.live_layers import LiveLayers
 from forecache.serve.store import open_store
 from forecache.serve.store.keys import encode_key
-from forecache.serve.store.live.rows import LiveRow
+from forecache.serve.store.live.layer import LiveRow
 from forecache.serve.store.live.writer import open_live_writer
 
 DAYS = 9

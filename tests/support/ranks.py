@@ -52,7 +52,7 @@ def _rank(
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+    from forecache.plugins.torch.worker.group import WorkerGroup
 
     group = WorkerGroup(device)
     try:

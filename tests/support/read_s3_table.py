@@ -6,7 +6,7 @@ from datetime import date
 from forecache.base.settings import load_settings
 from forecache.declare import Column, Snapshot, TableSource
 from forecache.kit.spark.session import spark_session
-from forecache.lake.sources.point_in_time import known_rows
+from forecache.lake.sources import known_rows
 
 source = TableSource(
     "products",

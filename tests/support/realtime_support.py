@@ -8,7 +8,7 @@ from reader_support import write_version
 
 from forecache.base.settings import Settings
 from forecache.serve.store import KeyColumn, KeySchema
-from forecache.serve.store.fields import Field
+from forecache.serve.store.manifest import Field
 
 HOUSEHOLD_KEY = KeySchema((KeyColumn("household_id", "int"),))
 PRODUCT_KEY = KeySchema((KeyColumn("product_id", "string"),))

@@ -12,14 +12,13 @@ from ranking_code import transforms
 from forecache.base.settings import Settings
 from forecache.declare.realtime.ladder import Default, OrderGiven, Rung
 from forecache.declare.realtime.request import Candidates, RequestField
-from forecache.models.inference.declared import function
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.realtime.release.folder import open_releases, read_release
+from forecache.models.inference.runtimes import function
+from forecache.operations.prove_release import pack_code
+from forecache.realtime.release.folder import lock_releases, open_releases, read_release
 from forecache.realtime.release.follow_lake import change_state, write_next_release
 from forecache.realtime.release.format import LookupContract, Release, ReleasedModel
 from forecache.realtime.release.lake_state import ReleaseState, make_current
-from forecache.realtime.release.pack import pack_code
-from forecache.realtime.release.write import lock_releases
 
 FEATURES = ("spend", "popularity", "log_price", "known")
 REQUEST = (RequestField("household_id", "bigint"), RequestField("store_id", "bigint", default=0))

@@ -13,12 +13,12 @@ from forecache.base.settings import Settings
 from forecache.declare import Guards, Log, Rollout
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.rollouts.controller import advance_rollout
+from forecache.plugins.rollouts.traffic_split import control_share
+from forecache.realtime.log.answer_log import BUCKETS, bucket_of
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import schema, table_of
-from forecache.realtime.log.sampling import BUCKETS, bucket_of
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout
-from forecache.realtime.rollout.traffic_split import control_share
+from forecache.realtime.release.rollout_state import RolloutState, RolloutStep, read_rollout
 
 LOG = Log("household_id")
 NAME = "ranking"

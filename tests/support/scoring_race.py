@@ -19,7 +19,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import lake_step
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.registry.applied import scoring_plan as plan
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.scoring import run
 from forecache.scoring.partitions import shards
 

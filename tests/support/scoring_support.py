@@ -30,7 +30,7 @@ from forecache.declare import (
     TorchModel,
 )
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.models.registry.versions.model_versions import CHAMPION, ModelVersion, model_version
+from forecache.models.registry.model_versions import CHAMPION, ModelVersion, model_version
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, file_checksums
 from forecache.models.tracking.client import connect_mlflow
 

@@ -7,12 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from forecache.serve.store import KeyColumn, KeySchema, Manifest, Provenance, Snapshot
-from forecache.serve.store.fields import Field
 from forecache.serve.store.layout import StoreLayout, shard_file
-from forecache.serve.store.manifest import SegmentInfo, StalePolicy, TableSource, manifest_from_json
-from forecache.serve.store.publishing.full_jobs import shards_of
-from forecache.serve.store.segment.filter import write_filter, write_hashes
-from forecache.serve.store.segment.index import key_hashes
+from forecache.serve.store.manifest import Field, SegmentInfo, StalePolicy, TableSource, manifest_from_json
+from forecache.serve.store.publishing.full import shards_of
+from forecache.serve.store.segment.index import key_hashes, write_filter, write_hashes
 from forecache.serve.store.segment.writer import write_shard
 
 OWN = b"\n1f09a2c4"

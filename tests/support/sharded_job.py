@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from forecache.base.folders import LocalFolder
-from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
+from forecache.plugins.torch.worker.checkpoints import Checkpoints
+from forecache.plugins.torch.worker.group import WorkerGroup
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from forecache.serve.reader.processes.worker_metrics import BUCKETS
-from forecache.serve.reader.status.history import STEP_S
+from forecache.plugins.status.history import STEP_S
+from forecache.serve.reader.worker_metrics import BUCKETS
 
 
 def in_bucket(bucket: int, number: int) -> list[int]:

@@ -31,7 +31,7 @@ from forecache.declare.realtime.ladder import LastNight, OrderGiven, Stored
 from forecache.declare.realtime.request import RequestField
 from forecache.operations.publish_night import publish_night
 from forecache.plugins.drift.distributions.drift import check_drift
-from forecache.realtime.drift.reference import ColumnBins, DriftReference
+from forecache.plugins.drift.live_counts import ColumnBins, DriftReference
 from forecache.scoring.run import score
 from forecache.serve.store import Provenance
 from forecache.serve.store.manifest import StalePolicy

@@ -11,14 +11,13 @@ from torch import nn
 
 from forecache.base.folders import LocalFolder
 from forecache.declare import Training
-from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
-from forecache.plugins.torch.worker.distributed import group as group_module
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
-from forecache.plugins.torch.worker.distributed.parallel import Kind, ParallelNetwork, Precision, gather_weights
-from forecache.plugins.torch.worker.loop.loop import Stepper
-from forecache.plugins.torch.worker.model.model import Prepare, Statistics
-from forecache.plugins.torch.worker.model.objective import Objective
-from forecache.plugins.torch.worker.reading.reader import TrainingBatch
+from forecache.plugins.torch.worker import group as group_module
+from forecache.plugins.torch.worker.checkpoints import Checkpoints
+from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.loop import Stepper
+from forecache.plugins.torch.worker.network import Objective, Prepare, Statistics
+from forecache.plugins.torch.worker.parallel import Kind, ParallelNetwork, Precision, gather_weights
+from forecache.plugins.torch.worker.reader import TrainingBatch
 
 FEATURES = 5
 

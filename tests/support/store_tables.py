@@ -25,7 +25,7 @@ from forecache.declare import (
 )
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.validate import CheckReport, CheckResult
 from forecache.lake.quality.verdicts import STAGE
 
 NIGHT = date(1998, 6, 30)

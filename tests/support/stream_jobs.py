@@ -13,9 +13,9 @@ from waiting import beside
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import stream_step
 from forecache.base.stream_state import StreamState, read_state
-from forecache.stream.arrow.engine import ArrowEngine
-from forecache.stream.step import step as steps
-from forecache.stream.step.view_tiles import Bases
+from forecache.stream import step as steps
+from forecache.stream.engine.arrow_engine import ArrowEngine
+from forecache.stream.tiles.view_tiles import Bases
 
 _ON_AN_EMPTY_NIGHT: set[Path] = set()
 _ServedBases = steps.ServedStates

@@ -12,9 +12,9 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from forecache.base.settings import Settings
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeyColumn, KeySchema
 from forecache.serve.store.live.layer import LiveLayer, write_layer
+from forecache.serve.store.manifest import Field
 from forecache.serve.store.store import Store, open_store
 
 MOMENT = pa.timestamp("us", "UTC")

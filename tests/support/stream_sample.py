@@ -35,7 +35,7 @@ from forecache.declare import (
 )
 from forecache.kit.delta.log import open_if_exists
 from forecache.realtime.release.format import LookupContract
-from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
+from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, RECEIVED_AT
 
 DAY = date(2026, 3, 2)
 START = datetime(2026, 3, 2, 8, tzinfo=timezone.utc)

@@ -8,8 +8,8 @@ import pyarrow as pa
 from stream_sample import EmptyNight, a_stream, messages, table_rows
 
 from forecache.base.settings import Settings
-from forecache.stream.step.step import StreamStep
-from forecache.stream.table_schema import OFFSET, PARTITION
+from forecache.stream.step import StreamStep
+from forecache.stream.table.schema import OFFSET, PARTITION
 
 _OF_THE_RUN = {"position", "place", "hour", "received_at", "kafka_at"}
 

@@ -12,6 +12,7 @@ from warm import processes, start
 
 from forecache.base.settings import Settings
 from forecache.serve.store import Store
+from forecache.serve.store.content_hash import content_sum
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.environment import Environment, acquire, release
 from forecache.serve.store.live.reader import LiveReader
@@ -45,7 +46,7 @@ def layer(store: Store) -> dict[str, tuple[int, float]]:
 def checked_layer(store: Store) -> dict[str, tuple[int, float]]:
     """As `layer`, once nobody writes it, whose content hash has to be that of its rows."""
     with open_live_writer(store.layout) as writer:
-        assert writer.recount() == writer.content_sum
+        assert content_sum(writer.items()) == writer.content_sum
     return layer(store)
 
 

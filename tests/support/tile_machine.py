@@ -12,12 +12,11 @@ from stream_sample import CUSTOMER, DAY, EmptyNight, a_stream, messages, payment
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Live, Publish, Stream, Table, Window
 from forecache.kit.windows.tiles import TileCodec
-from forecache.stream.rebuild_state import rebuild_state
-from forecache.stream.step.step import StepResult, StreamStep
-from forecache.stream.step.view_tiles import ViewTiles
+from forecache.stream.engine.restore_state import rebuild_state, tile_saver
+from forecache.stream.step import StepResult, StreamStep
+from forecache.stream.table.schema import QUARANTINE
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import QUARANTINE
-from forecache.stream.tiles.restore_tiles import tile_saver
+from forecache.stream.tiles.view_tiles import ViewTiles
 
 SHOP = FeatureView(
     "shop",

@@ -13,8 +13,8 @@ from forecache.base import steps
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.writers import write_rows
-from forecache.stream.table_schema import HOUR, PLACE, POSITION
-from forecache.stream.topic.send_answers import send_until
+from forecache.plugins.stream_answers.send_answers import send_until
+from forecache.stream.table.schema import HOUR, PLACE, POSITION
 
 KEY = ("payment",)
 _SCHEMA = pa.schema(

@@ -9,7 +9,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log, Rollout
 from forecache.operations.release import release_model
 from forecache.realtime.release.folder import ReleaseFolder, open_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout
+from forecache.realtime.release.rollout_state import RolloutState, read_rollout
 
 FIRST = replace(
     payments,

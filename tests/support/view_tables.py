@@ -12,7 +12,7 @@ from store_tables import NIGHT
 from forecache.base.settings import Settings
 from forecache.declare import Column, Feature, Features, FeatureView, Publish, Source
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.lake.quality.report import CheckReport, CheckResult
+from forecache.lake.quality.validate import CheckReport, CheckResult
 from forecache.lake.quality.verdicts import STAGE
 from forecache.serve.store import KeyColumn, KeySchema, Snapshot, encode_key
 

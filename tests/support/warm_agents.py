@@ -20,7 +20,7 @@ from warm import processes
 
 _MAIN = {
     "forecache.plugins.torch.agent": "forecache.plugins.torch.agent",
-    "forecache.models.training.estimator": "forecache.models.training.estimator.__main__",
+    "forecache.plugins.estimators": "forecache.plugins.estimators.__main__",
     "forecache.plugins.torch.join": "forecache.plugins.torch.join",
 }
 

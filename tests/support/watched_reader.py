@@ -12,11 +12,10 @@ from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, write_state
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.registry.promotions import Promotion, last_promotion, record_promotion
+from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
 from forecache.plugins.drift.measurements import Measurement, append_measurements
-from forecache.realtime.drift.reference import SCORE, ColumnBins, DriftReference
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.live.rows import LiveRow
-from forecache.serve.store.live.tail_state import TailState, write_tail_state
+from forecache.serve.store.live.layer import LiveRow, TailState, write_tail_state
 from forecache.serve.store.live.writer import open_live_writer
 
 NIGHT = date(2026, 11, 1)

@@ -22,7 +22,7 @@ from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import new_path, place_of, write_file
 from forecache.kit.delta.stream_tables import HOUR, STREAM_PROPERTIES, hour_of
 from forecache.kit.delta.writers import new_folder
-from forecache.lake.sources.extract import extract
+from forecache.plugins.table_sources.extract import extract
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 TOPIC = "WATCHED_TOPIC"

@@ -12,9 +12,9 @@ def _run(code: str) -> str:
 def test_pandas_is_not_imported_until_it_is_asked_for() -> None:
     assert _run(
         "import sys\n"
-        "from forecache.base.arrow_imports import hide_pandas_from_arrow\n"
+        "from forecache.cli.commands.stream import hide_pandas_from_arrow\n"
         "hide_pandas_from_arrow()\n"
-        "import forecache.stream.arrow.engine, forecache.stream.tail.tailer\n"
+        "import forecache.stream.engine.arrow_engine, forecache.stream.tail.tailer\n"
         "import pyarrow as pa\n"
         "table = pa.table({'a': pa.array([1, None]), 'b': ['x', 'y']})\n"
         "table.to_pylist(), table['a'].to_numpy()\n"
@@ -28,10 +28,10 @@ def test_pandas_is_not_imported_until_it_is_asked_for() -> None:
 def test_engine_and_tailer_import_nothing_heavy_that_they_do_not_use() -> None:
     loaded = _run(
         "import sys\n"
-        "from forecache.base.arrow_imports import hide_pandas_from_arrow\n"
+        "from forecache.cli.commands.stream import hide_pandas_from_arrow\n"
         "hide_pandas_from_arrow()\n"
-        "import forecache.stream.arrow.engine, forecache.stream.tail.tailer\n"
-        "import forecache.stream.step.answerer, forecache.stream.step.release_answerer\n"
+        "import forecache.stream.engine.arrow_engine, forecache.stream.tail.tailer\n"
+        "import forecache.stream.step, forecache.plugins.stream_answers.release_answerer\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     ).split()
     heavy = {"pandas", "mlflow", "pyspark", "sklearn", "great_expectations", "torch", "dagster", "duckdb", "matplotlib"}
@@ -43,7 +43,7 @@ def test_a_process_that_has_pandas_keeps_it() -> None:
     assert (
         _run(
             "import pandas as pd\n"
-            "from forecache.base.arrow_imports import hide_pandas_from_arrow\n"
+            "from forecache.cli.commands.stream import hide_pandas_from_arrow\n"
             "hide_pandas_from_arrow()\n"
             "import pyarrow as pa\n"
             "print(pa.array(pd.Series([1.0, float('nan')])).null_count)\n"

@@ -1,7 +1,7 @@
 """What a materialization of a rollout says."""
 
 from forecache.plugins.rollouts.orchestration import rollout_metadata
-from forecache.realtime.rollout.rollout_state import GuardResult, RolloutState, RolloutStep
+from forecache.realtime.release.rollout_state import GuardResult, RolloutState, RolloutStep
 
 
 def test_figures_are_for_people() -> None:

@@ -16,8 +16,8 @@ from reader_support import write_version
 
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import Field, Store
-from forecache.serve.store.encoding.json_texts import json_texts, served_type
-from forecache.serve.store.json_lists import cut_lists
+from forecache.serve.store.encoding.column_values import json_texts, served_type
+from forecache.serve.store.values import cut_lists
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:

@@ -16,18 +16,18 @@ from release_support import make_release
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.ladder import Default, LastNight, Stored
-from forecache.kit.http.connections import heads
+from forecache.kit.http import http1 as heads
+from forecache.plugins.status.history import HISTORY_BYTES, History, ReaderTraffic
 from forecache.realtime.answer.fallbacks import fallback_answer, open_fallbacks
-from forecache.realtime.lookups.lookups import ViewLookups, ViewUnavailable
+from forecache.realtime.lookups import ViewLookups, ViewUnavailable
 from forecache.realtime.release.folder import open_releases, read_release
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.request.request_answer import ParsedRequest
+from forecache.serve.reader import shared_memory, worker_metrics
 from forecache.serve.reader.http import app as app_module
 from forecache.serve.reader.http.app import ReaderApp
-from forecache.serve.reader.processes import shared_memory, worker_metrics
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
-from forecache.serve.reader.status.history import HISTORY_BYTES, History, ReaderTraffic
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.worker_metrics import BUCKETS, SLOT_BYTES, WorkerMetrics
 from forecache.serve.store import open_store
 from forecache.serve.store.manifest import StalePolicy
 from forecache.stream.engine import figures as figures_module

@@ -76,7 +76,7 @@ def test_schedule_runs_a_night_of_which_it_cannot_tell(
     def unavailable(*_: Any) -> Any:
         raise UnavailableError("The object store does not answer.", remedy="Run again.")
 
-    monkeypatch.setattr("forecache.lake.sources.source_states.find_awaited_sources", unavailable)
+    monkeypatch.setattr("forecache.lake.sources.find_awaited_sources", unavailable)
     resource = SettingsResource(home=str(shop.home_path), project=shop.project)
     moment = datetime(2026, 1, 7, 3, tzinfo=timezone.utc)
     context = dg.build_schedule_context(scheduled_execution_time=moment, resources={"settings": resource})

@@ -122,7 +122,7 @@ def test_a_wrong_value_is_refused_where_it_is_declared(declare: Callable[[], obj
 def test_every_key_type_that_is_accepted_can_be_published_and_read(kind: str) -> None:
     import pyarrow as pa
 
-    from forecache.base.key_types import KEY_TYPES
+    from forecache.base.output_kinds import KEY_TYPES
     from forecache.serve.store.encoding.entries import key_schema
 
     with_key(kind)

@@ -11,9 +11,9 @@ from offered_sample import NIGHT
 
 from forecache.base.settings import Settings
 from forecache.declare import Candidates, Gate, Lookup, Realtime, RequestField, Window
-from forecache.lake.examples.build import examples_inputs
-from forecache.lake.examples.requests import request_days
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins
+from forecache.plugins.realtime_examples.build import examples_inputs
+from forecache.plugins.realtime_examples.requests import request_days
 
 EXAMPLES = offers.trained_examples
 FIRST = offers.lookups[0]

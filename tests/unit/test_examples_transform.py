@@ -13,11 +13,15 @@ from offered_project.pipelines.offers import offers
 from offered_project.transforms import FEATURES
 
 from forecache.base.errors import InputError
-from forecache.kit.delta.engine_errors import as_refusal
+from forecache.kit.delta.errors import as_refusal
 from forecache.lake.contracts import require_labels
-from forecache.lake.examples.lookups import matrix_column
-from forecache.lake.examples.requests import request_days
-from forecache.lake.examples.transform import request_starts, request_transformer, whole_requests
+from forecache.plugins.realtime_examples.requests import request_days
+from forecache.plugins.realtime_examples.transform import (
+    matrix_column,
+    request_starts,
+    request_transformer,
+    whole_requests,
+)
 
 AT = datetime(2026, 1, 14, 6, tzinfo=timezone.utc)
 

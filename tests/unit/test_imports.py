@@ -53,7 +53,7 @@ def test_engine_loads_no_heavy_library_with_its_declarations() -> None:
 def test_a_saved_scikit_learn_estimator_is_loaded_without_torch() -> None:
     loaded = modules_after(
         "from sklearn.linear_model import Ridge\n"
-        "from forecache.models.inference.runtimes.sklearn import load_skops, skops_io\n"
+        "from forecache.plugins.estimators.skops_files import load_skops, skops_io\n"
         "estimator = load_skops(skops_io().dumps(Ridge().fit([[0.0], [1.0]], [0.0, 1.0])))\n"
         "assert estimator.coef_[0] > 0\n"
         "import sklearn.externals.array_api_compat\n"

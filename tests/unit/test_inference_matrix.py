@@ -11,9 +11,9 @@ from release_support import lightgbm_trees, onnx_network, released_model
 from forecache.base.errors import InputError
 from forecache.base.output_kinds import OutputSpec
 from forecache.models.inference.arrays import from_numpy
-from forecache.models.inference.declared import function
 from forecache.models.inference.kernel import new_kernel
 from forecache.models.inference.kernel_spec import OUTPUTS
+from forecache.models.inference.runtimes import function
 
 NAMES = tuple("abcde")
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.models.inference.runtimes.lightgbm import load_booster
-from forecache.models.inference.runtimes.tree_tables import tree_tables
+from forecache.plugins.estimators.boosters import load_lightgbm as load_booster
+from forecache.plugins.estimators.tree_tables import tree_tables
 
 _BIT_PATTERNS = np.array([0x7FC00000, 0xFFC00000, 0xFF800000, 0x7F800000, 0x80000000, 1, 0x80000001], np.uint32)
 _ODD = np.concatenate([_BIT_PATTERNS.view(np.float32), np.array([1e-35, -1e-35, 2e-35, -2e-35, 3e38], np.float32)])

@@ -6,7 +6,7 @@ import pyarrow.fs as fs
 from second_process import running
 
 from forecache.kit.delta.files import Place, list_entries
-from forecache.lake.sources.tables.delta_source import read_commits
+from forecache.plugins.table_sources.delta_table import read_commits
 
 _COMES_AND_GOES = """
 import os, sys

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from forecache.base.errors import DamagedError
 from forecache.kit.delta.comparison.compare import NOWHERE, match_keys
-from forecache.kit.delta.file_rows import fit_columns, read_file_rows
-from forecache.kit.delta.files import DataFile
+from forecache.kit.delta.files import DataFile, fit_columns, read_file_rows
 
 
 @given(st.sets(st.sampled_from("abcde")), st.lists(st.lists(st.sampled_from("abcde"), unique=True), max_size=5))

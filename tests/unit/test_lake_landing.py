@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from forecache.declare import Column, Source
 from forecache.lake.ingest.landing import file_day
-from forecache.lake.ingest.landing_rows import ParsedRow
-from forecache.lake.ingest.parsing import parse_file
+from forecache.lake.ingest.parsing import ParsedRow, parse_file
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 
 SOURCE = Source(

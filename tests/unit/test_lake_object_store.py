@@ -6,7 +6,7 @@ import pytest
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings, load_settings
-from forecache.kit.spark.object_store import hadoop_options, s3_jars
+from forecache.kit.spark.configuration import hadoop_options, s3_jars
 from forecache.kit.spark.session import _escape_property
 
 

@@ -14,9 +14,9 @@ from live_machine import KEYS, LiveMachine, play
 from live_support import live_row, live_store
 
 from forecache.serve.reader.versions.live_answers import LiveAnswers
+from forecache.serve.store.live.layer import Found, LiveRow, found_of
 from forecache.serve.store.live.pending import PendingWriter
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import Found, LiveRow, found_of
 from forecache.serve.store.live.writer import LiveWriter, live_content_sum, open_live_writer
 
 EXAMPLES = int(os.environ.get("LIVE_MODEL_EXAMPLES", "10"))

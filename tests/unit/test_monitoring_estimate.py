@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.report.calibration import Calibration, fit_calibration, fit_calibrations
+from forecache.plugins.drift.calibration import Calibration, fit_calibration, fit_calibrations
 from forecache.plugins.drift.expected_performance import (
     accuracy,
     estimate_metrics,

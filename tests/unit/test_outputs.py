@@ -32,15 +32,15 @@ from forecache.declare import (
     Vector,
 )
 from forecache.lake.contracts import class_order, require_classes, require_labels
-from forecache.lake.training_sets.training_splits import as_of_dates
-from forecache.models.inference.declared.plans import pick_outputs
+from forecache.lake.training_set import as_of_dates
 from forecache.models.inference.kernel import bound_output, load_kernel
 from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, ScoringPlan, returned_type
-from forecache.models.inference.known_runtimes import LOADERS
+from forecache.models.inference.known_runtimes import find_loaders
 from forecache.models.inference.outputs import known_outputs, score_values, source_of
 from forecache.models.inference.signature import read_signature
+from forecache.models.registry.applied.scoring_plan import pick_outputs
 from forecache.plugins.drift.performance import _to_arrays
-from forecache.scoring.tasks.output_arrays import number_columns, output_arrays
+from forecache.scoring.tasks.prediction_rows import number_columns, output_arrays
 
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Classes("plan", ("only",)), r"labels=\('only',\)\. Name two classes or more"),
@@ -232,7 +232,7 @@ def test_outputs_are_picked_of_what_a_model_that_was_trained_here_says_it_return
     ]
     returns = {"gold": ("plan", 1), "tier": ("plan", None), "high": ("spend", 1), "range": ("spend", None)}
     picked = pick_outputs(plan, wanted, returns).spec
-    monkeypatch.setitem(LOADERS, picked.runtime, lambda *arguments: Two())
+    monkeypatch.setitem(find_loaders(), picked.runtime, lambda *arguments: Two())
     kernel = load_kernel(picked, bytes, str)
     known = known_outputs(wanted, picked)
     gold, tier, high, spread = score_values(kernel, picked, [pa.array([0.0, 0.0])], known)
@@ -314,7 +314,7 @@ def test_splits_by_entity_share_the_latest_dates_whose_labels_are_known() -> Non
 
 def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predicts() -> None:
     lightgbm = pytest.importorskip("lightgbm")
-    from forecache.models.training.estimator.quantiles import merge_boosters
+    from forecache.plugins.estimators.saving import merge_boosters
 
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((400, 4)).astype(np.float32)
@@ -331,7 +331,7 @@ def test_estimators_of_quantiles_become_one_model_that_predicts_what_each_predic
 
 
 def test_what_an_estimator_builds_for_quantiles_is_one_for_each_level_or_one() -> None:
-    from forecache.models.training.estimator.fit import _build_estimators
+    from forecache.plugins.estimators.fit import _build_estimators
 
     pipeline = replace(kinds.spend_lightgbm, model=EstimatorModel(build=lambda levels: kinds.spend_trees(levels)[:2]))
     with pytest.raises(SettingsError, match="builds 2 estimators for 3 values a row"):

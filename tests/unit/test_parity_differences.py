@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.plugins.parity import lake_rows
-from forecache.plugins.parity.differences import Differences, format_number
-from forecache.plugins.parity.lake_rows import LakeRows
-from forecache.plugins.parity.replay_result import KEPT, AnswerDifference, ReplayResult, first_difference_of
+from forecache.plugins.parity import store_versions as lake_rows
+from forecache.plugins.parity.replay_result import (
+    KEPT,
+    AnswerDifference,
+    Differences,
+    ReplayResult,
+    first_difference_of,
+    format_number,
+)
+from forecache.plugins.parity.store_versions import LakeRows
 from forecache.serve.store import KeyColumn, KeySchema
 
 NUMBERS = st.one_of(

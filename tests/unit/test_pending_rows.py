@@ -9,9 +9,9 @@ from second_process import running
 from forecache.base.errors import UnavailableError
 from forecache.serve.store import Store
 from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.layer import PENDING
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.live.rows import PENDING
 from forecache.serve.store.live.writer import open_live_writer
 
 

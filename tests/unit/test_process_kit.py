@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from forecache.base.settings import PROJECT_ROOT
-from forecache.kit.process import sidecar
+from forecache.kit.process import child as sidecar
 from forecache.kit.process.child import end_process, is_readable, is_stopped, kill_group, read_own_memory
 from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
 from forecache.kit.process.wakes import Wake
@@ -160,7 +160,7 @@ def test_a_pidfd_tells_of_the_end_and_proc_of_a_stop() -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from forecache.kit.process.sidecar import stop_event
+from forecache.kit.process.child import stop_event
 import os
 stop = stop_event(until_input_ends=True)
 with open(sys.argv[1], "a") as file:
@@ -169,7 +169,7 @@ stop.wait()
 """
 PARENT = """
 import subprocess, sys, time
-from forecache.kit.process import sidecar
+from forecache.kit.process import child as sidecar
 from forecache.kit.process.periodic import Backoff
 sidecar._BACKOFF = Backoff(0.05, 60.0)
 popen = subprocess.Popen

@@ -6,10 +6,9 @@ import pytest
 
 from forecache.base.settings import load_settings
 from forecache.declare import Column, Source, expect, load_pipeline
-from forecache.lake.quality.descriptions import describe_outcome
 from forecache.lake.quality.expectations import feature_expectations, prediction_expectations, raw_expectations
-from forecache.lake.quality.report import CheckReport, CheckResult
-from forecache.lake.quality.splits import check_splits
+from forecache.lake.quality.stage_checks import check_splits
+from forecache.lake.quality.validate import CheckReport, CheckResult, describe_outcome
 
 SOURCE = Source(
     name="visits",

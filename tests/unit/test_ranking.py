@@ -17,10 +17,9 @@ from forecache.base.errors import SettingsError
 from forecache.base.ranking import mean_of_requests, ndcg, recall, reciprocal_rank, sizes_of, weight_of_requests
 from forecache.declare import Baseline, Gate, Label, Metric, TorchModel
 from forecache.models.registry.gate import gate_checks as checks
-from forecache.models.registry.gate.baselines import RANDOM, score_baselines
-from forecache.models.registry.gate.bootstrap import gain_interval, weighted_metric
 from forecache.models.registry.gate.examples import slices
-from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.gate_checks import gain_interval, weighted_metric
+from forecache.models.registry.gate.metric_judge import RANDOM, judge_of, score_baselines
 
 EXAMPLES = requests(600)
 SIZES = EXAMPLES.sizes

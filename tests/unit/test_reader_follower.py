@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from forecache.base.errors import DamagedError
-from forecache.serve.reader.versions import follower as module
-from forecache.serve.reader.versions.follower import RetiredParts, VersionFollower
+from forecache.serve.reader.versions import follow as module
+from forecache.serve.reader.versions.follow import RetiredParts, VersionFollower
 
 LOGGER = logging.getLogger("forecache.test")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from forecache.serve.reader.versions.lag import LayerLag
+from forecache.serve.reader.versions.live_layers import LayerLag
 from forecache.serve.store import KeyColumn, KeySchema, Store
 from forecache.serve.store.live.layer import LiveLayer, write_layer
 from forecache.serve.store.live.writer import open_live_writer

@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from forecache.base.settings import load_settings
 from forecache.serve.reader.http import routes
 from forecache.serve.reader.http.app import ReaderApp
-from forecache.serve.reader.processes.prometheus import render
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import (
+from forecache.serve.reader.http.prometheus import render
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import (
     HITS,
     LIVE,
     ROUTE,

@@ -8,8 +8,8 @@ import pytest
 from forecache.base.settings import load_settings
 from forecache.base.table_names import NAME
 from forecache.kit.http.problems import CONTENT_TYPE, KINDS
+from forecache.serve.reader.http.messages import MAX_FIELDS, MAX_LIMIT
 from forecache.serve.reader.http.openapi import document, problem_responses
-from forecache.serve.reader.http.parsing import MAX_FIELDS, MAX_LIMIT
 from forecache.serve.reader.tokens import METRICS
 
 

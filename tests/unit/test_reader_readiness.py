@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import DAMAGED, SLOT_BYTES, WorkerMetrics
 
 
 class Worker:
@@ -20,7 +20,11 @@ class Worker:
         self.catalog: Any = SimpleNamespace(
             warm=False, is_following=True, damaged=set(), answers={"churn": None}, lag=SimpleNamespace(reason="")
         )
-        self.readiness = Readiness(self.runtime, self.metrics, self.catalog, (), workers=2)
+        settings: Any = SimpleNamespace(reader_workers=2)
+        context: Any = SimpleNamespace(
+            settings=settings, runtime=self.runtime, metrics=self.metrics, catalog=self.catalog
+        )
+        self.readiness = Readiness(context, ())
 
     def turn(self, *, warm: bool = True) -> None:
         self.catalog.warm = warm

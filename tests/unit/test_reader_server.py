@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from forecache.base.errors import ConflictError, SettingsError
-from forecache.serve.reader.processes.listeners import listen
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.server import listen
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
@@ -91,7 +91,7 @@ def test_a_slot_stays_claimed_when_a_copy_of_its_file_s_descriptor_is_closed() -
 CLAIM = """
 import os, sys
 from pathlib import Path
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 runtime = ReaderSharedMemory(Path(sys.argv[1]), 4096)
 runtime.claim_slot()[0] = 1
 for name in os.listdir("/proc/self/fd"):  # as the reader does each second, which looks for silent connections

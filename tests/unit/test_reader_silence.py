@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from forecache.kit.http.connections.connections import SilentConnection, choose_to_close
+from forecache.kit.http.connections import SilentConnection, choose_to_close
 
 
 def silent(peer: str, *silences_s: float) -> list[SilentConnection]:

@@ -6,8 +6,8 @@ import time
 import pytest
 import uvloop
 
-from forecache.kit.http.connections import socket_wait as module
-from forecache.kit.http.connections.socket_wait import SocketWaitEstimator
+from forecache.kit.http import http1 as module
+from forecache.kit.http.http1 import SocketWaitEstimator
 
 
 def test_what_waited_while_the_loop_was_at_work_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 from reader_support import eventually
 
 from forecache.base.errors import DamagedError
-from forecache.serve.reader.versions import watcher as watcher_module
-from forecache.serve.reader.versions.watcher import RunOnLoop, Watcher
+from forecache.serve.reader.versions import follow as watcher_module
+from forecache.serve.reader.versions.follow import RunOnLoop, Watcher
 
 
 @pytest.fixture

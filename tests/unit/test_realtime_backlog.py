@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.deadline.request_queue import OVERLOAD, RequestQueue
+from forecache.realtime.deadline import OVERLOAD, RequestClock, RequestQueue
 
 MS = 1_000_000
 
@@ -37,8 +36,7 @@ TIME = Time()
 
 @pytest.fixture(autouse=True)
 def _time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("request_queue", "deadline"):
-        monkeypatch.setattr(f"forecache.realtime.deadline.{name}.perf_counter_ns", TIME.read)
+    monkeypatch.setattr("forecache.realtime.deadline.perf_counter_ns", TIME.read)
 
 
 def clock(left_ms: float, now: int) -> RequestClock:

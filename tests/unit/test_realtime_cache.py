@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate
-from forecache.realtime.answer.request_answer import StageTimes
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.score_cache import CachedPath, score_cache_key
-from forecache.realtime.workers.path_counters import PathCounters
+from forecache.plugins.score_cache.cached_path import CachedPath, score_cache_key
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    ModelCallError,
+    NoScores,
+    ParsedRequest,
+    RefusedCallError,
+    StageTimes,
+    TooLate,
+)
 
 
 def asked(products: tuple[str, ...] = ("a", "b"), household: int = 1, price: float = 1.0) -> ParsedRequest:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forecache.kit.http.problems import Problem
-from forecache.realtime.deadline.clock import RequestClock, clock_of, shorten_deadline
+from forecache.realtime.deadline import RequestClock, clock_of, shorten_deadline
 
 MS = 1_000_000
 STARTED = 10**12

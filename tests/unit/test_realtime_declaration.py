@@ -34,7 +34,7 @@ from forecache.declare import (
     load_realtime,
 )
 from forecache.declare.loading import load_nightly, load_served, load_trainable, read_project
-from forecache.models.registry.versions.model_versions import champion
+from forecache.models.registry.model_versions import champion
 
 
 def examples_of(sources: Any, first: object, last: object) -> Any:
@@ -295,7 +295,7 @@ def test_errors_of_label_and_gate_name_what_was_declared(changed: dict[str, Any]
 
 
 def test_later_errors_name_what_was_declared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.models.registry.versions.model_versions.list_models", lambda *_: [])
+    monkeypatch.setattr("forecache.models.registry.model_versions.list_models", lambda *_: [])
     applied = search(model=FunctionModel(transforms.suspicion), examples=None, gate=None)
     with pytest.raises(InputError, match="The model of real-time model 'search' is a `FunctionModel`"):
         _ = applied.trained_label

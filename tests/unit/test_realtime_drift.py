@@ -12,13 +12,24 @@ from monitoring_services import program
 
 from forecache.base.statistics import bin_counts, equal_mass_edges
 from forecache.kit.metrics.page import MetricsPage
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.drift import watch as watch_module
-from forecache.realtime.drift.cells import DriftCells
-from forecache.realtime.drift.reference import ABOVE, BELOW, NULL, SCORE, ColumnBins, DriftReference
-from forecache.realtime.drift.watch import REQUESTS, ROWS, DriftWatch, num_counts, open_watch
-from forecache.realtime.http.drift_metrics import LEAST_REQUESTS, live_drift
-from forecache.realtime.http.prometheus import add_drift
+from forecache.plugins.drift import live_counts as watch_module
+from forecache.plugins.drift.live_counts import (
+    ABOVE,
+    BELOW,
+    NULL,
+    REQUESTS,
+    ROWS,
+    SCORE,
+    ColumnBins,
+    DriftCells,
+    DriftReference,
+    DriftWatch,
+    num_counts,
+    open_watch,
+    read_reference,
+)
+from forecache.plugins.drift.live_metrics import LEAST_REQUESTS, add_drift, live_drift
+from forecache.realtime.request.request_answer import RequestAnswer, StageTimes
 
 EVEN = tuple(k / 10 for k in range(1, 10))
 
@@ -53,7 +64,7 @@ def memory() -> memoryview:
 
 
 def test_a_reference_is_read_back_as_it_was_written() -> None:
-    again = DriftReference.from_json(reference().to_json())
+    again = read_reference(reference().to_json())
     assert again == reference()
     assert again.key == reference().key != reference(name="cost").key
 

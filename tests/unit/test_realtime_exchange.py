@@ -13,14 +13,21 @@ from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
-from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.deadline.deadline import CostEstimate, may_begin
-from forecache.realtime.deadline.request_queue import RequestQueue
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.served_release import ServedRelease
-from forecache.serve.reader.http.replies import Reply
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.deadline import (
+    CostEstimate,
+    RequestClock,
+    RequestQueue,
+    may_begin,
+)
+from forecache.realtime.request.request_answer import (
+    MODEL,
+    ParsedRequest,
+    RequestAnswer,
+    StageTimes,
+    TooLate,
+)
+from forecache.serve.reader.http.messages import Reply
 
 US, MS = 1_000, 1_000_000
 MODEL_US, LAST_US = 200, 20

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from forecache.declare.realtime.ladder import Default, OrderGiven
+from forecache.realtime import deadline
 from forecache.realtime.answer.engine import AnswerEngine, has_time_for_last_only
 from forecache.realtime.answer.fallbacks import open_fallbacks
-from forecache.realtime.answer.request_answer import StageTimes
-from forecache.realtime.deadline import deadline
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.deadline.deadline import CostEstimate, may_begin
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.deadline import CostEstimate, RequestClock, may_begin
+from forecache.realtime.request.request_answer import ParsedRequest, StageTimes
 
 US, MS, FAR = 1_000, 1_000_000, 10**18
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from forecache.realtime.answer.calibrate import measure_p99_s
-from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
+from forecache.realtime.answer.in_loop import CpuBudgetError, CpuGuard, measure_p99_s
 
 MS = 1_000_000
 
@@ -108,7 +107,7 @@ def test_a_call_is_ended_before_half_as_much_again_has_passed(guard: CpuGuard, l
 
 
 def test_a_warm_up_that_never_ends_is_ended_and_counts_as_endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.realtime.answer.calibrate._PATIENCE_S", 0.2)
+    monkeypatch.setattr("forecache.realtime.answer.in_loop._PATIENCE_S", 0.2)
     assert measure_p99_s([spin]) == float("inf")
 
 

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from forecache.realtime.answer import in_loop
-from forecache.realtime.answer.cpu_guard import CpuBudgetError, CpuGuard
-from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.answer.model_path import ModelCallError, TooLate
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.answer.in_loop import CpuBudgetError, CpuGuard, InLoopPath
+from forecache.realtime.request.request_answer import LookupResult, ModelCallError, ParsedRequest, TooLate
 
 
 def path_of(scores_of: Any, *, used_ns: int = 0, guard: Any = None, p99_s: float = 0.0005) -> InLoopPath:

@@ -16,12 +16,10 @@ from forecache.base.settings import load_settings
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Stored
 from forecache.realtime.answer.fallbacks import fallback_answer, features_of, model_answer, open_fallbacks
 from forecache.realtime.answer.render import Renderer
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import KeyColumn, KeySchema, open_store
-from forecache.serve.store.fields import Field
-from forecache.serve.store.manifest import StalePolicy
+from forecache.serve.store.manifest import Field, StalePolicy
 
 NOW = 0.0
 USERS = Stored("users", ("household_id",))

@@ -17,7 +17,7 @@ from forecache.realtime.answer.in_loop import InLoopPath
 from forecache.realtime.metrics import CELL
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.served_models import ServedModels
-from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES
+from forecache.serve.reader.worker_metrics import EXTENSION_BYTES
 
 
 def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the_loop_nor_leave_it(

@@ -16,16 +16,22 @@ from realtime_support import write_views
 from release_support import make_release
 
 from forecache.base.settings import load_settings
-from forecache.kit.http.connections.call import HttpCall
-from forecache.realtime.answer.model_path import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost
-from forecache.realtime.answer.request_answer import StageTimes
+from forecache.kit.http.call import HttpCall
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.request.request_answer import (
+    ModelCallError,
+    NoScores,
+    RefusedCallError,
+    StageTimes,
+    TooLate,
+    WorkerLost,
+)
 from forecache.realtime.serve import make_extension
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader import create_token
 from forecache.serve.reader.http.app import ReaderApp
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import BODIES_REFUSED, SLOT_BYTES
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.worker_metrics import BODIES_REFUSED, SLOT_BYTES
 from forecache.serve.store import open_store
 
 PROTOCOLS = ("native", "inference", "mlflow")
@@ -94,7 +100,7 @@ class Reader:
 
     @property
     def served(self) -> ServedRelease:
-        found: ServedRelease = self.extension._models.served["ranking"]
+        found: ServedRelease = self.extension.models.served["ranking"]
         return found
 
     @property
@@ -156,12 +162,12 @@ def take_all_memory(reader: Reader) -> None:
 
 
 def unload(reader: Reader) -> None:
-    reader.extension._models.served.clear()
+    reader.extension.models.served.clear()
 
 
 def unload_damaged(reader: Reader) -> None:
     unload(reader)
-    reader.extension._models.failures["ranking"] = "damaged"
+    reader.extension.models.failures["ranking"] = "damaged"
 
 
 def remove_view(reader: Reader) -> None:
@@ -262,7 +268,7 @@ def runtime() -> Iterator[ReaderSharedMemory]:
 
 @pytest.fixture(autouse=True)
 def _short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecache.realtime.answer.calibrate.ENOUGH_NS", 0)
+    monkeypatch.setattr("forecache.realtime.answer.in_loop.ENOUGH_NS", 0)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,9 @@ from forecache.base.settings import Settings
 from forecache.declare.realtime.log import Log
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.release.folder import open_releases, read_release
+from forecache.operations.prove_release import pack_code
+from forecache.realtime.release.folder import open_releases, read_release, write_release
 from forecache.realtime.release.load import LoadedRelease, load_release
-from forecache.realtime.release.pack import pack_code
-from forecache.realtime.release.write import write_release
 
 
 def modules_of_releases() -> set[str]:
@@ -174,7 +173,7 @@ def test_a_process_that_only_answers_loads_trees_without_pandas_and_scores_the_s
         "import sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from forecache.realtime.release.inference_imports import mark_inference_only\n"
+        "from forecache.realtime.release.release_code import mark_inference_only\n"
         "from forecache.realtime.release.folder import ReleaseFolder\n"
         "from forecache.realtime.release.load import load_release\n"
         "mark_inference_only()\n"

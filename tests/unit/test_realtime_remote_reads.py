@@ -9,8 +9,8 @@ import pytest
 
 from forecache.plugins.redis import realtime_lookups as redis
 from forecache.plugins.redis.realtime_lookups import RemoteReads, RemoteUnavailable
-from forecache.realtime.answer.model_path import TooLate
-from forecache.realtime.workers.path_counters import PathCounters
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.request.request_answer import TooLate
 
 
 class Slow(RemoteReads):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.realtime.lookups import row_cache
-from forecache.realtime.lookups.row_cache import FEW, RowCache
+from forecache.realtime import lookups as row_cache
+from forecache.realtime.lookups import FEW, RowCache
 
 
 class Store:

@@ -17,7 +17,7 @@ from forecache.cli.resolve_names import resolve_nightly_names, resolve_pipeline_
 from forecache.declare import Lookup
 from forecache.declare.loading import load_nightly, load_trained, read_project
 from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
-from forecache.operations.lake_maintenance import own_tables
+from forecache.plugins.maintenance.lake import own_tables
 from jobs.realtime import realtime_nightly_selection
 
 

@@ -9,11 +9,11 @@ import pytest
 from status_documents import model_row
 
 from forecache.base.settings import load_settings
-from forecache.realtime.http.status import _NAMES, attention_of, request_counts_of, status_part
+from forecache.plugins.status.history import HISTORY_BYTES, MORE_CELLS, History, ModelCounts, ReaderTraffic
+from forecache.plugins.status.model_rows import _NAMES, attention_of, request_counts_of, status_part
 from forecache.realtime.metrics import CANDIDATE, CELL, MAX_MODELS, RealtimeMetrics
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import EXTENSION_BYTES, SLOT_BYTES, WorkerMetrics
-from forecache.serve.reader.status.history import HISTORY_BYTES, MORE_CELLS, History, ModelCounts, ReaderTraffic
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import EXTENSION_BYTES, SLOT_BYTES, WorkerMetrics
 
 
 @pytest.fixture

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecache.realtime.circuit_breaker import PROBE_S, CircuitBreaker
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.metrics import CAUSES, PATH_CELLS, PathCounters
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 from forecache.realtime.workers.model_main import is_row_independent
-from forecache.realtime.workers.path_counters import CAUSES, CELLS, PathCounters
-from forecache.realtime.workers.pool import update_mean
-from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, SlotMemory, create_memory
-from forecache.realtime.workers.worker_config import check_scores
+from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, SlotMemory, check_scores, create_memory
+from forecache.realtime.workers.worker_path import PROBE_S, CircuitBreaker, update_mean
 
 LAYOUT = SlotLayout(
     3, 4096, 20,
@@ -196,13 +194,13 @@ def test_that_a_model_was_slow_is_forgotten_after_three_fast_calls_and_one_slow_
 
 
 def test_counters_count_in_the_cells_that_they_are_given() -> None:
-    cells = [0] * len(CELLS)
+    cells = [0] * len(PATH_CELLS)
     counters = PathCounters(cells)
     for cause in CAUSES:
         counters.count_replacement(cause)
     for requests in (1, 2, 3, 33):
         counters.count_batch(requests)
-    counted = dict(zip(CELLS, cells, strict=True))
+    counted = dict(zip(PATH_CELLS, cells, strict=True))
     assert all(counted[f"replaced_{cause}"] == 1 for cause in CAUSES)
     assert [counted[f"batches_{bound}"] for bound in (1, 2, 4, 8, "more")] == [1, 1, 1, 0, 1]
     assert counted["batched_requests"] == 39

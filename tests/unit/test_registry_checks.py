@@ -11,9 +11,9 @@ from sample_project.pipelines.visits import basket, returns
 from forecache.declare import Pipeline
 from forecache.models.inference.encoding import encoding_of
 from forecache.models.registry.gate import gate_checks as checks
-from forecache.models.registry.gate.baselines import BaselineScores
 from forecache.models.registry.gate.examples import SplitExamples, slices
 from forecache.models.registry.gate.loaded_model import CandidateModel
+from forecache.models.registry.gate.metric_judge import BaselineScores
 from forecache.models.registry.gate.score_metrics import Array
 
 RNG = np.random.default_rng(11)

@@ -16,10 +16,9 @@ from forecache.base.errors import InputError
 from forecache.declare import Gate, Metric
 from forecache.declare.models.gate import METRICS
 from forecache.models.registry.gate import score_metrics as ours
-from forecache.models.registry.gate.bootstrap import gain_interval, metric_interval, weighted_metric
-from forecache.models.registry.gate.class_metrics import MULTICLASS, map_classes
+from forecache.models.registry.gate.gate_checks import gain_interval, metric_interval, weighted_metric
 from forecache.models.registry.gate.metric_judge import MetricJudge, judge_of
-from forecache.models.registry.gate.score_metrics import QUANTILES
+from forecache.models.registry.gate.score_metrics import MULTICLASS, QUANTILES, map_classes
 
 RNG = np.random.default_rng(3)
 LABEL = (RNG.random(500) < 0.3).astype(float)

@@ -14,7 +14,8 @@ from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import release_step
 from forecache.cli.main import main
-from forecache.operations.release import bring_unsent, roll_back_release
+from forecache.operations.distribute_release import bring_unsent
+from forecache.operations.release import roll_back_release
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.follow_lake import has_unsent

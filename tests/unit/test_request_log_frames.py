@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.realtime.log.packing import pack_answer, unpack_answer
-from forecache.realtime.log.spool.frames import SegmentLosses, encode_frame, read_frames
+from forecache.realtime.log.record import pack_answer, unpack_answer
+from forecache.realtime.log.spool_stream import SegmentLosses, encode_frame, read_frames
 
 CONTENTS = st.lists(st.binary(max_size=60), min_size=1, max_size=8)
 

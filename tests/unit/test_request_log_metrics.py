@@ -7,9 +7,9 @@ from time import monotonic
 
 import pytest
 
-from forecache.realtime.http import log_metrics
-from forecache.realtime.http.log_metrics import SpoolState, SpoolWatcher
-from forecache.realtime.log.commit.committer_state import CommitterState
+from forecache.realtime.http import prometheus as log_metrics
+from forecache.realtime.http.prometheus import SpoolState, SpoolWatcher
+from forecache.realtime.log.spool_files import CommitterState
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_disk_that_hangs_costs_one_short_wait_and_what_is_known_is_told(
             goes_on.wait()
         return known
 
-    monkeypatch.setattr(log_metrics, "_read_spool_state", look_at)
+    monkeypatch.setattr(log_metrics, "read_spool_state", look_at)
     monkeypatch.setattr(log_metrics, "_PATIENCE_S", 60.0)
     assert disk.read_states([tmp_path]) == {tmp_path: known}
     monkeypatch.setattr(log_metrics, "_PATIENCE_S", 0.3)

@@ -7,8 +7,8 @@ from ranking_code import transforms
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare import Candidates, Feature, FunctionModel, Log, OrderGiven, Realtime, RequestField
 from forecache.declare.realtime.log_records import features_of, order_of, scores_of
-from forecache.realtime.log.sampling import BUCKETS, Sampler, bucket_of
-from forecache.realtime.request.parsed_request import ParsedRequest
+from forecache.realtime.log.answer_log import BUCKETS, Sampler, bucket_of
+from forecache.realtime.request.request_answer import ParsedRequest
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns
 
 FIELDS = (RequestField("household_id", "bigint"), RequestField("city", "string"), RequestField("weight", "double"))

@@ -13,12 +13,10 @@ import pytest
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import log_step
-from forecache.realtime.log.frame_queue import BLOCK_BYTES, BlockPool, FrameQueue
-from forecache.realtime.log.row_counters import CELLS, LogCounters
-from forecache.realtime.log.spool.frames import SegmentLosses, encode_frame, frame_head, read_frames
-from forecache.realtime.log.spool.spool_files import ready_segments, remove_stream, segments_of, streams_of
-from forecache.realtime.log.spool.spool_stream import SpoolStream
-from forecache.realtime.log.writer import LogChannel, LogWriter
+from forecache.realtime.log.spool_files import ready_segments, remove_stream, segments_of, streams_of
+from forecache.realtime.log.spool_stream import SegmentLosses, SpoolStream, encode_frame, frame_head, read_frames
+from forecache.realtime.log.writer import BLOCK_BYTES, BlockPool, FrameQueue, LogChannel, LogWriter
+from forecache.realtime.metrics import LOG_CELLS, LogCounters
 
 
 def stream_in(tmp_path: Path, most_age_s: float = 60.0) -> SpoolStream:
@@ -108,7 +106,7 @@ def writer_of(settings: Settings) -> Iterator[tuple[LogWriter, LogChannel]]:
 
 
 def lost(channel: LogChannel) -> dict[str, int]:
-    return {name: channel.counters.get(name) for name in CELLS if channel.counters.get(name)}
+    return {name: channel.counters.get(name) for name in LOG_CELLS if channel.counters.get(name)}
 
 
 def test_what_was_added_is_in_the_spool_when_the_writer_is_closed(settings: Settings) -> None:
@@ -240,7 +238,7 @@ def test_a_folder_that_cannot_be_made_costs_the_rows(tmp_path: Path) -> None:
 
 
 def test_rows_in_the_memory_of_a_killed_worker_are_counted_by_the_next_one() -> None:
-    cells = [0] * len(CELLS)
+    cells = [0] * len(LOG_CELLS)
     before = LogCounters(cells)
     before.add("accepted", 10)
     before.add("spooled", 6)
@@ -254,7 +252,7 @@ def test_rows_in_the_memory_of_a_killed_worker_are_counted_by_the_next_one() -> 
 
 def test_an_answer_that_a_worker_has_sent_when_it_is_killed_is_counted_by_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "cells"
-    path.write_bytes(bytes(8 * len(CELLS)))
+    path.write_bytes(bytes(8 * len(LOG_CELLS)))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as shared, memoryview(shared).cast("q") as cells:
         counters = LogCounters(cells)
         counters.add("accepted", 3)

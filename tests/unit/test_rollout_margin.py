@@ -8,7 +8,7 @@ from forecache.base.errors import SettingsError
 from forecache.declare import Outcome, Rollout
 from forecache.plugins.rollouts.judge_step import StepTotals, StepVerdict, decide_step
 from forecache.plugins.rollouts.simulate_worse import BEGAN, simulated_state
-from forecache.realtime.rollout.rollout_state import GuardResult
+from forecache.realtime.release.rollout_state import GuardResult
 
 
 def verdict(

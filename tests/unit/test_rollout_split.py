@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from forecache.kit.http.problems import BAD_REQUEST, Problem
-from forecache.realtime.log.sampling import BUCKETS, bucket_of
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep
-from forecache.realtime.rollout.shadow import ShadowScorer
-from forecache.realtime.rollout.traffic_split import TrafficSplit
+from forecache.plugins.rollouts.traffic_split import ShadowScorer, TrafficSplit
+from forecache.realtime.log.answer_log import BUCKETS, bucket_of
+from forecache.realtime.release.rollout_state import RolloutState, RolloutStep
+from forecache.realtime.request.request_answer import ParsedRequest
 
 KEYS = [str(number).encode() for number in range(5_000)]
 

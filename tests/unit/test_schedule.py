@@ -18,7 +18,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import FeatureView, Label, Pipeline, Publish, Schedule, Training, load_pipeline
 from forecache.declare.loading import read_project
 from forecache.declare.schedules.as_of import as_of_range, max_age_h, newest_as_of, require_as_of
-from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.lake.training_set import as_of_dates
 from forecache.plugins.drift.monitor import newly_labelled_dates
 
 UTC = timezone.utc

@@ -14,14 +14,13 @@ from rules_project.pipelines.rules import rules
 from forecache.base.errors import CheckError, InputError
 from forecache.base.output_kinds import OutputSpec
 from forecache.declare import FunctionModel, SqlModel
-from forecache.models.inference.declared.function import FunctionKernel, pack
-from forecache.models.inference.declared.plans import plan_declared
 from forecache.models.inference.kernel import load_kernel
-from forecache.models.inference.known_runtimes import LOADERS
+from forecache.models.inference.known_runtimes import find_loaders
 from forecache.models.inference.outputs import score_values
-from forecache.models.registry.applied.scoring_plan import plan_model
+from forecache.models.inference.runtimes.function import FunctionKernel, pack
+from forecache.models.registry.applied.scoring_plan import plan_declared, plan_model
 from forecache.scoring.batch_size import bytes_a_row
-from forecache.scoring.tasks.output_arrays import output_arrays
+from forecache.scoring.tasks.prediction_rows import output_arrays
 
 
 def kernel_of(model: Any) -> Any:
@@ -49,7 +48,7 @@ def test_a_function_that_is_not_there_is_named_with_the_remedy() -> None:
     _, plan = kernel_of(FunctionModel(rules))
     for path in ("no_such_project.rules:rules", "rules_project.pipelines.rules:gone"):
         with pytest.raises(InputError, match=f"{path} cannot be imported where it is to score.*Install the project"):
-            LOADERS["function"](plan.spec, lambda path=path: pack(path, "0"), str)
+            find_loaders()["function"](plan.spec, lambda path=path: pack(path, "0"), str)
 
 
 def test_a_worker_finds_the_project_where_the_driver_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +59,7 @@ def test_a_worker_finds_the_project_where_the_driver_has_it(tmp_path: Path, monk
     _, plan = kernel_of(FunctionModel(rules))
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     with pytest.raises(InputError, match="is other code where it is to score"):  # found, and of another fingerprint
-        LOADERS["function"](plan.spec, lambda: payload, str)
+        find_loaders()["function"](plan.spec, lambda: payload, str)
 
 
 def test_another_order_of_features_or_another_code_is_another_kernel() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from forecache.base.errors import InputError
 from forecache.models.inference.environment import compare_environment, deciding_versions, require_versions
-from forecache.models.inference.known_runtimes import RUNTIMES
+from forecache.models.inference.known_runtimes import find_runtimes
 
 
 def compare(folder: Path, *requirements: str, runtime: str = "onnx") -> tuple[str, ...]:
     (folder / "requirements.txt").write_text("\n".join(requirements))
-    return compare_environment(folder, RUNTIMES[runtime].packages)
+    return compare_environment(folder, find_runtimes()[runtime].packages)
 
 
 def test_equal_packages_say_nothing(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_package_that_provides_the_module_of_the_required_one_will_do(tmp_path
         with pytest.raises(InputError, match=r"needs xgboost-cpu==1\.7, and version .* another major version"):
             compare(tmp_path, "xgboost-cpu==1.7", runtime=runtime)
         (tmp_path / "requirements.txt").write_text("XGBoost\n")
-        assert deciding_versions(tmp_path, RUNTIMES[runtime]) == {"xgboost-cpu": found}
+        assert deciding_versions(tmp_path, find_runtimes()[runtime]) == {"xgboost-cpu": found}
     require_versions({"xgboost": found})  # as a driver says that has the other package
 
 
@@ -66,9 +66,9 @@ def test_lines_that_are_no_requirement_and_foreign_markers_are_passed_over(tmp_p
 
 def test_a_runtime_s_own_package_decides_and_of_plain_python_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("numpy\nLightGBM==4.0\n")
-    assert deciding_versions(tmp_path, RUNTIMES["onnx"]) == {"onnxruntime": version("onnxruntime")}
-    assert deciding_versions(tmp_path, RUNTIMES["pyfunc"]) == {"lightgbm": version("lightgbm")}
-    assert deciding_versions(tmp_path / "none", RUNTIMES["pyfunc"]) == {}
+    assert deciding_versions(tmp_path, find_runtimes()["onnx"]) == {"onnxruntime": version("onnxruntime")}
+    assert deciding_versions(tmp_path, find_runtimes()["pyfunc"]) == {"lightgbm": version("lightgbm")}
+    assert deciding_versions(tmp_path / "none", find_runtimes()["pyfunc"]) == {}
 
 
 def test_a_worker_needs_the_versions_that_the_driver_has() -> None:

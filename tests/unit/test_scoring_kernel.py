@@ -13,7 +13,7 @@ from scoring_support import network
 from forecache.base.errors import CheckError, InputError
 from forecache.models.inference.kernel import clip_to_bounds, load_kernel, score_arrays, score_stream
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
-from forecache.models.inference.known_runtimes import LOADERS
+from forecache.models.inference.known_runtimes import find_loaders
 from forecache.models.inference.runtimes.onnx import onnx_session
 from forecache.models.inference.runtimes.pyfunc import as_columns
 
@@ -39,8 +39,8 @@ def test_a_prediction_has_the_same_bits_whatever_the_batch(width: int, hidden: t
 
 def test_a_model_is_loaded_once_for_all_tasks_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
-    real = LOADERS["onnx"]
-    monkeypatch.setitem(LOADERS, "onnx", lambda *given: loads.append(1) or real(*given))
+    real = find_loaders()["onnx"]
+    monkeypatch.setitem(find_loaders(), "onnx", lambda *given: loads.append(1) or real(*given))
     spec = onnx_spec(checksum="once")
     batch = _lists(np.zeros((3, 20), np.float32))
     for _ in range(3):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecache.base.errors import InputError, NotFoundError
-from forecache.models.inference.description import describe_model
+from forecache.models.inference.environment import describe_model
 from forecache.models.inference.kernel_spec import OutputColumn
 from forecache.models.inference.signature import Signature, read_signature
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from forecache.base.errors import CheckError
-from forecache.models.inference.runtimes.sklearn import load_predict, load_skops
-from forecache.models.inference.runtimes.trees import refuse_unsound_trees
-from forecache.models.training.estimator.matrix import Matrix
-from forecache.models.training.estimator.saving import refuse_unsaveable
+from forecache.plugins.estimators.libraries import Matrix
+from forecache.plugins.estimators.saving import refuse_unsaveable
+from forecache.plugins.estimators.skops_files import load_predict, load_skops, refuse_unsound_trees
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((300, 4)).astype(np.float32)

@@ -17,7 +17,7 @@ import pytest
 
 from forecache.base.settings import load_settings
 from forecache.declare import load_pipelines
-from forecache.lake.training_sets.training_splits import as_of_dates
+from forecache.lake.training_set import as_of_dates
 from forecache.models.training.launch import training_inputs
 from forecache.plugins.drift.monitor import declared_inputs
 from forecache.serve.store.publishing.publish import content_inputs

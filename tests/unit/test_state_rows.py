@@ -13,8 +13,8 @@ from second_process import running
 from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import load_settings
 from forecache.declare import Column, Snapshot, Static, TableSource
-from forecache.lake.sources.state_rows import existing_table_rows
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins
+from forecache.plugins.table_sources.table_rows import existing_table_rows
 
 COLUMNS = (Column("a", "string"), Column("n", "bigint"), Column("there", "boolean"), Column("day", "date"))
 ROWS = pa.table(

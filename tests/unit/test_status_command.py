@@ -12,9 +12,9 @@ from status_documents import document, model_row, stream_row, version_row
 from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import load_settings
 from forecache.plugins.status import command as command
-from forecache.plugins.status import last_nights as nights
-from forecache.plugins.status.last_nights import MOST_NIGHTS, last_nights, night_rows
-from forecache.plugins.status.reader_status import ask_status, token_from
+from forecache.plugins.status import project_status as nights
+from forecache.plugins.status.command import ask_status, token_from
+from forecache.plugins.status.project_status import MOST_NIGHTS, last_nights, night_rows
 from forecache.plugins.status.sidecar import attention_of
 from forecache.plugins.status.status_text import WIDTH, format_status, format_table
 

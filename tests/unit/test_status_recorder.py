@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from status_documents import document
 
-from forecache.plugins.status import pages
+from forecache.plugins.status import collect, pages
+from forecache.plugins.status.collect import Collector, Recorder
+from forecache.plugins.status.history import HISTORY_BYTES, STEP_S, History, ModelCounts
 from forecache.plugins.status.page.render import render_page
 from forecache.plugins.status.pages import StatusPages
-from forecache.serve.reader.http.replies import ParsedRequest
-from forecache.serve.reader.processes.shared_memory import _FLOCK, ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
-from forecache.serve.reader.status import collect
-from forecache.serve.reader.status.collect import Collector, Recorder
-from forecache.serve.reader.status.history import HISTORY_BYTES, STEP_S, History, ModelCounts
+from forecache.serve.reader.http.messages import ParsedRequest
+from forecache.serve.reader.shared_memory import _FLOCK, ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
 
 
 class Clock:

@@ -5,9 +5,8 @@ import pyarrow as pa
 
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import EntryEncoding
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeyColumn, KeySchema
-from forecache.serve.store.manifest import Provenance
+from forecache.serve.store.manifest import Field, Provenance
 from forecache.serve.store.publishing.row_changes import ChangedRows, KeyChanges, RowChanges, find_key_changes
 
 ENCODING = EntryEncoding(

@@ -15,10 +15,9 @@ from store_tables import SCORED_AT, predictions
 
 from forecache.base.errors import InputError
 from forecache.serve.store import KeyColumn, KeySchema, encode_key, split_entry
+from forecache.serve.store.encoding.column_values import json_texts
 from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, key_schema
-from forecache.serve.store.encoding.json_texts import json_texts
-from forecache.serve.store.fields import Field
-from forecache.serve.store.manifest import Provenance
+from forecache.serve.store.manifest import Field, Provenance
 
 DEFAULT = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 ENCODING = EntryEncoding(

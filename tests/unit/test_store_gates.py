@@ -10,7 +10,7 @@ import pytest
 from forecache.base.errors import CheckError
 from forecache.base.statistics import bin_counts, psi
 from forecache.declare import Publish
-from forecache.serve.store.publishing.gates import check_gates, measure_drift, publish_statistics
+from forecache.serve.store.publishing.publication import check_gates, measure_drift, publish_statistics
 
 ALL = Publish(max_row_change=0.5, max_null_share=0.1, max_psi=0.2)
 

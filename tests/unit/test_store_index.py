@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from forecache.base.errors import UnavailableError
 from forecache.serve.store.segment import index
-from forecache.serve.store.segment.index import append_index, key_hashes
-from forecache.serve.store.segment.lmdb_pages import leaf_records
+from forecache.serve.store.segment.index import append_index, key_hashes, leaf_records
 from forecache.serve.store.segment.mapping import SegmentHandle
 from forecache.serve.store.segment.writer import write_shard
 

@@ -13,9 +13,9 @@ from reader_support import value_json
 
 from forecache.base.errors import InputError
 from forecache.kit.delta.comparison.partition import to_plain_types
+from forecache.serve.store.encoding.column_values import json_texts, served_type
 from forecache.serve.store.encoding.entries import field_list
-from forecache.serve.store.encoding.json_texts import json_texts, served_type
-from forecache.serve.store.json_lists import cut_lists
+from forecache.serve.store.values import cut_lists
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SCALAR = (

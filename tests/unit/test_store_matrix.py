@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from segment_files import version
 
-from forecache.serve.store.fields import Field
-from forecache.serve.store.packed import json_renderer, matrix_of, rows_of
-from forecache.serve.store.read import batch_get as together
+from forecache.serve.store.manifest import Field
+from forecache.serve.store.read import lookup as together
+from forecache.serve.store.values import json_renderer, matrix_of, rows_of
 
 FIELDS = (Field("spend", "float"), Field("100%", "vector", 2))
 FLOATS = st.floats(width=32) | st.sampled_from([float("nan"), -0.0, float("inf")])

@@ -9,12 +9,12 @@ from second_process import running
 from segment_files import version
 
 from forecache.kit.versioned.pointer import write_pointer
+from forecache.plugins.store_checks.verify_stores import verify_store
 from forecache.serve.reader.versions.damage import Scrubber
 from forecache.serve.store import Pointer, Snapshot, Store
-from forecache.serve.store.checkup import verify_store
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import read_layer
-from forecache.serve.store.retention import remove_leftovers
+from forecache.serve.store.store import remove_leftovers
 
 _QUARANTINES = """
 import sys
@@ -42,7 +42,7 @@ _PUBLISHES = """
 import sys
 from pathlib import Path
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.layout import Pointer
 layout, manifest = StoreLayout(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
 pointer = layout.root / "next"
 print(flush=True)
@@ -56,7 +56,7 @@ _LOOKS_WHETHER_IT_IS_OPEN = """
 import sys
 from pathlib import Path
 from forecache.serve.store.layout import StoreLayout
-from forecache.kit.versioned.retention import is_open
+from forecache.kit.versioned.pointer import is_open
 print(flush=True)
 while True:
     is_open(StoreLayout(Path(sys.argv[1])), 1)

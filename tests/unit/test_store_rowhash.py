@@ -12,8 +12,7 @@ from store_tables import SCORED_AT, predictions
 from forecache.base.hashes import row_hashes
 from forecache.serve.store import KeyColumn, KeySchema
 from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, entry_hashes
-from forecache.serve.store.fields import Field
-from forecache.serve.store.manifest import Provenance
+from forecache.serve.store.manifest import Field, Provenance
 
 OWN = Provenance("churn", 3, 7, "1998-07-01T03:00:00.000000Z", "run-1")
 OTHER = Provenance("churn", 2, 7, "1998-06-30T03:00:00.000000Z", "run-0")

@@ -15,9 +15,9 @@ from forecache.base.errors import InputError, UnavailableError
 from forecache.serve.store import Snapshot, split_entry
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import manifest_from_json
-from forecache.serve.store.publishing.full_jobs import shards_of
-from forecache.serve.store.publishing.read_back import read_back
-from forecache.serve.store.read import batch_get as together
+from forecache.serve.store.publishing.full import shards_of
+from forecache.serve.store.publishing.publication import read_back
+from forecache.serve.store.read import lookup as together
 from forecache.serve.store.segment.writer import num_shards, write_shard
 
 KEYS = st.binary(min_size=1, max_size=12)

@@ -6,7 +6,7 @@ import struct
 import pyarrow as pa
 import pytest
 
-from forecache.stream.table.compare_tables import first_difference
+from forecache.plugins.compare_tables import first_difference
 
 
 def a_nan(payload: int) -> float:

@@ -8,8 +8,8 @@ import pytest
 
 from forecache.base.output_kinds import OutputSpec
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
+from forecache.plugins.stream_answers.pipeline_answerer import PredictedRows, RowPredictor
 from forecache.scoring.tasks.prediction_rows import Band
-from forecache.stream.step.answerer import PredictedRows, RowPredictor
 
 _SPENT, _KIND = OutputSpec("spent"), OutputSpec("kind", "classes", classes=("a", "b"), top=1)
 _BANDS = (Band("size", "spent", (10.0,), ("small", "large")),)

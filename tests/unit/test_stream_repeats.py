@@ -15,7 +15,7 @@ from waiting import wait_for
 from forecache.stream.dedup.deduplicator import Deduplicator, digests_of
 from forecache.stream.dedup.id_file import IdFile, IdQuery, merge_ids, write_ids
 from forecache.stream.dedup.id_folder import LIST, IdFolder
-from forecache.stream.table_schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
+from forecache.stream.table.schema import OFFSET, PARTITION, PLACE, POSITION, RECEIVED_AT
 
 FIRST = datetime(2026, 3, 1, tzinfo=timezone.utc)
 SINCE = (FIRST.date() - datetime(1970, 1, 1).date()).days

@@ -9,8 +9,8 @@ import pytest
 
 from forecache.base.errors import InputError
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
+from forecache.plugins.stream_answers.release_answerer import EventScorer, EventScores, RequestColumns
 from forecache.realtime.release.load import LoadedRelease
-from forecache.stream.step.release_answerer import EventScorer, EventScores, RequestColumns
 
 _ASKED = SimpleNamespace(request=(), candidates=None, lookups=(SimpleNamespace(called="view", columns=("a", "b")),))
 Transform = Callable[[Any], Any]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.plugins.spark_stream.source import reading_order
-from forecache.stream.table_schema import KAFKA_AT, OFFSET, PARTITION
+from forecache.stream.table.schema import KAFKA_AT, OFFSET, PARTITION
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
 

@@ -13,8 +13,8 @@ from stream_truth import answered, plain
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Table, Topic
-from forecache.stream.step.step import StreamStep
-from forecache.stream.table_schema import PLACE, POSITION
+from forecache.stream.step import StreamStep
+from forecache.stream.table.schema import PLACE, POSITION
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_a_stream_may_keep_its_views_alone(settings: Settings) -> None:
 
 
 def test_a_view_that_is_not_live_is_looked_up_as_it_is_served(settings: Settings, tmp_path: Path) -> None:
+    from forecache.plugins.stream_answers.release_answerer import _PublishedView
     from forecache.realtime.release.format import LookupContract
-    from forecache.stream.step.release_answerer import _PublishedView
 
     store = _PublishedView(settings, "nowhere")
     events = a_step(settings).judge(messages([payment(1)])).events

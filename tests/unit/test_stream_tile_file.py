@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forecache.base.errors import DamagedError
-from forecache.stream.table_cursor import TableCursor
+from forecache.stream.table.rows import TableCursor
 from forecache.stream.tiles.tile_file import TileFile, TileFileInfo, TileWriter
 
 OF = TileFileInfo("declared", TableCursor(7, 3, 0, 41, 1_700_000_000_000_000), 99, {"customer": 20_000, "shop": -1})

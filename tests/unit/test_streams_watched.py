@@ -10,10 +10,17 @@ from watched_streams import cards
 from forecache.base.files import lock
 from forecache.base.settings import Settings
 from forecache.base.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
-from forecache.stream.status.layer_status import LayerStatus
-from forecache.stream.status.starts import STABLE_S, Starts, read_starts, write_starts
 from forecache.stream.status.stream_checks import CHECKS, evaluate_checks
-from forecache.stream.status.stream_status import StreamStatus, describe_stream, read_stream_status
+from forecache.stream.status.stream_status import (
+    STABLE_S,
+    LayerStatus,
+    Starts,
+    StreamStatus,
+    describe_stream,
+    read_starts,
+    read_stream_status,
+    write_starts,
+)
 
 NOW = 1_800_000_000.0
 WELL = StreamState(

@@ -4,7 +4,7 @@ import pytest
 
 from assets.views import training_view
 from forecache.base.results import StageResult
-from forecache.models.training.cost import CostRecord, cost_record, price_of_run, sizing_advice
+from forecache.models.training.launch import CostRecord, cost_record, price_of_run, sizing_advice
 
 GIB = 1 << 30
 

@@ -6,8 +6,7 @@ import pytest
 
 from forecache.base.settings import load_settings
 from forecache.declare import Training
-from forecache.models.training.devices import gpu_environment, num_workers, resolve_precision
-from forecache.models.training.torchrun import worker_environment
+from forecache.plugins.torch.launch import gpu_environment, num_workers, resolve_precision, worker_environment
 from forecache.plugins.tune.search import trial_slots
 
 TRAINING = Training()

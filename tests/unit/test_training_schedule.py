@@ -6,7 +6,7 @@ import pytest
 
 from forecache.base.errors import SettingsError
 from forecache.declare import Training
-from forecache.plugins.torch.worker.loop.loop import learning_rate
+from forecache.plugins.torch.worker.loop import learning_rate
 
 STEPS = 100
 

@@ -11,12 +11,15 @@ from forecache.base.errors import ConflictError, DamagedError
 from forecache.kit.versioned.folder import VersionedFolder
 from forecache.kit.versioned.pointer import (
     earlier_versions,
+    is_open,
+    keep_version,
     lock_versions,
     pointer_problem,
     read_pointer,
+    remove_old_versions,
+    take_lease,
     write_pointer,
 )
-from forecache.kit.versioned.retention import is_open, keep_version, remove_old_versions, take_lease
 from forecache.kit.versioned.verify import verify_versions
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer
 from forecache.serve.store import Pointer

@@ -11,15 +11,15 @@ from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.cli.main import main
 from forecache.kit.process import wakes
 from forecache.kit.process.wakes import WAKES
-from forecache.serve.reader.versions import watcher
+from forecache.serve.reader.versions import follow as watcher
 
 ROOMS = ("forecache", "assets", "jobs", "resources")
 MODULES = [path for room in ROOMS for path in sorted((PROJECT_ROOT / room).rglob("*.py"))]
-PAUSES = {"wait", "wait_for", "sleep", "call_later", "poll", "is_readable"}
+PAUSES = {"wait", "wait_for", "_pause", "sleep", "call_later", "poll", "is_readable"}
 LIST = {name for name, value in vars(wakes).items() if isinstance(value, wakes.Wake)}
 
 RULED = {
-    "serve/reader/versions/watcher.py:Watcher._run": "STORE_POLL",
+    "serve/reader/versions/follow.py:Watcher._run": "STORE_POLL",
     "serve/reader/versions/damage.py:Scrubber._run": "SCRUB",
     "realtime/log/writer.py:LogWriter._run": "LOG_SPOOL",
     "realtime/log/commit/committer.py:run_committer": "LOG_COMMIT",
@@ -35,12 +35,12 @@ BOUNDED = {
     # Attempts and waits that have a deadline or a largest number.
     *("base/files.py:_try_lock_for", "kit/versioned/retention.py:take_lease", "serve/store/store.py:Store.snapshot"),
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
-    *("lake/ingest/table_commits.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
+    *("lake/ingest/ingest.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
-    *("kit/http/connections/connections.py:Connections.drain", "serve/reader/processes/server.py:_MainProcess._drain"),
+    *("kit/http/connections.py:Connections.drain", "serve/reader/server.py:_MainProcess._drain"),
     *(
-        "kit/http/connections/connections.py:Connections._accept",
-        "serve/reader/versions/watcher.py:Watcher.run_on_loop",
+        "kit/http/connections.py:Connections._accept",
+        "serve/reader/versions/follow.py:Watcher.run_on_loop",
     ),
     *("realtime/answer/calibrate.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
     *("serve/store/live/reader.py:wait_until_applied", "models/training/exclusive/lease.py:Lease.acquire"),
@@ -50,12 +50,18 @@ BOUNDED = {
     # Work in progress: results that are waited for, a full disk or a broker that is away, pauses for others.
     *("scoring/tasks/arrow_engine.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
     *("serve/store/publishing/read_back.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
-    *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_writer.py:IdWriter._run"),
-    *("stream/arrow/committer.py:BatchCommitter._commit", "plugins/spark_stream/engine.py:SparkEngine._run_queries"),
-    *("stream/arrow/engine.py:ArrowEngine._show_pending", "stream/arrow/engine.py:ArrowEngine._commit_rest"),
-    *("stream/kafka/dead_letters.py:DeadLetters.send", "stream/topic/producer.py:AnswersProducer._produce"),
+    *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_folder.py:IdWriter._run"),
     *(
-        "stream/topic/producer.py:_read_newest_version",
+        "stream/engine/arrow_engine.py:BatchCommitter._commit",
+        "plugins/spark_stream/engine.py:SparkEngine._run_queries",
+    ),
+    *(
+        "stream/engine/arrow_engine.py:ArrowEngine._show_pending",
+        "stream/engine/arrow_engine.py:ArrowEngine._commit_rest",
+    ),
+    *("stream/kafka/client.py:DeadLetters.send", "plugins/stream_answers/send_answers.py:AnswersProducer._produce"),
+    *(
+        "plugins/stream_answers/send_answers.py:_read_newest_version",
         "plugins/torch/worker/distributed/group.py:WorkerGroup.run_on_rank_0",
     ),
 }

@@ -29,7 +29,7 @@ from forecache.kit.windows.fold import FoldResult, cannot_sum, event_states, fol
 from forecache.kit.windows.merger import merge_tiles
 from forecache.kit.windows.plan import plan_from_json
 from forecache.kit.windows.states import as_tiles, combine
-from forecache.lake.windows.tiles import merger_of, states_of
+from forecache.lake.windows.nights import merger_of, states_of
 
 PLAN = build_merge_plan(VIEW)
 CARDS = 4

@@ -11,9 +11,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecache.lake.windows.aggregates import WindowFeature, to_double
 from forecache.lake.windows.key_hashes import KeyHashesByNight, hash_requested_keys, key_hashes
-from forecache.lake.windows.tile_merge import TileMerger
+from forecache.lake.windows.tile_merge import TileMerger, WindowFeature, to_double
 
 START = date(2026, 1, 1)
 FEATURES = (

@@ -12,9 +12,8 @@ import pytest
 from forecache.kit.delta.files import Place
 from forecache.kit.windows.states import MeasureState, as_tiles
 from forecache.lake.windows import tasks
-from forecache.lake.windows.aggregates import WindowFeature
 from forecache.lake.windows.tasks import BUCKET, NightTask, TileTask, split_buckets
-from forecache.lake.windows.tile_merge import TileMerger
+from forecache.lake.windows.tile_merge import TileMerger, WindowFeature
 
 START = date(2026, 1, 1)
 AT = pa.timestamp("us", tz="UTC")

@@ -51,14 +51,14 @@ def _exchange(
     names: tuple[str, ...], remote: str | None, *, pulling: bool, verify: bool = False
 ) -> list[dict[str, Any]]:
     """Push or pull the pipelines; returns what was transferred, one row per pipeline or real-time model."""
-    from forecache.operations.release import bring_unsent
+    from forecache.operations.distribute_release import bring_unsent
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.follow_lake import read_lake_state
     from forecache.realtime.release.released_models import list_released_models
     from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push
-    from forecache.serve.store.replicas.live_layer import pull_stream_only_stores, push_stream_only_stores
-    from forecache.serve.store.replicas.sync import remote_pipelines
+    from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
+    from forecache.serve.store.remote import remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote

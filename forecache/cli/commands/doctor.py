@@ -5,7 +5,7 @@ from collections.abc import Callable
 import click
 
 from forecache.base.errors import ForecacheError
-from forecache.base.plugins import find_checks
+from forecache.base.plugins import find_checks, find_hooks
 from forecache.base.settings import Settings, load_settings
 from forecache.cli import checks
 from forecache.cli.base import command
@@ -29,7 +29,6 @@ _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("releases", checks.check_releases),
     ("rollbacks", checks.check_rollbacks),
 ]
-_DEEP_CHECKS = [("table files", checks.check_files), ("store files", checks.check_bytes)]
 
 
 def run_checks(*, deep: bool = False) -> list[Finding]:
@@ -39,7 +38,11 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
     except ForecacheError as error:
         return [Finding("settings", "fail", error.message, error.remedy)]
     findings = []
-    for name, check in [*_CHECKS, *find_checks(), *(_DEEP_CHECKS if deep else ())]:
+    deep_checks = [
+        ("table files", checks.check_files),
+        *(("store files", check) for check in find_hooks("check_bytes")),
+    ]
+    for name, check in [*_CHECKS, *find_checks(), *(deep_checks if deep else ())]:
         try:
             findings.append(check(settings))
         except ForecacheError as error:

@@ -63,7 +63,7 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
 def collect_rows(frame: "DataFrame") -> "pa.Table":
     """Collect the rows of a frame."""
-    from forecache.kit.delta.engine_errors import as_refusal
+    from forecache.kit.delta.errors import as_refusal
 
     try:
         return frame.toArrow()

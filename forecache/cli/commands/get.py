@@ -87,7 +87,7 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnsw
 
 
 def _show_answers(manifest: "Manifest", results: list[dict[str, Any]], answer: dict[str, Any]) -> None:
-    from forecache.serve.store.fields import NUMERIC
+    from forecache.serve.store.manifest import NUMERIC
 
     names = manifest.field_names
     some_live = any(item.get("source") == "live" for item in results)

@@ -1,4 +1,4 @@
-"""The lake: `query`, `tables`, and `maintain`, which merges its small files."""
+"""The lake: `query` and `tables`."""
 
 import sys
 from typing import Any
@@ -7,7 +7,6 @@ import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, size, wants_json
-from forecache.cli.progress import StageProgress
 
 TABLE_LIMIT = 50
 """Rows that a table on the terminal shows without `--limit`."""
@@ -68,7 +67,7 @@ def _show(table: Any, *, total: int) -> None:
 @command("tables", examples="forecache tables\nforecache tables --json")
 def tables() -> None:
     """List the lake's tables with their Delta version, rows and size."""
-    from forecache.kit.delta.listing import list_tables
+    from forecache.kit.delta.tables import list_tables
 
     current = settings()
     found = list_tables(current)
@@ -81,36 +80,3 @@ def tables() -> None:
     ]
     figures = ("Delta version", "rows", "files", "size")
     show_table(("table", *figures), rows, right=figures, caption=f"in {current.lake_uri}")
-
-
-@command(
-    "maintain", examples="forecache maintain --dry-run\nforecache maintain\nforecache maintain raw_purchases --json"
-)
-@click.argument("tables", nargs=-1, metavar="[TABLE]...")
-@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be merged and removed.")
-def maintain(tables: tuple[str, ...], dry_run: bool) -> None:
-    """Merge small files of TABLEs (default: all of the lake) and remove files that no version needs.
-
-    It keeps the files of the newest version, of versions to which a published version, the ledger, a model or a
-    training run refers, and files that were in use in the last 7 days. It is safe at any time, also during a run.
-    """
-    from forecache.operations.lake_maintenance import maintain_lake as maintain_lake
-
-    with StageProgress() as progress:
-        done = maintain_lake(settings(), tables, dry_run=dry_run, progress=progress.update)
-    if wants_json():
-        print_json(done)
-        return
-    rows = [
-        (
-            item.table,
-            item.merged,
-            item.removed,
-            f"{item.table_files_before:,} -> {item.table_files_after:,}",
-            f"{item.files_before:,} -> {item.files_after:,}",
-            f"{size(item.bytes_before)} -> {size(item.bytes_after)}",
-        )
-        for item in done
-    ]
-    figures = ("merged", "removed", "files of the newest version", "files on disk", "size on disk")
-    show_table(("table", *figures), rows, right=figures, caption="nothing was changed" if dry_run else "")

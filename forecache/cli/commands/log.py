@@ -61,7 +61,7 @@ def show(name: str, day: date | None, request_id: str | None, last: int, follow:
     seen = open_table(current, table_of(name)).version()
     _print_answers(_read_newest(current, name, day, request_id, last, seen))
     while follow:
-        from forecache.realtime.log.show import read_commits_since
+        from forecache.realtime.log.read import read_commits_since
 
         time.sleep(_FOLLOW_S)
         for seen, rows in read_commits_since(current, name, seen):  # noqa: B020, B007  # the next look begins behind it
@@ -97,7 +97,7 @@ def _arrival_time(row: dict[str, Any]) -> datetime:
 
 
 def _print_answers(rows: list[dict[str, Any]]) -> None:
-    from forecache.realtime.log.show import format_arrival, record_as_json
+    from forecache.realtime.log.read import format_arrival, record_as_json
 
     if wants_json():
         for row in rows:
@@ -126,9 +126,14 @@ def _print_answers(rows: list[dict[str, Any]]) -> None:
 @command("spool", examples="forecache log spool\nforecache log spool --json")
 def spool() -> None:
     """Show how many rows of each model's log wait here for the lake, were committed, and were lost."""
-    from forecache.realtime.log.commit.committer_state import read_state
-    from forecache.realtime.log.row_counters import lost_rows
-    from forecache.realtime.log.spool.spool_files import segments_of, size_of, spooled_models, streams_of
+    from forecache.realtime.log.spool_files import (
+        lost_rows,
+        read_state,
+        segments_of,
+        size_of,
+        spooled_models,
+        streams_of,
+    )
 
     current = settings()
     root, found = current.request_log_path, []
@@ -177,8 +182,8 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     """
     import logging
 
-    from forecache.kit.process.sidecar import stop_event
-    from forecache.realtime.log.commit.committer import run_committer
+    from forecache.kit.process.child import stop_event
+    from forecache.realtime.log.committer import run_committer
 
     current = settings()
     for name in names:

@@ -15,7 +15,7 @@ from forecache.declare import Trainable
 
 if TYPE_CHECKING:
     from forecache.models.registry.gate.verdicts import GateVerdict
-    from forecache.models.registry.versions.model_versions import ModelVersion
+    from forecache.models.registry.model_versions import ModelVersion
 
 
 _COMMANDS = {
@@ -83,7 +83,7 @@ def promote(pipeline: str, version: int, reason: str, outdated_verdict: bool) ->
     with another champion than the present one.
     """
     from forecache.models.registry.alias_moves import promote_version as promote_by_hand
-    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.model_versions import CHAMPION, model_version
     from forecache.operations.rollback import recover_interrupted
 
     current, declared = load_trained_model(pipeline)
@@ -109,7 +109,7 @@ def judge(pipeline: str, version: int) -> None:
     changed since, and any version that no person decided about if the gate's declaration has. A version that passes
     becomes the champion, as after a training.
     """
-    from forecache.models.registry.versions.model_versions import CHAMPION, model_version
+    from forecache.models.registry.model_versions import CHAMPION, model_version
 
     current, declared = load_trained_model(pipeline)
     verdict = _judge(current, declared, version)
@@ -125,7 +125,7 @@ def judge(pipeline: str, version: int) -> None:
 @click.option("--reason", required=True, help="Why, for the promotion ledger.")
 def reject(pipeline: str, version: int, reason: str) -> None:
     """Reject VERSION of PIPELINE's model, which waits for approval; the champion does not change."""
-    from forecache.models.registry.versions.model_versions import model_version
+    from forecache.models.registry.model_versions import model_version
     from forecache.operations.approval import approve
 
     current, declared = load_trained_model(pipeline)
@@ -184,7 +184,7 @@ def collect_verdicts(
         versions: Model version by pipeline; otherwise the champion, or the newest version if there is no champion.
     """
     from forecache.models.registry.gate.verdicts import load_verdict
-    from forecache.models.registry.versions.model_versions import find_champion, list_models, model_version
+    from forecache.models.registry.model_versions import find_champion, list_models, model_version
 
     found = []
     for pipeline in pipelines:

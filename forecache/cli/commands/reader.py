@@ -13,8 +13,8 @@ from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.cli.base import LazyGroup, command, settings
 from forecache.cli.output import print_json, show, show_table, wants_json
-from forecache.kit.process.sidecar import run_sidecar
-from forecache.realtime.log.spool.spool_files import spooled_models
+from forecache.kit.process.child import run_sidecar
+from forecache.realtime.log.spool_files import spooled_models
 from forecache.serve.store.live.layer import list_stores_with_layers
 
 

@@ -51,8 +51,8 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
     Any installation over the lake may release a model: the lake has the state of the releases.
     """
     from forecache.declare import load_realtime
+    from forecache.operations.release import BEGUN, UNDER_WAY
     from forecache.operations.release import release_model as make
-    from forecache.operations.start_rollout import BEGUN, UNDER_WAY
 
     current = settings()
     declared = load_realtime(current, name)
@@ -77,12 +77,7 @@ def release(name: str, again: bool, now: bool, watch: bool, every: float) -> Non
 def _result_sentence(current: "Settings", declared: "Realtime", result: "StageResult") -> str:
     """The result of a release in one or two sentences."""
     from forecache.kit.versioned.pointer import read_pointer
-    from forecache.operations.start_rollout import (
-        BEGUN,
-        UNDER_WAY,
-        blind_spot_warning,
-        immediate_release_reason,
-    )
+    from forecache.operations.release import BEGUN, UNDER_WAY, immediate_release_reason
     from forecache.realtime.release.folder import open_releases
 
     model, rollout = result.details["model"], result.details.get("rollout", "")
@@ -93,7 +88,7 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
     if rollout == BEGUN:
         return (
             f"{of} is rolled out from now on: {what}. `forecache rollouts`, or Dagster, moves it on; "
-            f"`forecache releases {declared.name}` shows how far. {blind_spot_warning(declared)}"
+            f"`forecache releases {declared.name}` shows how far. {_blind_spot_warning(declared)}"
         ).rstrip()
     if result.skipped:
         done = f"{of} is current already: {what}."
@@ -103,9 +98,13 @@ def _result_sentence(current: "Settings", declared: "Realtime", result: "StageRe
         why = immediate_release_reason(folder, declared, read_pointer(folder).current)
         if why:
             return f"{done} The next release will answer all requests at once, without the rollout: {why}"
-        return f"{done} The next release will be rolled out in steps. {blind_spot_warning(declared)}".rstrip()
+        return f"{done} The next release will be rolled out in steps. {_blind_spot_warning(declared)}".rstrip()
     why = f" There is no rollout: {rollout}" if declared.rollout is not None else ""
     return f"{of} answers now: {what}.{why}"
+
+
+def _blind_spot_warning(declared: "Realtime") -> str:
+    return str(load_hook("rollouts", "blind_spot_warning")(declared))
 
 
 def _watch(current: "Settings", name: str, every_s: float) -> None:

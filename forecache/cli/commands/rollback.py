@@ -35,9 +35,9 @@ def rollback(pipeline: str, version: int | None, keep_model: bool, reason: str) 
     """
     from forecache.declare import Pipeline
     from forecache.declare.loading import find_served
-    from forecache.operations.release import report_replica_failure
+    from forecache.operations.distribute_release import report_replica_failure
     from forecache.operations.rollback import roll_back
-    from forecache.serve.store.replicas.sync import sync_served
+    from forecache.serve.store.push_pull import sync_served
 
     current = settings()
     if is_released(current, pipeline):

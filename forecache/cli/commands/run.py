@@ -93,7 +93,7 @@ def _show_unread(
     current: "Settings", pipelines: Sequence[str], sources: Sequence[str], days: tuple[date, date]
 ) -> None:
     """Print which landing files of other days wait: ingesting some days does not read them."""
-    from forecache.lake.ingest.pending import pending_files
+    from forecache.lake.ingest.ingested_files import pending_files
 
     project = read_project(current)
     of_pipelines = {source.name for name in pipelines for source in project.nightly[name].all_sources}

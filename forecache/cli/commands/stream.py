@@ -1,5 +1,6 @@
 """Streams: `stream NAME` runs one, `stream tail` fills live layers, `streams` lists them."""
 
+import sys
 from datetime import date
 
 import click
@@ -72,17 +73,16 @@ def run(
     """
     import logging
 
-    from forecache.base.arrow_imports import hide_pandas_from_arrow
     from forecache.declare import load_stream
-    from forecache.kit.process.sidecar import stop_event
-    from forecache.stream.run_stream import run_stream
+    from forecache.kit.process.child import stop_event
+    from forecache.stream.engine.engine import engine_of
 
     current = settings()
     declared = load_stream(current, name)
     if create_topic:
         from forecache.stream.kafka import client
 
-        client.create_topic(current, declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
+        client.create_topic(client.client_options(current), declared.topic.topic, timeout_s=_CREATE_TIMEOUT_S)
     if landed or recompute:
         if landed:
             load_hook("backfill", "backfill_days")(current, declared, *landed)
@@ -92,7 +92,8 @@ def run(
     if declared.engine == "arrow":
         hide_pandas_from_arrow()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
-    run_stream(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop_event())
+    engine = engine_of(declared)
+    engine(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop_event()).run()
 
 
 @command("streams", examples="forecache streams\nforecache streams cards\nforecache streams --json")
@@ -133,8 +134,7 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
     """
     import logging
 
-    from forecache.base.arrow_imports import hide_pandas_from_arrow
-    from forecache.kit.process.sidecar import stop_event
+    from forecache.kit.process.child import stop_event
 
     hide_pandas_from_arrow()
     from forecache.stream.tail.tailer import run_tailer
@@ -146,3 +146,30 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
         stop=stop_event(until_input_ends=until_input_ends),
         waiting=lambda name: click.echo(f"Another process follows for the live layer of {name}.", err=True),
     )
+
+
+class _PandasBlocker:
+    """Import finder that reports pandas as not installed."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not looked for now", name=name)
+
+
+def hide_pandas_from_arrow() -> None:
+    """Let pyarrow look for pandas now and not find it, unless this process has imported pandas.
+
+    If pandas is installed, pyarrow imports it at the first array, to check if the array is made from a pandas object:
+    0.3 s and 35 MB for each process of a stream. It tries only once; `to_pandas` still imports pandas later. Call it
+    before other threads run, in a process that gives pyarrow no pandas objects.
+    """
+    if "pandas" in sys.modules:
+        return
+    sys.meta_path.insert(0, _PandasBlocker)
+    try:
+        import pyarrow as pa
+
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(_PandasBlocker)

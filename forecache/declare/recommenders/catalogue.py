@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import DECLARED
+from forecache.base.output_kinds import DECLARED
 from forecache.declare.checks.fields import check_fields, check_value
 from forecache.declare.sources.table_source import AnySource
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import DECLARED
+from forecache.base.output_kinds import DECLARED
 from forecache.base.table_names import AS_OF, PREDICTIONS, PROVENANCE_COLUMNS, check_column, check_name, check_unique
 from forecache.declare.checks.fields import check_fields, check_least, check_value
 from forecache.declare.code.fingerprint import fingerprint

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from forecache.base.errors import SettingsError
-from forecache.base.key_types import ALLOWED, DECLARED
+from forecache.base.output_kinds import ALLOWED, DECLARED
 from forecache.declare.checks.fields import check_known
 from forecache.declare.sources.column import Column
 from forecache.declare.sources.source_time import Snapshot, Static

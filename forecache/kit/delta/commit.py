@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import lake_step
-from forecache.kit.delta.engine_errors import as_known_error, as_store_error, type_mismatch_error
+from forecache.kit.delta.errors import as_known_error, as_store_error, type_mismatch_error
 from forecache.kit.delta.files import DataFile, place_of, statistics_json
 from forecache.kit.delta.log import CachedTable, active_files, open_if_exists, read_entry
 from forecache.kit.process.periodic import Backoff
@@ -66,13 +66,8 @@ _BACKOFF = Backoff(0.02, 1.0)
 class Target:
     """A table to commit to; it is created if it does not exist.
 
-    Attributes:
-        add_columns: Add the schema's missing columns to the table.
-        fit: Refuse rows whose column types differ from the table's.
-        keep_log: Keep every entry of the log, since versions, models and runs name old versions of the table; else
-            entries are removed when they are 8 days old, a day after maintenance may remove their files.
-        configuration: Further properties of a new table.
-        kept: A cached table, for frequent appends: the table is not opened again, and `TableState.files` is empty.
+    With `keep_log` every entry of the log stays, since versions, models and runs name old versions of the table; else
+    entries are removed when they are 8 days old, a day after maintenance may remove their files.
     """
 
     settings: Settings
@@ -80,33 +75,23 @@ class Target:
     schema: "Schema"
     partition_by: tuple[str, ...] = ()
     change_feed: bool = False
-    add_columns: bool = True
-    fit: bool = True
+    add_columns: bool = True  # add the schema's missing columns to the table
+    fit: bool = True  # refuse rows whose column types differ from the table's
     keep_log: bool = True
-    configuration: Mapping[str, str] = field(default_factory=dict)
-    kept: CachedTable | None = None
+    configuration: Mapping[str, str] = field(default_factory=dict)  # further properties of a new table
+    kept: CachedTable | None = None  # for frequent appends: not opened again, and `TableState.files` is empty
 
 
 @dataclass(frozen=True)
 class Change:
-    """Change of a table, decided at one version of it.
+    """Change of a table, decided at one version of it."""
 
-    Attributes:
-        files: Files to add; those that the table already has are left as they are.
-        replaced: Files to remove, except those that are also in `files`.
-        schema: New columns, if the whole table is replaced.
-        rearranged: The rows stay the same (a compaction).
-        transactions: By application, the number of this transaction (Delta's `txn`). If the table has the number, the
-            data of the transaction are committed.
-        partitions: Metadata of the partitions that are written, by name and value, such as `as_of=2026-01-01`.
-    """
-
-    files: Sequence[DataFile] = ()
-    replaced: Sequence[DataFile] = ()
-    schema: "Schema | None" = None
-    rearranged: bool = False
-    transactions: Mapping[str, int] = field(default_factory=dict)
-    partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Sequence[DataFile] = ()  # to add; those that the table already has stay
+    replaced: Sequence[DataFile] = ()  # to remove, except those in `files`
+    schema: "Schema | None" = None  # new columns, if the whole table is replaced
+    rearranged: bool = False  # the rows stay the same (a compaction)
+    transactions: Mapping[str, int] = field(default_factory=dict)  # by application, Delta's `txn`
+    partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # metadata by `as_of=2026-01-01`
 
 
 @dataclass(frozen=True)
@@ -121,9 +106,8 @@ class TableState:
 def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapping[str, str] | None = None) -> int:
     """Add an entry to a table's log, or two if columns are added; none if the table already is as decided.
 
-    Args:
-        decide: Called at each attempt with the table at its newest version; its exceptions pass through.
-        note: Metadata of the commit; a run's id under `run_id`.
+    `decide` is called at each attempt with the table at its newest version; its exceptions pass through. `note` is
+    metadata of the commit; a run's id under `run_id`.
 
     Returns:
         The Delta version of the commit, or the newest version if there was nothing to do.

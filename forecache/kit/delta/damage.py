@@ -7,10 +7,10 @@ from urllib.parse import unquote
 
 from forecache.base.errors import DamagedError, ForecacheError, chain_of
 from forecache.base.settings import Settings
+from forecache.kit.delta.errors import LOG, damaged_file, remedy_for
 from forecache.kit.delta.files import place_of
-from forecache.kit.delta.listing import table_names
-from forecache.kit.delta.read_errors import LOG, damaged_file, damaged_log_file, remedy_for
-from forecache.kit.delta.tables import open_table
+from forecache.kit.delta.log import damaged_log_file
+from forecache.kit.delta.tables import open_table, table_names
 
 _SENTENCE = re.compile(r"The (?:log|data) file (\S+) of the table '([^']+)' is missing or damaged")
 _FILE = re.compile(

@@ -47,11 +47,9 @@ def open_dataset(delta: "DeltaTable", *, partitions: list[tuple[str, str, Any]] 
 
 
 def open_native(uri: str, options: Mapping[str, str]) -> pyarrow.fs.FileSystem | None:
-    """Open Arrow's own file system, rooted at a folder or a prefix of a bucket, for reading; None if it has none.
+    """Open Arrow's own file system, rooted at a path or URL-encoded URI, for reading; None if it has none.
 
-    Args:
-        uri: A path, or a URI, URL-encoded.
-        options: Object store options as delta-rs takes them; what they lack is taken from `AWS_...` variables.
+    `options` are those of delta-rs for the object store; what they lack is taken from `AWS_...` variables.
     """
     if "://" not in uri:
         return pyarrow.fs.SubTreeFileSystem(uri, pyarrow.fs.LocalFileSystem())

@@ -1,4 +1,4 @@
-"""Data files of a lake's table: their location, their statistics from Parquet footers, and writing Arrow rows to one.
+"""Data files of a lake's table: their location, their statistics from Parquet footers, and their rows in Arrow.
 
 Runs inside Spark's Python workers too: imports neither settings nor, for a lake on a disk, deltalake.
 """
@@ -9,11 +9,11 @@ import os
 import pickle
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -22,10 +22,14 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from forecache.base.steps import lake_step
+from forecache.kit.delta.errors import damaged_file, open_data_file
 
 if TYPE_CHECKING:
     from forecache.base.settings import Settings
 
+
+RETENTION = timedelta(days=7)
+"""Maintenance removes a file that has not been part of its table for so long; for a day of a stream or request log."""
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _FOOTERS_AT_ONCE = 16
 _WRITTEN_BYTES = 8 << 20
@@ -56,15 +60,12 @@ class Place:
 class DataFile:
     """A Parquet file of a table, whether or not the log names it.
 
-    Attributes:
-        path: Relative to the table, not URL-encoded.
-        partition: Values of the partition columns as the Delta log writes them.
-        statistics: numRecords, minValues, maxValues and nullCount as Delta names them, with Python values.
+    `statistics` has numRecords, minValues, maxValues and nullCount as Delta names them, with Python values.
     """
 
-    path: str
+    path: str  # relative to the table, not URL-encoded
     size_bytes: int
-    partition: Mapping[str, str | None]
+    partition: Mapping[str, str | None]  # values as the Delta log writes them
     statistics: Mapping[str, Any]
 
     @property
@@ -89,10 +90,7 @@ def list_entries(filesystem: Any, folder: str, *, recursive: bool = False) -> li
 
 
 def list_files(filesystem: Any, folder: str, *, since: datetime | None = None) -> list[DataFile]:
-    """List the complete Parquet files with rows below a folder of a table, or those written since a time.
-
-    Their folders name their partition values.
-    """
+    """List the complete Parquet files with rows below a folder (since a time); folders name their partitions."""
     infos = [
         info
         for info in list_entries(filesystem, folder, recursive=True)
@@ -137,11 +135,9 @@ def write_file(
     compression: str = "snappy",
     **options: Any,
 ) -> DataFile:
-    """Write rows without their partition columns, which the path names, as one file.
+    """Write rows without their partition columns, which the path names, as one file; `options` are ParquetWriter's.
 
-    Args:
-        group_rows: Rows of a row group; None: each table of `rows` is one.
-        options: Those of `pyarrow.parquet.ParquetWriter`.
+    Each table of `rows` is a row group, or each `group_rows` of their rows.
     """
     if isinstance(filesystem, pa.fs.SubTreeFileSystem):
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
@@ -243,3 +239,49 @@ def _delta_value(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None  # JSON knows no infinity
     return value if isinstance(value, (bool, int)) else None
+
+
+BATCH_ROWS = 1 << 16
+_Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
+
+
+def read_file_rows(
+    filesystem: Any, table: str, files: Iterable[DataFile], schema: pa.Schema, *, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of files, one after the other, see `fit_columns`; DamagedError if one is missing or damaged."""
+    for file in files:
+        try:
+            yield from read_rows(filesystem, table, file.path, schema, partition=file.partition, batch_rows=batch_rows)
+        except FileNotFoundError as error:
+            raise damaged_file(file.path, table) from error
+
+
+def read_rows(
+    filesystem: Any,
+    table: str,
+    path: str,
+    schema: pa.Schema,
+    *,
+    partition: Mapping[str, str | None] | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file in batches, see `fit_columns`; raises as `open_data_file`."""
+    with open_data_file(filesystem, path, table) as source:
+        parquet = pq.ParquetFile(source)
+        known = [name for name in schema.names if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(batch_rows, columns=known, use_threads=False):
+            yield fit_columns(batch, schema, partition)
+
+
+def fit_columns(rows: _Rows, schema: pa.Schema, partition: Mapping[str, str | None] | None = None) -> _Rows:
+    """Cast rows to a schema; columns that they lack have the partition's value, or null."""
+    arrays = []
+    for column in schema:
+        value = (partition or {}).get(column.name)
+        if column.name in rows.schema.names:
+            arrays.append(rows.column(column.name).cast(column.type))
+        elif value is not None:
+            arrays.append(pa.repeat(pa.scalar(value).cast(column.type), rows.num_rows))
+        else:
+            arrays.append(pa.nulls(rows.num_rows, column.type))
+    return type(rows).from_arrays(arrays, schema=schema)

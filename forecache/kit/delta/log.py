@@ -1,23 +1,22 @@
 """Reading a table's log: its files at the newest version, by partition, removed files, and single entries."""
 
+import bisect
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from forecache.base.settings import Settings
-from forecache.kit.delta.files import DataFile, list_entries, partition_text, place_of
-from forecache.kit.delta.read_errors import (
-    LOG,
-    damaged_file,
-    entries_after,
-    newest_checkpoint,
-    open_data_file,
-    reading_log,
-)
+from forecache.kit.delta.errors import LOG, damaged_file, open_data_file
+from forecache.kit.delta.files import DataFile, Place, list_entries, partition_text, place_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+_ENTRY = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet")
 
 
 def open_if_exists(settings: Settings, name: str) -> "DeltaTable | None":
@@ -79,13 +78,70 @@ def group_by_partition(files: Sequence[DataFile], column: str) -> dict[str, list
     return found
 
 
-def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
-    """The actions of one entry of a table's log.
+@contextmanager
+def reading_log(place: Place, table: str) -> Iterator[None]:
+    """Raise DamagedError with the damaged file of a table's log if the block cannot open the table because of it."""
+    from deltalake.exceptions import DeltaError, TableNotFoundError
 
-    Raises:
-        FileNotFoundError: The entry does not exist (any more).
-        DamagedError: The entry is not valid JSON lines.
-    """
+    try:
+        yield
+    except TableNotFoundError:
+        raise
+    except (DeltaError, OSError, ValueError) as error:
+        damaged = damaged_log_file(place)
+        if damaged is None:
+            raise
+        raise damaged_file(damaged, table) from error
+
+
+def damaged_log_file(place: Place) -> str | None:
+    """The first file of a table's log, from its newest checkpoint on, that delta-rs cannot read; None if none."""
+    from deltalake.exceptions import DeltaError
+
+    try:
+        names = [info.path.rpartition("/")[2] for info in list_entries(place.open(), LOG)]
+    except OSError:
+        return None
+    checkpoint, parts = newest_checkpoint(names)
+    versions = entries_after(names, checkpoint)
+
+    def is_unreadable(version: int) -> bool:
+        from deltalake import DeltaTable
+
+        try:
+            DeltaTable(place.uri, version=version, storage_options=dict(place.options) or None).get_add_actions()
+        except (DeltaError, ValueError):
+            return True
+        except OSError:  # for example an object store that does not answer
+            return False
+        return False
+
+    if parts and is_unreadable(checkpoint):
+        return f"{LOG}/{parts[0]}"
+    if not versions or not is_unreadable(versions[-1]):
+        return None
+    first = bisect.bisect_left(versions, True, key=is_unreadable)
+    return f"{LOG}/{versions[first]:020d}.json"
+
+
+def newest_checkpoint(names: Sequence[str]) -> tuple[int, list[str]]:
+    """The version of the newest complete checkpoint among a log's files, and its parts' names; -1 and [] if none."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        if match := _CHECKPOINT.fullmatch(name):
+            found.setdefault((int(match[1]), int(match[2] or 1)), []).append(name)
+    whole = [(version, sorted(parts)) for (version, count), parts in found.items() if len(parts) == count]
+    return max(whole, default=(-1, []))
+
+
+def entries_after(names: Sequence[str], version: int) -> list[int]:
+    """The versions after one that have an entry in the log, ascending."""
+    entries = (_ENTRY.fullmatch(name) for name in names)
+    return sorted(int(entry[1]) for entry in entries if entry and int(entry[1]) > version)
+
+
+def read_entry(filesystem: Any, version: int, table: str) -> list[dict[str, Any]]:
+    """The actions of one entry of a table's log; FileNotFoundError if it does not exist (any more), or DamagedError."""
     path = f"{LOG}/{version:020d}.json"
     with filesystem.open_input_stream(path) as stream:
         content = stream.read()

@@ -15,8 +15,7 @@ import pyarrow as pa
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.file_rows import BATCH_ROWS, read_file_rows
-from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
+from forecache.kit.delta.files import BATCH_ROWS, DataFile, new_path, place_of, read_file_rows, retry_write, write_file
 from forecache.kit.delta.writers import new_folder
 
 SMALL_BYTES, MERGED_BYTES = 32 << 20, 128 << 20
@@ -28,26 +27,16 @@ class MergeStopError(Exception):
 
 @dataclass(frozen=True)
 class MergePolicy:
-    """The files of a partition that are merged, and the way in which their rows are written.
-
-    Attributes:
-        small_bytes, small_rows: Files below both are merged.
-        merged_bytes: A group of files is complete once it has this size.
-        least: Fewer files are left as they are.
-        growth: If positive, only files of similar size are merged, see `files_of_similar_size`.
-        sorted_by: Columns by which rows are sorted, all of them in memory; (): rows stay in the order of the files.
-        batch_rows: Rows that are in memory at a time if they are not sorted.
-        parquet: Options of `forecache.kit.delta.files.write_file`.
-    """
+    """The files of a partition that are merged, and the way in which their rows are written."""
 
     small_bytes: float = SMALL_BYTES
-    small_rows: float = math.inf
-    merged_bytes: float = MERGED_BYTES
-    least: int = 2
-    growth: int = 0
-    sorted_by: tuple[str, ...] = ()
+    small_rows: float = math.inf  # files below both limits are merged
+    merged_bytes: float = MERGED_BYTES  # a group with this size is complete
+    least: int = 2  # fewer files are left as they are
+    growth: int = 0  # see `files_of_similar_size`; 0: files of any size
+    sorted_by: tuple[str, ...] = ()  # columns, with all rows in memory; (): rows stay in the order of the files
     batch_rows: int = BATCH_ROWS
-    parquet: Mapping[str, Any] = field(default_factory=dict)
+    parquet: Mapping[str, Any] = field(default_factory=dict)  # options of `write_file`
 
     def choose_groups(self, files: Sequence[DataFile]) -> list[list[DataFile]]:
         """Return the groups of files of one partition that are each to be merged into one, in the order of `files`."""
@@ -104,9 +93,7 @@ def merge_small_files(
     """Merge small files in one commit, beside other writers; returns how many were merged.
 
     After a kill or stop at any moment, the table has the same rows. Rows that are committed meanwhile are unaffected.
-
-    Args:
-        sort_files: Returns the files of the table in the order of their rows.
+    `sort_files` returns the files of the table in the order of their rows.
 
     Raises:
         MergeStopError: `stop` was set before all was merged.

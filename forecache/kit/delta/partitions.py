@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableSnapshot:
-    """A table as a writer saw it before its work.
+    """A table as a writer saw it before its work: files and rows by partition."""
 
-    Attributes:
-        version: -1 if the table did not exist.
-        files, rows: By partition; rows are negative if the log does not know them.
-    """
-
-    version: int
+    version: int  # -1: the table did not exist
     files: Mapping[str, frozenset[str]]
-    rows: Mapping[str, int]
+    rows: Mapping[str, int]  # negative if the log does not know them
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,10 @@ class PartitionCommit:
 
 @dataclass(frozen=True)
 class ReplaceResult:
-    """Result of replacing partitions.
+    """Result of replacing partitions."""
 
-    Attributes:
-        versions: By partition, the Delta version of the commit that wrote its rows.
-        taken_over: By partition that another run had written from the same inputs, that run's id.
-    """
-
-    versions: Mapping[date, int]
-    taken_over: Mapping[date, str]
+    versions: Mapping[date, int]  # of the commit that wrote the rows
+    taken_over: Mapping[date, str]  # id of the run that had written them from the same inputs
 
     @property
     def version(self) -> int:
@@ -87,13 +77,9 @@ def replace_partitions(
 ) -> ReplaceResult:
     """Replace the files of the partitions `column IN values` by `files`, in one commit; raises also as `commit` does.
 
-    Args:
-        files: Files of these partitions only; some may be in the table already.
-        seen: The table as it was before the work began.
-        inputs: Text that determines the rows of each partition; another run's rows from the same inputs are taken over.
-
-    Raises:
-        ConflictError: Another run wrote a partition from other inputs meanwhile; its id is named. Nothing was written.
+    `files` are of these partitions only; some may be in the table already. `seen` is the table before the work began.
+    `inputs` determine the rows of each partition; another run's rows from the same inputs are taken over. ConflictError
+    if another run, which is named, wrote one from other inputs meanwhile; nothing was written.
     """
     settings, name = target.settings, target.name
     digests = {value: inputs_digest((inputs or {}).get(value, "")) for value in values}

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
+from forecache.kit.delta.errors import damaged_file, open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.merge_files import MergePolicy, write_merged
-from forecache.kit.delta.read_errors import damaged_file, open_data_file
 from forecache.kit.delta.writers import write_rows
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ Filter = tuple[str, str, Any]
 def read_small_table(settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
     """Read the rows of a small table that meet all filters, at the newest commit; empty if there is no table.
 
-    Args:
-        filters: Column, one of `=`, `in`, `>=` and `<=`, and a value that is not null.
+    A filter has a column, one of `=`, `in`, `>=` and `<=`, and a value that is not null.
     """
     options = tuple(sorted(settings.storage_options.items()))
     return _table_reader(os.getpid(), settings.table_uri(name), options).read(settings, name, filters)
@@ -70,10 +69,9 @@ def read_small_table(settings: Settings, name: str, filters: Sequence[Filter]) -
 def append_to_small_table(
     settings: Settings, name: str, schema: pa.Schema, rows_at: Callable[[int], list[dict[str, Any]]]
 ) -> int:
-    """Append rows to a small table in one commit, creating the table if needed; returns the Delta version.
+    """Append rows in one commit, creating the table if needed; returns the Delta version.
 
-    Args:
-        rows_at: Returns the rows for the table's newest version (-1: there is no table); called at each attempt.
+    `rows_at` returns them for the table's newest version (-1: there is no table), and is called at each attempt.
     """
 
     def decide(state: TableState) -> Change:

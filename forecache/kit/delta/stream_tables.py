@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
 from forecache.base.table_names import REQUEST_LOG, STREAM
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, open_if_exists
-from forecache.kit.delta.read_errors import open_data_file
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

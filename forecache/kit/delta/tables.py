@@ -1,22 +1,23 @@
-"""Delta tables by name, or by URI if others write them: open, read, replace partitions or rows, append.
+"""Delta tables by name, or by URI if others write them: list, open, read, replace partitions or rows, append.
 
 Every table stays readable by Spark and by delta-rs: no deletion vectors, no column mapping.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
 from forecache.kit.delta.commit import Change, TableState, Target, commit
-from forecache.kit.delta.files import DataFile, Place, place_of
-from forecache.kit.delta.partitioned_files import write_partitioned
+from forecache.kit.delta.files import DataFile, Place, list_entries, place_of
+from forecache.kit.delta.log import active_files, reading_log
 from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
-from forecache.kit.delta.read_errors import reading_log
-from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_rows
+from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_partitioned, write_rows
 from forecache.kit.spark.session import spark_path
 
 if TYPE_CHECKING:
@@ -78,15 +79,10 @@ def commit_partitions(
     inputs: Mapping[date, str] | None = None,
     run_id: str = "",
 ) -> ReplaceResult:
-    """Replace the partitions `column IN values` of a table with a change data feed by files that are written.
+    """Replace the partitions `column IN values` of a table with a change data feed by written files with their columns.
 
-    Columns that are new are added to the table; raises as `replace_partitions`, and InputError for another partition.
-
-    Args:
-        written: The columns of the rows, with `column`, and the files.
-        column: Partition column (date).
-        seen: The table as the run saw it before it looked at its inputs.
-        inputs: Text that determines the rows of each partition; see `forecache.kit.delta.partitions`.
+    Columns that are new are added to the table; raises as `replace_partitions`, whose further arguments these are, and
+    InputError for files of another partition.
     """
     schema, files = written
     wanted = {value.isoformat() for value in values}
@@ -120,7 +116,6 @@ def replace_rows(
 
     Args:
         frame: The new rows; None for none, if the table exists.
-        column: A text column.
         partition_by: Partition column (date) of the table.
         within: The only partitions that can have such rows; None: any can.
         require: Called at each attempt with the table at its newest version; it raises to stop the commit.
@@ -149,11 +144,7 @@ def replace_rows(
 def replace_table(
     settings: Settings, name: str, schema: "Schema", files: Sequence[DataFile], *, run_id: str = ""
 ) -> int:
-    """Replace all files and the columns of a table, in one commit; older versions stay readable.
-
-    Args:
-        schema, files: From `forecache.kit.delta.writers.write_frame` with `fit=False`.
-    """
+    """Replace the files and columns of a table by those of `write_frame(..., fit=False)`; older versions stay."""
     target = Target(settings, name, schema, fit=False)
     return commit(target, lambda state: Change(files, state.files, schema), note={"run_id": run_id})
 
@@ -161,8 +152,7 @@ def replace_table(
 def append_rows(settings: Settings, name: str, rows: "pa.Table", *, partition_by: Sequence[str] = ()) -> int:
     """Append Arrow rows in one commit, creating the table if needed; returns the Delta version.
 
-    Raises:
-        InputError: The rows have columns that the table lacks, or of another type; nothing was written.
+    InputError if they have columns that the table lacks, or of another type; nothing was written.
     """
     from deltalake import Schema
 
@@ -210,3 +200,44 @@ def open_existing(settings: Settings, table: str, *, what: str) -> "DeltaTable":
             f"{what} {table!r} cannot be read: {str(error).splitlines()[0]}.",
             remedy="Check its URI and FORECACHE_STORAGE_OPTIONS.",
         ) from error
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table as its log describes it; `rows` is -1 if the log has no statistics."""
+
+    name: str
+    version: int
+    rows: int
+    files: int
+    size_bytes: int
+
+
+def list_tables(settings: Settings) -> list[TableInfo]:
+    """Every table of the lake, by name."""
+    return [_info(settings, name) for name in table_names(settings)]
+
+
+def table_names(settings: Settings) -> list[str]:
+    """Names of the folders of the lake that are Delta tables."""
+    if not settings.lake_is_remote:
+        root = Path(settings.lake_uri)
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    else:
+        names = list(_object_store_folders(settings))
+    return sorted(name for name in names if table_exists(settings, name))
+
+
+def _object_store_folders(settings: Settings) -> Iterable[str]:
+    from pyarrow import fs
+
+    for entry in list_entries(Place(settings.lake_uri, settings.storage_options).open(), ""):
+        if entry.type == fs.FileType.Directory:
+            yield entry.base_name
+
+
+def _info(settings: Settings, name: str) -> TableInfo:
+    table = open_table(settings, name)
+    files = active_files(table)
+    rows = -1 if any(file.rows < 0 for file in files) else sum(file.rows for file in files)
+    return TableInfo(name, table.version(), rows, len(files), sum(file.size_bytes for file in files))

@@ -53,13 +53,7 @@ STATUSES = tuple(sorted({200, 304, CLIENT_GONE, *(kind.status for kind in KINDS)
 
 
 class Problem(Exception):
-    """A request that is answered with a problem.
-
-    Attributes:
-        detail: One sentence with the thing, the value and the remedy.
-        headers: Header fields that the status requires, such as `allow`.
-        members: Further members of the problem object.
-    """
+    """A request that is answered with a problem; `headers` are those that the status requires, such as `allow`."""
 
     def __init__(
         self,
@@ -78,17 +72,15 @@ class Problem(Exception):
     def body(self) -> bytes:
         kind = self.kind
         return orjson.dumps(
-            {
-                "type": kind.uri,
-                "title": kind.title,
-                "status": kind.status,
-                "detail": self.detail,
-                **self.members,
-            }
+            {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": self.detail, **self.members}
         )
 
     def header_list(self) -> list[tuple[str, str]]:
         return [("content-type", CONTENT_TYPE), ("cache-control", "no-store"), *self.headers]
+
+
+def bad_request(detail: str) -> Problem:
+    return Problem(BAD_REQUEST, detail)
 
 
 def quote_value(value: object, *, limit: int = 60) -> str:

@@ -18,23 +18,12 @@ _UNITS = ("seconds", "bytes", "ratio", "info")
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """One metric; a ValueError if its name does not follow the conventions."""
 
-    Attributes:
-        name: Name in base units; a counter's ends in `_total`.
-        kind: Counters grow from 0 at the start of the process that counts; gauges go up and down; histograms count
-            observations up to bounds, their sum, and their number.
-        help: Meaning of the metric, as a sentence.
-        labels: Names of its labels, in the order that samples give their values.
-
-    Raises:
-        ValueError: The name does not follow the conventions.
-    """
-
-    name: str
+    name: str  # in base units; a counter's ends in `_total`
     kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
+    help: str  # a sentence
+    labels: tuple[str, ...] = ()  # in the order in which samples give their values
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.labels):

@@ -39,12 +39,7 @@ class MetricsPage(Collector):
             self.add(name, [((), value)])
 
     def add_each(self, things: Iterable[tuple[Labels, T]], values: Mapping[str, Callable[[T], float | None]]) -> None:
-        """Add several metrics, each with a sample for every thing that it has a value for.
-
-        Args:
-            things: By the labels that all the metrics have.
-            values: By the name of the metric, a function from a thing to its value.
-        """
+        """Add several metrics, each with a sample for every thing that it has a value for."""
         shown = list(things)
         for name, value_of in values.items():
             self.add(name, ((labels, value_of(thing)) for labels, thing in shown))
@@ -52,11 +47,8 @@ class MetricsPage(Collector):
     def add_histogram(
         self, name: str, bounds: Sequence[str], samples: Iterable[tuple[Labels, Sequence[int], float]]
     ) -> None:
-        """Add a histogram.
-
-        Args:
-            bounds: Upper bounds of the buckets, in ascending order, as they are written.
-            samples: Values of the labels; the observations in each bucket, beyond the last bound at the end; their sum.
+        """Add a histogram. A sample has labels, observations by bucket, those beyond the last bound at the end, and
+        their sum.
         """
         metric = METRICS[name]
         family = HistogramMetricFamily(name, metric.help, labels=metric.labels)
@@ -70,7 +62,6 @@ class MetricsPage(Collector):
         return iter(self._families)
 
     def text(self) -> str:
-        """The page; "" if nothing was added."""
         return generate_latest(self).decode()
 
 
@@ -87,11 +78,8 @@ def six_digits(value: float | None) -> float | None:
 
 
 def power_of_two_bounds(first: int, buckets: int) -> list[str]:
-    """Bounds in seconds of a histogram whose bucket i counts durations below 2**i microseconds.
-
-    Args:
-        first: The first bucket that is shown; it includes those below it.
-        buckets: Number of buckets, of which the last has no bound.
+    """Bounds in seconds of the buckets from `first` on; bucket i counts durations below 2**i microseconds, the last
+    all.
     """
     return [f"{2**bucket / 1e6:.6f}" for bucket in range(first, buckets - 1)]
 

@@ -1,16 +1,26 @@
-"""Child processes: they end with their parent, are ended cleanly, and are waited for until they are ready."""
+"""Child processes: they end with their parent, are ended cleanly, and are waited for until they are ready.
+
+A sidecar is one that is started once it is needed, and again if it ends: the parent calls `run_sidecar`, the sidecar
+`stop_event`.
+"""
 
 import ctypes
+import logging
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from forecache.base.errors import UnavailableError
+from forecache.kit.process.periodic import Backoff, PeriodicThread
+from forecache.kit.process.wakes import SIDECARS
 
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _INTERRUPTED_S, _TERMINATED_S = 15.0, 5.0
@@ -23,13 +33,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
     """Have the kernel send this process a signal when its parent ends for any reason (Linux only).
 
-    The parent is the thread that started this process.
-
-    Args:
-        parent: Process id of the parent; None: the present parent.
-
-    Raises:
-        SystemExit: The parent has ended already.
+    The parent is the thread that started this process. SystemExit if it has ended already.
     """
     if sys.platform != "linux":
         return
@@ -109,10 +113,7 @@ def run_supervised(command: Sequence[str], environment: Mapping[str, str]) -> in
     """Run a program until it ends or this process gets SIGINT, SIGTERM or SIGHUP; its child processes end with it.
 
     A command that a shell starts in the background ignores SIGINT, and child processes inherit that; here they do not.
-    If this process is killed, the program gets SIGINT.
-
-    Returns:
-        The program's exit code; 0 if a signal to this process ended it.
+    If this process is killed, the program gets SIGINT. Returns its exit code; 0 if a signal to this process ended it.
     """
     # Processes that outlive the program become children of this process.
     _set_process_option(_SET_CHILD_SUBREAPER, 1)
@@ -162,3 +163,72 @@ def _set_process_option(option: int, value: int) -> None:
 
 
 _prctl = _load_prctl()
+
+
+logger = logging.getLogger("forecache")
+_BACKOFF = Backoff(5.0, 60.0)
+_LAST_S = 5.0
+
+
+@contextmanager
+def run_sidecar(arguments: Sequence[str], *, what: str, is_needed: Callable[[], bool]) -> Iterator[None]:
+    """Keep `forecache ARGUMENTS --until-input-ends` running as a child process while the block runs.
+
+    It is a process of its own, because a lake that hangs must not delay answers. Its command ends with its standard
+    input, and so also if this process is killed. `what` names it in the log; `is_needed` is called each second until
+    there is something to do.
+    """
+    command = [sys.executable, "-m", "forecache.cli.main", *arguments, "--until-input-ends"]
+
+    def run_if_needed() -> None:
+        if is_needed():
+            _run_until_stopped(thread, command, what)
+
+    def report(error: Exception) -> None:
+        logger.error("%s", error)
+
+    thread = PeriodicThread(
+        SIDECARS, run_if_needed, at_once=True, backoff=_BACKOFF, report=report, close_s=_LAST_S + 2.0
+    )
+    with thread:
+        yield
+
+
+def stop_event(*, until_input_ends: bool = False) -> threading.Event:
+    """Return an event that is set when this process is to stop: at SIGTERM or SIGINT.
+
+    With `until_input_ends` it is a sidecar: it stops at the end of its input, too, and its priority is lowered.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop.set()
+
+    if until_input_ends:
+        os.nice(5)
+        threading.Thread(target=wait, daemon=True).start()
+    return stop
+
+
+def _run_until_stopped(thread: PeriodicThread, command: Sequence[str], what: str) -> None:
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    except OSError as error:  # no memory, or too many processes, for a while
+        raise UnavailableError(f"{what} could not be started: {error}") from None
+    began = time.monotonic()
+    with process:
+        while process.poll() is None and not thread.stopping.wait(SIDECARS.every_s):
+            if time.monotonic() - began > _BACKOFF.longest_s:
+                thread.note_success()
+        if not thread.stopping.is_set():
+            raise UnavailableError(f"{what} ended with the exit code {process.returncode}.")
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(_LAST_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # safe at any moment: the next process does the rest

@@ -1,15 +1,18 @@
-"""A thread that does something periodically, the growing pauses after failures, and when what failed is tried again."""
+"""Threads that do something periodically or as it is handed to them, and the growing pauses after failures."""
 
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from forecache.base.errors import ForecacheError
 from forecache.kit.process.wakes import Wake
 
 logger = logging.getLogger("forecache")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,9 @@ class RetryPauses:
         self._failures[name] = failures, time.monotonic() + self._backoff.pause_s(failures)
 
     def note_success(self, name: str) -> None:
-        """Forget the failures of a thing."""
         self._failures.pop(name, None)
 
     def is_waiting(self, name: str) -> bool:
-        """Return True during a pause."""
         return time.monotonic() < self._failures.get(name, (0, 0.0))[1]
 
 
@@ -49,20 +50,15 @@ class PeriodicThread:
     """A thread that calls a function periodically until it is closed; a context manager.
 
     A call that fails is repeated after a pause. The failure is reported once, until it changes or a call succeeds.
+    `failure` says why the last call failed ("" if it did not), and `stopping` is set once the thread is to end.
 
     Args:
-        wake: Its entry in the list of all periodic activities.
         work: Called in the thread. It may run for long, such as while a child process lives.
         every_s: Returns the seconds from the end of a call to the next; None: the period of `wake`.
         at_once: Make the first call at the start, not after a period.
         backoff: Pauses after failures; None: the period.
         report: Called in the thread with a new failure; None: log it.
         close_s: Longest time that `close` waits for a running call; None: until it ends.
-
-    Attributes:
-        failure: Why the last call failed; "" if it did not.
-        failures: Failures in a row.
-        stopping: Set once the thread is to end.
     """
 
     def __init__(
@@ -123,3 +119,57 @@ class PeriodicThread:
     def _log_failure(self, error: Exception) -> None:
         trace = None if isinstance(error, (ForecacheError, OSError)) else error
         logger.error("%s failed, and is tried again: %s", self._wake.purpose, self.failure, exc_info=trace)
+
+
+class HandoverThread(ABC, Generic[T]):
+    """A thread that is handed one piece of work at a time. `failure` says why that is not done yet; "" if none failed.
+
+    A subclass sets its own attributes before it calls `__init__`, which starts the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.failure = ""
+        self.error: BaseException | None = None  # that ended the thread
+        self._given: T | None = None
+        self._changed, self._closing = threading.Condition(), False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_free(self) -> bool:
+        """True if all work that was handed over is done."""
+        return self._given is None
+
+    def submit(self, work: T) -> None:
+        """Hand over a piece of work; only allowed while `is_free`."""
+        with self._changed:
+            assert self._given is None, "one at a time"
+            self._given = work
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is free or has ended; return False after the timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._given is None or self.error is not None, timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Tell the thread to end, and wait for that."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Do what is given until `_closing`."""
+
+    def _set_free(self) -> None:
+        with self._changed:
+            self._given = None
+            self._changed.notify_all()
+
+    def _pause(self, seconds: float, *, until_given: bool = False) -> bool:
+        """Pause, or until there is work; return True if the thread is to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or (until_given and self._given is not None), seconds)
+        return self._closing

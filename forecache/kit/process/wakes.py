@@ -8,20 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wake:
-    """A periodic activity.
-
-    Attributes:
-        process: The process in which it wakes.
-        purpose: What it does, as the subject of a sentence.
-        every_s: Seconds from one call to the next; 0: see `rule`.
-        rule: How the period follows from a setting or a declaration.
-    """
+    """A periodic activity."""
 
     name: str
-    process: str
-    purpose: str
-    every_s: float = 0.0
-    rule: str = ""
+    process: str  # in which it wakes
+    purpose: str  # as the subject of a sentence
+    every_s: float = 0.0  # from one call to the next; 0: see `rule`
+    rule: str = ""  # how the period follows from a setting or a declaration
 
     @property
     def period(self) -> str:
@@ -74,10 +67,7 @@ STREAM_MODELS = Wake(
 STREAM_QUERY = Wake("stream-query", _STREAM, "Looking at the query of the engine spark", 0.2)
 STREAM_ANSWERS = Wake("stream-answers", _STREAM, "Looking for committed answers to send to a topic", 0.5)
 STREAM_LINEAGE = Wake(
-    "stream-lineage",
-    _STREAM,
-    "Sending an OpenLineage event of a stream",
-    rule="FORECACHE_OPENLINEAGE_STREAM_EVERY_S",
+    "stream-lineage", _STREAM, "Sending an OpenLineage event of a stream", rule="FORECACHE_OPENLINEAGE_STREAM_EVERY_S"
 )
 
 TRAINING_EVENTS = Wake("training-events", _TRAIN, "Reading what the workers report", 0.2)

@@ -18,8 +18,7 @@ _frozen_by: int | None = None
 def freeze_loaded() -> None:
     """Exclude all loaded objects from garbage collection, and drop the open archives of the module path.
 
-    A later import opens an archive again with the directory that Python has cached, as an archive does not change while
-    a worker runs.
+    A later import opens one again with the directory that Python has cached: it does not change while a worker runs.
     """
     global _frozen_by
     if _frozen_by != os.getpid():  # the daemon froze fewer objects before it forked

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.kit.spark.configuration import find_java, jar_paths, spark_configuration
-from forecache.kit.spark.object_store import s3_jars, set_s3_options
+from forecache.kit.spark.configuration import find_java, jar_paths, s3_jars, set_s3_options, spark_configuration
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,11 +33,8 @@ def spark_session(
 ) -> "SparkSession":
     """The process's Spark session, started at the first call; later calls return it whatever their arguments.
 
+    The JVM archives its classes to `archive_to` when it ends. `more_jars` are beside those of Delta and S3.
     UnavailableError if Java or a jar is missing, or the JVM did not start.
-
-    Args:
-        archive_to: File to which the JVM archives its classes when it ends.
-        more_jars: Jars in addition to those of Delta and, for a lake on it, of S3.
     """
     global _session
     if _session is None:

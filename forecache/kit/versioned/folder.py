@@ -1,4 +1,4 @@
-"""A folder of immutable numbered versions and the pointer to the served one: paths, and what differs by kind.
+"""A folder of immutable numbered versions and the pointer to the served one: paths, kinds, and JSON with a checksum.
 
 <folder>/
     CURRENT                    the pointer: which version is served (replaced by rename)
@@ -10,36 +10,68 @@
     LOCK                       held with an exclusive flock by the process that changes the folder
 """
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+import xxhash
+
+from forecache.base.errors import DamagedError
+
+_CHECKSUM = "checksum"
+
+
+def dump_with_checksum(data: dict[str, Any]) -> bytes:
+    """The JSON of an object with its checksum as the last member."""
+    return json.dumps({**data, _CHECKSUM: _checksum(data)}, indent=1).encode() + b"\n"
+
+
+def load_with_checksum(content: bytes, *, what: str) -> dict[str, Any]:
+    """Read the object that `dump_with_checksum` wrote; `what` is the file, for messages.
+
+    Raises:
+        DamagedError: It differs from what was written, or has no checksum, as an older Forecache wrote it.
+    """
+    try:
+        data = json.loads(content)
+        seal = data.pop(_CHECKSUM, None)
+    except (ValueError, AttributeError, TypeError, RecursionError):  # no JSON, or no object
+        raise damaged_error(what) from None
+    if seal is None:
+        raise DamagedError(
+            f"{what} has no checksum: an older Forecache wrote it, or it is damaged.",
+            remedy="Remove the pipeline's store folder and publish again; on a replica, pull again.",
+        )
+    if seal != _checksum(data):
+        raise damaged_error(what)
+    return dict(data)
+
+
+def damaged_error(what: str) -> DamagedError:
+    return DamagedError(f"{what} is damaged: its checksum does not match its bytes.")
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(data, sort_keys=True).encode())
+
 
 P = TypeVar("P", bound="VersionPointer")
 
 
 class VersionPointer:
-    """The served version of a folder. Each kind is a frozen dataclass in which every field has a default.
+    """The served version of a folder. Each kind is a frozen dataclass in which every field has a default."""
 
-    Attributes:
-        current: The version that was last written or rolled back to, None before the first.
-        pinned: The pinned version, which is served instead; None: none.
-        last: The highest version number ever used; numbers are never used twice.
-        generation: Counts the moves of the pointer.
-    """
-
-    current: int | None
-    pinned: int | None = None
-    last: int
-    generation: int
+    current: int | None  # last written or rolled back to; None before the first
+    pinned: int | None = None  # served instead of the current one
+    last: int  # the highest number ever used; none is used twice
+    generation: int  # counts the moves of the pointer
 
     @property
     def serving(self) -> int | None:
         return self.current if self.pinned is None else self.pinned
 
     def to_json(self) -> bytes:
-        """The pointer as JSON with a checksum."""
         return dump_with_checksum(asdict(self))  # type: ignore[call-overload]  # each kind is a dataclass
 
     @classmethod
@@ -49,47 +81,36 @@ class VersionPointer:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()})
 
 
+class PathBelow:
+    """A path below the root of a versioned folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "VersionedFolder[Any]", kind: type) -> Path:
+        return folder.root / self._name
+
+
 @dataclass(frozen=True)
 class VersionedFolder(Generic[P]):
-    """Paths of one folder. A kind of folders says how its versions are named, quarantined and removed.
-
-    Attributes:
-        pointer_type: The class of its pointers, a `type[P]`.
-        locked_text: A sentence for messages, with the placeholders `name` and `holder`, a process that changes it.
-        pointer_text, pointer_remedy: The pointer in messages, and the remedy if it and its copy are damaged.
-        lock_wait_s: How long a process waits for another one that changes the folder.
-    """
+    """Paths of one folder. A kind of folders says how its versions are named, quarantined and removed."""
 
     root: Path
-    pointer_type: ClassVar[Any]
-    locked_text: ClassVar[str]
-    pointer_text: ClassVar[str]
-    pointer_remedy: ClassVar[str]
+    pointer_type: ClassVar[Any]  # a `type[P]`
+    locked_text: ClassVar[str]  # for messages, with placeholders `name` and `holder`
+    pointer_text: ClassVar[str]  # the pointer in messages
+    pointer_remedy: ClassVar[str]  # for a pointer that is damaged with its copy
     lock_wait_s: ClassVar[float] = 0.0
+
+    pointer = PathBelow("CURRENT")
+    pointer_copy = PathBelow("CURRENT.copy")
+    lock = PathBelow("LOCK")
+    versions = PathBelow("versions")
+    staging = PathBelow("staging")
 
     @property
     def name(self) -> str:
         return self.root.name
-
-    @property
-    def pointer(self) -> Path:
-        return self.root / "CURRENT"
-
-    @property
-    def pointer_copy(self) -> Path:
-        return self.root / "CURRENT.copy"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "LOCK"
-
-    @property
-    def versions(self) -> Path:
-        return self.root / "versions"
-
-    @property
-    def staging(self) -> Path:
-        return self.root / "staging"
 
     def lease(self, number: int) -> Path:
         return self.versions / f"{number:08d}.lease"
@@ -99,7 +120,6 @@ class VersionedFolder(Generic[P]):
             folder.mkdir(parents=True, exist_ok=True)
 
     def numbers(self) -> list[int]:
-        """The numbers of the versions that exist, ascending."""
         raise NotImplementedError
 
     def has_version(self, number: int) -> bool:

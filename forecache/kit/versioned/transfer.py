@@ -32,14 +32,11 @@ def swap_file(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any]
 def upload_missing(
     remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], report: Callable[[float], None]
 ) -> tuple[list[str], int]:
-    """Upload the files that a remote lacks.
+    """Upload the files that a remote lacks; returns their names there, and their bytes.
 
     Args:
         files: Where each is here, by its name there.
         report: Called with the share that is done.
-
-    Returns:
-        The names of the uploaded files, and their bytes.
     """
     missing = {name: file for name, file in files.items() if remote.size(name) != file[1].size_bytes}
     done, total = 0, sum(info.size_bytes for _, info in missing.values()) or 1
@@ -68,8 +65,7 @@ def fetch_file(remote: Folder, name: str, target: Path, info: FileInfo) -> int:
     """Fetch one file, continuing an interrupted download; returns the bytes copied.
 
     Raises:
-        CheckError: The file does not have the checksum that was written; it is removed, so that a new try starts from
-            the beginning.
+        CheckError: The file does not have the checksum that was written; it is removed, so that a new try starts anew.
         NotFoundError: The remote does not have it.
     """
     part = target.with_name(f"{target.name}.part")

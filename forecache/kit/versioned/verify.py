@@ -11,8 +11,7 @@ import xxhash
 
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.kit.versioned.folder import P, VersionedFolder
-from forecache.kit.versioned.pointer import pointer_problem, read_pointer
-from forecache.kit.versioned.retention import is_open, keep_version
+from forecache.kit.versioned.pointer import is_open, keep_version, pointer_problem, read_pointer
 
 _BLOCK_BYTES = 1 << 20
 
@@ -51,10 +50,9 @@ def check_size(path: Path, info: FileInfo) -> None:
 
 
 def verify_file(path: Path, info: FileInfo, *, pace: ReadPace | None = None) -> int:
-    """Read a file and compare its size and checksum with those that were written; return the bytes read.
+    """Compare a file's size and checksum with those that were written; return the bytes read.
 
-    Raises:
-        DamagedError: They differ, or the file is missing or cannot be read.
+    Raises DamagedError if they differ, or if the file is missing or cannot be read.
     """
     check_size(path, info)
     try:
@@ -85,20 +83,14 @@ def file_checksum(path: Path, *, pace: ReadPace | None = None) -> str:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The result for a version, or for the pointer if `version` is None.
-
-    Attributes:
-        problem: The damage, in a sentence; "" if there is none.
-        read_bytes: Bytes read for it; files shared with an older version are read once.
-        rows: Keys whose entries were read and compared, if `content` was set.
-    """
+    """The result for a version, or for the pointer if `version` is None."""
 
     pipeline: str
     version: int | None
     state: tuple[str, ...]
-    problem: str
-    read_bytes: int = 0
-    rows: int = 0
+    problem: str  # a sentence; "": none
+    read_bytes: int = 0  # files shared with an older version are read once
+    rows: int = 0  # read and compared, if `content` was set
 
 
 def version_state(folder: VersionedFolder[P], number: int) -> tuple[str, ...]:
@@ -116,10 +108,8 @@ def version_state(folder: VersionedFolder[P], number: int) -> tuple[str, ...]:
 def verify_versions(folder: VersionedFolder[P], verify: Callable[[int], tuple[int, int]]) -> list[VerifyResult]:
     """Verify the pointer, and every version of a folder, the oldest first.
 
-    No version is removed while it is read; one that is removed before is left out.
-
-    Args:
-        verify: Reads a version and returns the numbers of bytes and of rows that it read; raises if it is damaged.
+    No version is removed while it is read; one that is removed before is left out. `verify` reads a version and returns
+    the numbers of bytes and of rows that it read; it raises if the version is damaged.
     """
     found = [VerifyResult(folder.name, None, (), pointer_problem(folder))]
     try:
@@ -141,6 +131,5 @@ def verify_versions(folder: VersionedFolder[P], verify: Callable[[int], tuple[in
 
 
 def _required_versions(folder: VersionedFolder[P]) -> set[int]:
-    """The versions that must exist."""
     pointer = read_pointer(folder)
     return {number for number in (pointer.current, pointer.pinned) if number is not None}

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.kit.windows.layout import NAN, NO_TIME, Floats, Ints, TileLayout, is_later, to_double
 from forecache.kit.windows.plan import BaseColumn, MergePlan, PlanFeature, PlanState, base_columns_of
+from forecache.kit.windows.tiles import NAN, NO_TIME, Floats, Ints, TileLayout, is_later, to_double
 
 Floats32 = NDArray[np.float32]
 _LONG_AGO = -(2**40)
@@ -57,12 +57,8 @@ class FeatureEvaluator:
         return np.concatenate([np.zeros(0, np.int64), *days, *[self._minute.neutral] * len(self.minute_slots)])
 
     def features(self, base: Ints, parts: Ints | None) -> Floats32:
-        """The features, float32 [n, d]; NaN if a window has no value.
-
-        Args:
-            base: int64 [n, columns of the base].
-            parts: int64 [n, width]; None: there was no event.
-        """
+        """The features, float32 [n, d], of base, int64 [n, its columns], and parts, int64 [n, width] (None: there
+        was no event); NaN if a window has no value."""
         values = []
         added = self._added.add_words(base, parts)
         n = self._num_doubles

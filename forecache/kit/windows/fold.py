@@ -14,11 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forecache.kit.windows.evaluate import FeatureEvaluator, Floats32
-from forecache.kit.windows.layout import Bools, Ints, TileLayout
 from forecache.kit.windows.merger import Merger, merger_of
 from forecache.kit.windows.plan import DAY_US, MergePlan, PlanState
 from forecache.kit.windows.states import MeasureState, is_too_large, state_words
-from forecache.kit.windows.tiles import MOST_DAYS, TileRows
+from forecache.kit.windows.tiles import MOST_DAYS, Bools, Ints, TileLayout, TileRows
 
 _EPOCH = date(1970, 1, 1)
 _NEVER = np.iinfo(np.int64).min
@@ -28,17 +27,11 @@ _MOST_WORDS = 1 << 23
 
 @dataclass(frozen=True)
 class FoldResult:
-    """Features of some events, and the tiles after them.
+    """Features of some events, and the tiles after them."""
 
-    Attributes:
-        features: Of each event, float32 [n, d].
-        found: True if the event's key had had an event in `days_active`, bool [n].
-        entries: The tiles of each key after all events.
-    """
-
-    features: Floats32
-    found: Bools
-    entries: list[bytes]
+    features: Floats32  # of each event, float32 [n, d]
+    found: Bools  # whether its key had had an event in `days_active`, bool [n]
+    entries: list[bytes]  # the tiles of each key after all events
 
 
 def fold(
@@ -54,19 +47,15 @@ def fold(
     see: Literal["before", "after", "nothing"] = "before",
     counts: Bools | None = None,
 ) -> FoldResult:
-    """Add n events of k keys to the keys' tiles, in the order given.
+    """Add n events of k keys to the keys' tiles, in the order given; DamagedError if an entry is of another plan.
 
     Args:
         codes: Number of each event's key, int64 [n], from 0 to k - 1.
         at_us: Event times in microseconds since 1970, int64 [n].
-        states: See `event_states`.
         entries: The tiles of each key, k of them; None: it has none.
         base, known, as_of: Of the k keys; as for merging, see `Merger`.
         see: "before": features of an event leave it out; "after": they include it; "nothing": all are NaN.
         counts: False for rows that get features and are no events, such as requests, bool [n]; None: all are events.
-
-    Raises:
-        DamagedError: An entry is of another plan.
     """
     merger, num_keys = merger_of(plan), len(entries)
     base = merger.full_base(base, known, num_keys)
@@ -232,13 +221,9 @@ def _occurrence_groups(codes: Ints) -> list[NDArray[np.intp]]:
 
 
 def event_states(plan: MergePlan, events: pa.Table) -> EventStates:
-    """Make a tile of each event.
+    """Make a tile of each event, with the columns of the plan's `reads`; a condition on null is not met.
 
-    Args:
-        events: With the columns of the plan's `reads`; a condition on a column that is null is not met.
-
-    Raises:
-        ValueError: A value is too large for a sum; see `cannot_sum`.
+    ValueError if a value is too large for a sum; see `cannot_sum`.
     """
     merger = merger_of(plan)
     return EventStates(

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.kit.windows.evaluate import FeatureEvaluator, Floats32, neutral_base
-from forecache.kit.windows.layout import Bools, Ints, TileLayout
 from forecache.kit.windows.plan import DAY_US, MergePlan
-from forecache.kit.windows.tiles import TileCodec, TileRows
+from forecache.kit.windows.tiles import Bools, Ints, TileCodec, TileLayout, TileRows
 
 _EPOCH = date(1970, 1, 1)
 _FEW = 10
@@ -35,16 +34,13 @@ def merge_tiles(
         base: State of the as-of date, int64 [n, `len(plan.base_columns)`]: the bits of these columns. None: it has none
             of the keys.
         known: True for keys that the base has, bool [n]; None: all. The rows of other keys are ignored.
-        tiles: Entries of the live layer; None: it has none of the keys.
+        tiles: Entries of the live layer, DamagedError if one is of another plan; None: it has none of the keys.
         at_us: Moments in microseconds since 1970, int64 [n], or one for all. A moment that is not after the as-of date
             counts as the first moment after it.
 
     Returns:
         Features, float32 [n, d], and whether a key has had an event in the plan's `days_active`, bool [n]. Features
         are NaN for a key without one, and at a moment more than the plan's `nights` days after the as-of date.
-
-    Raises:
-        DamagedError: An entry is of another plan.
     """
     return merger_of(plan).merge(base, known, tiles, (as_of - _EPOCH).days, at_us)
 
@@ -144,11 +140,7 @@ class Merger:
     def compute_features(
         self, evaluate: FeatureEvaluator, base: Ints, parts: Ints | None, is_new: Bools | None, today: int
     ) -> tuple[Floats32, Bools]:
-        """The features, NaN for keys without an event in the days of `days_active`.
-
-        Args:
-            is_new: True for keys with a tile in these days, bool [n].
-        """
+        """The features, NaN for keys without an event in `days_active`; `is_new`: a key has a tile there, bool [n]."""
         features, days = evaluate.features(base, parts), self.plan.days_active
         found = base[:, 0] > (today - days if days is not None else -(2**39))
         if is_new is not None:

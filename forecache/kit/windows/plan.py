@@ -20,18 +20,12 @@ ADDED, LEAST, MOST, LAST = "added", "least", "most", "last"
 
 @dataclass(frozen=True)
 class PlanState:
-    """The state of a measure.
+    """The state of a measure."""
 
-    Attributes:
-        aggregate: "count", "sum", "min", "max" or "last".
-        name: Prefix of its columns.
-        where: Column, comparison and value of the conditions.
-    """
-
-    aggregate: str
-    name: str
+    aggregate: str  # "count", "sum", "min", "max" or "last"
+    name: str  # prefix of its columns
     column: str | None = None
-    where: tuple[tuple[str, str, Any], ...] = ()
+    where: tuple[tuple[str, str, Any], ...] = ()  # column, comparison and value of the conditions
 
     @property
     def how(self) -> str:
@@ -47,64 +41,42 @@ class PlanState:
 
 @dataclass(frozen=True)
 class PlanFeature:
-    """A feature of a live view.
-
-    Attributes:
-        states: Names of the states that it is made from; for a mean the sum, then the count.
-        days: Length of the window; 0 if it is in minutes.
-        minutes: Length of the window; 0 if it is in days.
-        delay_days: Above 0, the base has the final value for each lag.
-    """
+    """A feature of a live view; its window is in days or in minutes, and the other length is 0."""
 
     name: str
     aggregate: str
-    states: tuple[str, ...]
+    states: tuple[str, ...]  # names of those it is made from; for a mean the sum, then the count
     days: int = 0
     minutes: int = 0
-    delay_days: int = 0
+    delay_days: int = 0  # above 0, the base has the final value for each lag
 
 
 @dataclass(frozen=True)
 class BaseColumn:
-    """A column of the base with a word of a state over `days` days, up to the as-of date.
-
-    Attributes:
-        state: Name of the state; "" if it is not a word of one.
-        word: Position among the state's words.
-        feature: Of a window with a delay, the feature whose final value it has, as of `lag` days later.
-        is_float: float64, else int64.
-    """
+    """A column of the base with a word of a state over `days` days, up to the as-of date."""
 
     name: str
-    is_float: bool
-    state: str = ""
-    word: int = 0
+    is_float: bool  # float64, else int64
+    state: str = ""  # "" if it is not a word of one
+    word: int = 0  # position among the state's words
     days: int = 0
-    feature: str = ""
+    feature: str = ""  # of a window with a delay, whose final value it has, as of `lag` days later
     lag: int = 0
 
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Description of the merge of a live view's nightly base with its tiles.
-
-    Attributes:
-        time: Column of the event time.
-        day_states, minute_states: States in a tile of a day, and in one of `tile_minutes`.
-        features: In the order of the columns of a look-up's matrix.
-        nights: Days after its as-of date for which a base can be merged.
-        days_active: A key is found if it has an event in this many days, today included; None: in any.
-    """
+    """Description of the merge of a live view's nightly base with its tiles."""
 
     view: str
     key: tuple[str, ...]
-    time: str
-    day_states: tuple[PlanState, ...]
-    minute_states: tuple[PlanState, ...]
-    features: tuple[PlanFeature, ...]
-    nights: int
+    time: str  # column of the event time
+    day_states: tuple[PlanState, ...]  # in a tile of a day
+    minute_states: tuple[PlanState, ...]  # in a tile of `tile_minutes`
+    features: tuple[PlanFeature, ...]  # in the order of the columns of a look-up's matrix
+    nights: int  # days after its as-of date for which a base can be merged
     tile_minutes: int
-    days_active: int | None
+    days_active: int | None  # a key is found if it has an event in these, today included; None: in any
 
     @cached_property
     def num_minute_tiles(self) -> int:

@@ -20,9 +20,45 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.kit.windows.layout import NO_TIME, PART_BITS, Bools, Ints
 from forecache.kit.windows.plan import DAY_US, MINUTE_US
-from forecache.kit.windows.tile_columns import fill_nulls, microseconds, number_keys
+from forecache.kit.windows.tiles import NO_TIME, PART_BITS, Bools, Ints
+
+
+def column_words(column: pa.Array) -> Ints:
+    """The bits of an int64 or a float64 column, int64 [n]; for null the least int64, or NaN."""
+    nothing = np.nan if pa.types.is_floating(column.type) else NO_TIME
+    return np.ascontiguousarray(fill_nulls(column, nothing)).view(np.int64)
+
+
+def fill_nulls(column: pa.Array, nothing: float) -> Any:
+    """The values of a column of numbers as a numpy array [n], with a given number in place of null."""
+    if column.null_count:  # most have none, and filling takes longer than all else with few rows
+        column = column.fill_null(nothing)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def microseconds(column: pa.ChunkedArray) -> Ints:
+    """The microseconds since 1970 of a column of timestamps in microseconds without nulls, int64 [n]; no copy."""
+    found: Ints = column.combine_chunks().view(pa.int64()).to_numpy(zero_copy_only=False)
+    return found
+
+
+def number_keys(table: pa.Table, key: Sequence[str]) -> tuple[Ints, pa.Table]:
+    """Number the distinct keys of rows; returns each row's number, int64 [n], and the keys by number."""
+    codes, num_keys = np.zeros(table.num_rows, np.int64), 1
+    for name in key:
+        column, many = _number_values(table[name].combine_chunks())
+        codes = column if num_keys == 1 else codes * many + column
+        codes, num_keys = (codes, many) if num_keys == 1 else _number_values(pa.array(codes))
+    first = np.empty(num_keys, np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    return codes, table.select(list(key)).take(pa.array(first))
+
+
+def _number_values(column: pa.Array) -> tuple[Ints, int]:
+    found = column.dictionary_encode()
+    return found.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(found.dictionary)
+
 
 EVENTS = "events"
 TOO_LARGE = "forecache: a value is too large for a sum: "
@@ -31,20 +67,13 @@ _LARGEST = 2.0**44
 
 @dataclass(frozen=True)
 class MeasureState:
-    """The state of a measure.
-
-    Attributes:
-        names: The columns of the tile that hold it.
-        column: The column that is aggregated; None: rows are counted.
-        where: Column, comparison and value of the conditions.
-        minutes: Only rows of the last minutes of a day count; None: all.
-    """
+    """The state of a measure."""
 
     aggregate: str
-    names: tuple[str, ...]
-    column: str | None = None
-    where: tuple[tuple[str, str, Any], ...] = ()
-    minutes: int | None = None
+    names: tuple[str, ...]  # columns of the tile that hold it
+    column: str | None = None  # that is aggregated; None: rows are counted
+    where: tuple[tuple[str, str, Any], ...] = ()  # column, comparison and value of the conditions
+    minutes: int | None = None  # only rows of the last minutes of a day count
 
     @property
     def reads(self) -> list[str]:
@@ -56,13 +85,9 @@ _EVENTS = MeasureState("count", (EVENTS,))
 
 
 def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[MeasureState], time: str) -> pa.Table:
-    """Make a tile of each row: key columns, `events` and states.
+    """Make a tile of each row: key columns, `events` and states; `time` is a date or a timestamp.
 
-    Args:
-        time: The column of the event time, a date or a timestamp.
-
-    Raises:
-        ValueError: A value is too large for a sum, see `TOO_LARGE`.
+    ValueError if a value is too large for a sum, see `TOO_LARGE`.
     """
     columns = {name: rows[name] for name in key}
     for state in [_EVENTS, *states]:
@@ -91,11 +116,7 @@ def is_too_large(rows: pa.Table, state: MeasureState) -> Bools:
 
 
 def state_words(rows: pa.Table, state: MeasureState, time: str) -> list[Ints]:
-    """The state of each row as one or two words, int64 [n], in the order of `forecache.kit.windows.layout`.
-
-    Raises:
-        ValueError: As `as_tiles`.
-    """
+    """The state of each row as one or two words, int64 [n], see `kit.windows.tiles`; ValueError as `as_tiles`."""
     meets, made = _measure_rows(rows, state, time)
     if state.aggregate in ("count", "sum"):
         return made
@@ -115,9 +136,8 @@ def _state_columns(rows: pa.Table, state: MeasureState, time: str) -> list[pa.Ar
 
 
 def _measure_rows(rows: pa.Table, state: MeasureState, time: str) -> tuple[Bools, list[Any]]:
-    """True for rows that count, bool [n], and the one or two columns of their states.
-
-    Except in counts and sums, the states of other rows have no meaning.
+    """Whether rows count, bool [n], and the columns of their states, which have no meaning where a row does not count,
+    except in counts and sums.
     """
     meets = _rows_that_count(rows, state, time)
     if state.column is None or state.aggregate == "count":

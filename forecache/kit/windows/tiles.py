@@ -1,4 +1,8 @@
-"""Encoding of a key's tiles as the bytes of an entry of the view's live layer.
+"""Tiles of keys: the place of each state, the combination of two tiles, and their bytes as an entry of the live layer.
+
+A tile is a row of int64 words: the wholes of sums, their parts, counts, minima, maxima, moments of last values, and
+last values. Minima, maxima and last values are the bits of a float64, NaN for none. The order in which tiles are
+combined does not change a bit.
 
 An entry is a row of little-endian int64: a head, then for each day its number (days since 1970) and the tile, then for
 each tile of minutes its number (since 1970) and the tile, both ascending. The head has a format, the numbers of days
@@ -13,8 +17,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecache.base.errors import DamagedError
-from forecache.kit.windows.layout import Ints, TileLayout
-from forecache.kit.windows.plan import DAY_MINUTES, MergePlan
+from forecache.kit.windows.plan import DAY_MINUTES, MergePlan, PlanState
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+NO_TIME = np.iinfo(np.int64).min
+"""The moment of a missing last value."""
+PART_BITS, _PART_MASK = 32, (1 << 32) - 1
+"""The part of a sum counts steps of 2**-32."""
+NAN = np.array([np.nan]).view(np.int64)[0]
+"""The bits of a missing number."""
+
+
+class TileLayout:
+    """Places of the words of some states in a tile."""
+
+    def __init__(self, states: Sequence[PlanState]) -> None:
+        by = {kind: [s.name for s in states if s.aggregate == kind] for kind in ("sum", "count", "min", "max", "last")}
+        starts, place = {}, 0
+        for kind, times in (("sum", 2), ("count", 1), ("min", 1), ("max", 1), ("last", 2)):
+            starts[kind], place = place, place + times * len(by[kind])
+        self.width = place  # words of a tile
+        self.places: dict[str, tuple[int, int]] = {}  # of a state's first and second word; equal if it has one
+        for kind, names in by.items():
+            second = len(names) if kind in ("sum", "last") else 0
+            for number, name in enumerate(names):
+                first = starts[kind] + number
+                self.places[name] = (first, first + second)
+        last = starts["last"] + len(by["last"])
+        # Of the additive words, the minima, the maxima, the moments and the values.
+        self.ends = (starts["min"], starts["max"], starts["last"], last, self.width)
+        self.neutral = np.zeros(self.width, np.int64)
+        self.neutral[starts["min"] :] = NAN
+        self.neutral[starts["last"] : last] = NO_TIME
+
+    def combine(self, a: Ints, b: Ints) -> Ints:
+        """Combine tiles pairwise, [..., width]."""
+        added, least, most, at, _ = self.ends
+        if added == self.width:
+            return a + b
+        both = np.empty(np.broadcast_shapes(a.shape, b.shape), np.int64)
+        np.add(a[..., :added], b[..., :added], out=both[..., :added])
+        numbers, x, y = both.view(np.float64), a.view(np.float64), b.view(np.float64)
+        if least > added:
+            np.fmin(x[..., added:least], y[..., added:least], out=numbers[..., added:least])
+        if most > least:
+            np.fmax(x[..., least:most], y[..., least:most], out=numbers[..., least:most])
+        if at > most:
+            later = is_later(b[..., most:at], y[..., at:], a[..., most:at], x[..., at:])
+            both[..., most:at] = np.where(later, b[..., most:at], a[..., most:at])
+            both[..., at:] = np.where(later, b[..., at:], a[..., at:])
+        return both
+
+    def combine_all(self, tiles: Ints) -> Ints:
+        """Combine the m tiles of each row of [n, m, width] into [n, width]; m is at least 1."""
+        added, least, most, at, _ = self.ends
+        if added == self.width:
+            return tiles.sum(axis=1)
+        both = np.empty((len(tiles), self.width), np.int64)
+        np.sum(tiles[:, :, :added], axis=1, out=both[:, :added])
+        numbers, x = both.view(np.float64), tiles.view(np.float64)
+        if least > added:
+            np.fmin.reduce(x[:, :, added:least], axis=1, out=numbers[:, added:least])
+        if most > least:
+            np.fmax.reduce(x[:, :, least:most], axis=1, out=numbers[:, least:most])
+        if at > most:
+            moments = tiles[:, :, most:at]
+            both[:, most:at] = moments.max(axis=1)
+            newest = moments == both[:, None, most:at]
+            np.fmax.reduce(np.where(newest, x[:, :, at:], np.nan), axis=1, out=numbers[:, at:])
+        return both
+
+
+def is_later(at: Ints, value: Floats, than_at: Ints, than_value: Floats) -> Bools:
+    """True if a value replaces another one: its moment is later, or equal and the value is larger."""
+    return (at > than_at) | ((at == than_at) & (value > than_value))
+
+
+def to_double(whole: Ints, part: Ints) -> Floats:
+    """The float64 of a sum from its wholes and parts; equal sums give equal bits wherever it is computed."""
+    whole, part = whole + (part >> PART_BITS), part & _PART_MASK
+    return whole.astype(np.float64) + part.astype(np.float64) * 2.0**-PART_BITS
+
 
 _WORD = "<i8"
 _FORMAT, _FORMAT_MASK = 1, 0xF
@@ -25,17 +110,11 @@ MOST_DAYS = _DAY_MASK
 
 @dataclass(frozen=True)
 class TileRows:
-    """Tiles of several keys.
+    """Tiles of several keys."""
 
-    Attributes:
-        owner: Number of each tile's key, ascending.
-        number: Number of the day, or of the tile of minutes.
-        words: int64 [m, width], see `forecache.kit.windows.layout`.
-    """
-
-    owner: NDArray[np.intp]
-    number: Ints
-    words: Ints
+    owner: NDArray[np.intp]  # number of each tile's key, ascending
+    number: Ints  # of the day, or of the tile of minutes
+    words: Ints  # int64 [m, width]
 
 
 class TileCodec:
@@ -57,11 +136,7 @@ class TileCodec:
         return words[1:end].reshape(-1, 1 + self.day.width), words[end:].reshape(-1, 1 + self.minute.width)
 
     def decode(self, entries: Sequence[bytes | None]) -> tuple[TileRows, TileRows]:
-        """The days and the tiles of minutes of several entries; None has none.
-
-        Raises:
-            DamagedError: An entry is of another plan.
-        """
+        """The days and the tiles of minutes of entries (None has none); DamagedError if one is of another plan."""
         there = [place for place, entry in enumerate(entries) if entry is not None]
         if not there:
             return self._no_rows
@@ -71,11 +146,7 @@ class TileCodec:
         return day_rows, _rows(words, owners, starts + 1 + days * (1 + self.day.width), minutes, 1 + self.minute.width)
 
     def drop_before(self, entries: Sequence[bytes], first_day: int) -> list[bytes | None]:
-        """Drop the tiles of days before `first_day`, and of their minutes; None for an entry without any left.
-
-        Args:
-            first_day: In days since 1970.
-        """
+        """Drop the tiles of days before `first_day` (since 1970) and of their minutes; None for an emptied entry."""
         if not entries:
             return []
         first_minute = first_day * DAY_MINUTES // max(1, self.plan.tile_minutes)

@@ -1,22 +1,190 @@
-"""The features of nights as Spark frames, and the inputs that they depend on."""
+"""The features of nights as Spark frames, of a view or joined for a pipeline, and the inputs that they depend on."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from forecache.base.errors import InputError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, AnySource, FeatureView, Pipeline
-from forecache.lake.feature_tables.feature_columns import typed_columns
-from forecache.lake.feature_tables.join import join_views
-from forecache.lake.sources.point_in_time import known_rows
-from forecache.lake.sources.source_states import source_state
-from forecache.lake.sources.tables.pins import Pins
+from forecache.declare import AS_OF, Feature, FeatureView, Pipeline
+from forecache.kit.delta.errors import REFUSED
+from forecache.kit.delta.tables import read_table
+from forecache.lake.contracts import function_name, require_columns
+from forecache.lake.sources import Pins, known_rows, source_states
 from forecache.lake.windows.nights import window_frame, window_inputs
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+
+_WHOLE_NUMBER, _WHOLE_TYPES = "whole number", ("tinyint", "smallint", "int", "bigint")
+
+if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+def join_views(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    frames: Mapping[str, "DataFrame"],
+    *,
+    pins: Pins | None = None,
+) -> "DataFrame":
+    """Key columns, `as_of` and the features of all views, from a frame for each; null for a view without the entity."""
+    joined = _entity_frame(spark, settings, pipeline, nights, frames, pins)
+    for view in pipeline.views:
+        require_key_types(f"The entities of pipeline {pipeline.name!r} have", joined, view, frames[view.name])
+        joined = joined.join(frames[view.name], [*view.key, AS_OF], "left")
+    return joined.select(*pipeline.key, AS_OF, *pipeline.feature_names)
+
+
+def _entity_frame(
+    spark: "SparkSession",
+    settings: Settings,
+    pipeline: Pipeline,
+    nights: Sequence[date],
+    frames: Mapping[str, "DataFrame"],
+    pins: Pins | None,
+) -> "DataFrame":
+    declared = pipeline.entities
+    if declared is None:
+        view = next(view for view in pipeline.views if view.key == pipeline.key)
+        return frames[view.name].select(*pipeline.key, AS_OF)
+    computed = declared.compute(known_rows(spark, settings, declared.sources, nights, pins=pins))
+    wanted = [*pipeline.key, AS_OF, *declared.columns]
+    missing = [name for name in wanted if name not in computed.columns]
+    if missing:
+        raise InputError(
+            f"The entities of pipeline {pipeline.name!r} lack the column {missing[0]!r}.",
+            remedy=f"Return it from {function_name(declared.compute)}, or remove it from the declaration.",
+        )
+    return computed.select(*wanted)
+
+
+def require_key_types(owner: str, given: "DataFrame", view: FeatureView, features: "DataFrame") -> None:
+    """Refuse a key column whose type differs in kind from the view's, such as text and number."""
+    here, there = dict(given.dtypes), dict(features.dtypes)
+    for name in view.key:
+        kinds = {_WHOLE_NUMBER if kind in _WHOLE_TYPES else kind for kind in (here[name], there[name])} - {"void"}
+        if len(kinds) > 1:
+            raise InputError(
+                f"{owner} {name!r} as {here[name]}, and the view {view.name!r} as {there[name]}.",
+                remedy="Cast it: rows of different types are not joined.",
+            )
+
+
+def read_view(
+    spark: "SparkSession", settings: Settings, view: FeatureView, versions: Mapping[date, int], *, states: bool = False
+) -> "DataFrame":
+    """The rows of a view's table on nights, each at the Delta version that wrote it; with states if wanted."""
+    from pyspark.sql import functions as F
+
+    parts = []
+    for version in sorted(set(versions.values())):
+        nights = [night for night, wrote in versions.items() if wrote == version]
+        parts.append(read_table(spark, settings, view.feature_table, version=version).where(F.col(AS_OF).isin(nights)))
+    rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
+    return rows.select(*view.key, AS_OF, *view.feature_names, *(view.live_states if states else ()))
+
+
+_WHOLE = ("tinyint", "smallint", "int", "bigint", "boolean")
+_TAKEN = {
+    "number": (*_WHOLE, "float", "double"),
+    "integer": _WHOLE,
+    "category": (*_WHOLE, "string", "date"),
+    "text": ("string",),
+    "vector": tuple(f"array<{kind}>" for kind in (*_WHOLE[:-1], "float", "double")),
+}
+_RULES = {
+    "number": (
+        "features are numbers",
+        "Return a number from {0}: cast it, count it or encode it; or declare its type, such as 'category'.",
+    ),
+    "integer": ("it is declared as an integer", "Return a whole number from {0}, or declare a number."),
+    "category": ("it is declared as a category", "Return a text, a whole number, a date or a boolean from {0}."),
+    "text": ("it is declared as a text", "Return a string from {0}."),
+    "vector": ("it is declared as a vector", "Return an array of numbers from {0}."),
+}
+
+
+def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
+    """The declared features of a computed frame as Spark columns in their stored types; InputError if one is wrong."""
+    function = view.features and view.features.compute
+    require_columns(computed, view, view.feature_names, function, "feature")
+    types = dict(computed.dtypes)
+    for feature in view.feature_columns:
+        kind = types[feature.name]
+        if kind not in _TAKEN[feature.type] and not (feature.type == "number" and kind.startswith("decimal")):
+            what, remedy = _RULES[feature.type]
+            raise InputError(
+                f"The feature {feature.name!r} of {view.name!r} is a {kind}; {what}.",
+                remedy=remedy.format(function_name(function)),
+            )
+    return [_stored_column(feature, view.name) for feature in view.feature_columns]
+
+
+def _stored_column(feature: Feature, owner: str) -> "Column":
+    """The column of a feature in its stored type."""
+    from pyspark.sql import functions as F
+
+    column = F.col(feature.name)
+    if feature.type == "category":
+        return F.nullif(column.cast("string"), F.lit("")).alias(feature.name)
+    if feature.type == "text":
+        return _embed_column(feature, column, owner).alias(feature.name)
+    if feature.type == "vector":
+        wrong = F.concat(
+            F.lit(f"{REFUSED} The vector {feature.name!r} of {owner!r} has a row of "),
+            F.size(column).cast("string"),
+            F.lit(f" numbers, and is declared with size={feature.size}."),
+        )
+        fits = column.isNull() | (F.size(column) == feature.size)
+        column = F.when(fits, column).otherwise(F.raise_error(wrong))
+    return column.cast(feature.spark_type).alias(feature.name)
+
+
+def _embed_column(feature: Feature, column: "Column", owner: str) -> "Column":
+    from pyspark.sql.pandas.functions import arrow_udf
+
+    embed, size = feature.embed or hashed_words(feature.size or 1), feature.size or 1
+    about = f"{REFUSED} The function {function_name(embed)} of the text {feature.name!r} of {owner!r}"
+
+    # Spark infers the kind of UDF from the type hints.
+    def vectors(texts: pa.Array) -> pa.Array:
+        import numpy as np
+
+        given = texts.drop_null().to_pylist()
+        found = np.asarray(embed(given) if given else np.empty((0, size)), np.float32)
+        if found.shape != (len(given), size):
+            raise ValueError(f"{about} returned numbers of shape {found.shape} for {len(given)} texts of size {size}.")
+        lengths = np.where(np.asarray(texts.is_valid()), size, 0)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(offsets, pa.array(found.reshape(-1)), mask=texts.is_null())
+
+    return arrow_udf(vectors, "array<float>")(column)  # type: ignore[call-overload]
+
+
+def hashed_words(size: int) -> Any:
+    """Return a function from texts to word counts by hash (lower case, XXH64 modulo `size`), float32 [n, size]."""
+
+    def count_hashes(texts: list[str]) -> Any:
+        import numpy as np
+        import xxhash
+
+        counts = np.zeros((len(texts), size), np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()):
+                counts[row, xxhash.xxh64_intdigest(word.encode()) % size] += 1
+        return counts
+
+    return count_hashes
 
 
 def feature_frame(
@@ -41,9 +209,7 @@ def view_frame(
     asked: "pa.Table | None" = None,
     states: bool = False,
 ) -> "DataFrame":
-    """Key columns, `as_of` and the features as float32, for every key known on each night.
-
-    For windows, missing tiles of the nights are built first.
+    """Key columns, `as_of` and the features as float32, for every key known on each night; builds missing tiles.
 
     Args:
         pins: The existing tables as the run sees them; None: as they are now.
@@ -74,14 +240,6 @@ def code_of(inputs: str) -> str:
     return inputs.partition(" code=")[2]
 
 
-def source_states(
-    settings: Settings, sources: Sequence[AnySource], nights: Sequence[date], *, pins: Pins | None = None
-) -> dict[date, str]:
-    """For each night, text of the state of all source rows that it may see."""
-    states = [source_state(settings, source, nights, pins=pins) for source in sources]
-    return {night: " ".join(state[night] for state in states) for night in nights}
-
-
 def joined_inputs(
     settings: Settings,
     pipeline: Pipeline,
@@ -90,10 +248,7 @@ def joined_inputs(
     *,
     pins: Pins | None = None,
 ) -> dict[date, str]:
-    """For each night, text of all that joined features depend on: view partitions, entities, and the declaration.
-
-    `versions` has, by name of the view, the Delta version that wrote each night's partition.
-    """
+    """For each night, text of all that joined features depend on; `versions` are those of the views' partitions."""
     entities = source_states(settings, pipeline.entities.sources if pipeline.entities else (), nights, pins=pins)
     tables = {view.name: view.feature_table for view in pipeline.views}
     return {

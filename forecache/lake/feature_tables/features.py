@@ -1,7 +1,8 @@
-"""The feature table: one partition for each night, point-in-time correct, rebuilt only if its inputs changed."""
+"""Feature tables: one partition for each night, point-in-time correct, rebuilt only if its inputs changed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forecache.base.errors import NotFoundError
@@ -10,22 +11,22 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
 from forecache.declare import AS_OF, FeatureView, Pipeline
 from forecache.declare.schedules.as_of import require_as_of, require_within
+from forecache.kit.delta.errors import REFUSED
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
 from forecache.kit.delta.tables import table_version
 from forecache.kit.delta.writers import write_frame
-from forecache.lake.feature_tables.feature_rows import joined_inputs, view_frame, view_inputs
-from forecache.lake.feature_tables.join import join_views, read_view
+from forecache.lake.feature_tables.feature_rows import join_views, joined_inputs, read_view, view_frame, view_inputs
 from forecache.lake.ledger import last_records
-from forecache.lake.partition_stage import write_stale_partitions
-from forecache.lake.sources.source_states import require_delivered
-from forecache.lake.sources.tables.pins import Pins
-from forecache.lake.stage import Stage, hold_table_lock
+from forecache.lake.sources import Pins, require_delivered
+from forecache.lake.stage import Stage, hold_table_lock, write_stale_partitions
 from forecache.lake.windows.nights import write_windows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import Schema
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
+
 
 STAGE = "features"
 _NIGHTS_AT_ONCE = 31
@@ -43,10 +44,7 @@ def build_features(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the features of a pipeline for the nights that are missing or stale, those of its views first.
-
-    Raises as `build_view`, and InputError if the function of the entities left out a column.
-    """
+    """Write the features of a pipeline for the nights that are missing or stale, those of its views first."""
     require_nights(settings, pipeline, nights)
     built = [
         build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
@@ -67,10 +65,7 @@ def build_view(
     progress: Progress = no_progress,
     rebuild: bool = False,
 ) -> StageResult:
-    """Write the features of a view for the nights that are missing or stale.
-
-    Args:
-        rebuild: Write those of all the nights.
+    """Write the features of a view for the nights that are missing or stale, or with `rebuild` for all of them.
 
     Returns:
         Rows of all the requested nights; `details` has `built` (nights written) and `rows_by_night`.
@@ -197,13 +192,80 @@ def stale_nights(settings: Settings, declared: Pipeline | FeatureView) -> tuple[
 def require_nights(
     settings: Settings, declared: Pipeline | FeatureView, nights: Sequence[date], *, pins: Pins | None = None
 ) -> None:
-    """Refuse nights outside the dates of a pipeline or view, or without a delivery; see `require_delivered`.
-
-    Nights of a pipeline also have to be as-of dates of its schedule.
-    """
+    """Refuse nights outside the dates of a view, or the as-of dates of a pipeline, or without a delivery."""
     if isinstance(declared, Pipeline):
         require_as_of(declared, nights)
     else:
         require_within(declared, nights)
     for source in declared.all_sources:
         require_delivered(settings, source, nights, pins=pins)
+
+
+_DATES_AT_ONCE = 31
+# Limit of (key, night) rows in the driver's memory, about 50 bytes each; beyond it all keys of the nights are computed.
+_MOST_ASKED = 4_000_000
+_ROWS = "forecache_rows"
+
+
+def load_night_features(
+    spark: "SparkSession",
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    asked: "DataFrame | None" = None,
+    states: bool = False,
+    pins: Pins | None = None,
+    progress: Progress = no_progress,
+) -> "DataFrame":
+    """Key columns, `as_of` and features of nights, from the view's table if they are current, else computed.
+
+    The job that reads them fails if a function returned several rows of a key; see `as_refusal`.
+
+    Args:
+        asked: Key columns and `as_of` of the rows that are needed, which may repeat; windows are computed for these
+            only, unless there are too many. None: all.
+        states: Include the states of a live view.
+    """
+    require_nights(settings, view, nights, pins=pins)
+    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)
+    current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
+    lacking = [night for night in nights if night not in current]
+    frames = [read_view(spark, settings, view, current, states=states)] if current else []
+    rows = _requested_rows(asked, lacking) if asked is not None and lacking and view.windows else None
+    # Every call reads the tiles of all days in the windows, so few calls are better.
+    at_once = _DATES_AT_ONCE if rows is None else max(1, len(lacking))
+    for first in range(0, len(lacking), at_once):
+        some = lacking[first : first + at_once]
+        progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
+        frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress, asked=rows, states=states))
+    return _fail_on_duplicates(view, reduce(lambda one, other: one.unionByName(other), frames))
+
+
+def _requested_rows(asked: "DataFrame", nights: Sequence[date]) -> "pa.Table | None":
+    """Distinct key columns and `as_of` of the requested rows of some nights; None if there are too many."""
+    from pyspark.sql import functions as F
+
+    wanted = asked.where(F.col(AS_OF).isin(list(nights))).dropna().distinct().limit(_MOST_ASKED + 1)
+    rows = wanted.toArrow()
+    return rows if rows.num_rows <= _MOST_ASKED else None
+
+
+def _fail_on_duplicates(view: FeatureView, features: "DataFrame") -> "DataFrame":
+    """The rows of a view; the job fails if a function returned several of one key, which would multiply the result."""
+    from pyspark.sql import functions as F
+
+    if view.windows:
+        return features
+    said = F.concat_ws(
+        " ",
+        F.lit(f"{REFUSED} The view {view.name!r} has several rows of the key"),
+        F.concat_ws(", ", *(F.col(name).cast("string") for name in view.key)),
+        F.lit("on"),
+        F.concat(F.col(AS_OF).cast("string"), F.lit(".")),
+    )
+    rows = features.groupBy(*view.key, AS_OF).agg(
+        F.count(F.lit(1)).alias(_ROWS), *(F.first(name).alias(name) for name in view.feature_names)
+    )
+    names = [*view.key, *view.feature_names]
+    return rows.select(*names, F.when(F.col(_ROWS) > 1, F.raise_error(said)).otherwise(F.col(AS_OF)).alias(AS_OF))

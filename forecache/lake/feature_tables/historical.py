@@ -9,9 +9,9 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
 from forecache.kit.delta.tables import read_table
-from forecache.lake.feature_tables.join import require_key_types
+from forecache.lake.feature_tables.feature_rows import require_key_types
+from forecache.lake.feature_tables.features import load_night_features
 from forecache.lake.feature_tables.live_features import live_features
-from forecache.lake.feature_tables.night_features import load_night_features
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -51,7 +51,7 @@ def historical_features(
     Raises:
         InputError: The spine lacks a column, has a key of another type, or a column named like a feature; or a date
             that is needed has no delivery. If a view has several rows of a key, reading the result fails, and
-            `forecache.kit.delta.engine_errors.as_refusal` finds the message in Spark's error.
+            `forecache.kit.delta.errors.as_refusal` finds the message in Spark's error.
     """
     from pyspark.sql import functions as F
 

@@ -18,9 +18,9 @@ from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.delta.tables import read_table
 from forecache.kit.windows.fold import EventStates, event_states, fold
 from forecache.kit.windows.plan import DAY_US, MergePlan
-from forecache.kit.windows.tile_columns import column_words, number_keys
-from forecache.lake.feature_tables.night_features import load_night_features
-from forecache.lake.sources.tables.pins import Pins
+from forecache.kit.windows.states import column_words, number_keys
+from forecache.lake.feature_tables.features import load_night_features
+from forecache.lake.sources import Pins
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -50,11 +50,9 @@ def live_features(
     progress: Progress = no_progress,
 ) -> "DataFrame":
     """Add a column with the features at each row's timestamp: an array of float in the order of the look-up's columns,
-    NaN for a null feature; null if the key had no event in the days that count.
+    NaN for a null feature; null if the key had no event in the days that count, or the timestamp is null.
 
-    Args:
-        by: Columns of the rows that hold the view's key.
-        timestamp: Column with the time of each row; if it is null, so are the features.
+    `by` are the columns that hold the view's key.
     """
     from pyspark.sql import functions as F
 
@@ -131,15 +129,11 @@ def _events(
 
 @dataclass(frozen=True)
 class _LiveFeatureMerger:
-    """Computes the features of rows from the events of the same keys, in a Spark worker.
-
-    Attributes:
-        columns, keys: Columns of the rows: those to keep, and those that hold the key.
-    """
+    """Computes the features of rows from the events of the same keys, in a Spark worker."""
 
     plan: MergePlan
-    columns: tuple[str, ...]
-    keys: tuple[str, ...]
+    columns: tuple[str, ...]  # to keep
+    keys: tuple[str, ...]  # columns of the rows with the key
     column: str
 
     def features(self, rows: pa.Table, events: pa.Table) -> pa.Table:

@@ -1,5 +1,7 @@
-"""The table of ingested landing files, and what follows from it: delivered days, snapshots, raw table versions."""
+"""The table of ingested landing files, what follows from it (delivered days, snapshots), and what is pending."""
 
+from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -12,22 +14,22 @@ from forecache.base.settings import Settings
 from forecache.declare import Source, Static, StreamDay
 from forecache.kit.delta.commit import Change, TableState, commit
 from forecache.kit.delta.small_tables import prepare_upsert, read_small_table, row_schema, small_table_target
-from forecache.lake.ingest.landing import list_landing, source_uri
+from forecache.lake.ingest.landing import (
+    LandingFile,
+    cached_checksum,
+    list_landing,
+    open_landing,
+    read_checksum,
+    source_uri,
+)
+from forecache.lake.ingest.row_count import count_rows
 
 FILES_TABLE = "ingested_files"
 
 
 @dataclass(frozen=True)
 class IngestedFile:
-    """A row of `ingested_files`; a file that is quarantined as a whole has no rows.
-
-    Attributes:
-        landing_rows: Rows counted from the file's bytes (`forecache.lake.ingest.row_count`), without judging them.
-        raw_rows: Rows that were judged to be good.
-        quarantined_rows: Rows that were judged to be bad.
-        error: Why the whole file is in quarantine; None if it was read.
-        raw_version: Delta version of the raw table that holds its rows.
-    """
+    """A row of `ingested_files`; a file that is quarantined as a whole has no rows."""
 
     source: str
     file: str
@@ -35,11 +37,11 @@ class IngestedFile:
     size_bytes: int
     modified_at: datetime
     sha256: str
-    landing_rows: int
+    landing_rows: int  # counted from the file's bytes, without judging them
     raw_rows: int
     quarantined_rows: int
-    error: str | None
-    raw_version: int
+    error: str | None  # why the whole file is in quarantine
+    raw_version: int  # of the raw table that holds its rows
     ingested_at: datetime
     run_id: str
     code_version: str
@@ -72,11 +74,8 @@ def delivered_days(files: Iterable[IngestedFile]) -> set[date]:
 def require_days(
     settings: Settings, source: Source, nights: Collection[date], *, files: Sequence[IngestedFile] | None = None
 ) -> None:
-    """Refuse nights whose day has no readable landing file, according to the source's `missing`.
-
-    Raises:
-        InputError: Names the night, the state of its files, and the remedy.
-        NotYetError: The source waits, and the day has no file at all.
+    """Refuse nights whose day has no readable landing file, according to the source's `missing`: InputError, or
+    NotYetError if the source waits and the day has no file at all.
     """
     files = ingested_files(settings, source) if files is None else files
     read = delivered_days(files)
@@ -131,10 +130,8 @@ def _has_substitute(source: Source, read: Collection[date], night: date) -> bool
 
 
 def state_file(source: Source, files: Iterable[IngestedFile], night: date) -> IngestedFile | None:
-    """The file of a snapshot, or of rows without time, that is valid on a night; None if there is none.
-
-    Of several files of a day the one that was ingested last is valid, as copies have other times; among files of one
-    ingestion the one with the latest file time.
+    """The file of a snapshot, or of rows without time, that is valid on a night: of several of a day the one ingested
+    last, as copies have other times, and among files of one ingestion the one with the latest file time.
     """
     usable = [
         (file.event_day, file.ingested_at, file.modified_at, file.file, file)
@@ -149,9 +146,101 @@ def last_raw_version(
 ) -> int:
     """The raw table's last Delta version that changed a day up to the night; -1 if there is none.
 
-    A late file for an old day raises it, by which the nights that the file changes become stale; so does a file without
-    rows, which may have replaced some.
+    A late file raises it, by which the nights that it changes become stale; so does one without rows, which may have
+    replaced some.
     """
     files = ingested_files(settings, source) if files is None else files
     versions = (file.raw_version for file in files if file.event_day and file.event_day <= night)
     return max(versions, default=-1)
+
+
+def pending_files(
+    settings: Settings, source: Source, *, landed: Sequence[LandingFile] | None = None
+) -> list[LandingFile]:
+    """Files that were not ingested, and those whose content has changed since; by name."""
+    known = {file.file: file for file in ingested_files(settings, source)}
+    landed = list_landing(settings, source) if landed is None else landed
+    return [file for file in landed if file.name not in known or has_changed(settings, source, file, known[file.name])]
+
+
+def files_to_ingest(
+    settings: Settings,
+    source: Source,
+    landed: Iterable[LandingFile],
+    ingested: Iterable[IngestedFile],
+    *,
+    correctable: Collection[date] = (),
+) -> list[LandingFile]:
+    """Files that were never ingested, and for correctable days also those that were landed again since.
+
+    An extracted file has to differ in content, as all days of a database are correctable and features may be built from
+    them. Nothing is built from the refused days of other sources: their files are read again if their time differs.
+    """
+    known = {file.file: file for file in ingested}
+
+    def is_landed_again(file: LandingFile) -> bool:
+        before = known[file.name]
+        return looks_different(file, before) if source.extract is None else has_changed(settings, source, file, before)
+
+    return [file for file in landed if file.name not in known or (file.day in correctable and is_landed_again(file))]
+
+
+def looks_different(file: LandingFile, known: IngestedFile) -> bool:
+    """Compare a file with what was ingested, by size and time only."""
+    return (file.size_bytes, file.modified_at) != (known.size_bytes, known.modified_at)
+
+
+def has_changed(settings: Settings, source: Source, file: LandingFile, known: IngestedFile) -> bool:
+    """Compare a file with what was ingested, by content: copies and restored files have other times alone."""
+    if not looks_different(file, known):
+        return False
+    return file.size_bytes != known.size_bytes or cached_checksum(settings, source, file) != known.sha256
+
+
+def pending_days(files: Collection[LandingFile], *, first: date, last: date) -> set[date]:
+    """The days of files, from `first` to `last`; files whose name has no day count for the last one."""
+    days = {file.day or last for file in files}
+    return {day for day in days if first <= day <= last}
+
+
+def day_ranges(days: Collection[date], *, others: Collection[date | None] = ()) -> list[tuple[date, date]]:
+    """Group days to ranges (first, last), ascending: as few as possible, none of which contains one of `others`."""
+    apart = sorted({day for day in others if day} - {*days})
+    ranges: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if ranges and bisect(apart, ranges[-1][1]) == bisect(apart, day):
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ranges
+
+
+def find_copies(
+    settings: Settings, source: Source, files: Sequence[LandingFile], ingested: Sequence[IngestedFile]
+) -> dict[str, str]:
+    """Find files with the same bytes as another of their day, with the reason to refuse them; the first by name stays.
+
+    Files without rows may be equal. Only files of the same size as another one of their day are read.
+    """
+    seen: dict[tuple[date, int], dict[str, str]] = {}
+    for known in ingested:
+        if known.event_day and known.error is None:
+            seen.setdefault((known.event_day, known.size_bytes), {})[known.sha256] = known.file
+    sizes = Counter((file.day, file.size_bytes) for file in files)
+    copies = {}
+    for file in sorted(files, key=lambda file: file.name):
+        if file.day is None or ((file.day, file.size_bytes) not in seen and sizes[file.day, file.size_bytes] == 1):
+            continue
+        sha256, like = read_checksum(settings, source, file.name), seen.setdefault((file.day, file.size_bytes), {})
+        if sha256 in like and _has_rows(settings, source, file.name):
+            copies[file.name] = f"it is a copy of {like[sha256]!r}, a file of the same day"
+        like.setdefault(sha256, file.name)
+    return copies
+
+
+def _has_rows(settings: Settings, source: Source, name: str) -> bool:
+    with open_landing(source_uri(settings, source), settings.storage_options, name) as stream:
+        try:
+            return count_rows(stream, name.rsplit(".", 1)[-1]) > 0
+        except (InputError, ValueError, OSError):
+            return False

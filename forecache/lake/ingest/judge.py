@@ -26,12 +26,10 @@ def judge(
     raw_version: int,
     days_of_several: Collection[date] = (),
 ) -> "DataFrame":
-    """Add typed columns (`typed_<name>`) and `reason`, which is null for a good row.
+    """Add typed columns (`typed_<name>`) and `reason`, which is null for a good row, to the rows of files.
 
-    Args:
-        files: Names of the files that the rows are from.
-        days_of_several: Days with more than one file, in the raw table or among these.
-        raw_version: Delta version of the raw table; events that other files have there are duplicates here. -1: none.
+    Events that other files have in the raw table at `raw_version` (-1: there is none) are duplicates here.
+    `days_of_several` have more than one file, in the raw table or among these.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -120,11 +118,9 @@ def refuse_repeated_keys(rows: "DataFrame", key: Sequence[str]) -> "DataFrame":
 def refuse_partial_files(
     rows: "DataFrame", key: Sequence[str], before: "DataFrame | None", files: Sequence[str], *, days: Collection[date]
 ) -> "DataFrame":
-    """Refuse a file that shares no key with the other files of its day: it is a part, and one file has to be the state.
+    """Refuse a file that shares no key with the others of its day: it is a part, and one file has to be the state.
 
-    Args:
-        before: The raw table; None if there is none.
-        days: Days with more than one file.
+    `before` is the raw table, `days` are those with more than one file.
     """
     from pyspark.sql import functions as F
 

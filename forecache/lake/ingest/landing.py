@@ -93,10 +93,7 @@ def read_checksum(settings: Settings, source: Source, name: str) -> str:
 
 
 def cached_checksum(settings: Settings, source: Source, file: LandingFile) -> str:
-    """`read_checksum` of a listed file, cached in the process while its size and time stay the same.
-
-    A sensor calls this every minute.
-    """
+    """`read_checksum`, cached in the process while size and time stay the same: a sensor calls it every minute."""
     key = (source_uri(settings, source), file)
     if key not in _checksums:
         _checksums[key] = read_checksum(settings, source, file.name)

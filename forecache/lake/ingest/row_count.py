@@ -28,10 +28,7 @@ def checksum(stream: BinaryIO) -> str:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    r"""Yield lines with their terminator, without a byte order mark, and the bytes of each.
-
-    Only "\n" ends a line. A line of more than MAX_ROW_BYTES is cut to that length.
-    """
+    """Yield lines, which only "\n" ends, without a byte order mark, cut to MAX_ROW_BYTES; and the bytes of each."""
     head = stream.read(len(BOM))
     stream.seek(0 if head != BOM else len(BOM))
     while line := stream.readline(MAX_ROW_BYTES):

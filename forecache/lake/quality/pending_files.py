@@ -7,21 +7,24 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
 from forecache.base.errors import CheckError
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AnySource, Source, TableSource
 from forecache.kit.spark.session import spark_session
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.ingested_files import IngestedFile, delivered_days, ingested_files
+from forecache.lake.ingest.ingested_files import (
+    IngestedFile,
+    delivered_days,
+    files_to_ingest,
+    ingested_files,
+    pending_days,
+)
 from forecache.lake.ingest.landing import list_landing
-from forecache.lake.ingest.pending import files_to_ingest, pending_days
 from forecache.lake.quality.expectations import raw_expectations
-from forecache.lake.quality.raw_days import raw_verdicts, reconcile_days, row_states
-from forecache.lake.quality.reconcile import Reconciliation, day_counts
-from forecache.lake.quality.report import CheckReport
+from forecache.lake.quality.raw_days import Reconciliation, day_counts, raw_verdicts, reconcile_days, row_states
+from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import check_nights
-from forecache.lake.sources.days_to_extract import days_to_extract, extraction_delay_reason
-from forecache.lake.sources.extract import extract
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,15 +68,10 @@ class ProcessRun(Run):
 
 @dataclass(frozen=True)
 class RawChecks:
-    """Checks of days of a raw table.
+    """Checks of days of a raw table."""
 
-    Attributes:
-        reports: Of each day with a file that was read.
-        sums: Of each day that has a file: whether its rows add up.
-    """
-
-    reports: Mapping[date, CheckReport]
-    sums: Mapping[date, Reconciliation]
+    reports: Mapping[date, CheckReport]  # of each day with a file that was read
+    sums: Mapping[date, Reconciliation]  # whether the rows of each day add up
 
     @property
     def refusals(self) -> dict[date, str]:
@@ -82,11 +80,19 @@ class RawChecks:
         return failed | {day: each.sentence for day, each in self.sums.items() if not each.success}
 
 
+def days_to_extract(settings: Settings, source: Source, *, first: date, last: date) -> list[date]:
+    """The days from `first` to `last` whose rows a database or a stream has and no landing file, ascending."""
+    if source.extract is None:
+        return []
+    days: list[date] = load_hook("table_sources", "days_to_extract")(settings, source, first=first, last=last)
+    return days
+
+
 def extract_days(run: Run, source: Source, days: Collection[date], *, rebuild: bool = False) -> None:
     """Write the landing files of days that have none, if the source's rows come from a database or a stream."""
     if source.extract is not None and days:
-        run.run_stage(extract, run.settings, source, days, rebuild=rebuild)
-        if reason := extraction_delay_reason(run.settings, source, max(days)):
+        run.run_stage(load_hook("table_sources", "extract"), run.settings, source, days, rebuild=rebuild)
+        if reason := load_hook("table_sources", "extraction_delay_reason")(run.settings, source, max(days)):
             run.report_progress(reason)
 
 
@@ -98,16 +104,11 @@ def ingest_pending(
     on_ingested: Callable[[Sequence[IngestedFile]], None] = lambda files: None,
     on_checked: Callable[[RawChecks, Sequence[IngestedFile]], None] = lambda checks, files: None,
 ) -> None:
-    """Ingest the pending landing files of a source up to a day, and check the days that were not checked since.
+    """Ingest the pending landing files of a source up to a day, and check the days that were not checked since, such as
+    those that a killed run has ingested. For an existing table there is nothing to do.
 
-    Such as those that a killed run has ingested. For an existing table there is nothing to do.
-
-    Args:
-        on_ingested: Called with the source's files after some were ingested, also if that failed.
-        on_checked: Called with the checks of days and the source's files.
-
-    Raises:
-        CheckError: A check refuses a day up to `last`, in this run or since an earlier one.
+    `on_ingested` is called also if ingesting some files failed. CheckError if a check refuses a day up to `last`, in
+    this run or since an earlier one.
     """
     if isinstance(source, TableSource):
         return

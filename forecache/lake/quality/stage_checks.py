@@ -4,7 +4,7 @@ The verdict on an as-of date is recorded for the rows that are there now; publis
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
 
@@ -21,9 +21,36 @@ from forecache.lake.quality.expectations import (
     recommendation_expectations,
 )
 from forecache.lake.quality.pending_files import Run
-from forecache.lake.quality.report import CheckReport
-from forecache.lake.quality.splits import Separation, check_splits
+from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import check_nights
+
+_ORDER = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Verdict on the distance of the splits, with the reason in a sentence."""
+
+    success: bool
+    sentence: str
+
+
+def check_splits(as_of: Mapping[str, Sequence[date]], rows: Mapping[str, int], *, horizon_days: int) -> Separation:
+    """Check splits by their as-of dates and row counts, both keyed by "train", "validation", "test"."""
+    empty = [split for split in _ORDER if not rows.get(split)]
+    if empty:
+        return Separation(False, f"The {empty[0]} split is empty.")
+    gaps = {
+        (earlier, later): (min(as_of[later]) - max(as_of[earlier])).days
+        for earlier, later in zip(_ORDER, _ORDER[1:], strict=False)
+    }
+    (earlier, later), days = min(gaps.items(), key=lambda item: item[1])
+    if days < horizon_days:
+        return Separation(
+            False, f"Labels of {earlier} reach into {later}: {days} days lie between, the horizon is {horizon_days}."
+        )
+    return Separation(True, f"{days} days or more lie between the splits, the label's horizon is {horizon_days}.")
+
 
 Reports = Mapping[date, CheckReport]
 
@@ -79,11 +106,7 @@ def check_training_splits(declared: Pipeline | Realtime, result: StageResult) ->
 
 
 def require_success(verdicts: Mapping[date, Verdict]) -> None:
-    """Refuse to go on after a check of some dates that failed.
-
-    Raises:
-        CheckError: The first that failed, with the reason.
-    """
+    """Raise CheckError for the first date that failed a check, with the reason."""
     for verdict in verdicts.values():
         if not verdict.success:
             raise CheckError(verdict.sentence, remedy="What was published stays. Mend the cause and run again.")

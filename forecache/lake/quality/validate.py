@@ -1,4 +1,4 @@
-"""Expectations checked by Great Expectations on Spark, in an ephemeral context that leaves no files.
+"""Expectations checked by Great Expectations on Spark, in an ephemeral context that leaves no files, and the report.
 
 Great Expectations resolves its metrics in layers and runs one Spark aggregation for each: the row count (Parquet
 footers only), all counts of unexpected values together, and, where a key must be unique, a count of distinct keys.
@@ -9,16 +9,119 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.base.errors import CheckError, SettingsError
 from forecache.declare import Expectation
-from forecache.lake.quality.descriptions import describe_outcome
-from forecache.lake.quality.report import CheckReport, CheckResult
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one expectation."""
+
+    expectation: str
+    subject: str  # its columns; "": the table as a whole
+    severity: Literal["critical", "warning"]
+    success: bool
+    sentence: str
+    observed: float | str | None = None  # the aggregate that was compared
+    unexpected_count: int | None = None  # rows that violate it; None: it is about an aggregate
+    unexpected_percent: float | None = None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All outcomes of one validation; `success` is False if a critical expectation failed."""
+
+    name: str
+    results: tuple[CheckResult, ...]
+    rows: int
+    seconds: float
+
+    @property
+    def success(self) -> bool:
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The critical expectations that failed."""
+        return tuple(r for r in self.results if not r.success and r.severity == "critical")
+
+    @property
+    def warnings(self) -> tuple[CheckResult, ...]:
+        """The expectations of severity warning that failed."""
+        return tuple(r for r in self.results if not r.success and r.severity == "warning")
+
+    @property
+    def sentence(self) -> str:
+        """The verdict on the critical expectations in one sentence, which names the first failures."""
+        critical = sum(result.severity == "critical" for result in self.results)
+        if self.success:
+            return f"{self.name}: {critical} expectations hold over {self.rows:,} rows."
+        reasons = " ".join(result.sentence for result in self.failures[:3])
+        more = f" And {len(self.failures) - 3} more." if len(self.failures) > 3 else ""
+        return f"{self.name} fails {len(self.failures)} of {critical} expectations: {reasons}{more}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CheckReport":
+        results = tuple(CheckResult(**result) for result in values["results"])
+        return cls(values["name"], results, values["rows"], values["seconds"])
+
+
+def describe_outcome(
+    expectation: Expectation,
+    success: bool,
+    observed: object,
+    unexpected_count: int | None,
+    unexpected_percent: float | None,
+) -> str:
+    """Describe an expectation in one sentence and, if it failed, by how much."""
+    wanted = f"{', '.join(expectation.columns) or 'The table'} {_describe_requirement(expectation)}"
+    if success:
+        return f"{wanted}: holds."
+    if unexpected_count is not None:
+        return f"{wanted}: {unexpected_count:,} rows ({unexpected_percent:.3g} %) do not."
+    return f"{wanted}: it is {_format_value(observed)}."
+
+
+def _describe_requirement(expectation: Expectation) -> str:
+    arguments = expectation.arguments
+    demands = {
+        "expect_column_values_to_not_be_null": "must not be null",
+        "expect_column_values_to_be_unique": "must be unique",
+        "expect_compound_columns_to_be_unique": "must be unique together",
+        "expect_table_row_count_to_be_between": f"must have {_format_bounds(arguments)} rows",
+        "expect_column_values_to_be_between": f"must be {_format_bounds(arguments)}",
+        "expect_column_values_to_be_in_set": f"must be one of {arguments.get('value_set')}",
+        "expect_column_values_to_match_regex": f"must match {arguments.get('regex')}",
+    }
+    if expectation.type in demands:
+        return demands[expectation.type]
+    about = {"column", "column_A", "column_B", "column_list"}
+    rest = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if name not in about)
+    return expectation.type.removeprefix("expect_").replace("_", " ") + (f" ({rest})" if rest else "")
+
+
+def _format_bounds(arguments: Mapping[str, Any]) -> str:
+    low, high = arguments.get("min_value"), arguments.get("max_value")
+    if low is not None and high is not None:
+        return f"{_format_value(low)} to {_format_value(high)}"
+    if low is not None:
+        return f"at least {_format_value(low)}"
+    return f"at most {_format_value(high)}"
+
+
+def _format_value(value: object) -> str:
+    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
 
 # Counts only: lists of unexpected values would need another Spark job for each expectation.
 _RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
@@ -27,11 +130,7 @@ _ROW_COUNT = Expectation("expect_table_row_count_to_be_between", {"min_value": 0
 
 
 def validate(frame: "DataFrame", expectations: Sequence[Expectation], *, name: str) -> CheckReport:
-    """Check a frame; caches nothing and collects no rows.
-
-    Args:
-        frame: Any Spark frame; NaN counts as null. An empty frame fails only an expectation on its row count.
-        name: Name of the frame for messages, such as "raw_purchases for 1998-06-30".
+    """Check a frame, in which NaN counts as null; caches nothing and collects no rows.
 
     Raises:
         SettingsError: An expectation does not exist, or its arguments are wrong.

@@ -15,8 +15,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Expectation
 from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_record
-from forecache.lake.quality.report import CheckReport
-from forecache.lake.quality.validate import validate
+from forecache.lake.quality.validate import CheckReport, validate
 from forecache.lake.stage import Stage, StageOutcome, format_nights
 
 if TYPE_CHECKING:
@@ -39,19 +38,14 @@ def check_nights(
     version: int | None = None,
     run_id: str = "",
 ) -> dict[date, CheckReport]:
-    """Check as-of dates of a table against expectations and record the verdicts.
+    """Check as-of dates of a table against expectations and record the verdicts; returns a report for each date.
 
     Dates without a current verdict are checked together in one validation. If that finds something, the dates are
     halved until the failing ones are found. At most 64 validations are run; after that every date of an undivided range
     gets the range's verdict, so that a good date in it can fail.
 
-    Args:
-        column: Partition column (date) of the table.
-        states: Text without blanks that identifies the rows of each date, such as the digest of its data files.
-        version: Delta version that has these rows; None: the newest.
-
-    Returns:
-        A report for each date.
+    `column` is the table's partition column (date), and `states` has a text without blanks that identifies the rows of
+    each date at the Delta version, such as the digest of its data files.
     """
 
     def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
@@ -73,12 +67,7 @@ def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]
 def require_passed(settings: Settings, table: str, night: date, *, state: str, drift: bool = False) -> None:
     """Refuse an as-of date whose rows were not checked in this state, or failed; the same for a measured drift.
 
-    Args:
-        state: Text that identifies the rows, as passed to `check_nights`.
-        drift: Refuse also an as-of date whose drift was never measured.
-
-    Raises:
-        CheckError: The date is refused; the message says why.
+    With `drift` also one whose drift was never measured. CheckError says why.
     """
     verdict = refuse_failed_date(settings, table, night)
     if verdict is None:
@@ -99,11 +88,7 @@ def require_passed(settings: Settings, table: str, night: date, *, state: str, d
 
 
 def refuse_failed_date(settings: Settings, table: str, night: date) -> StageRecord | None:
-    """Refuse an as-of date whose check failed or whose drift blocks; returns the verdict, None if it has none.
-
-    Raises:
-        CheckError: The date is refused; the message says why.
-    """
+    """Refuse an as-of date that failed its check or whose drift blocks; returns the verdict, None if it has none."""
     drift = last_record(settings, DRIFT_STAGE, table, night)
     if drift is not None and drift.details["blocks"]:
         raise CheckError(

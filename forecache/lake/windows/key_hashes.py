@@ -39,7 +39,7 @@ class KeyHashesByNight:
 
 
 def hash_requested_keys(rows: pa.Table, key: Sequence[str], types: pa.Schema) -> KeyHashesByNight | None:
-    """Hash the keys of rows with key columns and `as_of`, by night, with the types that they have in the tiles.
+    """Hash the keys of rows with `as_of`, by night, with the types that they have in the tiles.
 
     None, which means all keys, if the column types do not fit; the join reports that later.
     """

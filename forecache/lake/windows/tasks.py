@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from forecache.kit.delta.file_rows import fit_columns, read_rows
-from forecache.kit.delta.files import DataFile, Place, new_path, retry_write, write_file
-from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.errors import open_data_file
+from forecache.kit.delta.files import DataFile, Place, fit_columns, new_path, read_rows, retry_write, write_file
 from forecache.kit.windows.states import MeasureState, as_tiles, combine
 from forecache.lake.windows.key_hashes import key_hashes
 from forecache.lake.windows.tile_merge import TileMerger
@@ -30,20 +29,14 @@ _HELD_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class TileTask:
-    """Makes the tiles of a day from the raw files of that day.
-
-    Attributes:
-        paths: Paths of the raw files, relative to their table.
-        read: The columns to read, with their types; null if a file lacks one.
-        stored: The columns of a tile file.
-    """
+    """Makes the tiles of a day from the raw files of that day."""
 
     raw: Place
     tiles: Place
     day: date
-    paths: tuple[str, ...]
-    read: pa.Schema
-    stored: pa.Schema
+    paths: tuple[str, ...]  # of the raw files
+    read: pa.Schema  # columns to read; null if a file lacks one
+    stored: pa.Schema  # columns of a tile file
     key: tuple[str, ...]
     states: tuple[MeasureState, ...]
     time: str
@@ -77,21 +70,14 @@ class TileTask:
 
 @dataclass(frozen=True)
 class NightTask:
-    """Makes the nights of the keys in some buckets, from all tiles in the nights' windows.
-
-    Attributes:
-        days: Days and their tile files.
-        read: The key columns and states to read.
-        buckets: Range of buckets of the keys, without its end.
-        stored: The columns of a feature file.
-    """
+    """Makes the nights of the keys in some buckets, from all tiles in the nights' windows."""
 
     tiles: Place
-    days: tuple[tuple[date, tuple[str, ...]], ...]
-    read: pa.Schema
-    buckets: tuple[int, int]
+    days: tuple[tuple[date, tuple[str, ...]], ...]  # and their tile files
+    read: pa.Schema  # key columns and states
+    buckets: tuple[int, int]  # first, and end
     merge: TileMerger
-    stored: pa.Schema
+    stored: pa.Schema  # columns of a feature file
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Key columns, `as_of` and the features (double)."""

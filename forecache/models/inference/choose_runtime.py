@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import NotFoundError, SettingsError
 from forecache.base.output_kinds import OutputSpec
-from forecache.models.inference.description import describe_model
 from forecache.models.inference.encoding import ENCODING, find_encoding
-from forecache.models.inference.environment import compare_environment, deciding_versions
+from forecache.models.inference.environment import compare_environment, deciding_versions, describe_model
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, OUTPUTS, ScoringPlan
-from forecache.models.inference.known_runtimes import RUNTIMES
+from forecache.models.inference.known_runtimes import find_runtimes
 from forecache.models.inference.runtimes.runtime import PackedModel, Runtime, StoredModel
 from forecache.models.inference.signature import read_signature, resolve_result
 
@@ -107,10 +106,11 @@ def _local_path(model_uri: str) -> Path:
 
 def _choose(model: StoredModel, wanted: str, *, with_config: bool) -> tuple[Runtime, PackedModel, str]:
     """The first runtime that can run the model, or the one asked for; the packed model, and the reason."""
-    if wanted not in ("auto", *RUNTIMES):
-        raise SettingsError(f"There is no runtime {wanted!r}.", remedy=f"The runtimes are auto, {', '.join(RUNTIMES)}.")
+    runtimes = find_runtimes()
+    if wanted not in ("auto", *runtimes):
+        raise SettingsError(f"There is no runtime {wanted!r}.", remedy=f"The runtimes are auto, {', '.join(runtimes)}.")
     refusals: dict[str, str] = {}
-    for name, runtime in RUNTIMES.items():
+    for name, runtime in runtimes.items():
         if wanted not in ("auto", name):
             continue
         packed = _refusal(runtime, model, with_config) or runtime.pack(model)

@@ -26,7 +26,7 @@ from forecache.models.inference.kernel_spec import (
     returned_type,
     value_type,
 )
-from forecache.models.inference.known_runtimes import LOADERS
+from forecache.models.inference.known_runtimes import find_loader
 from forecache.models.inference.outputs import own_outputs, read_output
 from forecache.models.inference.runtimes.runtime import Kernel, Load
 
@@ -63,7 +63,7 @@ def new_kernel(
     """
     require_versions(spec.packages)
     with _one_thread():
-        kernel = (load or LOADERS[spec.runtime])(spec, payload, folder)
+        kernel = (load or find_loader(spec.runtime))(spec, payload, folder)
     if OUTPUTS in spec.options:
         kernel = _BoundedKernel(kernel, _own_outputs(spec))
     if PICKED in spec.options:

@@ -1,25 +1,36 @@
-"""The runtimes, in the order in which a model is offered to them: one file and one line each."""
+"""The runtimes, in the order in which a model is offered to them: those of plug-ins between ONNX and torch."""
 
-from forecache.models.inference.declared import function, sql
-from forecache.models.inference.runtimes import lightgbm, onnx, pyfunc, sklearn, skops, torch, xgboost
+from functools import cache
+
+from forecache.base.errors import UnavailableError
+from forecache.base.plugins import find_hooks
+from forecache.models.inference.runtimes import function, onnx, pyfunc, sql, torch
 from forecache.models.inference.runtimes.runtime import FUNCTION, SQL, Load, Runtime
 
-RUNTIMES: dict[str, Runtime] = {
-    runtime.name: runtime
-    for runtime in (
-        onnx.RUNTIME,
-        lightgbm.RUNTIME,
-        xgboost.RUNTIME,
-        sklearn.RUNTIME,
-        skops.RUNTIME,
-        torch.RUNTIME,
-        pyfunc.RUNTIME,
-    )
-}
 
-LOADERS: dict[str, Load] = {
-    **{name: runtime.load for name, runtime in RUNTIMES.items()},
-    FUNCTION: function.load,
-    SQL: sql.load,
-}
-"""Loaders of models by `KernelSpec.runtime`: those of the runtimes, and of models declared as function or SQL."""
+@cache
+def find_runtimes() -> dict[str, Runtime]:
+    """The runtimes by name; their libraries are imported only with a model that needs them."""
+    added = [runtime for runtimes in find_hooks("runtimes") for runtime in runtimes]
+    return {runtime.name: runtime for runtime in (onnx.RUNTIME, *added, torch.RUNTIME, pyfunc.RUNTIME)}
+
+
+@cache
+def find_loaders() -> dict[str, Load]:
+    """Loaders of models by `KernelSpec.runtime`: those of the runtimes, and of models declared as function or SQL."""
+    return {**{name: each.load for name, each in find_runtimes().items()}, FUNCTION: function.load, SQL: sql.load}
+
+
+def find_loader(runtime: str) -> Load:
+    """The loader of a model by `KernelSpec.runtime`.
+
+    Raises:
+        UnavailableError: The plug-in with this runtime is not installed.
+    """
+    found = find_loaders().get(runtime)
+    if found is None:
+        raise UnavailableError(
+            f"This installation of Forecache has no runtime {runtime!r}, which the model was packed for.",
+            remedy="Install Forecache with its folder forecache/plugins/estimators.",
+        )
+    return found

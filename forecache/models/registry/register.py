@@ -1,29 +1,125 @@
-"""Registration: evaluate a trained model, log its provenance to the MLflow run of its training, register it."""
+"""Registration: evaluate a trained model, log its provenance to the MLflow run of its training, register it.
+
+A model's file is logged in the flavour of its library; loading one never executes a pickle.
+"""
 
 import json
 import platform
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forecache.base.code_version import code_version
+from forecache.base.errors import NotFoundError
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
+from forecache.lake.split_rows import training_classes
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
-from forecache.lake.training_sets.split_rows import training_classes
-from forecache.models.registry.gate.examples import read_examples
-from forecache.models.registry.gate.loaded_model import open_model
-from forecache.models.registry.report.evaluation import evaluate_model
-from forecache.models.registry.report.evaluation_plots import draw_evaluation
-from forecache.models.registry.versions.flavours import find_model_file, installed_versions, log_model
-from forecache.models.registry.versions.model_versions import FEATURES_TAG, ModelVersion, list_models, model_version
+from forecache.models.inference.encoding import ENCODING, MatrixEncoding
+from forecache.models.inference.kernel_spec import OUTPUTS
+from forecache.models.inference.known_runtimes import find_runtimes
+from forecache.models.inference.runtimes.onnx import add_preprocessing
+from forecache.models.registry.gate.examples import SplitExamples, read_examples
+from forecache.models.registry.gate.loaded_model import CandidateModel, open_model, score_features
+from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
+from forecache.models.registry.gate.score_metrics import Array
+from forecache.models.registry.model_versions import (
+    FEATURES_TAG,
+    ModelVersion,
+    list_models,
+    model_version,
+)
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.training.spec import METRICS_FILE, RESULT_FILE, SPEC_FILE, TORCH_FILE
+from forecache.models.training.launch import trained_encoding
+from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+def find_model_file(folder: Path) -> tuple[str, Path]:
+    """The runtime and the file of the trained model in a run's folder.
+
+    Raises:
+        NotFoundError: The folder has no model file.
+    """
+    for runtime, name in MODEL_FILES.items():
+        if (folder / name).is_file():
+            return runtime, folder / name
+    raise NotFoundError(
+        f"The folder {folder} has no model.", remedy=f"One of {', '.join(MODEL_FILES.values())} is expected."
+    )
+
+
+def log_model(pipeline: Trainable, run_dir: Path, classes: tuple[str, ...] = ()) -> Any:
+    """Log the model of a run's folder as `model` of the active MLflow run, and return MLflow's `ModelInfo`.
+
+    The signature has one column for each column of the matrix and the declared outputs. They are floats; an ONNX graph
+    takes categories as strings and integers as doubles, and an estimator the codes of the encoding. That, bounds and
+    the order of the classes are in the model's metadata, for scoring without the declaration.
+
+    Args:
+        classes: Of the training set, in the order of the model's probabilities.
+    """
+    runtime, path = find_model_file(run_dir)
+    # Listed here because MLflow would import and run the model to infer them, which takes several seconds.
+    names = ("mlflow", "numpy", *(["onnx"] if runtime == "onnx" else []), *find_runtimes()[runtime].packages)
+    packages = [f"{name}=={found}" for name, found in installed_versions(*names).items()]
+    outputs = [replace(o, classes=classes) if o.kind == "classes" else o for o in pipeline.output_specs]
+    encoding = trained_encoding(pipeline, run_dir)
+    metadata: dict[str, Any] = {OUTPUTS: json.loads(json.dumps([asdict(output) for output in outputs]))}
+    metadata |= {} if encoding.is_plain else {ENCODING: encoding.to_json()}
+    common: dict[str, Any] = {"name": "model", "pip_requirements": packages, "metadata": metadata}
+    if runtime == "onnx":
+        signature = _signature(pipeline, encoding, "float", takes_texts=True)
+        return _log_onnx(path, encoding, signature=signature, **common)
+    signature = _signature(pipeline, encoding, "float" if runtime == "xgboost" else "double")
+    return load_hook("estimators", "log_file")(runtime, path, signature=signature, **common)
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Versions of those packages that are installed, by name."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = installed_version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _signature(pipeline: Trainable, encoding: MatrixEncoding, output_type: str, *, takes_texts: bool = False) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+    values: Any = DataType[output_type]
+    returned = [ColSpec(Array(values) if output.is_array else values, output.name) for output in pipeline.output_specs]
+    kinds = {"category": "string", "integer": "double"} if takes_texts else {}
+    return ModelSignature(
+        Schema([ColSpec(kinds.get(each.type, "float"), name) for each in encoding.features for name in each.columns]),
+        Schema(returned),
+    )
+
+
+def _log_onnx(path: Path, encoding: MatrixEncoding, **common: Any) -> Any:
+    import mlflow.onnx
+    import onnx
+
+    graph = onnx.load(path)
+    return mlflow.onnx.log_model(
+        graph if encoding.is_plain else add_preprocessing(graph, encoding),
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+        **common,
+    )
+
 
 STAGE = "register"
 EVALUATION_FILE = "evaluation.json"
@@ -45,7 +141,7 @@ def register_trained_model(
     """Register the model of a training run, or return the version that was registered for it before.
 
     The MLflow flavour is ONNX for a network, whose torch export is logged to the run as `torch/model.pt2`, and the
-    library's own for an estimator. Loading one executes no pickle. See `forecache.models.registry.versions.flavours`.
+    library's own for an estimator. Loading one executes no pickle. See `forecache.models.registry.register`.
 
     Args:
         training: The result of `forecache.models.training.launch.train`.
@@ -93,7 +189,7 @@ def find_registered(settings: Settings, pipeline: Trainable, inputs: str) -> Mod
 
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
-    """A version's result of `forecache.models.registry.report.evaluation.evaluate_model`, and its training history."""
+    """A version's result of `evaluate_model`, and its training history."""
     path = download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
     evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation
@@ -113,8 +209,46 @@ def _evaluate_folder(settings: Settings, pipeline: Trainable, training: StageRes
         )
         for name in _SPLITS
     }
-    evaluation = evaluate_model(pipeline, model, splits, seed=pipeline.training.seed)
+    evaluation = evaluate_model(pipeline, model, splits)
     return {**evaluation, "history": details["history"], "unit": details.get("unit", "epoch")}
+
+
+class ScoredSplit(NamedTuple):
+    """What a model and the baselines, the best first, predict of a split: scores as of `score_features`."""
+
+    scores: Array
+    baselines: list[BaselineScores]
+
+
+def evaluate_model(pipeline: Trainable, model: CandidateModel, splits: Mapping[str, SplitExamples]) -> dict[str, Any]:
+    """Evaluate an exported model on each split; the values are JSON-serialisable.
+
+    Returns:
+        `metrics` and `baseline` by split, `rows`, `classes`, and what plug-ins add. With several baselines, the figures
+        are those of the best on the test split.
+    """
+    scored = {
+        name: ScoredSplit(score_features(model, s.features, s.classes, s.sizes), score_baselines(pipeline, s))
+        for name, s in splits.items()
+    }
+    best = scored["test"].baselines[0].name
+    result: dict[str, Any] = {
+        "kind": pipeline.task,
+        "classes": list(splits["test"].classes),
+        "metric": pipeline.trained_gate.metric,
+        "rows": {name: len(examples.label) for name, examples in splits.items()},
+        "metrics": {
+            name: judge_of(pipeline, each.sizes).measure(each.label, scored[name].scores, each.weight)
+            for name, each in splits.items()
+        },
+        "baseline": {
+            name: next(each.metrics for each in found.baselines if each.name == best) for name, found in scored.items()
+        },
+        "baseline_feature": best,
+    }
+    for evaluate in find_hooks("evaluate"):
+        result |= evaluate(pipeline, model, splits, scored)
+    return result
 
 
 def _log_and_register(
@@ -197,8 +331,9 @@ def _log_artifacts(client: "MlflowClient", run: str, training: StageResult, eval
     folder = Path(training.details["run_dir"])
     client.log_dict(run, evaluation, EVALUATION_FILE)
     client.log_dict(run, describe_environment(), "environment.json")
-    for name, svg in draw_evaluation(evaluation, standalone=True).items():
-        client.log_text(run, svg, f"plots/{name}.svg")
+    for draw_evaluation in find_hooks("draw_evaluation"):
+        for name, svg in draw_evaluation(evaluation, standalone=True).items():
+            client.log_text(run, svg, f"plots/{name}.svg")
     if (folder / TORCH_FILE).is_file():
         client.log_artifact(run, str(folder / TORCH_FILE), "torch")
     for name in (SPEC_FILE, RESULT_FILE, METRICS_FILE):

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from forecache.base.errors import InputError
+from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
-from forecache.models.registry.alias_moves import describe_move, find_equal_champion
-from forecache.models.registry.aliases import end_challenge, finish_move, reconcile_aliases
-from forecache.models.registry.gate.baselines import BaselineScores, score_baselines
+from forecache.models.registry.alias_moves import (
+    describe_move,
+    end_challenge,
+    find_equal_champion,
+    finish_move,
+    reconcile_aliases,
+)
 from forecache.models.registry.gate.examples import SplitExamples, read_examples
 from forecache.models.registry.gate.gate_checks import (
     Check,
@@ -29,9 +34,8 @@ from forecache.models.registry.gate.gate_checks import (
     compare_other_metrics,
 )
 from forecache.models.registry.gate.loaded_model import open_model, score_features
-from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.metric_judge import BaselineScores, judge_of, score_baselines
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.gate.verdict_plots import draw_verdict
 from forecache.models.registry.gate.verdicts import (
     GateVerdict,
     load_verdict,
@@ -39,8 +43,7 @@ from forecache.models.registry.gate.verdicts import (
     save_verdict,
     verdict_of_equal,
 )
-from forecache.models.registry.promotions import OtherDecisionError, Promotion, record_promotion
-from forecache.models.registry.versions.model_versions import (
+from forecache.models.registry.model_versions import (
     CHAMPION,
     REJECTED,
     ROLLED_BACK,
@@ -50,6 +53,7 @@ from forecache.models.registry.versions.model_versions import (
     registry_lock,
     verified_folder,
 )
+from forecache.models.registry.promotions import OtherDecisionError, Promotion, record_promotion
 from forecache.models.tracking.client import connect_mlflow
 
 
@@ -144,7 +148,10 @@ def _judge_candidate(
         champion_after=before.version if before else None,
         checks=tuple(checks),
     )
-    return verdict, draw_verdict(pipeline, checks, scores, champion_scores)
+    plots: dict[str, str] = {}
+    for draw_verdict in find_hooks("draw_verdict"):
+        plots |= draw_verdict(pipeline, checks, scores, champion_scores)
+    return verdict, plots
 
 
 def _compare_with_champion(

@@ -1,29 +1,138 @@
 """The training stage: pin the training set's Delta version, train on it unless a completed run exists, record the run.
 
-A network trains under torchrun, an estimator in one process; both leave the same kind of record.
+The plug-in for a kind of model says how it trains, each in processes that leave the same kind of record.
 """
 
 import hashlib
-import os
+import json
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from forecache.base.errors import InputError
+from forecache.base.plugins import load_hook
+from forecache.base.prices import hourly_price
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import EstimatorModel, Trainable
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
+from forecache.lake.split_rows import split_batches
 from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.tracking.runs import open_training_run
-from forecache.models.training.cost import cost_record, price_of_run, sizing_advice
-from forecache.models.training.devices import num_workers, resolve_precision
-from forecache.models.training.exclusive.run_lock import lock_run
-from forecache.models.training.spec import LANES, METRICS_FILE, RESULT_FILE, TrainingSpec, checkpoints_of
-from forecache.models.training.torchrun import command, estimator_command, read_events, run_process
-from forecache.models.training.vocabulary import learn_vocabularies
+from forecache.models.training.process import TrainingPlan, lock_run, read_events, run_process
+from forecache.models.training.spec import LANES, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, checkpoints_of
+
+
+@dataclass(frozen=True)
+class CostRecord:
+    """The cost of a run over all its attempts.
+
+    Attributes:
+        attempts: How often the workers started to train.
+        device_s: Seconds of all workers together, from their launch to their end.
+        wasted_s: The part of `device_s` spent on restarting and on repeating steps since the last checkpoint.
+        steps_repeated: Steps that were run again after a restart.
+    """
+
+    attempts: int
+    device_s: float
+    wasted_s: float
+    steps_repeated: int
+
+
+def cost_record(events: Iterable[Mapping[str, Any]]) -> CostRecord:
+    """Compute a run's cost from its events, given in the order in which they were reported."""
+    device_s = wasted_s = last_seen = launched_at = 0.0
+    attempts = steps_repeated = 0
+    start: Mapping[str, Any] | None = None
+    saved_at: dict[int, float] = {}
+    for event in events:
+        if event["event"] == "start":
+            if start is not None:
+                ended = max(event["alive_at"], last_seen)
+                device_s += (ended - launched_at) * start["workers"]
+                repeated = max(0, event["reached_step"] - event["step"])
+                if repeated:
+                    since = saved_at.get(event["step"], start["time"])
+                    wasted_s += (ended - since) * start["workers"]
+                # Workers that replace killed ones are started by an agent that was launched earlier.
+                launched_at = max(event["launched_at"], ended)
+                wasted_s += (event["time"] - launched_at) * event["workers"]
+                steps_repeated += repeated
+            else:
+                launched_at = event["launched_at"]
+            start, attempts = event, attempts + 1
+        elif event["event"] == "checkpoint":
+            saved_at[event["step"]] = event["time"]
+        last_seen = event["time"]
+    if start is not None:
+        device_s += (last_seen - launched_at) * start["workers"]
+    return CostRecord(attempts, device_s, wasted_s, steps_repeated)
+
+
+def price_of_run(cost: CostRecord, device_name: str, prices: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Price of a run on spot machines, and on demand, without the seconds that preemption wasted.
+
+    Args:
+        prices: (on demand, spot) per device hour, keyed by a part of the device's name; the longest match counts.
+
+    Returns:
+        `price_on_demand` and `price_spot` in the prices' currency, `saving` as a share; empty for a device without
+        a price.
+    """
+    price = hourly_price(device_name, prices)
+    if price is None:
+        return {}
+    on_demand, spot = price
+    price_on_demand, price_spot = (cost.device_s - cost.wasted_s) / 3600 * on_demand, cost.device_s / 3600 * spot
+    saving = 1 - price_spot / price_on_demand if price_on_demand else 0.0
+    return {"price_on_demand": price_on_demand, "price_spot": price_spot, "saving": saving}
+
+
+_STALL_SHARE = 0.15
+_LOW_SHARE = 0.5
+_MEMORY_MARGIN = 1.25
+_MARGIN_BYTES = 1 << 28
+
+
+def sizing_advice(result: Mapping[str, Any]) -> list[str]:
+    """Advice in sentences; the first states how much memory a worker needs.
+
+    Args:
+        result: A run's `result.json`, with `usage` as `forecache.plugins.torch.worker.session` measured it.
+    """
+    usage = result["usage"]
+    enough = usage["peak_memory_bytes"] * _MEMORY_MARGIN + _MARGIN_BYTES
+    peak = _gib(usage["peak_memory_bytes"])
+    sentences = [f"A worker used at most {peak} of memory; {_gib(enough)} per worker is enough."]
+    if usage["stall_share"] > _STALL_SHARE:
+        sentences.append(
+            f"Workers waited for data {usage['stall_share']:.0%} of the time: one more core per worker, or a larger "
+            "cache, would shorten the run."
+        )
+    elif "estimator" not in result and result["device"] == "cpu" and usage["cpu_share"] < _LOW_SHARE:
+        sentences.append(
+            f"The workers' threads were busy {usage['cpu_share']:.0%} of the time and did not wait for data: fewer "
+            "workers or a larger batch would cost less."
+        )
+    if usage["device_memory_bytes"]:
+        share = usage["peak_device_memory_bytes"] / usage["device_memory_bytes"]
+        if share < _LOW_SHARE:
+            sentences.append(
+                f"The run used {share:.0%} of the memory of {result['device_name']}: a smaller device is enough, or "
+                "a larger batch would use it."
+            )
+    return sentences
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / (1 << 30):.1f} GiB"
+
 
 STAGE = "train"
 _FORMAT = 3
@@ -48,7 +157,7 @@ def train(
     Returns:
         `rows` of the training split; `details`: run_dir, mlflow_run_id, training_table, training_version, epochs,
         best_epoch, validation_loss, workers, device, precision, parallel, history, the export's parity, cost (see
-        `forecache.models.training.cost`), usage and advice on the next run's size.
+        `forecache.models.training.launch`), usage and advice on the next run's size.
 
     Raises:
         NotFoundError: There is no training set yet.
@@ -56,10 +165,9 @@ def train(
         ForecacheError: The training failed or was stopped; the message names the log.
     """
     started = time.perf_counter()
-    version, lanes = pinned_version(settings, pipeline), _lanes(settings, pipeline)
-    alone = isinstance(pipeline.model, EstimatorModel)
-    training = pipeline.training if alone else resolve_precision(settings, pipeline.training)
-    inputs = training_inputs(pipeline, version, lanes=lanes, precision=training.precision)
+    version = pinned_version(settings, pipeline)
+    plan = plan_training(settings, pipeline)
+    inputs = training_inputs(pipeline, version, lanes=plan.lanes, precision=plan.training.precision)
     folder = run_folder(settings, pipeline, inputs)
     spec = TrainingSpec(
         run_dir=str(folder),
@@ -67,15 +175,15 @@ def train(
         table_uri=settings.table_uri(pipeline.training_table),
         table_version=version,
         inputs=inputs,
-        training=training,
-        lanes=lanes,
-        checkpoints="" if alone else checkpoints_of(settings, folder),
+        training=plan.training,
+        lanes=plan.lanes,
+        checkpoints=checkpoints_of(settings, folder) if plan.resumes else "",
         device=settings.device,
     )
     stage = Stage(settings, STAGE, pipeline.name, run_id)
     row, skipped = stage.run_once(
         inputs,
-        lambda: _train(settings, pipeline, spec, night, run_id, progress),
+        lambda: _train(settings, pipeline, plan, spec, night, run_id, progress),
         usable=lambda _: (folder / RESULT_FILE).is_file(),
     )
     return StageResult(
@@ -91,13 +199,29 @@ def train(
     )
 
 
+def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
+    """How this machine trains the pipeline's model.
+
+    Raises:
+        UnavailableError: The plug-in for this kind of model is not installed.
+    """
+    plugin = "estimators" if isinstance(pipeline.model, EstimatorModel) else "torch"
+    plan: TrainingPlan = load_hook(plugin, "plan_training")(settings, pipeline)
+    return plan
+
+
 def _train(
-    settings: Settings, pipeline: Trainable, spec: TrainingSpec, night: date, run_id: str, progress: Progress
+    settings: Settings,
+    pipeline: Trainable,
+    plan: TrainingPlan,
+    spec: TrainingSpec,
+    night: date,
+    run_id: str,
+    progress: Progress,
 ) -> StageOutcome:
-    """Run the specification, in one process or under torchrun, and follow it in MLflow."""
+    """Run the specification, and follow it in MLflow."""
     spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
-    folder, alone = Path(spec.run_dir), isinstance(pipeline.model, EstimatorModel)
-    arguments = estimator_command(spec) if alone else command(settings, spec)
+    folder, arguments = spec.folder, plan.command(spec)
 
     def report(message: str) -> None:
         progress(f"training {pipeline.name}: {message}", None)
@@ -114,10 +238,8 @@ def _train(
             if warning:
                 progress(warning, None)
 
-        workers = "in one process" if alone else f"with {num_workers(settings)} workers"
-        progress(f"training {pipeline.name} {workers}", 0.0)
-        threads = os.cpu_count() if alone else None
-        result = run_process(settings, spec, arguments, lock, on_event=on_event, threads=threads)
+        progress(f"training {pipeline.name} {plan.workers}", 0.0)
+        result = run_process(spec, arguments, plan.environment(), lock, on_event=on_event)
         streamed.finish(result["history"])
     cost = cost_record(read_events(folder / METRICS_FILE))
     details = {
@@ -164,14 +286,6 @@ def run_folder(settings: Settings, pipeline: Trainable, inputs: str) -> Path:
     return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
-def _lanes(settings: Settings, pipeline: Trainable) -> int:
-    """Number of lanes: a power of two and at least one per worker, so that most worker counts divide it evenly."""
-    if isinstance(pipeline.model, EstimatorModel):
-        return LANES
-    most_nodes = int(settings.training_nodes.rpartition(":")[2])
-    return max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length())
-
-
 def _report_event(progress: Progress, pipeline: Trainable, event: dict[str, Any]) -> None:
     if event["event"] == "progress":
         unit = event.get("unit", "epoch")
@@ -186,3 +300,34 @@ def _report_event(progress: Progress, pipeline: Trainable, event: dict[str, Any]
         progress(f"exporting {pipeline.name}", None)
     elif event["event"] == "warning":
         progress(f"training {pipeline.name}: {event['message']}", None)
+
+
+def learn_vocabularies(settings: Settings, pipeline: Trainable, *, version: int) -> dict[str, list[str]]:
+    """The categories in the training split, in order, by name of each category feature without declared ones.
+
+    Raises:
+        InputError: There are more than the feature allows.
+    """
+    learning = [each for each in pipeline.feature_columns if each.type == "category" and each.categories is None]
+    most = {feature.name: feature.max_categories for feature in learning}
+    found: dict[str, set[str]] = {name: set() for name in most}
+    if not found:
+        return {}
+    table = pipeline.training_table
+    for batch in split_batches(settings, table, version=version, split="train", columns=list(found)):
+        for name, known in found.items():
+            known.update(value for value in batch.column(name).unique().to_pylist() if value)
+            if len(known) > most[name]:
+                raise InputError(
+                    f"The category {name!r} of pipeline {pipeline.name!r} has more than the {most[name]:,} that "
+                    f"max_categories allows in the training split.",
+                    remedy="Raise max_categories, declare the categories that count, or return fewer.",
+                )
+    return {name: sorted(known) for name, known in found.items()}
+
+
+def trained_encoding(pipeline: Trainable, run_dir: Path) -> MatrixEncoding:
+    """The encoding of the model that a run trained."""
+    path = run_dir / SPEC_FILE
+    learned = json.loads(path.read_text()).get("vocabularies", {}) if path.is_file() else {}
+    return encoding_of(pipeline.feature_columns, learned)

@@ -1,12 +1,20 @@
-"""The specification of one training run: everything a worker needs, as one JSON file in the run's folder.
+"""The files of a run's folder by which parent and workers communicate: specification, events, heartbeat, error.
 
-It contains no secrets: object store options reach the workers through their environment, as all settings do.
+The specification contains no secrets: object store options reach the workers through their environment, as all settings
+do. Events are one JSON object a line. The heartbeat has step and time in a memory-mapped file, which survives SIGKILL.
 """
 
 import json
+import mmap
+import os
+import struct
+import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from forecache.base.errors import ForecacheError
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.declare import EntitySplit, Trainable, Training
@@ -90,3 +98,54 @@ def load_spec(path: Path) -> TrainingSpec:
     training = values["training"]
     split = training["split"] and EntitySplit(**training["split"])
     return TrainingSpec(**{**values, "training": Training(**{**training, "split": split})})
+
+
+class Events:
+    """Appends events to the run's metrics file, which the parent follows."""
+
+    def __init__(self, spec: TrainingSpec) -> None:
+        self.path = spec.folder / METRICS_FILE
+
+    def __call__(self, event: str, **values: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"event": event, "time": time.time(), **values}) + "\n")
+
+
+def report_nothing(event: str, **values: Any) -> None:
+    """Reports nothing, for ranks other than 0."""
+
+
+_LAYOUT = struct.Struct("<qd")
+
+
+class Heartbeat:
+    """Written by rank 0; `before` is the (step, time) that the previous attempt left, (0, 0.0) in the first."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("a+b") as file:
+            if path.stat().st_size < _LAYOUT.size:
+                file.truncate(_LAYOUT.size)
+            self._map = mmap.mmap(file.fileno(), _LAYOUT.size)
+        self.before: tuple[int, float] = _LAYOUT.unpack_from(self._map)
+
+    def beat(self, step: int) -> None:
+        _LAYOUT.pack_into(self._map, 0, step, time.time())
+
+
+def write_error(spec: TrainingSpec, error: Exception) -> None:
+    """Write `error.json` for the parent, atomically; the first rank to fail wins."""
+    description = {
+        "type": type(error).__name__,
+        "message": error.message if isinstance(error, ForecacheError) else str(error),
+        "remedy": error.remedy if isinstance(error, ForecacheError) else "",
+        "traceback": traceback.format_exc(),
+        "rank": int(os.environ["RANK"]),
+    }
+    unfinished = spec.folder / f".{ERROR_FILE}.{os.getpid()}"
+    unfinished.write_text(json.dumps(description))
+    try:
+        os.link(unfinished, spec.folder / ERROR_FILE)
+    except FileExistsError:
+        pass
+    finally:
+        unfinished.unlink()

@@ -16,18 +16,16 @@ from forecache.declare.project import Project
 from forecache.declare.schedules.as_of import due_as_of_dates
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.small_tables import read_small_table
-from forecache.lake.sources.source_states import find_awaited_sources
+from forecache.lake.sources import find_awaited_sources
+from forecache.models.registry.model_versions import WAITING
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.models.registry.versions.model_versions import WAITING
 from forecache.plugins.alerts.journal import read_cursor
 from forecache.plugins.alerts.notify import NotifyResult, notify
-from forecache.realtime.answer.model_path import RefusedCallError
-from forecache.realtime.log.commit.committer_state import read_state
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
-from forecache.realtime.log.row_counters import lost_rows
-from forecache.realtime.log.spool.spool_files import spooled_models
-from forecache.serve.store.checkup import list_local_stores
+from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
+from forecache.realtime.request.request_answer import RefusedCallError
+from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_checks import Check, evaluate_checks
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
 

@@ -13,12 +13,12 @@ from urllib.parse import quote
 from forecache.base.alert import Alert, Kind, Subject
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import lock
-from forecache.base.posting import PostFailure
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
 from forecache.kit.process.periodic import Backoff
 from forecache.plugins.alerts.journal import Message, alerts_folder, notice_of, record_alerts, transaction, utc_time
 from forecache.plugins.alerts.receivers import AlertReceiver, configured_alert_receivers
+from forecache.plugins.posting import PostFailure
 
 _KEPT_S = 90 * 86400.0
 _BACKOFF = Backoff(30.0, 3600.0)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from forecache.base.alert import LASTING
 from forecache.base.errors import ForecacheError, SettingsError
-from forecache.base.posting import PostFailure, post_json
 from forecache.base.settings import Settings
 from forecache.kit.smtp import Relay, one_line
 from forecache.plugins.alerts.journal import Message, Notice, NoticeGroup
+from forecache.plugins.posting import PostFailure, post_json
 
 _SHOWN_FOR = timedelta(hours=1)
 """Time for which an alert about a moment is firing."""

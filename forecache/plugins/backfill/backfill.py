@@ -7,39 +7,80 @@ table has are left out. So a backfill that was killed resumes where it stopped, 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.base.errors import InputError
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Stream
+from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
-from forecache.plugins.backfill.landed_events import drop_known_events, read_landed_events
-from forecache.plugins.backfill.recompute.lake_states import LakeStates
+from forecache.kit.delta.tables import open_table
+from forecache.plugins.backfill.lake_states import LakeStates
 from forecache.stream.engine.engine import lock_stream
-from forecache.stream.rebuild_state import rebuild_state
-from forecache.stream.step.answerer import switch_to_newest
-from forecache.stream.step.batch_states import BatchState
-from forecache.stream.step.step import StreamStep
+from forecache.stream.engine.restore_state import rebuild_state
+from forecache.stream.step import StreamStep, switch_to_newest
+from forecache.stream.table.schema import EVENT_DAY, KAFKA_AT, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT, event_fields
 from forecache.stream.table.writer import CommitBatch, StreamWriter
-from forecache.stream.table_schema import QUARANTINE
+from forecache.stream.tiles.batch_states import BatchState
+
+LANDED = -1
+"""Kafka partition of rows that come from the lake; Kafka's own are not below 0."""
+_DAYS_APART = 10**10
+_EPOCH = date(1970, 1, 1)
+
+
+def read_landed_events(settings: Settings, stream: Stream, day: date) -> pa.Table:
+    """Read the events of a day from the raw table, sorted by event time and `unique` columns.
+
+    Their partition is -1, their offset 10^10 times the days since 1970 plus their place in the day. InputError if the
+    day has not been ingested, NotFoundError if the source has no raw table.
+    """
+    source, fields = stream.source, event_fields(stream.topic)
+    dataset = open_dataset(open_table(settings, source.raw_table), partitions=[(EVENT_DAY, "=", day.isoformat())])
+    rows = dataset.to_table(columns=[field.name for field in fields])
+    if not rows.num_rows:
+        raise InputError(
+            f"The source {source.name!r} has no rows of {day}.", remedy=f"Run `forecache ingest --day {day}` first."
+        )
+    rows = rows.sort_by([(name, "ascending") for name in (source.event_time, *source.unique)])
+    n, now = rows.num_rows, datetime.now(timezone.utc)
+    first, moment = (day - _EPOCH).days * _DAYS_APART, pa.timestamp("us", tz="UTC")
+    made = {
+        PARTITION: pa.array([LANDED] * n, pa.int32()),
+        OFFSET: pa.array(range(first, first + n), pa.int64()),
+        KAFKA_AT: pa.nulls(n, moment),
+        EVENT_DAY: pa.array([day] * n, pa.date32()),
+        RECEIVED_AT: pa.array([now] * n, moment),
+    }
+    return pa.table({**made, **{field.name: rows[field.name].cast(field.type) for field in fields}})
+
+
+def drop_known_events(settings: Settings, stream: Stream, day: date, events: pa.Table) -> pa.Table:
+    """Leave out the events of a day that the stream's table has, from Kafka or from an earlier backfill."""
+    delta, unique = open_if_exists(settings, stream.table), list(stream.source.unique)
+    if delta is None:
+        return events
+    there = open_dataset(delta).to_table(columns=unique, filter=pc.field(EVENT_DAY) == pa.scalar(day))
+    place = "place_in_day"
+    numbered = events.append_column(place, pa.array(range(events.num_rows), pa.int64()))
+    left = numbered.select([*unique, place]).join(there, keys=unique, join_type="left anti")
+    return events.take(left[place].combine_chunks().sort())
+
 
 _ROWS_A_COMMIT = 20_000
 
 
 @dataclass(frozen=True)
 class BackfilledDay:
-    """The result of one day.
-
-    Attributes:
-        landed: Events of the day in the lake.
-        added: Events among them that the table did not have.
-        late: Added rows for whose day a nightly run had been made already.
-    """
+    """The result of one day."""
 
     day: date
-    landed: int
-    added: int
-    late: int
+    landed: int  # events of the day in the lake
+    added: int  # events among them that the table did not have
+    late: int  # added rows for whose day a nightly run had been made already
 
 
 def backfill(
@@ -53,12 +94,7 @@ def backfill(
 ) -> list[BackfilledDay]:
     """Add landed days in ascending order, each with the newest batch state of its views before it.
 
-    Args:
-        told: Called with each day that is done.
-
-    Raises:
-        ConflictError: The stream is running.
-        InputError: A day has no landed events, or the source declares no `unique` columns to find duplicates by.
+    ConflictError if the stream is running; InputError if a day has no landed events, or the source no `unique` columns.
     """
     if not stream.source.unique:
         raise InputError(

@@ -25,7 +25,7 @@ def backfill_days(settings: Settings, stream: Stream, first: date, last: date) -
 
 def recompute_table(settings: Settings, stream: Stream) -> bool:
     """Compute a stream's table again; returns True if all compared rows are equal."""
-    from forecache.plugins.backfill.recompute.recompute import recompute
+    from forecache.plugins.backfill.recompute import recompute
 
     found = recompute(settings, stream)
     if wants_json():

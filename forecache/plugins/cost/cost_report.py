@@ -12,7 +12,7 @@ from forecache.base.prices import CPU, hourly_price
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.declare.loading import read_project
-from forecache.kit.delta.listing import list_tables
+from forecache.kit.delta.tables import list_tables
 from forecache.lake.ledger import records_since
 from forecache.plugins.cost.stage_costs import (
     PARTS,
@@ -29,7 +29,7 @@ from forecache.plugins.cost.stage_costs import (
     training_lines,
     use_of_readers,
 )
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.serve.store.remote import open_remote
 
 _FRESH_S = 15.0
 """Age up to which a state is that of a running stream, even if its process is on another machine."""

@@ -11,15 +11,14 @@ import numpy as np
 import xxhash
 
 from forecache.base.errors import InputError
+from forecache.base.plugins import load_hook
 from forecache.declare.realtime.request_rows import RequestArrays
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.calibrate import measure_p99_s
-from forecache.realtime.answer.model_path import NoScores
-from forecache.realtime.lookups.lookups import ViewLookups
+from forecache.realtime.answer.in_loop import measure_p99_s
+from forecache.realtime.lookups import ViewLookups
 from forecache.realtime.release.load import LoadedRelease
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, NoScores, ParsedRequest
 from forecache.realtime.request.request_parser import RequestParser
-from forecache.realtime.score_cache import ENTRY_BYTES, score_cache_key
 from forecache.serve.reader.versions.answers import VersionAnswers
 
 STAGES = ("parse", "lookup", "transform", "model")
@@ -46,7 +45,7 @@ def measure_requests(
     loaded: LoadedRelease, versions: Mapping[str, VersionAnswers], requests: Sequence[bytes], *, cache_bytes: int
 ) -> RequestCosts:
     """Send requests through a release's look-ups, transform and model, in their order."""
-    parser = RequestParser(loaded.release)
+    parser, compute_key = RequestParser(loaded.release), load_hook("score_cache", "key")
     lookups = ViewLookups(loaded.release.lookups, versions, refuses=False)
     cache = CacheSimulation(cache_bytes)
     stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
@@ -65,7 +64,7 @@ def measure_requests(
             reading = perf_counter_ns()
             found = lookups.read(request, time())
             looked = perf_counter_ns()
-            score_cache_key(request, found)
+            compute_key(request, found)
             keyed = perf_counter_ns()
             rows = loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
             features = loaded.features_of(rows)
@@ -106,6 +105,7 @@ class CacheSimulation:
 
     def __init__(self, most_bytes: int) -> None:
         self._limit, self._held = most_bytes, 0
+        self._entry_bytes: int = load_hook("score_cache", "entry_bytes")
         self._entries: OrderedDict[bytes, int] = OrderedDict()
         self._seen: set[bytes] = set()
         self.hits = self.most_bytes = 0
@@ -121,7 +121,7 @@ class CacheSimulation:
             self.hits += 1
             self._entries.move_to_end(key)
             return
-        size = ENTRY_BYTES + length * SCORE_BYTES
+        size = self._entry_bytes + length * SCORE_BYTES
         self._entries[key] = size
         self._held += size
         while self._held > self._limit and self._entries:

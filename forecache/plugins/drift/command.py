@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.cli.base import DateParam, command, load_declared_pipeline, load_trained_pipeline, settings
-from forecache.cli.commands.scoring import newest_scored
+from forecache.cli.base import (
+    DateParam,
+    command,
+    load_declared_pipeline,
+    load_trained_pipeline,
+    newest_scored,
+    settings,
+)
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.cli.progress import StageProgress

@@ -12,12 +12,11 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
-from forecache.models.registry.gate.class_metrics import MULTICLASS
 from forecache.models.registry.gate.metric_judge import judge_of
-from forecache.models.registry.gate.score_metrics import BINARY, Array
+from forecache.models.registry.gate.score_metrics import BINARY, MULTICLASS, Array
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.report.calibration import Calibration
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.plugins.drift.calibration import Calibration
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.measurements import Measurement
 
@@ -30,11 +29,8 @@ MetricFunction = Callable[..., float]
 
 @dataclass(frozen=True)
 class MetricEstimate:
-    """The expected value of a metric.
-
-    Attributes:
-        low, high: Interval of 95 percent of the realised values if the calibration holds: labels are drawn, and so are
-            the test rows that the calibration comes from.
+    """The expected value of a metric, and the interval of 95 percent of the realised values if the calibration holds:
+    labels are drawn, and so are the test rows that the calibration comes from.
     """
 
     value: float
@@ -67,20 +63,13 @@ _CLASSES: Mapping[str, MetricFunction] = {
 
 
 def estimated_metrics(classes: int) -> Mapping[str, MetricFunction]:
-    """Return the metrics that are estimated, by name.
-
-    Args:
-        classes: Number of classes; 1: the label is binary.
-    """
+    """Return the metrics that are estimated, by name; for 1 class those of a binary label."""
     return _BINARY if classes == 1 else _CLASSES
 
 
 def estimate_metrics(score: Array, calibrations: Sequence[Calibration], *, seed: int = 0) -> dict[str, MetricEstimate]:
-    """Estimate each metric; a metric without a value on these rows is left out.
-
-    Args:
-        score: [n] for a binary label, else [n, classes], without NaN.
-        calibrations: One for a binary label, else one for each class.
+    """Estimate each metric that has a value on scores, [n] for a binary label, else [n, classes], without NaN; with one
+    calibration for a binary label, else one for each class.
     """
     step = -(-len(score) // MOST_ROWS) or 1
     score = score[::step].astype(np.float64)
@@ -148,11 +137,7 @@ NO_CALIBRATION = "no estimate: version {} was registered without a calibration o
 def expected_performance(
     settings: Settings, pipeline: Pipeline, model: ModelVersion, night: date, *, run_id: str = ""
 ) -> tuple[list[Measurement], str]:
-    """Estimate each metric on the predictions of a date; returns the figures, or why there are none.
-
-    Args:
-        model: The version that made the predictions.
-    """
+    """Estimate each metric on the predictions of a date by a version; returns the figures, or why there are none."""
     spec = pipeline.output_specs[0]
     if pipeline.task not in ("binary", "multiclass"):
         return [], ""
@@ -181,12 +166,7 @@ def estimate_measurements(
     *,
     run_id: str = "",
 ) -> list[Measurement]:
-    """Estimate each metric on scores of a date, and compare it with the test split's.
-
-    Args:
-        evaluation: The evaluation of the model, with calibrations.
-        score: [n] for a binary label, else [n, classes], without NaN; n > 0.
-    """
+    """Estimate each metric on scores of a date (n > 0, see `estimate_metrics`) and compare with the test split."""
     calibrations = [Calibration.from_json(each) for each in evaluation[CALIBRATIONS]]
     references = {**_expected_on_test(calibrations), **model.metrics}
     less = judge_of(pipeline).less_is_better
@@ -230,10 +210,7 @@ def _expected_on_test(calibrations: Sequence[Calibration]) -> dict[str, float]:
 
 
 def night_scores(settings: Settings, pipeline: Pipeline, night: date, classes: Sequence[str]) -> Array:
-    """Read the scores of a date, float64 [n], or [n, classes] in their order; rows without a score are left out.
-
-    Probabilities of classes that are not in `classes` are left out.
-    """
+    """Read the scores of a date, float64 [n], or [n, classes] for the given ones; rows without a score are left out."""
     spec = pipeline.output_specs[0]
     column = spec.columns[1] if spec.kind == "classes" else spec.judged_column
     dataset = open_dataset(

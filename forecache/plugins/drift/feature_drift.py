@@ -12,9 +12,9 @@ from forecache.base.statistics import distance, equal_mass_edges
 from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
+from forecache.lake.split_rows import count_split, split_batches
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.lake.training_sets.split_rows import count_split, split_batches
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.bins import BINS, count_batches, count_frame, every_nth_row, numbers_of, value_ranges
 from forecache.plugins.drift.measurements import Measurement
 
@@ -32,24 +32,19 @@ _SAMPLE_ROWS = 200_000
 class FeatureReference:
     """The distribution of each feature in a training split: inner edges, and the rows in each bin, nulls last.
 
-    See `forecache.plugins.drift.bins`; for a category, the edges are its most frequent values.
-
-    Attributes:
-        ranges: Smallest and largest value of each numeric feature with a value.
+    For a category, the edges are its most frequent values; see `forecache.plugins.drift.bins`.
     """
 
     edges: Mapping[str, Sequence[Any]]
     counts: Mapping[str, Sequence[int]]
-    ranges: Mapping[str, Sequence[float]]
+    ranges: Mapping[str, Sequence[float]]  # smallest and largest value of each numeric feature with a value
 
 
 def feature_reference(settings: Settings, pipeline: Trainable, champion: ModelVersion) -> FeatureReference:
     """Count the champion's training split, once: the result is kept in the stage ledger.
 
-    The edges come from about 200,000 rows at most, evenly spread; every row is counted.
-
-    Raises:
-        NotFoundError: The pinned version of the training table no longer exists.
+    The edges come from about 200,000 rows at most, evenly spread; every row is counted. NotFoundError if the pinned
+    version of the training table no longer exists.
     """
     table, version = champion.training_table
     inputs = f"{table}@{version} bins={BINS} ranges features={','.join(champion.features)}"
@@ -88,11 +83,8 @@ def feature_drift(
     spark: "SparkSession | None" = None,
     run_id: str = "",
 ) -> list[Measurement]:
-    """Measure the drift of each of the champion's features, in its order; no figures if the date has no rows.
-
-    Args:
-        spark: The session that aggregates; None: this process does.
-    """
+    """Measure the drift of each of the champion's features, in its order, with Spark or in this process; no figures
+    if the date has no rows."""
     reference = feature_reference(settings, pipeline, champion)
     if spark is not None:
         from pyspark.sql import functions as F

@@ -5,11 +5,11 @@ import logging
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare.realtime.realtime import Realtime
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.distributions.binned_counts import are_classes
 from forecache.plugins.drift.distributions.drift import test_split_scores
 from forecache.plugins.drift.feature_drift import FeatureReference, feature_reference
-from forecache.realtime.drift.reference import SCORE, ColumnBins, DriftReference
+from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
 
 logger = logging.getLogger("forecache.operations")
 
@@ -21,10 +21,8 @@ def live_bins(settings: Settings, realtime: Realtime, model: ModelVersion) -> by
 
 
 def live_reference(settings: Settings, realtime: Realtime, model: ModelVersion) -> DriftReference | None:
-    """The bins of a model's training split and of its scores on the test split.
-
-    None for a model that was not trained here, or whose training data is gone.
-    """
+    """The bins of a model's training split and of its scores on the test split; None for a model that was not
+    trained here, or whose training data is gone."""
     if not realtime.is_trained or not model.is_own:
         return None
     try:

@@ -1,6 +1,6 @@
 """Measures drift and expected performance of a day's requests from all of its logged answers.
 
-The bins are those in which a reader counts its sample; see `forecache.realtime.drift`.
+The bins are those in which a reader counts its sample; see `forecache.plugins.drift.live_counts`.
 """
 
 import time
@@ -19,7 +19,7 @@ from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import list_models
+from forecache.models.registry.model_versions import list_models
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.expected_performance import (
     CALIBRATIONS,
@@ -28,13 +28,13 @@ from forecache.plugins.drift.expected_performance import (
     evaluation_of,
 )
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
+from forecache.plugins.drift.live_counts import NULL, SCORE, DriftReference, read_reference
 from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
-from forecache.realtime.answer.request_answer import MODEL
-from forecache.realtime.drift.reference import NULL, SCORE, DriftReference
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, Release
+from forecache.realtime.request.request_answer import MODEL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,17 +47,12 @@ _CURRENT = ("current", "control")
 
 @dataclass
 class _ReleaseCounts:
-    """The counts and scores of one release on a day.
-
-    Attributes:
-        counts: Counts of `DriftReference.count`; None if the release has no bins.
-        scores: Scores by the model, without NaN.
-    """
+    """The counts and scores of one release on a day."""
 
     release: Release
     reference: DriftReference | None
-    counts: np.ndarray[Any, Any] | None = None
-    scores: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    counts: np.ndarray[Any, Any] | None = None  # of `DriftReference.count`; None if the release has no bins
+    scores: list[np.ndarray[Any, Any]] = field(default_factory=list)  # by the model, without NaN
 
 
 def monitor_log(
@@ -70,12 +65,8 @@ def monitor_log(
 ) -> StageResult:
     """Measure a day (UTC) of a real-time model's log: drift of features and scores, and expected performance.
 
-    Returns:
-        `rows`: logged answers of the day; `details["notes"]`: what could not be measured. Skipped if the day's rows are
-        those that were measured before.
-
-    Raises:
-        NotFoundError: Nothing of the model was logged on the day.
+    Of the result, `rows` are logged answers of the day, and `details["notes"]` say what could not be measured. Skipped
+    if the day's rows are those that were measured before; NotFoundError if nothing was logged on it.
     """
     started = time.perf_counter()
     table = open_table(settings, table_of(realtime.name))
@@ -127,7 +118,7 @@ def _open_counts(settings: Settings, name: str, number: int) -> _ReleaseCounts:
     if BINS_FILE not in release.files:
         return _ReleaseCounts(release, None)
     content = read_files(folder.release(number), {BINS_FILE: release.files[BINS_FILE]})[BINS_FILE]
-    reference = DriftReference.from_json(content)
+    reference = read_reference(content)
     return _ReleaseCounts(release, reference, np.zeros(len(reference.columns) * reference.width, np.int64))
 
 
@@ -219,13 +210,8 @@ def expected_log_performance(
     *,
     run_id: str = "",
 ) -> tuple[list[Measurement], str]:
-    """Estimate the metrics of a version on its logged scores; returns the figures, or why there are none.
-
-    Both are empty if the model is no binary classifier that was trained here.
-
-    Args:
-        parts: The scores, floats [n] without NaN.
-    """
+    """Estimate the metrics of a version on its logged scores, floats [n] without NaN; returns the figures, or why
+    there are none. Both are empty if the model is no binary classifier that was trained here."""
     if not realtime.is_trained or realtime.task != "binary" or not parts:
         return [], ""
     model = next((each for each in list_models(settings, realtime) if each.version == version), None)

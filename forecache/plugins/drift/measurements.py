@@ -17,40 +17,25 @@ Kind = Literal["feature", "prediction", "estimate", "performance"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure.
-
-    Attributes:
-        night: The as-of date by which it was known.
-        as_of: The as-of date of its rows: `night`, or for "performance" a label horizon before it.
-        kind: "feature", "prediction", "estimate" (of the performance, before labels) or "performance".
-        name: The feature, the output or the metric.
-        reference: What it is compared with: "training split", "test split" or "nights before".
-        model_version: The champion, or, for predictions and performance, the version that made the predictions.
-        effect: Population stability index; for a metric how much worse than the reference (negative: better).
-        effect_low, effect_high: Interval of the effect, for metrics.
-        js: Jensen-Shannon distance, None for metrics.
-        value, reference_value: For a feature the shares of nulls, for a metric its values, else None.
-        reference_rows: None if the reference is a figure of the registry.
-        recorded_at: Set when it is stored.
-    """
+    """One figure."""
 
     pipeline: str
-    night: date
-    as_of: date
+    night: date  # the as-of date by which it was known
+    as_of: date  # of its rows: `night`, or for "performance" a label horizon before it
     kind: Kind
-    name: str
-    reference: str
-    model_version: int
-    effect: float
+    name: str  # of the feature, the output or the metric
+    reference: str  # "training split", "test split" or "nights before"
+    model_version: int  # the champion, or that which made the predictions
+    effect: float  # PSI; for a metric how much worse than the reference (negative: better)
     rows: int
-    effect_low: float | None = None
+    effect_low: float | None = None  # interval of the effect, for metrics
     effect_high: float | None = None
-    js: float | None = None
-    value: float | None = None
+    js: float | None = None  # Jensen-Shannon distance, None for metrics
+    value: float | None = None  # of a feature the share of nulls, of a metric its value
     reference_value: float | None = None
-    reference_rows: int | None = None
+    reference_rows: int | None = None  # None if the reference is a figure of the registry
     run_id: str = ""
-    recorded_at: datetime | None = None
+    recorded_at: datetime | None = None  # set when it is stored
 
 
 def append_measurements(settings: Settings, rows: Sequence[Measurement]) -> None:

@@ -12,13 +12,11 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.kit.delta.tables import table_exists, table_version
-from forecache.lake.feature_tables.feature_rows import source_states
 from forecache.lake.feature_tables.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.sources.source_states import state_history
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.models.registry.versions.model_versions import ModelVersion, champion, list_models
+from forecache.models.registry.model_versions import ModelVersion, champion, list_models
 from forecache.plugins.drift.distributions.drift import measure_drift
 from forecache.plugins.drift.expected_performance import expected_performance
 from forecache.plugins.drift.feature_drift import feature_drift
@@ -61,14 +59,9 @@ def monitor(
 ) -> StageResult:
     """Measure scored dates: drift, expected performance, and the realised performance of a label horizon before.
 
-    Args:
-        session: Returns the Spark session; called only to compute labels, and for dates with millions of rows.
-
-    Returns:
-        `rows` is the number of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured.
-
-    Raises:
-        NotFoundError: There is no champion, or a date has no features or no predictions.
+    `session` is called only to compute labels, and for dates with millions of rows. Of the result, `rows` is the number
+    of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured. NotFoundError if there is
+    no champion, or a date has no features or no predictions.
     """
     started = time.perf_counter()
     versions = {version.version: version for version in list_models(settings, pipeline)}

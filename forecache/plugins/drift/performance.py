@@ -12,13 +12,13 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.tables import read_table
 from forecache.lake.contracts import class_order
-from forecache.lake.partition_stage import partition_rows
-from forecache.lake.training_sets.split_rows import label_numbers
-from forecache.lake.training_sets.training_set import label_frame
-from forecache.models.registry.gate.bootstrap import metric_interval
+from forecache.lake.split_rows import label_numbers
+from forecache.lake.stage import partition_rows
+from forecache.lake.training_set import label_frame
+from forecache.models.registry.gate.gate_checks import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of
 from forecache.models.registry.gate.score_metrics import Array
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.measurements import Measurement
 
@@ -67,8 +67,7 @@ def labelled_predictions(
 def _to_arrays(table: pa.Table, classes: bool, declared: Sequence[str] = ()) -> Labelled:
     """Convert a table with the columns `_label_0`, perhaps `_label_1`, `_score_0` and further scores to arrays.
 
-    Classes have their positions in the model, on which a user's metric may depend; classes of labels that no model
-    knows follow.
+    Classes have their positions in the model, on which a user's metric may depend; those that no model knows follow.
     """
     weight = table.column("_label_1").to_numpy().astype(np.float64) if "_label_1" in table.column_names else None
     names = [name for name in table.column_names if name.startswith("_score_")]
@@ -106,13 +105,9 @@ def measure_performance(
 ) -> Measurement | None:
     """Measure how much worse the gate's metric is than the model's recorded one on its test split.
 
-    The interval reflects the sampling of the date's rows; the test split's metric counts as exact.
-
-    Args:
-        night: The first as-of date by which the labels are known.
-
-    Returns:
-        None if the metric has no value on these rows, such as an area under the curve of one class.
+    The interval reflects the sampling of the date's rows; the test split's metric counts as exact. `night` is the first
+    as-of date by which the labels are known. None if the metric has no value on these rows, such as an area under the
+    curve of one class.
     """
     metric, judge = pipeline.trained_gate.metric, judge_of(pipeline)
     value = judge.metrics[metric](label, score, weight)

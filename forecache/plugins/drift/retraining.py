@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta, timezone
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Retraining
-from forecache.models.registry.versions.model_versions import find_champion
+from forecache.models.registry.model_versions import find_champion
 from forecache.operations.training_due import LastTraining, last_training
 from forecache.plugins.drift.distributions.drift_report import TEST_SPLIT
 from forecache.plugins.drift.feature_drift import TRAINING_SPLIT
@@ -19,18 +19,13 @@ _REFERENCES: dict[Kind, str] = {"feature": TRAINING_SPLIT, "prediction": TEST_SP
 
 @dataclass(frozen=True)
 class Cause:
-    """A figure that was beyond its limit on each of the latest as-of dates.
-
-    Attributes:
-        effect: Its latest effect; see `Measurement`.
-        nights: The as-of dates by which it was known.
-    """
+    """A figure that was beyond its limit on each of the latest as-of dates."""
 
     kind: Kind
     name: str
-    effect: float
+    effect: float  # its latest; see `Measurement`
     limit: float
-    nights: tuple[date, ...]
+    nights: tuple[date, ...]  # by which it was known
 
     @property
     def sentence(self) -> str:
@@ -45,22 +40,17 @@ class Cause:
 
 @dataclass(frozen=True)
 class RetrainingDecision:
-    """The decision whether to train again.
+    """The decision whether to train again, with causes also if no training may follow now; the largest effect, measured
+    in limits, first.
 
-    Attributes:
-        retrain: True if a training is requested.
-        causes: Figures beyond their limits, also if no training may follow now; the largest effect first, measured in
-            limits.
-        reason: Why, or why not, in a sentence.
-        night: The latest as-of date of the causes, as of which to train.
-        key: Identifies the occasion. It stays the same until another training has ended or another model is champion,
-            so that an occasion causes one training only.
+    `key` identifies the occasion. It stays the same until another training has ended or another model is champion, so
+    that an occasion causes one training only.
     """
 
     retrain: bool
     reason: str
     causes: tuple[Cause, ...] = ()
-    night: date | None = None
+    night: date | None = None  # the latest of the causes, as of which to train
     key: str = ""
 
 
@@ -72,14 +62,7 @@ def decide(
     last: LastTraining | None,
     now: datetime,
 ) -> RetrainingDecision:
-    """Decide from the figures about the champion that are newer than the last training.
-
-    Args:
-        figures: Each once, in any order; see `forecache.plugins.drift.measurements.measurements`.
-        champion: Its version; None if there is none.
-        last: The last training, whether or not its model was promoted; None if the ledger has none.
-        now: With a time zone.
-    """
+    """Decide from the figures, each once, about the champion that are newer than the last training."""
     if champion is None:
         return RetrainingDecision(False, "There is no champion whose predictions could be held against anything.")
     new = [
@@ -141,14 +124,7 @@ def _no_cause_reason(rules: Retraining, figures: Iterable[Measurement], champion
 
 
 def retraining_decision(settings: Settings, pipeline: Pipeline, *, now: datetime | None = None) -> RetrainingDecision:
-    """Decide whether the pipeline has to be trained again now.
-
-    Args:
-        now: With a time zone; default: the clock.
-
-    Raises:
-        SettingsError: The pipeline declares no `retraining`.
-    """
+    """Decide whether the pipeline has to be trained again now; SettingsError if it declares no `retraining`."""
     if pipeline.retraining is None:
         raise SettingsError(
             f"Pipeline {pipeline.name!r} does not say when to train again.",

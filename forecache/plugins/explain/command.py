@@ -1,5 +1,6 @@
 """`forecache explain`: follow a served answer back to its data, its model, its runs and its code."""
 
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -7,13 +8,22 @@ import click
 
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.commands.get import provenance_text
-from forecache.cli.output import format_cell, json_value, make_console, print_json, show, wants_json
+from forecache.cli.output import (
+    format_cell,
+    format_duration,
+    json_value,
+    make_console,
+    show,
+    show_table,
+)
 from forecache.cli.resolve_names import find_published, is_stream_only
-from forecache.plugins.explain.trace import trace, trace_list, trace_view
-from forecache.plugins.explain.trace_live import live_lines, live_title, trace_stream
+from forecache.plugins.explain.trace import live_lines, live_title, trace, trace_list, trace_stream, trace_view
 
 if TYPE_CHECKING:
+    from rich.tree import Tree
+
     from forecache.base.settings import Settings
+
 
 MOST_ITEMS = 5
 MOST_FILES = 3
@@ -49,22 +59,24 @@ def explain(name: str, key: str, version: int | None, item: str | None, day: dat
     if _is_realtime(current, name):
         if version is not None:
             raise click.UsageError(f"{name} is a real-time model: --version is of pipelines. Leave it out.")
-        _explain_request(current, name, key, item, day, most)
+        from forecache.plugins.explain.explain import explain_answer
+
+        found = explain_answer(current, name, key, item=item, day=day)
+        show(found, lambda: show_explained_answer(found, most=most))
         return
     if item is not None or day is not None:
         raise click.UsageError(f"{name} is no real-time model: --item and --day are of those. Leave them out.")
     if is_stream_only(current, name):
         chain = trace_stream(current, name, key)
-        show(chain, lambda: _show(name, chain))
-        return
-    served = find_published(current, name, or_model=True)
-    if isinstance(served, FeatureView):
-        chain = trace_view(current, served, key, version=version)
-    elif isinstance(served, Pipeline):
-        chain = trace(current, served, key, version=version)
     else:
-        chain = trace_list(current, served, key, version=version)
-    show(chain, lambda: _show(name, chain))
+        served = find_published(current, name, or_model=True)
+        if isinstance(served, FeatureView):
+            chain = trace_view(current, served, key, version=version)
+        elif isinstance(served, Pipeline):
+            chain = trace(current, served, key, version=version)
+        else:
+            chain = trace_list(current, served, key, version=version)
+    show(chain, lambda: make_console().print(_chain_tree(name, chain)))
 
 
 def _is_realtime(current: "Settings", name: str) -> bool:
@@ -80,21 +92,7 @@ def _is_realtime(current: "Settings", name: str) -> bool:
     return name in project.realtime or (name not in project.publishable and table_exists(current, table_of(name)))
 
 
-def _explain_request(
-    current: "Settings", name: str, request_id: str, item: str | None, day: date | None, most: int
-) -> None:
-    from forecache.plugins.explain.explain import explain_answer
-
-    found = explain_answer(current, name, request_id, item=item, day=day)
-    if wants_json():
-        print_json(found)
-        return
-    from forecache.plugins.explain.explained_answer import show_explained_answer
-
-    show_explained_answer(found, most=most)
-
-
-def _show(pipeline: str, chain: dict[str, Any]) -> None:
+def _chain_tree(pipeline: str, chain: dict[str, Any]) -> "Tree":
     from rich.markup import escape
     from rich.tree import Tree
 
@@ -112,8 +110,7 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     if "live" in chain:
         link(live_title(chain["live"]), live_lines(chain["live"]))
     if "store" not in chain:
-        make_console().print(tree)
-        return
+        return tree
     store = chain["store"]
     link(
         f"{'below it, ' if 'live' in chain else ''}store version {store['version']} "
@@ -130,15 +127,14 @@ def _show(pipeline: str, chain: dict[str, Any]) -> None:
     if "interactions" in chain:
         link(_title("interactions", chain["interactions"]), _raw_lines(chain["interactions"]))
         _show_ranking(chain["model"], link)
-        make_console().print(tree)
-        return
+        return tree
     features = chain["features"]
     link(_title("feature row", features), [_row_text(features), _made_text("computed", features)])
     for raw in chain["raw"]:
         link(_title("raw events", raw), _raw_lines(raw))
     if "model" in chain:
         _show_model(chain["model"], link)
-    make_console().print(tree)
+    return tree
 
 
 def _show_ranking(model: dict[str, Any], link: Any) -> None:
@@ -221,3 +217,146 @@ def _raw_lines(raw: dict[str, Any]) -> list[str]:
     lines = [f"{line['file']} line {line['line']}" for line in raw["lines"][-MOST_FILES:]]
     more = f" and {raw['events'] - MOST_FILES} earlier" if raw["events"] > MOST_FILES else ""
     return [f"{raw['events']:,} events from {raw['first']} to {raw['last']}", f"from {', '.join(lines)}{more}"]
+
+
+def show_explained_answer(found: Mapping[str, Any], *, most: int) -> None:
+    """Print what `explain_answer` found, with so many candidates and features at most."""
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    tree = Tree(f"[bold]{escape(_answer_title(found))}[/bold]")
+    for line in [*_answer_lines(found), *_store_lines(found["stores"])]:
+        tree.add(escape(line))
+    branch = tree.add("[bold]today[/bold]")
+    for line in _today_lines(found):
+        branch.add(escape(line))
+    make_console().print(tree)
+    if found["candidates"]:
+        _show_candidates(found["candidates"], most)
+    if found["explained"]["features"]:
+        _show_features(found["explained"], most)
+    make_console().print(escape(_contribution_text(found["explained"]["contributions"])))
+
+
+def _answer_title(found: Mapping[str, Any]) -> str:
+    explained, candidates = found["explained"], found["candidates"]
+    text = f"{found['name']}, request {found['request_id']}: "
+    if candidates is None:
+        return f"{text}score {_format_figure(explained['score'])}"
+    if not candidates:
+        return f"{text}no candidates"
+    position = next(each["position"] for each in candidates if each["item"] == explained["item"])
+    return (
+        f"{text}{explained['item']} at position {position} of {len(candidates)}, score "
+        f"{_format_figure(explained['score'])}"
+    )
+
+
+def _answer_lines(found: Mapping[str, Any]) -> list[str]:
+    times = ", ".join(f"{name} {us / 1e3:g}" for name, us in found["times_us"].items() if us and name != "total")
+    total, late = found["times_us"]["total"] / 1e3, ", late" if found["late"] else ""
+    lines = [
+        f"answered {found['arrived_at'][:19]}Z by release {found['release']}, {_model(found)}, arm {found['arm']}",
+        f"rung {found['rung']}{', as the model did not answer: ' + found['why'] if found['why'] else ''}",
+        f"took {total:g} ms of {found['deadline_ms']:g}{late} ({times}), at {found['replica']}",
+    ]
+    lines += [f"flag: {flag}" for flag in found["flags"] or ()]
+    lines += [
+        f"also logged: arm {each['arm']}, release {each['release']}, {format_cell(each['arrived_at'])}"
+        for each in found["also_logged"]
+    ]
+    return lines
+
+
+def _model(found: Mapping[str, Any]) -> str:
+    runtime = f" ({found['model_runtime']})" if found["model_runtime"] else ""
+    return f"model version {found['model_version']}{runtime}"
+
+
+def _store_lines(stores: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    return [
+        f"read {each['name']} version {each['version']}, as of {each['as_of']}, {format_duration(each['age_s'])} old"
+        for each in stores or ()
+    ]
+
+
+def _today_lines(found: Mapping[str, Any]) -> list[str]:
+    now = found["today"]
+    if "missing" in now:
+        return [f"not available: {now['missing']}"]
+    why = f", as the model does not answer: {now['problem'] or now['why']}" if now["why"] else ""
+    then = found["explained"]["score"]
+    lines = [
+        f"release {now['release']}, {_model(now)}, rung {now['rung']}{why}",
+        f"score {_format_figure(now['score'])}, then {_format_figure(then)}",
+    ]
+    return lines + [f"flag: {flag}" for flag in now["flags"]] + _store_lines(now["stores"])
+
+
+def _show_candidates(candidates: Sequence[Mapping[str, Any]], most: int) -> None:
+    rows = [
+        (
+            each["position"],
+            str(each["item"]),
+            _format_figure(each["score"]),
+            each["rung"],
+            each["position_today"],
+            _format_figure(each["score_today"]),
+        )
+        for each in candidates[:most]
+    ]
+    columns = ("position", "item", "score", "rung", "today", "score today")
+    show_table(columns, rows, title="Candidates", right=("position", "score", "today", "score today"))
+    if len(candidates) > most:
+        click.echo(f"and {len(candidates) - most:,} more (--most, --json)\n")
+
+
+def _show_features(explained: Mapping[str, Any], most: int) -> None:
+    features = explained["features"]
+    rows = [
+        (
+            each["name"],
+            _format_figure(each["value"]),
+            _format_signed(each.get("contribution"), each.get("error")),
+            _format_figure(each["today"]) if "today" in each else "-",
+            _format_change(each),
+        )
+        for each in features[:most]
+    ]
+    title = "Features" if explained["item"] is None else f"Features of {explained['item']}"
+    right = ("value", "contribution", "today", "change")
+    show_table(("feature", *right), rows, title=title, right=right)
+    if len(features) > most:
+        rest = [each for each in features[most:] if each.get("changed")]
+        click.echo(f"and {len(features) - most:,} more, of which {len(rest):,} changed (--most, --json)\n")
+
+
+def _format_change(each: Mapping[str, Any]) -> str:
+    if each.get("only_today"):
+        return "new"
+    if "today" not in each:
+        return "-"
+    if not each["changed"]:
+        return ""
+    change = each["change"]
+    return "changed" if change is None else _format_signed(change, None)
+
+
+def _contribution_text(about: Mapping[str, Any]) -> str:
+    if "missing" in about:
+        return f"No contributions: {about['missing']}"
+    return (
+        f"Contributions: {about['method']}.\nBackground: {about['background']}.\n"
+        f"Base {_format_figure(about['base'])} and all contributions are the {about['scale']} "
+        f"{_format_figure(about['sum'])}." + ("" if about["exact"] else "\n± is the standard error of what was drawn.")
+    )
+
+
+def _format_figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.5g}"
+
+
+def _format_signed(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.4g}" + (f" ± {error:.1g}" if error else "")

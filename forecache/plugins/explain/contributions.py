@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from forecache.base.plugins import load_hook
 from forecache.models.inference.kernel_spec import PICKED
 from forecache.realtime.release.folder import read_files
 from forecache.realtime.release.format import MODEL_FILE
@@ -21,19 +22,12 @@ _ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class ShapleyValues:
-    """Contributions of the features of one row: `base` and their sum are the row's score.
+    """Contributions of the features of one row: `base` and their sum are the row's score."""
 
-    Attributes:
-        base: Mean score of the background.
-        contributions: float64 [d].
-        errors: Standard error of each, float64 [d]; zeros if nothing was drawn.
-        permutations: Number of drawn permutations; 0: all sets of features were enumerated.
-    """
-
-    base: float
-    contributions: np.ndarray
-    errors: np.ndarray
-    permutations: int
+    base: float  # mean score of the background
+    contributions: np.ndarray  # float64 [d]
+    errors: np.ndarray  # standard error of each, float64 [d]; zeros if nothing was drawn
+    permutations: int  # drawn ones; 0: all sets of features were enumerated
 
 
 def compute_shapley(
@@ -102,21 +96,14 @@ _NO_ROWS = "There is nothing to compare with: no other logged row of that day an
 
 @dataclass(frozen=True)
 class Contributions:
-    """`base` and the sum of `values` are `total`.
-
-    Attributes:
-        method, background: Descriptions in words.
-        scale: Scale of the sum: "score", or "raw score" before the model's last function (log-odds of a classifier).
-        values: float64 [num_features] in the order of the release's features; 0 for one that the model does not use.
-        errors: Their standard errors; None if they are exact.
-    """
+    """`base` and the sum of `values` are `total`."""
 
     method: str
-    background: str
-    scale: str
+    background: str  # in words
+    scale: str  # "score", or "raw score" before the model's last function
     base: float
-    values: np.ndarray
-    errors: np.ndarray | None = None
+    values: np.ndarray  # float64 [num_features]; 0 for one that the model does not use
+    errors: np.ndarray | None = None  # their standard errors; None: exact
 
     @property
     def total(self) -> float:
@@ -130,8 +117,8 @@ def contributions_of(
 
     Args:
         row: float32 [num_features], the inputs of the model.
-        background: float32 [b, num_features], rows to compare with if the model's structure cannot be used.
-        described: Description of the background rows.
+        background: float32 [b, num_features], rows to compare with if the model's structure cannot be used; `described`
+            in words.
     """
     release = loaded.release
     inputs = release.model.spec.inputs or release.features
@@ -196,9 +183,7 @@ def _sklearn_contributions(
     payload: bytes, row: np.ndarray, background: np.ndarray, described: str
 ) -> Contributions | None:
     """Contributions of a linear estimator; None for others, such as a pipeline, whose estimator has other inputs."""
-    from forecache.models.inference.runtimes.sklearn import load_skops
-
-    estimator = load_skops(payload)
+    estimator = load_hook("estimators", "load_skops")(payload)
     weights = np.asarray(getattr(estimator, "coef_", ()), np.float64)
     if not type(estimator).__module__.startswith("sklearn.linear_model.") or weights.size != len(row):
         return None

@@ -15,17 +15,22 @@ from forecache.kit.http.problems import Problem
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import DirectPath
-from forecache.realtime.answer.model_path import ModelCallError, NoScores
-from forecache.realtime.answer.render import lowest_fallback
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.log.logged_request import parse_logged
+from forecache.realtime.answer.served_release import serve_release
+from forecache.realtime.deadline import RequestClock
+from forecache.realtime.log.answer_log import parse_logged
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.served_release import serve_release
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    ModelCallError,
+    NoScores,
+    ParsedRequest,
+    RequestAnswer,
+    StageTimes,
+    lowest_fallback,
+)
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store
 
@@ -34,26 +39,15 @@ _LONG_NS = 3600 * 10**9
 
 @dataclass(frozen=True)
 class CurrentAnswer:
-    """The answer of the current release.
-
-    Attributes:
-        rung: The last fallback (rung) that a candidate comes from.
-        why: Code for why the model did not answer; "" if it did. `problem` explains it in a sentence.
-        features: float32 [n, num_features]; None if the transform was not called, or failed.
-        scores: [n] in the order of the request; None: there are none.
-        order: Places of the candidates in the request [n], best first.
-        stores: The versions that were read.
-    """
-
     release: Release
-    rung: str
-    why: str
-    problem: str
+    rung: str  # the last fallback that a candidate comes from
+    why: str  # code for why the model did not answer; "" if it did
+    problem: str  # the same in a sentence
     flags: tuple[str, ...]
-    features: np.ndarray | None
-    scores: np.ndarray | None
-    order: np.ndarray
-    stores: list[dict[str, Any]]
+    features: np.ndarray | None  # float32 [n, num_features]; None without a transform's result
+    scores: np.ndarray | None  # [n] in the order of the request
+    order: np.ndarray  # places of the candidates in the request [n], best first
+    stores: list[dict[str, Any]]  # the versions that were read
 
 
 def compute_current_answer(settings: Settings, name: str, body: bytes) -> CurrentAnswer | str:

@@ -26,8 +26,7 @@ _MOST_REQUESTS = 256
 def find_answers(settings: Settings, name: str, request_id: str, day: date | None = None) -> list[dict[str, Any]]:
     """Find the logged answers to a request: sent ones before those of a shadow, the newest first.
 
-    Raises:
-        NotFoundError: There is none.
+    Raises NotFoundError if there is none.
     """
     days = None if day is None else [day]
     if not table_exists(settings, table_of(name)):
@@ -51,8 +50,7 @@ def find_answers(settings: Settings, name: str, request_id: str, day: date | Non
 def candidate_labels(record: dict[str, Any], release: Release | None) -> list[Any] | None:
     """Return the name of each candidate of a logged request, in its order; None if the request ranks no candidates.
 
-    Args:
-        release: The release that answered; None if it no longer exists.
+    `release` is the one that answered, None if it no longer exists.
     """
     if release is not None and release.candidates is None:
         return None
@@ -80,11 +78,7 @@ def _find_candidates(record: Mapping[str, Any], release: Release | None) -> list
 
 
 def read_background(settings: Settings, name: str, record: dict[str, Any], place: int) -> tuple[np.ndarray, str]:
-    """Read up to `BACKGROUND_ROWS` other rows of the same release and day; returns them and their description.
-
-    Args:
-        place: The explained row of the record, which is left out.
-    """
+    """Read up to `BACKGROUND_ROWS` other rows of the same release and day; returns them and their description."""
     own = features_of(record)
     assert own is not None
     matrices: list[np.ndarray] = [np.delete(own, place, axis=0)]
@@ -169,7 +163,6 @@ def _find_release(settings: Settings, name: str, number: int) -> tuple[Release |
 
 
 def _candidate_place(labels: list[Any] | None, order: np.ndarray, item: str | None, request_id: str) -> int:
-    """The place in the request of the explained candidate."""
     if item is None:
         return int(order[0]) if len(order) else 0
     names = [str(label) for label in labels or ()]
@@ -185,7 +178,6 @@ def _candidate_place(labels: list[Any] | None, order: np.ndarray, item: str | No
 def _candidates(
     record: Mapping[str, Any], labels: list[Any], order: np.ndarray, scores: np.ndarray | None, now: CurrentAnswer | str
 ) -> list[dict[str, Any]]:
-    """The candidates in the order of the answer."""
     same = not isinstance(now, str) and len(now.order) == len(labels)
     positions = {int(place): number for number, place in enumerate(now.order, 1)} if not isinstance(now, str) else {}
     found = []

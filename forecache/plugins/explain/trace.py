@@ -5,23 +5,100 @@ from datetime import date, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from forecache.base.errors import NotFoundError, UnavailableError
+import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
+
+from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import FEATURES
 from forecache.cli.commands.get import open_answers
 from forecache.cli.output import json_value
-from forecache.declare import Recommender
+from forecache.declare import Recommender, TableSource
 from forecache.declare.recommenders.second_tables import SecondTable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.small_tables import read_small_table
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import LEDGER_TABLE, last_record
-from forecache.plugins.explain.trace_live import live_link
+from forecache.models.registry.applied.pipeline_models import model_of
+from forecache.serve.store.keys import decode_key, parse_key
+from forecache.serve.store.manifest import no_such_key_error
 
 if TYPE_CHECKING:
     from forecache.declare import AnySource, FeatureView, Pipeline
     from forecache.serve.store import Manifest
     from forecache.serve.store.live.layer import LiveLayer
+
+
+_OF_KAFKA = ("kafka_partition", "kafka_offset", "kafka_at", "received_at", "event_day", "late")
+_OF_MODEL = ("model_version", "release", "base")
+
+
+def trace_stream(current: Settings, name: str, key: str) -> dict[str, Any]:
+    """The chain of a key that only a stream has: `answer` and `live`, see `live_link`."""
+    with open_answers(name) as answers:
+        assert answers.layer is not None
+        declared = answers.layer.declared
+        key_bytes = parse_key(declared.key, key)
+        body = answers.one(key_bytes)
+    if body is None:
+        raise NotFoundError(
+            f"{name} has no key {key!r}.",
+            remedy=f"Its keys are values of {', '.join(declared.key.names)} in recent rows of {declared.table}.",
+        )
+    answer = json.loads(body)
+    where = dict(zip(declared.key.names, decode_key(declared.key, key_bytes), strict=True))
+    return {"answer": answer, "live": live_link(current, declared, answer, where)}
+
+
+def live_link(
+    current: Settings, declared: "LiveLayer", answer: dict[str, Any], where: dict[str, Any]
+) -> dict[str, Any]:
+    """The link from a live answer to its row in the stream's table.
+
+    It has `stream`, `table`, `position`, `event_time` and `verified_through`; from the row `place`, the columns of
+    Kafka and of its model, and the others as `row`. `missing` has the reason if there is no row.
+    """
+    link: dict[str, Any] = {"stream": declared.stream, "table": declared.table}
+    link |= {name: answer[name] for name in ("position", "event_time", "verified_through")}
+    if link["event_time"] is None:
+        return link | {"missing": f"no event has come since {answer['base']}, which is merged as of {answer['as_of']}"}
+    if link["position"] is None:
+        return link | {"missing": "the row is pending: the commit that will hold it has not been made yet"}
+    rows = _read_rows(current, declared.table, None, {"position": link["position"], **where}, link)
+    if not rows:
+        link.setdefault("missing", f"{declared.table} has no such row")
+        return link
+    row = {name: json_time(value) for name, value in max(rows, key=itemgetter("place")).items()}
+    link["place"] = row.pop("place", None)
+    for name in (*_OF_KAFKA, *_OF_MODEL):
+        link[name] = row.pop(name, None)
+    for name in ("position", "hour"):
+        row.pop(name, None)
+    return link | {"row": row}
+
+
+def live_lines(link: dict[str, Any]) -> list[str]:
+    if "missing" in link:
+        return [f"not available: {link['missing']}"]
+    made = ", ".join(f"{name.replace('_', ' ')} {link[name]}" for name in _OF_MODEL if link[name] not in (None, ""))
+    late = ", of a day that a night had already been made from" if link["late"] else ""
+    return [
+        ", ".join(f"{name}={value}" for name, value in link["row"].items()),
+        f"Kafka partition {link['kafka_partition']}, offset {link['kafka_offset']}, at {link['kafka_at']}",
+        f"event at {link['event_time']}{late}; here at {link['received_at']}",
+        f"made by {made}" if made else "",
+        f"the live layer was last found equal to the table at version {link['verified_through']}"
+        if link["verified_through"] >= 0
+        else "the live layer has not been compared with the table yet",
+    ]
+
+
+def live_title(link: dict[str, Any]) -> str:
+    if link["event_time"] is None:
+        return f"no event of the stream {link['stream']}"
+    if link["position"] is None:
+        return f"pending row of the stream {link['stream']}"
+    return f"streamed row in {link['table']} at position {link['position']}, place {link.get('place', '?')}"
 
 
 class TracedAnswer(NamedTuple):
@@ -36,12 +113,9 @@ class TracedAnswer(NamedTuple):
 def trace(current: Settings, pipeline: "Pipeline", key: str, *, version: int | None = None) -> dict[str, Any]:
     """The chain from an answer to its sources, one entry per link.
 
-    Returns:
-        `answer`, `live` (for a live answer), `store`, `prediction`, `features`, `raw` (a list, one per source) and
-        `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason.
-
-    Raises:
-        NotFoundError: Nothing is published, or the version does not have the key.
+    It has `answer`, `live` (of a live answer), `store`, `prediction`, `features`, `raw` (a list, one per source) and
+    `model`. A link whose Delta version was vacuumed, or whose model was deleted, has `missing` with the reason. Raises
+    NotFoundError if nothing is published, or if the version does not have the key.
     """
     found = find_answer(pipeline.name, key, version)
     manifest, where = found.manifest, found.where
@@ -77,14 +151,9 @@ def trace_view(current: Settings, view: "FeatureView", key: str, *, version: int
 
 
 def find_answer(name: str, key: str, version: int | None) -> TracedAnswer:
-    """Find the answer for a key, with the version, the key's columns, and the live layer if it answers.
-
-    Raises:
-        NotFoundError: Nothing is published, or the version does not have the key.
+    """Find the answer for a key, with the version, the key's columns, and the live layer if it answers; raises as
+    `trace`.
     """
-    from forecache.serve.store import decode_key, parse_key
-    from forecache.serve.store.manifest import no_such_key_error
-
     with open_answers(name, version) as answers:
         manifest = answers.manifest
         key_bytes = parse_key(manifest.key, key)
@@ -104,17 +173,9 @@ def answer_links(current: Settings, found: TracedAnswer) -> dict[str, Any]:
 
 
 def store_link(manifest: "Manifest") -> dict[str, Any]:
-    return {
-        "version": manifest.version,
-        "kind": manifest.kind,
-        "rows": manifest.rows,
-        "content_hash": manifest.content_hash,
-        "published_at": manifest.published_at,
-        "run_id": manifest.run_id,
-        "code_version": manifest.code_version,
-        "table": manifest.source.table,
-        "delta_version": manifest.source.delta_version,
-    }
+    names = ("version", "kind", "rows", "content_hash", "published_at", "run_id", "code_version")
+    source = {"table": manifest.source.table, "delta_version": manifest.source.delta_version}
+    return {name: getattr(manifest, name) for name in names} | source
 
 
 def row_link(current: Settings, table: str, version: int, where: dict[str, Any], night: date) -> dict[str, Any]:
@@ -131,14 +192,11 @@ def row_link(current: Settings, table: str, version: int, where: dict[str, Any],
 def _read_rows(
     current: Settings, table: str, version: int | None, where: dict[str, Any], link: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-    from deltalake.exceptions import DeltaError
-
     filters = [(name, "=", value) for name, value in where.items()]
     try:
         dataset = open_dataset(open_table(current, table, version=version))
         rows: list[dict[str, Any]] = dataset.to_table(filter=pq.filters_to_expression(filters)).to_pylist()
-    except (NotFoundError, DeltaError, FileNotFoundError) as error:
+    except (ForecacheError, DeltaError, FileNotFoundError) as error:
         link["missing"] = str(error).splitlines()[0]
         return []
     return rows
@@ -163,8 +221,6 @@ def _source_link(
     current: Settings, source: "AnySource", made: dict[str, Any], where: dict[str, Any], night: date
 ) -> dict[str, Any]:
     """The events of a key in a source; for an existing table, the version that was read."""
-    from forecache.declare import TableSource
-
     if isinstance(source, TableSource):
         pinned = made.get("pinned", {}).get(source.name, {})
         version = pinned.get("version")
@@ -212,9 +268,6 @@ def events_link(
 
 
 def _model_link(current: Settings, pipeline: "Pipeline", manifest: "Manifest", row: dict[str, Any]) -> dict[str, Any]:
-    """The model version that made the row, with its run and training data."""
-    from forecache.models.registry.applied.pipeline_models import model_of
-
     version = row.get("model_version", manifest.provenance.model_version)
     try:
         return model_of(current, pipeline, version).as_dict()
@@ -229,14 +282,10 @@ def json_time(value: Any) -> Any:
 def trace_list(
     current: Settings, served: Recommender | SecondTable, key: str, *, version: int | None = None
 ) -> dict[str, Any]:
-    """The chain from a recommender's list or vector to its sources, one entry per link.
+    """The chain from a recommender's list or vector to its sources, one entry per link; raises as `trace`.
 
-    Returns:
-        `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: the declared
-        model and the gate's figures. A link whose Delta version was vacuumed has `missing` with the reason.
-
-    Raises:
-        NotFoundError: Nothing is published, or the version does not have the key.
+    It has `answer`, `store`, `prediction`, `interactions` (of the user, or of the item) and `model`: the declared model
+    and the gate's figures.
     """
     recommender = served.recommender if isinstance(served, SecondTable) else served
     found = find_answer(served.name, key, version)

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import lock, write_durably
-from forecache.base.posting import PostFailure, post_json
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
 from forecache.base.table_names import MAIL_TABLE
@@ -34,6 +33,7 @@ from forecache.plugins.lineage.facts import (
     publish_facts,
     stage_facts,
 )
+from forecache.plugins.posting import PostFailure, post_json
 
 _TIMEOUT_S = 5.0
 

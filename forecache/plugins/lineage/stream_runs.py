@@ -24,7 +24,7 @@ from forecache.plugins.lineage.datasets import Dataset
 from forecache.plugins.lineage.emit import Receiver, configured_receivers
 from forecache.plugins.lineage.events import StreamRun
 from forecache.stream.live_layers import layers_of
-from forecache.stream.table_schema import event_fields, schema_of
+from forecache.stream.table.schema import event_fields, schema_of
 
 logger = logging.getLogger("forecache.stream")
 _LAST_S = 3.0

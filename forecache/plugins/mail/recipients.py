@@ -11,11 +11,8 @@ from forecache.declare.mailings.mailing import Mailing
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_existing, open_table
 from forecache.kit.smtp import usable_address
-from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, state_file
-from forecache.lake.ingest.pending import pending_files
-from forecache.lake.sources.state_rows import existing_table_rows
-from forecache.lake.sources.tables.pinned_table import source_error
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, pending_files, state_file
+from forecache.lake.sources import Pins, state_rows
 from forecache.plugins.mail.message import Recipient
 
 if TYPE_CHECKING:
@@ -53,15 +50,18 @@ class Recipients:
 
     def _refresh_existing(self, source: TableSource) -> None:
         mailing, today = self._mailing, datetime.now(timezone.utc).date()
-        pinned = Pins(self._settings).pin(source)
+        pins = Pins(self._settings)
+        pinned = pins.pin(source)
         state = pinned.state(today)
         if state == self._state:
             return
         time = source.event_time
-        rows = existing_table_rows(pinned, today, list(dict.fromkeys((*mailing.columns, *([time] if time else [])))))
+        columns = list(dict.fromkeys((*mailing.columns, *([time] if time else []))))
+        rows = state_rows(self._settings, source, today, columns, pins=pins)
         if rows is None:
-            raise source_error(
-                source, f"{pinned.place.uri} has no state of {today} or before", "Write it, and run again."
+            raise InputError(
+                f"Source {source.name!r} cannot be read: {pinned.place.uri} has no state of {today} or before.",
+                remedy="Write it, and run again.",
             )
         rows = rows.filter(rows[mailing.user].is_valid())
         self._rows = _index_by_user(

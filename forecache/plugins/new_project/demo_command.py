@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from forecache.base.plugins import load_hook
+from forecache.base.plugins import is_installed, load_hook
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.cli.base import command, settings
@@ -41,7 +41,7 @@ def ask_recorded_request(settings: Settings, reader: ReaderProcess, realtime: Re
     Returns:
         One entry with `name`, `request` and `answer`; [] for a model without examples.
     """
-    from forecache.lake.examples.recorded_requests import recorded_requests_file
+    from forecache.operations.release import recorded_requests_file
 
     file = recorded_requests_file(settings, realtime.name)
     recorded: list[str] = json.loads(file.read_text()) if file.is_file() else []
@@ -122,7 +122,8 @@ def _run(names: tuple[str, ...], *, keep: bool) -> None:
         progress.update("writing the report")
         predicting = [each for each in pipelines if not isinstance(each, (FeatureView, Realtime))]
         fitted = [pipeline for pipeline in pipelines if isinstance(pipeline, Recommender)]
-        reported: list[Pipeline | Realtime | Recommender] = [*trained, *fitted]
+        shown = trained if is_installed("model_reports") else []
+        reported: list[Pipeline | Realtime | Recommender] = [*shown, *fitted]
         reports = {pipeline.name: _write_report(current, pipeline, stages, night) for pipeline in reported}
         progress.update("starting the reader")
         with ReaderProcess(current) as reader:
@@ -203,8 +204,6 @@ def _write_report(
     settings: Settings, pipeline: Pipeline | Realtime | Recommender, stages: list[StageResult], night: date
 ) -> str:
     """Write the report of the version that this run registered, or of the lists; returns its path."""
-    from forecache.models.registry.model_report import write_report
-
     if isinstance(pipeline, Recommender):
         return str(load_hook("recommend", "write_report")(settings, pipeline, night))
 
@@ -213,6 +212,7 @@ def _write_report(
     subjects = {pipeline.name, *views, *(source.name for source in pipeline.all_sources)}
     # Of a view that pipelines share, only the stage that built it.
     own = [s for s in stages if s.subject in subjects and not (s.skipped and s.subject in views)]
+    write_report = load_hook("model_reports", "write_model_report")
     return str(write_report(settings, pipeline, registered.details["model_version"], stages=own))
 
 

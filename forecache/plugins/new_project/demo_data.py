@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.base.buckets import open_bucket
 from forecache.base.errors import SettingsError
+from forecache.base.folders import open_bucket
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import Source

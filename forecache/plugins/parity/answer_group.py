@@ -6,14 +6,21 @@ import numpy as np
 
 from forecache.base.errors import ForecacheError, InputError
 from forecache.kit.http.problems import Problem
-from forecache.plugins.parity.fallbacks import compare_fallbacks
-from forecache.plugins.parity.live.stream_replay import StreamReplay
-from forecache.plugins.parity.lookups import LiveLookups, LookupRows, age_of, keys_of, look_up
 from forecache.plugins.parity.replay_result import AnswerDifference, ReplayResult, first_difference_of
-from forecache.plugins.parity.replayed_release import LoggedAnswer, ReplayedRelease
+from forecache.plugins.parity.replayed_release import (
+    LiveLookups,
+    LoggedAnswer,
+    LookupRows,
+    ReplayedRelease,
+    age_of,
+    compare_fallbacks,
+    keys_of,
+    look_up,
+)
 from forecache.plugins.parity.store_versions import OpenVersions, StoreVersion, VersionRows
-from forecache.realtime.answer.request_answer import MODEL
+from forecache.plugins.parity.stream_replay import StreamReplay
 from forecache.realtime.release.format import LookupContract
+from forecache.realtime.request.request_answer import MODEL
 
 
 def live_lookup_problem(
@@ -50,8 +57,6 @@ def _has_bounds(each: LoggedAnswer, contract: LookupContract, held: VersionRows,
 
 _LOGGED_LATER_S = 2
 """A logged age may exceed the age at the look-up by so much."""
-_NAME_OF = {"f": "float32", "d": "float64"}
-"""Names by `dtype.char`: `dtype.name` is computed at each access, which takes longer than comparing all scores."""
 _REFUSED = "refused"
 """Without the reason, which would show the client's data: differences go into alerts and into a table."""
 _TWICE_EVERY = 16
@@ -59,13 +64,7 @@ _TWICE_EVERY = 16
 
 
 class AnswerGroup:
-    """Compares the answers of one release at the same versions.
-
-    Args:
-        stores: The versions that the answers name.
-        streams: By live view, the rows of its stream.
-        found: The result to which counts and differences are added.
-    """
+    """Compares the answers of one release at the same versions."""
 
     def __init__(
         self,
@@ -258,19 +257,12 @@ class AnswerGroup:
         row = each.row
         if scores is None or row["rung"] != MODEL:
             return None
-        content, kind = row["scores"], row["score_dtype"]
-        if content == scores.tobytes() and kind == _NAME_OF[scores.dtype.char]:
+        difference = each.score_difference(scores)
+        if difference is None:
             self._found.scores.add_equal(len(scores), int(np.isfinite(scores).sum()))
-            return None
-        if kind != scores.dtype.name or len(content or b"") != scores.nbytes:
-            return each.difference(
-                "score", "type", logged=f"{len(content or b'')} bytes of {kind or 'none'}",
-                offline=f"{scores.nbytes} bytes of {scores.dtype.name}",
-            )  # fmt: skip
-        logged = np.frombuffer(content, scores.dtype)
-        self._found.scores.add(logged, scores)
-        place, _, was, now = first_difference_of(logged[:, None], scores[:, None])
-        return each.difference("score", "", place, was, now)
+        elif difference.name != "type":
+            self._found.scores.add(np.frombuffer(row["scores"], scores.dtype), scores)
+        return difference
 
     def _count_difference(self, each: LoggedAnswer, difference: AnswerDifference) -> None:
         self._found.add_difference(difference)

@@ -10,9 +10,15 @@ from pathlib import Path
 
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.settings import Settings
-from forecache.kit.versioned.retention import keep_version
-from forecache.plugins.parity.lake_rows import MissingLakeRowsError, lake_content
-from forecache.plugins.parity.store_versions import SavedRows, StoreVersion, find_retained, find_same_layout
+from forecache.kit.versioned.pointer import keep_version
+from forecache.plugins.parity.store_versions import (
+    MissingLakeRowsError,
+    SavedRows,
+    StoreVersion,
+    find_retained,
+    find_same_layout,
+    lake_content,
+)
 from forecache.serve.store import Store
 from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest
@@ -21,20 +27,13 @@ from forecache.serve.store.store import open_store
 
 @dataclass(frozen=True)
 class StoreCheck:
-    """The result of the comparison of a version with the lake.
-
-    Attributes:
-        state: "equal", "differs", "removed" (only the lake still has its rows), or "not compared".
-        why: A sentence; "" if they are equal.
-        rows: Number of rows in the lake; -1 if it no longer has them.
-        kept: The rows of a removed version, saved from the lake.
-    """
+    """The result of the comparison of a version with the lake."""
 
     version: StoreVersion
-    state: str
-    why: str = ""
-    rows: int = -1
-    kept: SavedRows | None = None
+    state: str  # "equal", "differs", "removed" (only the lake still has its rows), or "not compared"
+    why: str = ""  # a sentence; "" if they are equal
+    rows: int = -1  # number of rows in the lake; -1 if it no longer has them
+    kept: SavedRows | None = None  # the rows of a removed version, saved from the lake
 
 
 def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence[str], folder: Path) -> StoreCheck:

@@ -13,20 +13,18 @@ from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Target
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files
 from forecache.kit.delta.partitions import replace_partitions, take_snapshot
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.parity.check_stores import StoreCheck, check_store
-from forecache.plugins.parity.live.live_lookups import NeededRows, needed_rows_of
-from forecache.plugins.parity.live.stream_replay import index_views
-from forecache.plugins.parity.replay_result import ReplayResult
-from forecache.plugins.parity.report import ParityReport, result_rows, result_schema
+from forecache.plugins.parity.replay_result import ParityReport, ReplayResult, result_rows, result_schema
 from forecache.plugins.parity.row_group import LogRowGroup, ReplayJob, close_replay, compare_row_group
 from forecache.plugins.parity.store_versions import StoreVersion, distinct_versions
+from forecache.plugins.parity.stream_replay import NeededRows, index_views, needed_rows_of
 from forecache.realtime.log.read import newest_day
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_release
@@ -41,12 +39,6 @@ _COLUMNS = ("release", "stores", "live")
 
 @dataclass
 class ReferencedVersions:
-    """References of logged answers.
-
-    Attributes:
-        live: By live view, the rows of its stream that were looked up.
-    """
-
     releases: set[int] = field(default_factory=set)
     versions: set[StoreVersion] = field(default_factory=set)
     live: dict[str, NeededRows] = field(default_factory=dict)
@@ -120,19 +112,13 @@ def check_parity(
 ) -> StageResult:
     """Compute the answers that a real-time model logged on a day again, and compare every bit.
 
-    No reader is needed: requests are parsed again by the release that answered them, features are looked up in the
-    store versions that the log names, with the ages that these had then, and transform and model run once for each
-    request, as they did. A version that its store has removed is read from the lake at its Delta version; the other
+    No reader is needed. A version that its store has removed is read from the lake at its Delta version; the other
     versions are compared with the lake as well. Features of live views are merged again from the version and the rows
     of the stream's table up to the logged position.
 
     Args:
         day: Date in UTC; None: the newest one before today that has answers, else the newest.
         sample: Share of the requests, by a hash of their ids.
-        processes: Worker processes; None: one for each core.
-
-    Returns:
-        `rows` is the number of logged answers that were read; `details` are those of `ParityReport`.
 
     Raises:
         NotFoundError: Nothing of the model was logged.
@@ -203,7 +189,6 @@ def replay_day(
 
 
 def _list_row_groups(logged: _LogDay) -> Iterator[LogRowGroup]:
-    """List the row groups of a day."""
     import pyarrow.parquet as pq
 
     filesystem = place_of(logged.settings, table_of(logged.name)).open()

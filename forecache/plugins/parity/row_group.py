@@ -11,11 +11,10 @@ from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.kit.delta.files import place_of
 from forecache.plugins.parity.answer_group import AnswerGroup
-from forecache.plugins.parity.live.live_lookups import read_live_lookups
-from forecache.plugins.parity.live.stream_replay import IndexedStream, StreamReplay
 from forecache.plugins.parity.replay_result import ReplayResult
 from forecache.plugins.parity.replayed_release import LoggedAnswer, ReplayedRelease
 from forecache.plugins.parity.store_versions import OpenVersions, SavedRows, StoreVersion, StoreVersionParser
+from forecache.plugins.parity.stream_replay import IndexedStream, StreamReplay, read_live_lookups
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release
@@ -33,8 +32,6 @@ _HASHES = 2**64
 
 @dataclass(frozen=True)
 class LogRowGroup:
-    """A row group of a file of the log."""
-
     path: str
     row_group: int
     rows: int
@@ -42,20 +39,13 @@ class LogRowGroup:
 
 @dataclass(frozen=True)
 class ReplayJob:
-    """Inputs that all row groups of a replay share.
-
-    Attributes:
-        name: Name of the real-time model.
-        kept: Versions that the stores removed, with their rows saved from the lake.
-        sample: Share of the requests that are compared, by a hash of their id.
-        live: By live view, the index of its stream's rows.
-    """
+    """Inputs that all row groups of a replay share."""
 
     settings: Settings
-    name: str
+    name: str  # name of the real-time model
     kept: Mapping[StoreVersion, SavedRows] = field(default_factory=dict)
-    sample: float = 1.0
-    live: Mapping[str, IndexedStream] = field(default_factory=dict)
+    sample: float = 1.0  # share of the requests that are compared, by a hash of their id
+    live: Mapping[str, IndexedStream] = field(default_factory=dict)  # by live view, the index of its stream's rows
 
 
 class LogReplay:
@@ -69,7 +59,6 @@ class LogReplay:
         self._releases: dict[int, ReplayedRelease | None] = {}
 
     def compare(self, piece: LogRowGroup) -> ReplayResult:
-        """Compute the answers of a row group again and compare them."""
         import pyarrow.parquet as pq
 
         found = ReplayResult()

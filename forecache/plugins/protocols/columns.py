@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
-from forecache.realtime.answer.render import lowest_fallback
-from forecache.realtime.http.protocol_errors import bad_request
 from forecache.realtime.release.format import Release
+from forecache.realtime.request.request_answer import lowest_fallback
 from forecache.realtime.request.request_parser import refuse_unknown_field
 
 Column = Sequence[Any] | np.ndarray
@@ -25,14 +24,8 @@ _STAGES = {name: f"timings_ms.{name}" for name in ("wait", "parse", "lookup", "t
 def requests_of(release: Release, columns: Mapping[str, Column], *, most_rows: int) -> list[ModelRequest]:
     """Split columns into requests: one whose candidates are the rows, or one for each row if the model ranks none.
 
-    A field of the request may have one value, or the same one in every row of candidates.
-
-    Args:
-        columns: By field, values of its type as Python objects or as an array. One may be left out if it has a default.
-        most_rows: More requests at once are refused.
-
-    Raises:
-        Problem: A field is unknown and the release refuses these, columns differ in length, or there are too many rows.
+    A column may be left out if its field has a default; a field of the request may have one value, or the same in every
+    row. Raises a `Problem` for unknown fields that the release refuses, different lengths and more than `most_rows`.
     """
     known = frozenset(each.name for each in release.all_fields)
     if release.on_unknown == "refuse" and not columns.keys() <= known:
@@ -58,10 +51,8 @@ def _request_of_each_row(release: Release, columns: Mapping[str, Column], most_r
     length = max(map(len, fields.values()), default=1)
     _check_lengths(fields, length)
     if length > most_rows:
-        raise Problem(
-            problems.TOO_MANY_KEYS,
-            f"There are {length} rows, and at most {most_rows} are answered at once; send fewer.",
-        )
+        detail = f"There are {length} rows, and at most {most_rows} are answered at once; send fewer."
+        raise Problem(problems.TOO_MANY_KEYS, detail)
     rows = zip(*fields.values(), strict=True) if fields else [()] * length
     return [ModelRequest(values=dict(zip(fields, row, strict=True))) for row in rows]
 
@@ -73,7 +64,6 @@ def _check_lengths(columns: Mapping[str, Column], length: int) -> None:
 
 
 def _same_in_all(name: str, values: Column, length: int) -> Any:
-    """Return the single value of a field of the request."""
     listed = _as_list(values)
     if len(listed) not in (1, length) or not listed:
         raise bad_request(
@@ -96,21 +86,14 @@ def _as_list(values: Column) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class AnswerColumns:
-    """The answers to one body as columns, in the order of its rows.
+    """The answers to one body as columns, in the order of its rows."""
 
-    Attributes:
-        scores: float64 [n]; NaN for none, as from the order given.
-        ranks: int64 [n], the rank of each row in its request, from 0.
-        rungs: The source of each score: "model" or a fallback.
-    """
-
-    scores: np.ndarray
-    ranks: np.ndarray
-    rungs: Sequence[str]
+    scores: np.ndarray  # float64 [n]; NaN for none, as from the order given
+    ranks: np.ndarray  # int64 [n], the rank of each row in its request, from 0
+    rungs: Sequence[str]  # the source of each score: "model" or a fallback
 
 
 def answer_columns(exchange: Exchange) -> AnswerColumns:
-    """Make the columns of the answers."""
     scores, ranks, rungs = [np.empty(0)], [np.empty(0, np.int64)], list[str]()
     for (_, request), answered in zip(exchange.parsed, exchange.answers, strict=True):
         length, places = request.length, np.arange(request.length)
@@ -156,11 +139,7 @@ def provenance_of(exchange: Exchange, columns: AnswerColumns) -> dict[str, Any]:
 
 
 def _timings(exchange: Exchange, elapsed: int) -> dict[str, float]:
-    """Return milliseconds: the wait of the first answer, the sum of each other stage over all answers, and the total.
-
-    Args:
-        elapsed: Nanoseconds since the arrival.
-    """
+    """Milliseconds: the wait of the first answer, the sum of each other stage over all answers, and the total."""
     told = dict.fromkeys(_STAGES.values(), 0)
     for place, answered in enumerate(exchange.answers):
         for name, stage in _STAGES.items():

@@ -13,9 +13,8 @@ from typing import Any
 import orjson
 
 from forecache.base.errors import InputError
-from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
-from forecache.serve.reader.http.parsing import check_count, check_names, parse_json_object, typed_member
+from forecache.kit.http.problems import bad_request, quote_value
+from forecache.serve.reader.http.messages import check_count, check_names, parse_json_object, typed_member
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import encode_key
 
@@ -29,17 +28,9 @@ Counts = list[tuple[VersionAnswers, int, int]]
 def answer_request(
     body: bytes, served: Callable[[str], VersionAnswers], *, max_keys: int
 ) -> tuple[list[str], bytes, Counts]:
-    """Answer a Feast request.
+    """Answer a Feast request; `served` returns a pipeline's served version by name, or raises a `Problem`.
 
-    Args:
-        served: Returns the served version of a pipeline by name; raises a `Problem` if there is none.
-
-    Returns:
-        `pipeline=version` of each version that was read, the body, and per pipeline (its answers, keys found, keys
-        missing).
-
-    Raises:
-        Problem: The request is malformed, or names something that does not exist.
+    Returns `pipeline=version` of each version that was read, the body, and (answers, keys found, keys missing) of each.
     """
     data = parse_json_object(body, _MEMBERS)
     entities = _check_entities(typed_member(data, "entities", dict), max_keys)
@@ -57,17 +48,12 @@ def answer_request(
         used.update(dict.fromkeys(answers.manifest.key.names))
     for name in used:
         if name not in entities:
-            raise Problem(
-                problems.BAD_REQUEST,
-                f"The entities lack the key column {name!r}; they have {', '.join(map(quote_value, entities))}.",
+            raise bad_request(
+                f"The entities lack the key column {name!r}; they have {', '.join(map(quote_value, entities))}."
             )
         feature_names.append(name)
         results.append(
-            {
-                "values": entities[name],
-                "statuses": ["PRESENT"] * num_rows,
-                "event_timestamps": [_EPOCH] * num_rows,
-            }
+            {"values": entities[name], "statuses": ["PRESENT"] * num_rows, "event_timestamps": [_EPOCH] * num_rows}
         )
     for answers, fields in views:
         rows, moments = answers.dated_rows(_encode_keys(answers, entities, num_rows))
@@ -98,11 +84,11 @@ def _check_entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[A
     lengths = set()
     for name, values in entities.items():
         if type(values) is not list:
-            raise Problem(problems.BAD_REQUEST, f"The entity column {quote_value(name)} is not an array.")
+            raise bad_request(f"The entity column {quote_value(name)} is not an array.")
         lengths.add(len(values))
     if len(lengths) != 1:
         found = "no column" if not lengths else "columns of different lengths"
-        raise Problem(problems.BAD_REQUEST, f"The entities have {found}; send arrays of one length.")
+        raise bad_request(f"The entities have {found}; send arrays of one length.")
     check_count(lengths.pop(), max_keys)
     return entities
 
@@ -120,12 +106,10 @@ def _requested_views(
     for reference in check_names(typed_member(data, "features", list, []), "features"):
         view, colon, field = reference.partition(":")
         if not colon or not field:
-            raise Problem(
-                problems.BAD_REQUEST, f"The feature {quote_value(reference)} is not a reference; write pipeline:field."
-            )
+            raise bad_request(f"The feature {quote_value(reference)} is not a reference; write pipeline:field.")
         wanted.setdefault(view.partition("@")[0], []).append(field)
     if not wanted:
-        raise Problem(problems.BAD_REQUEST, "The request names no feature; send `features` or `feature_service`.")
+        raise bad_request("The request names no feature; send `features` or `feature_service`.")
     views = [(served(view), fields) for view, fields in wanted.items()]
     for answers, fields in views:
         answers.check_fields(fields)
@@ -139,10 +123,9 @@ def _check_collisions(views: list[tuple[VersionAnswers, list[str]]], *, full_nam
     for answers, fields in [] if full_names else views:
         for field in fields:
             if field in seen:
-                raise Problem(
-                    problems.BAD_REQUEST,
+                raise bad_request(
                     f"Both {seen[field]} and {answers.manifest.pipeline} have the feature {field!r}; "
-                    "set full_feature_names to true.",
+                    "set full_feature_names to true."
                 )
             seen[field] = answers.manifest.pipeline
 
@@ -153,10 +136,8 @@ def _encode_keys(answers: VersionAnswers, entities: dict[str, list[Any]], num_ro
     for name, values in zip(schema.names, columns, strict=True):
         for value in values:
             if type(value) is not str and type(value) is not int:
-                raise InputError(
-                    f"The entity column {name!r} holds {quote_value(value)}.",
-                    remedy="Entity values are text or integers.",
-                )
+                remedy = "Entity values are text or integers."
+                raise InputError(f"The entity column {name!r} holds {quote_value(value)}.", remedy=remedy)
     return [encode_key(schema, [values[row] for values in columns]) for row in range(num_rows)]
 
 

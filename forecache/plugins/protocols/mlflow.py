@@ -11,32 +11,34 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from forecache.kit.http.connections.call import HttpCall
-from forecache.kit.http.problems import Problem
+from forecache.kit.http.call import HttpCall
+from forecache.kit.http.problems import Problem, bad_request
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
+from forecache.realtime.answer.served_release import ServedRelease
 from forecache.realtime.http.protocol_errors import (
     MLFLOW_PATHS,
-    bad_request,
     find_release,
     mlflow_error,
     not_ready_problem,
     not_ready_reason,
 )
-from forecache.realtime.request.request_parser import parse_object
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.parsing import check_json_body, describe_type
-from forecache.serve.reader.http.replies import NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import (
+    NO_STORE,
+    Reply,
+    check_json_body,
+    check_method,
+    describe_type,
+    parse_json_object,
+)
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
 
 class MlflowProtocol:
-    """Handles requests of MLflow's clients."""
-
     check_headers = staticmethod(check_json_body)
     render_error = staticmethod(mlflow_error)
 
@@ -76,10 +78,8 @@ class MlflowProtocol:
         return self._handler.handle(served, self, call)
 
     def _requested_release(self, call: HttpCall) -> ServedRelease:
-        """Return the served model that `?model=` names, or the only one.
-
-        Raises:
-            Problem: It is not served, or the client has no access.
+        """The served model that `?model=` names, or the only one; raises a `Problem` if it is not served or not
+        covered.
         """
         models, access = self._models, self._context.access
         named = parse_qs(call.query_string).get("model", []) or ([*models.served] if len(models.served) == 1 else [])
@@ -97,12 +97,8 @@ class MlflowProtocol:
 
 
 def parse_columns(body: bytes) -> dict[str, Column]:
-    """Parse the columns in a body.
-
-    Raises:
-        Problem: 400, with the mistake.
-    """
-    data = parse_object(body)
+    """Parse the columns in a body; raises a `Problem` (400)."""
+    data = parse_json_object(body)
     given = [form for form in FORMS if form in data]
     if len(given) != 1:
         raise bad_request(f"The body must be an object with one of {', '.join(FORMS)}.")

@@ -18,7 +18,7 @@ from forecache.kit.delta.files import new_path, place_of, write_file
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions, replace_partitions, take_snapshot
 from forecache.kit.delta.writers import new_folder
 from forecache.lake.provenance import PROVENANCE_FIELDS
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins
 from forecache.lake.stage import StageOutcome
 from forecache.plugins.recommend.catalogue import available_items
 from forecache.plugins.recommend.evaluation.gate import first_test_day, judge

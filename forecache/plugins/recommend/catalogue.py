@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from forecache.base.settings import Settings
 from forecache.declare import Recommender
-from forecache.lake.sources.state_rows import state_rows
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, state_rows
 from forecache.plugins.recommend.filters import Filters
 from forecache.plugins.recommend.interactions import codes_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.base import key_types
+from forecache.base import output_kinds as key_types
 from forecache.base.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from forecache.declare import Recommender
 from forecache.declare.schedules.as_of import require_as_of
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
-from forecache.lake.sources.source_states import require_delivered, source_state
-from forecache.lake.sources.tables.pins import Pins
+from forecache.lake.sources import Pins, require_delivered, source_state
 from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
 from forecache.plugins.recommend.build_date import PendingDate, RecommenderTables
 from forecache.plugins.recommend.evaluation.gate import first_test_day

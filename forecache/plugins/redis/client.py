@@ -28,11 +28,8 @@ def connect(url: str, *, timeout_s: float | None = None) -> Any:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        waits = {
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": timeout_s,
-            "retry": Retry(NoBackoff(), 0),  # by default it waits for seconds between tries
-        }
+        # By default it waits for seconds between tries.
+        waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
     client = redis.Redis.from_url(url, **waits)
     try:
         if client.info("server").get("redis_mode") == "cluster":
@@ -51,11 +48,10 @@ def evicting_policy(client: Any) -> str:
 
     Entries have no expiry, so the `volatile-` policies, like `noeviction`, do not evict them.
     """
+    places: list[dict[str, Any]] = [{}]
     if is_cluster(client):
-        nodes = [client.info("memory", target_nodes=node) for node in client.get_primaries()]
-    else:
-        nodes = [client.info("memory")]
-    for node in nodes:
+        places = [{"target_nodes": node} for node in client.get_primaries()]
+    for node in (client.info("memory", **place) for place in places):
         policy = str(node.get("maxmemory_policy", ""))
         if policy.startswith("allkeys") and int(node.get("maxmemory", 0)):
             return policy

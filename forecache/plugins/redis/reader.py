@@ -6,17 +6,16 @@ failure Redis is not asked again for a moment.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
-from forecache.plugins.redis.snapshot import RedisSnapshot
-from forecache.plugins.redis.versions import RedisStore, pipelines_in_redis
+from forecache.plugins.redis.versions import RedisSnapshot, RedisStore, pipelines_in_redis
 from forecache.serve.reader.versions.describe import version_summary
-from forecache.serve.store import Manifest, split_entry
+from forecache.serve.store import Manifest
 
 logger = logging.getLogger("forecache.reader")
 TIMEOUT_S = 0.5
@@ -42,11 +41,7 @@ class RedisSource:
         return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})
 
     def call(self, question: Callable[[], _T]) -> _T:
-        """The result of a call that talks to Redis.
-
-        Raises:
-            UnavailableError: Redis does not answer, or did not a moment ago.
-        """
+        """The result of a call that talks to Redis; raises UnavailableError if it does not answer, or just did not."""
         import redis
 
         if time.monotonic() < self._rest_until:
@@ -75,11 +70,7 @@ class RedisSource:
         return found
 
     def current(self) -> dict[str, Manifest | None]:
-        """The served version of every pipeline in Redis, None during the first load.
-
-        Raises:
-            UnavailableError: Redis does not answer.
-        """
+        """The served version of every pipeline in Redis, None during the first load; raises UnavailableError."""
         if self._client is None:
             self._client = connect(self.url, timeout_s=TIMEOUT_S)
         client = self._client
@@ -98,71 +89,43 @@ class RedisSource:
         return self._unsure.get(pipeline, ("", ""))[0]
 
     def version(self, manifest: Manifest) -> "RemoteVersion":
-        """Open a version that `current` returned."""
         return RemoteVersion(self, self._client, manifest)
 
 
-class RemoteVersion:
-    """One version in Redis, with the methods of `Snapshot` that the reader uses.
+class RemoteVersion(RedisSnapshot):
+    """One version in Redis, as the reader reads it.
 
-    Every read raises:
-        UnavailableError: Redis does not answer, or does not have this version any more.
+    Every read raises UnavailableError if Redis does not answer, or does not have this version any more.
     """
 
     mapped_bytes = 0
 
     def __init__(self, source: RedisSource, client: Any, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self._source = source
-        self._ask = source.call
-        self._snapshot = RedisSnapshot(client, manifest)
+        super().__init__(client, manifest)
+        self.source = source
         self._store = RedisStore(client, manifest.pipeline)
-
-    def get_entry(self, key: bytes) -> bytes | None:
-        return self.get_entries([key])[0]
 
     def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The entries of several keys in one round trip, and one more where a key is missing."""
-        found = self._ask(lambda: self._snapshot.get_entries(keys))
+        found = self.source.call(lambda: super(RemoteVersion, self).get_entries(keys))
         if None in found:
             self.check_missing()
         return found
 
-    @property
-    def source(self) -> RedisSource:
-        return self._source
-
-    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Redis keys of the entries of several keys: one for each key and segment."""
-        return self._snapshot.entry_names(keys)
-
-    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
-        """The entries of several keys from the values of their `entry_names`."""
-        return self._snapshot.newest_entries(values)
-
     def check_missing(self) -> None:
         """Raise unless a missing key is really unknown, and not lost by Redis."""
-        policy = self._source.eviction_policy(self.manifest.pipeline)
+        policy = self.source.eviction_policy(self.manifest.pipeline)
         if policy:
             raise UnavailableError(
                 f"Redis has or had the maxmemory-policy {policy}: a key that is missing may have been evicted.",
                 remedy="Set it to noeviction, and load again with `forecache push`.",
             )
-        if not self._ask(lambda: self._store.holds_version(self.manifest)):
+        if not self.source.call(lambda: self._store.holds_version(self.manifest)):
             # A key that is missing because its version was removed must not look like an unknown key.
             raise UnavailableError(
                 f"Redis does not have version {self.manifest.version} of {self.manifest.pipeline} any more.",
                 remedy="Ask again: the reader is about to serve the next version.",
             )
 
-    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
-        entries = self.get_entries(list(keys))
-        if not self.manifest.carried:
-            return entries
-        return [None if entry is None else split_entry(entry)[0] for entry in entries]
-
     def warm(self) -> int:
         return 0
-
-    def close(self) -> None:
-        """Nothing to close: the connections belong to the source."""

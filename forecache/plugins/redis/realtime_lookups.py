@@ -11,12 +11,16 @@ from weakref import WeakKeyDictionary
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
-from forecache.realtime.answer.model_path import NoScores, TooLate
-from forecache.realtime.circuit_breaker import CircuitBreaker
-from forecache.realtime.lookups.lookups import ViewLookups, keys_of
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.workers.path_counters import PathCounters
-from forecache.serve.store.packed import matrix_of
+from forecache.realtime.lookups import ViewLookups, keys_of
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    NoScores,
+    ParsedRequest,
+    TooLate,
+)
+from forecache.realtime.workers.worker_path import CircuitBreaker
+from forecache.serve.store.values import matrix_of
 
 HEDGED_SHARE = 0.1
 """Most second reads, as a share of all."""
@@ -34,11 +38,7 @@ class RemoteUnavailable(NoScores):
 
 
 class RemoteReads:
-    """The connections of one event loop to one Redis or Redis Cluster.
-
-    Attributes:
-        p95_s: Running estimate of the 95th percentile of the time of a read.
-    """
+    """The connections of one event loop to one Redis or Redis Cluster."""
 
     def __init__(self, url: str, *, is_cluster: bool) -> None:
         self._url, self._is_cluster = url, is_cluster
@@ -145,12 +145,8 @@ async def read_remote(
 ) -> LookupResult:
     """Do the look-ups of a request: all that are in Redis in one round trip (one per node of a cluster).
 
-    Args:
-        until: Time of `time.monotonic()` at which the caller gives up.
-
-    Raises:
-        NoScores: The model must not be called with the versions that are served, or the reads took too long.
-        Problem: The values of a key are not valid.
+    `until` is a time of `time.monotonic()`. Raises NoScores if the model must not be called with the served versions or
+    if the reads took too long, and Problem if the values of a key are not valid.
     """
     found, now = LookupResult(), time.time()
     asked: list[tuple[Any, Any, RemoteVersion, int]] = []

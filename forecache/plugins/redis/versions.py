@@ -1,4 +1,4 @@
-"""The Redis back end: versions of a store in Redis or Redis Cluster, loaded from verified local segments.
+"""The Redis back end: versions of a store in Redis or Redis Cluster, loaded from verified local segments, and read.
 
 Each entry of a segment is a string key of its own, so that nothing is ever overwritten. One key makes a version
 current; segments that neither it nor the version before uses are unlinked afterwards, by Redis in the background.
@@ -10,19 +10,99 @@ current; segments that neither it nor the version before uses are unlinked after
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
-from forecache.plugins.redis.snapshot import RedisSnapshot, entry_key, key_prefix, read_values, run_pipelined
-from forecache.serve.store.locks import targets_lock
+from forecache.serve.store.layout import targets_lock
 from forecache.serve.store.manifest import Manifest, SegmentInfo, current_timestamp, manifest_from_json
-from forecache.serve.store.read.snapshot import Snapshot
+from forecache.serve.store.read.snapshot import Snapshot, split_entry
 from forecache.serve.store.store import Store
+from forecache.serve.store.values import matrix_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class RedisSnapshot:
+    """Reads of one version in Redis; the same calls as `Snapshot`."""
+
+    def __init__(self, client: Any, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._client = client
+        self._prefixes = [key_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
+
+    def get_entry(self, key: bytes) -> bytes | None:
+        """The entry of a key, with the row's provenance id if it has one of its own."""
+        return self.get_entries([key])[0]
+
+    def get(self, key: bytes) -> bytes | None:
+        """The JSON object of the served fields (of a packed version its numbers), None if the key is missing."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        entries = self.get_entries(list(keys))
+        if not self.manifest.carried:
+            return entries
+        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+
+    def matrix(self, keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
+        """As `Snapshot.matrix`, of a packed version, in one round trip (one per node of a cluster)."""
+        return matrix_of(self.get_entries(keys), self.manifest.width)
+
+    def get_entries(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The entries of several keys in one round trip (one per node of a cluster)."""
+        if not keys:
+            return []
+        return self.newest_entries(read_values(self._client, self.entry_names(keys)))
+
+    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Redis keys of the entries of several keys: one for each segment, the newest first."""
+        return [entry_key(prefix, key) for key in keys for prefix in self._prefixes]
+
+    def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """The newest entry of each key from the values of `entry_names`."""
+        layers = len(self._prefixes)
+        found = (values[start : start + layers] for start in range(0, len(values), layers))
+        return [next((entry for entry in entries if entry is not None), None) or None for entries in found]
+
+    def close(self) -> None:
+        """Does nothing: the client is another's."""
+
+    def __enter__(self) -> "RedisSnapshot":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def key_prefix(pipeline: str, segment: SegmentInfo) -> bytes:
+    return f"{pipeline}:{segment.id}:".encode()
+
+
+def entry_key(prefix: bytes, key: bytes) -> bytes:
+    # `k` keeps the braces from being empty if a key starts with `}`: Redis ignores an empty hash tag.
+    return prefix + b"{k" + key + b"}"
+
+
+def read_values(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
+    """The values of several Redis keys in one round trip (one per node of a cluster); None for missing ones."""
+    if not is_cluster(client):
+        return list(client.mget(names))
+    return run_pipelined(client, "get", [(name,) for name in names])
+
+
+def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Run a command with each of these arguments in one round trip per node of a cluster; returns the results."""
+    pipe = cluster.pipeline(transaction=False)
+    for arguments in calls:
+        getattr(pipe, command)(*arguments)
+    return list(pipe.execute())
+
 
 _BATCH = 1000
 _SCAN = 5000
@@ -36,8 +116,6 @@ return 1
 
 
 class RedisStore:
-    """A pipeline's versions in Redis."""
-
     def __init__(self, client: Any, pipeline: str) -> None:
         self.client = client
         self.pipeline = pipeline
@@ -67,7 +145,7 @@ class RedisStore:
         """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
         _, state = self._state()
         needed = {segment.id for segment in manifest.segments}
-        return bool(state) and needed <= _segment_ids(state) | set(state["previous"])
+        return bool(state) and needed <= {*_segment_ids(state), *state["previous"]}
 
     def load(self, store: Store, *, verify: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
         """Update Redis to a local store's served version: load missing segments, verify, flip, unlink unused ones.
@@ -110,19 +188,18 @@ class RedisStore:
         served = state.get("manifest") == json.loads(manifest.to_json())
         if served and not verify:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
-        complete = _segment_ids(state)
+        complete = set(_segment_ids(state))
         loaded = 0
         for number, segment in enumerate(manifest.segments):
-            if segment.id not in complete:
-                loaded += self._load_segment(snapshot, number, segment, progress)
-            elif verify:
-                loaded += self._repair_segment(snapshot, number, segment, progress)
+            is_there = segment.id in complete
+            if verify or not is_there:
+                loaded += self._load_segment(snapshot, number, segment, progress, compare=is_there)
         self._verify(snapshot, set() if verify else complete)
         after = {
             "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
-            "previous": state["previous"] if served else [segment.id for segment in manifest_segments(state)],
+            "previous": state["previous"] if served else _segment_ids(state),
             "compared_at": current_timestamp() if verify else state.get("compared_at", ""),
         }
         if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
@@ -131,31 +208,24 @@ class RedisStore:
             )
         return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
 
-    def _load_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
+    def _load_segment(
+        self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress, *, compare: bool
+    ) -> int:
+        """Load the entries of a segment, with `compare` only those that differ in Redis; returns their number."""
         # The set is written first, so that a later load finds and unlinks the segment of one that was killed.
         self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)
-        prefix = key_prefix(self.pipeline, segment)
-        loaded = 0
+        prefix, read, loaded = key_prefix(self.pipeline, segment), 0, 0
+        what = f"Comparing {segment.id} with Redis" if compare else f"Loading {segment.id} into Redis"
         for rows in split_batches(snapshot.segment_items(number), _BATCH):
-            self._set_many({entry_key(prefix, key): entry for key, entry in rows})
-            loaded += len(rows)
-            progress(f"Loading {segment.id} into Redis", loaded / max(1, segment.entries))
-        return loaded
-
-    def _repair_segment(self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress) -> int:
-        """Load again the entries of a segment that differ in Redis; returns their number."""
-        self.client.sadd(f"forecache:{self.pipeline}:segments", segment.id)  # the set may have been lost, too
-        prefix = key_prefix(self.pipeline, segment)
-        read = mended = 0
-        for rows in split_batches(snapshot.segment_items(number), _BATCH):
-            here = {entry_key(prefix, key): entry for key, entry in rows}
-            there = read_values(self.client, list(here))
-            lost = {name: entry for (name, entry), found in zip(here.items(), there, strict=True) if found != entry}
-            self._set_many(lost)
-            mended += len(lost)
+            entries = {entry_key(prefix, key): entry for key, entry in rows}
+            if compare:
+                there = zip(entries.items(), read_values(self.client, list(entries)), strict=True)
+                entries = {name: entry for (name, entry), found in there if found != entry}
+            self._set_many(entries)
+            loaded += len(entries)
             read += len(rows)
-            progress(f"Comparing {segment.id} with Redis", read / max(1, segment.entries))
-        return mended
+            progress(what, read / max(1, segment.entries))
+        return loaded
 
     def _set_many(self, entries: dict[bytes, bytes]) -> None:
         if not entries:
@@ -184,20 +254,18 @@ class RedisStore:
 
     def _unlink(self, state: dict[str, Any]) -> int:
         """Remove segments that neither the served version nor the one before it uses; returns the number of keys."""
-        keep = _segment_ids(state) | set(state["previous"])
+        keep = {*_segment_ids(state), *state["previous"]}
         known = {name.decode() for name in self.client.smembers(f"forecache:{self.pipeline}:segments")}
         unlinked = 0
         for segment_id in sorted(known - keep):
             pattern = f"{self.pipeline}:{segment_id}:*"
             for keys in split_batches(self.client.scan_iter(match=pattern, count=_SCAN), _BATCH):
-                unlinked += self._unlink_many(keys)
+                if is_cluster(self.client):
+                    unlinked += sum(run_pipelined(self.client, "unlink", [(key,) for key in keys]))
+                else:
+                    unlinked += int(self.client.unlink(*keys))
             self.client.srem(f"forecache:{self.pipeline}:segments", segment_id)
         return unlinked
-
-    def _unlink_many(self, keys: list[bytes]) -> int:
-        if not is_cluster(self.client):
-            return int(self.client.unlink(*keys))
-        return sum(run_pipelined(self.client, "unlink", [(key,) for key in keys]))
 
 
 def pipelines_in_redis(client: Any) -> set[str]:
@@ -210,12 +278,8 @@ def open_redis_store(settings: Settings, pipeline_name: str) -> RedisStore:
     return RedisStore(connect(settings.redis_url), pipeline_name)
 
 
-def manifest_segments(state: dict[str, Any]) -> tuple[SegmentInfo, ...]:
-    return manifest_from_json(json.dumps(state["manifest"]).encode()).segments if state else ()
-
-
-def _segment_ids(state: dict[str, Any]) -> set[str]:
-    return {segment.id for segment in manifest_segments(state)}
+def _segment_ids(state: dict[str, Any]) -> list[str]:
+    return [segment["id"] for segment in state["manifest"]["segments"]] if state else []
 
 
 def split_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

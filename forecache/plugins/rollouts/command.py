@@ -18,7 +18,7 @@ from forecache.cli.resolve_names import require_model
 
 if TYPE_CHECKING:
     from forecache.plugins.rollouts.controller import AdvanceResult
-    from forecache.realtime.rollout.rollout_state import RolloutState
+    from forecache.realtime.release.rollout_state import RolloutState
 
 
 _NAME = click.argument("name", metavar="NAME")
@@ -66,11 +66,7 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
 
 
 def look_once(current: "Settings", name: str) -> "AdvanceResult | None":
-    """Run the controller once for a rollout and show the result; None if another process runs it, or there is none.
-
-    Raises:
-        ForecacheError: As `look`.
-    """
+    """Run the controller once for a rollout and show the result; None if another process runs it, or there is none."""
     from forecache.plugins.rollouts.controller import advance_rollout
 
     try:
@@ -115,7 +111,6 @@ def headline(state: "RolloutState") -> str:
 
 
 def rollout_dict(state: "RolloutState") -> dict[str, Any]:
-    """A rollout as a dictionary for scripts."""
     from dataclasses import asdict
 
     return asdict(state)
@@ -213,7 +208,7 @@ def rollout() -> None:
 def check_rollouts(settings: Settings) -> Finding:
     """Check that each declared rollout compares what requests led to; without that, no guard sees worse answers."""
     from forecache.declare.loading import read_project
-    from forecache.operations.start_rollout import blind_spot_warning
+    from forecache.plugins.rollouts.controller import blind_spot_warning
 
     declared = [each for each in read_project(settings).realtime.values() if each.rollout is not None]
     if not declared:

@@ -7,7 +7,7 @@ version.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 
 from forecache.base.alert import Alert, Kind, Severity
@@ -15,17 +15,18 @@ from forecache.base.errors import CheckError, DamagedError, InputError, NotFound
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
-from forecache.operations.release import distribute_state
-from forecache.plugins.rollouts.count_requests import count_new_requests, step_id
-from forecache.plugins.rollouts.judge_step import StepVerdict, judge_step, next_step
-from forecache.plugins.rollouts.step_counts import (
-    StepCounts,
-    calibrate_state,
-    read_counts,
-    step_figures,
-    write_counts,
+from forecache.declare.realtime.realtime import Realtime
+from forecache.operations.distribute_release import distribute_state
+from forecache.operations.release import BEGUN, UNDER_WAY
+from forecache.plugins.rollouts.count_requests import (
+    begin_counts,
+    count_new_requests,
+    logged_version,
+    step_id,
 )
-from forecache.realtime.release.folder import ReleaseFolder, open_releases, read_release
+from forecache.plugins.rollouts.judge_step import StepVerdict, judge_step, next_step
+from forecache.plugins.rollouts.step_counts import StepCounts, calibrate_state, read_counts, step_figures, write_counts
+from forecache.realtime.release.folder import ReleaseFolder, lock_releases, open_releases, read_release
 from forecache.realtime.release.follow_lake import (
     change_state,
     follow_lake,
@@ -35,9 +36,8 @@ from forecache.realtime.release.follow_lake import (
     require_release,
 )
 from forecache.realtime.release.format import RELEASE_FILE
-from forecache.realtime.release.lake_state import ReleaseState, end_rollout
-from forecache.realtime.release.write import lock_releases
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
+from forecache.realtime.release.lake_state import ReleaseState, check_not_bad, check_unmoved, end_rollout
+from forecache.realtime.release.rollout_state import RolloutState, RolloutStep, read_rollout, replicated_fields
 
 logger = logging.getLogger("forecache.rollout")
 _ENDS_IN = {"return": "returned", "finish": "done"}
@@ -46,26 +46,16 @@ _ENDS_IN = {"return": "returned", "finish": "done"}
 
 @dataclass(frozen=True)
 class AdvanceResult:
-    """The state of a rollout after a look at its log.
-
-    Attributes:
-        moved: The look changed its step, ended it, or paused it.
-    """
-
     state: RolloutState
-    moved: bool
+    moved: bool  # the look changed its step, ended it, or paused it
 
 
 def advance_rollout(settings: Settings, name: str, *, at: datetime | None = None) -> AdvanceResult | None:
     """Judge the requests of a model's rollout once and move it accordingly; None if there never was a rollout.
 
-    Args:
-        at: The time; None: now.
-
     Raises:
         ConflictError: Another process is changing the releases.
         UnreachableError: The lake cannot be reached; nothing was changed.
-        DamagedError: The state in the lake is damaged.
         NotEverywhereError: It is done here, but not on the remote.
     """
     now = at or datetime.now(timezone.utc)
@@ -234,3 +224,75 @@ def notify_of_rollout(settings: Settings, state: RolloutState, now: datetime) ->
 def _waits_too_long(state: RolloutState, now: datetime) -> bool:
     lasted = now - datetime.fromisoformat(state.step.since)
     return not (state.is_over or state.paused) and lasted > timedelta(hours=state.plan["alert_after_h"])
+
+
+def immediate_release_reason(folder: ReleaseFolder, realtime: Realtime, current: int | None) -> str:
+    """The reason why a new release is not rolled out as declared, in a sentence; "" if it is."""
+    if realtime.log is None:
+        return "A rollout is judged by the request log, and its declaration has no log."
+    if current is None:
+        return "It is the first release."
+    try:
+        before = read_release(folder, current)
+    except (NotFoundError, DamagedError):
+        return f"Release {current}, which it would be compared with, cannot be read."
+    if before.log is None or before.log.by != realtime.log.by:
+        return f"Release {current}, which it would be compared with, keeps no log by the same fields."
+    return ""
+
+
+def blind_spot_warning(realtime: Realtime) -> str:
+    """A sentence about the harm that the declared rollout of a model cannot detect; "" if it compares outcomes."""
+    rollout = realtime.rollout
+    if rollout is None or realtime.log is None or rollout.outcome is not None:
+        return ""
+    if rollout.shadow_share and rollout.guards.order is not None:
+        return (
+            f"The rollout of {realtime.name} has no `Outcome`: it finds scores whose order is unrelated to the current "
+            "release's, and not whether answers are worse."
+        )
+    why = "no shadow step" if not rollout.shadow_share else "Guards(order=None)"
+    return (
+        f"The rollout of {realtime.name} has no `Outcome` and {why}: scores of noise that are distributed as usual "
+        "reach all requests."
+    )
+
+
+def start_rollout(
+    settings: Settings, folder: ReleaseFolder, realtime: Realtime, number: int, *, seen: ReleaseState
+) -> str:
+    """Start the rollout of a written release; returns `BEGUN`, or `UNDER_WAY` if it has begun already.
+
+    Raises:
+        ConflictError: It was returned meanwhile, or another release or rollout has begun, or another process is
+            changing the releases.
+    """
+    name, began = realtime.name, datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    version = logged_version(settings, name)
+
+    def decide(state: ReleaseState) -> ReleaseState:
+        if state.running is not None and state.running.release == number:
+            return state
+        check_unmoved(state, seen, name)
+        check_not_bad(state, number, name)
+        return _begin_rollout(state, realtime, number, began)
+
+    with lock_releases(folder, action="release"):
+        rollout = change_state(settings, folder, decide).rollout
+        if rollout is None or rollout.started_at != began:
+            return UNDER_WAY
+        begin_counts(folder, rollout, version)
+        return BEGUN
+
+
+def _begin_rollout(state: ReleaseState, realtime: Realtime, number: int, began: str) -> ReleaseState:
+    """Start a rollout with the A/A step, in place of one that is under way for another release."""
+    declared, current = realtime.rollout, state.pointer.current
+    assert declared is not None
+    assert current is not None, "the first release is not rolled out"
+    step = RolloutStep("aa", declared.aa_share, began, why="It has begun.")
+    plan = {**asdict(declared), "deadline_ms": realtime.deadline_ms}
+    rollout = RolloutState(
+        realtime.name, number, current, "aa", step.share, began, plan, why=step.why, steps=(step,)
+    )  # fmt: skip
+    return replace(state, rollout=rollout)

@@ -1,7 +1,7 @@
 """Count new rows of the request log, each once even after kills, and read the outcomes of requests."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,25 +16,91 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import open_if_exists, read_entry
 from forecache.kit.delta.tables import open_existing
-from forecache.plugins.rollouts.guard_values import COLUMNS, StepRows
-from forecache.plugins.rollouts.score_order import ScorePairs, disorder
-from forecache.plugins.rollouts.step_counts import GUARD, GUARDS, KEPT, PendingOutcomes, StepCounts, write_counts
+from forecache.plugins.rollouts.step_counts import (
+    COLUMNS,
+    GUARD,
+    GUARDS,
+    KEPT,
+    PendingOutcomes,
+    StepCounts,
+    StepRows,
+    place_among,
+    write_counts,
+)
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.realtime.release.folder import ReleaseFolder
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.release.rollout_state import RolloutState
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_outcomes(settings: Settings, outcome: Outcome, request_ids: np.ndarray) -> np.ndarray:
-    """The outcome of each request, float64 [n] from 0 to `outcome.most`: the sum of its rows, 0 without any.
+MOST_PAIRS = 50_000
+"""Most requests of a look that are compared: they prove enough, and take some seconds."""
+_OF_FOOTRULE = 1.4
+"""Factor of the footrule: two independent places of ten are 0.37 apart on average, and a value is at most 1."""
 
-    Raises:
-        NotFoundError: There is no such table.
-        UnavailableError: It does not open.
+
+class ScorePairs:
+    """Requests of one look by id. An id that occurs twice, as a client may send it, is left out."""
+
+    def __init__(self) -> None:
+        self._found: tuple[dict[str, tuple[int, np.ndarray] | None], ...] = ({}, {})
+
+    def add(self, rows: StepRows, wanted: np.ndarray) -> None:
+        """Add the wanted rows that have scores of their model."""
+        scores = rows.model_scores
+        for place in np.flatnonzero(wanted).tolist():
+            found = self._found[int(rows.arm[place])]
+            request_id = str(rows.request_id[place])
+            if request_id in found:
+                found[request_id] = None
+            elif len(scores[place]) and len(found) < 2 * MOST_PAIRS:
+                found[request_id] = (int(rows.bucket[place]), scores[place])
+
+    def match(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield the requests that both have scored: bucket, scores of the current release and of the candidate, [n]."""
+        current, candidate = self._found
+        num_pairs = 0
+        for request_id, one in current.items():
+            other = candidate.get(request_id)
+            if one is None or other is None or len(one[1]) != len(other[1]):
+                continue
+            yield one[0], one[1], other[1]
+            num_pairs += 1
+            if num_pairs == MOST_PAIRS:
+                return
+
+
+def disorder(current: np.ndarray, candidate: np.ndarray, edges: Sequence[float]) -> float:
+    """Disagreement of the order of the candidate's scores with the current release's, from 0 to 1.
+
+    Returns:
+        NaN for a single score before the deciles are known.
     """
+    if len(current) == 1:
+        if not edges:
+            return float("nan")
+        places = place_among(np.concatenate([current, candidate]), np.array(edges))
+        return min(1.0, _OF_FOOTRULE * abs(float(places[0] - places[1])))
+    one, other = _centred_ranks(current), _centred_ranks(candidate)
+    size = float(np.sqrt((one @ one) * (other @ other)))
+    if not size:  # all scores of one are equal, which agrees only with equal scores of the other
+        return 0.0 if not one.any() and not other.any() else 0.5
+    return float(np.clip(0.5 * (1 - (one @ other) / size), 0.0, 1.0))
+
+
+def _centred_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks [n] less their mean; equal scores have the mean of their ranks."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = (last - (counts - 1) / 2)[inverse]
+    return ranks - (len(scores) + 1) / 2
+
+
+def read_outcomes(settings: Settings, outcome: Outcome, request_ids: np.ndarray) -> np.ndarray:
+    """The outcome of each request, float64 [n] from 0 to `outcome.most`: the sum of its rows, 0 without any."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -176,11 +242,7 @@ def _read_new_batches(
 
 
 def _read_added_rows(settings: Settings, name: str, versions: range) -> "Iterator[pa.RecordBatch]":
-    """The rows that versions of the log added.
-
-    Raises:
-        FileNotFoundError: The files of a version were removed.
-    """
+    """The rows that versions of the log added. Raises `FileNotFoundError`: the files of a version were removed."""
     import pyarrow.parquet as pq
 
     table = table_of(name)

@@ -15,10 +15,15 @@ and its peculiarity would be taken for a difference of the releases. So a key co
 the same number of requests in both.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+
+from forecache.declare.realtime.rollout import Outcome
+from forecache.plugins.rollouts.step_counts import GUARD, StepCounts
+from forecache.realtime.release.rollout_state import GuardResult, RolloutState, Stage
 
 LEAST_KEYS = 30
 """Least number of keys of each arm before it is judged: the bounds are asymptotic."""
@@ -74,9 +79,6 @@ def max_requests_of_a_key(*arms: np.ndarray) -> np.ndarray:
 
     Different numbers in the arms would weigh heavy keys differently, which would be a difference by itself.
 
-    Args:
-        arms: Requests by key of each arm, [..., keys].
-
     Returns:
         [...]; infinity if an arm has fewer than `LEAST_KEYS` keys, which is not judged.
     """
@@ -103,15 +105,8 @@ def limit_keys(n: np.ndarray, x: np.ndarray, most: np.ndarray) -> tuple[np.ndarr
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """A difference of two means.
-
-    Attributes:
-        mean: Mean of the candidate less that of the current release.
-        variance: Variance of `mean`; infinite before there are `LEAST_KEYS` keys of each.
-    """
-
-    mean: Floats
-    variance: Floats
+    mean: Floats  # mean of the candidate less that of the current release
+    variance: Floats  # variance of `mean`; infinite before there are `LEAST_KEYS` keys of each
 
     def bound(self, error: float, scale: Floats) -> Floats:
         """The largest distance of the difference from `mean` on one side, at all looks together.
@@ -154,11 +149,7 @@ def unpaired_difference(candidate: KeySums, current: KeySums, *, span: float = 1
 def paired_difference(
     candidate: tuple[Floats, Floats], current: tuple[Floats, Floats], *, span: float = 1.0
 ) -> MeanDifference:
-    """The difference of two releases that scored requests of the same keys; variation of keys cancels out.
-
-    Args:
-        candidate, current: Numbers of requests and sums of their values by key, each [..., keys].
-    """
+    """The difference of two releases that scored requests of the same keys; variation of keys cancels out."""
     (n, x), (m, y) = candidate, current
     n_all, m_all = np.maximum(n.sum(-1), 1), np.maximum(m.sum(-1), 1)
     mean, other = x.sum(-1) / n_all, y.sum(-1) / m_all
@@ -173,9 +164,6 @@ def has_split_mismatch(in_arm: Floats, keys: Floats, share: float, *, error: flo
 
     The e-process of Lindon and Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS 2022: keys come one
     by one, each in the arm with probability `share`, against a beta mixture around it.
-
-    Args:
-        in_arm: Keys in the arm, of `keys` in all.
     """
     from scipy.special import betaln
 
@@ -183,3 +171,74 @@ def has_split_mismatch(in_arm: Floats, keys: Floats, share: float, *, error: flo
     out = keys - in_arm
     log = betaln(a + in_arm, b + out) - betaln(a, b) - in_arm * np.log(share) - out * np.log1p(-share)
     return log >= np.log(1 / error)
+
+
+TWO_SIDED = ("score_level", "score_spread")
+"""Guards for which a difference in either direction is harm."""
+_OF_STAGE: Mapping[str, tuple[str, ...]] = {
+    "aa": ("without_model", "late", "slow", "score_level", "score_spread"),
+    "shadow": ("without_model", "score_level", "score_spread", "order"),
+    "canary": ("without_model", "late", "slow", "score_level", "score_spread", "outcome"),
+}
+_LEAST_SCALE = 0.01
+_BY_CHANCE = 0.5
+"""Mean of the order guard for scores of noise: differences between the limit and it have to be found."""
+
+
+def errors_of(plan: Mapping[str, Any], stage: Stage) -> dict[str, float]:
+    """By guard, and "split" for the split of the keys, the probability that it stops an equal release in a step.
+
+    The probabilities of all steps and guards add up to `Rollout.error`, which bounds that of any stop (Boole). Steps
+    have equal parts; within a step, the outcome has half if there is one.
+    """
+    steps = 1 + (plan["shadow_share"] > 0) + len(plan["shares"])
+    of_step = plan["error"] / steps
+    guards = [name for name in _OF_STAGE[stage] if name != "outcome" and plan["guards"][name] is not None]
+    others = [*guards, *(["split"] if stage != "shadow" else [])]
+    if stage == "canary" and plan["outcome"] is not None:
+        return {**dict.fromkeys(others, of_step / 2 / len(others)), "outcome": of_step / 2}
+    return dict.fromkeys(others, of_step / len(others)) if others else {}
+
+
+def compare_guards(state: RolloutState, seen: StepCounts) -> Iterator[GuardResult]:
+    """The comparison of each guard of a step, by its counts."""
+    for name, error in errors_of(state.plan, state.stage).items():
+        if name == "split":
+            continue
+        place = GUARD[name]
+        n, x = seen.n[:, :, place], seen.x[:, :, place]
+        n, x = limit_keys(n, x, max_requests_of_a_key(n[0], n[1]))
+        current, other = sums_of(n[0], x[0]), sums_of(n[1], x[1])
+        is_shadow = state.stage == "shadow"
+        found = paired_difference((n[1], x[1]), (n[0], x[0])) if is_shadow else unpaired_difference(other, current)
+        yield compare_guard(state.plan, name, found, other, current, error)
+
+
+def compare_guard(
+    plan: Mapping[str, Any], name: str, found: MeanDifference, other: KeySums, current: KeySums, error: float
+) -> GuardResult:
+    """The comparison of a guard for a difference."""
+    harm, bound, tolerated = harm_of(plan, name, found, current.mean, error)
+    known = bool(np.isfinite(bound))
+    return GuardResult(
+        name,
+        float(other.mean),
+        float(current.mean),
+        float(harm - bound) if known else None,
+        float(harm + bound) if known else None,
+        float(tolerated),
+        known and bool(harm - bound > tolerated),
+    )
+
+
+def harm_of(plan: Mapping[str, Any], name: str, found: MeanDifference, base: Any, error: float) -> tuple[Any, Any, Any]:
+    """The difference in a guard's harmful direction, its bound, and the tolerated difference."""
+    if name == "outcome":
+        outcome = Outcome(**plan["outcome"])
+        harm = found.mean * (-1 if outcome.better == "more" else 1)
+        return harm, found.bound(error, outcome.finds * base), outcome.tolerated * base
+    tolerated = plan["guards"][name]
+    scale = max(_BY_CHANCE - tolerated if name == "order" else tolerated, _LEAST_SCALE)
+    if name in TWO_SIDED:
+        return np.abs(found.mean), found.bound(error / 2, scale), tolerated
+    return found.mean, found.bound(error, scale), tolerated

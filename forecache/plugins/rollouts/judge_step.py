@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from forecache.plugins.rollouts.evidence import LEAST_KEYS, has_split_mismatch
-from forecache.plugins.rollouts.guards import TWO_SIDED, compare_guards, errors_of
+from forecache.plugins.rollouts.evidence import LEAST_KEYS, TWO_SIDED, compare_guards, errors_of, has_split_mismatch
 from forecache.plugins.rollouts.step_counts import GUARD, StepCounts
-from forecache.realtime.rollout.rollout_state import GuardResult, RolloutState, Stage
+from forecache.realtime.release.rollout_state import GuardResult, RolloutState, Stage
 
 _SAID = {
     "without_model": "requests without an answer of the model",
@@ -23,43 +22,26 @@ _SAID = {
 
 @dataclass(frozen=True)
 class StepVerdict:
-    """The decision about a step.
-
-    Attributes:
-        verdict: "waits", "passed", "returned" or "paused".
-        why: The reason, in a sentence.
-    """
-
-    verdict: str
-    why: str
+    verdict: str  # "waits", "passed", "returned" or "paused"
+    why: str  # the reason, in a sentence
     compared: tuple[GuardResult, ...] = ()
     requests: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class StepTotals:
-    """Totals of a step. Pairs are of the current release's arm, and of the other.
+    """Totals of a step. Pairs are of the current release's arm, and of the other."""
 
-    Attributes:
-        requests: Number of requests that count for a guard of a release.
-        keys: Number of keys of these requests.
-        keys_in_all: Number of keys of all requests, for the split.
-        outcomes: Number of requests with a known outcome.
-        ordered: Number of requests that both releases have scored in the shadow step, whose orders are compared.
-        straggler, fault: See `StepCounts`.
-    """
-
-    requests: tuple[int, int]
-    keys: tuple[int, int]
-    keys_in_all: tuple[int, int]
-    outcomes: tuple[int, int] = (0, 0)
-    ordered: int = 0
-    straggler: str = ""
+    requests: tuple[int, int]  # number of requests that count for a guard of a release
+    keys: tuple[int, int]  # number of keys of these requests
+    keys_in_all: tuple[int, int]  # number of keys of all requests, for the split
+    outcomes: tuple[int, int] = (0, 0)  # number of requests with a known outcome
+    ordered: int = 0  # number of requests that both releases have scored in the shadow step, whose orders are compared
+    straggler: str = ""  # as `fault`, see `StepCounts`
     fault: str = ""
 
 
 def judge_step(state: RolloutState, seen: StepCounts, *, now: datetime) -> StepVerdict:
-    """The verdict on the present step of a rollout, by its counts."""
     return decide_step(state, totals_of(seen), tuple(compare_guards(state, seen)), now=now)
 
 

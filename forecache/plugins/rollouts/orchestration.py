@@ -17,7 +17,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Realtime
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import ROLLOUT_STEPS
-from forecache.realtime.rollout.rollout_state import RolloutState
+from forecache.realtime.release.rollout_state import RolloutState
 from jobs.schedules import build_asset_job
 from resources.dagster_internals import NOT_FINISHED_STATUSES
 from resources.settings_and_spark import SettingsResource

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.random import Generator
 
 from forecache.declare.realtime.rollout import Outcome, Rollout
-from forecache.plugins.rollouts.evidence import LEAST_KEYS, KeySums, unpaired_difference
-from forecache.plugins.rollouts.guards import compare_guard, errors_of
+from forecache.plugins.rollouts.evidence import LEAST_KEYS, KeySums, compare_guard, errors_of, unpaired_difference
 from forecache.plugins.rollouts.judge_step import StepTotals, decide_step, next_step
-from forecache.realtime.rollout.rollout_state import RolloutState, RolloutStep, Stage
+from forecache.realtime.release.rollout_state import RolloutState, RolloutStep, Stage
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _GROWTH = 1.1
@@ -24,42 +23,26 @@ _GROWTH = 1.1
 
 @dataclass(frozen=True)
 class SimulatedTraffic:
-    """Simulated requests to a model, by keys.
+    """Simulated requests to a model, by keys."""
 
-    Attributes:
-        rate: Mean outcome of a request with the current release, such as 0.05 if 5 percent lead to a purchase.
-        requests_per_key: Mean, of a geometric distribution.
-        alike: Intra-class correlation of the requests of a key (of a beta-binomial), from 0 to below 1.
-        per_hour: Requests an hour.
-        heaviest: Share of all requests that one key has, such as a machine; only `simulate_equal_release` uses it.
-    """
-
-    rate: float = 0.05
-    requests_per_key: float = 4.0
-    alike: float = 0.05
-    per_hour: float = 100_000.0
-    heaviest: float = 0.0
+    rate: float = 0.05  # mean outcome of a request with the current release
+    requests_per_key: float = 4.0  # mean, of a geometric distribution
+    alike: float = 0.05  # intra-class correlation of the requests of a key (of a beta-binomial), from 0 to below 1
+    per_hour: float = 100_000.0  # requests an hour
+    heaviest: float = 0.0  # share of all requests that one key has; only `simulate_equal_release` uses it
 
 
 @dataclass(frozen=True)
 class WorseRolloutResult:
-    """Results of simulated rollouts with a harm, [runs] each.
+    """Results of simulated rollouts with a harm, [runs] each."""
 
-    Attributes:
-        returned: The release was returned.
-        passed: The release became current; if neither is true, the rollout still waits.
-        requests: Requests of both arms in all canary steps whose outcome was known in the end.
-        hours: Duration of the canary steps.
-    """
-
-    returned: np.ndarray
-    passed: np.ndarray
-    requests: np.ndarray
-    hours: np.ndarray
+    returned: np.ndarray  # the release was returned
+    passed: np.ndarray  # the release became current; if neither is true, the rollout still waits
+    requests: np.ndarray  # requests of both arms in all canary steps whose outcome was known in the end
+    hours: np.ndarray  # duration of the canary steps
 
     @property
     def returned_share(self) -> float:
-        """Share of the rollouts that were returned."""
         return float(self.returned.mean())
 
     def quantile(self, share: float) -> float:
@@ -91,7 +74,6 @@ def simulate_worse_release(
     of all kinds of keys, which is exact: no key is simulated by itself, and none is heavy enough to be limited.
 
     Args:
-        rollout: A declaration with an outcome of which more is better; None: the defaults.
         most: Requests of a step with known outcomes after which a rollout is given up.
     """
     declared = rollout or Rollout(outcome=Outcome("orders", "bought"))
@@ -121,7 +103,6 @@ def harm_table(traffic: SimulatedTraffic, harms: Sequence[float], **options: Any
 
 
 def simulated_state(rollout: Rollout, stage: Stage, share: float) -> RolloutState:
-    """The state of a simulated rollout that begins a step."""
     began = BEGAN.isoformat()
     return RolloutState(
         "simulated", 2, 1, stage, share, began, asdict(rollout), steps=(RolloutStep(stage, share, began),)
@@ -208,7 +189,6 @@ def _key_kinds(traffic: SimulatedTraffic, rate: float) -> tuple[np.ndarray, np.n
 
 
 def _draw_sums(generator: Generator, keys: int, kinds: np.ndarray, chances: np.ndarray) -> KeySums:
-    """Draw the sums of `keys` keys."""
     counts = generator.multinomial(keys, chances)
     n, x = kinds[:, 0], kinds[:, 1]
     return KeySums(float(keys), *(float(counts @ each) for each in (n, x, n * n, n * x, x * x)))

@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 
 class HadoopFiles:
-    """The file system of a folder or URI.
-
-    Attributes:
-        root: The folder's full URI.
-    """
+    """The file system of a folder or URI; `root` is its full URI."""
 
     def __init__(self, spark: "SparkSession", root: str) -> None:
         context: Any = spark.sparkContext
@@ -82,11 +78,7 @@ class Checkpoint:
         self._files, self._topic = files, topic
 
     def offsets_of_batch(self, batch: int) -> OffsetRange:
-        """The offsets of a batch that Spark has planned.
-
-        Raises:
-            UnavailableError: Spark's files do not have them.
-        """
+        """Return the offsets of a batch that Spark has planned; UnavailableError if its files do not have them."""
         end = self._offsets(f"offsets/{batch}")
         start = self._offsets(f"offsets/{batch - 1}") if batch else self._offsets("sources/0/0")
         if start is None or end is None:
@@ -98,11 +90,7 @@ class Checkpoint:
         return OffsetRange({partition: start.get(partition, 0) for partition in end}, end)
 
     def resume_offsets(self) -> Offsets | None:
-        """Return the offsets at which the query resumes; None if it has not begun.
-
-        Raises:
-            UnavailableError: Spark's files do not have them.
-        """
+        """Return the offsets at which the query resumes, None if it has not begun; raises as `offsets_of_batch`."""
         batches = self._files.numbers(f"{self.path}/offsets")
         if not batches:
             return None
@@ -126,13 +114,8 @@ def choose_checkpoint(
 ) -> tuple[Checkpoint, str]:
     """Choose the newest checkpoint if it fits the table's offsets, else a new one; older ones are removed.
 
-    Args:
-        root: Folder or URI of the stream's checkpoints.
-        distrust: Why the newest is not used in any case; "": its offsets decide.
-        committed: The offsets in the stream's table, and the first ones of partitions that are new to it.
-
-    Returns:
-        The checkpoint, and why the newest one was not used, or "".
+    Returns the checkpoint, and why the newest one was not used, or "". `distrust` says why it is not used in any case.
+    `committed` are the offsets in the stream's table, and the first ones of partitions that are new to it.
     """
     files = HadoopFiles(spark, spark_path(root))
     numbers = files.numbers(files.root)

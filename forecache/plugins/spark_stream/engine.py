@@ -7,6 +7,7 @@ have left wrong ones in memory.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -21,26 +22,44 @@ from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
 from forecache.kit.process.periodic import Backoff
 from forecache.kit.process.wakes import STREAM_QUERY
-from forecache.kit.spark.kafka import kafka_jars
 from forecache.kit.spark.session import spark_session
-from forecache.plugins.spark_stream.batch_handler import BatchHandler, CheckpointAheadError
 from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, choose_checkpoint, starting_offsets
-from forecache.plugins.spark_stream.sink import SparkSink
+from forecache.plugins.spark_stream.sink import BatchHandler, CheckpointAheadError, SparkSink
 from forecache.plugins.spark_stream.source import judge_frame, read_topic
 from forecache.stream.engine.engine import ModelWatch, StreamEngine
-from forecache.stream.kafka.client import client_options
-from forecache.stream.kafka.consumer import EndOffsets
-from forecache.stream.kafka.dead_letters import DeadLetters
-from forecache.stream.kafka.open_topic import open_topic
-from forecache.stream.orphaned_pending_rows import OrphanedPendingRows
-from forecache.stream.step.step import StepResult
-from forecache.stream.table_schema import KAFKA_AT
-from forecache.stream.topic.send_answers import send_answers
+from forecache.stream.engine.pending_rows import OrphanedPendingRows
+from forecache.stream.kafka.client import DeadLetters, client_options
+from forecache.stream.kafka.consumer import open_topic
+from forecache.stream.step import StepResult
+from forecache.stream.table.schema import KAFKA_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from forecache.stream.events.event_judge import EventJudge
+
+
+FOLDER = "kafka"
+JARS = (
+    "spark-sql-kafka-0-10_2.13-4.1.1.jar",
+    "spark-token-provider-kafka-0-10_2.13-4.1.1.jar",
+    "kafka-clients-3.9.1.jar",
+    "commons-pool2-2.12.1.jar",
+)
+
+
+def kafka_jars(settings: Settings) -> list[Path]:
+    """Paths of the jars, all present; [] if the Spark configuration names another connector."""
+    own = settings.spark_conf.get("spark.jars", "") + settings.spark_conf.get("spark.jars.packages", "")
+    if "spark-sql-kafka" in own:
+        return []
+    paths = [settings.spark_jars.resolve() / FOLDER / jar for jar in JARS]
+    for path in paths:
+        if not path.is_file():
+            raise UnavailableError(
+                f"Spark reads Kafka with the jar {path}, which is missing.", remedy="Run `make setup`."
+            )
+    return paths
 
 
 _JAAS = {
@@ -69,10 +88,8 @@ def java_options(brokers: str, options: Mapping[str, str]) -> dict[str, str]:
     """Return the options of Spark's Kafka source, secrets included, such as `kafka.bootstrap.servers`.
 
     Options of librdkafka that only control its queues and timers are left out. Both clients read only committed
-    messages of transactions, unless `isolation.level` says otherwise.
-
-    Raises:
-        InputError: A security option has no counterpart in the Java client, or its file cannot be read.
+    messages of transactions, unless `isolation.level` says otherwise. InputError if a security option has no
+    counterpart in the Java client, or its file cannot be read.
     """
     given = {name: str(value) for name, value in options.items()}
     for name in given:
@@ -141,12 +158,10 @@ _CONF = {
 
 
 class SparkQuery:
-    """
-    Attributes:
-        unknown: Accumulator of events with undeclared members.
+    """A query of Spark.
 
-    Args:
-        starts: By partition of the topic, the next offset; used if the checkpoint is new.
+    The accumulator `unknown` counts events with undeclared members. `starts` has by partition of the topic the next
+    offset, and is used if the checkpoint is new.
     """
 
     def __init__(
@@ -170,11 +185,7 @@ class SparkQuery:
     def run(self, batches: BatchHandler, stop: threading.Event, look: Callable[[], bool]) -> None:
         """Run until `stop` is set or `look`, called several times a second, returns True.
 
-        The batch in progress is finished.
-
-        Raises:
-            UnavailableError: Spark's query failed.
-            The exception that a batch raised.
+        The batch in progress is finished. Raises what a batch raised, or UnavailableError if Spark's query failed.
         """
         query = self._writer.foreachBatch(batches).start()
         is_enough = False
@@ -198,20 +209,54 @@ def _query_error(stream: Stream, error: Any) -> ForecacheError:
     )
 
 
+_ENDS_TIMEOUT_S = 2.0
+_ENDS_EVERY_S = 1.0
+
+
+class EndOffsets:
+    """The offset after the last message of each partition, looked up at most once a second."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        from confluent_kafka import Consumer
+
+        # A group is required, and never joined.
+        options = {**client_options(settings), "group.id": "forecache-streams", "enable.auto.commit": False}
+        self._consumer, self._topic = Consumer(options), topic
+        self._known: dict[int, int] = {}
+        self._look_at = 0.0
+
+    def read(self) -> dict[int, int]:
+        """Return the end offsets by partition; the last known ones if the broker does not answer."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        if time.monotonic() < self._look_at:
+            return self._known
+        try:
+            partitions = self._consumer.list_topics(self._topic, timeout=_ENDS_TIMEOUT_S).topics[self._topic].partitions
+            self._known = {
+                each: self._consumer.get_watermark_offsets(TopicPartition(self._topic, each), _ENDS_TIMEOUT_S)[1]
+                for each in partitions
+            }
+        except KafkaException:
+            pass  # the engine notices it too, and reports it
+        self._look_at = time.monotonic() + _ENDS_EVERY_S
+        return self._known
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 logger = logging.getLogger("forecache.stream")
 _BACKOFF = Backoff(1.0, 30.0)
 
 
 class SparkEngine(StreamEngine):
-    """See `forecache.stream.engine.engine.StreamEngine`."""
-
     name = "spark"
 
     def _run(self, held: ExitStack) -> None:
         self._goal: Offsets = {}
         self._unknown: dict[SparkQuery, int] = {}
-        options = client_options(self._settings)
-        held.enter_context(send_answers(self._settings, self._stream, options, self._note_failure))
+        self._send_answers(held)
         self._ends = EndOffsets(self._settings, self._stream.topic.topic)
         held.callback(self._ends.close)
         self._run_queries(spark_session(self._settings, more_jars=kafka_jars(self._settings)))
@@ -246,7 +291,6 @@ class SparkEngine(StreamEngine):
                 self._stop.wait(_BACKOFF.pause_s(failures))
 
     def _prepare_query(self, spark: "SparkSession", distrust: str, held: ExitStack) -> tuple[BatchHandler, SparkQuery]:
-        """Make a query at the table's offsets, with a sink whose state is rebuilt from the table."""
         settings, stream = self._settings, self._stream
         topic, send_bad = stream.topic.topic, DeadLetters(settings, stream.topic.topic).send
         sink = SparkSink(

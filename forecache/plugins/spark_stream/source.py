@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from forecache.kit.spark.python_worker import freeze_loaded
 from forecache.stream.events.event_judge import EventJudge
-from forecache.stream.table_schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
+from forecache.stream.table.schema import KAFKA_AT, MESSAGES, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -26,9 +26,7 @@ MESSAGES_A_BATCH = 50_000
 def read_topic(spark: "SparkSession", topic: str, options: Mapping[str, str], *, starting: str) -> "DataFrame":
     """Read the messages of a topic as a stream, with the columns of `MESSAGES` except the time of receipt.
 
-    Args:
-        options: From `forecache.plugins.spark_stream.engine.java_options`.
-        starting: From `forecache.plugins.spark_stream.checkpoint.starting_offsets`; used if there is no checkpoint.
+    `starting`, from `starting_offsets`, is used if there is no checkpoint.
     """
     reader = spark.readStream.format("kafka").options(**options)
     reader = reader.option("subscribe", topic).option("startingOffsets", starting)
@@ -54,9 +52,7 @@ def judge_frame(
 ) -> "DataFrame":
     """Judge a frame of messages on the executors; returns events and bad messages.
 
-    Args:
-        unknown: Called on the executors with the number of events with undeclared members; called again for a task that
-            is repeated.
+    `unknown` is called there with the number of events with undeclared members; again for a task that is repeated.
     """
     from pyspark.sql.pandas.types import from_arrow_schema
 

@@ -4,16 +4,22 @@ While somebody views the status, the watching thread renders it, so that the eve
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
+from forecache.plugins.status.collect import Attention, Collector, Recorder, StatusPart
+from forecache.plugins.status.history import History, ModelCounts
 from forecache.plugins.status.page.render import HEADERS, render_page
+from forecache.realtime.serve import RealtimeExtension
 from forecache.serve.reader.http.access import Access
-from forecache.serve.reader.http.replies import NO_STORE, ParsedRequest, Reply
-from forecache.serve.reader.status.collect import Collector
+from forecache.serve.reader.http.extension import Extension, ExtensionContext
+from forecache.serve.reader.http.messages import NO_STORE, ParsedRequest, Reply
+from forecache.serve.reader.http.readiness import Readiness
 from forecache.serve.reader.tokens import METRICS
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.describe import build_labels
+from forecache.serve.reader.versions.follow import Follow, RunOnLoop
 
 _EVERY_S = 1.0
 _LONGEST_S = 2.0
@@ -31,14 +37,11 @@ _NEVER = _CachedPage(float("-inf"), b"")
 
 
 class StatusPages:
-    """The handlers of one worker.
+    """The handlers of one worker; `follow` are functions that its watching thread calls after each poll."""
 
-    Args:
-        access: Checks tokens; None: the reader has none.
-    """
-
-    def __init__(self, collector: Collector, access: Access | None) -> None:
+    def __init__(self, collector: Collector, access: Access | None, *follow: Follow) -> None:
         self._collector, self._access = collector, access
+        self.follow = (*follow, self.refresh_viewed)
         self._made = {_JSON: _NEVER, _HTML: _NEVER}
         self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
 
@@ -72,3 +75,40 @@ class StatusPages:
         body = render_page(document) if form == _HTML else orjson.dumps(document)
         self._made[form] = _CachedPage(now, body)
         return body
+
+
+class _ModelsPart(StatusPart):
+    """The real-time models of the reader; numpy is imported once there is one."""
+
+    def __init__(self, extension: RealtimeExtension, context: ExtensionContext) -> None:
+        self._extension, self._runtime, self._settings = extension, context.runtime, context.settings
+
+    def model_counts(self) -> Mapping[str, ModelCounts]:
+        if self._extension.models is None:
+            return {}
+        from forecache.plugins.status.model_rows import request_counts_of
+
+        return request_counts_of(self._runtime)
+
+    def status(self, history: History) -> tuple[dict[str, Any], list[Attention]]:
+        if self._extension.models is None:
+            if not self._extension.failure:
+                return {}, []
+            what = "Real-time models are not served: a package that they need is missing."
+            return {}, [Attention("critical", what, "Install forecache[realtime] and restart the reader.")]
+        from forecache.plugins.status.model_rows import status_part
+
+        return status_part(self._extension.models, self._runtime, history, self._settings)
+
+
+def make_status_pages(context: ExtensionContext, readiness: Readiness, extensions: Sequence[Extension]) -> StatusPages:
+    settings, runtime = context.settings, context.runtime
+    parts = [
+        _ModelsPart(each, context) if isinstance(each, RealtimeExtension) else each
+        for each in extensions
+        if isinstance(each, (RealtimeExtension, StatusPart))
+    ]
+    collector = Collector(
+        runtime, context.catalog, readiness, parts, workers=settings.reader_workers, build=build_labels(settings)
+    )
+    return StatusPages(collector, context.access, Recorder(runtime, parts).record_sample)

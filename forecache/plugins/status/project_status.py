@@ -1,8 +1,10 @@
 """The status of a project without its readers: last nights, published versions, releases, alerts and problems."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from forecache.base.errors import ForecacheError
@@ -10,11 +12,76 @@ from forecache.base.plugins import is_installed, load_hook
 from forecache.base.settings import Settings
 from forecache.declare.loading import read_project
 from forecache.declare.project import Published
-from forecache.plugins.status.last_nights import last_nights
-from forecache.serve.reader.status.attention import Attention, sort_by_severity
-from forecache.serve.store.checkup import list_local_stores
+from forecache.plugins.status.collect import Attention, sort_by_severity
 from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.store import list_local_stores
 from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
+
+MOST_NIGHTS, MOST_ROWS = 5, 40
+_LATELY = timedelta(days=14)
+_MAKING = {"ingest", "tiles", "features", "recommend", "score", "publish"}
+"""Stages that write the rows of the date; others report on rows, on a sample of them or in figures."""
+
+
+def last_nights(settings: Settings, now: datetime) -> dict[str, Any]:
+    """`rows`, one for each as-of date and subject, the newest first; if there is none, `why`."""
+    if why := _unreadable_reason(settings):
+        return {"rows": [], "why": why}
+    from forecache.kit.delta.small_tables import read_small_table
+    from forecache.lake.ledger import LEDGER_TABLE
+
+    found = read_small_table(settings, LEDGER_TABLE, [("recorded_at", ">=", now - _LATELY)])
+    if not found:
+        days = _LATELY.days
+        return {"rows": [], "why": f"No stage has done anything in the last {days} days; `forecache run` would."}
+    return {"rows": night_rows(found, now), "why": ""}
+
+
+def _unreadable_reason(settings: Settings) -> str:
+    """The reason why the ledger cannot be read here, as a sentence; "" if it can."""
+    elsewhere = "`forecache status` shows the nights where the lake is."
+    if settings.lake_is_remote:
+        return f"The stage ledger is not here, as the lake is in an object store; {elsewhere}"
+    if find_spec("deltalake") is None:
+        return f"The stage ledger cannot be read here without forecache[lake]; {elsewhere}"
+    if not Path(settings.table_uri("stage_ledger")).is_dir():
+        return f"The stage ledger is not here; {elsewhere}"
+    return ""
+
+
+def night_rows(found: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """Rows of the ledger by as-of date and subject, the newest first, at most `MOST_NIGHTS` dates and `MOST_ROWS`.
+
+    `rows` are those of the last stage that wrote rows, or else of the last stage; of a stage the last run counts.
+    """
+    groups: dict[tuple[date, str], dict[str, dict[str, Any]]] = {}
+    for row in sorted(found, key=lambda row: row["recorded_at"]):
+        if row["night"] is not None:
+            stages = groups.setdefault((row["night"], row["subject"]), {})
+            stages.pop(row["stage"], None)  # so that the order is that of their ends
+            stages[row["stage"]] = row
+    dates = sorted({night for night, _ in groups}, reverse=True)[:MOST_NIGHTS]
+    newest = sorted(
+        (each for each in groups.items() if each[0][0] in dates), key=lambda each: (-each[0][0].toordinal(), each[0][1])
+    )[:MOST_ROWS]
+    rows = []
+    for (night, subject), stages in newest:
+        last = list(stages.values())[-1]
+        made = [row["rows"] for name, row in stages.items() if name in _MAKING]
+        ended = last["recorded_at"].astimezone(timezone.utc)
+        rows.append(
+            {
+                "as_of": night.isoformat(),
+                "subject": subject,
+                "stages": list(stages),
+                "rows": made[-1] if made else last["rows"],
+                "seconds": round(sum(row["seconds"] for row in stages.values()), 2),
+                "ended_at": ended.isoformat(timespec="seconds").replace("+00:00", "Z"),
+                "ended_s_ago": int((now - ended).total_seconds()),
+            }
+        )
+    return rows
+
 
 NoAlert = Literal["", "ended", "undeclared"]
 
@@ -22,8 +89,7 @@ NoAlert = Literal["", "ended", "undeclared"]
 def project_status(settings: Settings, *, told: Collection[str] = ()) -> dict[str, Any]:
     """`nights`, `versions`, `releases`, `streams`, `alerts`, and `attention`: problems, the worst first.
 
-    Args:
-        told: Pipelines and views that a reader has already reported as stale.
+    A reader has already reported the pipelines and views in `told` as stale.
     """
     now = datetime.now(timezone.utc)
     alerts, problems = load_hook("alerts", "current_alerts")(settings) if is_installed("alerts") else ([], [])
@@ -90,7 +156,6 @@ def _missing_alert_reason(served: Mapping[str, Published], manifest: Manifest) -
 
 
 def _release_rows(settings: Settings, found: list[Attention]) -> Iterator[dict[str, Any]]:
-    """The current release of each real-time model."""
     from forecache.kit.versioned.pointer import read_pointer
     from forecache.realtime.release.folder import open_releases, read_release
     from forecache.realtime.release.released_models import list_released_models

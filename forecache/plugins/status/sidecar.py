@@ -1,7 +1,8 @@
 """A sidecar of the reader that reads the project's part of the status page, as the reader itself loads no lake.
 
 While the page is viewed, the main process of `forecache serve` starts a short process once a minute, with the lowest
-priority, which reads the ledger and the alerts, and writes its output to a file, which each worker's extension reads.
+priority, this module as a script. It reads the ledger and the alerts and prints them as JSON, which goes to a file that
+each worker's extension reads.
 """
 
 import json
@@ -13,25 +14,29 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forecache.base.errors import UnavailableError
 from forecache.base.files import write_durably
+from forecache.base.plugins import is_installed, load_hook
+from forecache.base.settings import load_settings
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STATUS_PART, STATUS_VIEWS
+from forecache.plugins.status.collect import Attention, StatusPart
 from forecache.serve.reader.http.extension import Extension
-from forecache.serve.reader.status.attention import Attention
 
 if TYPE_CHECKING:
+    from forecache.plugins.status.history import History
     from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
-    from forecache.serve.reader.status.history import History
-    from forecache.serve.reader.versions.watcher import RunOnLoop
+    from forecache.serve.reader.versions.follow import RunOnLoop
 
 logger = logging.getLogger("forecache.reader")
 _VIEWED_S = 30.0
 """Time after a request for the page during which it counts as viewed."""
-_CHILD_S = 120.0
+_CHILD_S, _NICE = 120.0, 19
 _MOST_ALERTS = 8
 _READING = "The stage ledger is being read."
 _UNREAD_LEDGER = "The stage ledger could not be read; the reader's log has the cause."
@@ -47,12 +52,8 @@ def run_status_sidecar() -> "Iterator[MakeExtension]":
             yield partial(ProjectStatusExtension, folder)
 
 
-class ProjectStatusExtension(Extension):
-    """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths.
-
-    Args:
-        folder: The folder with the file that the main process writes, and the one that marks the page as viewed.
-    """
+class ProjectStatusExtension(Extension, StatusPart):
+    """The extension of one worker: members `nights`, `streams` and `alerts` of the status, and no paths."""
 
     def __init__(self, folder: Path, context: "ExtensionContext") -> None:
         self._file, self._viewed = folder / "project.json", folder / "viewed"
@@ -78,7 +79,7 @@ class ProjectStatusExtension(Extension):
 
 
 def _empty_part(why: str, *, unread: bool) -> dict[str, Any]:
-    """The part as `forecache.plugins.status.__main__` prints it, without content."""
+    """The part as `main` prints it, without content."""
     nights = {"rows": [], "why": why}
     return {"nights": nights, "streams": [], "alerts": [], "alerts_unread": unread, "read_at": time.time()}
 
@@ -112,7 +113,7 @@ class _PartReader:
         if time.monotonic() - self._read_at < STATUS_PART.every_s or not self._is_viewed():
             return
         self._read_at = time.monotonic()
-        command = [sys.executable, "-m", "forecache.plugins.status"]
+        command = [sys.executable, "-m", "forecache.plugins.status.sidecar"]
         try:
             # The settings are those of this process's environment.
             done = subprocess.run(
@@ -132,3 +133,32 @@ class _PartReader:
             return time.time() - os.stat(self._folder / "viewed").st_mtime < _VIEWED_S
         except OSError:
             return False
+
+
+def main() -> None:
+    """Print the project's part of the status as JSON."""
+    from forecache.plugins.status.project_status import last_nights
+    from forecache.stream.status.stream_status import describe_stream, read_stream_statuses
+
+    os.nice(_NICE)  # answers of the reader go first
+    settings = load_settings()
+    now = datetime.now(timezone.utc)
+    try:
+        alerts = load_hook("alerts", "noted_alerts")(settings) if is_installed("alerts") else []
+        unread = False
+    except UnavailableError as error:
+        print(error, file=sys.stderr)  # the reader's log; the page shows no paths
+        alerts, unread = [], True
+    part = {
+        "nights": last_nights(settings, now),
+        # The reader itself knows which of its versions are stale.
+        "alerts": [alert.describe() for alert in alerts if alert.kind != "version_stale"],
+        "alerts_unread": unread,
+        "streams": [describe_stream(each) for each in read_stream_statuses(settings)],
+        "read_at": now.timestamp(),
+    }
+    json.dump(part, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,14 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from forecache.cli.output import WIDTH, Line, format_table, streams_table, wrap
-from forecache.serve.reader.status import format_text as words
+from forecache.cli.output import (
+    WIDTH,
+    Line,
+    format_table,
+    streams_table,
+    wrap,
+)
+from forecache.kit import format_text as words
 
 
 def format_status(status: Mapping[str, Any]) -> str:
@@ -110,12 +116,7 @@ def _project_lines(project: Mapping[str, Any], *, with_versions: bool) -> Iterat
     if with_versions and project["releases"]:
         yield from ("", "RELEASES")
         releases = [
-            (
-                row["name"],
-                str(row["release"]),
-                f"{row['model']['name']} {row['model']['version']}",
-                row["created_at"][:10],
-            )
+            (row["name"], str(row["release"]), "{name} {version}".format(**row["model"]), row["created_at"][:10])
             for row in project["releases"]
         ]
         yield from format_table(("model", "release", "model version", "made"), releases, right=(1,))

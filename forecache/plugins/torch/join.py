@@ -15,9 +15,9 @@ from forecache.base.errors import ForecacheError, SettingsError, UnavailableErro
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.process.child import end_process
 from forecache.kit.process.wakes import TRAINING_JOIN
-from forecache.models.training.exclusive.run_lock import GRACE_S
+from forecache.models.training.process import GRACE_S
 from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, load_spec
-from forecache.models.training.torchrun import command, worker_environment
+from forecache.plugins.torch.launch import command, worker_environment
 
 
 def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:

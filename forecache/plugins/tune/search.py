@@ -11,38 +11,99 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import InputError, SettingsError
+from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable, Training
 from forecache.lake.stage import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
-from forecache.models.training.devices import num_gpus, resolve_precision
-from forecache.models.training.exclusive.run_lock import lock_folder
-from forecache.models.training.launch import pinned_version, training_inputs
+from forecache.models.training.launch import learn_vocabularies, pinned_version, plan_training, training_inputs
+from forecache.models.training.process import lock_folder
 from forecache.models.training.spec import TrainingSpec, checkpoints_of
-from forecache.models.training.torchrun import run_torchrun
-from forecache.models.training.vocabulary import learn_vocabularies
-from forecache.plugins.tune.study import (
-    ERROR,
-    PruneTrial,
-    StopSearch,
-    declared_values,
-    finished_trials,
-    open_study,
-    requeue_interrupted,
-    suggest,
-)
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+
+ERROR = "error"
+"""User attribute of a trial that failed because of its values: the error message of its training."""
+
+_BATCH_SIZES = (256, 512, 1024, 2048, 4096)
+_START_UP_TRIALS = 4
+_WARM_UP_EPOCHS = 2
+
+
+def open_study(folder: Path, pipeline: Trainable) -> "Study":
+    """The study in the folder, or a new one, whose first trial is the declaration."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        study_name=pipeline.name,
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_START_UP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS),
+        load_if_exists=True,
+    )
+    known = len(study.get_trials(deepcopy=False))
+    # A resumed search must not draw the same values again.
+    study.sampler = optuna.samplers.TPESampler(seed=pipeline.training.seed + known, constant_liar=True)
+    if not known:
+        study.enqueue_trial(declared_values(pipeline.training))
+    return study
+
+
+def declared_values(training: Training) -> dict[str, Any]:
+    """The declared values of the parameters that a trial varies."""
+    return {name: getattr(training, name) for name in ("learning_rate", "weight_decay", "batch_size")}
+
+
+def suggest(trial: "Trial", training: Training) -> Training:
+    """The declared training with this trial's values; the ranges include the declared values."""
+    sizes = sorted({*_BATCH_SIZES, training.batch_size})
+    rate, decay = training.learning_rate, training.weight_decay
+    return replace(
+        training,
+        learning_rate=trial.suggest_float("learning_rate", min(1e-4, rate), max(3e-2, rate), log=True),
+        # No logarithmic range includes zero.
+        weight_decay=trial.suggest_float("weight_decay", min(1e-6, decay), max(1e-2, decay), log=decay > 0),
+        batch_size=trial.suggest_categorical("batch_size", sizes),
+    )
+
+
+def finished_trials(study: "Study") -> list["FrozenTrial"]:
+    """Trials that are complete, pruned, or failed because of their values rather than by an interruption."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED") or ERROR in trial.user_attrs]
+
+
+def requeue_interrupted(study: "Study") -> None:
+    """Queue the trials that ran when the process was killed again, to continue from their checkpoints."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        if trial.params:
+            study.enqueue_trial(trial.params)
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+class PruneTrial(Exception):
+    """Ends a trial that is worse than the median of the others at the same epoch."""
+
+
+class StopSearch(Exception):
+    """Ends a trial because the search was stopped."""
+
 
 STAGE = "tune"
 
@@ -79,7 +140,7 @@ def tune(
             remedy="Search its parameters with scikit-learn or Optuna, and write the best into `build`.",
         )
     version = pinned_version(settings, pipeline)
-    training = resolve_precision(settings, pipeline.training)
+    training = plan_training(settings, pipeline).training
     inputs = training_inputs(pipeline, version, precision=training.precision)
     pipeline = pipeline.replace_training(training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
@@ -98,9 +159,9 @@ def tune(
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
 
 
-def trial_slots(settings: Settings, *, gpus: Callable[[], int] = num_gpus) -> list[int | None]:
+def trial_slots(settings: Settings, *, gpus: Callable[[], int] | None = None) -> list[int | None]:
     """One slot per parallel trial: the index of its GPU, or None if each trial has a core."""
-    found = gpus() if settings.device != "cpu" else 0
+    found = (gpus or load_hook("torch", "num_gpus"))() if settings.device != "cpu" else 0
     return list(range(found)) if found else [None] * (os.cpu_count() or 1)
 
 
@@ -186,6 +247,7 @@ class _Search:
         gpu = self._free.get()
         try:
             watch = self._trial_observer(trial, child)
+            run_torchrun = load_hook("torch", "run_torchrun")
             result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
         except PruneTrial:
             self._record_trial(trial, child, TrialState.PRUNED, "KILLED")

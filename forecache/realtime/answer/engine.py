@@ -2,7 +2,7 @@
 
 `RequestHandler` takes a call from admission to its end, `AnswerEngine` one request from look-up to fallback. A protocol
 only parses a body into requests and renders their answers (`ModelProtocol`). `may_begin` decides by the deadline before
-each step (`forecache.realtime.deadline.deadline`).
+each step (`forecache.realtime.deadline`).
 """
 
 import asyncio
@@ -14,27 +14,34 @@ from time import monotonic, perf_counter_ns, time
 
 from forecache.base.plugins import load_hook
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import ClientGone, HttpCall
+from forecache.kit.http.call import ClientGone, HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.exchange import Exchange, ModelProtocol
 from forecache.realtime.answer.fallbacks import empty_answer, fallback_answer, features_of, scored_answer
-from forecache.realtime.answer.model_path import NoScores, TooLate
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock, clock_of
-from forecache.realtime.deadline.deadline import (
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.deadline import (
+    SLICE_NS,
     CostEstimate,
+    RequestClock,
+    RequestQueue,
     choose_fallback,
+    clock_of,
     may_begin,
     time_for_model,
     time_to_finish,
 )
-from forecache.realtime.deadline.request_queue import SLICE_NS, RequestQueue
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
-from forecache.realtime.served_release import ServedRelease
+from forecache.realtime.request.request_answer import (
+    LookupResult,
+    NoScores,
+    ParsedRequest,
+    RequestAnswer,
+    StageTimes,
+    TooLate,
+)
 from forecache.serve.reader.http.extension import ExtensionContext
-from forecache.serve.reader.http.replies import Reply
-from forecache.serve.reader.processes.worker_metrics import ROUTE
+from forecache.serve.reader.http.messages import Reply
 from forecache.serve.reader.versions.answers import VersionAnswers
+from forecache.serve.reader.worker_metrics import ROUTE
 
 logger = logging.getLogger("forecache.realtime")
 _ROUTE = ROUTE["realtime"]
@@ -63,7 +70,6 @@ class RequestHandler:
         return self._read_body(exchange) if body is None else self._admit(exchange, body)
 
     async def _read_body(self, exchange: Exchange) -> None:
-        """Answer once the whole body has arrived."""
         call, settings = exchange.call, self.context.settings
         limit_bytes, timeout_s = settings.reader_max_body_bytes, settings.reader_request_timeout_s
         try:
@@ -78,7 +84,6 @@ class RequestHandler:
             await later
 
     def _admit(self, exchange: Exchange, body: bytes) -> Awaitable[None] | None:
-        """Parse a body and begin to answer."""
         try:
             exchange.requests = exchange.protocol.parse(exchange, body)
             if len(exchange.requests) != 1 or exchange.served.split is not None:
@@ -115,11 +120,7 @@ class RequestHandler:
         return None
 
     def _answer_slice(self, exchange: Exchange, why: str) -> None:
-        """Answer requests on this thread for a slice of time, after which others have their turns.
-
-        Args:
-            why: Reason why the model must not be called; "" if it may.
-        """
+        """Answer requests on this thread for a slice of time, after which others have their turns."""
         began, is_by_model, reply = perf_counter_ns(), True, None
         exchange.why = why
         count, answers = len(exchange.requests), exchange.answers
@@ -256,11 +257,7 @@ class RequestHandler:
 
 
 class AnswerEngine:
-    """Answers parsed requests: by the model if there is time, else by the best fallback that there is time for.
-
-    Args:
-        versions: The served versions by store name, kept up to date by the reader.
-    """
+    """Answers parsed requests: by the model if there is time, else by the best fallback that there is time for."""
 
     def __init__(self, versions: Mapping[str, VersionAnswers]) -> None:
         self._versions = versions
@@ -275,15 +272,7 @@ class AnswerEngine:
         waiting: int = 0,
         reserve_ns: int = 0,
     ) -> RequestAnswer:
-        """Answer a request to a model that runs on this thread.
-
-        Args:
-            waiting: Number of further requests that wait for this thread.
-            reserve_ns: Time that they need.
-
-        Raises:
-            Problem: The key of a look-up is not valid.
-        """
+        """Answer a request to a model that runs on this thread. `reserve_ns`: time that they need."""
         if not request.length:
             return empty_answer(request, times)
         now, began = time(), perf_counter_ns()
@@ -305,11 +294,7 @@ class AnswerEngine:
     async def answer(
         self, served: ServedRelease, request: ParsedRequest, clock: RequestClock, times: StageTimes
     ) -> RequestAnswer:
-        """Answer a request to any model, within its deadline.
-
-        Raises:
-            Problem: The key of a look-up is not valid.
-        """
+        """Answer a request to any model, within its deadline. Raises `Problem`: the key of a look-up is not valid."""
         is_remote, path = served.lookups.is_remote(), served.path
         if path.in_loop and not is_remote:
             return self.answer_now(served, request, clock, times)

@@ -5,38 +5,26 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, Protocol
 
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.render import TRACE, trace_headers
-from forecache.realtime.answer.request_answer import RequestAnswer, StageTimes
-from forecache.realtime.deadline.clock import RequestClock
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.realtime.served_release import ServedRelease
-from forecache.serve.reader.http.replies import Reply
+from forecache.realtime.answer.served_release import ServedRelease
+from forecache.realtime.deadline import RequestClock
+from forecache.realtime.request.request_answer import ParsedRequest, RequestAnswer, StageTimes
+from forecache.serve.reader.http.messages import Reply
 
 
 @dataclass(slots=True)
 class ModelRequest:
-    """One request of a body, which a release has not parsed yet.
+    """One request of a body, which a release has not parsed yet."""
 
-    Attributes:
-        body: The request in the reader's own JSON; None if the protocol has parsed its values.
-        values: Value by field of the request.
-        candidates: Values [n] by field of the candidates, lists or arrays; None if the model ranks none.
-        id_suffix: Tells the request's id from those of others in the same body.
-    """
-
-    body: bytes | None = None
-    values: Mapping[str, Any] | None = None
-    candidates: Mapping[str, Any] | None = None
-    id_suffix: str = ""
+    body: bytes | None = None  # the request in the reader's own JSON; None if the protocol has parsed its values
+    values: Mapping[str, Any] | None = None  # value by field of the request
+    candidates: Mapping[str, Any] | None = None  # values [n] by field; None: the model ranks none
+    id_suffix: str = ""  # tells the request's id from those of others in the same body
 
     def parse_for(self, served: ServedRelease) -> ParsedRequest:
-        """Parse the request for a release.
-
-        Raises:
-            Problem: The release does not accept it.
-        """
+        """Parse the request for a release. Raises `Problem`: the release does not accept it."""
         if self.body is not None:
             return served.parser.parse(self.body)
         request = served.parser.parse_values(self.values or {}, self.candidates)
@@ -52,11 +40,7 @@ class ModelProtocol(Protocol):
         """Raise a `Problem` if the header fields describe a body that the protocol does not take."""
 
     def parse(self, exchange: "Exchange", body: bytes) -> Sequence[ModelRequest]:
-        """Return the requests of a body; may shorten the exchange's deadline.
-
-        Raises:
-            Problem: The body is wrong.
-        """
+        """Return the requests of a body; may shorten the exchange's deadline. Raises `Problem`: the body is wrong."""
 
     def render(self, exchange: "Exchange") -> Reply:
         """Encode the answers."""
@@ -67,25 +51,17 @@ class ModelProtocol(Protocol):
 
 @dataclass(slots=True)
 class Exchange:
-    """One call to a model, and how far its answer is.
-
-    Attributes:
-        served: The release that the call names; while one is rolled out, others may answer.
-        parsed: The release that answers each request, and the request parsed for it. Requests that come alone are
-            parsed in their turn.
-        parse_ns: Nanoseconds of parsing that were spent before, for each request.
-        why: Reason why the model must not be called any more; "" if it may.
-    """
+    """One call to a model, and how far its answer is."""
 
     call: HttpCall
     protocol: ModelProtocol
-    served: ServedRelease
+    served: ServedRelease  # the release that the call names; while one is rolled out, others may answer
     clock: RequestClock
     requests: Sequence[ModelRequest] = ()
-    parsed: Sequence[tuple[ServedRelease, ParsedRequest]] = ()
+    parsed: Sequence[tuple[ServedRelease, ParsedRequest]] = ()  # one that comes alone: in its turn
     answers: list[RequestAnswer] = field(default_factory=list)
-    parse_ns: int = 0
-    why: str = ""
+    parse_ns: int = 0  # nanoseconds of parsing that were spent before, for each request
+    why: str = ""  # reason why the model must not be called any more; "" if it may
 
     def is_elsewhere(self) -> bool:
         """Return True if a model is in another process, or a view on another machine."""

@@ -10,9 +10,8 @@ import numpy as np
 from forecache.base.ranking import descending_order
 from forecache.declare.realtime import ladder
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
-from forecache.realtime.lookups.lookups import keys_of
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.lookups import keys_of
+from forecache.realtime.request.request_answer import MODEL, LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import NoVersion
 from forecache.serve.store import Snapshot
@@ -26,15 +25,10 @@ class FallbackUnavailable(Exception):
 
 
 class Fallback(Protocol):
-    """A fallback, which answers if the model cannot.
+    """A fallback, which answers if the model cannot."""
 
-    Attributes:
-        name: As in answers and metrics.
-        needs_request: False if the names of the candidates are enough.
-    """
-
-    name: str
-    needs_request: bool
+    name: str  # as in answers and metrics
+    needs_request: bool  # False if the names of the candidates are enough
 
     def scores(
         self, request: ParsedRequest, served: Served, now: float, used: dict[str, VersionAnswers]
@@ -42,7 +36,6 @@ class Fallback(Protocol):
         """Return scores [length], NaN for none; None: candidates stay in the order given.
 
         Args:
-            now: Unix time.
             used: The versions that are read are added by store name.
 
         Raises:
@@ -110,8 +103,6 @@ _KINDS: dict[type, Any] = {
 
 
 class _StoredNumbers:
-    """Reads numbers of a store by fields of a request."""
-
     def __init__(self, declared: ladder.Stored) -> None:
         self._declared = declared
         self._bound: tuple[VersionAnswers, list[int], str] | None = None

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.realtime.answer.request_answer import MODEL, RequestAnswer, StageTimes
 from forecache.realtime.release.format import Release
+from forecache.realtime.request.request_answer import RequestAnswer, StageTimes, lowest_fallback
 from forecache.serve.reader.versions.answers import VersionAnswers
 
 _ARRAY = orjson.OPT_SERIALIZE_NUMPY
@@ -40,13 +40,7 @@ class Renderer:
         self._is_ranking = release.candidates is not None
 
     def body(self, answered: RequestAnswer, *, deadline_ms: float, elapsed: int, late: bool) -> bytes:
-        """Encode an answer as JSON.
-
-        Args:
-            deadline_ms: As granted.
-            elapsed: Nanoseconds since the request arrived.
-            late: True if the deadline has passed.
-        """
+        """Encode an answer as JSON. `elapsed`: nanoseconds since the request arrived."""
         parts = [self._head, orjson.dumps(answered.request_id or None)]
         if self._is_ranking:
             parts.append(b',"items":[')
@@ -96,16 +90,7 @@ class Renderer:
         parts += columns
 
 
-def lowest_fallback(rungs: Sequence[str]) -> str:
-    """Return the last fallback in the usual order among those that candidates come from."""
-    return list(dict.fromkeys(sorted(rungs, key=_RANK.__getitem__)))[-1]
-
-
-_RANK = {MODEL: 0, "dot_product": 1, "last_night": 2, "default": 3, "order_given": 4}
-
-
 def _texts(items: Sequence[Any]) -> list[bytes]:
-    """Encode each value as JSON."""
     text = orjson.dumps(items)
     if text.count(b",") == len(items) - 1:
         return text[1:-1].split(b",")

@@ -1,6 +1,5 @@
 """Find the handler of a request to the real-time models, and describe a model for `GET /v1/<name>`."""
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,21 +9,17 @@ import orjson
 from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request import RequestField
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem
-from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
+from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.exchange import Exchange, ModelRequest
 from forecache.realtime.answer.in_loop import InLoopPath
-from forecache.realtime.deadline.request_queue import RequestQueue
+from forecache.realtime.answer.served_release import ServedRelease, uncached_path
 from forecache.realtime.http.protocol_errors import find_release
-from forecache.realtime.rollout.shadow import ShadowScorer
-from forecache.realtime.score_cache import uncached_path
 from forecache.realtime.served_models import ServedModels
-from forecache.realtime.served_release import ServedRelease
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.http.parsing import check_json_body
-from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, Reply, check_method
+from forecache.serve.reader.http.messages import NO_CACHE, NO_STORE, Reply, check_json_body, check_method
 
 
 def describe_model(served: ServedRelease, models: ServedModels) -> dict[str, Any]:
@@ -87,11 +82,9 @@ _PATH = "/v1/"
 class RealtimeHandlers:
     """Finds handlers by method and path."""
 
-    def __init__(self, context: ExtensionContext, models: ServedModels, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, context: ExtensionContext, models: ServedModels) -> None:
         self._context, self._models, self._native = context, models, NativeProtocol()
-        engine, queue = AnswerEngine(context.catalog.answers), RequestQueue(loop)
-        models.shadow_of = lambda candidate: ShadowScorer(candidate, engine, queue)
-        self._handler = RequestHandler(context, engine, queue)
+        self._handler = RequestHandler(context, models.engine, models.queue)
         self._others = [
             make(self._handler, models) for name in ("open_inference", "mlflow") for make in find_hooks(name)
         ]
@@ -125,9 +118,7 @@ class RealtimeHandlers:
         try:
             if self._context.access is not None:
                 self._context.access.check(call.headers, name)
-            raise Problem(
-                problems.NO_ROUTE,
-                f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}.",
-            )
+            detail = f"{name} is a real-time model, which has no keys to look up; send a request to POST /v1/{name}."
+            raise Problem(problems.NO_ROUTE, detail)
         except Problem as problem:
             self._handler.send(call, problem_reply(problem))

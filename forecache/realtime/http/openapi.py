@@ -1,6 +1,8 @@
 """The paths of real-time models in the reader's OpenAPI document."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from forecache.declare.realtime.request import RequestField
@@ -9,32 +11,18 @@ from forecache.realtime.request.request_parser import MAX_REQUEST_ID_CHARS, REQU
 from forecache.serve.reader.http.openapi import problem_responses
 
 Schema = dict[str, Any]
-_TYPES: dict[str, Schema] = {
-    "bigint": {"type": "integer", "format": "int64"},
-    "double": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "string": {"type": "string"},
-    "timestamp": {"type": "string", "format": "date-time"},
-    "date": {"type": "string", "format": "date"},
-}
-_TEXT: Schema = {"type": "string"}
-_WHOLE: Schema = {"type": "integer"}
-_TIME_LEFT: Schema = {
-    "name": "X-Deadline-Ms", "in": "header", "required": False, "schema": {"type": "number", "exclusiveMinimum": 0},
-    "description": "Milliseconds in which the answer is wanted, at most those of the declaration.",
-}  # fmt: skip
+_SCHEMAS: Schema = json.loads(Path(__file__).with_name("schemas.json").read_text())
 _READ = (400, 401, 403, 503)
 
 
 def model_paths(releases: Sequence[Release]) -> Schema:
-    """Return the OpenAPI path of each released model."""
     return {f"/v1/{release.name}": _path(release) for release in releases}
 
 
 def _path(release: Release) -> Schema:
     name = release.name
     asking = {
-        "parameters": [_TIME_LEFT],
+        "parameters": _SCHEMAS["headers"],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _request(release)}}},
     }
     failures = (408, 413, 415, 422, 504, *_READ)
@@ -51,25 +39,26 @@ def _operation(summary: str, operation_id: str, answer: Schema, failures: Sequen
 
 
 def _request(release: Release) -> Schema:
-    fields = {field.name: _field(field) for field in release.request}
-    required = [field.name for field in release.request if field.default is None]
-    fields.setdefault(REQUEST_ID, _TEXT | {"maxLength": MAX_REQUEST_ID_CHARS})
-    listed = release.candidates
+    closed = release.on_unknown == "refuse"
+    schema, listed = _fields(release.request, closed=closed), release.candidates
+    schema["properties"].setdefault(REQUEST_ID, {"type": "string", "maxLength": MAX_REQUEST_ID_CHARS})
     if listed is not None:
-        item: Schema = _object(
-            {field.name: _field(field) for field in listed.fields},
-            [field.name for field in listed.fields if field.default is None],
-            closed=release.on_unknown == "refuse",
-        )
+        item = _fields(listed.fields, closed=closed)
         if len(listed.fields) == 1:
             item = {"anyOf": [_field(listed.item), item]}
-        fields[listed.name] = {"type": "array", "items": item, "maxItems": listed.most}
-        required.append(listed.name)
-    return _object(fields, required, closed=release.on_unknown == "refuse")
+        schema["properties"][listed.name] = {"type": "array", "items": item, "maxItems": listed.most}
+        schema["required"].append(listed.name)
+    return schema
+
+
+def _fields(fields: Sequence[RequestField], *, closed: bool) -> Schema:
+    required = [field.name for field in fields if field.default is None]
+    schema = _object({field.name: _field(field) for field in fields}, required)
+    return schema | ({"additionalProperties": False} if closed else {})
 
 
 def _field(field: RequestField) -> Schema:
-    schema = dict(_TYPES[field.type])
+    schema = dict(_SCHEMAS["types"][field.type])
     if field.description:
         schema["description"] = field.description
     if field.default is not None:
@@ -81,32 +70,13 @@ def _answer(release: Release) -> Schema:
     number: Schema = {"type": ["number", "null"]}
     if release.candidates is not None:
         item = release.candidates.item
-        items = _object({item.name: _field(item), release.output: number, "rung": _TEXT})
+        items = _object({item.name: _field(item), release.output: number, "rung": {"type": "string"}})
         shown: Schema = {"items": {"type": "array", "items": items}}
     else:
         shown = {"value": _object({release.output: number})}
-    store = _object({"version": _WHOLE, "as_of": _TYPES["date"], "age_s": _WHOLE, "stale": {"type": "boolean"}})
-    always: Schema = {
-        "name": _TEXT,
-        "request_id": {"type": ["string", "null"]},
-        **shown,
-        "rung": _TEXT,
-        "rungs": {"type": "object", "additionalProperties": _WHOLE},
-        "model": _object({"name": _TEXT, "version": _WHOLE, "runtime": _TEXT}),
-        "release": _WHOLE,
-        "stores": {"type": "object", "additionalProperties": store},
-        "deadline_ms": _TYPES["double"],
-        "timings_ms": {"type": "object", "additionalProperties": _TYPES["double"]},
-    }
-    sometimes: Schema = {
-        "why": _TEXT | {"description": "Why the model did not answer."},
-        "flags": {"type": "array", "items": _TEXT},
-        "late": {"type": "boolean"},
-    }
-    return _object({**always, **sometimes}, list(always))
+    members = {**_SCHEMAS["answer_members"], **shown}
+    return _object({**members, **_SCHEMAS["further_answer_members"]}, list(members))
 
 
-def _object(properties: Schema, required: list[str] | None = None, *, closed: bool = False) -> Schema:
-    schema: Schema = {"type": "object", "properties": properties}
-    schema["required"] = list(properties) if required is None else required
-    return schema | ({"additionalProperties": False} if closed else {})
+def _object(properties: Schema, required: list[str] | None = None) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties) if required is None else required}

@@ -1,29 +1,106 @@
 """The metrics of the real-time models of all workers, for Prometheus."""
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds, six_digits
-from forecache.realtime.drift.reference import DriftReference
-from forecache.realtime.drift.watch import REQUESTS, ROWS
-from forecache.realtime.http.drift_metrics import ModelDrift, live_drift
-from forecache.realtime.http.log_metrics import has_logged, lost_by_reason, read_spool_states
+from forecache.base.plugins import find_hooks
+from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.realtime.log.spool_files import CommitterState, read_state, segments_of, streams_of
 from forecache.realtime.metrics import (
+    BATCHES,
     BUCKETS,
+    CAUSES,
     CELL,
     REASONS,
     RUNGS,
     STAGES,
     ModelCells,
-    RealtimeMetrics,
     blocks_by_model,
     serving_blocks,
     sum_cell,
 )
-from forecache.realtime.workers.path_counters import BATCHES, CAUSES
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
+from forecache.realtime.metrics import LOST_REASONS as LOSSES
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
+from forecache.serve.reader.worker_metrics import WorkerMetrics
+
+_PATIENCE_S = 0.05
+"""Longest wait for reading the spool, which usually takes a millisecond or two."""
+
+
+def has_logged(blocks: Iterable[ModelCells]) -> bool:
+    return any(any(each.log_counters.cells) for each in blocks)
+
+
+def lost_by_reason(blocks: Sequence[ModelCells], state: CommitterState) -> Iterator[tuple[str, int]]:
+    """Yield the rows of a model that were lost, by reason, with those that the committer could not read or use."""
+    for reason in LOSSES:
+        yield reason, sum_cell(blocks, f"lost_{reason}")
+    yield "damaged", state.lost_damaged
+    yield "expired", state.lost_expired
+
+
+@dataclass(frozen=True)
+class SpoolState:
+    """State of a model's folder in the spool."""
+
+    state: CommitterState
+    size: int = 0  # bytes of its segments
+    oldest: float = 0.0  # Unix time of its oldest segment; 0 if there is none
+
+    @property
+    def age_s(self) -> float:
+        return max(0.0, time.time() - self.oldest) if self.oldest else 0.0
+
+
+class SpoolWatcher:
+    """Reads the spool in a thread: metrics are rendered on the event loop, which must not wait for a disk."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, SpoolState] = {}
+        self._looking: threading.Thread | None = None
+
+    def read_states(self, folders: Sequence[Path]) -> dict[Path, SpoolState]:
+        """Read the states of folders; if the disk does not answer in time, return the last known states."""
+        if self._looking is None or not self._looking.is_alive():
+            self._looking = threading.Thread(
+                target=self._read_folders, args=(folders,), name="forecache-spool", daemon=True
+            )
+            self._looking.start()
+            self._looking.join(_PATIENCE_S)
+        return {folder: self._known.get(folder) or SpoolState(CommitterState()) for folder in folders}
+
+    def _read_folders(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            with suppress(OSError):
+                self._known[folder] = read_spool_state(folder)
+
+
+_disk = SpoolWatcher()
+
+
+def read_spool_states(spool: Path, models: Iterable[str]) -> dict[str, SpoolState]:
+    """Read the state of each model's folder in the spool; the last known one if the disk does not answer in time."""
+    folders = {name: spool / name for name in models}
+    states = _disk.read_states(list(folders.values()))
+    return {name: states[folder] for name, folder in folders.items()}
+
+
+def read_spool_state(folder: Path) -> SpoolState:
+    size, oldest = 0, 0.0
+    for stream in streams_of(folder):
+        for segment in segments_of(stream):
+            with suppress(FileNotFoundError):
+                status = segment.path.stat()
+                size += status.st_size
+                oldest = min(oldest or status.st_mtime, status.st_mtime)
+    return SpoolState(read_state(folder), size, oldest)
+
 
 _FIRST_BUCKET = 6
 """Buckets below 64 us are shown as one."""
@@ -67,14 +144,9 @@ _LOWEST_OF_SERVING = {"forecache_realtime_release": "release", "forecache_realti
 
 
 def metrics_page(
-    runtime: ReaderSharedMemory, spool: Path, references: Mapping[str, DriftReference], *, drift_window_s: float
+    runtime: ReaderSharedMemory, spool: Path, references: Mapping[str, Any], *, drift_window_s: float
 ) -> str:
-    """Render the metrics in Prometheus's text format, version 0.0.4.
-
-    Args:
-        spool: Folder of the request log's spool.
-        references: By model, the bins that its answers are counted in.
-    """
+    """Render the metrics in Prometheus's text format, version 0.0.4."""
     workers = WorkerMetrics.open_all(runtime)
     all_of, alive = blocks_by_model(workers), blocks_by_model(worker for worker in workers if worker.is_alive)
     serving = {name: serving_blocks(blocks) for name, blocks in alive.items()}
@@ -90,8 +162,8 @@ def metrics_page(
         | {metric: partial(sum_cell, name=cell) for metric, cell in _SUMS_OF_SERVING.items()},
     )
     _add_log(page, all_of, serving, spool)
-    memories = [RealtimeMetrics(worker.extension).drift for worker in workers]
-    add_drift(page, live_drift(memories, references, window_s=drift_window_s))
+    for add_drift_of in find_hooks("add_live_drift"):
+        add_drift_of(page, workers, references, window_s=drift_window_s)
     return page.text()
 
 
@@ -141,7 +213,6 @@ def _batches(blocks: Sequence[ModelCells]) -> list[int]:
 
 
 def _add_log(page: MetricsPage, all_of: Blocks, serving: Blocks, spool: Path) -> None:
-    """Add the metrics of the models that have logged something."""
     logged = {name: blocks for name, blocks in all_of.items() if has_logged(blocks)}
     states = read_spool_states(spool, logged)
     page.add_each(logged.items(), {"forecache_request_log_rows_total": lambda blocks: sum_cell(blocks, "accepted")})
@@ -167,35 +238,5 @@ def _add_log(page: MetricsPage, all_of: Blocks, serving: Blocks, spool: Path) ->
             "forecache_request_log_commit_delay_seconds": lambda look: look.state.lag_s,
             "forecache_request_log_last_commit_timestamp_seconds": lambda look: look.state.committed_at,
             "forecache_request_log_commit_failing": lambda look: int(bool(look.state.failing_since)),
-        },
-    )
-
-
-def add_drift(page: MetricsPage, found: Mapping[str, ModelDrift]) -> None:
-    """Add the metrics of live drift to a page."""
-    page.add_each(
-        found.items(),
-        {
-            "forecache_drift_requests_counted_total": lambda each: int(each.total[REQUESTS]),
-            "forecache_drift_rows_counted_total": lambda each: int(each.total[ROWS]),
-            "forecache_drift_counting_seconds_total": lambda each: round(each.seconds, 6),
-            "forecache_drift_window_requests": lambda each: int(each.recent[REQUESTS]),
-        },
-    )
-    page.add_each(
-        [((name, each.column, each.name), each) for name, drift in found.items() for each in drift.bins()],
-        {
-            "forecache_drift_bin_rows_total": lambda each: each.count,
-            "forecache_drift_bin_reference_ratio": lambda each: six_digits(each.reference_share),
-        },
-    )
-    page.add_each(
-        [((name, column.name), column) for name, each in found.items() for column in each.columns()],
-        {
-            "forecache_drift_psi": lambda column: six_digits(column.distance.psi),
-            "forecache_drift_js_distance": lambda column: six_digits(column.distance.js),
-            "forecache_drift_null_ratio": lambda column: six_digits(column.null_ratio),
-            "forecache_drift_null_reference_ratio": lambda column: six_digits(column.null_reference),
-            "forecache_drift_out_of_range_ratio": lambda column: six_digits(column.out_of_range),
         },
     )

@@ -9,16 +9,16 @@ import orjson
 
 from forecache.base.table_names import NAME
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import HttpCall
+from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.realtime.release.released_models import REALTIME, list_released_models
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
-from forecache.serve.reader.http.replies import NO_STORE, Reply
+from forecache.serve.reader.http.messages import NO_STORE, Reply
 
 if TYPE_CHECKING:
+    from forecache.realtime.answer.served_release import ServedRelease
     from forecache.realtime.served_models import ServedModels
-    from forecache.realtime.served_release import ServedRelease
 
 MLFLOW_PATHS = ("/invocations", "/ping", "/version")
 _MLFLOW_CODES = {
@@ -29,12 +29,10 @@ _MLFLOW_CODES = {
 
 
 def inference_error(problem: Problem) -> Reply:
-    """Render a problem as an error of the Open Inference Protocol."""
     return _reply(problem, {"error": problem.detail})
 
 
 def mlflow_error(problem: Problem) -> Reply:
-    """Render a problem as an error of MLflow's own server."""
     code = _MLFLOW_CODES.get(problem.kind.status, "INTERNAL_ERROR")
     return _reply(problem, {"error_code": code, "message": problem.detail})
 
@@ -45,10 +43,6 @@ def _reply(problem: Problem, body: dict[str, str]) -> Reply:
 
 def not_ready_problem(reason: str) -> Problem:
     return Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
-
-
-def bad_request(detail: str) -> Problem:
-    return Problem(problems.BAD_REQUEST, detail)
 
 
 def not_ready_reason(context: ExtensionContext, models: "ServedModels") -> str:
@@ -65,11 +59,7 @@ def not_ready_reason(context: ExtensionContext, models: "ServedModels") -> str:
 def find_release(
     context: ExtensionContext, models: "ServedModels", headers: Any, name: str, version: str = ""
 ) -> "ServedRelease":
-    """Return the served release of a model, which must have the version if one is given.
-
-    Raises:
-        Problem: The client has no access, there is no such model, or none of its releases is served.
-    """
+    """The served release of a model, of the version if one is given; raises a `Problem` if there is none."""
     if context.access is not None:
         context.access.check(headers, name)
     served = models.served.get(name)
@@ -78,11 +68,8 @@ def find_release(
             raise unknown_name_problem(name)
         if name not in models.failures:
             raise not_ready_problem(f"The reader is still loading the release of {name}.")
-        raise Problem(
-            problems.UNREADABLE,
-            f"The current release of {name} cannot be served; see the reader's log for the cause.",
-            headers=[("retry-after", "5")],
-        )
+        detail = f"The current release of {name} cannot be served; see the reader's log for the cause."
+        raise Problem(problems.UNREADABLE, detail, headers=[("retry-after", "5")])
     if version and version != str(served.number):
         raise Problem(
             problems.NO_PIPELINE, f"Release {quote_value(version)} of {name} is not served; {served.number} is."
@@ -91,11 +78,7 @@ def find_release(
 
 
 class NotReadyHandlers:
-    """Finds handlers that refuse with 503 before a worker has loaded any model: load balancers try another reader.
-
-    Attributes:
-        failure: Why the packages of real-time models cannot be imported; "" if they can.
-    """
+    """Finds handlers that refuse with 503 before a worker has loaded any model: load balancers try another reader."""
 
     def __init__(self, context: ExtensionContext) -> None:
         self.failure = ""

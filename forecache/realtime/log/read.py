@@ -1,20 +1,24 @@
-"""Read a request log, without Spark."""
+"""Read a request log, without Spark, and show its records to people and scripts."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import orjson
+
 from forecache.base.settings import Settings
+from forecache.declare.realtime.log_records import features_of, order_of, scores_of
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
-from forecache.kit.delta.log import active_files
-from forecache.kit.delta.read_errors import open_data_file
+from forecache.kit.delta.log import active_files, read_entry
 from forecache.kit.delta.tables import open_table
-from forecache.realtime.log.record import DAY, schema, table_of
+from forecache.realtime.log.record import DAY, TIMES, schema, table_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
+
 
 _BATCH_ROWS = 4096
 
@@ -83,3 +87,54 @@ def _paths_since(table: "DeltaTable", since: datetime) -> set[str]:
         return {unquote(path) for path in actions.column("path").to_pylist()}
     pairs = zip(actions.column("path").to_pylist(), actions.column("max.arrived_at").to_pylist(), strict=True)
     return {unquote(path) for path, newest in pairs if newest is None or newest >= since}
+
+
+def record_as_json(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a record to JSON values, with its request, features and scores decoded; NaN becomes null.
+
+    `order` are the indices of the candidates in the request, best first.
+    """
+    shown = {name: record[name] for name in schema().names if name not in (DAY, "ranking", *TIMES)}
+    features, scores = features_of(record), scores_of(record)
+    return {
+        **shown,
+        "arrived_at": record["arrived_at"].astimezone(timezone.utc).isoformat().replace("+00:00", "Z"),
+        "request": _json(record["request"]),
+        "features": None if features is None else _numbers(features),
+        "scores": None if scores is None else _numbers(scores),
+        "order": order_of(record).tolist(),
+        "times_us": {name.removesuffix("_us"): record[name] for name in TIMES},
+    }
+
+
+def read_commits_since(settings: Settings, name: str, version: int) -> "Iterator[tuple[int, pa.Table]]":
+    """Read the rows that each version of a log's table after `version` added, with the version; merges add none."""
+    import pyarrow.parquet as pq
+
+    table = table_of(name)
+    filesystem = place_of(settings, table).open()
+    while True:
+        try:
+            actions = read_entry(filesystem, version + 1, table)
+        except FileNotFoundError:
+            return
+        version += 1
+        for action in actions:
+            if "add" in action and action["add"].get("dataChange", True):
+                with open_data_file(filesystem, unquote(action["add"]["path"]), table) as source:
+                    yield version, pq.read_table(source, use_threads=False)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")
+
+
+def _numbers(values: Any) -> Any:
+    return orjson.loads(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def format_arrival(value: datetime) -> str:
+    return value.astimezone(timezone.utc).strftime("%m-%d %H:%M:%S.%f")[:-3]

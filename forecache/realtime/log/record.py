@@ -1,15 +1,21 @@
-"""The schema of the request log; `forecache.declare.realtime.log_records` decodes its columns.
+"""A record of the request log: its columns in the lake, and its bytes in the spool.
 
-The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day.
+The table `request_log_<name>` of the lake has a row for each logged answer, and is partitioned by day;
+`forecache.declare.realtime.log_records` decodes its columns.
 """
 
+import struct
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
 
 from forecache.base.table_names import REQUEST_LOG
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 ARMS = ("current", "canary", "control", "aa", "shadow", "loading")
 """Arms: the current release, a canary, the current release as second arm of an A/A test, a shadow that is never sent,
@@ -20,7 +26,6 @@ DAY = "day"
 
 
 def table_of(name: str) -> str:
-    """Return the name of a model's request log table."""
     return REQUEST_LOG + name
 
 
@@ -31,7 +36,7 @@ def schema() -> "pa.Schema":
     request_id: As the client sent it, else assigned by the reader and returned in the answer.
     arrived_at, day: When the request arrived, and the date of that in UTC.
     key: Values of `Log.by` as the store encodes keys.
-    request: The request as the reader's own JSON; `forecache.realtime.log.logged_request` reads it.
+    request: The request as the reader's own JSON; `forecache.realtime.log.answer_log` reads it.
     items: Number of candidates; 1 if the model ranks none.
     release, model_version, arm: The release, model and arm that answered.
     features: float32, little-endian, [items, num_features] as the model got them, C order; null if it was not called.
@@ -84,3 +89,100 @@ def schema() -> "pa.Schema":
             ("replica", text),
         ]
     )
+
+
+_FIXED = struct.Struct("<qqqid7iBc13I")
+_LATE, _HAS_FEATURES, _HAS_SCORES = 1, 2, 4
+_DTYPES = {"e": "float16", "f": "float32", "d": "float64", "\0": ""}
+_NUM_FIXED = 5 + len(TIMES) + 2
+
+
+def pack_answer(
+    *,
+    arrived_us: int,
+    release: int,
+    model_version: int,
+    items: int,
+    deadline_ms: float,
+    times_us: tuple[int, int, int, int, int, int, int],
+    late: bool,
+    request_id: bytes,
+    key: bytes,
+    request: bytes,
+    features: "np.ndarray | bytes | None",
+    scores: np.ndarray | None,
+    rung: bytes,
+    why: bytes,
+    arm: bytes,
+    stores: bytes,
+    flags: bytes,
+    rungs: bytes,
+    ranking: bytes,
+    live: bytes,
+) -> bytes:
+    """Encode an answer; `forecache.realtime.log.record.schema` describes its parts.
+
+    Args:
+        times_us: In the order of `TIMES`.
+        features: float32 [items, num_features], or its bytes.
+        stores, flags, rungs, live: JSON lists; empty: none.
+        ranking: int32, little-endian.
+    """
+    bits, code, matrix, row = int(late), b"\0", b"", b""
+    if features is not None:
+        bits |= _HAS_FEATURES
+        matrix = features if isinstance(features, bytes) else features.tobytes()
+    if scores is not None:
+        bits |= _HAS_SCORES
+        code, row = scores.dtype.char.encode(), scores.tobytes()
+    return b"".join(
+        (
+            _FIXED.pack(
+                arrived_us, release, model_version, items, deadline_ms, *times_us, bits, code,
+                len(request_id), len(key), len(request), len(matrix), len(row), len(rung), len(why), len(arm),
+                len(stores), len(flags), len(rungs), len(ranking), len(live),
+            ),
+            request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking, live,
+        )
+    )  # fmt: skip
+
+
+def unpack_answer(content: memoryview) -> dict[str, Any]:
+    """Decode the columns of an answer from `pack_answer`, without `day` and `replica`; `arrived_at` in microseconds.
+
+    Raises:
+        ValueError, struct.error: The bytes are not an encoded answer.
+    """
+    fixed = _FIXED.unpack_from(content)
+    arrived, release, version, items, deadline = fixed[:5]
+    bits, code = fixed[_NUM_FIXED - 2 : _NUM_FIXED]
+    parts, at = [], _FIXED.size
+    for size in fixed[_NUM_FIXED:]:
+        parts.append(content[at : at + size])
+        at += size
+    if at != len(content):
+        raise ValueError(f"A logged answer has {len(content)} bytes, and its parts {at}.")
+    request_id, key, request, matrix, row, rung, why, arm, stores, flags, rungs, ranking, live = parts
+    return {
+        "request_id": str(request_id, "utf-8", "replace"),
+        "arrived_at": arrived,
+        "key": str(key, "utf-8", "replace"),
+        "request": request,
+        "items": items,
+        "release": release,
+        "model_version": version,
+        "arm": str(arm, "utf-8"),
+        "features": matrix if bits & _HAS_FEATURES else None,
+        "scores": row if bits & _HAS_SCORES else None,
+        "score_dtype": _DTYPES[code.decode()],
+        "rung": str(rung, "utf-8"),
+        "rungs": orjson.loads(rungs) if rungs else None,
+        "ranking": np.frombuffer(ranking, "<i4").tolist() if ranking else None,
+        "why": str(why, "utf-8"),
+        "flags": orjson.loads(flags) if flags else [],
+        "stores": orjson.loads(stores) if stores else [],
+        "live": orjson.loads(live) if live else [],
+        "late": bool(bits & _LATE),
+        "deadline_ms": deadline,
+        **dict(zip(TIMES, fixed[5 : 5 + len(TIMES)], strict=True)),
+    }

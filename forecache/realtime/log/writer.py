@@ -1,19 +1,105 @@
 """Write logged answers from memory to the spool, in one thread per reader worker; the event loop never waits for it.
 
-An answer costs the loop its encoding and one append. Rows that find no room in memory, spool or disk are lost and
-counted; the answers are sent all the same.
+An answer costs the loop its encoding and one append to a lock-free queue, of blocks of memory that are reused:
+allocating for each answer would cost more than all else, as the kernel has to zero the pages. Rows that find no room in
+memory, spool or disk are lost and counted; the answers are sent all the same.
 """
 
 import logging
 import threading
+from collections import deque
+from dataclasses import dataclass, field
 from time import monotonic
 
 from forecache.base.settings import Settings
-from forecache.realtime.log.frame_queue import BlockPool, FrameQueue
-from forecache.realtime.log.row_counters import LogCounters
-from forecache.realtime.log.spool.frames import frame_head, whole_frames
-from forecache.realtime.log.spool.spool_files import spooled_bytes
-from forecache.realtime.log.spool.spool_stream import SpoolStream
+from forecache.realtime.log.spool_files import spooled_bytes
+from forecache.realtime.log.spool_stream import SpoolStream, frame_head, whole_frames
+from forecache.realtime.metrics import LogCounters
+
+BLOCK_BYTES = 1 << 18
+
+
+@dataclass(slots=True)
+class FrameBlock:
+    memory: memoryview
+    filled: tuple[int, int] = (0, 0)  # bytes and frames in it; the loop sets both at once when a frame is complete
+    taken: tuple[int, int] = (0, 0)  # bytes and frames that the thread has taken
+
+
+@dataclass
+class BlockPool:
+    most_bytes: int  # most bytes of all blocks together
+    made_bytes: int = 0  # bytes of the allocated blocks; only the loop's thread allocates and frees
+    free: deque[FrameBlock] = field(default_factory=deque)
+    gone: deque[int] = field(default_factory=deque)
+
+    def get(self, size: int) -> FrameBlock | None:
+        """Return an empty block for a frame of `size` bytes; None if no memory is left. For the loop's thread."""
+        while self.gone:
+            self.made_bytes -= self.gone.popleft()
+        if size <= BLOCK_BYTES and self.free:
+            return self.free.pop()
+        size = max(size, BLOCK_BYTES)
+        while self.free and self.made_bytes + size > self.most_bytes:
+            # Free blocks left by a burst: else a frame larger than a block would never find memory again.
+            self.made_bytes -= len(self.free.pop().memory)
+        if self.made_bytes + size > self.most_bytes:
+            return None
+        self.made_bytes += size
+        return FrameBlock(memoryview(bytearray(size)))
+
+    def give_back(self, block: FrameBlock) -> None:
+        """Return an emptied block to the pool. For the writer's thread."""
+        if len(block.memory) > BLOCK_BYTES:
+            self.gone.append(len(block.memory))  # made for one large frame
+            return
+        block.filled = block.taken = (0, 0)
+        self.free.append(block)
+
+
+class FrameQueue:
+    """The frames of one model, first in, first out: the loop puts, the thread takes."""
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+        self._block: FrameBlock | None = None
+        self._full: deque[FrameBlock] = deque()
+
+    def put(self, head: bytes, content: bytes) -> bool:
+        size = len(head) + len(content)
+        block = self._block
+        if block is None or block.filled[0] + size > len(block.memory):
+            new = self._pool.get(size)
+            if new is None:
+                return False
+            if block is not None:
+                self._full.append(block)  # before the new block is visible, so that the order is kept
+            block = self._block = new
+        at, rows = block.filled
+        start = at + len(head)
+        block.memory[at:start] = head
+        block.memory[start : at + size] = content
+        block.filled = (at + size, rows + 1)
+        return True
+
+    def take(self) -> tuple[memoryview, int] | None:
+        """Return the next frames and their number; None if there are none. They are valid until the next call."""
+        while True:
+            block = self._full[0] if self._full else self._block
+            if block is None:
+                return None
+            is_full = bool(self._full) and block is self._full[0]
+            (start, before), (end, rows) = block.taken, block.filled
+            if not is_full and self._full:
+                continue  # it was filled up meanwhile
+            if end > start:
+                block.taken = (end, rows)
+                return block.memory[start:end], rows - before
+            if not is_full:
+                return None
+            self._full.popleft()
+            self._pool.give_back(block)
+
 
 logger = logging.getLogger("forecache.realtime")
 FLUSH_S = 0.1
@@ -52,7 +138,6 @@ class LogChannel:
             writer.wake.set()
 
     def flush(self) -> None:
-        """Write the queued answers."""
         while (taken := self._queue.take()) is not None:
             frames, rows = taken
             room = self._writer.free_bytes()
@@ -107,10 +192,8 @@ class LogWriter:
         replica: host:port#worker, for the log's rows.
 
     Attributes:
-        pool: The memory.
         used: Estimated bytes in the spool.
         is_awake: True if the thread was woken and has not yet begun to write.
-        thread: None until there is a channel.
     """
 
     def __init__(self, settings: Settings, *, replica: str) -> None:
@@ -185,7 +268,6 @@ class LogWriter:
                 self.log_failure(channel.name, error)
 
     def free_bytes(self) -> int:
-        """Return the number of bytes that may still be written to the spool."""
         now = monotonic()
         if now - self._looked >= _LOOK_EVERY_S:
             self._looked = now

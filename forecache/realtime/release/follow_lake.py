@@ -18,9 +18,16 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFo
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
-from forecache.kit.versioned.pointer import read_pointer, write_pointer
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.pointer import write_pointer
+from forecache.realtime.release.folder import (
+    ReleaseFolder,
+    ReleasePointer,
+    find_pointer,
+    read_files,
+    read_release,
+    write_release,
+)
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.lake_state import (
     Decide,
@@ -39,31 +46,23 @@ from forecache.realtime.release.replicas import (
     list_remote_models,
     pull_locked_releases,
     remove_retired_files,
+    retire_releases,
     upload_release,
 )
-from forecache.realtime.release.write import retire_releases, write_release
-from forecache.realtime.rollout.rollout_state import RolloutState, read_rollout, replicated_fields, write_rollout
+from forecache.realtime.release.rollout_state import RolloutState, find_rollout, replicated_fields, write_rollout
 
 logger = logging.getLogger("forecache.realtime")
 
 
 @dataclass(frozen=True)
 class Unsent:
-    """A change of this installation that has to be brought to others.
+    """A change of this installation that has to be brought to others."""
 
-    Attributes:
-        id: Identity of what was decided here while the lake was away; "" if the lake has everything.
-        history: Of the state in the lake that it changes.
-        bad: The releases that were rolled back.
-        current: The release that answers here since.
-        rollout: Of a rollout that was paused or returned: its start, if it was returned, and why.
-    """
-
-    id: str = ""
-    history: str = ""
-    bad: tuple[int, ...] = ()
-    current: int | None = None
-    rollout: Mapping[str, Any] | None = None
+    id: str = ""  # identity of what was decided here while the lake was away; "" if the lake has everything
+    history: str = ""  # of the state in the lake that it changes
+    bad: tuple[int, ...] = ()  # the releases that were rolled back
+    current: int | None = None  # the release that answers here since
+    rollout: Mapping[str, Any] | None = None  # of one that was paused or returned: its start, if it is over, and why
 
 
 def follow_lake(
@@ -86,7 +85,7 @@ def change_state(
     Raises:
         UnavailableError: The lake does not have or tell the state, or it is damaged; nothing was changed.
     """
-    unsent, here = _read_unsent(folder), _read_pointer(folder)
+    unsent, here = _read_unsent(folder), find_pointer(folder)
 
     def begin() -> ReleaseState:
         if not may_begin and here.current is not None:
@@ -132,9 +131,6 @@ def write_next_release(
     bins: bytes | None = None,
 ) -> int:
     """Write a release, which answers no requests yet, under the next number, and bring it to where all find it.
-
-    Args:
-        draft: Without number and files.
 
     Returns:
         Its number; or that of an equal one that another installation has made meanwhile.
@@ -182,24 +178,18 @@ def require_release(settings: Settings, folder: ReleaseFolder, number: int) -> N
 
 
 def read_lake_state(settings: Settings, name: str) -> ReleaseState | None:
-    """Read the state in the lake; None if nothing was ever released; needs no lock.
-
-    Raises:
-        UnavailableError: The lake does not tell it, or it is damaged.
-    """
+    """Read the state in the lake, without a lock; None if nothing was released. Raises `UnavailableError`."""
     with use_lake(settings, name) as lake:
         return read_state(lake, name)
 
 
 def read_local_state(folder: ReleaseFolder) -> ReleaseState:
     """Make a state of what this installation has; what is damaged is left out."""
-    pointer, rollout, inputs = _read_pointer(folder), None, {}
-    with suppress(DamagedError):
-        rollout = read_rollout(folder)
+    pointer, inputs = find_pointer(folder), {}
     for number in folder.numbers():
         with suppress(DamagedError, NotFoundError):
             inputs[number] = read_release(folder, number).inputs
-    return ReleaseState(pointer, max([pointer.last, *folder.numbers()]), inputs, rollout)
+    return ReleaseState(pointer, max([pointer.last, *folder.numbers()]), inputs, find_rollout(folder))
 
 
 def has_unsent(folder: ReleaseFolder) -> bool:
@@ -208,12 +198,10 @@ def has_unsent(folder: ReleaseFolder) -> bool:
 
 
 def is_undecided(folder: ReleaseFolder) -> bool:
-    """Return True if the lake does not have what was decided here."""
     return _read_unsent(folder).id != ""
 
 
 def mark_sent(folder: ReleaseFolder) -> None:
-    """Forget that something had to be brought to others."""
     if not is_undecided(folder):
         _unsent_file(folder).unlink(missing_ok=True)
 
@@ -267,8 +255,7 @@ def _change_copy(folder: ReleaseFolder, decide: Decide, why: str) -> ReleaseStat
     if rollout is not None and replicated_fields(rollout) != replicated_fields(before.rollout):
         what = {"started_at": rollout.started_at, "is_over": rollout.is_over, "why": rollout.why}
     _write_unsent(
-        folder,
-        Unsent(secrets.token_hex(8), state.pointer.history, tuple(sorted(bad)), state.pointer.current, what),
+        folder, Unsent(secrets.token_hex(8), state.pointer.history, tuple(sorted(bad)), state.pointer.current, what)
     )
     release_step("kept to be sent")
     _write_files(folder, before.pointer, state.pointer, rollout)
@@ -277,9 +264,7 @@ def _change_copy(folder: ReleaseFolder, decide: Decide, why: str) -> ReleaseStat
 
 def _write_copy(settings: Settings, folder: ReleaseFolder, state: ReleaseState) -> None:
     """Replace the copy here by the state, which has all that was decided here; readers follow it."""
-    here, rollout = _read_pointer(folder), None
-    with suppress(DamagedError):
-        rollout = read_rollout(folder)
+    here, rollout = find_pointer(folder), find_rollout(folder)
     pointer = replace(state.pointer, generation=max(state.pointer.generation, here.generation + 1))
     if replace(here, generation=pointer.generation) == pointer:
         pointer = here
@@ -307,14 +292,6 @@ def _fetch_missing(settings: Settings, folder: ReleaseFolder, state: ReleaseStat
             if number == current:
                 return False
     return True
-
-
-def _read_pointer(folder: ReleaseFolder) -> ReleasePointer:
-    """Read the pointer here; a damaged one counts as empty, as the lake has it, too."""
-    try:
-        return read_pointer(folder)
-    except DamagedError:
-        return ReleasePointer()
 
 
 def _write_files(

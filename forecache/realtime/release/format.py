@@ -9,7 +9,7 @@ from forecache.base.errors import DamagedError
 from forecache.declare.realtime.ladder import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
 from forecache.declare.realtime.log import Log
 from forecache.declare.realtime.request import Candidates, RequestField, convert_value
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 
 FORMAT = 1
@@ -20,42 +20,25 @@ BINS_FILE = "bins.json"
 
 @dataclass(frozen=True)
 class LookupContract:
-    """A look-up, and the features that the model was trained with.
+    """A look-up, and the features that the model was trained with."""
 
-    Attributes:
-        called: Its name in the transform.
-        view: Name of the feature view, and of its store.
-        by: Fields of the request or of a candidate that hold the view's key, in its order.
-        columns: Names of the columns of its matrix, in the order that the transform knows.
-        contract: Contract that the store's manifest must have; see `FeatureView.packed`.
-        max_age_h: Features whose as-of date ended longer ago count as not found; None: no limit beside the store's.
-        live: Features are merged with a stream's events when they are read.
-    """
-
-    called: str
-    view: str
-    by: tuple[str, ...]
-    columns: tuple[str, ...]
-    contract: str
-    max_age_h: float | None = None
-    live: bool = False
+    called: str  # its name in the transform
+    view: str  # name of the feature view, and of its store
+    by: tuple[str, ...]  # fields of the request or of a candidate that hold the view's key, in its order
+    columns: tuple[str, ...]  # names of the columns of its matrix, in the order that the transform knows
+    contract: str  # contract that the store's manifest must have; see `FeatureView.packed`
+    max_age_h: float | None = None  # features that ended longer ago are not found; None: as the store says
+    live: bool = False  # features are merged with a stream's events when they are read
 
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """The model of a release.
+    """The model of a release."""
 
-    Attributes:
-        name: In the registry; if the model is a function, that of the real-time model.
-        version: In the registry; of a function, the number of its code.
-        uri: Where it came from.
-        spec: For the kernel that runs `model.bin`. Its inputs are some of the release's features, in the model's order.
-    """
-
-    name: str
-    version: int
-    uri: str
-    spec: KernelSpec
+    name: str  # in the registry; if the model is a function, that of the real-time model
+    version: int  # in the registry; of a function, the number of its code
+    uri: str  # where it came from
+    spec: KernelSpec  # for the kernel; its inputs are some of the release's features, in the model's order
 
     @property
     def runtime(self) -> str:
@@ -77,23 +60,14 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class Release:
-    """One release of a real-time model; fields not described here are those of its declaration, `Realtime`.
-
-    Attributes:
-        features: Names of what the transform returns, in order.
-        transform: `module:name` in its code.
-        inputs: Hash of everything that it was made from: equal inputs need no new release.
-        created_at: ISO 8601 in UTC.
-        number: From 1 on; given when it is written.
-        files: By name, its other files.
-    """
+    """One release of a real-time model; fields not described here are those of its declaration, `Realtime`."""
 
     name: str
     request: tuple[RequestField, ...]
     candidates: Candidates | None
     lookups: tuple[LookupContract, ...]
-    features: tuple[str, ...]
-    transform: str
+    features: tuple[str, ...]  # names of what the transform returns, in order
+    transform: str  # `module:name` in its code
     model: ReleasedModel
     output: str
     ladder: tuple[Rung, ...]
@@ -105,11 +79,11 @@ class Release:
     cache_bytes: int = 0
     log: Log | None = None
     description: str = ""
-    inputs: str = ""
-    created_at: str = ""
+    inputs: str = ""  # hash of everything that it was made from: equal inputs need no new release
+    created_at: str = ""  # ISO 8601 in UTC
     code_version: str = ""
-    number: int = 0
-    files: Mapping[str, ReleaseFile] = field(default_factory=dict)
+    number: int = 0  # from 1 on; given when it is written
+    files: Mapping[str, ReleaseFile] = field(default_factory=dict)  # by name, its other files
     format: int = FORMAT
 
     @property
@@ -134,14 +108,7 @@ class Release:
 
 
 def release_from_json(content: bytes, *, what: str) -> Release:
-    """Decode what `Release.to_json` wrote.
-
-    Args:
-        what: The file, for messages.
-
-    Raises:
-        DamagedError: The content is damaged, or has another format.
-    """
+    """Decode what `Release.to_json` wrote. Raises `DamagedError`: the content is damaged, or has another format."""
     data = load_with_checksum(content, what=what)
     if data.get("format") != FORMAT:
         raise DamagedError(

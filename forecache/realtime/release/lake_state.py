@@ -16,12 +16,11 @@ from typing import Any, Literal
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
-from forecache.realtime.release.folder import ReleasePointer
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
+from forecache.realtime.release.folder import KEEP, ReleasePointer
 from forecache.realtime.release.released_models import REALTIME
-from forecache.realtime.release.write import KEEP
-from forecache.realtime.rollout.rollout_state import RolloutState, rollout_from_dict, running_rollout
-from forecache.serve.store.replicas.sync import open_remote
+from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
+from forecache.serve.store.remote import open_remote
 
 FORMAT = 1
 _PATIENCE_S = 10.0
@@ -34,26 +33,17 @@ class UnreachableError(UnavailableError):
 
 @dataclass(frozen=True)
 class ReleaseState:
-    """The state of a model's releases.
-
-    Attributes:
-        numbered: The highest number ever given; it may be of a release that was never finished.
-        inputs: By number of each release that is kept, the fingerprint of what it was made from.
-        rollout: The newest rollout; None if there was none.
-        reconciled: Changes that installations made while the lake was away, and that the state has; the newest ten.
-        mark: Different in every state that was ever written.
-    """
+    """The state of a model's releases."""
 
     pointer: ReleasePointer = ReleasePointer()
-    numbered: int = 0
-    inputs: Mapping[int, str] = field(default_factory=dict)
-    rollout: RolloutState | None = None
-    reconciled: tuple[str, ...] = ()
-    mark: str = ""
+    numbered: int = 0  # the highest number ever given; it may be of a release that was never finished
+    inputs: Mapping[int, str] = field(default_factory=dict)  # of each kept release, what it was made from
+    rollout: RolloutState | None = None  # the newest rollout; None if there was none
+    reconciled: tuple[str, ...] = ()  # changes made while the lake was away, that it has; the newest ten
+    mark: str = ""  # different in every state that was ever written
 
     @property
     def running(self) -> RolloutState | None:
-        """The rollout that is under way; None if there is none."""
         return running_rollout(self.rollout, self.pointer)
 
     @property
@@ -73,9 +63,6 @@ def swap_state(
     Args:
         begin: Returns the state to begin with if there is none in the lake.
         floor: The pointer's generation is higher after a change, even if the lake was set back to an older state.
-
-    Raises:
-        DamagedError: The state is damaged, or has another format.
     """
     target = f"{REALTIME}/{name}/STATE"
     while True:
@@ -94,11 +81,7 @@ def swap_state(
 
 
 def read_state(lake: Folder, name: str) -> ReleaseState | None:
-    """Read the state; None if there is none.
-
-    Raises:
-        DamagedError: As `swap_state`.
-    """
+    """Read the state; None if there is none. Raises `DamagedError`: as `swap_state`."""
     target = f"{REALTIME}/{name}/STATE"
     found = lake.read(target)
     return None if found is None else state_from_json(found[0], what=f"The file {lake}/{target}")
@@ -149,11 +132,7 @@ def _name_unreachable(what: str, name: str) -> Iterator[None]:
 
 
 def check_unmoved(state: ReleaseState, seen: ReleaseState, name: str) -> None:
-    """Raise `ConflictError` if another release, or another rollout, has begun since a decision was made.
-
-    Args:
-        seen: The state that the decision was based on.
-    """
+    """Raise `ConflictError` if another release, or another rollout, has begun since a decision was made by `seen`."""
     if state.pointer.current != seen.pointer.current:
         raise ConflictError(
             f"Release {state.pointer.current} of {name} has become current meanwhile; nothing was changed.",
@@ -191,12 +170,7 @@ def add_release(state: ReleaseState, number: int, inputs: str, name: str) -> Rel
 
 
 def make_current(state: ReleaseState, number: int, name: str) -> ReleaseState:
-    """Make a release current.
-
-    Raises:
-        NotFoundError: There is no such release.
-        ConflictError: It was rolled back meanwhile.
-    """
+    """Make a release current; raises `NotFoundError` for none, `ConflictError` if it was rolled back meanwhile."""
     check_not_bad(state, number, name)
     if number not in state.inputs:
         raise NotFoundError(f"There is no release {number} of {name}.")
@@ -212,7 +186,6 @@ def roll_back(state: ReleaseState, number: int) -> ReleaseState:
 
 
 def end_superseded_rollout(state: ReleaseState, now: datetime | None = None) -> ReleaseState:
-    """End the rollout if the pointer has moved."""
     rollout, pointer = state.rollout, state.pointer
     if rollout is None or rollout.is_over or state.running is not None:
         return state
@@ -248,11 +221,7 @@ def state_to_json(state: ReleaseState) -> bytes:
 
 
 def state_from_json(content: bytes, *, what: str) -> ReleaseState:
-    """Decode a state.
-
-    Raises:
-        DamagedError: It is damaged, or has another format.
-    """
+    """Decode a state. Raises `DamagedError`: it is damaged, or has another format."""
     remedy = "Remove it; the next `forecache release` makes it again from what that installation has."
     try:
         data: dict[str, Any] = load_with_checksum(content, what=what)

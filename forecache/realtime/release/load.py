@@ -12,19 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.declare.realtime.rows import Rows
 from forecache.kit.versioned.pointer import earlier_versions
-from forecache.models.inference.declared.function import FunctionKernel
 from forecache.models.inference.environment import differing_versions
 from forecache.models.inference.kernel import new_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
+from forecache.models.inference.runtimes.function import FunctionKernel
 from forecache.models.inference.runtimes.runtime import FUNCTION, Kernel
-from forecache.realtime.drift.reference import DriftReference
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release
 from forecache.realtime.release.format import BINS_FILE, CODE_FOLDER, MODEL_FILE, WARMUP_FILE, Release
-from forecache.realtime.release.inference_imports import hide_training_libraries
-from forecache.realtime.release.release_code import ReleaseCode
+from forecache.realtime.release.release_code import ReleaseCode, hide_training_libraries
 
 NATIVE = ("onnx", "lightgbm", "xgboost")
 """Runtimes whose models run in a bounded time, without Python code of their own."""
@@ -40,29 +39,21 @@ class OpenRelease(Protocol):
     @property
     def place(self) -> Path: ...
     @property
-    def reference(self) -> DriftReference | None: ...
+    def reference(self) -> Any: ...
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class LoadedRelease:
-    """A release in this process.
-
-    Attributes:
-        place: Its folder.
-        kernel: Runs the model on a matrix of `model_columns`.
-        transform: Its function, from `Rows` to the release's features; `features_of` checks the result.
-        warmup: Recorded requests, in the reader's own JSON.
-        reference: The bins of its training data; None if they are not known.
-    """
+    """A release in this process."""
 
     release: Release
-    place: Path
-    kernel: Kernel
-    transform: Callable[[Rows], Any]
-    warmup: tuple[bytes, ...]
+    place: Path  # its folder
+    kernel: Kernel  # runs the model on a matrix of `model_columns`
+    transform: Callable[[Rows], Any]  # to the release's features; `features_of` checks the result
+    warmup: tuple[bytes, ...]  # recorded requests, in the reader's own JSON
     code: ReleaseCode = field(repr=False)
-    reference: DriftReference | None = None
+    reference: Any = None  # bins of its training data, as the plug-in `drift` reads them; None: not known
 
     @cached_property
     def builder(self) -> RowsBuilder:
@@ -74,19 +65,11 @@ class LoadedRelease:
         return self.release.model.runtime in NATIVE
 
     def features_of(self, rows: Rows) -> np.ndarray:
-        """Run the transform on a request: features, float32 [n, num_features], C-contiguous.
-
-        Raises:
-            InputError: The transform failed, or returned something else.
-        """
+        """Run the transform on a request: features, float32 [n, num_features], C-contiguous; raises `InputError`."""
         return apply_transform(self.transform, self.release.transform, rows, len(self.release.features))
 
     def scores_of(self, features: np.ndarray) -> np.ndarray:
-        """Run the model on features as `features_of` returns them: scores [n], in the type that the model computes in.
-
-        Raises:
-            CheckError: The model returned something else than one number a row.
-        """
+        """Run the model on features of `features_of`: scores [n], in the type that the model computes in."""
         picked = features if self._order is None else features[:, self._order]
         return single_output(self.kernel.run_matrix(picked), len(features))
 
@@ -95,7 +78,6 @@ class LoadedRelease:
         return self.scores_of(self.features_of(rows))
 
     def close(self) -> None:
-        """Unload its modules."""
         self.code.close()
 
     @cached_property
@@ -106,11 +88,7 @@ class LoadedRelease:
 
 
 def single_output(outputs: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Return the single output of a model as numbers [n].
-
-    Raises:
-        CheckError: There are several outputs, or not one number a row.
-    """
+    """Return the single output of a model as numbers [n]; raises `CheckError` if it is anything else."""
     values = np.asarray(outputs[0])
     if len(outputs) != 1 or values.size != rows or values.dtype.kind not in "fiub":
         raise CheckError(
@@ -136,7 +114,8 @@ def load_release(folder: ReleaseFolder, number: int) -> LoadedRelease:
     code = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
     warmup = tuple(text.encode() for text in json.loads(files[WARMUP_FILE]))
     loaded = release_from_parts(release, place, model=files[MODEL_FILE], code=code, warmup=warmup)
-    return replace(loaded, reference=DriftReference.from_json(files[BINS_FILE])) if BINS_FILE in files else loaded
+    readers = find_hooks("drift_reference") if BINS_FILE in files else iter(())
+    return replace(loaded, reference=next((read(files[BINS_FILE]) for read in readers), None))
 
 
 def load_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> LoadedRelease | None:

@@ -2,23 +2,35 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError
 from forecache.base.files import move_durably
 from forecache.base.folders import Folder
 from forecache.base.steps import release_step
-from forecache.kit.versioned.pointer import read_pointer, write_pointer
-from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, read_files, read_release, release_file_of
-from forecache.realtime.release.format import RELEASE_FILE, Release, release_from_json
+from forecache.kit.versioned.pointer import read_pointer, remove_old_versions, write_pointer
+from forecache.kit.versioned.transfer import read_content
+from forecache.realtime.release.folder import (
+    KEEP,
+    ReleaseFolder,
+    ReleasePointer,
+    find_pointer,
+    lock_releases,
+    read_files,
+    read_release,
+    release_file_of,
+    stage_files,
+)
+from forecache.realtime.release.format import RELEASE_FILE, ReleaseFile, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.released_models import REALTIME
-from forecache.realtime.release.write import lock_releases, retire_releases, stage_files
-from forecache.realtime.rollout.rollout_state import (
+from forecache.realtime.release.rollout_state import (
     RolloutState,
+    find_rollout,
     read_rollout,
     replicated_fields,
     rollout_from_json,
@@ -26,7 +38,7 @@ from forecache.realtime.rollout.rollout_state import (
     running_rollout,
     write_rollout,
 )
-from forecache.serve.store.replicas.remote_retention import remove_unfinished
+from forecache.serve.store.remote import remove_unfinished
 
 logger = logging.getLogger("forecache.realtime")
 
@@ -51,7 +63,6 @@ def push_releases(folder: ReleaseFolder, remote: Folder, state: ReleaseState | N
 
     Raises:
         NotFoundError: Nothing is released.
-        DamagedError: A file of the release is damaged.
     """
     root = f"{REALTIME}/{folder.name}"
     pointer = read_pointer(folder) if state is None else state.pointer
@@ -135,25 +146,22 @@ def pull_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False
         `{"release", "files", "bytes", "moved"}`.
 
     Raises:
-        NotFoundError: The remote has none.
         CheckError: A downloaded file has the wrong checksum; the served release is unchanged.
-        ConflictError: Another process is changing the releases.
     """
     with lock_releases(folder, action="pull"):
         return pull_locked_releases(folder, remote, verify=verify)
 
 
 def pull_locked_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool = False) -> dict[str, Any]:
-    """Pull as `pull_releases`; the caller holds the lock."""
     root = f"{REALTIME}/{folder.name}"
-    seen = remote.read(f"{root}/CURRENT")
+    seen = read_content(remote, f"{root}/CURRENT")
     if seen is None:
         raise NotFoundError(f"The remote has no release of {folder.name}.", remedy="Release and push first.")
-    theirs = ReleasePointer.from_json(seen[0], what=f"The remote's {root}/CURRENT")
+    theirs = ReleasePointer.from_json(seen, what=f"The remote's {root}/CURRENT")
     assert theirs.current is not None
     rollout = _read_remote_rollout(folder, remote)
     rolled_out = running_rollout(rollout, theirs)
-    before = _read_local_pointer(folder, verify=verify)
+    before = find_pointer(folder) if verify else read_pointer(folder)
     travelled = fetch_release(folder, remote, theirs.current, verify=verify)
     more = {} if rolled_out is None else fetch_release(folder, remote, rolled_out.release, verify=verify)
     after = replace(theirs, last=max(before.last, theirs.last), generation=before.generation)
@@ -162,10 +170,7 @@ def pull_locked_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool 
         after = replace(after, generation=max(before.generation + 1, theirs.generation))
         write_pointer(folder, after)
         release_step("pointer moved")
-    here = None
-    with suppress(DamagedError):
-        here = read_rollout(folder)
-    if rollout is not None and replicated_fields(here) != replicated_fields(rollout):
+    if rollout is not None and replicated_fields(find_rollout(folder)) != replicated_fields(rollout):
         write_rollout(folder, rollout)
     retire_releases(folder, after)
     release_step("retired")
@@ -176,9 +181,9 @@ def pull_locked_releases(folder: ReleaseFolder, remote: Folder, *, verify: bool 
 def _read_remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState | None:
     """Read the newest rollout of a remote; None if there is none or it cannot be read, which must not block a pull."""
     target = f"{REALTIME}/{folder.name}/ROLLOUT"
-    there = remote.read(target)
+    there = read_content(remote, target)
     try:
-        return None if there is None else rollout_from_json(there[0], what=f"The remote's {target}")
+        return None if there is None else rollout_from_json(there, what=f"The remote's {target}")
     except DamagedError as error:
         logger.warning("%s The current release goes on answering.", error.message)
         return None
@@ -187,33 +192,23 @@ def _read_remote_rollout(folder: ReleaseFolder, remote: Folder) -> RolloutState 
 def fetch_release(folder: ReleaseFolder, remote: Folder, number: int, *, verify: bool = True) -> dict[str, bytes]:
     """Download a release and move it into place, unless it is here; return the downloaded files by name.
 
-    Args:
-        verify: Also verify the files of one that is here.
-
     Raises:
         NotFoundError: The remote does not have it.
         CheckError: A downloaded file has the wrong checksum.
     """
-    return _install_release(folder, remote, *_read_description(folder, remote, number), verify=verify)
-
-
-def _read_description(folder: ReleaseFolder, remote: Folder, number: int) -> tuple[Release, bytes]:
-    """Read the description of a release on a remote, decoded and as bytes."""
-    target = f"{REALTIME}/{folder.name}/releases/{number:08d}/{RELEASE_FILE}"
-    found = remote.read(target)
-    if found is None:
-        raise _missing_file_error(target)
-    return release_from_json(found[0], what=f"The remote's {target}"), found[0]
-
-
-def _install_release(
-    folder: ReleaseFolder, remote: Folder, release: Release, description: bytes, *, verify: bool
-) -> dict[str, bytes]:
-    """Download a release and move it into place, unless it is here already; return the downloaded files."""
-    place = folder.release(release.number)
-    if _is_installed(folder, release, description, verify=verify):
+    source, place = f"{REALTIME}/{folder.name}/releases/{number:08d}", folder.release(number)
+    description = _read_file(remote, f"{source}/{RELEASE_FILE}")
+    files = release_from_json(description, what=f"The remote's {source}/{RELEASE_FILE}").files
+    if _is_installed(place, description, files, verify=verify):
         return {}
-    travelled = _fetch_files(remote, f"{REALTIME}/{folder.name}/releases/{release.number:08d}", release)
+    travelled = {}
+    for name, said in files.items():
+        travelled[name] = _read_file(remote, f"{source}/{name}")
+        if release_file_of(travelled[name]) != said:
+            raise CheckError(
+                f"The file {source}/{name} does not have the checksum that the release says.",
+                remedy="What answers is unchanged. Pull again; if it repeats, release and push again.",
+            )
     complete = stage_files(folder, {**travelled, RELEASE_FILE: description})
     release_step("staged")
     old = complete.with_name(f"{complete.name}-old")
@@ -226,41 +221,30 @@ def _install_release(
     return travelled
 
 
-def _read_local_pointer(folder: ReleaseFolder, *, verify: bool) -> ReleasePointer:
-    """Read the local pointer; with `verify`, a damaged one counts as empty."""
-    try:
-        return read_pointer(folder)
-    except DamagedError:
-        if not verify:
-            raise
-        return ReleasePointer()
+def _read_file(remote: Folder, name: str) -> bytes:
+    content = read_content(remote, name)
+    if content is None:
+        raise NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")
+    return content
 
 
-def _is_installed(folder: ReleaseFolder, release: Release, description: bytes, *, verify: bool) -> bool:
-    place = folder.release(release.number)
+def _is_installed(place: Path, description: bytes, files: Mapping[str, ReleaseFile], *, verify: bool) -> bool:
     file = place / RELEASE_FILE
     if not file.is_file() or file.read_bytes() != description:
         return False
-    if verify:
-        return all((place / name).is_file() and release_file_of((place / name).read_bytes()) == said
-                   for name, said in release.files.items())  # fmt: skip
+    try:
+        if verify:
+            read_files(place, files)
+    except DamagedError:
+        return False
     return True
 
 
-def _fetch_files(remote: Folder, target: str, release: Release) -> dict[str, bytes]:
-    found = {}
-    for name, said in release.files.items():
-        read = remote.read(f"{target}/{name}")
-        if read is None:
-            raise _missing_file_error(f"{target}/{name}")
-        if release_file_of(read[0]) != said:
-            raise CheckError(
-                f"The file {target}/{name} does not have the checksum that the release says.",
-                remedy="What answers is unchanged. Pull again; if it repeats, release and push again.",
-            )
-        found[name] = read[0]
-    return found
-
-
-def _missing_file_error(name: str) -> NotFoundError:
-    return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")
+def retire_releases(folder: ReleaseFolder, pointer: ReleasePointer) -> None:
+    """Remove all but the newest releases, the current one and one being rolled out; the caller holds the lock."""
+    try:
+        rollout = running_rollout(read_rollout(folder), pointer)
+    except DamagedError:
+        return  # the release being rolled out is unknown, so keep all; the pointer has moved already
+    needed = (*folder.numbers()[-KEEP:], pointer.current, rollout.release if rollout else None)
+    remove_old_versions(folder, keep=0, needed=needed)

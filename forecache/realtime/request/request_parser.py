@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-import orjson
 
 from forecache.base.errors import InputError
 from forecache.declare.realtime.request import Candidates
@@ -12,16 +11,14 @@ from forecache.declare.realtime.request_rows import RowsBuilder
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.realtime.release.format import Release
-from forecache.realtime.request.parsed_request import ParsedRequest
-from forecache.serve.reader.http.parsing import describe_type
+from forecache.realtime.request.request_answer import ParsedRequest
+from forecache.serve.reader.http.messages import describe_type, parse_json_object
 
 REQUEST_ID = "request_id"
 MAX_REQUEST_ID_CHARS = 128
 
 
 class RequestParser:
-    """Parses the requests to one release."""
-
     def __init__(self, release: Release) -> None:
         self._builder = RowsBuilder(release)
         self._candidates = release.candidates
@@ -42,17 +39,13 @@ class RequestParser:
         Raises:
             Problem: 400 or 422, with the field that is wrong.
         """
-        return self.parse_members(parse_object(body), body=body)
+        return self.parse_members(parse_json_object(body), body=body)
 
     def parse_members(self, data: Mapping[str, Any], *, body: bytes = b"") -> ParsedRequest:
         """Parse the members of a JSON object.
 
         Args:
             data: As parsed; another server's parser may accept numbers that are not finite.
-            body: The JSON that they were parsed from, if it is the reader's own.
-
-        Raises:
-            Problem: 400 or 422, with the field that is wrong.
         """
         if self._refuses_unknown and not data.keys() <= self._allowed:
             refuse_unknown_field(data.keys() - self._allowed, self._allowed, "request")
@@ -68,9 +61,6 @@ class RequestParser:
 
         Args:
             body: The same request in the reader's own JSON.
-
-        Raises:
-            Problem: 400 or 422, with the field that is wrong.
         """
         items: Sequence[Any] = ()
         if self._candidates is not None and candidates is not None:
@@ -99,7 +89,7 @@ class RequestParser:
         Raises:
             Problem: 400 or 422: the list of candidates is missing or malformed, or the request id is wrong.
         """
-        data = parse_object(body)
+        data = parse_json_object(body)
         items: Sequence[Any] = ()
         if self._candidates is not None:
             items = listed = self._candidate_list(data, self._candidates)
@@ -122,7 +112,6 @@ class RequestParser:
         return listed
 
     def _candidate_columns(self, listed: list[Any], candidates: Candidates) -> Mapping[str, Sequence[Any]]:
-        """Return the values of each field of the candidates."""
         kinds = set(map(type, listed))
         if self._is_plain and dict not in kinds:
             return {candidates.item.name: listed}
@@ -142,21 +131,6 @@ class RequestParser:
 
 
 _PLAIN = frozenset({int, str})
-
-
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a body that is a JSON object.
-
-    Raises:
-        Problem: 400: it is not JSON, or no object.
-    """
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(problems.BAD_REQUEST, f"The body is not JSON: {error}.") from None
-    if type(data) is not dict:
-        raise Problem(problems.BAD_REQUEST, f"The body is {describe_type(data)}; send an object.")
-    return data
 
 
 def _check_count(count: int, candidates: Candidates) -> None:

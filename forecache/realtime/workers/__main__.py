@@ -21,9 +21,9 @@ from typing import NoReturn
 
 from forecache.kit.process.child import end_with_parent
 from forecache.kit.process.wakes import TEMPLATE_REAP
-from forecache.realtime.release.inference_imports import mark_inference_only
+from forecache.realtime.release.release_code import mark_inference_only
 from forecache.realtime.workers.model_main import run_model
-from forecache.realtime.workers.worker_config import MODULE, WorkerConfig
+from forecache.realtime.workers.slot_memory import MODULE, WorkerConfig
 
 _NICE = 5
 """Lower priority: a spinning model must not take the processor from the reader, which can answer by a fallback."""

@@ -1,10 +1,11 @@
 """The main function of a model process: load the model, warm it, and answer until the reader closes the channel."""
 
+import ast
 import gc
 import importlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
@@ -12,23 +13,34 @@ from typing import Any
 
 import numpy as np
 
+from forecache.declare.realtime.request_rows import RequestArrays
+from forecache.kit.http.problems import Problem
+from forecache.realtime.release.folder import ReleaseFolder, read_release
+from forecache.realtime.release.format import CODE_FOLDER, Release
+from forecache.realtime.release.load import LoadedRelease, load_release
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
+from forecache.realtime.request.request_parser import RequestParser
 from forecache.realtime.workers.slot_memory import (
     BATCH,
     BATCHABLE,
     BEGUN,
     BEGUN_NS,
+    BROKEN,
     CANCELLED,
     DONE_NS,
     LONGEST_NS,
+    READY,
     REQUESTS,
     SHARE_NS,
     SKIPPED,
     STATUS,
     UNTIL_NS,
     WARM_NS,
+    ModelScorer,
     SlotMemory,
+    WorkerConfig,
+    check_scores,
 )
-from forecache.realtime.workers.worker_config import BROKEN, READY, ModelScorer, WorkerConfig, check_scores
 
 _WARM_ROUNDS = 5
 _TRIALS, _MOST_TRIAL_ROWS = 24, 1024
@@ -38,11 +50,7 @@ _WEIGHT = 0.1
 
 
 def run_model(orders: WorkerConfig, channel: int, memory: int) -> int:
-    """Run as a model process; return its exit code.
-
-    Args:
-        channel, memory: Descriptors, which this process closes.
-    """
+    """Run as a model process, which closes the descriptors `channel` and `memory`; return its exit code."""
     _prefer_as_oom_victim()
     talks = socket.socket(fileno=channel)
     shared = SlotMemory(memory, orders.layout)
@@ -99,9 +107,6 @@ def is_row_independent(predict: Callable[[np.ndarray], np.ndarray], parts: Seque
 
     Matrix libraries choose different code, with another order of additions, for different numbers of rows, so only a
     trial with this library on this machine can tell.
-
-    Args:
-        parts: Features of requests, float32 [n, num_features] each.
     """
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -136,11 +141,6 @@ def _vary_rows(random: np.random.Generator, known: np.ndarray, rows: int) -> np.
 
 
 def _serve_requests(channel: socket.socket, memory: SlotMemory, scorer: ModelScorer, *, batch_s: float) -> None:
-    """Answer requests until the reader closes its end of the channel.
-
-    Args:
-        batch_s: Longest expected time of a batch.
-    """
     batching = bool(memory.head[BATCHABLE])
     request_ns = batch_s * 1e9
     while waiting := channel.recv(_RECEIVE_BYTES):
@@ -209,3 +209,65 @@ def _predict(memory: SlotMemory, scorer: ModelScorer, parts: list[tuple[int, np.
 def _sentence(error: Exception) -> str:
     first_line = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first_line}"
+
+
+LOAD = f"{__name__}:load"
+_LIBRARIES = {"onnx": (), "function": (), "skops": ("skops.io", "sklearn")}
+"""Libraries of runtimes not named like a module. Importing ONNX Runtime starts a thread, so forks import it."""
+
+
+class ReleaseScorer:
+    """Transform and model of a release."""
+
+    def __init__(self, loaded: LoadedRelease) -> None:
+        self._loaded = loaded
+        self.examples = list(_examples(loaded))
+
+    def features(self, request: ParsedRequest, found: LookupResult) -> np.ndarray:
+        rows = self._loaded.builder.build_rows(RequestArrays(request.length, request.columns), found.views, found.known)
+        return self._loaded.features_of(rows)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self._loaded.scores_of(features)
+
+
+def load(place: Path) -> ReleaseScorer:
+    """Load the scorer of a release from its folder."""
+    return ReleaseScorer(load_release(ReleaseFolder(place.parent.parent), int(place.name)))
+
+
+def needs(place: Path) -> Iterator[str]:
+    """Names of the libraries that a release imports: those of its model's runtime and of its code."""
+    release = read_release(ReleaseFolder(place.parent.parent), int(place.name))
+    yield from _LIBRARIES.get(release.model.runtime, (release.model.runtime,))
+    files = [place / name for name in release.files if name.startswith(f"{CODE_FOLDER}/")]
+    own = {file.relative_to(place / CODE_FOLDER).parts[0].removesuffix(".py") for file in files}
+    for file in files:
+        for name in _imported_modules(ast.parse(file.read_bytes())):
+            if name.partition(".")[0] not in own:
+                yield name
+
+
+def _examples(loaded: LoadedRelease) -> Iterator[tuple[ParsedRequest, LookupResult]]:
+    """Parse the recorded requests; all look-ups are empty, as this process reads no stores."""
+    parser = RequestParser(loaded.release)
+    for body in loaded.warmup:
+        with suppress(Problem):  # recorded for an earlier release, which took other requests
+            request = parser.parse(body)
+            if request.length:
+                yield request, _empty_lookups(loaded.release, request.length)
+
+
+def _empty_lookups(release: Release, rows: int) -> LookupResult:
+    return LookupResult(
+        {each.called: np.full((rows, len(each.columns)), np.nan, np.float32) for each in release.lookups},
+        {each.called: np.zeros(rows, np.bool_) for each in release.lookups},
+    )
+
+
+def _imported_modules(module: ast.Module) -> Iterator[str]:
+    for node in module.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module

@@ -16,9 +16,16 @@ from contextlib import suppress
 from forecache.kit.process.child import is_readable, is_stopped, kill_group, read_own_memory
 from forecache.kit.process.periodic import Backoff, PeriodicThread
 from forecache.kit.process.wakes import MODEL_WATCH, TEMPLATE_WATCH
-from forecache.realtime.workers.path_counters import PathCounters
-from forecache.realtime.workers.slot_memory import BEGUN_NS, SlotLayout, SlotMemory, create_memory
-from forecache.realtime.workers.worker_config import MODULE, READY, WorkerConfig
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.workers.slot_memory import (
+    BEGUN_NS,
+    MODULE,
+    READY,
+    SlotLayout,
+    SlotMemory,
+    WorkerConfig,
+    create_memory,
+)
 
 logger = logging.getLogger("forecache.realtime")
 LEAST_START_S, START_TIMES = 5.0, 10.0
@@ -36,11 +43,7 @@ _ENVIRONMENT = {
 
 
 class TemplateError(Exception):
-    """A template process failed.
-
-    Args:
-        detail: More about it; failures that differ in this alone are reported once.
-    """
+    """A template process failed. `detail`: more about it; failures that differ in this alone are reported once."""
 
     def __init__(self, fault: str, detail: str = "") -> None:
         super().__init__(fault)
@@ -54,11 +57,8 @@ class ProcessTemplate:
     as the template.
 
     Args:
-        start_s: Longest time of the first start. Later limits are learned from starts of the template only, since a
-            fork takes a fraction of that time, and double with each failed start.
-
-    Attributes:
-        limit_s: Longest time of the next start, until the libraries are imported.
+        start_s: Longest time of the first start. Later limits are learned from starts of the template only,
+            since a fork takes a fraction of that time, and double with each failed start.
     """
 
     def __init__(self, config: WorkerConfig, counters: PathCounters, *, start_s: float) -> None:
@@ -74,10 +74,6 @@ class ProcessTemplate:
 
     def fork(self, memory: int, channel: int, *, timeout_s: float, cancelled: threading.Event) -> tuple[int, int]:
         """Fork a model process with these descriptors, once the template is ready.
-
-        Args:
-            timeout_s: Longest time that a ready template may take.
-            cancelled: Set if the process is no longer needed.
 
         Returns:
             The process id, and a descriptor of the process.
@@ -110,7 +106,6 @@ class ProcessTemplate:
         self._thread.close()
 
     def _run(self) -> None:
-        """Start the template and watch it until it fails or is closed."""
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._hung.clear()
         self._counters.add("templates_started")
@@ -196,14 +191,9 @@ class ModelProcess:
     Args:
         start_s: Longest time from its start by the template until it is warm.
         call_s: Longest time of one warm-up call.
-        grows_bytes: Memory that it may take beyond that at the end of warm-up.
-        on_event: Called in the thread with "ready" once the process is warm, and with a cause and a sentence when it
-            should be replaced ("start": it did not become warm; "memory": it takes too much; "stopped": by a signal).
-            The end of the process is detected on its channel.
-        on_end: Called in the thread when the process has ended.
-
-    Attributes:
-        ready_s: Seconds from its start by the template until it was warm.
+        on_event: Called in the thread with "ready" once the process is warm, and with a cause and a sentence
+            when it should be replaced ("start": it did not become warm; "memory": it takes too much; "stopped":
+            by a signal). The end of the process is detected on its channel.
     """
 
     def __init__(

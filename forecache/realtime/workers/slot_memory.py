@@ -1,19 +1,22 @@
-"""Shared memory of a reader and one model process: a head of counters, and slots with one request each.
+"""The contract of a reader and one model process: its configuration, its scorer, and the memory that they share.
 
-The memory has no name in any file system, so nothing remains of it when both processes are killed. A slot belongs to
-the reader until it has sent the slot's number, then to the model process until that has sent the number back.
+The memory has a head of counters, and slots with one request each. It has no name in any file system, so nothing
+remains of it when both processes are killed. A slot belongs to the reader until it has sent the slot's number, then to
+the model process until that has sent the number back.
 """
 
 import json
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 
 HEAD_BYTES = 4096
 BEGUN_NS, DONE_NS, REQUESTS, BATCHABLE, WARM_NS, LONGEST_NS, FAULT_BYTES = range(7)
@@ -37,23 +40,14 @@ TEXT = "str"
 
 @dataclass(frozen=True)
 class SlotLayout:
-    """Sizes and layout of the slots.
+    """Sizes and layout of the slots."""
 
-    Attributes:
-        slots: Number of slots, at most 250.
-        text_bytes: Most bytes of all texts of a request.
-        most_rows: Most rows of a request.
-        columns: By field of a request, its numpy dtype, or `TEXT`.
-        widths: By look-up, number of its features.
-        features: Number of features of each row that are returned with its score, for the request log; 0: none.
-    """
-
-    slots: int
-    text_bytes: int
-    most_rows: int
-    columns: Mapping[str, str]
-    widths: Mapping[str, int]
-    features: int = 0
+    slots: int  # number of slots, at most 250
+    text_bytes: int  # most bytes of all texts of a request
+    most_rows: int  # most rows of a request
+    columns: Mapping[str, str]  # by field of a request, its numpy dtype, or `TEXT`
+    widths: Mapping[str, int]  # by look-up, number of its features
+    features: int = 0  # number of features of each row that are returned with its score, for the request log; 0: none
 
     @property
     def data_at(self) -> int:
@@ -85,11 +79,7 @@ def create_memory(layout: SlotLayout) -> int:
 
 
 class SlotMemory:
-    """One side's view of the memory.
-
-    Args:
-        descriptor: Of `create_memory`; it may be closed afterwards.
-    """
+    """One side's view of the memory. `descriptor`: of `create_memory`; it may be closed afterwards."""
 
     def __init__(self, descriptor: int, layout: SlotLayout) -> None:
         self.layout = layout
@@ -103,11 +93,7 @@ class SlotMemory:
         self._dtypes = {name: None if kind == TEXT else np.dtype(kind) for name, kind in layout.columns.items()}
 
     def write_request(self, slot: int, request: ParsedRequest, found: LookupResult, until_ns: int) -> None:
-        """Write a request into a slot, in the reader.
-
-        Raises:
-            ValueError: The request does not fit into a slot.
-        """
+        """Write a request into a slot, in the reader. Raises `ValueError`: the request does not fit into a slot."""
         layout, data, cells = self.layout, self._data[slot], self.cells[slot]
         if request.length > layout.most_rows:
             raise ValueError(f"A request of {request.length} rows does not fit into a slot.")
@@ -226,3 +212,55 @@ def join_texts(texts: list[str]) -> tuple[bytes, int]:
 
 def _split(joined: bytes, as_json: bool) -> list[str]:
     return json.loads(joined) if as_json else joined.decode("utf-8", "surrogatepass").split(_JOINT)
+
+
+READY, BROKEN = b"\xfe", b"\xff"
+"""Message that a process sends once in place of a slot's number: it is warm, or its model could not be loaded."""
+MODULE = "forecache.realtime.workers"
+"""The module that runs as the processes of a model."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Start-up configuration that the reader sends to a model process."""
+
+    load: str  # `module:function` of a `Load`
+    folder: str  # the argument of `load`
+    batch_s: float  # longest expected time of a batch
+    layout: SlotLayout
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkerConfig":
+        given = json.loads(text)
+        return cls(**{**given, "layout": SlotLayout(**given["layout"])})
+
+
+class ModelScorer(Protocol):
+    """Transform and model of one release, loaded."""
+
+    examples: Sequence[tuple[ParsedRequest, LookupResult]]  # recorded requests with their look-ups, for the warm-up
+
+    def features(self, request: ParsedRequest, found: LookupResult) -> np.ndarray:
+        """Transform a request into features, float32 [n, num_features]."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Score rows of one or several requests: float32 or float64 [n]."""
+
+
+Load = Callable[[Path], ModelScorer]
+"""Loads the scorer of a release's folder."""
+
+
+def check_scores(scores: np.ndarray, rows: int) -> np.ndarray:
+    """Return scores as a contiguous float32 or float64 array [n]; raises `ValueError` if not one a row."""
+    scores = np.asarray(scores)
+    if scores.shape == (rows, 1):
+        scores = scores[:, 0]
+    if scores.shape != (rows,):
+        raise ValueError(f"The model returned an array of shape {list(scores.shape)} for {rows} rows.")
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float64)
+    return np.ascontiguousarray(scores)

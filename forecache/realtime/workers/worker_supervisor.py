@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecache.base.errors import UnavailableError
-from forecache.realtime.answer.model_path import ModelCallError, TooLate
-from forecache.realtime.request.parsed_request import LookupResult, ParsedRequest
+from forecache.realtime.metrics import PathCounters
+from forecache.realtime.request.request_answer import LookupResult, ModelCallError, ParsedRequest, TooLate
 from forecache.realtime.workers.model_process import ModelProcess, ProcessTemplate
-from forecache.realtime.workers.path_counters import PathCounters
 from forecache.realtime.workers.slot_memory import (
     BEGUN,
     BEGUN_NS,
@@ -23,8 +22,8 @@ from forecache.realtime.workers.slot_memory import (
     REQUESTS,
     SCORED,
     STATUS,
+    WorkerConfig,
 )
-from forecache.realtime.workers.worker_config import WorkerConfig
 
 logger = logging.getLogger("forecache.realtime")
 HANG_S, HANG_CALLS = 0.25, 10.0
@@ -61,11 +60,7 @@ class ModelCall:
 
 
 class Worker:
-    """The event loop's view of a warm model process: its running calls, and the time of its last progress.
-
-    Args:
-        process: A warm one; its channel does not block.
-    """
+    """The event loop's view of a warm model process: its running calls, and the time of its last progress."""
 
     def __init__(self, process: ModelProcess) -> None:
         self.process, self.memory, self.channel = process, process.memory, process.channel
@@ -156,14 +151,12 @@ class SupervisorConfig:
     """Configuration of the supervisor.
 
     Attributes:
-        size: Processes to keep warm.
-        start_s: Longest time until a process is warm.
         grows_bytes: Memory that a process may take beyond that at the end of warm-up; above it, a replacement is
             started. At twice that growth it is drained without waiting for the replacement.
     """
 
-    size: int
-    start_s: float = 60.0
+    size: int  # processes to keep warm
+    start_s: float = 60.0  # longest time until a process is warm
     grows_bytes: int = 1 << 30
 
 
@@ -205,11 +198,7 @@ class WorkerSupervisor:
         self._opened, self._drained = threading.Event(), threading.Event()
 
     def open(self) -> None:
-        """Start the processes and wait until the first is warm, in any thread.
-
-        Raises:
-            UnavailableError: No process becomes warm.
-        """
+        """Start the processes and wait until the first is warm, in any thread; raises `UnavailableError`."""
         self._template.start()
         self._start_missing()
         if not self._opened.wait(self._plan.start_s) or self._fault:
@@ -277,14 +266,13 @@ class WorkerSupervisor:
             self._drained.set()
 
     def _start_missing(self) -> None:
-        """Start processes until there are enough."""
         fit = sum(not worker.overgrown for worker in self.workers)
         while not (self._closing or self._retrying) and fit + self._starting < self._plan.size:
             self._start()
 
     def _start(self) -> None:
         self._starting += 1
-        self._counters.count_start()
+        self._counters.add("started")
         process = ModelProcess(
             self._template, self._orders.layout,
             start_s=self._start_s, call_s=self._call_s, grows_bytes=self._plan.grows_bytes,

@@ -6,8 +6,8 @@ from datetime import date
 
 from forecache.base.errors import InputError
 from forecache.declare import AS_OF, Pipeline
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
-from forecache.kit.delta.read_errors import open_data_file
 from forecache.kit.process.wakes import SCORING_PROGRESS
 from forecache.models.inference.outputs import known_outputs
 from forecache.scoring.night_inputs import FeatureFile

@@ -4,31 +4,27 @@ It depends on the store and nothing heavier. Names are imported at first use, so
 client's HTTP library, nor a client the server.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from forecache.base.lazy_names import list_homes, load_lazily
 
 if TYPE_CHECKING:
-    from forecache.serve.reader.answer import Answer
-    from forecache.serve.reader.client import AsyncClient, Client
-    from forecache.serve.reader.processes.server import serve
-    from forecache.serve.reader.tokens import create_token, list_tokens, revoke_token
-    from forecache.serve.reader.wire import RealtimeAnswer
+    from forecache.serve.reader.client import AsyncClient as AsyncClient
+    from forecache.serve.reader.client import Client as Client
+    from forecache.serve.reader.server import serve as serve
+    from forecache.serve.reader.tokens import create_token as create_token
+    from forecache.serve.reader.tokens import list_tokens as list_tokens
+    from forecache.serve.reader.tokens import revoke_token as revoke_token
+    from forecache.serve.reader.wire import Answer as Answer
+    from forecache.serve.reader.wire import RealtimeAnswer as RealtimeAnswer
 
-__all__ = ["Answer", "AsyncClient", "Client", "RealtimeAnswer", "create_token", "list_tokens", "revoke_token", "serve"]
-
-_HOMES = {
-    "Answer": "answer",
-    "AsyncClient": "client",
-    "Client": "client",
-    "RealtimeAnswer": "wire",
-    "create_token": "tokens",
-    "list_tokens": "tokens",
-    "revoke_token": "tokens",
-    "serve": "processes.server",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"forecache.serve.reader.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_HOMES = list_homes(
+    {
+        "forecache.serve.reader.client": "AsyncClient Client",
+        "forecache.serve.reader.server": "serve",
+        "forecache.serve.reader.tokens": "create_token list_tokens revoke_token",
+        "forecache.serve.reader.wire": "Answer RealtimeAnswer",
+    }
+)
+__all__ = sorted(_HOMES)
+__getattr__ = load_lazily(__name__, _HOMES)

@@ -1,15 +1,135 @@
 """Clients of the reader, blocking and asynchronous: typed answers, retries with backoff, one deadline per call."""
 
 import asyncio
+import random
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import httpx
 
-from forecache.serve.reader.answer import Answer
-from forecache.serve.reader.calls import ClientBase, ClientCall, versions_call
-from forecache.serve.reader.wire import Key, RealtimeAnswer, pipeline_path
+from forecache.base.errors import UnavailableError
+from forecache.kit.process.periodic import Backoff
+from forecache.serve.reader.wire import (
+    Answer,
+    CallOutcome,
+    Key,
+    RealtimeAnswer,
+    answer_from,
+    answers_from,
+    key_text,
+    many_request,
+    outcome_of,
+    pipeline_path,
+    realtime_answer_from,
+    request_body,
+)
+
+_NOT_IN_A_PATH = frozenset({"", ".", ".."})
+"""Keys that cannot be in a path: HTTP clients resolve dot segments."""
+
+
+class ClientCall(NamedTuple):
+    """A request, how to read its response, and further arguments of `httpx` for it."""
+
+    method: str
+    path: str
+    read: Callable[[Any], Any]
+    arguments: Mapping[str, Any] = MappingProxyType({})
+
+
+class ClientBase:
+    """Base class of both clients: requests and retries. Every call only reads, so it is safe to repeat."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        timeout_s: float = 2.0,
+        deadline_s: float = 10.0,
+        retries: int = 3,
+        backoff_s: float = 0.05,
+        batch: int = 1000,
+    ) -> None:
+        """Prepare a client; it connects at its first call.
+
+        Args:
+            url: Base URL of the reader, such as `http://127.0.0.1:8080`.
+            token: Bearer token, "" if the reader requires none.
+            timeout_s: Longest wait for one attempt.
+            deadline_s: Longest wait for a call with all its attempts.
+            retries: Attempts after the first, on transport errors and on 429, 502, 503 and 504.
+            backoff_s: Longest pause before the second attempt; it doubles with each further attempt, and the client
+                waits a random part of it. A longer Retry-After is obeyed if the deadline allows it.
+            batch: Most keys in one request of `get_many`, at most the reader's `reader_max_keys`.
+        """
+        self._options: dict[str, Any] = {
+            "base_url": url.rstrip("/"),
+            "timeout": timeout_s,
+            "headers": {"authorization": f"Bearer {token}"} if token else {},
+        }
+        self._deadline_s = deadline_s
+        self._retries = retries
+        self._backoff = Backoff(backoff_s)
+        self._batch = batch
+
+    def _one_key_call(self, pipeline: str, key: Key, fields: Sequence[str], limit: int | None) -> ClientCall:
+        path, text = pipeline_path(pipeline), key_text(key)
+        if text in _NOT_IN_A_PATH:
+            body = many_request([text], fields, limit)
+            return ClientCall("POST", path, lambda data: answers_from(data)[0], {"json": body})
+        query = {"fields": ",".join(fields)} if fields else {}
+        if limit is not None:
+            query["limit"] = str(limit)
+        return ClientCall("GET", f"{path}/{quote(text, safe='')}", answer_from, {"params": query or None})
+
+    def _many_keys_calls(
+        self, pipeline: str, keys: Sequence[Key], fields: Sequence[str], limit: int | None
+    ) -> list[ClientCall]:
+        path, batches = pipeline_path(pipeline), range(0, len(keys), self._batch)
+        bodies = [many_request(keys[start : start + self._batch], fields, limit) for start in batches]
+        return [ClientCall("POST", path, answers_from, {"json": body}) for body in bodies]
+
+    def _model_call(
+        self, name: str, request: Mapping[str, Any], deadline_ms: float | None, headers: Mapping[str, str] | None
+    ) -> ClientCall:
+        sent = {"content-type": "application/json", **(headers or {})}
+        if deadline_ms is not None:
+            sent["x-deadline-ms"] = f"{deadline_ms:g}"
+        arguments = {"content": request_body(name, request), "headers": sent}
+        return ClientCall("POST", pipeline_path(name), realtime_answer_from, arguments)
+
+    def _outcome(self, call: ClientCall, response: httpx.Response) -> CallOutcome:
+        return outcome_of(response.status_code, response.headers, response.content, call.read)
+
+    def _transport_failure(self, error: httpx.TransportError) -> CallOutcome:
+        failure = UnavailableError(
+            f"The reader at {self._options['base_url']} cannot be reached: {type(error).__name__}: {error}.",
+            remedy="Check that it runs and that the address is right.",
+        )
+        return CallOutcome(None, failure, again=True)
+
+    def _next_pause(self, attempt: int, outcome: CallOutcome, deadline: float) -> float:
+        """Seconds before the next attempt; raises the failure if there is none, or the deadline comes first."""
+        assert outcome.failure is not None
+        pause = max(outcome.retry_after_s, random.uniform(0, self._backoff.pause_s(attempt + 1)))
+        if not outcome.again or attempt >= self._retries or time.monotonic() + pause > deadline:
+            raise outcome.failure
+        return pause
+
+
+def _metadata_call(pipeline: str) -> ClientCall:
+    return ClientCall("GET", pipeline_path(pipeline), dict)
+
+
+def _versions_call(pipeline: str) -> ClientCall:
+    return ClientCall("GET", pipeline_path(pipeline).replace("/v1/", "/versions/"), lambda data: list(data["versions"]))
+
+
+_PIPELINES_CALL = ClientCall("GET", "/v1", lambda data: list(data["pipelines"]))
 
 
 class Client(ClientBase):
@@ -38,11 +158,7 @@ class Client(ClientBase):
     def get_many(
         self, pipeline: str, keys: Sequence[Key], *, fields: Sequence[str] = (), limit: int | None = None
     ) -> list[Answer]:
-        """The answers for many keys, in their order; `found` is False for keys that the version does not have.
-
-        Raises:
-            ForecacheError: As `get`.
-        """
+        """The answers for many keys, in their order; `found` is False for missing ones. Raises as `get`."""
         return [answer for call in self._many_keys_calls(pipeline, keys, fields, limit) for answer in self._send(call)]
 
     def ask(
@@ -71,15 +187,18 @@ class Client(ClientBase):
 
     def metadata(self, pipeline: str) -> dict[str, Any]:
         """Metadata of the served pipeline: version, key, fields, policy, freshness."""
-        return dict(self._send(ClientCall("GET", pipeline_path(pipeline), dict)))
+        found: dict[str, Any] = self._send(_metadata_call(pipeline))
+        return found
 
     def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """The retained versions, newest first."""
-        return list(self._send(versions_call(pipeline)))
+        found: list[dict[str, Any]] = self._send(_versions_call(pipeline))
+        return found
 
     def pipelines(self) -> list[dict[str, Any]]:
         """The pipelines that the token covers."""
-        return list(self._send(ClientCall("GET", "/v1", lambda data: data["pipelines"])))
+        found: list[dict[str, Any]] = self._send(_PIPELINES_CALL)
+        return found
 
     def close(self) -> None:
         self._http.close()
@@ -94,17 +213,12 @@ class Client(ClientBase):
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
-                response = self._http.request(call.method, call.path, **call.httpx_arguments)
+                outcome = self._outcome(call, self._http.request(call.method, call.path, **call.arguments))
             except httpx.TransportError as error:
-                failure, after = self._transport_failure(error), 0.0
-            else:
-                outcome = self._outcome(call, response)
-                if outcome.failure is None:
-                    return outcome.value
-                failure, after = outcome.failure, outcome.retry_after_s
-                if not outcome.again:
-                    raise failure
-            time.sleep(self._next_pause(attempt, after, deadline, failure))
+                outcome = self._transport_failure(error)
+            if outcome.failure is None:
+                return outcome.value
+            time.sleep(self._next_pause(attempt, outcome, deadline))
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -144,15 +258,18 @@ class AsyncClient(ClientBase):
 
     async def metadata(self, pipeline: str) -> dict[str, Any]:
         """As `Client.metadata`."""
-        return dict(await self._send(ClientCall("GET", pipeline_path(pipeline), dict)))
+        found: dict[str, Any] = await self._send(_metadata_call(pipeline))
+        return found
 
     async def versions(self, pipeline: str) -> list[dict[str, Any]]:
         """As `Client.versions`."""
-        return list(await self._send(versions_call(pipeline)))
+        found: list[dict[str, Any]] = await self._send(_versions_call(pipeline))
+        return found
 
     async def pipelines(self) -> list[dict[str, Any]]:
         """As `Client.pipelines`."""
-        return list(await self._send(ClientCall("GET", "/v1", lambda data: data["pipelines"])))
+        found: list[dict[str, Any]] = await self._send(_PIPELINES_CALL)
+        return found
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -167,15 +284,10 @@ class AsyncClient(ClientBase):
         deadline = time.monotonic() + self._deadline_s
         for attempt in range(self._retries + 1):
             try:
-                response = await self._http.request(call.method, call.path, **call.httpx_arguments)
+                outcome = self._outcome(call, await self._http.request(call.method, call.path, **call.arguments))
             except httpx.TransportError as error:
-                failure, after = self._transport_failure(error), 0.0
-            else:
-                outcome = self._outcome(call, response)
-                if outcome.failure is None:
-                    return outcome.value
-                failure, after = outcome.failure, outcome.retry_after_s
-                if not outcome.again:
-                    raise failure
-            await asyncio.sleep(self._next_pause(attempt, after, deadline, failure))
+                outcome = self._transport_failure(error)
+            if outcome.failure is None:
+                return outcome.value
+            await asyncio.sleep(self._next_pause(attempt, outcome, deadline))
         raise AssertionError("the last attempt returns or raises")

@@ -27,23 +27,14 @@ _OWNER_ONLY = 0o600
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A token's entry in the file.
+    """A token's entry in the file; times are ISO 8601, UTC."""
 
-    Attributes:
-        id: Twelve hex digits, part of the token; identifies it in lists and for revoking.
-        name: The user of the token.
-        scopes: Pipeline names, `*` for every pipeline, `+metrics` for the metrics and the status.
-        created_at: ISO 8601, UTC.
-        expires_at: ISO 8601, UTC; "" if it does not expire.
-        sha256: Hash of the whole token, hex.
-    """
-
-    id: str
-    name: str
-    scopes: tuple[str, ...]
+    id: str  # twelve hex digits, part of the token, by which it is listed and revoked
+    name: str  # of who uses it
+    scopes: tuple[str, ...]  # names of pipelines, `*` for all, `+metrics` for metrics and status
     created_at: str
-    expires_at: str
-    sha256: str
+    expires_at: str  # "" if it does not expire
+    sha256: str  # of the whole token
 
     def covers(self, scope: str) -> bool:
         return scope in self.scopes or ALL in self.scopes
@@ -72,25 +63,17 @@ class Tokens:
 
 
 def load_tokens(path: Path) -> Tokens:
-    """Read a token file.
-
-    Raises:
-        SettingsError: The file is missing or is not a token file.
-    """
+    """Read a token file; raises SettingsError if it is missing or is not a token file."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsError(
-            f"The token file {path} cannot be read: {error.strerror}.",
-            remedy="Create a token with `forecache tokens create`, or unset FORECACHE_READER_TOKENS.",
-        ) from None
+        remedy = "Create a token with `forecache tokens create`, or unset FORECACHE_READER_TOKENS."
+        raise SettingsError(f"The token file {path} cannot be read: {error.strerror}.", remedy=remedy) from None
     try:
         return Tokens([_read_record(item) for item in json.loads(content)["tokens"]])
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"The file {path} is not a token file: {type(error).__name__}: {error}.",
-            remedy="Restore it, or move it away and create the tokens again.",
-        ) from None
+        message = f"The file {path} is not a token file: {type(error).__name__}: {error}."
+        raise SettingsError(message, remedy="Restore it, or move it away and create the tokens again.") from None
 
 
 def create_token(
@@ -108,10 +91,8 @@ def create_token(
         raise InputError(f"The token name {name!r} is not usable.", remedy="Name who uses it, in 1 to 100 characters.")
     wrong = [scope for scope in scopes if scope not in (ALL, METRICS) and not NAME.fullmatch(scope)]
     if wrong or not scopes:
-        raise InputError(
-            f"The token scope {wrong[0]!r} is not usable." if wrong else "The token has no scope.",
-            remedy="Give pipeline names, '*' for every pipeline, or '+metrics'.",
-        )
+        message = f"The token scope {wrong[0]!r} is not usable." if wrong else "The token has no scope."
+        raise InputError(message, remedy="Give pipeline names, '*' for every pipeline, or '+metrics'.")
     created = datetime.now(timezone.utc)
     token_id = secrets.token_hex(6)
     token = f"fct_{token_id}_{secrets.token_urlsafe(32)}"

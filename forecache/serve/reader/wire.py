@@ -3,9 +3,8 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import orjson
 
@@ -19,8 +18,6 @@ Key = str | int | tuple[str | int, ...]
 _AGAIN = (429, 502, 503, 504)
 _FINAL = frozenset({problems.STALE.uri, problems.DEADLINE_PASSED.uri})
 """Problems of these statuses that stay if a call is sent again."""
-_NOT_IN_A_PATH = frozenset({".", ".."})
-"""Keys that cannot be in a path: HTTP clients resolve dot segments."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,6 @@ def pipeline_path(pipeline: str) -> str:
     return f"/v1/{pipeline}"
 
 
-def versions_path(pipeline: str) -> str:
-    """Path of a pipeline's history; raises InputError like `pipeline_path`."""
-    return pipeline_path(pipeline).replace("/v1/", "/versions/")
-
-
 def key_text(key: Key) -> str:
     """A key in the reader's text form; tuples are composite keys."""
     if isinstance(key, tuple):
@@ -90,23 +82,7 @@ def key_text(key: Key) -> str:
     return str(key)
 
 
-def one_request(
-    pipeline: str, key: str, fields: Sequence[str], limit: int | None
-) -> tuple[str, str, dict[str, str] | None, dict[str, Any] | None]:
-    """(method, path, query, body) of the request for one key."""
-    path = pipeline_path(pipeline)
-    if key in _NOT_IN_A_PATH or not key:
-        return "POST", path, None, many_request([key], fields, limit)
-    query = {}
-    if fields:
-        query["fields"] = ",".join(fields)
-    if limit is not None:
-        query["limit"] = str(limit)
-    return "GET", f"{path}/{quote(key, safe='')}", query or None, None
-
-
 def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) -> dict[str, Any]:
-    """The body of the request for many keys."""
     body: dict[str, Any] = {"keys": [key_text(key) for key in keys]}
     if fields:
         body["fields"] = list(fields)
@@ -116,21 +92,15 @@ def many_request(keys: Sequence[Key], fields: Sequence[str], limit: int | None) 
 
 
 def request_body(name: str, request: Mapping[str, Any]) -> bytes:
-    """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain.
-
-    Raises:
-        InputError: It holds something that JSON has no text for, such as NaN.
-    """
+    """A request to a real-time model as JSON; dates and moments are ISO 8601, numbers and arrays of numpy are plain."""
     try:
         text = json.dumps(
             dict(request), default=_to_json_value, allow_nan=False, ensure_ascii=False, separators=(",", ":")
         )
         return text.encode()
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"The request to {name!r} cannot be sent: {error}.",
-            remedy="It takes texts, numbers that are finite, booleans, dates and moments.",
-        ) from None
+        remedy = "It takes texts, numbers that are finite, booleans, dates and moments."
+        raise InputError(f"The request to {name!r} cannot be sent: {error}.", remedy=remedy) from None
 
 
 def _to_json_value(value: Any) -> Any:
@@ -142,7 +112,6 @@ def _to_json_value(value: Any) -> Any:
 
 
 def realtime_answer_from(data: Mapping[str, Any]) -> RealtimeAnswer:
-    """The answer in the body of a real-time model."""
     return RealtimeAnswer(
         name=data["name"],
         request_id=data["request_id"],
@@ -190,3 +159,78 @@ def _read_problem(status: int, content: bytes) -> Mapping[str, Any]:
     if not isinstance(problem, dict):
         return {"detail": f"The reader answered {status}: {content[:200]!r}."}
     return problem
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The reader's answer for a key, with its provenance.
+
+    Attributes:
+        value: The served fields, or the requested ones; None if `found` is False.
+        source: "precomputed", or "live" where a stream made the value, or it is merged with a stream when it is read.
+        store_version, published_at: Of a precomputed answer; -1 and None of a live one.
+        model_name, model_version, scored_at: Of a prediction; "", -1 and None of features, which no model made.
+        as_of: As-of date of the value; of a live one the date of its event, of a live view today's (UTC); None of a key
+            that is in no stream.
+        age_s: Age of the value when the reader answered, in seconds: since `event_time`, else since the midnight (UTC)
+            that ended the as-of date of the version.
+        stale: Whether `age_s` is more than the pipeline's declaration allows.
+        event_time: Of a live answer, when its event happened; None of a live view without one since the as-of date.
+        position: Of a live answer, the version of the stream's table that holds it; None while none does.
+        verified_through: Of a live answer, the version of the table at which the live layer was last found equal to
+            it; -1: never.
+    """
+
+    key: str
+    found: bool
+    value: Mapping[str, Any] | None
+    source: str
+    store_version: int
+    model_name: str
+    model_version: int
+    as_of: date | None
+    scored_at: datetime | None
+    published_at: datetime | None
+    age_s: int
+    stale: bool
+    event_time: datetime | None = None
+    position: int | None = None
+    verified_through: int = -1
+
+
+def answer_from(data: Mapping[str, Any]) -> Answer:
+    return _answer(data, data)
+
+
+def answers_from(data: Mapping[str, Any]) -> list[Answer]:
+    return [_answer(row, data) for row in data["results"]]
+
+
+def _answer(row: Mapping[str, Any], common: Mapping[str, Any]) -> Answer:
+    is_live = row.get("source") == "live"
+    # The common members describe the version: a live answer does not inherit them.
+    told = row if is_live else {**common, **row}
+    model = told.get("model") or {"name": "", "version": told.get("model_version", -1)}
+    event_time = _parse_time(told["event_time"]) if told.get("event_time") else None
+    day = told.get("as_of") or (event_time.date() if event_time else None)
+    return Answer(
+        key=row["key"],
+        found=row.get("found", True),
+        value=row.get("value"),
+        source=told["source"],
+        store_version=told.get("store_version", -1),
+        model_name=model["name"],
+        model_version=model["version"],
+        as_of=date.fromisoformat(day) if isinstance(day, str) else day,
+        scored_at=_parse_time(told["scored_at"]) if told.get("scored_at") else None,
+        published_at=_parse_time(told["published_at"]) if told.get("published_at") else None,
+        age_s=told["age_s"],
+        stale=told["stale"],
+        event_time=event_time,
+        position=told.get("position"),
+        verified_through=told.get("verified_through", -1),
+    )
+
+
+def _parse_time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -4,69 +4,42 @@ The names load when they are first used: publishing needs Arrow and delta-rs, re
 reader needs the keys alone.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from forecache.base.lazy_names import list_homes, load_lazily
 
 if TYPE_CHECKING:
-    from forecache.serve.store.compare_versions import diff_versions
-    from forecache.serve.store.fields import Field
-    from forecache.serve.store.keys import KeyColumn, KeySchema, decode_key, encode_key, parse_key
-    from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo
-    from forecache.serve.store.pointer import Pointer
-    from forecache.serve.store.publishing.publish import publish
-    from forecache.serve.store.read.snapshot import Snapshot, split_entry
-    from forecache.serve.store.replicas.push_pull import pull, push
-    from forecache.serve.store.replicas.sync import open_remote, sync_targets
-    from forecache.serve.store.store import Store, open_store
+    from forecache.serve.store.keys import KeyColumn as KeyColumn
+    from forecache.serve.store.keys import KeySchema as KeySchema
+    from forecache.serve.store.keys import decode_key as decode_key
+    from forecache.serve.store.keys import encode_key as encode_key
+    from forecache.serve.store.keys import parse_key as parse_key
+    from forecache.serve.store.layout import Pointer as Pointer
+    from forecache.serve.store.manifest import Field as Field
+    from forecache.serve.store.manifest import Manifest as Manifest
+    from forecache.serve.store.manifest import Provenance as Provenance
+    from forecache.serve.store.manifest import SegmentInfo as SegmentInfo
+    from forecache.serve.store.publishing.publish import publish as publish
+    from forecache.serve.store.push_pull import pull as pull
+    from forecache.serve.store.push_pull import push as push
+    from forecache.serve.store.push_pull import sync_targets as sync_targets
+    from forecache.serve.store.read.snapshot import Snapshot as Snapshot
+    from forecache.serve.store.read.snapshot import split_entry as split_entry
+    from forecache.serve.store.remote import open_remote as open_remote
+    from forecache.serve.store.store import Store as Store
+    from forecache.serve.store.store import open_store as open_store
 
-__all__ = [
-    "Field",
-    "KeyColumn",
-    "KeySchema",
-    "Manifest",
-    "Pointer",
-    "Provenance",
-    "SegmentInfo",
-    "Snapshot",
-    "Store",
-    "decode_key",
-    "diff_versions",
-    "encode_key",
-    "open_remote",
-    "open_store",
-    "parse_key",
-    "publish",
-    "pull",
-    "push",
-    "split_entry",
-    "sync_targets",
-]
-
-_HOMES = {
-    "Field": "fields",
-    "KeyColumn": "keys",
-    "KeySchema": "keys",
-    "Manifest": "manifest",
-    "Pointer": "pointer",
-    "Provenance": "manifest",
-    "SegmentInfo": "manifest",
-    "Snapshot": "read.snapshot",
-    "Store": "store",
-    "decode_key": "keys",
-    "diff_versions": "compare_versions",
-    "encode_key": "keys",
-    "open_remote": "replicas.sync",
-    "open_store": "store",
-    "parse_key": "keys",
-    "publish": "publishing.publish",
-    "pull": "replicas.push_pull",
-    "push": "replicas.push_pull",
-    "split_entry": "read.snapshot",
-    "sync_targets": "replicas.sync",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"forecache.serve.store.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_HOMES = list_homes(
+    {
+        "forecache.serve.store.keys": "KeyColumn KeySchema decode_key encode_key parse_key",
+        "forecache.serve.store.layout": "Pointer",
+        "forecache.serve.store.manifest": "Field Manifest Provenance SegmentInfo",
+        "forecache.serve.store.publishing.publish": "publish",
+        "forecache.serve.store.push_pull": "pull push sync_targets",
+        "forecache.serve.store.read.snapshot": "Snapshot split_entry",
+        "forecache.serve.store.remote": "open_remote",
+        "forecache.serve.store.store": "Store open_store",
+    }
+)
+__all__ = sorted(_HOMES)
+__getattr__ = load_lazily(__name__, _HOMES)

@@ -30,8 +30,7 @@ def version_files(layout: StoreLayout, manifest: Manifest) -> Iterator[tuple[Pat
 def check_sizes(layout: StoreLayout, manifest: Manifest) -> None:
     """Refuse a version of which a file is missing or has another size: reading a mapping past its file's end kills.
 
-    Raises:
-        DamagedError: Names the file.
+    Raises DamagedError, which names the file.
     """
     for path, _, info in version_files(layout, manifest):
         check_size(path, info)
@@ -49,10 +48,8 @@ def verify_filter(layout: StoreLayout, manifest: Manifest, *, pace: ReadPace | N
 
 
 def verify_version(layout: StoreLayout, manifest: Manifest) -> int:
-    """Verify every file of a version and record the time; return the bytes read.
-
-    Raises:
-        DamagedError: Names the first damaged file.
+    """Verify every file of a version and record the time; return the bytes read. The DamagedError names the first bad
+    file.
     """
     read_bytes = 0
     for segment in manifest.segments:
@@ -62,11 +59,7 @@ def verify_version(layout: StoreLayout, manifest: Manifest) -> int:
 
 
 def verify_overdue(layout: StoreLayout, manifest: Manifest) -> None:
-    """Check the sizes of a version's files, and the checksums of segments that were not verified for a day.
-
-    Raises:
-        DamagedError: Names the first damaged file.
-    """
+    """Check the sizes of a version's files, and the checksums of segments that were not verified for a day."""
     check_sizes(layout, manifest)
     for segment in manifest.segments:
         if time.time() - layout.segment(segment.id).stat().st_mtime > VERIFY_EVERY_S:

@@ -25,7 +25,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """A column of the key; `type` is one of `forecache.base.key_types.KEY_TYPES`."""
+    """A column of the key; `type` is one of `forecache.base.output_kinds.KEY_TYPES`."""
 
     name: str
     type: str
@@ -97,7 +97,6 @@ def encode_columns(schema: KeySchema, columns: "Sequence[np.ndarray | Sequence[A
 
 
 def _column_texts(column: KeyColumn, values: "np.ndarray | Sequence[Any]") -> list[bytes]:
-    """The texts of a key column's values, as bytes."""
     if column.type == "int" and (texts := _integer_texts(values)) is not None:
         return texts
     listed: Any = values
@@ -127,11 +126,7 @@ def _escape_parts(parts: list[bytes]) -> list[bytes]:
 
 
 def parse_key(schema: KeySchema, text: str) -> bytes:
-    """Key bytes of a key in its text form, as in a URL after percent-decoding.
-
-    Raises:
-        InputError: The text is not a key of this schema.
-    """
+    """Key bytes of a key in its text form, as in a URL after percent-decoding; raises InputError."""
     columns = schema.columns
     if len(columns) == 1:
         if columns[0].type == "string":

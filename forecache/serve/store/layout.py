@@ -1,4 +1,4 @@
-"""Paths of a store's files.
+"""Paths of a store's files, its pointer, and the lock for updating targets.
 
 <store>/<pipeline>/            a versioned folder (see `forecache.kit.versioned.folder`) with:
     versions/00000017.json     a version's manifest, never changed
@@ -13,42 +13,65 @@
     streamed/pending.mdb       the same for rows that are computed and not yet committed, written by the stream
 """
 
+import os
+import secrets
 import shutil
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from forecache.kit.versioned.folder import VersionedFolder
-from forecache.serve.store.pointer import Pointer
+from forecache.base.files import lock
+from forecache.base.results import Progress
+from forecache.kit.versioned.folder import PathBelow, VersionedFolder, VersionPointer
+
+_MOVES = 100
+_UNFINISHED_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Pointer(VersionPointer):
+    """The served version of a store; see `VersionPointer`.
+
+    `store` is the store's random identity, "" before the first publish. A store that was removed and published anew
+    counts its versions from 1 again: version numbers of different stores are not comparable.
+    """
+
+    store: str = ""
+    current: int | None = None
+    pinned: int | None = None
+    last: int = 0
+    generation: int = 0
+    moves: str = ""  # random ids of the last moves, in any installation, the newest last
+
+    def advance(self, **changes: object) -> "Pointer":
+        """The pointer after one more move."""
+        moves = " ".join([*self.moves.split()[1 - _MOVES :], secrets.token_hex(4)])
+        return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
+
+    def descends_from(self, other: "Pointer") -> bool:
+        """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
+        last = other.moves.split()[-1:]
+        return last[0] in self.moves.split() if last else self.store == other.store
+
+
+def new_store_id() -> str:
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
 class StoreLayout(VersionedFolder[Pointer]):
-    """Paths of one pipeline's store."""
-
     pointer_type = Pointer
     locked_text = "The store of {name} is being changed by {holder}."
     pointer_text = "The pointer of {name}"
     pointer_remedy = "Remove the pipeline's store folder and publish again; on a replica, `forecache pull --verify`."
 
-    @property
-    def targets(self) -> Path:
-        return self.root / "TARGETS"
-
-    @property
-    def segments(self) -> Path:
-        return self.root / "segments"
-
-    @property
-    def filters(self) -> Path:
-        return self.root / "filters"
-
-    @property
-    def live(self) -> Path:
-        return self.root / "LIVE"
-
-    @property
-    def streamed_folder(self) -> Path:
-        return self.root / "streamed"
+    targets = PathBelow("TARGETS")
+    segments = PathBelow("segments")
+    filters = PathBelow("filters")
+    live = PathBelow("LIVE")
+    streamed_folder = PathBelow("streamed")
 
     def manifest(self, version: int) -> Path:
         return self.versions / f"{version:08d}.json"
@@ -63,8 +86,6 @@ class StoreLayout(VersionedFolder[Pointer]):
         return self.filters / file
 
     def numbers(self) -> list[int]:
-        if not self.versions.is_dir():
-            return []
         return sorted(int(path.stem) for path in self.versions.glob("[0-9]*.json"))
 
     def has_version(self, number: int) -> bool:
@@ -84,7 +105,6 @@ class StoreLayout(VersionedFolder[Pointer]):
 
 
 def shard_file(index: int) -> str:
-    """Name of a segment's LMDB file."""
     return f"{index:03d}.mdb"
 
 
@@ -94,3 +114,25 @@ HASHES_FILE = "hashes.u64"
 def remove_tree(path: Path) -> None:
     """Remove a folder that is not in use; a missing one is fine."""
     shutil.rmtree(path, ignore_errors=not path.exists())
+
+
+def remove_if_abandoned(path: Path) -> None:
+    """Remove a temporary file, unless it is so young that a running process may be about to finish it."""
+    with suppress(FileNotFoundError):  # its writer has just finished it
+        if time.time() - path.stat().st_mtime > _UNFINISHED_S:
+            path.unlink()
+
+
+@contextmanager
+def targets_lock(layout: StoreLayout, progress: Progress) -> Iterator[None]:
+    """Hold the lock for updating Redis and remotes from the store; other processes wait for it.
+
+    The served version is read under the lock. So a slower process neither overwrites a newer version with an older one,
+    nor removes one that is about to be served.
+    """
+
+    def report_waiting(holder: str) -> None:
+        progress(f"Waiting for {holder}, which brings {layout.name} to other places", None)
+
+    with lock(layout.targets, holder=f"process {os.getpid()}", waiting=report_waiting):
+        yield

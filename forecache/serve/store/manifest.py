@@ -13,9 +13,41 @@ from typing import Any
 import xxhash
 
 from forecache.base.errors import NotFoundError, UnavailableError
-from forecache.kit.versioned.checksummed_json import dump_with_checksum, load_with_checksum
-from forecache.serve.store.fields import Field
+from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.serve.store.keys import KeyColumn, KeySchema
+
+NUMERIC = ("double", "bigint", "float", "integer")
+"""Types of fields that are one number."""
+STATE = "state"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A served field.
+
+    Its type is "double", "bigint", "boolean", "string", "date" or "timestamp"; "array<T>" for lists of one of these or
+    of "float", and "array<struct<name:T,...>>" for lists of structures of these. In a packed version all numbers are
+    float32: of a "float", an "integer", and a "vector" of `size` of them; a "state" is the bits of an int64 or a
+    float64, in two.
+    """
+
+    name: str
+    type: str
+    size: int = 1
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"name": self.name, "type": self.type, **({"size": self.size} if self.type == "vector" else {})}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its numbers in a packed row."""
+        return tuple(f"{self.name}_{i}" for i in range(self.size)) if self.type == "vector" else (self.name,)
+
+    @property
+    def holds_structs(self) -> bool:
+        return self.type.startswith("array<struct<")
+
 
 FORMAT = 5
 
@@ -32,22 +64,12 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """An immutable segment.
-
-    Attributes:
-        id: Name of its folder, unique for ever.
-        kind: "base", or "delta" whose entries hide those of older segments.
-        entries, tombstones: Number of its keys, including tombstones; number of keys that it removes.
-        shards: Its LMDB files; the shard of a key is `xxh3_64(key) & (len(shards) - 1)`.
-        hashes: Sorted key hashes of a delta (uint64, little-endian), from which filters are made; None for a base.
-    """
-
-    id: str
-    kind: str
-    entries: int
-    tombstones: int
-    shards: tuple[ShardInfo, ...]
-    hashes: ShardInfo | None = None
+    id: str  # name of its folder, unique for ever
+    kind: str  # "base", or "delta" whose entries hide those of older segments
+    entries: int  # its keys, including tombstones
+    tombstones: int  # keys that it removes
+    shards: tuple[ShardInfo, ...]  # LMDB files; the shard of a key is `xxh3_64(key) & (len(shards) - 1)`
+    hashes: ShardInfo | None = None  # sorted key hashes of a delta, from which filters are made
 
     @property
     def size_bytes(self) -> int:
@@ -56,19 +78,14 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin of a prediction. A row has one of its own only if it differs from the version's.
-
-    Attributes:
-        scored_at: Time of scoring; of a streamed row, its hour, so that few rows differ.
-        as_of: Of a streamed row, its as-of date; "": that of the version.
-    """
+    """Origin of a prediction. A row has one of its own only if it differs from the version's."""
 
     model_name: str
     model_version: int
     feature_version: int
-    scored_at: str
+    scored_at: str  # of a streamed row its hour, so that few rows differ
     run_id: str
-    as_of: str = ""
+    as_of: str = ""  # of a streamed row; "": that of the version
 
     @property
     def id(self) -> str:
@@ -104,58 +121,37 @@ class StalePolicy:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One version of a pipeline's store.
-
-    Attributes:
-        store: Identity of the store that it was published in; see `Pointer`.
-        parent: The version that was current when this one was published.
-        kind: "full", "incremental", or "compacted" if an incremental one was merged with the segments below it.
-        segments: From the oldest (the base) to the newest.
-        rows, tombstones: Keys that a reader finds, and tombstones over all segments.
-        content_hash: Sum modulo 2**128 of XXH3-128 over `key, 0x00, entry` of every row; independent of order.
-        provenance: Origin of every row without a provenance of its own.
-        provenances: Those of the other rows by their `id`.
-        carried: Number of rows that have a provenance of their own.
-        inputs: Names everything that the content depends on; a publish with the same inputs is skipped.
-        statistics: Rows of the batch, null counts per field and a histogram per numeric field, for the publish gates.
-        layout: "json": an entry is a JSON object; "packed": it is the float32 numbers of all fields, little-endian.
-        contract: Of a packed version, hash of the meaning of its numbers; see `forecache.declare.served.PackedLayout`.
-        stream, cut: The stream of the live layer above this version ("": none), and the cut-off: the version of its
-            table that this one includes (-1: none). A row of the live layer answers if its offset is above the cut-off.
-        states: Of a live view, the columns of 8 bytes that follow the fields in an entry; they are copied, never shown.
-        streamed: Number of rows of this version that come from the stream and not from the batch.
-        source_end: The last as-of date of the declared sources, None if they have no end.
-    """
+    """One version of a pipeline's store."""
 
     pipeline: str
-    store: str
+    store: str  # identity of the store that it was published in, see `Pointer`
     version: int
-    parent: int | None
-    kind: str
-    segments: tuple[SegmentInfo, ...]
-    rows: int
-    tombstones: int
-    content_hash: str
+    parent: int | None  # the version that was current when this one was published
+    kind: str  # "full", "incremental", or "compacted": an incremental one, merged with those below it
+    segments: tuple[SegmentInfo, ...]  # from the oldest (the base) to the newest
+    rows: int  # keys that a reader finds
+    tombstones: int  # over all segments
+    content_hash: str  # sum modulo 2**128 of XXH3-128 over `key, 0x00, entry` of every row
     key: KeySchema
     fields: tuple[Field, ...]
     source: TableSource
-    provenance: Provenance
+    provenance: Provenance  # of every row without one of its own
     policy: StalePolicy
     published_at: str
     code_version: str
     run_id: str
-    inputs: str
-    provenances: Mapping[str, Provenance] = field(default_factory=dict)
-    carried: int = 0
-    statistics: Mapping[str, Any] = field(default_factory=dict)
+    inputs: str  # all that the content depends on; a publish with the same ones is skipped
+    provenances: Mapping[str, Provenance] = field(default_factory=dict)  # those of the other rows, by `id`
+    carried: int = 0  # rows that have a provenance of their own
+    statistics: Mapping[str, Any] = field(default_factory=dict)  # of the batch, for the publish gates
     filter: ShardInfo | None = None
-    layout: str = "json"
-    contract: str = ""
-    states: tuple[Field, ...] = ()
-    stream: str = ""
-    cut: int = -1
-    streamed: int = 0
-    source_end: str | None = None
+    layout: str = "json"  # "packed": an entry is the float32 numbers of all fields
+    contract: str = ""  # of a packed version, see `forecache.declare.served.PackedLayout`
+    states: tuple[Field, ...] = ()  # of a live view, columns of 8 bytes after the fields; copied, never shown
+    stream: str = ""  # of the live layer above this version; "": none
+    cut: int = -1  # cut-off: version of its table that this one includes; live rows above it answer
+    streamed: int = 0  # rows that come from the stream and not from the batch
+    source_end: str | None = None  # the last as-of date of the declared sources; None: they have no end
     format: int = FORMAT
 
     @property
@@ -169,12 +165,10 @@ class Manifest:
 
     @property
     def model(self) -> dict[str, Any]:
-        """`{"name", "version"}` of the model, as in answers."""
         return {"name": self.provenance.model_name, "version": self.provenance.model_version}
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """`Provenance.made_by` of the version's provenance."""
         return self.provenance.made_by
 
     @property
@@ -206,7 +200,6 @@ class Manifest:
 
     @cached_property
     def stale_after(self) -> datetime:
-        """The moment from which answers are stale."""
         return self.as_of_end + timedelta(hours=self.policy.max_age_h)
 
     @cached_property
@@ -240,14 +233,10 @@ def current_timestamp() -> str:
 
 
 def manifest_from_json(content: bytes, *, what: str = "The manifest") -> Manifest:
-    """Read a manifest.
+    """Read a manifest; `what` is the file, for messages.
 
-    Args:
-        what: The file, for messages.
-
-    Raises:
-        DamagedError: Its bytes are not those that were written.
-        UnavailableError: A Forecache with another store format wrote it.
+    Raises DamagedError if its bytes are not those that were written, and UnavailableError if a Forecache with another
+    store format wrote it.
     """
     data = load_with_checksum(content, what=what)
     if data.get("format") != FORMAT:
@@ -275,7 +264,6 @@ def _segment(data: dict[str, Any]) -> SegmentInfo:
 
 
 def no_such_key_error(manifest: Manifest, key: str) -> NotFoundError:
-    """The error of a key that a version does not have."""
     names = ", ".join(manifest.key.names)
     return NotFoundError(
         f"Version {manifest.version} of {manifest.pipeline} has no key {key!r}.",

@@ -1,20 +1,25 @@
-"""A pipeline's store: its versions, the served one, rollback and pin."""
+"""A pipeline's store: its versions, the served one, rollback and pin, and the removal of what nobody uses."""
 
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from forecache.base.errors import ConflictError, DamagedError, NotFoundError
+from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.kit.versioned.pointer import earlier_versions, read_pointer, write_pointer
-from forecache.kit.versioned.retention import take_lease
+from forecache.base.table_names import NAME
+from forecache.kit.versioned.pointer import (
+    earlier_versions,
+    lock_versions,
+    read_pointer,
+    remove_old_versions,
+    take_lease,
+    write_pointer,
+)
 from forecache.kit.versioned.verify import version_state
 from forecache.serve.store.integrity import verify_version
-from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.locks import publisher_lock
+from forecache.serve.store.layout import Pointer, StoreLayout, remove_if_abandoned, remove_tree
 from forecache.serve.store.manifest import Manifest, current_timestamp, manifest_from_json
-from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
 
 _OPEN_TRIES = 10
@@ -72,13 +77,11 @@ class Store:
 
     def versions(self) -> list[Manifest]:
         """Manifests of the retained versions that can be read, ascending."""
-        return [manifest for manifest in map(self._try_manifest, self.version_numbers()) if manifest is not None]
-
-    def _try_manifest(self, version: int) -> Manifest | None:
-        try:
-            return self.manifest(version)
-        except (DamagedError, NotFoundError):
-            return None
+        found = []
+        for number in self.version_numbers():
+            with suppress(DamagedError, NotFoundError):
+                found.append(self.manifest(number))
+        return found
 
     def quarantined_versions(self) -> dict[int, str]:
         """Quarantined versions with their reasons."""
@@ -89,7 +92,6 @@ class Store:
         return found
 
     def state(self, version: int) -> tuple[str, ...]:
-        """The marks of a version; see `version_state`."""
         return version_state(self.layout, version)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
@@ -128,7 +130,7 @@ class Store:
             NotFoundError: There is no such version.
             DamagedError: Its files are not those that were written; the pointer was not moved.
         """
-        with publisher_lock(self.layout, action="rollback"):
+        with lock_versions(self.layout, action="rollback"):
             manifest = self.rollback_target(version)
             current = self.pointer().current
             assert current is not None
@@ -145,11 +147,7 @@ class Store:
         self.layout.quarantine(version).unlink(missing_ok=True)
 
     def serve_again(self, version: int, *, pinned: int | None = None) -> None:
-        """Move the pointer to a retained version; the caller holds the publisher's lock.
-
-        Args:
-            pinned: The version that stays pinned, None: none.
-        """
+        """Move the pointer to a retained version, with the pinned one that stays; the caller holds the store's lock."""
         pointer = self.pointer()
         write_pointer(self.layout, pointer.advance(current=version, pinned=pinned))
 
@@ -163,12 +161,7 @@ class Store:
             ) from None
 
     def verify_files(self, version: int) -> Manifest:
-        """Read all files of a version, compare them with its manifest, and return the manifest.
-
-        Raises:
-            NotFoundError: The store does not have it.
-            DamagedError: A file is not what was written.
-        """
+        """Read all files of a version, compare them with its manifest, and return that; raises as `manifest`."""
         manifest = self.manifest(version)
         verify_version(self.layout, manifest)
         return manifest
@@ -198,7 +191,7 @@ class Store:
             NotFoundError: The store does not have it.
             DamagedError: Its files are not those that were written.
         """
-        with publisher_lock(self.layout, action="pin"):
+        with lock_versions(self.layout, action="pin"):
             manifest = self.verify_files(version)
             pointer = self.pointer()
             write_pointer(self.layout, pointer.advance(pinned=version))
@@ -206,14 +199,13 @@ class Store:
 
     def unpin(self) -> Manifest | None:
         """Serve the current version again."""
-        with publisher_lock(self.layout, action="unpin"):
+        with lock_versions(self.layout, action="unpin"):
             pointer = self.pointer()
             write_pointer(self.layout, pointer.advance(pinned=None))
             return None if pointer.current is None else self.manifest(pointer.current)
 
     def unquarantine(self, version: int) -> None:
-        """Lift the quarantine of a version."""
-        with publisher_lock(self.layout, action="unquarantine"):
+        with lock_versions(self.layout, action="unquarantine"):
             self.manifest(version)
             if self.layout.quarantine(version).exists():
                 self.lift_quarantine(version)
@@ -222,12 +214,7 @@ class Store:
 
 
 def manifest_of(layout: StoreLayout, version: int) -> Manifest:
-    """Read the manifest in a version's file, which may be of another store.
-
-    Raises:
-        FileNotFoundError: There is none.
-        DamagedError: Its bytes are not those that were written.
-    """
+    """Read the manifest in a version's file, maybe of another store; raises FileNotFoundError or DamagedError."""
     path = layout.manifest(version)
     return manifest_from_json(path.read_bytes(), what=f"The file {path}")
 
@@ -235,3 +222,70 @@ def manifest_of(layout: StoreLayout, version: int) -> Manifest:
 def open_store(settings: Settings, pipeline_name: str) -> Store:
     """The store of a pipeline; it may have no version yet."""
     return Store(settings.store_path / pipeline_name)
+
+
+def list_local_stores(settings: Settings) -> list[Store]:
+    """Every store on this machine, in alphabetical order."""
+    folder = settings.store_path
+    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = sorted(filter(NAME.fullmatch, found))
+    return [open_store(settings, name) for name in names]
+
+
+def remove_leftovers(store: Store) -> None:
+    """Remove leftovers of killed publishes and pulls; the caller holds the store's lock."""
+    layout = store.layout
+    for path in layout.staging.iterdir():
+        remove_tree(path)
+    remove_foreign_versions(store)
+    last = store.pointer().last
+    for number in store.version_numbers():
+        if number > last:  # its manifest was written, but the pointer never moved
+            layout.remove_version(number)
+    for path in [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]:
+        path.unlink()
+    for path in layout.root.glob(f".{layout.live.name}.*.tmp"):
+        remove_if_abandoned(path)  # a starting stream writes LIVE without the store's lock
+    remove_unreferenced(store)
+
+
+def retire_versions(store: Store, *, keep: int) -> list[int]:
+    """`remove_old_versions` of a store besides the current and the pinned one, with segments and filters."""
+    pointer = store.pointer()
+    removed = remove_old_versions(store.layout, keep=keep, needed=(pointer.current, pointer.pinned))
+    if removed:
+        remove_unreferenced(store)
+    return removed
+
+
+def remove_foreign_versions(store: Store) -> None:
+    """Remove the versions of another store that this one has replaced. Open snapshots of them stay usable."""
+    for number in store.version_numbers():
+        try:
+            foreign = manifest_of(store.layout, number).store != store.pointer().store
+        except UnavailableError:
+            continue
+        if foreign:
+            store.layout.remove_version(number)
+
+
+def remove_unreferenced(store: Store) -> None:
+    """Remove segments and filters that no manifest names, and leases of removed versions.
+
+    Removes nothing while a manifest is damaged, as its segments are not known.
+    """
+    layout, manifests = store.layout, store.versions()
+    if len(manifests) < len(store.version_numbers()):
+        return
+    segments = {segment.id for manifest in manifests for segment in manifest.segments}
+    filters = {manifest.filter.file for manifest in manifests if manifest.filter}
+    numbers = {manifest.version for manifest in manifests}
+    for path in layout.segments.iterdir():
+        if path.name not in segments:
+            remove_tree(path)
+    for path in layout.filters.iterdir():
+        if path.name not in filters:
+            path.unlink()
+    for path in [*layout.versions.glob("*.lease"), *layout.versions.glob("*.bad")]:
+        if int(path.stem) not in numbers:
+            path.unlink()

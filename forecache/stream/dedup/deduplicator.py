@@ -15,10 +15,9 @@ import pyarrow as pa
 import xxhash
 
 from forecache.stream.dedup.id_file import IdQuery
-from forecache.stream.dedup.id_folder import IdFolder
-from forecache.stream.dedup.id_writer import IdBatch, IdWriter
-from forecache.stream.table_cursor import TableCursor, cursor_of_commit, last_cursor
-from forecache.stream.table_schema import RECEIVED_AT
+from forecache.stream.dedup.id_folder import IdBatch, IdFolder, IdWriter
+from forecache.stream.table.rows import TableCursor, cursor_of_commit, last_cursor
+from forecache.stream.table.schema import RECEIVED_AT
 
 _IN_MEMORY, _MOST_AT_ONCE = 1 << 15, 1 << 22
 _DAY_US = 86_400_000_000
@@ -30,11 +29,8 @@ class Deduplicator:
     """Keeps the id of an event for `keep_days` days after the day it was received.
 
     In memory are at most the uncommitted ids and twice `in_memory` others, about 100 bytes each; files take 18 bytes an
-    id. It is used by one thread; a thread of its own writes the files.
-
-    Args:
-        unique: Columns that identify an event; none: no event is a duplicate.
-        in_memory: Number of committed ids that are written into a file together.
+    id. It is used by one thread; a thread of its own writes the files. Without `unique` columns no event is a
+    duplicate.
     """
 
     def __init__(self, unique: Sequence[str], keep_days: int, *, in_memory: int = _IN_MEMORY) -> None:
@@ -45,7 +41,7 @@ class Deduplicator:
         self._waiting: deque[tuple[int, list[bytes]]] = deque()  # uncommitted ids by day, in order
         self._committed: list[tuple[int, list[bytes]]] = []  # committed ids that are in no file
         self._count = 0  # number of ids in `_committed`
-        self._mark: TableCursor | None = None
+        self.cursor: TableCursor | None = None  # of the last row of the table whose id is known
         self._folder: IdFolder | None = None
         self._writer: IdWriter | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -60,45 +56,32 @@ class Deduplicator:
         """True while files are being merged in the other thread."""
         return self._writer is not None and self._writer.is_merging
 
-    @property
-    def cursor(self) -> TableCursor | None:
-        """Cursor of the last row of the table whose id is known; None if there is none."""
-        return self._mark
-
     def open(self, path: Path, *, ids: Mapping[str, str], since: int) -> None:
-        """Use the files of a folder; call it first. Without this call the files are temporary.
-
-        Args, `cursor` afterwards:
-            See `forecache.stream.dedup.id_folder.IdFolder`.
-        """
+        """Use the files of a folder, see `IdFolder`; call it first. Without this call the files are temporary."""
         self._folder = IdFolder(path, ids=ids, since=since)
-        self._mark = self._folder.mark
+        self.cursor = self._folder.mark
 
     def discard_files(self) -> None:
         """Discard the files of the folder, because their cursor is no row of the table."""
         self._get_folder().clear()
-        self._mark = None
+        self.cursor = None
 
     def add_table_rows(self, parts: Iterable[pa.Table]) -> int:
-        """Add the ids of rows of the stream's table after `cursor`, each once; returns the number of rows.
-
-        Args:
-            parts: Rows in any order, with position, place, partition, offset and time of receipt.
-        """
+        """Add the ids of rows of the stream's table after `cursor`, in any order, each once; returns their number."""
         count = held = 0
         lots: dict[int, list[bytes]] = {}
         for rows in parts:
             digests = digests_of(rows, self._unique)
             for day, start, end in _runs_by_day(rows):
                 lots.setdefault(day, []).append(b"".join(digests[start:end]))
-            self._mark = max(filter(None, (self._mark, last_cursor(rows))), default=None)
+            self.cursor = max(filter(None, (self.cursor, last_cursor(rows))), default=None)
             count, held = count + len(digests), held + len(digests)
             if held >= _MOST_AT_ONCE:
                 self._add_to_folder(lots)
                 lots, held = {}, 0
         if count > self._most:
             self._add_to_folder(lots)
-            self._get_folder().save(self._mark, self._oldest)
+            self._get_folder().save(self.cursor, self._oldest)
             self._get_writer()
             return count
         for day, joined in lots.items():
@@ -119,15 +102,10 @@ class Deduplicator:
         return places
 
     def confirm_commit(self, rows: pa.Table, version: int) -> None:
-        """Note that the table has the next ones of the new events.
-
-        Args:
-            rows: With partition, offset and time of receipt.
-            version: Delta version of their commit.
-        """
+        """Note that the table has the next ones of the new events, at a Delta version."""
         if not self._unique or not rows.num_rows:
             return
-        self._mark = cursor_of_commit(rows, version)
+        self.cursor = cursor_of_commit(rows, version)
         left = rows.num_rows
         while left:
             day, digests = self._waiting.popleft()
@@ -180,13 +158,12 @@ class Deduplicator:
         return places
 
     def _write_committed(self) -> None:
-        """Give all committed ids to the thread that writes files."""
         self._leaving = self._recent
         self._recent = {digest: day for day, digests in self._waiting for digest in digests}
         ids: dict[int, list[bytes]] = {}
         for day, digests in self._committed:
             ids.setdefault(day, []).extend(digests)
-        self._get_writer().submit(IdBatch(ids, self._mark, self._oldest))
+        self._get_writer().submit(IdBatch(ids, self.cursor, self._oldest))
         self._committed, self._count = [], 0
 
     def _add_to_folder(self, lots: Mapping[int, Sequence[bytes]]) -> None:
@@ -219,11 +196,7 @@ DIGEST_BYTES = 16
 
 
 def digests_of(events: pa.Table, unique: Sequence[str]) -> list[bytes]:
-    """Return the digest of each event, which does not depend on the other events of the table.
-
-    Args:
-        unique: Columns that identify an event.
-    """
+    """Return the digest of each event, of its `unique` columns; it does not depend on the table's other events."""
     columns = [events[name] for name in unique]
     if all(_is_fixed(column.type) for column in columns):
         if any(column.null_count for column in columns):

@@ -32,16 +32,11 @@ _SYNC_EVERY = 16 << 20
 
 @dataclass(frozen=True)
 class IdQuery:
-    """A query for n ids.
+    """A query for n ids."""
 
-    Attributes:
-        heads, tails: The halves of the ids, uint64 [n].
-        bits: Their bits in the word of a filter, uint64 [n].
-    """
-
-    heads: Words
-    tails: Words
-    bits: Words
+    heads: Words  # uint64 [n], the first halves
+    tails: Words  # the second halves
+    bits: Words  # their bits in the word of a filter
 
     @staticmethod
     def from_digests(digests: bytes) -> "IdQuery":
@@ -52,15 +47,7 @@ class IdQuery:
 
 
 class IdFile:
-    """
-    Attributes:
-        path: Of the file.
-        day: On which its ids were received, in days since 1970.
-        count: How many ids it has.
-
-    Raises:
-        OSError: There is no such file, or it has another size.
-    """
+    """A file of `count` ids that were received on one day; OSError if it is missing or has another size."""
 
     def __init__(self, path: Path, day: int, count: int) -> None:
         self.path, self.day, self.count = path, day, count
@@ -93,10 +80,7 @@ class IdFile:
 
 
 def write_ids(path: Path, digests: bytes) -> int:
-    """Write a file of concatenated ids of 16 bytes in any order; returns their number.
-
-    The file is synced afterwards, its folder is not.
-    """
+    """Write a file of concatenated ids of 16 bytes in any order, and sync it; returns their number."""
     halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
     order = np.argsort(halves[:, 0], kind="stable")
     with _Builder(path, len(order)) as builder:

@@ -7,16 +7,19 @@ at any time: the list names only complete files, and ids that are not in them ar
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from forecache.base.files import write_durably
 from forecache.base.steps import ids_step
+from forecache.kit.process.periodic import HandoverThread
 from forecache.stream.dedup.id_file import IdFile, merge_ids, write_ids
-from forecache.stream.table_cursor import TableCursor
+from forecache.stream.table.rows import TableCursor
 
 logger = logging.getLogger("forecache.stream")
 LIST = "LIST.json"
@@ -25,15 +28,13 @@ _MERGED_AT_ONCE = 4
 
 
 class IdFolder:
-    """The id files that the list names.
+    """The id files that the list names; the folder is used by this process only.
 
-    Attributes:
-        files: The tuple is replaced at each change, so that another thread may read it.
-        mark: Cursor of the last row whose id they include; None if they are empty.
-        since: The first day of receipt whose ids are complete, in days since 1970.
+    The tuple `files` is replaced at each change, so that another thread may read it. `mark` is the cursor of the last
+    row whose id they include; None if they are empty. `since` is the first day of receipt (since 1970) whose ids are
+    complete.
 
     Args:
-        path: The folder, used by this process only.
         ids: Columns and types that ids are made of; a folder of other ids counts as empty.
         since: Value of `since` of an empty folder; a folder whose ids begin later counts as empty.
     """
@@ -88,9 +89,7 @@ class IdFolder:
         """Merge files while there are too many of a size class, a part at each step; it may be abandoned at any step.
 
         The files of a past day become one; those of the newest day are merged four at a time within a size class.
-
-        Args:
-            smallest: Ids of a file of the smallest size class.
+        `smallest` is the number of ids of a file of the smallest class.
         """
         while (chosen := self._choose_files_to_merge(smallest)) is not None:
             path = self._merging = self._new_path()
@@ -126,3 +125,84 @@ class IdFolder:
         mark = content["mark"]
         self.files, self.since = files, content["since"]
         self.mark = None if mark is None else TableCursor(**mark)
+
+
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class IdBatch:
+    """Ids of 16 bytes to write, by the day on which they were received."""
+
+    ids: Mapping[int, list[bytes]]
+    mark: TableCursor | None  # of the last row that the files include with these ids
+    oldest: int  # ids of earlier days are dropped
+
+
+class IdWriter(HandoverThread[IdBatch]):
+    """Writes ids into files and merges these, see `IdFolder.merge`; repeats what fails while the disk is full."""
+
+    def __init__(self, folder: IdFolder, smallest: int) -> None:
+        self._folder, self._smallest = folder, smallest
+        self._merging: Iterator[None] | None = folder.merge(smallest)  # a killed process may have left it unfinished
+        super().__init__("forecache-stream-ids")
+
+    @property
+    def is_merging(self) -> bool:
+        """True while there may be files to merge."""
+        return self._merging is not None
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._given is not None or self._merging is not None or self._closing)
+                if self._closing:
+                    return
+            try:
+                if self._given is not None:
+                    self._write(self._given)
+                else:
+                    self._merge()
+                self.failure = ""
+            except Exception as error:  # noqa: BLE001  # such as a full disk: the ids stay in memory meanwhile
+                self._handle_failure(error)
+
+    def _write(self, given: IdBatch) -> None:
+        before = self._folder.files
+        try:
+            for day, digests in given.ids.items():
+                if day >= given.oldest:
+                    self._folder.add(day, b"".join(digests))
+            self._folder.save(given.mark, given.oldest)
+        except BaseException:
+            self._folder.files = before
+            raise
+        self._set_free()
+        self._merging = self._merging or self._folder.merge(self._smallest)
+
+    def _merge(self) -> None:
+        """Do a part of a merge, and pause as long as it took, so that merging uses at most half of a core."""
+        started, files = time.perf_counter(), self._folder.files
+        assert self._merging is not None
+        try:
+            next(self._merging)
+        except StopIteration:
+            self._merging = None
+            return
+        if self._folder.files is not files:
+            try:
+                self._folder.save(self._folder.mark, self._folder.since)
+            except BaseException:
+                self._folder.files = files
+                raise
+        self._pause(time.perf_counter() - started, until_given=True)
+
+    def _handle_failure(self, error: Exception) -> None:
+        self._merging = None
+        text = f"The ids of events are not written beside the stream's state: {error}"
+        if text != self.failure:
+            logger.error("%s; they stay in memory, and it is tried again.", text)
+        self.failure = text
+        with suppress(OSError):
+            self._folder.sweep()
+        self._pause(_PAUSE_S)

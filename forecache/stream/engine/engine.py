@@ -1,7 +1,4 @@
-"""Runs a stream: its lock, the base class of the engines, and the look for a newer model.
-
-The base class writes the live layers, and the figures until the end.
-"""
+"""Runs a stream: its lock, the choice and the base class of the engines, and the look for a newer model."""
 
 import logging
 import os
@@ -13,25 +10,22 @@ from typing import Any, ClassVar
 
 from forecache.base.errors import ConflictError
 from forecache.base.files import lock
-from forecache.base.plugins import find_hooks
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.settings import Settings
 from forecache.base.stream_state import LOCK, stream_folder
 from forecache.declare import Stream
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STREAM_MODELS
 from forecache.stream.engine.figures import StreamFigures
+from forecache.stream.kafka.client import client_options
 from forecache.stream.live_layers import write_layers
-from forecache.stream.step.answerer import Answerer
+from forecache.stream.step import Answerer
 
 logger = logging.getLogger("forecache.stream")
 
 
 def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
-    """Hold the lock of a stream.
-
-    Raises:
-        ConflictError: Another process holds it.
-    """
+    """Hold the lock of a stream; ConflictError if another process holds it."""
 
     def conflict_error(holder: str) -> ConflictError:
         return ConflictError(
@@ -44,10 +38,7 @@ def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]
 
 
 class StreamEngine(ABC):
-    """Runs one stream, once.
-
-    Attributes:
-        figures: Its figures, written to a file once a second.
+    """Runs one stream, once; its figures are written to a file once a second.
 
     Args:
         until_caught_up: End when the messages that the topic had at the start are committed.
@@ -95,13 +86,23 @@ class StreamEngine(ABC):
             self.figures.state.stopped_at = time.time()
             self._write_last_figures()
 
+    def _send_answers(self, held: ExitStack) -> None:
+        """Send the answers to the declared topic, if there is one, until `held` is closed."""
+        if self._stream.to_topic is not None:
+            send_answers = load_hook("stream_answers", "send_answers")
+            options = client_options(self._settings)
+            held.enter_context(send_answers(self._settings, self._stream, options, self._note_failure))
+
     @abstractmethod
     def _run(self, held: ExitStack) -> None:
         """Run the stream; the resources in `held` are closed afterwards."""
 
     @abstractmethod
-    def _write_last_figures(self) -> None:
-        """Write the last figures."""
+    def _note_failure(self, sentence: str) -> None:
+        """Note what has failed, until the next commit."""
+
+    @abstractmethod
+    def _write_last_figures(self) -> None: ...
 
 
 class ModelWatch:
@@ -142,3 +143,13 @@ class ModelWatch:
 
 def _log_failed_look(error: Exception) -> None:
     logger.warning("What answers was not looked up: %s", error)  # a registry that is away stops no stream
+
+
+def engine_of(stream: Stream) -> type[StreamEngine]:
+    """Return the engine that a stream declares."""
+    if stream.engine == "spark":
+        spark_engine: type[StreamEngine] = load_hook("spark_stream", "engine")
+        return spark_engine
+    from forecache.stream.engine.arrow_engine import ArrowEngine
+
+    return ArrowEngine

@@ -15,10 +15,7 @@ def tree_cpu_s(pid: int) -> float:
     """Return the CPU seconds (user and system) of a process and its descendants since their start.
 
     A child that has ended still counts: the kernel adds its time to its parent's when the parent has waited for it. So
-    the difference of two calls is the time that the tree used in between.
-
-    Raises:
-        psutil.NoSuchProcess: The process has ended.
+    the difference of two calls is the time that the tree used in between. psutil.NoSuchProcess if it has ended.
     """
     import psutil
 
@@ -42,11 +39,7 @@ _PROCESSOR_EVERY_S = 5.0
 
 
 class StreamFigures:
-    """Figures of one process; any thread may add to them.
-
-    Attributes:
-        state: The state that is written.
-    """
+    """Figures of one process in a `state` that is written; any thread may add to them."""
 
     def __init__(self, home: Path, name: str, *, engine: str, freshness: str) -> None:
         self._home, self._name = home, name
@@ -56,11 +49,7 @@ class StreamFigures:
         self._began, self._write_at, self._look_at = time.monotonic(), 0.0, 0.0
 
     def count_commit(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
-        """Count a commit.
-
-        Args:
-            arrived_us: Kafka timestamps of its messages, in microseconds since 1970.
-        """
+        """Count a commit, given the Kafka timestamps of its messages in microseconds since 1970."""
         now, state = time.time(), self.state
         state.rows += len(arrived_us)
         state.committed_version, state.committed_at = version, now

@@ -10,11 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from forecache.declare import Column
-
+from forecache.declare import Column
 
 # Characters that Spark strips at both ends: white space and control characters of one byte.
 _BLANK = "".join(map(chr, range(33))) + "\x7f"
@@ -33,10 +31,7 @@ _MOMENT = re.compile(
     r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-9]{1,2})(?::(?P<second>[0-9]{1,2})(?:\.(?P<part>[0-9]*))?(?P<zone>.*))?)?)?)?)?)",
     re.DOTALL,
 )
-_TIME = re.compile(
-    r"T?([0-9]{1,2})(?::([0-9]{1,2})(?::([0-9]{1,2})(?:\.([0-9]*))?(.*))?)?",
-    re.DOTALL,
-)
+_TIME = re.compile(r"T?([0-9]{1,2})(?::([0-9]{1,2})(?::([0-9]{1,2})(?:\.([0-9]*))?(.*))?)?", re.DOTALL)
 _OFFSET = re.compile(r"([+-])([0-9]{1,2})(?::?([0-9]{2})(?::?([0-9]{2}))?)?")
 _REGION = re.compile(r"[A-Za-z][A-Za-z0-9~/._+-]+")
 _SHORT_IDS = {
@@ -57,9 +52,7 @@ DAYS_OF_YEARS = (-719_162, 2_932_896)
 def cast(text: str, kind: str) -> Any:
     """Cast a text to a column's type; None if it is not a valid text of this type.
 
-    Returns:
-        str, int, float or bool; of a date the days and of a timestamp the microseconds since 1970 in UTC, also beyond
-        the years 1 to 9999.
+    A date is the days, a timestamp the microseconds since 1970 in UTC, also beyond the years 1 to 9999.
     """
     return _CASTS[kind](text)
 
@@ -199,7 +192,7 @@ _CASTS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def judge_texts(columns: "Sequence[Column]", texts: Sequence[str | None]) -> tuple[list[Any], str | None]:
+def judge_texts(columns: Sequence[Column], texts: Sequence[str | None]) -> tuple[list[Any], str | None]:
     """Cast the texts of an event; returns the typed values, and the first problem or None."""
     typed = [None if text is None else cast(text, column.type) for column, text in zip(columns, texts, strict=True)]
     for column, text, value in zip(columns, texts, typed, strict=True):
@@ -209,7 +202,7 @@ def judge_texts(columns: "Sequence[Column]", texts: Sequence[str | None]) -> tup
     return typed, None
 
 
-def _find_problem(column: "Column", text: str | None, value: Any) -> str | None:
+def _find_problem(column: Column, text: str | None, value: Any) -> str | None:
     name = column.name
     if text is None:
         return f"{name} is missing" if column.required else None

@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
 import orjson
 
 from forecache.base.errors import InputError, SettingsError
-from forecache.lake.ingest.landing_rows import as_text, escape_surrogates, json_record
-
-if TYPE_CHECKING:
-    from forecache.declare import Column
-
+from forecache.declare import Column
+from forecache.lake.ingest.parsing import as_text, escape_surrogates, json_record
 
 Texts = tuple[str | None, ...]
 
@@ -25,37 +22,10 @@ class InvalidMessageError(Exception):
     """The message cannot be decoded to an event."""
 
 
-class Decoder(Protocol):
-    """Reads the messages of one topic.
-
-    Attributes:
-        columns: The declared columns of a message.
-    """
-
-    columns: "Sequence[Column]"
-
-    def read_record(self, message: bytes) -> Mapping[str, Any] | None:
-        """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it.
-
-        Columns may be absent, and there may be members that are no columns.
-        """
-
-    def read_texts(self, message: bytes) -> tuple[Texts, bool]:
-        """Decode a message to the texts of its values in the order of the columns; True if it has undeclared members.
-
-        Raises:
-            NoEvent: The message cannot be read, or lacks a column that is required.
-        """
-
-
 def record_texts(
-    columns: "Sequence[Column]", record: Mapping[str, Any], as_text: Callable[[Any], str | None]
+    columns: Sequence[Column], record: Mapping[str, Any], as_text: Callable[[Any], str | None]
 ) -> tuple[Texts, bool]:
-    """Return what `Decoder.read_texts` does, from a decoded record; absent optional columns are null.
-
-    Raises:
-        InputError: A column that is required is absent.
-    """
+    """Return what `JsonDecoder.read_texts` does, from a record; InputError if a required column is absent."""
     for column in columns:
         if column.required and column.name not in record:
             raise InputError(f"the column {column.name!r} is missing")
@@ -63,32 +33,17 @@ def record_texts(
     return tuple(as_text(record.get(column.name)) for column in columns), len(record) > known
 
 
-def decoder_of(topic: Any, folder: Path) -> Decoder:
-    """The decoder of a declared topic.
-
-    Args:
-        folder: Folder that the path of a schema file is relative to.
-
-    Raises:
-        SettingsError: The topic's schema cannot be read, or has other columns.
-    """
-    from forecache.declare import Avro
-
-    if isinstance(topic.format, Avro):
-        return AvroDecoder(topic, folder)
-    return JsonDecoder(topic)
-
-
 _MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
 
 
 class JsonDecoder:
-    """Reads JSON messages; see `forecache.stream.events.decoder.Decoder`."""
+    """Reads JSON messages of one topic with its declared columns."""
 
     def __init__(self, topic: Any) -> None:
-        self.columns = topic.columns
+        self.columns: Sequence[Column] = topic.columns
 
     def read_record(self, message: bytes) -> Mapping[str, Any] | None:
+        """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it."""
         try:
             found = orjson.loads(message)
         except ValueError:
@@ -102,6 +57,10 @@ class JsonDecoder:
         return found
 
     def read_texts(self, message: bytes) -> tuple[Texts, bool]:
+        """Decode a message to the texts of its values in the order of the columns; True if it has undeclared members.
+
+        InvalidMessageError if the message cannot be read, or lacks a column that is required.
+        """
         try:
             return record_texts(self.columns, json_record(message.decode()), as_text)
         except UnicodeDecodeError:
@@ -117,12 +76,12 @@ _ANY = -1
 
 
 class AvroDecoder:
-    """Reads Avro messages; see `forecache.stream.events.decoder.Decoder`."""
+    """Reads Avro messages, as `JsonDecoder` does; SettingsError if the schema cannot be read, or has other columns."""
 
     def __init__(self, topic: Any, folder: Path) -> None:
         import fastavro
 
-        self.columns = topic.columns
+        self.columns: Sequence[Column] = topic.columns
         self._has_header = topic.format.registry_wire
         self._read = fastavro.schemaless_reader
         declared = topic.format.schema

@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from forecache.base.errors import InputError
-from forecache.base.key_types import DECLARED
-from forecache.declare import Column
+from forecache.base.output_kinds import DECLARED
+from forecache.declare import Avro, Column
 from forecache.declare.streams.merge_plan import build_merge_plan
 from forecache.kit.windows.fold import cannot_sum
 from forecache.kit.windows.plan import MergePlan
-from forecache.kit.windows.tile_columns import microseconds
+from forecache.kit.windows.states import microseconds
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
 from forecache.stream.events.cast import is_above, is_below, judge_texts
-from forecache.stream.events.decoder import Decoder, InvalidMessageError, decoder_of
-from forecache.stream.table_schema import (
+from forecache.stream.events.decoder import AvroDecoder, InvalidMessageError, JsonDecoder
+from forecache.stream.table.schema import (
     ARROW_TYPES,
     EVENT_DAY,
     KAFKA_AT,
@@ -76,7 +76,7 @@ NOT_TAKEN = object()
 """Stands for a value whose text has to be judged."""
 
 
-def convert_values(column: "Column", values: Sequence[Any]) -> list[Any]:
+def convert_values(column: Column, values: Sequence[Any]) -> list[Any]:
     """Convert values to what `forecache.stream.events.cast.cast` would make of their texts; null is None.
 
     Values of another type, missing required ones and those outside the limits are NOT_TAKEN.
@@ -168,31 +168,22 @@ rows."""
 
 @dataclass(frozen=True)
 class JudgedMessages:
-    """
-    Attributes:
-        events: kafka_partition, kafka_offset, kafka_at, event_day, received_at, and the topic's columns.
-        bad: `forecache.stream.table_schema.QUARANTINE`.
-        unknown: How many events have members that are not declared, which are left out.
-    """
+    """Messages, split."""
 
-    events: pa.Table
-    bad: pa.Table
-    unknown: int = 0
+    events: pa.Table  # partition, offset, kafka_at, event_day, received_at, and the topic's columns
+    bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
+    unknown: int = 0  # events that have members that are not declared, which are left out
 
 
 class EventJudge:
     """Judges the messages of a stream's topic; it can be pickled.
 
-    Args:
-        folder: Folder that the path of a schema file is relative to.
-
-    Raises:
-        SettingsError: As `decoder_of`.
+    Paths of schema files are relative to `folder`. SettingsError if the schema cannot be read, or has other columns.
     """
 
     def __init__(self, stream: Any, folder: Path) -> None:
         topic = stream.topic
-        self._decoder: Decoder = decoder_of(topic, folder)
+        self._decoder = AvroDecoder(topic, folder) if isinstance(topic.format, Avro) else JsonDecoder(topic)
         self._plans = [
             plan for plan in map(build_merge_plan, stream.views) if not _fits_exact_sums(plan, topic.columns)
         ]
@@ -206,10 +197,7 @@ class EventJudge:
         self.schema = pa.schema([*self._where, pa.field(EVENT_DAY, pa.date32()), *_MOMENTS[1:], *event_fields(topic)])
 
     def __call__(self, messages: pa.Table) -> JudgedMessages:
-        """
-        Args:
-            messages: `forecache.stream.table_schema.MESSAGES`.
-        """
+        """Judge `forecache.stream.table.schema.MESSAGES`."""
         values: list[bytes | None] = messages["value"].to_pylist()
         received = microseconds(messages[RECEIVED_AT]).tolist()
         columns, reasons, unknown = self._convert_messages(values)

@@ -1,1 +1,0 @@
-"""Kafka clients of a stream: the consumer, dead letters, and administration of topics."""

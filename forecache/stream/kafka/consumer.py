@@ -4,6 +4,7 @@ Lost messages are an error, never a gap: those that expired before they were rea
 and created again.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,10 @@ import pyarrow as pa
 
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.declare import Stream
 from forecache.stream.kafka.client import client_options, look_up_topic_id, unreachable_error
-from forecache.stream.table_schema import MESSAGES
+from forecache.stream.table.schema import MESSAGES, QUARANTINE, schema_of
+from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 _TIMEOUT_S = 15.0
 _PARTITIONS_EVERY_S = 30.0
@@ -22,10 +25,9 @@ Offsets = Mapping[int, int]
 
 
 class TopicReader:
-    """
-    Attributes:
-        topic_id: Kafka's id of the topic; "" if the broker has none.
-        next: By partition, the next offset to read.
+    """Reads the messages of a topic.
+
+    `topic_id` is Kafka's id of the topic ("" if the broker has none), `next` by partition the next offset to read.
 
     Args:
         start: By partition, the offset to start at; empty: all partitions are read from their first message.
@@ -146,12 +148,10 @@ class TopicReader:
         raise self._recreated_error(f"its identity is {self.topic_id}")
 
     def read(self, wait_s: float) -> pa.Table | None:
-        """Read a batch of messages, `forecache.stream.table_schema.MESSAGES`; None if there are none.
+        """Read a batch of messages, `forecache.stream.table.schema.MESSAGES`; None if there are none.
 
-        It waits up to `wait_s` for the first message, then up to `linger_s` for a full batch.
-
-        Raises:
-            DamagedError: Messages that were not read yet are lost.
+        It waits up to `wait_s` for the first message, then up to `linger_s` for a full batch. DamagedError if messages
+        that were not read yet are lost.
         """
         if time.monotonic() >= self._look_again:
             self._assign_partitions()
@@ -247,38 +247,36 @@ class TopicReader:
         self._consumer.close()
 
 
-_ENDS_TIMEOUT_S = 2.0
-_ENDS_EVERY_S = 1.0
+logger = logging.getLogger("forecache.stream")
 
 
-class EndOffsets:
-    """The offset after the last message of each partition, looked up at most once a second."""
+def open_topic(
+    settings: Settings, stream: Stream, writer: StreamWriter, *, skip_lost: bool, batch: int = 1, linger_s: float = 0.0
+) -> TopicReader:
+    """Open the topic at the table's offsets, if it is still the same topic; raises as `TopicReader`.
 
-    def __init__(self, settings: Settings, topic: str) -> None:
-        from confluent_kafka import Consumer
+    Lost messages are an error, or are skipped for good if `skip_lost`. The writer's `topic_id` is set.
+    """
+    topic = stream.topic.topic
 
-        # A group is required, and never joined.
-        options = {**client_options(settings), "group.id": "forecache-streams", "enable.auto.commit": False}
-        self._consumer, self._topic = Consumer(options), topic
-        self._known: dict[int, int] = {}
-        self._look_at = 0.0
+    def open_reader(start: dict[int, int]) -> TopicReader:
+        return TopicReader(settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost)
 
-    def read(self) -> dict[int, int]:
-        """Return the end offsets by partition; the last known ones if the broker does not answer."""
-        from confluent_kafka import KafkaException, TopicPartition
-
-        if time.monotonic() < self._look_at:
-            return self._known
-        try:
-            partitions = self._consumer.list_topics(self._topic, timeout=_ENDS_TIMEOUT_S).topics[self._topic].partitions
-            self._known = {
-                each: self._consumer.get_watermark_offsets(TopicPartition(self._topic, each), _ENDS_TIMEOUT_S)[1]
-                for each in partitions
-            }
-        except KafkaException:
-            pass  # the engine notices it too, and reports it
-        self._look_at = time.monotonic() + _ENDS_EVERY_S
-        return self._known
-
-    def close(self) -> None:
-        self._consumer.close()
+    reader = open_reader(writer.offsets)
+    try:
+        writer.topic_id = reader.topic_id
+        is_other = not writer.is_known_topic()
+        if is_other and not skip_lost:
+            reader.refuse_other_topic()
+        if is_other:
+            reader.close()
+            reader = open_reader({})
+        if skip_lost and writer.offsets:
+            gone = {partition: 0 for partition in writer.offsets if partition not in reader.next}
+            upto = {**gone, **reader.next}
+            logger.warning("The stream %s goes on at %s, and was at %s.", stream.name, upto, writer.offsets)
+            writer.write(CommitBatch(schema_of(stream).empty_table(), QUARANTINE.empty_table(), upto), resets=True)
+    except BaseException:
+        reader.close()
+        raise
+    return reader

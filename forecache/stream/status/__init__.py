@@ -1,1 +1,0 @@
-"""Status and checks of declared streams, from the state files of their engines and live layers."""

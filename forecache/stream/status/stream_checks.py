@@ -6,8 +6,7 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from forecache.base.stream_state import StreamState
-from forecache.stream.status.layer_status import VERIFIED_WITHIN_S, LayerStatus
-from forecache.stream.status.stream_status import StreamStatus
+from forecache.stream.status.stream_status import VERIFIED_WITHIN_S, LayerStatus, StreamStatus
 
 Check = Literal["runs", "lag", "throughput", "delay", "last_commit", "bad_messages", "verified"]
 CHECKS: dict[Check, str] = {

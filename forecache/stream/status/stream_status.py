@@ -1,17 +1,138 @@
-"""The status of each declared stream on this machine."""
+"""The status of each declared stream on this machine: its engine, its starts by the sensor, and its live layers."""
 
+import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from forecache.base.errors import ForecacheError
+from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, is_running, read_state
+from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder
 from forecache.declare import Stream
 from forecache.declare.loading import read_project
-from forecache.stream.status.layer_status import LayerStatus, read_layer_statuses
-from forecache.stream.status.starts import Starts, read_starts
+from forecache.kit.metrics.page import MetricsPage, six_digits
+from forecache.kit.process.periodic import Backoff
+from forecache.serve.store.layout import StoreLayout
+from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
+from forecache.serve.store.live.layer import read_tail_state
+
+VERIFIED_WITHIN_S = 300.0
+"""Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
+MOST_VERIFIED_WITHIN_S = 86_400.0
+"""Largest limit, however long a comparison takes."""
+
+
+@dataclass(frozen=True)
+class LayerStatus:
+    """A live layer on this machine, of the store of a view, pipeline or stream. Times are Unix times; 0: never."""
+
+    store: str
+    rows: int = 0
+    applied: int = -1  # version of the stream's table up to which commits are applied; -1: none yet
+    verified_through: int = -1  # version at which it was last found equal to the table; -1: never
+    looked_at: float = 0.0  # when the tailer last looked at the table
+    verified_at: float = 0.0  # when it was last found equal
+    differed: int = 0  # how often it differed from the table, and was rebuilt
+    failure: str = ""  # why the tailer cannot continue; "" while it can
+    unverified_since: float = 0.0  # since when it has had content that was not compared yet; 0: it has none
+    comparing_since: float = 0.0  # when the comparison in progress began; 0: there is none
+    compares_all: bool = False  # that one reads all rows of the table
+    comparison_s: float = 0.0  # that the last comparison took; 0: none has ended
+    compared_every_s: float = 0.0  # from the start of one comparison to that of the next
+
+    def comparison_duration_s(self, at: float) -> float:
+        """Return the seconds of the last comparison, or so far of one that is the first or reads all rows."""
+        if self.comparing_since and (self.compares_all or not self.comparison_s):
+            return max(self.comparison_s, at - self.comparing_since)
+        return self.comparison_s
+
+    def verification_limit_s(self, at: float) -> float:
+        """Return the seconds within which new content has to be verified.
+
+        That is the time for two comparisons and the pauses before them, so that one may fail or take twice as long.
+        """
+        needed_s = 2 * (self.compared_every_s + self.comparison_duration_s(at))
+        return min(max(VERIFIED_WITHIN_S, needed_s), MOST_VERIFIED_WITHIN_S)
+
+    def verification_deadline(self, at: float) -> float | None:
+        """Return the time from which on it counts as not verified, seen at `at`; None if all content was compared."""
+        return self.unverified_since + self.verification_limit_s(at) if self.unverified_since else None
+
+
+def read_layer_statuses(settings: Settings, stream: Stream) -> tuple[LayerStatus, ...]:
+    """Read the status of a stream's live layers; layers that no tailer of this machine fills have defaults."""
+    return tuple(read_layer_status(settings, name) for name in stream.live_names)
+
+
+def read_layer_status(settings: Settings, store: str) -> LayerStatus:
+    """Read the status of a store's live layer; defaults if no tailer of this machine fills it."""
+    layout = StoreLayout(settings.store_path / store)
+    cells, said = read_cells(layout.streamed_folder / "live.state"), read_tail_state(layout)
+    failure = said.failure if said.failing_since else ""
+    if cells is None or not is_of_this_boot(cells):
+        return LayerStatus(store, differed=said.differed, failure=failure)
+    rows, applied, verified = int(cells[ENTRIES]), int(cells[APPLIED]), int(cells[VERIFIED])
+    looked_at = max(0, cells[LOOKED_AT_US]) / 1e6
+    return LayerStatus(
+        store, rows, applied, verified, looked_at, said.verified_at, said.differed, failure,
+        said.unverified_since, said.comparing_since, said.compares_all, said.comparison_s, said.compared_every_s,
+    )  # fmt: skip
+
+
+STABLE_S = 600.0
+"""Seconds after which a start counts as successful."""
+AGAIN_AND_AGAIN = 3
+"""So many unsuccessful starts in a row cause an alert."""
+_BACKOFF = Backoff(10.0, 1800.0)
+_FILE = "STARTS"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """A stream's starts by the sensor; one that fails at once is restarted with growing pauses."""
+
+    total: int = 0
+    in_a_row: int = 0  # last starts after which it ran for less than `STABLE_S`
+    last_at: float = 0.0  # Unix time; 0: never
+
+    @property
+    def pause_s(self) -> float:
+        """Least seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
+        return _BACKOFF.pause_s(self.in_a_row) if self.in_a_row else 0.0
+
+    @property
+    def next_at(self) -> float:
+        """Unix time before which it is not started again."""
+        return self.last_at + self.pause_s
+
+    @property
+    def is_failing_repeatedly(self) -> bool:
+        """True if it failed at `AGAIN_AND_AGAIN` or more starts in a row."""
+        return self.in_a_row >= AGAIN_AND_AGAIN
+
+    def reset_if_stable(self, state: StreamState | None) -> "Starts":
+        """Return the starts without earlier failures if the stream has run for `STABLE_S` since the last start."""
+        has_lasted = state is not None and self.last_at > 0 and state.written_at - self.last_at >= STABLE_S
+        return Starts(self.total, 0, self.last_at) if has_lasted else self
+
+    def with_start(self, at: float) -> "Starts":
+        return Starts(self.total + 1, self.in_a_row + 1, at)
+
+
+def read_starts(home: Path, name: str) -> Starts:
+    """Read the starts of a stream; none if there is no record, or it cannot be read."""
+    with suppress(OSError, ValueError, TypeError):
+        return Starts(**json.loads((stream_folder(home, name) / _FILE).read_bytes()))
+    return Starts()
+
+
+def write_starts(home: Path, name: str, starts: Starts) -> None:
+    write_durably(stream_folder(home, name) / _FILE, json.dumps(asdict(starts)))
+
 
 FRESH_S = 15.0
 """A state that is younger counts as that of a running stream, whose process may be on another machine."""
@@ -20,21 +141,15 @@ Word = Literal["runs", "died", "stopped", "never ran"]
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """
-    Attributes:
-        state: The last state of its engine; None: it never ran with this home folder.
-        is_running: True if a process of this machine runs it, or another machine's wrote its state within `FRESH_S`.
-        at: Unix time of this status.
-        most_bad: Share of its messages that may be bad.
-    """
+    """The status of a stream, seen at a Unix time."""
 
     stream: Stream
-    state: StreamState | None
-    is_running: bool
+    state: StreamState | None  # the last state of its engine; None: it never ran with this home folder
+    is_running: bool  # on this machine, or another machine's process wrote its state within `FRESH_S`
     starts: Starts
     layers: tuple[LayerStatus, ...]
     at: float
-    most_bad: float
+    most_bad: float  # share of its messages that may be bad
 
     @property
     def status(self) -> Word:
@@ -107,3 +222,71 @@ def _describe_layer(layer: LayerStatus, now: StreamStatus) -> Mapping[str, Any]:
 
 def _seconds_ago(then: float, now: float) -> float | None:
     return round(max(0.0, now - then), 1) if then else None
+
+
+def add_streams(page: MetricsPage, settings: Settings) -> None:
+    """Add the metrics of every declared stream; metrics of events that have not happened yet have no samples."""
+    found = read_stream_statuses(settings)
+    page.add_each(
+        [(now.stream.name, now) for now in found],
+        {
+            "forecache_stream_running": lambda now: int(now.is_running),
+            "forecache_stream_starts_total": lambda now: now.starts.total,
+            "forecache_stream_delay_limit_seconds": lambda now: six_digits(now.stream.max_lag_s),
+        },
+    )
+    states = [(now.stream.name, now.state) for now in found if now.state is not None]
+    page.add(
+        "forecache_stream_lag_events",
+        (((name, partition), lag) for name, state in states for partition, lag in _lags(state)),
+    )
+    page.add(
+        "forecache_stream_delay_seconds",
+        (
+            ((name, percentile), six_digits(seconds))
+            for name, state in states
+            for percentile, seconds in (("50", state.delay_p50_s), ("99", state.delay_p99_s))
+        ),
+    )
+    page.add_each(
+        states,
+        {
+            "forecache_stream_rows_total": lambda state: state.rows,
+            "forecache_stream_bad_messages_total": lambda state: state.bad,
+            "forecache_stream_repeated_events_total": lambda state: state.repeats,
+            "forecache_stream_late_events_total": lambda state: state.late,
+            "forecache_stream_last_commit_timestamp_seconds": lambda state: _unix_seconds(state.committed_at),
+            "forecache_stream_committed_version": lambda state: _version_if_any(state.committed_version),
+            "forecache_stream_release": lambda state: state.release,
+            "forecache_stream_said_timestamp_seconds": lambda state: round(state.written_at, 3),
+        },
+    )
+    at = time.time()
+    page.add_each(
+        [((now.stream.name, layer.store), layer) for now in found for layer in now.layers],
+        {
+            "forecache_live_rows": lambda layer: layer.rows,
+            "forecache_live_applied_version": lambda layer: _version_if_any(layer.applied),
+            "forecache_live_verified_version": lambda layer: _version_if_any(layer.verified_through),
+            "forecache_live_differed_total": lambda layer: layer.differed,
+            "forecache_live_comparison_seconds": lambda layer: six_digits(layer.comparison_s or None),
+            "forecache_live_verified_timestamp_seconds": lambda layer: _unix_seconds(layer.verified_at),
+            "forecache_live_verified_until_timestamp_seconds": lambda layer: _unix_seconds(
+                layer.verification_deadline(at)
+            ),
+        },
+    )
+
+
+def _lags(state: StreamState) -> Iterator[tuple[str, int]]:
+    for partition, end in sorted(state.end_offsets.items(), key=lambda item: int(item[0])):
+        yield partition, max(0, end - state.offsets.get(partition, 0))
+
+
+def _version_if_any(version: int) -> int | None:
+    return version if version >= 0 else None
+
+
+def _unix_seconds(at: float | None) -> float | None:
+    """A time to the millisecond; None for 0, which is never."""
+    return round(at, 3) if at else None

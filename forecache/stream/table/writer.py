@@ -28,8 +28,8 @@ from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write,
 from forecache.kit.delta.log import CachedTable, open_if_exists
 from forecache.kit.delta.stream_tables import STREAM_PROPERTIES, hour_of
 from forecache.kit.delta.writers import new_folder
-from forecache.lake.ingest.landing_rows import KEPT_BYTES
-from forecache.stream.table_schema import (
+from forecache.lake.ingest.parsing import KEPT_BYTES
+from forecache.stream.table.schema import (
     HOUR,
     OFFSET,
     PARTITION,
@@ -45,35 +45,20 @@ Offsets = Mapping[int, int]
 
 @dataclass(frozen=True)
 class CommitBatch:
-    """Rows, bad messages and offsets of one commit.
+    """Rows, bad messages and offsets of one commit."""
 
-    Attributes:
-        rows: `forecache.stream.table_schema.schema_of`, without positions.
-        bad: `forecache.stream.table_schema.QUARANTINE`.
-        upto: The next offsets to read after the batch, of all partitions.
-        marks: Versions of further `txn` actions of the same commit, by application.
-    """
-
-    rows: pa.Table
-    bad: pa.Table
-    upto: Offsets
-    marks: Mapping[str, int] = field(default_factory=dict)
+    rows: pa.Table  # `forecache.stream.table.schema.schema_of`, without positions
+    bad: pa.Table  # `forecache.stream.table.schema.QUARANTINE`
+    upto: Offsets  # the next offsets to read after the batch, of all partitions
+    marks: Mapping[str, int] = field(default_factory=dict)  # further `txn` actions, by application
+    number: int = 0  # that its pending rows carry
 
 
 class StreamWriter:
-    """Writes the tables of one stream.
+    """Writes the tables of one stream; `send_bad` is called with bad messages before they are quarantined."""
 
-    Attributes:
-        offsets: By partition, the next offset to read according to the table; empty before the first commit.
-        version: Delta version of the table; -1 before the first commit.
-        topic_id: Kafka's id of the topic, which the table records; "" if it is not known.
-
-    Args:
-        send_bad: Called with bad messages before they are quarantined.
-    """
-
-    offsets: dict[int, int]
-    version: int
+    offsets: dict[int, int]  # by partition, the next one to read according to the table; empty before the first commit
+    version: int  # Delta version of the table; -1 before the first commit
 
     def __init__(
         self, settings: Settings, stream: Stream, *, send_bad: Callable[[pa.Table], None] = lambda bad: None
@@ -100,12 +85,9 @@ class StreamWriter:
     def write(self, batch: CommitBatch, *, resets: bool = False) -> int:
         """Commit a batch; returns the Delta version of its rows.
 
-        Args:
-            resets: The offsets may be those of another topic, and smaller than before.
-
-        Raises:
-            ConflictError: Another process has committed to the stream.
-            UnavailableError: The disk is full, or the lake or the brokers do not answer; the call may be repeated.
+        With `resets`, the offsets may be those of another topic, and smaller than before. ConflictError if another
+        process has committed to the stream. UnavailableError if the disk is full, or the lake or the brokers do not
+        answer; the call may be repeated.
         """
         # Not done by the caller, whose loop has to answer.
         batch = replace(batch, rows=batch.rows.combine_chunks(), bad=batch.bad.combine_chunks())
@@ -148,7 +130,6 @@ class StreamWriter:
         return self._write_file(self._stream.table, rows, hour)
 
     def _write_bad(self, bad: pa.Table, upto: Offsets) -> None:
-        """Write bad messages to the quarantine table."""
         contents = pc.binary_slice(bad["content"], 0, KEPT_BYTES)
         bad = bad.set_column(bad.schema.get_field_index("content"), "content", contents.cast(pa.binary()))
         file = self._write_file(self._stream.quarantine_table, bad, hour_of(datetime.now(timezone.utc)))

@@ -8,19 +8,81 @@ import logging
 import os
 import time
 from contextlib import suppress
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
 
 from forecache.base.errors import ForecacheError
 from forecache.base.steps import tail_step
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.tail_state import read_tail_state, write_tail_state
-from forecache.serve.store.live.writer import LiveWriter, open_live_writer
-from forecache.serve.store.store import Store
-from forecache.stream.tail.layer_builder import layer_builder_of
+from forecache.serve.store.encoding.streamed_rows import StreamTable
+from forecache.serve.store.live.layer import LiveLayer, read_tail_state, write_tail_state
+from forecache.serve.store.live.writer import NEVER, LiveWriter, open_live_writer
+from forecache.serve.store.store import Store, manifest_of
+from forecache.stream.tail.layer_builder import RowLayerBuilder, TileLayerBuilder
 from forecache.stream.tail.layer_comparison import ComparisonResult
-from forecache.stream.tail.retention import RetentionBounds, expire_before_us, find_retention_bounds, first_needed_day
 from forecache.stream.tail.table_log import TableLog
+
+
+@dataclass(frozen=True)
+class RetentionBounds:
+    """The oldest position and as-of date that any retained version of a store needs: served, pinned or open."""
+
+    floor: int  # no version needs a row at or below it; -1: there is no version, or one without a cut-off
+    night: date | None  # None: there is no version
+
+
+NOTHING = RetentionBounds(-1, None)
+
+
+def find_retention_bounds(store: Store, layer: LiveLayer) -> RetentionBounds | None:
+    """Return the bounds of a store's versions; None if one cannot be read, so that nothing may be removed.
+
+    A version of another stream, or of none, includes no rows of this one.
+    """
+    try:
+        pointer = store.pointer()
+        if pointer.serving is None:
+            return NOTHING
+        # After the last one there may be a version that is being published, or whose publish died.
+        numbers = [number for number in store.version_numbers() if number <= pointer.last]
+        manifests = [manifest_of(store.layout, number) for number in numbers]
+    except FileNotFoundError:
+        return None  # retired meanwhile: the next call finds the others
+    except ForecacheError:
+        return None
+    if not manifests:
+        return NOTHING
+    cuts = [manifest.cut if manifest.stream == layer.stream else -1 for manifest in manifests]
+    return RetentionBounds(min(cuts), date.fromisoformat(min(manifest.as_of for manifest in manifests)))
+
+
+def first_needed_day(layer: LiveLayer, kept: RetentionBounds | None, table: StreamTable) -> date | None:
+    """Return the day before which no event is needed; None: all are needed."""
+    if layer.kind == "tiles":
+        return None if kept is None else kept.night  # one day more than whole days need, for windows in minutes
+    if layer.keep_h is None:
+        return None
+    newest = min(table.newest_day() or date.max, datetime.now(timezone.utc).date())
+    return newest - timedelta(hours=layer.keep_h) - timedelta(days=1)
+
+
+def expire_before_us(layer: LiveLayer, kept: RetentionBounds | None, newest_event_us: int) -> int:
+    """Return the event time before which rows are removed; it moves in steps, so that not every call scans all rows.
+
+    `newest_event_us` is that of all applied rows; 0: nothing was applied.
+    """
+    if layer.kind == "tiles":
+        night = None if kept is None else kept.night
+        if night is None:
+            return NEVER
+        return int(datetime(night.year, night.month, night.day, tzinfo=timezone.utc).timestamp() * 1e6)
+    if layer.keep_h is None or newest_event_us <= 0:
+        return NEVER
+    keep_us = int(layer.keep_h * 3_600_000_000)
+    # An event time in the future, from a wrong clock, must not expire everything.
+    newest = min(newest_event_us, time.time_ns() // 1000)
+    step = max(keep_us // 100, 1)
+    return (newest - keep_us) // step * step
+
 
 logger = logging.getLogger("forecache.stream")
 _FAR_BEHIND = 300
@@ -34,26 +96,15 @@ _SAY_S = 1.0
 
 
 class Follower:
-    """Keeps one live layer equal to its stream's table.
-
-    Attributes:
-        compared_at: When the last comparison with the table began, by the monotonic clock.
-        comparison_s: Seconds that it took.
-        compared_all: True if it read all rows.
-        compared_every_s: Seconds from the start of one comparison to that of the next.
-        rebuilt: Number of rebuilds of the layer by this process.
-    """
+    """Keeps one live layer equal to its stream's table."""
 
     def __init__(self, store: Store, layer: LiveLayer, log: TableLog) -> None:
-        """Take the layer's lock.
-
-        Raises:
-            ConflictError: Another process follows the table for this layer.
-            DamagedError: LMDB cannot use its file.
-        """
+        """Take the layer's lock; ConflictError if another process follows the table for this layer."""
         self.store, self.layer, self.log = store, layer, log
-        self.values = layer_builder_of(layer, self._oldest_as_of)
+        is_rows = layer.kind == "rows"
+        self.values = RowLayerBuilder(layer) if is_rows else TileLayerBuilder(layer, self._oldest_as_of)
         self.writer: LiveWriter = open_live_writer(store.layout)
+        # When the last comparison began, by the monotonic clock; if it read all rows; rebuilds by this process.
         self.compared_at, self.compared_all, self.rebuilt = time.monotonic(), False, 0
         self._state = read_tail_state(store.layout)
         self._state.pid, self._state.comparing_since = os.getpid(), 0.0
@@ -230,7 +281,6 @@ class Follower:
         return not self.writer.pruned
 
     def _oldest_as_of(self) -> date | None:
-        """The smallest as-of date of the versions."""
         return None if self._kept is None else self._kept.night
 
     def _floor(self) -> int:

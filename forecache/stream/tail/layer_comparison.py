@@ -15,8 +15,8 @@ from typing import Any
 from forecache.kit.windows.plan import DAY_US
 from forecache.kit.windows.tiles import TileCodec
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.encoding.stream_source import StreamTable
-from forecache.serve.store.live.rows import LiveRow, row_of, times_of
+from forecache.serve.store.encoding.streamed_rows import StreamTable
+from forecache.serve.store.live.layer import LiveRow, row_of, times_of
 from forecache.serve.store.live.writer import LiveWriter, live_content_sum
 
 BLOCK_ROWS = 1000
@@ -28,14 +28,10 @@ _Found = dict[bytes, bytes | None]
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """The result of a comparison at a Delta version.
-
-    Attributes:
-        difference: A sentence; "" if layer and table are equal.
-    """
+    """The result of a comparison at a Delta version."""
 
     version: int
-    difference: str = ""
+    difference: str = ""  # a sentence; "" if layer and table are equal
 
 
 @dataclass(frozen=True)
@@ -55,11 +51,10 @@ def compare_rows(
     *,
     since: int,
 ) -> ComparisonResult:
-    """Compare a layer of rows with its table, see `LayerBuilder.prepare_comparison`.
+    """Compare a layer of rows with its table, see `RowLayerBuilder.prepare_comparison`.
 
-    Args:
-        since: The version at which both were found equal; -1: compare all rows with the table.
-        expected_rows: Reads from the table the last row of each key above a position and up to another.
+    Both were found equal at the version `since`; -1: compare all rows with the table. `expected_rows` reads from the
+    table the last row of each key above a position and up to another.
     """
     held = writer.scan(lambda numbers, rows: _summarize_rows(numbers, rows, since))
     version, kept = held.numbers["applied"], hashing.from_hex(held.numbers["sum"])
@@ -80,7 +75,6 @@ def compare_rows(
 
 
 def _content_hash_difference(total: int, kept: int) -> str:
-    """Say that the rows do not have the content hash that the commits recorded."""
     return f"its rows have the content hash {hashing.to_hex(total)} where {hashing.to_hex(kept)} was written"
 
 
@@ -98,13 +92,10 @@ def _summarize_rows(numbers: dict[str, Any], rows: Iterator[tuple[bytes, bytes]]
 
 
 class TileChanges:
-    """Tiles as of a version of the table, of the keys that changed since.
+    """Tiles as of a version of the table, of the keys that changed since. One thread records, another one may read.
 
-    One thread records, another one may read.
-
-    Attributes:
-        base: The version; None: nothing is recorded, since the layer was not verified at any version.
-        before: By key, the tiles; None: the key had none.
+    Without a `base` version nothing is recorded, since the layer was not verified at any version. In `before`, None
+    says that the key had no tiles.
     """
 
     def __init__(self, base: int | None = None) -> None:
@@ -129,14 +120,9 @@ class TileChanges:
 class TileComparison:
     """Compares a layer as of the version that it had at the start, while further commits are applied.
 
-    Attributes:
-        version: The layer's version at the start.
-        night: The smallest as-of date of the published versions at the start.
-        changes: Changes up to this version since one at which layer and table were equal; without a base, all keys are
-            compared.
-
-    Args:
-        later: Changes by commits after this version.
+    `night` is the smallest as-of date of the published versions at the start. `changes` end at the version of the
+    start, and begin at one at which layer and table were equal; without a base, all keys are compared. `later` are the
+    changes by commits after it.
     """
 
     def __init__(
@@ -158,11 +144,9 @@ class TileComparison:
         return [self.changes.before.get(key, now[key]) for key in keys]
 
     def compare(self, expected: Mapping[bytes, bytes | None], night: date) -> ComparisonResult:
-        """Compare expected tiles with those of the layer, all of whose rows are read.
+        """Compare expected tiles (of all keys, or of those that changed) with the layer's, all of whose rows are read.
 
-        Args:
-            expected: Tiles of all keys, or of those that have changed.
-            night: The smallest as-of date now; tiles of days before it may have been removed meanwhile.
+        `night` is the smallest as-of date now; tiles of days before it may have been removed meanwhile.
         """
         wanted = None if self.changes.base is None else expected.keys()
         found, numbers, total = self._writer.scan(lambda numbers, rows: _read_tiles(numbers, rows, wanted))

@@ -11,34 +11,33 @@ import pyarrow.parquet as pq
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings
 from forecache.kit.delta.comparison.partition import to_plain_types
+from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
-from forecache.kit.delta.read_errors import open_data_file
-from forecache.serve.store.encoding.stream_source import StreamTable, open_stream_table
-from forecache.serve.store.encoding.streamed_rows import PLACE, POSITION
+from forecache.serve.store.encoding.streamed_rows import (
+    PLACE,
+    POSITION,
+    StreamTable,
+    open_stream_table,
+)
 
 _REMEMBERED = 8
 
 
 @dataclass(frozen=True)
 class LogCommit:
-    """One entry of the log.
-
-    Attributes:
-        rows: Added rows in the order of the stream, with all columns; None if there are none, as for a compaction.
-        removes: True if it removed rows, which no stream does: somebody has changed the table by hand.
-    """
+    """One entry of the log."""
 
     version: int
-    rows: pa.Table | None
-    removes: bool
+    rows: pa.Table | None  # in the order of the stream; None if none were added, as by a compaction
+    removes: bool  # it removed rows, which no stream does: somebody has changed the table by hand
 
 
 class TableLog:
-    """Reads commits of the table of one stream; layers that share it read each commit once."""
+    """Reads commits of the table of one stream, and remembers some for others that share it, such as layers."""
 
-    def __init__(self, settings: Settings, table: str) -> None:
-        self._settings, self.table = settings, table
+    def __init__(self, settings: Settings, table: str, *, remembered: int = _REMEMBERED) -> None:
+        self._settings, self.table, self._most = settings, table, remembered
         self._files = place_of(settings, table).open()
         self._remembered: OrderedDict[int, LogCommit] = OrderedDict()
 
@@ -49,8 +48,7 @@ class TableLog:
     def read_commit(self, version: int) -> LogCommit | None:
         """Read an entry with its rows; None if it does not exist (yet), or it or one of its files was cleaned up.
 
-        Raises:
-            DamagedError: A row has the position of another commit.
+        DamagedError if a row has the position of another commit.
         """
         if version in self._remembered:
             return self._remembered[version]
@@ -59,7 +57,7 @@ class TableLog:
         except FileNotFoundError:
             return None
         self._remembered[version] = found
-        while len(self._remembered) > _REMEMBERED:
+        while len(self._remembered) > self._most:
             self._remembered.popitem(last=False)
         return found
 
@@ -76,7 +74,10 @@ class TableLog:
 
     def _rows(self, add: dict[str, Any]) -> pa.Table:
         with open_data_file(self._files, unquote(add["path"]), self.table) as source:
-            return to_plain_types(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
+            rows = to_plain_types(pq.ParquetFile(source, coerce_int96_timestamp_unit="us").read())
+        for name, value in add["partitionValues"].items():
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
+        return rows
 
     def _check_positions(self, rows: pa.Table, version: int) -> None:
         wrong = set(rows.column(POSITION).unique().to_pylist()) - {version}

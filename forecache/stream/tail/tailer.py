@@ -174,18 +174,12 @@ class Tailer:
 
 @dataclass(frozen=True)
 class _RunningComparison:
-    """A comparison in progress.
-
-    Attributes:
-        rebuilt: The number of rebuilds of its layer when it began.
-        began_at: Its start, Unix time.
-        began: Its start by the monotonic clock.
-    """
+    """A comparison in progress."""
 
     name: str
-    rebuilt: int
-    began_at: float
-    began: float
+    rebuilt: int  # the number of rebuilds of its layer when it began
+    began_at: float  # Unix time
+    began: float  # by the monotonic clock
     result: Future[ComparisonResult]
 
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from forecache.base.files import replace_file
 from forecache.base.steps import tiles_step
-from forecache.stream.step.view_tiles import ViewTiles
-from forecache.stream.table_cursor import TableCursor, cursor_of_commit
+from forecache.stream.table.rows import TableCursor, cursor_of_commit
 from forecache.stream.tiles.tile_file import TileFileInfo, TileWriter
+from forecache.stream.tiles.view_tiles import ViewTiles
 
 logger = logging.getLogger("forecache.stream")
 COMMITS, ROWS = 100, 200_000
@@ -37,13 +37,8 @@ Touched = Mapping[str, Sequence[tuple[bytes, int, bytes]]]
 class TileSaver:
     """Decides when the file is written, and writes it. It is used only by the thread that changes the views.
 
-    Attributes:
-        path: Path of the file.
-        declaration: From `declaration_of`.
-        failure: Why the file is not written; "" if nothing failed.
-
-    Args:
-        commits: See `COMMITS`.
+    The file is written again once it lacks `commits` commits. `failure` says why it is not written; "" if nothing
+    failed.
     """
 
     def __init__(self, path: Path, declaration: str, views: Mapping[str, ViewTiles], *, commits: int = COMMITS) -> None:
@@ -59,10 +54,8 @@ class TileSaver:
     def begin(self, mark: TableCursor | None, *, up_to: int, commits: int, rows: int) -> None:
         """Set the position of the views at the start.
 
-        Args:
-            mark: Cursor of the last row of the table.
-            up_to: Number of rows of the table up to this one.
-            commits, rows: Numbers of commits and rows that the file lacks.
+        `mark` is the cursor of the last row of the table, up to which it has `up_to` rows; the file lacks `commits` and
+        `rows`.
         """
         self._mark, self._up_to, self._commits, self._rows = mark, up_to, commits, rows
         self.update()
@@ -78,12 +71,7 @@ class TileSaver:
                 writing.last = self._given
 
     def confirm_commit(self, rows: pa.Table, version: int) -> None:
-        """Note that the next submitted commit is in the table.
-
-        Args:
-            rows: With partition, offset and time of receipt.
-            version: Delta version of the commit.
-        """
+        """Note that the next submitted commit is in the table, at a Delta version."""
         self._confirmed += 1
         self._commits, self._rows = self._commits + 1, self._rows + rows.num_rows
         self._up_to += rows.num_rows
@@ -95,8 +83,7 @@ class TileSaver:
     def update(self, *, holds: bool = False) -> None:
         """Start, complete or clean up a writing of the file, if it is time.
 
-        Args:
-            holds: True if answered events have not been submitted yet.
+        `holds` is True if answered events have not been submitted yet.
         """
         writing = self._writing
         if writing is None:
@@ -143,14 +130,7 @@ class TileSaver:
 
 
 class _SaveJob:
-    """A file that is being written in a thread.
-
-    Attributes:
-        last: The number of the last submitted commit whose events it includes; None: it is not known yet.
-        failure: Why it could not be written; "" if nothing has failed.
-        cpu_s: Processor time that it took, in seconds.
-        commits, rows: Numbers of commits and rows that the previous file lacks.
-    """
+    """A file that is being written in a thread."""
 
     def __init__(self, path: Path, views: Mapping[str, ViewTiles]) -> None:
         self.last: int | None = None
@@ -166,7 +146,6 @@ class _SaveJob:
 
     @property
     def is_read(self) -> bool:
-        """True if all entries have been read."""
         return self._read.is_set()
 
     @property

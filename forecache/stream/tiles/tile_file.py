@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from forecache.base.errors import DamagedError
-from forecache.stream.table_cursor import TableCursor
+from forecache.stream.table.rows import TableCursor
 
 _MAGIC = b"FCTILES1"
 _HEAD, _SIZE, _HASH_BYTES = struct.Struct("<4q"), struct.Struct("<q"), 16
@@ -31,28 +31,16 @@ Part = tuple[str, list[bytes], list[bytes]]
 
 @dataclass(frozen=True)
 class TileFileInfo:
-    """Describes the tiles of a file.
+    """Describes the tiles of a file."""
 
-    Attributes:
-        declaration: Hash of the declaration; tiles of another one do not fit the stream.
-        mark: Cursor of the last row of the table whose event they include.
-        rows: Number of rows of the table up to the cursor.
-        complete_from: By view, the first day (since 1970) from which on no tile is missing.
-    """
-
-    declaration: str
-    mark: TableCursor
-    rows: int
-    complete_from: Mapping[str, int]
+    declaration: str  # hash of the declaration; tiles of another one do not fit the stream
+    mark: TableCursor  # of the last row of the table whose event they include
+    rows: int  # number of rows of the table up to the cursor
+    complete_from: Mapping[str, int]  # by view, the first day (since 1970) from which on no tile is missing
 
 
 class TileWriter:
-    """Writes a file of tiles.
-
-    Args:
-        path: An empty file.
-        views: Names of the views.
-    """
+    """Writes an empty file of tiles of some views."""
 
     def __init__(self, path: Path, views: Sequence[str]) -> None:
         self._numbers = {name: number for number, name in enumerate(views)}
@@ -67,7 +55,7 @@ class TileWriter:
         self._write(b"".join([head, key_sizes.tobytes(), tile_sizes.tobytes(), *keys, *tiles]))
 
     def end(self, of: TileFileInfo) -> None:
-        """Write the description and the hash at the end of the file."""
+        """Write the description and the hash."""
         about = json.dumps({**asdict(of), "views": list(self._numbers)}).encode()
         self._write(about + _SIZE.pack(len(about)))
         self._write(self._hash.digest())
@@ -88,15 +76,7 @@ class TileWriter:
 
 
 class TileFile:
-    """Reads a file of tiles after checking its hash.
-
-    Attributes:
-        of: The description of its tiles.
-
-    Raises:
-        DamagedError: The file is damaged.
-        FileNotFoundError: There is no file.
-    """
+    """Reads a file of tiles after checking its hash; `of` describes them. DamagedError if the hash is another."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as source:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from forecache.lake.examples.transform import request_starts, whole_requests
+from forecache.plugins.realtime_examples.transform import request_starts, whole_requests
 from forecache.realtime.release.folder import ReleaseFolder
 from forecache.realtime.release.load import load_release
 

@@ -38,15 +38,8 @@ _KIND, _VERSION = "_change_type", "_commit_version"
 class HashedPartition:
     """A partition whose rows are hashed; rows are numbered from the first row group to the last.
 
-    Args:
-        hashed_columns: Returns the columns of a row group that are hashed.
-        row_hashes: Computes the hashes, uint64 [n], of a batch of a row group.
-        wanted: Columns of the rows that are returned; None: those that are hashed.
-
-    Attributes:
-        rows: Number of rows, once the partition has been read.
-        sum: Sum of the hashes of all rows.
-        kept: By position of the row group, the rows that were not matched immediately.
+    `hashed_columns` returns the columns of a row group that are hashed, `row_hashes` their hashes, uint64 [n], of a
+    batch of it. `wanted` are the columns of the rows that are returned; None: those that are hashed.
     """
 
     def __init__(
@@ -58,18 +51,15 @@ class HashedPartition:
         wanted: list[str] | None = None,
     ) -> None:
         self.reader = reader
-        self.rows = self.sum = 0
-        self.kept: dict[int, KeptRows] = {}
+        self.rows = self.sum = 0  # once the partition has been read: rows, and the sum of their hashes
+        self.kept: dict[int, KeptRows] = {}  # by row group, the rows that were not matched immediately
         self._hashed_columns = hashed_columns
         self._row_hashes = row_hashes
         self._wanted = wanted
         self._starts = np.cumsum([0, *(piece.rows for piece in reader.pieces)])
 
     def hash_batches(self, position: int) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
-        """Yield the batches of a row group, each with the number of its first row and the hashes of all its rows.
-
-        Yields nothing if there is no such row group.
-        """
+        """Yield the batches of a row group, if it exists, with the number of the first row and the hashes of all."""
         if position >= len(self.reader.pieces):
             return
         start, piece = int(self._starts[position]), self.reader.pieces[position]
@@ -137,9 +127,8 @@ def find_differing_rows(
 ) -> tuple[UnmatchedRows, UnmatchedRows] | None:
     """Find the rows of either side that the other one lacks; it stops early once one side has more than `most`.
 
-    Args:
-        folder: For hashes that do not fit memory.
-        look: Called with the first batch of every row group of the new side.
+    `folder` is for hashes that do not fit memory. `look` is called with the first batch of every row group of the new
+    side.
 
     Returns:
         (removed, added); None if the rows found do not explain the difference, because some rows occur more than once.
@@ -207,9 +196,8 @@ def _unequal_positions(hashes: np.ndarray, other: np.ndarray) -> np.ndarray:
 class FeedRows:
     """The rows of a partition's change data feed; an updated row is among both sides.
 
-    Attributes:
-        moments: Order of the changes, int64: of each row of `removed`, then of each of `added`; None: all were removed
-            before any was added, as in a single commit.
+    `moments` are the order of the changes, int64: of each row of `removed`, then of each of `added`; None: all were
+    removed before any was added, as in a single commit.
     """
 
     removed: pa.Table
@@ -228,12 +216,8 @@ def read_feed(
 ) -> FeedRows | None:
     """Read the rows that commits removed from a partition and added to it; None, not read to its end, if too many.
 
-    Args:
-        versions: Delta versions of the first and the last commit; there are no rows if the first is after the last.
-        partition: Column and value (ISO).
-
-    Raises:
-        DeltaError, OSError, pa.ArrowException: The feed was vacuumed, never written, or has another schema.
+    `versions` are those of the first and the last commit (first after last: no rows), `partition` is (column, ISO
+    value). DeltaError, OSError or pa.ArrowException if the feed was vacuumed, never written, or has another schema.
     """
     if versions[0] > versions[1]:
         nothing = to_plain_types(pa.schema(table.schema()).empty_table()).select(list(columns))
@@ -266,28 +250,18 @@ def read_feed(
 
 @dataclass(frozen=True)
 class KeyStates:
-    """The states of each key of some changed rows, before and after all changes.
+    """The states of each key of some changed rows, before and after all changes."""
 
-    Attributes:
-        keys: Distinct keys [n].
-        before: Position of the key's first state among the removed rows, int64 [n]; `NOWHERE` if it had none.
-        after: Position of the key's last state among the added rows, int64 [n]; `NOWHERE` if it has none.
-    """
-
-    keys: pa.Array
-    before: np.ndarray
-    after: np.ndarray
+    keys: pa.Array  # distinct [n]
+    before: np.ndarray  # first state among the removed rows, int64 [n]; `NOWHERE`: none
+    after: np.ndarray  # last state among the added rows, int64 [n]; `NOWHERE`: none
 
 
 def match_keys(keys: pa.ChunkedArray, num_removed: int, moments: np.ndarray | None = None) -> KeyStates:
-    """Match removed and added rows by key.
+    """Match removed and added rows, whose `keys` follow each other, by key; for `moments` see `FeedRows`.
 
     The first change of a key tells its state before all of them, if it is a removal; the last one, if it is an
     addition, the state after.
-
-    Args:
-        keys: Of the removed rows, and then of the added ones.
-        moments: Order of the rows, see `FeedRows`.
     """
     encoded = keys.combine_chunks().dictionary_encode()
     order = np.arange(len(encoded)) if moments is None else np.argsort(moments, kind="stable")

@@ -26,12 +26,9 @@ _AT_ONCE = BUCKETS // 16
 
 
 class HashBuckets(ExitStack):
-    """Collects rows from many threads, and then returns them bucket by bucket.
+    """Collects rows of `numbers` numbers from many threads, and then returns them bucket by bucket.
 
-    Args:
-        folder: For the temporary file, which is removed when this process ends at the latest.
-        numbers: Numbers of a row, its hash included.
-        waiting_bytes: Size of the rows that are held in memory; beyond it they are written to the file.
+    Beyond `waiting_bytes` they are written to a temporary file, which is removed when this process ends at the latest.
     """
 
     def __init__(self, folder: Path, *, numbers: int, waiting_bytes: int) -> None:

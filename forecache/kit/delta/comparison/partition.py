@@ -13,7 +13,7 @@ import xxhash
 from deltalake import DeltaTable
 
 from forecache.kit.delta.dataset import open_dataset
-from forecache.kit.delta.file_rows import fit_columns
+from forecache.kit.delta.files import fit_columns
 
 BATCH_ROWS = 1 << 17
 _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
@@ -37,11 +37,8 @@ class RowGroup:
 class PartitionReader:
     """Reads a partition's row groups at the Delta version that a table is open at; safe for threads.
 
-    Args:
-        column, value: Partition column (date), and its value as the Delta log writes it (ISO).
-
-    Attributes:
-        pieces: Every row group of the partition, in the order of the files' paths.
+    `value` is that of the partition column (date) as the Delta log writes it (ISO). `pieces` are the row groups in the
+    order of the files' paths.
     """
 
     def __init__(self, table: DeltaTable, column: str, value: str) -> None:
@@ -70,10 +67,8 @@ class PartitionReader:
             yield to_plain_types(batch)
 
     def _list_batches(self, piece: RowGroup, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a row group with lists, decoded batch by batch.
-
-        A dataset decodes a whole row group at once, which takes gigabytes if each row has a list.
-        """
+        """Yield the rows of a row group with lists, decoded batch by batch: a dataset decodes all of it at once,
+        which takes gigabytes if each row has a list."""
         fragment = self._fragments[piece.path]
         schema = pa.schema([self.schema.field(name) for name in columns])
         with pq.ParquetFile(fragment.open(), metadata=fragment.metadata, coerce_int96_timestamp_unit="us") as file:

@@ -14,8 +14,8 @@ import pyarrow as pa
 from forecache.base.errors import CheckError, InputError
 from forecache.models.inference.arrays import matrix_columns, to_frame, to_matrix
 from forecache.models.inference.kernel_spec import ALLOW_PICKLE, KernelSpec, pickle_allowed
-from forecache.models.inference.runtimes.exported import refuse_code
 from forecache.models.inference.runtimes.runtime import PackedModel, Runtime, StoredModel, new_spec
+from forecache.models.inference.runtimes.torch import refuse_code
 
 _LISTS = (list, tuple, np.ndarray)
 

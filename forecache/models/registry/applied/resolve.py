@@ -10,7 +10,7 @@ from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare import RegisteredModel, Trainable
 from forecache.lake.ledger import StageRecord, all_records, append_records
-from forecache.models.registry.versions.model_versions import ModelVersion
+from forecache.models.registry.model_versions import ModelVersion
 from forecache.models.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:

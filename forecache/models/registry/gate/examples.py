@@ -13,7 +13,7 @@ from forecache.base.ranking import Sizes, sizes_of
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Trainable
 from forecache.kit.delta.dataset import open_dataset
-from forecache.lake.training_sets.split_rows import label_numbers, open_with_columns, split_batches, training_classes
+from forecache.lake.split_rows import label_numbers, open_with_columns, split_batches, training_classes
 from forecache.models.inference.encoding import FIRST_CODE, NULL_CODE, UNKNOWN_CODE, FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.score_metrics import Array
 

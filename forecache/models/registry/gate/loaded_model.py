@@ -16,8 +16,7 @@ from forecache.models.inference.kernel import load_kernel
 from forecache.models.inference.kernel_spec import KernelSpec
 from forecache.models.inference.outputs import known_outputs, returned_values, source_of
 from forecache.models.inference.runtimes.runtime import Kernel
-from forecache.models.registry.gate.class_metrics import map_classes
-from forecache.models.registry.gate.score_metrics import Array
+from forecache.models.registry.gate.score_metrics import Array, map_classes
 from forecache.models.tracking.artifacts import scratch_folder
 
 _BATCH_ROWS = 1 << 16

@@ -1,8 +1,9 @@
-"""The metrics that a pipeline's predictions are judged by: those of its task, and declared ones."""
+"""The metrics that a pipeline's predictions are judged by, and the baselines that every model has to beat."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +19,19 @@ from forecache.base.ranking import (
     reciprocal_rank,
     weight_of_requests,
 )
-from forecache.declare import Metric, RegisteredModel, Task, Trainable
+from forecache.declare import Baseline, Metric, RegisteredModel, Task, Trainable
 from forecache.declare.models.gate import rank_cutoff
-from forecache.models.registry.gate import class_metrics
-from forecache.models.registry.gate.score_metrics import BINARY, LESS_IS_BETTER, QUANTILES, REGRESSION, Array
+from forecache.models.registry.gate.examples import SplitExamples
+from forecache.models.registry.gate.score_metrics import (
+    BEST,
+    BINARY,
+    LESS_IS_BETTER,
+    MULTICLASS,
+    QUANTILES,
+    RANKED_BY,
+    REGRESSION,
+    Array,
+)
 
 
 class MetricFunction(Protocol):
@@ -51,7 +61,7 @@ class MetricJudge:
 
     def measure(self, label: Array, score: Array, weight: Array | None = None) -> dict[str, float]:
         """Every metric by name; with three classes or fewer, top-3 accuracy only if the declaration names it."""
-        few = self.task == "multiclass" and score.shape[1] <= class_metrics.BEST
+        few = self.task == "multiclass" and score.shape[1] <= BEST
         idle = {"top_3_accuracy"} - self.asked if few else set()
         return {name: metric(label, score, weight) for name, metric in self.metrics.items() if name not in idle}
 
@@ -112,7 +122,7 @@ def _task_metrics(task: Task, levels: tuple[float, ...]) -> Mapping[str, MetricF
     if task == "regression":
         return REGRESSION
     if task == "multiclass":
-        return class_metrics.MULTICLASS
+        return MULTICLASS
     return {name: partial(function, levels) for name, function in QUANTILES.items()}
 
 
@@ -136,3 +146,51 @@ def single_values(pipeline: Trainable, score: Array) -> Array:
     if spec.kind == "classes":
         return score.argmax(axis=1).astype(np.float64)
     return score[:, spec.columns.index(spec.judged_column)] if spec.kind == "quantiles" else score
+
+
+RANDOM = "random order"
+
+
+@dataclass(frozen=True)
+class BaselineScores:
+    """A baseline's scores of some rows.
+
+    Attributes:
+        name: Name of its feature, or of its kind.
+        score: float64 [n], or [n, values] if all rows have the same answer.
+        metrics: By name; for a binary label only those of the order, as a feature is not a probability.
+    """
+
+    name: str
+    score: Array
+    metrics: dict[str, float]
+
+
+def score_baselines(pipeline: Trainable, examples: SplitExamples) -> list[BaselineScores]:
+    """Every baseline of a pipeline on some rows, the best by the gate's metric first."""
+    judge, metric = judge_of(pipeline, examples.sizes), pipeline.trained_gate.metric
+    scores = {each.feature: _baseline_score(pipeline, each, examples) for each in pipeline.trained_gate.baselines}
+    if pipeline.task == "ranking":
+        scores[RANDOM] = np.zeros(len(examples.label))
+    if examples.constant is not None:
+        name = "class shares" if pipeline.task == "multiclass" else "empirical quantiles"
+        scores[name] = np.tile(examples.constant, (len(examples.features), 1))
+    found = []
+    for name, score in scores.items():
+        metrics = judge.measure(examples.label, score, examples.weight)
+        if pipeline.task == "binary":
+            metrics = {each: value for each, value in metrics.items() if each in RANKED_BY}
+        gain = judge.gain(metric, judge.metrics[metric](examples.label, score, examples.weight), 0.0)
+        found.append((-gain if gain == gain else np.inf, BaselineScores(name, score, metrics)))
+    return [each for _, each in sorted(found, key=itemgetter(0))]
+
+
+def _baseline_score(pipeline: Trainable, baseline: Baseline, examples: SplitExamples) -> Array:
+    """The feature times its scale, float64 [n]; a null becomes the median, or in a ranking the last of all."""
+    values = examples.feature_column(baseline.feature).astype(np.float64) * baseline.scale
+    unknown = np.isnan(values)
+    if unknown.all():
+        return np.zeros_like(values)
+    known = values[~unknown]
+    values[unknown] = np.nextafter(known.min(), -np.inf) if pipeline.task == "ranking" else np.median(known)
+    return values

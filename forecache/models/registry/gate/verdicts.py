@@ -12,7 +12,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.models.registry.gate.gate_checks import Check
-from forecache.models.registry.versions.model_versions import WAITING, ModelVersion
+from forecache.models.registry.model_versions import WAITING, ModelVersion
 from forecache.models.tracking.artifacts import download_artifact
 from forecache.models.tracking.client import connect_mlflow
 

@@ -18,8 +18,8 @@ from forecache.lake.contracts import class_order
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.quality.verdicts import DRIFT_STAGE
 from forecache.lake.stage import Stage, StageOutcome
+from forecache.models.registry.model_versions import ModelVersion, list_models
 from forecache.models.registry.register import load_evaluation
-from forecache.models.registry.versions.model_versions import ModelVersion, list_models
 from forecache.plugins.drift.distributions.binned_counts import Bins, binned_counts
 from forecache.plugins.drift.distributions.drift_report import NIGHTS_BEFORE, TEST_SPLIT, DriftReport, unjudged_report
 from forecache.scoring.night_inputs import STAGE, require_scored
@@ -49,11 +49,7 @@ def prediction_drift(
 def check_drift(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
 ) -> dict[date, DriftReport]:
-    """Measure dates, and record reports and counts: a date whose drift blocks is not published.
-
-    Raises:
-        NotFoundError: A date has no predictions.
-    """
+    """Measure dates, and record reports and counts: a date whose drift blocks is not published."""
     started = time.perf_counter()
     digests = _partition_digests(settings, pipeline, nights)
     reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
@@ -81,9 +77,8 @@ def measure_drift(
 ) -> dict[date, DriftReport]:
     """Measure the drift of several dates, with one aggregation for each model that scored them.
 
-    Args:
-        digests: Digests of the data files of dates whose counts have to be of exactly these files; recorded counts of
-            other dates may be of files that were compacted since.
+    With `digests` the counts of these dates have to be of exactly these data files; recorded counts of other dates may
+    be of files that were compacted since.
     """
     scored = {day: row for day, row in last_records(settings, STAGE, pipeline.name).items() if day is not None}
     for night in nights:
@@ -156,7 +151,9 @@ def test_split_scores(settings: Settings, model: ModelVersion | None) -> tuple[B
     if model is None or "test_metrics" not in model.tags:
         return None
     evaluation = load_evaluation(settings, model)
-    scores = evaluation["scores"]
+    scores = evaluation.get("scores")
+    if not scores:
+        return None
     if "classes" in scores:
         return scores["classes"], [*scores["prediction"], 0]
     series = [scores[name] for name in ("negative", "positive", "prediction") if name in scores]

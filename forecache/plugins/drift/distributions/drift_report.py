@@ -15,31 +15,20 @@ _MOVED = {"none": "is where it was", "small": "has moved a little", "large": "ha
 
 @dataclass(frozen=True)
 class DriftReport:
-    """The drift of an output on an as-of date.
-
-    Attributes:
-        model_version: The model that scored the date; None if its record has none.
-        edges: Inner edges of the bins, or the classes, after which all others share a bin.
-        counts: The date's rows in each bin; one bin more than edges.
-        references: Rows in each bin by reference: NIGHTS_BEFORE and, if the model was evaluated, TEST_SPLIT.
-        distances: Distance from each reference.
-        nights: The dates before with which it is compared.
-        models_before: The models that scored them, 0 for an unknown one.
-        unjudged: The output's kind if drift of this kind is not judged, else "".
-    """
+    """The drift of an output on an as-of date."""
 
     pipeline: str
     output: str
     night: date
-    model_version: int | None
-    edges: tuple[float, ...] | tuple[str, ...]
-    counts: tuple[int, ...]
-    references: Mapping[str, tuple[int, ...]]
+    model_version: int | None  # None if the record of scoring has none
+    edges: tuple[float, ...] | tuple[str, ...]  # inner edges of bins, or classes, and then all others
+    counts: tuple[int, ...]  # rows in each bin; one bin more than edges
+    references: Mapping[str, tuple[int, ...]]  # rows in each bin by NIGHTS_BEFORE and TEST_SPLIT
     distances: Mapping[str, Distance]
-    nights: tuple[date, ...]
-    models_before: tuple[int, ...]
+    nights: tuple[date, ...]  # the dates before with which it is compared
+    models_before: tuple[int, ...]  # that scored them, 0 for an unknown one
     limits: Drift
-    unjudged: str = ""
+    unjudged: str = ""  # the output's kind if drift of this kind is not judged
 
     @property
     def is_new_model(self) -> bool:

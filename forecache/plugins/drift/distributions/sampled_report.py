@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.base.reports.page import make_page, write_page
+from forecache.base.reports import make_page, write_page
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, bin_counts, distance, equal_mass_edges
 from forecache.declare import AS_OF, Effect, Pipeline
 from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.split_rows import count_split
 from forecache.lake.stage import Stage, StageOutcome
-from forecache.lake.training_sets.split_rows import count_split
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.loaded_model import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
-from forecache.models.registry.versions.model_versions import ModelVersion, list_models, verified_folder
+from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
 from forecache.plugins.drift.bins import BINS
 from forecache.plugins.drift.distributions.drift import model_of, prediction_drift, previous_dates
@@ -45,31 +45,22 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class SampledColumnDrift:
-    """The drift of a column; pairs are (date, reference).
-
-    Attributes:
-        effect: None if it is not judged.
-        unknown: Share of rows that are null or not a number.
-        plot: Both distributions as SVG.
-    """
+    """The drift of a column; pairs are (date, reference)."""
 
     name: str
     distance: Distance
-    effect: Effect | None
+    effect: Effect | None  # None: not judged
     means: tuple[float, float]
-    unknown: tuple[float, float]
-    plot: str
+    unknown: tuple[float, float]  # share of rows that are null or not a number
+    plot: str  # both distributions as SVG
 
 
 def sampled_page(
     pipeline: Pipeline, night: date, current: Any, reference: Any, *, beside: str, report: DriftReport
 ) -> str:
-    """Make the page as HTML.
+    """Make the page as HTML from pandas frames of the same numeric columns, each with a known value on both sides.
 
-    Args:
-        current, reference: pandas frames of the same numeric columns, each with a known value on both sides.
-        beside: Name of the reference.
-        report: The drift of the date's output on all rows; its figures are shown for the output's column.
+    `report` has the drift of the date's output on all rows; its figures are shown for the output's column.
     """
     columns = [
         column_drift(pipeline, name, *(frame[name].to_numpy(dtype=np.float64) for frame in (current, reference)))
@@ -152,10 +143,6 @@ def write_drift_report(
         `rows`: rows of the date in the sample; `details`: reference (None if there is none: then no page is written),
         path, mlflow_artifact (None for a model without a run), reference_rows, columns. Skipped if the page exists and
         both sides are unchanged.
-
-    Raises:
-        NotFoundError: The date has no predictions.
-        CheckError: The model's file was changed since it was registered.
     """
     started = time.perf_counter()
     scored = {day: row for day, row in last_records(settings, SCORE_STAGE, pipeline.name).items() if day is not None}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import NotFoundError
-from forecache.base.reports.page import make_page, write_page
+from forecache.base.reports import make_page, write_page
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Recommender
 from forecache.kit.delta.dataset import open_dataset

@@ -3,8 +3,7 @@
 A table is rows of cells on wide screens and a list of cards on narrow ones, for screen readers in both.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 _VOID = frozenset({"meta", "link", "rect", "circle", "line", "polyline", "polygon"})
@@ -35,7 +34,6 @@ def section(title: str, name: str, *content: Content) -> Markup:
 
 
 def join_content(content: Content) -> Markup:
-    """Escaped texts and markup, one after the other."""
     if content is None:
         return Markup()
     if isinstance(content, Markup):
@@ -56,38 +54,35 @@ def _attribute(key: str, value: object) -> str:
     return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
 
 
-@dataclass(frozen=True)
-class TableColumn:
+def table(
+    caption: str,
+    titles: Sequence[str],
+    rows: Iterable[Sequence[Content]],
+    *,
+    right: Collection[int] = (),
+    long: Collection[int] = (),
+) -> Markup:
+    """A table; the first cell of a row is its heading. The caption is for screen readers.
+
+    The cells of the columns at the places `right` are figures; those of `long` need a line on narrow screens.
     """
-    Attributes:
-        title: The heading.
-        right: Whether its cells are figures, which are aligned right.
-        long: Whether its cells need a separate line on narrow screens.
-    """
-
-    title: str
-    right: bool = False
-    long: bool = False
-
-
-def table(caption: str, columns: Sequence[TableColumn], rows: Sequence[Sequence[Content]]) -> Markup:
-    """A table; the first cell of a row is its heading. The caption is for screen readers."""
-    head = [tag("th", column.title, scope="col", role="columnheader", class_=_class(column)) for column in columns]
+    kinds = ["figure" if at in right else "long" if at in long else None for at in range(len(titles))]
+    head = [
+        tag("th", title, scope="col", role="columnheader", class_=kind)
+        for title, kind in zip(titles, kinds, strict=True)
+    ]
     return tag(
         "table",
         tag("caption", caption, class_="unseen"),
         tag("thead", tag("tr", head, role="row"), role="rowgroup"),
-        tag("tbody", [_row(columns, row) for row in rows], role="rowgroup"),
+        tag("tbody", [_row(titles, kinds, row) for row in rows], role="rowgroup"),
         role="table",
     )
 
 
-def _row(columns: Sequence[TableColumn], row: Sequence[Content]) -> Markup:
-    first, *others = zip(columns, row, strict=True)
-    cells = [tag("th", first[1], scope="row", role="rowheader", class_=_class(first[0]))]
-    cells += [tag("td", cell, role="cell", data_title=column.title, class_=_class(column)) for column, cell in others]
-    return tag("tr", cells, role="row")
-
-
-def _class(column: TableColumn) -> str | None:
-    return "figure" if column.right else "long" if column.long else None
+def _row(titles: Sequence[str], kinds: Sequence[str | None], row: Sequence[Content]) -> Markup:
+    cells = [
+        tag("td", cell, role="cell", data_title=title, class_=kind)
+        for title, kind, cell in zip(titles[1:], kinds[1:], row[1:], strict=True)
+    ]
+    return tag("tr", tag("th", row[0], scope="row", role="rowheader", class_=kinds[0]), cells, role="row")

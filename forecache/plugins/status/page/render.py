@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from forecache.kit import format_text as words
+from forecache.plugins.status.page.charts import traffic_section
 from forecache.plugins.status.page.markup import Markup, join_content, mark_code, tag
-from forecache.plugins.status.page.models import models_section
 from forecache.plugins.status.page.sections import (
+    models_section,
     nights_section,
     streams_section,
     versions_section,
     workers_section,
 )
-from forecache.plugins.status.page.traffic import traffic_section
-from forecache.serve.reader.status import format_text as words
 
 _HERE = Path(__file__).parent
 _STYLE = Markup((_HERE / "page.css").read_text())
@@ -46,7 +46,6 @@ HEADERS = [
 
 
 def render_page(status: Mapping[str, Any]) -> bytes:
-    """The page of a status document."""
     now = datetime.fromisoformat(status["at"].replace("Z", "+00:00")).timestamp()
     title = f"{words.headline(status['state'], status['ready'])} – Forecache reader"
     head = tag(

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from forecache.kit.process.child import end_with_parent
-from forecache.models.training.run_reports import write_error
-from forecache.models.training.spec import RESULT_FILE, load_spec
+from forecache.models.training.spec import RESULT_FILE, load_spec, write_error
 
 
 def work(spec_path: str, launched_at: float) -> None:

@@ -3,32 +3,41 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from deltalake import DeltaTable
+from torch import nn
 
+from forecache.base.errors import InputError
 from forecache.base.files import write_durably
 from forecache.base.folders import open_folder
 from forecache.base.settings import load_settings
 from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
-from forecache.lake.training_sets.split_rows import training_classes
+from forecache.declare.models.fit_run import FitRun, MakeState
+from forecache.lake.split_rows import training_classes
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
-from forecache.models.training.run_reports import Events, Heartbeat, report_nothing
-from forecache.models.training.spec import CHECKPOINTS, HEARTBEAT_FILE, RESULT_FILE, TrainingSpec
-from forecache.plugins.torch.worker.checkpoint.checkpoint import Checkpoints
-from forecache.plugins.torch.worker.distributed.group import WorkerGroup
-from forecache.plugins.torch.worker.loop.loop import TrainingLoop
-from forecache.plugins.torch.worker.loop.session import RunInterruption, TrainingSession
-from forecache.plugins.torch.worker.loop.user_fit import UserFitLoop
-from forecache.plugins.torch.worker.model.export import export
-from forecache.plugins.torch.worker.model.model import (
+from forecache.models.training.spec import (
+    CHECKPOINTS,
+    HEARTBEAT_FILE,
+    RESULT_FILE,
+    Events,
+    Heartbeat,
+    TrainingSpec,
+    report_nothing,
+)
+from forecache.plugins.torch.worker.checkpoints import Checkpoints
+from forecache.plugins.torch.worker.group import WorkerGroup
+from forecache.plugins.torch.worker.loop import TrainingLoop
+from forecache.plugins.torch.worker.network import (
     ExportedModel,
+    Objective,
     Prepare,
     Statistics,
+    export,
     fit_statistics,
     log_mask,
     network_builder,
@@ -36,9 +45,109 @@ from forecache.plugins.torch.worker.model.model import (
     require_width,
     without_scaling,
 )
-from forecache.plugins.torch.worker.model.objective import Objective
-from forecache.plugins.torch.worker.reading.order import EpochOrder
-from forecache.plugins.torch.worker.reading.split import TableSplit
+from forecache.plugins.torch.worker.parallel import State, gather_weights
+from forecache.plugins.torch.worker.reader import EpochOrder
+from forecache.plugins.torch.worker.session import RunInterruption, TrainingSession
+from forecache.plugins.torch.worker.split import TableSplit
+
+
+class RankRun:
+    """The `FitRun` that is passed to the user's function."""
+
+    def __init__(self, session: TrainingSession, build: Callable[[int], nn.Module], num_features: int) -> None:
+        self._session, self._build, self.num_features = session, build, num_features
+        self.device, self.training = session.group.device, session.training
+        self.rank, self.world_size = session.group.rank, session.group.world_size
+        self.num_rows, self.num_steps = session.train.split.rows, session.train.num_steps
+        self.restored: dict[str, Any] | None = None
+        self._make_state: MakeState = dict
+
+    @property
+    def epoch(self) -> int:
+        return self._session.epoch
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return list(self._session.history)
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(self.training.seed)
+        return self._build(self.num_features).to(self.device)
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        session = self._session
+        for batch in session.batches():
+            here = batch.on(self.device)
+            yield session.prepare(here.features), here.target
+
+    @property
+    def step_rows(self) -> int:
+        return self._session.train.step_rows(self._session.step)
+
+    def loss(self, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self._session.objective(output, label)
+        return loss
+
+    def step_done(self, make_state: MakeState) -> None:
+        self._session.step_done(lambda: {"own": make_state()})
+
+    def end_epoch(self, network: nn.Module, make_state: MakeState, *, train_loss: float) -> float:
+        session, self._make_state = self._session, make_state
+        validation_loss = session.validation_loss(network, lambda: {"own": make_state()})
+        record = session.record_epoch(train_loss, validation_loss)
+        session.save(lambda: {"own": make_state()})
+        session.report("epoch", **record, epochs=max(self.training.epochs, session.epoch))
+        return validation_loss
+
+    def sum(self, *values: float) -> list[float]:
+        return self._session.group.sum(*values)
+
+
+class UserFitLoop:
+    """Trains with a declared function instead of the built-in training loop."""
+
+    def __init__(
+        self,
+        session: TrainingSession,
+        fit: Callable[[FitRun], nn.Module],
+        *,
+        build: Callable[[int], nn.Module],
+        num_features: int,
+    ) -> None:
+        self.session, self._fit = session, fit
+        self.run = RankRun(session, build, num_features)
+        self.best_loss, self.best_epoch = float("inf"), -1
+
+    def layout(self) -> None:
+        """None: the function restores its state itself."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Resume from a checkpoint."""
+        self.session.restore(state)
+        self.run.restored = state["own"]
+
+    def fit(self) -> State:
+        """Call the function; returns the weights of the network it returned, whole on rank 0.
+
+        Raises:
+            InputError: The function returned without ending an epoch.
+            Interrupted: The run was asked to stop; a checkpoint has the position.
+        """
+        network = self._fit(self.run)
+        losses = [record["validation_loss"] for record in self.session.history]
+        if not losses:
+            raise InputError(
+                f"The training function {self._fit.__qualname__!r} returned without `run.end_epoch`.",
+                remedy="Call it after each pass over `run.batches()`.",
+            )
+        self.best_epoch = losses.index(min(losses))
+        self.best_loss = self.session.validation_loss(network, lambda: {"own": self.run._make_state()})
+        return gather_weights(network)
+
+    def result_entries(self) -> dict[str, Any]:
+        """Entries for the run's result."""
+        return {"fit": f"{self._fit.__module__}.{self._fit.__qualname__}"}
+
 
 _EVALUATION_ROWS, _EVALUATION_PARTS = 1 << 15, 16
 _PARITY_ROWS = 4096

@@ -43,13 +43,9 @@ class Access:
         return True
 
     def identify(self, headers: Any, *, basic: bool = False) -> TokenRecord:
-        """The token record of a request.
+        """The token record of a request; raises a `Problem` (401) without a valid token.
 
-        Args:
-            basic: Whether the token may also be the password of HTTP Basic (RFC 7617), which browsers ask for.
-
-        Raises:
-            Problem: 401 without a valid token.
+        With `basic`, the token may also be the password of HTTP Basic (RFC 7617), which browsers ask for.
         """
         scheme, _, token = (headers.get("authorization") or "").partition(" ")
         if basic and scheme.lower() == "basic":
@@ -71,11 +67,7 @@ class Access:
         return record
 
     def check(self, headers: Any, scope: str, *, basic: bool = False) -> None:
-        """Refuse a request whose token does not cover `scope`; `basic` as of `identify`.
-
-        Raises:
-            Problem: 401 without a valid token, 403 if the token does not cover the scope.
-        """
+        """As `identify`, and raise a `Problem` (403) if the token does not cover `scope`."""
         record = self.identify(headers, basic=basic)
         if not record.covers(scope):
             raise Problem(

@@ -11,20 +11,25 @@ from typing import Any
 from forecache.base.errors import ForecacheError, InputError
 from forecache.base.settings import Settings
 from forecache.kit.http import problems
-from forecache.kit.http.connections.call import ClientGone, HttpCall
-from forecache.kit.http.connections.connections import Connections
-from forecache.kit.http.limits import MAX_PATH_BYTES, BodyMemory
+from forecache.kit.http.call import MAX_PATH_BYTES, BodyMemory, ClientGone, HttpCall
+from forecache.kit.http.connections import Connections
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
-from forecache.serve.reader.http.parsing import check_json_body, parse_plain_limit, split_path
+from forecache.serve.reader.http.messages import ParsedRequest, Reply, check_json_body, parse_plain_limit, split_path
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.http.replies import ParsedRequest, Reply
 from forecache.serve.reader.http.routes import Routes
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
-from forecache.serve.reader.versions.watcher import RunOnLoop
+from forecache.serve.reader.versions.follow import RunOnLoop
+from forecache.serve.reader.worker_metrics import (
+    CLOSED_EARLY,
+    CONNECTIONS,
+    ROUTE,
+    TOKEN_ERRORS,
+    InFlightTime,
+    WorkerMetrics,
+)
 
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
@@ -48,12 +53,8 @@ class ReaderApp:
         self._guarded = self._access is not None
         context = ExtensionContext(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
         self._extensions = tuple(make(context) for make in extensions)
-        self.readiness = Readiness(
-            runtime, self._metrics, self.catalog, self._extensions, workers=settings.reader_workers
-        )
-        self.routes = Routes(
-            settings, self.catalog, runtime, self.readiness, self._metrics, self._access, self._extensions
-        )
+        self.readiness = Readiness(context, self._extensions)
+        self.routes = Routes(context, self.readiness, self._extensions)
         self.connections: Connections | None = None
         self._closed = 0
         self._in_flight = InFlightTime(
@@ -67,12 +68,10 @@ class ReaderApp:
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
-        own = [self._note_readiness, self._in_flight.count_elapsed, *self.routes.follow]
-        follow = [*(each.poll_changes for each in self._extensions), *own]
-        self.catalog.watch(loop, self._do_housekeeping, follow)
+        polls = [each.poll_changes for each in self._extensions]
+        self.catalog.watch(loop, self._do_housekeeping, [*polls, self._note_state, *self.routes.follow])
 
     def close(self) -> None:
-        """Stop everything that `open` has started."""
         for extension in self._extensions:
             extension.close()
         self.catalog.close()
@@ -105,10 +104,7 @@ class ReaderApp:
         return None
 
     async def _render_and_send(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
-        """Render a long page in another thread, as other requests would wait for it, and send it.
-
-        Prometheus's library writes 5,000 samples in 30 ms (Python 3.11), during which the loop would stand still.
-        """
+        """Render a long page in another thread: 5,000 samples take 30 ms, during which the loop would stand still."""
 
         def render(request: ParsedRequest) -> Reply:
             assert request.render is not None
@@ -156,7 +152,6 @@ class ReaderApp:
         return self._answer_body(call, request, body)
 
     async def _read_and_answer(self, call: HttpCall, request: ParsedRequest) -> None:
-        """Read the body, then answer."""
         settings = self.settings
         try:
             body = await call.read_body(settings.reader_max_body_bytes, self._bodies, settings.reader_request_timeout_s)
@@ -182,7 +177,6 @@ class ReaderApp:
         return None
 
     async def _send_gzipped(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
-        """Compress a long answer in another thread and send it."""
         self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _compress_reply, reply))
 
     def _refuse(self, call: HttpCall, request: ParsedRequest, problem: Problem) -> None:
@@ -210,16 +204,18 @@ class ReaderApp:
         call.respond(reply.status, reply.headers, reply.body)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - call.arrived)
 
-    def _note_readiness(self, _: RunOnLoop) -> None:
+    def _note_state(self, _: RunOnLoop) -> None:
         self.readiness.note_state()
+        self._in_flight.count_elapsed()
 
     def _do_housekeeping(self) -> None:
         """Reload tokens and count connections; the watching thread calls it a few times a second."""
         if self._access is not None and not self._access.reload():
-            self._metrics.count_token_error()
+            self._metrics.cells[TOKEN_ERRORS] += 1
         if self.connections is not None:
-            closed = self.connections.num_closed
-            self._metrics.count_connections(self.connections.num_open, closed - self._closed)
+            cells, closed = self._metrics.cells, self.connections.num_closed
+            cells[CONNECTIONS] = self.connections.num_open
+            cells[CLOSED_EARLY] += closed - self._closed
             self._closed = closed
 
 

@@ -1,22 +1,17 @@
 """Extensions: further paths of a reader, such as real-time models. A reader without them loads none of their code."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from forecache.base.settings import Settings
-from forecache.kit.http.connections.call import HttpCall
-from forecache.kit.http.limits import BodyMemory
+from forecache.kit.http.call import BodyMemory, HttpCall
 from forecache.serve.reader.http.access import Access
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
+from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
-from forecache.serve.reader.versions.watcher import RunOnLoop
-
-if TYPE_CHECKING:
-    from forecache.serve.reader.status.attention import Attention
-    from forecache.serve.reader.status.history import History, ModelCounts
+from forecache.serve.reader.versions.follow import RunOnLoop
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 Handler = Callable[[HttpCall], Awaitable[None] | None]
 """Answers a request at once, or returns an awaitable that does."""
@@ -24,13 +19,7 @@ Handler = Callable[[HttpCall], Awaitable[None] | None]
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """The parts of a reader worker that its extensions may use.
-
-    Attributes:
-        catalog: The served versions; its `answers` change on the event loop's thread alone.
-        access: Checks tokens; None: the reader has none.
-        bodies: The memory for the bodies of requests.
-    """
+    """The parts of a worker that its extensions may use; `catalog.answers` changes on the event loop's thread."""
 
     settings: Settings
     catalog: Catalog
@@ -41,10 +30,7 @@ class ExtensionContext:
 
 
 class Extension(Protocol):
-    """Handles paths that the reader does not know itself; plain reads of keys never reach it.
-
-    A class that inherits from it defines only what it has.
-    """
+    """Handles paths that the reader does not know itself; plain reads of keys never reach it."""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Prepare, on the event loop's thread, before the worker accepts connections."""
@@ -54,7 +40,6 @@ class Extension(Protocol):
         """Look for changes; called in the watching thread a few times a second."""
 
     def close(self) -> None:
-        """Stop everything that `open` started, on the event loop's thread."""
         return
 
     def find_handler(self, method: str, path: str) -> Handler | None:
@@ -62,7 +47,6 @@ class Extension(Protocol):
         return None
 
     def serves_anything(self) -> bool:
-        """Return whether it has something to serve."""
         return False
 
     def list_served(self) -> list[dict[str, Any]]:
@@ -79,16 +63,7 @@ class Extension(Protocol):
 
     def prometheus_text(self) -> str:
         """Further metrics of all workers in Prometheus's text format, ended by a newline; called in any thread."""
-        """Further metrics of all workers in Prometheus's text format, lines that end in a newline."""
         return ""
-
-    def model_counts(self) -> "Mapping[str, ModelCounts]":
-        """Counts of all workers by model name, for the history; called in the watching thread."""
-        return {}
-
-    def status(self, history: "History") -> "tuple[dict[str, Any], list[Attention]]":
-        """Its members of the status document, and its problems; called in any thread, about once a second."""
-        return {}, []
 
 
 MakeExtension = Callable[[ExtensionContext], Extension]

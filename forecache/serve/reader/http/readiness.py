@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
-from forecache.serve.reader.http.extension import Extension
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import WorkerMetrics
-from forecache.serve.reader.versions.catalog import Catalog
+from forecache.serve.reader.http.extension import Extension, ExtensionContext
+from forecache.serve.reader.worker_metrics import WorkerMetrics
 
 
 class WorkerState(IntEnum):
@@ -30,26 +28,15 @@ class Readiness:
     """The readiness of one worker, and through the shared memory of all of them.
 
     A balancer's probe reaches one worker, and the requests that follow reach the others.
-
-    Args:
-        workers: Number of workers of the reader.
     """
 
-    def __init__(
-        self,
-        runtime: ReaderSharedMemory,
-        metrics: WorkerMetrics,
-        catalog: Catalog,
-        extensions: Sequence[Extension],
-        *,
-        workers: int,
-    ) -> None:
-        self._runtime, self._metrics, self._catalog = runtime, metrics, catalog
-        self._extensions, self._workers = extensions, workers
-        self._slots = WorkerMetrics.open_all(runtime)
+    def __init__(self, context: ExtensionContext, extensions: Sequence[Extension]) -> None:
+        self._runtime, self._metrics, self._catalog = context.runtime, context.metrics, context.catalog
+        self._extensions, self._workers = extensions, context.settings.reader_workers
+        self._slots = WorkerMetrics.open_all(context.runtime)
         # A replaced worker counts as ready from the start, once all were ready: its connections wait for it. Otherwise
         # one request that crashes workers would take every replica out of the balancer at once.
-        metrics.note_state(WorkerState.READY if runtime.was_ready else WorkerState.STARTING)
+        self._metrics.note_state(WorkerState.READY if self._runtime.was_ready else WorkerState.STARTING)
 
     def note_state(self) -> None:
         """Publish the state of this worker to the others; the watching thread calls it after each poll."""
@@ -89,7 +76,6 @@ class Readiness:
         return WorkerState.READY, ""
 
     def _other_workers(self) -> Iterator[WorkerMetrics]:
-        """The other workers that run now."""
         for index, worker in enumerate(self._slots):
             if self._runtime.is_taken_by_another(index):
                 yield worker

@@ -5,60 +5,44 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from forecache.base.plugins import find_hooks
-from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
 from forecache.kit.metrics.page import CONTENT_TYPE
 from forecache.serve.reader.http import openapi
-from forecache.serve.reader.http.access import Access
-from forecache.serve.reader.http.extension import Extension
-from forecache.serve.reader.http.parsing import parse_keys_request, parse_query, split_path
+from forecache.serve.reader.http.extension import Extension, ExtensionContext
+from forecache.serve.reader.http.messages import (
+    NO_CACHE,
+    NO_STORE,
+    ParsedRequest,
+    Reply,
+    check_method,
+    etag_matches,
+    parse_keys_request,
+    parse_query,
+    split_path,
+)
+from forecache.serve.reader.http.prometheus import render
 from forecache.serve.reader.http.readiness import Readiness
-from forecache.serve.reader.http.replies import NO_CACHE, NO_STORE, ParsedRequest, Reply, check_method, etag_matches
-from forecache.serve.reader.processes.prometheus import render
-from forecache.serve.reader.processes.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.processes.worker_metrics import MISSES, ROUTE, WorkerMetrics
-from forecache.serve.reader.status.collect import Collector, Recorder
 from forecache.serve.reader.tokens import METRICS
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.describe import build_labels, pipeline_metadata, pipeline_row
-from forecache.serve.reader.versions.watcher import Follow
+from forecache.serve.reader.versions.follow import Follow
+from forecache.serve.reader.worker_metrics import MISSES, ROUTE
 
 VERSIONS_PATH = "/versions/"
 
 
 class Routes:
-    """The handlers of the reader's paths. They never wait, so the `VersionAnswers` in use stay open until they return.
+    """The handlers of the reader's paths. They never wait, so `VersionAnswers` in use stay open until they return."""
 
-    Attributes:
-        follow: Functions that the watching thread calls after each poll.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        catalog: Catalog,
-        runtime: ReaderSharedMemory,
-        readiness: Readiness,
-        metrics: WorkerMetrics,
-        access: Access | None,
-        extensions: Sequence[Extension] = (),
-    ) -> None:
-        self._extensions = extensions
-        self._settings = settings
-        self._catalog = catalog
-        self._runtime = runtime
-        self._readiness = readiness
-        self._metrics = metrics
-        self._access = access
+    def __init__(self, context: ExtensionContext, readiness: Readiness, extensions: Sequence[Extension] = ()) -> None:
+        self._extensions, self._readiness, self._runtime = extensions, readiness, context.runtime
+        self._settings = settings = context.settings
+        self._catalog, self._metrics, self._access = context.catalog, context.metrics, context.access
         self._build = build_labels(settings)
         self._openapi = openapi.document(settings)
-        collector = Collector(
-            runtime, catalog, readiness, extensions, workers=settings.reader_workers, build=self._build
-        )
-        self.follow: list[Follow] = [Recorder(runtime, extensions).record_sample]
+        self.follow: list[Follow] = []  # functions that the watching thread calls after each poll
         self._feast = next(find_hooks("feast"), None)
         self._fixed: dict[str, tuple[str, str, Callable[[ParsedRequest], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
@@ -71,23 +55,17 @@ class Routes:
         if self._feast is not None:
             self._fixed["/get-online-features"] = ("feast", "POST", self._answer_feast)
         for make_pages in find_hooks("status_pages"):
-            pages = make_pages(collector, access)
+            pages = make_pages(context, readiness, extensions)
             self._fixed["/status"] = ("status", "GET", pages.html_or_json)
             self._fixed["/status.json"] = ("status", "GET", pages.json)
-            self.follow.append(pages.refresh_viewed)
+            self.follow += pages.follow
 
     def takes_body(self, path: str) -> bool:
-        """Return whether a POST to the path needs its body."""
         found = split_path(path)
         return path == "/get-online-features" or (found is not None and not found[1])
 
     def handle(self, request: ParsedRequest) -> Reply:
-        """The reply to a request.
-
-        Raises:
-            Problem: The request fails with an error for the client.
-            ForecacheError: The store found such an error.
-        """
+        """The reply to a request; raises a `Problem`, or a `ForecacheError` that the store found."""
         fixed = self._fixed.get(request.path)
         if fixed is not None:
             name, method, handler = fixed
@@ -110,9 +88,8 @@ class Routes:
         """The served version of a pipeline that the client may read."""
         answers = self._catalog.answers.get(name)
         if answers is None and not NAME.fullmatch(name):
-            raise Problem(
-                problems.NO_PIPELINE, f"{quote_value(name)} cannot be a pipeline's name; GET /v1 lists the pipelines."
-            )
+            detail = f"{quote_value(name)} cannot be a pipeline's name; GET /v1 lists the pipelines."
+            raise Problem(problems.NO_PIPELINE, detail)
         if self._access is not None:
             self._access.check(request.headers, name)
         if answers is not None:
@@ -121,11 +98,8 @@ class Routes:
             return answers
         retry = [("retry-after", "5")]
         if name in self._catalog.failures:
-            raise Problem(
-                problems.UNREADABLE,
-                f"The published version of {name} cannot be read; see the reader's log for the cause.",
-                headers=retry,
-            )
+            detail = f"The published version of {name} cannot be read; see the reader's log for the cause."
+            raise Problem(problems.UNREADABLE, detail, headers=retry)
         if not self._catalog.warm:
             raise Problem(problems.NOT_READY, "The reader is still verifying the published versions.", headers=retry)
         if name in self._catalog.waiting:
@@ -195,14 +169,12 @@ class Routes:
         for answers, found, missing in counts:
             cells[answers.found_cell] += found
             cells[answers.offset + MISSES] += missing
-        headers = [*NO_CACHE, ("forecache-versions", ",".join(names))]
-        return Reply(200, headers, body)
+        return Reply(200, [*NO_CACHE, ("forecache-versions", ",".join(names))], body)
 
     def _healthz(self, request: ParsedRequest) -> Reply:
         return Reply(200, NO_STORE, b'{"status":"ok"}')
 
     def _readyz(self, request: ParsedRequest) -> Reply:
-        """Ready while every worker serves a pipeline, all are warm and undamaged, and the reader is not draining."""
         reason = self._readiness.not_ready_reason()
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])

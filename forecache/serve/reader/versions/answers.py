@@ -1,19 +1,80 @@
 """Answers from one open version, assembled from bytes that are made once per version or once per second."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
 
+from forecache.base.errors import InputError
 from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
-from forecache.serve.reader.processes.worker_metrics import HITS, STALE_HITS
+from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.serve.reader.versions.live_layers import OpenLayer
-from forecache.serve.reader.versions.request_keys import RequestKeys
-from forecache.serve.store import Manifest, Provenance, split_entry
-from forecache.serve.store.json_lists import cut_lists
-from forecache.serve.store.packed import json_renderer, rows_of
+from forecache.serve.reader.worker_metrics import HITS, STALE_HITS
+from forecache.serve.store import (
+    KeySchema,
+    Manifest,
+    Provenance,
+    encode_key,
+    parse_key,
+    split_entry,
+)
+from forecache.serve.store.keys import MAX_KEY_BYTES
+from forecache.serve.store.values import cut_lists, json_renderer, rows_of
+
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9]\d{0,18}")
+
+
+class RequestKeys:
+    """Encodes keys of one schema. `encode(text)` returns the bytes of a key in a path, and raises as `encode_value`."""
+
+    def __init__(self, schema: KeySchema) -> None:
+        self._schema = schema
+        self._takes_text = [column.type for column in schema.columns] == ["string"]
+        self.encode = _text_encoder(schema)
+
+    def encode_values(self, values: Sequence[object]) -> list[bytes]:
+        """Key bytes of the keys in a JSON body, in their order; raises as `encode_value`."""
+        if self._takes_text and values:
+            # Plain text, the common case, is checked and encoded for all keys together.
+            try:
+                text = "\n".join(values)  # type: ignore[arg-type]
+            except TypeError:
+                return list(map(self.encode_value, values))
+            if text.isascii():
+                keys = text.encode().split(b"\n")
+                lengths = set(map(len, keys))
+                if len(keys) == len(values) and min(lengths) > 0 and max(lengths) <= MAX_KEY_BYTES:
+                    return keys
+        return list(map(self.encode_value, values))
+
+    def encode_value(self, value: object) -> bytes:
+        """Key bytes of a key in a JSON body, text as in a URL or an integer; raises InputError for any other."""
+        if type(value) is str:
+            return self.encode(value)
+        if type(value) is int:
+            return encode_key(self._schema, value)
+        raise InputError(f"The key {quote_value(value)} is not text or an integer.", remedy="Composite keys are a|b.")
+
+
+def _text_encoder(schema: KeySchema) -> Callable[[str], bytes]:
+    """A faster `parse_key` for keys of this schema, which handles common cases first."""
+
+    def encode_any(text: str) -> bytes:
+        return parse_key(schema, text)
+
+    def encode_string(text: str) -> bytes:
+        # A surrogate cannot be encoded; parse_key raises the error for it.
+        key = text.encode("utf-8", "surrogatepass")
+        return key if 0 < len(key) <= MAX_KEY_BYTES and text.isascii() else parse_key(schema, text)
+
+    def encode_integer(text: str) -> bytes:
+        return text.encode() if _PLAIN_INTEGER.fullmatch(text) else parse_key(schema, text)
+
+    if len(schema.columns) > 1:
+        return encode_any
+    return {"string": encode_string, "int": encode_integer}.get(schema.columns[0].type, encode_any)
 
 
 class Version(Protocol):
@@ -49,24 +110,15 @@ class VersionAnswers:
 
     Members that change with time (age, stale, the header with the ETag) are made each second: callers call
     `refresh(now)` unless `valid_from <= now < valid_until`, which also covers a clock that is set back.
-
-    Attributes:
-        headers: Header fields of an answer from this version.
-        etag: Weak, because the age in the body changes while the version does not.
-        refused: Whether the version is too old to be served under its policy.
-        offset: First metrics cell of the pipeline.
-        found_cell: Metrics cell that counts the keys found.
-        fallback_for: The damaged version that this one replaces; None if this one is current.
-        layer: The live layer above the version; None if there is none.
     """
 
     def __init__(self, snapshot: Version, *, offset: int = 0, fallback_for: int | None = None) -> None:
         manifest = snapshot.manifest
         self.snapshot = snapshot
         self.manifest = manifest
-        self.offset = offset
+        self.offset = offset  # first metrics cell of the pipeline
         self.found_cell = offset + HITS
-        self.fallback_for = fallback_for
+        self.fallback_for = fallback_for  # the damaged version that this one replaces
         self.layer: OpenLayer | None = None
         self.fields = frozenset(manifest.field_names)
         self.keys = RequestKeys(manifest.key)
@@ -89,8 +141,8 @@ class VersionAnswers:
         }
         self.valid_from = self.valid_until = 0.0
         self.headers: Headers = ()
-        self.etag = ""
-        self.refused = False
+        self.etag = ""  # weak, because the age in the body changes while the version does not
+        self.refused = False  # too old to be served under its policy
         self.stale = False
         self.age_s = 0
         self._moment = b""
@@ -127,7 +179,6 @@ class VersionAnswers:
         self.tail = b"," + self._common + self._moment
 
     def check_age(self) -> None:
-        """Raise a `Problem` if the version is too old for its policy."""
         if self.refused:
             manifest = self.manifest
             raise Problem(
@@ -139,12 +190,7 @@ class VersionAnswers:
             )
 
     def one(self, key: bytes, fields: Sequence[str] = (), limit: int = 0) -> bytes | None:
-        """The answer for one key as JSON, None if the version does not have it.
-
-        Args:
-            fields: Names of the fields to return; empty: all.
-            limit: Most items of each list; 0: all.
-        """
+        """The answer for one key as JSON, None if the version does not have it; no `fields` and no `limit` mean all."""
         entry = self.get_entry(key)
         if entry is None:
             return None
@@ -169,8 +215,7 @@ class VersionAnswers:
     ) -> tuple[bytes, int]:
         """The answer for several keys from their entries.
 
-        Args:
-            own: By place, the members of answers that differ from the version's, each with the brace that ends it.
+        `own` has, by place, the members of answers that differ from the version's, each with the brace that ends it.
         """
         # The rows are four columns that are joined in one call, which is as fast as copying their bytes.
         count, missing = len(keys), entries.count(None)
@@ -204,9 +249,7 @@ class VersionAnswers:
         return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
 
     def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
-        """As `rows`, and the time of each: the midnight (UTC) that ended the as-of date, or the hour in which a stream
-        computed it.
-        """
+        """As `rows`, and the time of each: the end of its as-of date (UTC), or the hour of a stream's computation."""
         return self.rows(keys), self.moments(keys)
 
     def moments(self, keys: Sequence[bytes]) -> list[datetime]:
@@ -218,22 +261,15 @@ class VersionAnswers:
         return found
 
     def not_found_problem(self, key: str) -> Problem:
-        """The problem of an unknown key."""
         version, as_of = self.manifest.version, self.manifest.as_of
-        return Problem(
-            problems.NO_KEY,
-            f"The key {quote_value(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}.",
-            members={"key": key, "store_version": version, "as_of": as_of},
-        )
+        detail = f"The key {quote_value(key)} is not in version {version} of {self.manifest.pipeline}, as of {as_of}."
+        return Problem(problems.NO_KEY, detail, members={"key": key, "store_version": version, "as_of": as_of})
 
     def check_fields(self, fields: Sequence[str]) -> None:
         for field in fields:
             if field not in self.fields:
                 known = ", ".join(self.manifest.field_names)
-                raise Problem(
-                    problems.BAD_REQUEST,
-                    f"{self.manifest.pipeline} has no field {quote_value(field)}; it serves {known}.",
-                )
+                raise bad_request(f"{self.manifest.pipeline} has no field {quote_value(field)}; it serves {known}.")
 
     def _split_provenance(self, entry: bytes) -> tuple[bytes, bytes]:
         """The value of an entry that names its own provenance in a second line, and that provenance's members."""

@@ -11,7 +11,6 @@ from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
-from forecache.serve.reader.processes.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.damage import (
     DamagedVersions,
@@ -20,11 +19,10 @@ from forecache.serve.reader.versions.damage import (
     verify_open_versions,
 )
 from forecache.serve.reader.versions.describe import encode_history, hash_version
-from forecache.serve.reader.versions.follower import VersionFollower
-from forecache.serve.reader.versions.lag import LayerLag
+from forecache.serve.reader.versions.follow import Follow, RunOnLoop, VersionFollower, Watcher
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
-from forecache.serve.reader.versions.live_layers import LiveLayers, redis_layer_error
-from forecache.serve.reader.versions.watcher import Follow, RunOnLoop, Watcher
+from forecache.serve.reader.versions.live_layers import LayerLag, LiveLayers, redis_layer_error
+from forecache.serve.reader.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
@@ -32,26 +30,17 @@ Current = dict[str, Manifest | None]
 
 
 class Catalog:
-    """The served versions of all pipelines.
-
-    Attributes:
-        answers: The served version of each pipeline; see `VersionFollower.served`.
-        waiting: Pipelines whose store has no published version.
-        failures: Pipelines whose version cannot be read, and why; an older version may still be served.
-        damaged: Pipelines with no undamaged version left to serve.
-        history: The retained versions of each pipeline, newest first, as JSON.
-        lag: The lag of live layers.
-        warm: Whether every version found at the start has been read into memory and verified.
-    """
+    """The served versions of all pipelines; of `answers` and `failures` see `VersionFollower`."""
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         self.settings = settings
         self._follower = VersionFollower[VersionAnswers](logger, noun="version", count_failure=self._count_failure)
         self.answers, self.failures = self._follower.served, self._follower.failures
-        self.waiting: frozenset[str] = frozenset()
-        self.damaged: set[str] = set()
-        self.history: dict[str, bytes] = {}
-        self.lag, self.warm = LayerLag(), False
+        self.waiting: frozenset[str] = frozenset()  # pipelines whose store has no published version
+        self.damaged: set[str] = set()  # pipelines with no undamaged version left to serve
+        self.history: dict[str, bytes] = {}  # the retained versions of each pipeline, newest first, as JSON
+        self.lag = LayerLag()
+        self.warm = False  # every version found at the start has been read into memory and verified
         self._layers, self._damage = LiveLayers(), DamagedVersions()
         self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
@@ -62,9 +51,8 @@ class Catalog:
         self._watcher: Watcher | None = None
 
     def open(self) -> None:
-        """Open, before the first request, the versions that this worker's predecessor had verified.
-
-        The watching thread opens and verifies all others.
+        """Open, before the first request, what this worker's predecessor had verified; the watching thread opens the
+        rest.
         """
         for name in self._pipelines():
             store = open_store(self.settings, name)
@@ -102,7 +90,6 @@ class Catalog:
         self._scrub.scrub_now()
 
     def close(self) -> None:
-        """Stop watching and close all versions and layers."""
         if self._watcher is not None:
             self._watcher.close()
         self._scrub.close()
@@ -117,7 +104,6 @@ class Catalog:
         return {name for name in names if NAME.fullmatch(name)}
 
     def _local_snapshots(self) -> list[tuple[Store, Snapshot]]:
-        """The served snapshots of stores on this machine."""
         served = [(name, each.snapshot) for name, each in list(self.answers.items())]
         return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
 
@@ -172,10 +158,8 @@ class Catalog:
         return waiting
 
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
-        """Serve the store's current version, or the last undamaged one before it; False if there is nothing to serve.
-
-        Raises:
-            DamagedError: All versions that could be served are damaged.
+        """Serve the current version, or the last undamaged one before it; False if there is none, not even a damaged
+        one.
         """
         layer = self._layers.open_layer(store)
         pointer = store.pointer()
@@ -224,7 +208,6 @@ class Catalog:
         return answers
 
     def _withdraw(self, name: str, store: Store, run_on_loop: RunOnLoop) -> None:
-        """Stop serving a pipeline whose served version is damaged."""
         served = self.answers.get(name)
         if served is not None and not self._damage.reason_of(store, served.manifest.identity):
             return  # only the pointer is damaged

@@ -27,11 +27,7 @@ class DamagedVersions:
         self._known: dict[tuple[str, str, int], tuple[object, str]] = {}
 
     def record(self, store: Store, identity: tuple[str, int], reason: str) -> None:
-        """Record and log that a version is damaged.
-
-        Args:
-            identity: See `Manifest.identity`.
-        """
+        """Record and log that a version (`Manifest.identity`) is damaged."""
         key = (store.pipeline, *identity)
         if key not in self._known:
             logger.error("Version %d of %s is damaged and not served: %s", identity[1], store.pipeline, reason)
@@ -69,14 +65,9 @@ def _file_signature(path: Path) -> object:
 def open_newest_undamaged(store: Store, pointer: Pointer, served: Snapshot | None, damage: DamagedVersions) -> Snapshot:
     """Open the version that the pointer names, verified; if it is damaged, the newest undamaged one before it.
 
-    Quarantined versions are skipped. If the served version is the choice, it is returned as it is, unless its files
-    were replaced: then it is opened again.
-
-    Args:
-        served: The served version of this store, or of one that this store has replaced.
-
-    Raises:
-        DamagedError: All versions are damaged.
+    Quarantined versions are skipped. `served` is the open version of this store, or of one that it has replaced; if it
+    is the choice, it is returned as it is, unless its files were replaced. Raises DamagedError if all versions are
+    damaged.
     """
     why = ""
     for number in _candidates(store, pointer):
@@ -144,10 +135,8 @@ def verify_open_versions(
 class Scrubber:
     """A slow thread that reads the served versions again, to find bytes that decay while the reader runs.
 
-    Args:
-        served: Returns the store and the snapshot of each served pipeline.
-        found: Called with each damaged version: its store, its snapshot, and the reason.
-        every_s: Seconds from the end of one scrub to the start of the next; 0: only on request.
+    It calls `found` with the store, the snapshot and the reason of each damaged one. `every_s` is from the end of one
+    scrub to the start of the next; 0: only on request.
     """
 
     def __init__(
@@ -168,7 +157,6 @@ class Scrubber:
         self._thread.start()
 
     def scrub_now(self) -> None:
-        """Scrub now and fast, because a read failed in a way that is impossible with undamaged files."""
         self._wake.set()
 
     def close(self) -> None:

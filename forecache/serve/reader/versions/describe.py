@@ -28,7 +28,6 @@ def build_labels(settings: Settings) -> dict[str, str]:
 
 
 def pipeline_row(answers: VersionAnswers) -> dict[str, Any]:
-    """A pipeline in the list of pipelines."""
     manifest = answers.manifest
     return {
         "pipeline": manifest.pipeline,
@@ -43,7 +42,6 @@ def pipeline_row(answers: VersionAnswers) -> dict[str, Any]:
 
 
 def pipeline_metadata(answers: VersionAnswers) -> dict[str, Any]:
-    """The metadata of a served pipeline, for clients."""
     manifest = answers.manifest
     return {
         **pipeline_row(answers),
@@ -85,7 +83,6 @@ def encode_history(store: Store) -> bytes:
 
 
 def version_summary(manifest: Manifest) -> dict[str, Any]:
-    """A version in the history."""
     return {
         "store_version": manifest.version,
         "parent": manifest.parent,

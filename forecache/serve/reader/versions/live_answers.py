@@ -16,10 +16,9 @@ from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader.versions.answers import JSON, Version, VersionAnswers, select_fields
 from forecache.serve.reader.versions.live_layers import OpenLayer
 from forecache.serve.store import Manifest
-from forecache.serve.store.json_lists import cut_lists
-from forecache.serve.store.live.layer import LiveLayer
-from forecache.serve.store.live.rows import PENDING, Found
+from forecache.serve.store.live.layer import PENDING, Found, LiveLayer
 from forecache.serve.store.manifest import Provenance, StalePolicy, TableSource
+from forecache.serve.store.values import cut_lists
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _POSITION: Final = 0
@@ -33,14 +32,7 @@ _FOR_EVER_H = 24 * 365 * 1000.0
 
 
 class LiveAnswers(VersionAnswers):
-    """Answers of a store with a live layer.
-
-    They have no ETag: a row may change at any moment, and the next answer must show it.
-
-    Attributes:
-        live: Reads the live layer.
-        stream: Name of its stream.
-    """
+    """Answers of a store with a live layer. They have no ETag: a row may change before the next answer."""
 
     def __init__(self, version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None) -> None:
         self.live, self.stream, self._table = layer.reader, layer.declared.stream, layer.declared.table
@@ -113,7 +105,6 @@ class LiveAnswers(VersionAnswers):
         return Problem(problems.NO_KEY, what, members={"key": key, "stream": self.stream})
 
     def describe_layer(self) -> dict[str, Any]:
-        """Describe the live layer for the metadata of its pipeline or view."""
         live = self.live
         return {
             "stream": self.stream,
@@ -173,7 +164,6 @@ def _hour_of(hours: int) -> bytes:
 
 
 def moment_of(event_us: int) -> datetime:
-    """The time in UTC of microseconds of Unix time."""
     return _EPOCH + timedelta(microseconds=event_us)
 
 
@@ -212,7 +202,7 @@ class NoVersion:
         return 0
 
     def close(self) -> None:
-        """Nothing is open."""
+        pass
 
 
 def _empty_manifest(name: str, layer: LiveLayer) -> Manifest:

@@ -1,18 +1,23 @@
-"""The open live layers of the stores on this machine, for one process."""
+"""The live layers of the stores on this machine: open ones, and the lag of each at start.
+
+A reader that has just started gets no requests until its layers are close to their streams. Once a layer has been
+close, its lag does not make the reader unready again: otherwise an outage of the lake would take out every replica at
+once, and answers of some minutes ago are better than none. Metrics and alerts report that lag.
+"""
 
 import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from forecache.base.errors import UnavailableError
+from forecache.base.errors import ForecacheError, UnavailableError
 from forecache.serve.store import Store
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.live.reader import LiveReader
 
 
 class OpenLayer(NamedTuple):
-    """A live layer that is open."""
-
     reader: LiveReader
     declared: LiveLayer
 
@@ -29,11 +34,7 @@ class LiveLayers:
         self._open: dict[str, tuple[object, OpenLayer]] = {}
 
     def open_layer(self, store: Store) -> OpenLayer | None:
-        """Open or refresh the live layer of a store; None if it has none.
-
-        Raises:
-            DamagedError: Its files cannot be read.
-        """
+        """Open or refresh the live layer of a store; None if it has none."""
         name, path = store.pipeline, store.layout.live
         signature = _file_signature(path)
         known = self._open.get(name)
@@ -55,7 +56,6 @@ class LiveLayers:
 
 
 def redis_layer_error(name: str) -> UnavailableError:
-    """The error of a pipeline whose version is in Redis and whose live layer is here."""
     return UnavailableError(
         f"{name} has a live layer on this machine and its version in Redis; a live layer needs the version beside it.",
         remedy=f"Bring the version here: `forecache pull {name}`, or publish with backend lmdb.",
@@ -68,3 +68,48 @@ def _file_signature(path: Path) -> object:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class LayerLag:
+    """Checks the live layers of a machine's stores until each has been close to its stream; `reason` is a sentence or
+    "".
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._near: set[str] = set()
+
+    def check_layers(self, stores: Iterable[Store]) -> None:
+        self.reason = ""
+        for store in stores:
+            if store.pipeline in self._near or not store.layout.live.exists():
+                continue
+            try:
+                layer = read_layer(store.layout)
+            except ForecacheError:
+                continue  # the catalog reports that it is damaged
+            reason = "" if layer is None else _lag_reason(store, layer)
+            if reason:
+                self.reason = self.reason or reason
+            else:
+                self._near.add(store.pipeline)
+
+
+def _lag_reason(store: Store, layer: LiveLayer) -> str:
+    """The reason why a layer is not close to its stream; "" if it is, or need not be."""
+    if layer.max_lag_s is None:
+        return ""
+    with LiveReader(store.layout) as reader:
+        looked_s = time.time() - reader.looked_at_us / 1e6
+        if looked_s > layer.max_lag_s:
+            return (
+                f"Nobody follows the stream {layer.stream} for {store.pipeline} here: see whether "
+                "`forecache stream tail` runs."
+            )
+        if reader.applied_version < reader.table_version:
+            return (
+                f"The live layer of {store.pipeline} has version {reader.applied_version} of "
+                f"{layer.table}, which has version "
+                f"{reader.table_version}."
+            )
+    return ""

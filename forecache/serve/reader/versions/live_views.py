@@ -12,9 +12,9 @@ from forecache.kit.http.problems import Problem
 from forecache.serve.reader.versions.answers import Version, VersionAnswers
 from forecache.serve.reader.versions.live_answers import LiveAnswers, moment_of
 from forecache.serve.reader.versions.live_layers import OpenLayer
-from forecache.serve.store.live.rows import Found
-from forecache.serve.store.packed import json_renderer, rows_of
+from forecache.serve.store.live.layer import Found
 from forecache.serve.store.read.live_view import LiveViewMerger
+from forecache.serve.store.values import json_renderer, rows_of
 
 logger = logging.getLogger("forecache.reader")
 _WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_through":%d,%b,'
@@ -23,8 +23,7 @@ _WITHOUT_EVENT = b'"source":"live","position":null,"event_time":null,"verified_t
 class ViewAnswers(LiveAnswers):
     """Answers of a live view. All are marked as live and as of today: the windows move on even without a new event.
 
-    Raises:
-        UnavailableError: The version was published by another declaration than the live layer.
+    Raises UnavailableError if the version was published by another declaration than the live layer.
     """
 
     def __init__(self, version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None) -> None:
@@ -92,11 +91,7 @@ class ViewAnswers(LiveAnswers):
 def view_answers(
     version: Version, layer: OpenLayer, *, offset: int = 0, fallback_for: int | None = None
 ) -> VersionAnswers:
-    """The answers of a live view.
-
-    Without merging, if the version was published before the view was live, or by another declaration than the live
-    layer's.
-    """
+    """The answers of a live view; unmerged, if the version is from before it was live, or of another declaration."""
     if version.manifest.states:
         try:
             return ViewAnswers(version, layer, offset=offset, fallback_for=fallback_for)

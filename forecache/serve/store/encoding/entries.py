@@ -1,5 +1,6 @@
-"""Encoding of columns of the prediction table as key bytes, entries and row hashes; vectorised, a batch at a time."""
+"""Encoding of rows as key bytes, entries and row hashes, vectorised, a batch at a time; and figures of the rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,13 @@ import pyarrow.compute as pc
 
 from forecache.base.errors import InputError
 from forecache.base.hashes import row_hashes
-from forecache.base.key_types import ALLOWED, key_type_of_arrow
+from forecache.base.output_kinds import ALLOWED, key_type_of_arrow
 from forecache.declare import PROVENANCE_COLUMNS
 from forecache.kit.delta.comparison.partition import BATCH_ROWS
-from forecache.serve.store.encoding.json_texts import json_texts, served_type
-from forecache.serve.store.encoding.packed_entries import packed_entries
-from forecache.serve.store.fields import Field
-from forecache.serve.store.keys import KeyColumn, KeySchema
-from forecache.serve.store.manifest import Provenance, timestamp
+from forecache.serve.store import content_hash as hashing
+from forecache.serve.store.encoding.column_values import json_texts, packed_entries, served_type
+from forecache.serve.store.keys import MAX_KEY_BYTES, KeyColumn, KeySchema
+from forecache.serve.store.manifest import NUMERIC, Field, Provenance, timestamp
 
 _PACKED_NUMBERS = 1 << 26
 ROW_AS_OF = "as_of of the row"
@@ -80,11 +80,14 @@ def _field_type(name: str, kind: pa.DataType) -> str:
 
 def encode_keys(batch: pa.RecordBatch | pa.Table, schema: KeySchema) -> pa.Array:
     """Key bytes (binary, no nulls unless a key column is null) of every row."""
-    texts = [_key_texts(_column(batch, column.name), column) for column in schema.columns]
+    columns = [_column(batch, name) for name in schema.names]
+    texts = [
+        _uuid_texts(column, key.name) if key.type == "uuid" else column.cast(pa.string())
+        for column, key in zip(columns, schema.columns, strict=True)
+    ]
     if len(texts) == 1:
         return texts[0].cast(pa.binary())
-    escaped = [_escape_parts(text) for text in texts]
-    return pc.binary_join_element_wise(*escaped, "|").cast(pa.binary())
+    return pc.binary_join_element_wise(*map(_escape_parts, texts), "|").cast(pa.binary())
 
 
 def encode_entries(
@@ -92,16 +95,16 @@ def encode_entries(
 ) -> tuple[pa.Array, dict[str, Provenance], int]:
     """Entries of every row: (binary array, provenances other than the version's by id, rows that carry one).
 
-    Args:
-        only: The provenance of all rows if it is known; None: the batch has its columns.
+    `only` is the provenance of all rows if it is known; None: the batch has its columns.
     """
     if encoding.is_packed:
+
+        def name_key(row: int) -> str:
+            key = encode_keys(batch.slice(row, 1), encoding.key)[0].as_py() or b""
+            return repr(key.decode(errors="replace"))
+
         columns = [_column(batch, field.name) for field in encoding.stored_fields]
-        return (
-            packed_entries(columns, encoding.stored_fields, lambda row: _key_name(batch.slice(row, 1), encoding.key)),
-            {},
-            0,
-        )
+        return packed_entries(columns, encoding.stored_fields, name_key), {}, 0
     pieces: list[Any] = []
     for position, field in enumerate(encoding.fields):
         pieces.append(("," if position else "{") + orjson.dumps(field.name).decode() + ":")
@@ -111,21 +114,9 @@ def encode_entries(
     return pc.binary_join_element_wise(*pieces, "").cast(pa.binary()), others, carried
 
 
-def _key_name(row: pa.RecordBatch | pa.Table, schema: KeySchema) -> str:
-    return repr((encode_keys(row, schema)[0].as_py() or b"").decode(errors="replace"))
-
-
 def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     column = batch.column(name)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column
-
-
-def _key_texts(column: pa.Array, key: KeyColumn) -> pa.Array:
-    if key.type == "uuid":
-        return _uuid_texts(column, key.name)
-    return column.cast(pa.string())
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _uuid_texts(column: pa.Array, name: str) -> pa.Array:
@@ -162,31 +153,26 @@ def provenance_suffixes(
 
     The end is `}`, or `}`, a line feed and an id; it is None if every row has the default provenance.
     """
+    if only == default or len(batch) == 0:
+        return None, {}, 0
     if only is not None:
-        if only == default:
-            return None, {}, 0
         return pa.repeat("}\n" + only.id, len(batch)), {only.id: only}, len(batch)
     names = [*PROVENANCE_COLUMNS, *([ROW_AS_OF] if ROW_AS_OF in batch.schema.names else [])]
     columns = [_column(batch, name) for name in names]
-    same = all(_is_constant(column) for column in columns)
-    if len(batch) == 0 or (same and provenance_of([column[0].as_py() for column in columns]) == default):
+    if all(map(_is_constant, columns)) and provenance_of([column[0].as_py() for column in columns]) == default:
         return None, {}, 0
     table = pa.Table.from_arrays(columns, names)
     distinct = table.group_by(names).aggregate([([], "count_all")])
     combinations = [[row[name] for name in names] for row in distinct.to_pylist()]
     provenances = [provenance_of(values) for values in combinations]
     others = {item.id: item for item in provenances if item != default}
-    carried = sum(
-        count
-        for item, count in zip(provenances, distinct.column("count_all").to_pylist(), strict=True)
-        if item != default
-    )
+    counts = distinct.column("count_all").to_pylist()
+    carried = sum(count for item, count in zip(provenances, counts, strict=True) if item != default)
     ends = ["}" if item == default else "}\n" + item.id for item in provenances]
     return pa.array(ends, pa.string()).take(_positions(table, combinations)), others, carried
 
 
 def _positions(table: pa.Table, combinations: list[list[Any]]) -> pa.Array:
-    """For each row the position of its combination of values."""
     found = np.zeros(len(table), np.int64)
     for position, values in enumerate(combinations[1:], 1):
         mask = np.ones(len(table), bool)
@@ -199,17 +185,13 @@ def _positions(table: pa.Table, combinations: list[list[Any]]) -> pa.Array:
 
 
 def _is_constant(column: pa.Array) -> bool:
-    if len(column) == 0:
-        return True
     if column.null_count:
         return bool(column.null_count == len(column))
     return bool(pc.all(pc.equal(column, column[0])).as_py())
 
 
 def provenance_of(values: list[Any]) -> Provenance:
-    """The provenance from values in the order of PROVENANCE_COLUMNS (model_name, model_version, feature_version,
-    scored_at, run_id) and optionally ROW_AS_OF.
-    """
+    """The provenance from values in the order of PROVENANCE_COLUMNS, and optionally ROW_AS_OF."""
     name, model_version, feature_version, scored_at, run_id, *as_of = values
     return Provenance(
         model_name=name or "",
@@ -221,22 +203,11 @@ def provenance_of(values: list[Any]) -> Provenance:
     )
 
 
-def provenance_counts(table: pa.Table) -> dict[Provenance, int]:
-    """Number of rows of each provenance in a table with PROVENANCE_COLUMNS."""
-    counts: dict[Provenance, int] = {}
-    for row in table.group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")]).to_pylist():
-        item = provenance_of([row[name] for name in PROVENANCE_COLUMNS])
-        counts[item] = counts.get(item, 0) + row["count_all"]
-    return counts
-
-
 def entry_hashes(batch: pa.RecordBatch, encoding: EntryEncoding, provenance: Provenance | None) -> np.ndarray:
     """Hash the key, served fields and provenance of every row, uint64 [n].
 
     Rows with different encodings have different hashes, so unchanged rows need not be encoded to be recognised.
-
-    Args:
-        provenance: That of all rows if it is known; None: the batch has its columns.
+    `provenance` is that of all rows if it is known; None: the batch has its columns.
     """
     keys = [batch.column(column.name) for column in encoding.key.columns]
     values = [batch.column(field.name) for field in encoding.stored_fields]
@@ -247,13 +218,100 @@ def _provenance_numbers(
     batch: pa.RecordBatch, encoding: EntryEncoding, provenance: Provenance | None
 ) -> "np.ndarray | np.uint64":
     """A number for the provenance of every row: 0 for the version's, else one more than its id."""
-    if provenance is not None and not encoding.is_packed:
-        return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
     if encoding.is_packed:
         return np.uint64(0)
+    if provenance is not None:
+        return np.uint64(0 if provenance == encoding.provenance else 1 + int(provenance.id, 16))
     suffixes, _, _ = provenance_suffixes(batch, encoding.provenance)
     if suffixes is None:
         return np.uint64(0)
     distinct = suffixes.dictionary_encode()
     numbers = [1 + int(text[2:], 16) if len(text) > 1 else 0 for text in distinct.dictionary.to_pylist()]
     return np.array(numbers, np.uint64)[distinct.indices.to_numpy()]
+
+
+_NAMED = 5
+_MAX_PROVENANCES = 10_000
+_LIST_ROWS = 1 << 12
+
+
+class Encoder:
+    """Encodes batches and sums up rows, content hash, nulls, provenances and samples for the publish."""
+
+    def __init__(self, encoding: EntryEncoding, sample_every: int) -> None:
+        self.encoding, self.sample_every = encoding, sample_every
+        self.rows = self.sum = self.carried = 0
+        self.nulls = {field.name: 0 for field in encoding.fields}
+        self.provenances: dict[str, Provenance] = {}
+        numeric = [field.name for field in encoding.fields if field.type in NUMERIC]
+        self.samples: dict[str, list[np.ndarray]] = {name: [] for name in numeric}
+        self.row_hashes = np.empty((0, 4), ">u4")  # of the last batch, [n, 4]
+
+    def encode(
+        self, batch: pa.RecordBatch, place: str, position: int = 0, only: Provenance | None = None
+    ) -> tuple[pa.Array, pa.Array]:
+        """Encode one batch as (keys, entries).
+
+        Args:
+            place: Name of the batch in messages about bad rows, with `{}` for a row's position, from `position` on.
+            only: As for `encode_entries`.
+        """
+        keys = encode_keys(batch, self.encoding.key)
+        refuse_bad_keys(batch, keys, self.encoding.key, place, position)
+        entries, others, carried = encode_entries(batch, self.encoding, only)
+        joined = pc.binary_join_element_wise(keys, entries, b"\0")
+        self.row_hashes = np.concatenate([hashing.row_hashes(rows) for rows in short_lists(joined)])
+        self.sum = hashing.add(self.sum, hashing.hash_sum(self.row_hashes))
+        self.rows += len(batch)
+        self.carried += carried
+        self.provenances.update(others)
+        if len(self.provenances) > _MAX_PROVENANCES:
+            raise InputError(
+                f"The rows of one night come from more than {_MAX_PROVENANCES} scoring runs or times.",
+                remedy="Write the same `scored_at` and `run_id` to all rows of a scoring run.",
+            )
+        for name in self.nulls:
+            column = batch.column(name)
+            self.nulls[name] += column.null_count
+            if pa.types.is_floating(column.type):
+                self.nulls[name] += pc.sum(pc.is_nan(column)).as_py() or 0
+        for name, parts in self.samples.items():
+            values = batch.column(name).cast(pa.float64(), safe=False)[:: self.sample_every]
+            parts.append(values.drop_null().to_numpy(zero_copy_only=False))
+        return keys, entries
+
+    def sample(self, name: str) -> np.ndarray:
+        return np.concatenate(self.samples[name]) if self.samples[name] else np.empty(0)
+
+
+def refuse_bad_keys(batch: pa.RecordBatch, keys: pa.Array, schema: KeySchema, place: str, position: int) -> None:
+    """Raise InputError if a key is null, empty or too long for LMDB; the message names the first rows."""
+    if keys.null_count:
+        bad = np.flatnonzero(keys.is_null().to_numpy(zero_copy_only=False)).tolist()
+        named = "; ".join(
+            f"{batch.select(list(schema.names)).slice(row, 1).to_pylist()[0]} in {place.format(position + row)}"
+            for row in bad[:_NAMED]
+        )
+        raise InputError(
+            f"{len(bad)} rows or more have a null key: {named}.",
+            remedy="Every key column needs a value: remove these rows from the table.",
+        )
+    lengths = pc.binary_length(keys)
+    extremes = pc.min_max(lengths).as_py()
+    if len(keys) and not (extremes["min"] > 0 and extremes["max"] <= MAX_KEY_BYTES):
+        bad = np.flatnonzero((lengths.to_numpy() == 0) | (lengths.to_numpy() > MAX_KEY_BYTES)).tolist()
+        named = "; ".join(
+            f"{keys[row].as_py()[:40].decode(errors='replace')!r}... with {lengths[row]} bytes"
+            f" in {place.format(position + row)}"
+            for row in bad[:_NAMED]
+        )
+        raise InputError(
+            f"{len(bad)} rows or more have a key that is empty or too long: {named}.",
+            remedy=f"A key has 1 to {MAX_KEY_BYTES} bytes.",
+        )
+
+
+def short_lists(column: pa.Array) -> Iterator[list[bytes]]:
+    """The values as Python objects, in lists short enough for the processor's cache."""
+    for start in range(0, max(len(column), 1), _LIST_ROWS):
+        yield column.slice(start, _LIST_ROWS).to_pylist()

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from forecache.base.errors import InputError
 from forecache.declare.served import PackedLayout
 from forecache.kit.delta.comparison.partition import plain_type
-from forecache.kit.windows.tile_columns import column_words
-from forecache.serve.store.fields import STATE, Field
-from forecache.serve.store.packed import FLOAT, FLOAT_BYTES
+from forecache.kit.windows.states import column_words
+from forecache.serve.store.manifest import STATE, Field
+from forecache.serve.store.values import FLOAT, FLOAT_BYTES
 
 
 def packed_fields(schema: pa.Schema, names: Sequence[str], packed: PackedLayout) -> tuple[Field, ...]:

@@ -1,5 +1,6 @@
 """The source of a publish: one as-of date of a table at one Delta version, in pieces that workers share."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -16,7 +17,7 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import STAGE, feature_versions
 from forecache.lake.ledger import newest_night
-from forecache.serve.store.encoding.entries import provenance_counts, provenance_of
+from forecache.serve.store.encoding.entries import provenance_of
 from forecache.serve.store.manifest import Provenance, TableSource
 
 _SAMPLE_ROWS = 1 << 15
@@ -25,18 +26,13 @@ _CUT_TEXT = 32
 
 @dataclass(frozen=True)
 class NightSource:
-    """An as-of date of a prediction table or of a feature view's table, at a Delta version.
-
-    Attributes:
-        digest: Identifies the data files; equal digests mean equal rows.
-        num_rows: Rows by the Delta log, None if it has no statistics.
-    """
+    """An as-of date of a prediction table or of a feature view's table, at a Delta version."""
 
     table: DeltaTable
     source: TableSource
     storage_options: dict[str, str] = field(repr=False)
-    digest: str
-    num_rows: int | None
+    digest: str  # of the data files; equal digests mean equal rows
+    num_rows: int | None  # by the Delta log; None if it has no statistics
 
     @property
     def night(self) -> date:
@@ -57,16 +53,34 @@ class NightSource:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """The most frequent provenance (of features only their Delta version); raises InputError without rows."""
-        return _commonest_provenance(self.reader, self.source)
+        """The most frequent provenance, by the files' statistics or the first rows of a row group.
+
+        Of features it is only their Delta version. Raises InputError without rows.
+        """
+        counts: Counter[Provenance] = Counter()
+        for piece in self.reader.pieces:
+            if piece.rows == 0:
+                continue
+            if PROVENANCE_COLUMNS[0] not in self.reader.schema.names:
+                return Provenance("", -1, self.source.delta_version, "", "")
+            only = self.reader.provenance(piece)
+            if only is not None:
+                counts[only] += piece.rows
+                continue
+            first = next(self.reader.batches(piece, list(PROVENANCE_COLUMNS), batch_rows=_SAMPLE_ROWS))
+            distinct = pa.Table.from_batches([first]).group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")])
+            for row in distinct.to_pylist():
+                share = row["count_all"] / len(first)
+                counts[provenance_of([row[name] for name in PROVENANCE_COLUMNS])] += int(share * piece.rows)
+        if not counts:
+            raise InputError(
+                f"The night {self.source.as_of} of {self.source.table} has no rows.", remedy="Score that night first."
+            )
+        return max(counts, key=lambda item: (counts[item], item.scored_at, item.id))
 
 
 def open_night(settings: Settings, pipeline: Served, night: date | None) -> NightSource:
-    """Open the given or the newest as-of date of the table that is published.
-
-    Raises:
-        NotFoundError: There is no such table, or it has no rows for that as-of date.
-    """
+    """Open the given or the newest as-of date of the table that is published; raises NotFoundError without rows."""
     version = None
     if isinstance(pipeline, FeatureView):
         # At the version that the stage recorded and checked, even if the table has changed since.
@@ -131,7 +145,6 @@ def _constant_value(statistics: Any, rows: int) -> Any:
 
 
 def split_pieces(all_pieces: list[RowGroup], shares: int) -> list[list[RowGroup]]:
-    """Split pieces into at most `shares` lists of about equal rows."""
     lists: list[list[RowGroup]] = [[] for _ in range(shares)]
     loads = [0] * shares
     for piece in sorted(all_pieces, key=lambda piece: -piece.rows):
@@ -139,30 +152,3 @@ def split_pieces(all_pieces: list[RowGroup], shares: int) -> list[list[RowGroup]
         lists[smallest].append(piece)
         loads[smallest] += piece.rows
     return [sorted(items, key=lambda piece: (piece.path, piece.row_group)) for items in lists if items]
-
-
-def open_night_reader(source: TableSource, storage_options: dict[str, str]) -> NightReader:
-    table = DeltaTable(source.uri, version=source.delta_version, storage_options=storage_options)
-    return NightReader(table, source.as_of)
-
-
-def _commonest_provenance(reader: NightReader, source: TableSource) -> Provenance:
-    """The most frequent provenance, by the files' statistics or the first rows of a row group."""
-    counts: dict[Provenance, int] = {}
-    of_features = Provenance("", -1, source.delta_version, "", "")
-    for piece in reader.pieces:
-        if piece.rows == 0:
-            continue
-        if PROVENANCE_COLUMNS[0] not in reader.schema.names:
-            return of_features
-        only = reader.provenance(piece)
-        if only is not None:
-            counts[only] = counts.get(only, 0) + piece.rows
-            continue
-        first = next(reader.batches(piece, list(PROVENANCE_COLUMNS), batch_rows=_SAMPLE_ROWS))
-        sample = provenance_counts(pa.Table.from_batches([first]))
-        for item, count in sample.items():
-            counts[item] = counts.get(item, 0) + int(count * piece.rows / len(first))
-    if not counts:
-        raise InputError(f"The night {source.as_of} of {source.table} has no rows.", remedy="Score that night first.")
-    return max(counts, key=lambda item: (counts[item], item.scored_at, item.id))

@@ -1,29 +1,40 @@
-"""Encoding of rows of a stream's table, for live layers and for publishes.
+"""Rows of a stream's table, for publishes and the tailer: read by offset, and encoded for live layers.
 
-The value of a row is byte for byte equal to a published entry of the same fields, so that an answer does not depend on
-its source.
+No row is ever removed from the table, and the column `position` of a row is the Delta version that wrote it. So the
+rows up to an offset are the table at that Delta version, even after the version was vacuumed and its files merged.
+The value of a row is byte for byte equal to a published entry of the same fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.base.errors import NotFoundError
+from forecache.base.settings import Settings
 from forecache.kit.delta.comparison.compare import match_keys
 from forecache.kit.delta.comparison.partition import to_plain_types
-from forecache.serve.store.encoding.encoder import refuse_bad_keys
-from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys
-from forecache.serve.store.fields import Field
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
+from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, refuse_bad_keys
 from forecache.serve.store.keys import KeySchema
-from forecache.serve.store.live.rows import LiveRow
-from forecache.serve.store.manifest import Provenance
+from forecache.serve.store.live.layer import LiveRow
+from forecache.serve.store.manifest import Field, Provenance
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyarrow.dataset import Dataset
+
 
 POSITION, PLACE, HOUR, EVENT_DAY, RECEIVED_AT = "position", "place", "hour", "event_day", "received_at"
 MODEL_VERSION, RELEASE, BASE, LATE = "model_version", "release", "base", "late"
-"""Columns of every stream's table; see `forecache.stream.table_schema`."""
+"""Columns of every stream's table; see `forecache.stream.table.schema`."""
 
 _MADE_BY = (MODEL_VERSION, RELEASE, BASE)
 _SERVED_AS = {
@@ -42,15 +53,12 @@ _WAITING_ROWS = 1 << 20
 def streamed_rows(
     rows: pa.Table, key: KeySchema, fields: Sequence[Field], *, event_time: str
 ) -> list[tuple[bytes, LiveRow]]:
-    """The key and the live row of every row.
+    """The key and the live row of every row; raises InputError for a key that is null, empty or too long.
 
     Args:
         rows: With the columns of the key and the fields, `position`, and `event_time`; `model_version`, `release` and
             `base`, if present, are the row's provenance.
         event_time: Column of the event's time, a timestamp or a date.
-
-    Raises:
-        InputError: A key is null, empty or too long.
     """
     if len(rows) == 0:
         return []
@@ -87,12 +95,10 @@ def drop_unanswered(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
 
 
 def served_arrow_type(field: Field) -> pa.DataType:
-    """The Arrow type of a field's column."""
     return _SERVED_AS.get(field.type, pa.string())
 
 
 def cast_to_served_types(rows: pa.Table, fields: Sequence[Field]) -> pa.Table:
-    """Cast the fields to the types in which they are served."""
     rows = to_plain_types(rows)
     for field in fields:
         kind = _SERVED_AS.get(field.type)
@@ -120,7 +126,6 @@ class LatestRows:
             self._waiting, self._num_waiting = [kept], 0
 
     def rows(self) -> pa.Table | None:
-        """The last row of every key; None without rows."""
         return self._keep_latest() if any(map(len, self._waiting)) else None
 
     def _keep_latest(self) -> pa.Table:
@@ -144,6 +149,82 @@ def moments_of(rows: pa.Table) -> np.ndarray:
     return moments
 
 
-def hour_of(moments: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Round times down to the hour, so that many rows have the same provenance."""
-    return pc.floor_temporal(moments, unit="hour")
+_BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class StreamTable:
+    """A stream's table at its newest version; version -1 and no rows if it does not exist yet."""
+
+    settings: Settings
+    name: str
+    version: int
+    id: str  # changes if the table is removed and created again
+
+    def batches(
+        self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows whose offset is greater than `above` and at most `up_to` (None: all), in no particular order."""
+        if self.version >= 0:
+            dataset = open_dataset(self._open())
+            yield from self._scan(dataset, columns, above=above, up_to=up_to, where=where)
+
+    def ordered_batches(
+        self, columns: Sequence[str], *, above: int = -1, up_to: int | None = None, where: pc.Expression | None = None
+    ) -> Iterator[pa.Table]:
+        """As `batches`, in the order of the stream, an hour of commits at a time; needs the memory of an hour.
+
+        The Delta log is read once.
+        """
+        if self.version < 0:
+            return
+        table = self._open()
+        for hour in sorted({str(values[HOUR]) for values in table.partitions()}):
+            # A data set caches the footers of all files that it has read, so each hour gets a new one.
+            of_hour = open_dataset(table, partitions=[(HOUR, "=", hour)])
+            parts = list(self._scan(of_hour, [*columns, PLACE], above=above, up_to=up_to, where=where))
+            if parts:
+                rows = pa.concat_tables(parts)
+                yield rows.take(pa.array(np.argsort(moments_of(rows), kind="stable")))
+
+    def _open(self) -> "DeltaTable":
+        return open_table(self.settings, self.name, version=self.version)
+
+    def _scan(
+        self, dataset: "Dataset", columns: Sequence[str], *, above: int, up_to: int | None, where: pc.Expression | None
+    ) -> Iterator[pa.Table]:
+        last = self.version if up_to is None else up_to
+        condition = (pc.field(POSITION) > above) & (pc.field(POSITION) <= last)
+        if where is not None:
+            condition &= where
+        # Little read-ahead: files are small, and each batch read ahead takes memory.
+        scanner = dataset.scanner(list(columns), condition, batch_size=_BATCH_ROWS, batch_readahead=2)
+        for batch in scanner.to_batches():
+            if len(batch):
+                yield pa.Table.from_batches([batch])
+
+    def newest_day(self) -> date | None:
+        """The newest day of an event, by the statistics of the files; None without statistics."""
+        if self.version < 0:
+            return None
+        actions = self._open().get_add_actions(flatten=True)
+        name = f"max.{EVENT_DAY}"
+        if name not in actions.schema.names:
+            return None
+        newest = pc.max(pa.array(actions.column(name))).as_py()
+        return newest if newest is None or isinstance(newest, date) else date.fromisoformat(str(newest))
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names of the table's columns; empty if there is no table."""
+        if self.version < 0:
+            return frozenset()
+        return frozenset(field.name for field in open_table(self.settings, self.name).schema().fields)
+
+
+def open_stream_table(settings: Settings, name: str) -> StreamTable:
+    try:
+        table = open_table(settings, name)
+    except NotFoundError:
+        return StreamTable(settings, name, -1, "")
+    return StreamTable(settings, name, table.version(), str(table.metadata().id))

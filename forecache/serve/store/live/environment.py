@@ -29,12 +29,7 @@ _T = TypeVar("_T")
 
 
 class Environment:
-    """An open environment with two databases, `rows` and `meta`; made by `acquire`.
-
-    Attributes:
-        rows: Keys and records.
-        meta: State of the writer, in the same transactions.
-    """
+    """An open environment with the databases `rows` and `meta` (the writer's state); made by `acquire`."""
 
     def __init__(self, path: Path, *, is_durable: bool, create: bool, map_bytes: int) -> None:
         self.path = path
@@ -56,7 +51,6 @@ class Environment:
         self._growing, self._maps = threading.Lock(), 0
 
     def get(self, key: bytes) -> bytes | None:
-        """The newest committed record of a key."""
         maps = self._maps
         try:
             transaction = self._env.begin(db=self.rows)
@@ -68,7 +62,6 @@ class Environment:
         return record
 
     def read(self, work: Callable[[Any], _T]) -> _T:
-        """The result of `work(transaction)` with a read transaction of the rows."""
         while True:
             maps = self._maps
             try:
@@ -78,13 +71,8 @@ class Environment:
                 self._adopt_grown_map(error, maps)
 
     def _adopt_grown_map(self, error: lmdb.Error, maps: int) -> None:
-        """Return if the read may be tried again because the map has grown meanwhile.
-
-        Args:
-            maps: Value of the counter of map changes when the read began.
-
-        Raises:
-            DamagedError: The read failed for another reason.
+        """Return if the read may be tried again because the map has grown since the counter was `maps`; else raise
+        DamagedError.
         """
         if isinstance(error, lmdb.MapResizedError):
             self._resize(0)  # to the size that another process has set
@@ -116,9 +104,8 @@ class Environment:
     def write(self, work: Callable[[Any], _T]) -> _T:
         """Commit `work(transaction)` and return its result; if the map is full it grows, and `work` is called again.
 
-        Raises:
-            UnavailableError: The disk is full; nothing has changed.
-            DamagedError: LMDB cannot use the file.
+        Raises UnavailableError if the disk is full; nothing has changed then. Raises DamagedError if LMDB cannot use
+        the file.
         """
         try:
             while True:
@@ -128,7 +115,7 @@ class Environment:
                 except lmdb.MapResizedError:
                     self._resize(0)
                 except lmdb.MapFullError:
-                    self._resize(2 * self.map_bytes)
+                    self._resize(2 * int(self._env.info()["map_size"]))
         except (lmdb.DiskError, OSError) as error:
             raise _no_space_error(self.path, error) from None
         except lmdb.Error as error:
@@ -151,20 +138,11 @@ class Environment:
         return self.read(work)
 
     def count_rows(self) -> int:
-        """Number of rows."""
         return self.read(lambda transaction: int(transaction.stat(self.rows)["entries"]))
 
     def forget_dead_readers(self) -> int:
         """Free the slots of readers that were killed; returns their number."""
         return int(self._env.reader_check())
-
-    @property
-    def map_bytes(self) -> int:
-        return int(self._env.info()["map_size"])
-
-    @property
-    def file_bytes(self) -> int:
-        return self.path.stat().st_size
 
     def is_replaced(self) -> bool:
         """Return whether the path leads to another file than the open one, or to none."""
@@ -185,12 +163,8 @@ _lock = threading.Lock()
 def acquire(path: Path, *, is_durable: bool, create: bool = False, map_bytes: int = MAP_BYTES) -> Environment:
     """Open an environment, or count one more user of it in this process.
 
-    Args:
-        is_durable: Whether a commit survives a crash of the machine; it survives one of the process in any case.
-        create: Create it if it is missing.
-
-    Raises:
-        UnavailableError: It does not exist, or cannot be read.
+    Raises UnavailableError if it does not exist, or cannot be read. If `is_durable`, a commit survives a crash of the
+    machine; it survives one of the process in any case.
     """
     with _lock:
         found = _open.get(inode_of(path)) if path.exists() else None
@@ -204,7 +178,6 @@ def acquire(path: Path, *, is_durable: bool, create: bool = False, map_bytes: in
 
 
 def release(environment: Environment) -> None:
-    """Count one user less; the last one closes it."""
     with _lock:
         environment.references -= 1
         if environment.references == 0:
@@ -260,11 +233,7 @@ class EnvironmentWriter:
 
 
 def writer_lock(layout: StoreLayout, kind: str) -> AbstractContextManager[int]:
-    """Hold the lock of one environment.
-
-    Raises:
-        ConflictError: Another process holds it; the message says which one.
-    """
+    """Hold the lock of one environment; the ConflictError says which other process holds it."""
 
     def locked_error(holder: str) -> ConflictError:
         return ConflictError(

@@ -13,7 +13,7 @@ The file is not flushed to the disk. A crash of the machine loses it, but its ro
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -21,14 +21,7 @@ import orjson
 from forecache.base.errors import UnavailableError
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
-from forecache.serve.store.live.batches import (
-    Offsets,
-    PendingBatch,
-    has_passed,
-    merge_offsets,
-    parse_offsets,
-    write_confirmed,
-)
+from forecache.serve.store.live.counters import CONFIRMED_AT, CONFIRMED_FROM, CONFIRMED_UNTIL
 from forecache.serve.store.live.environment import (
     LIVE,
     MAP_BYTES,
@@ -38,7 +31,49 @@ from forecache.serve.store.live.environment import (
     release,
     writer_lock,
 )
-from forecache.serve.store.live.rows import LiveRow, record_of, times_of
+from forecache.serve.store.live.layer import LiveRow, record_of, times_of
+
+Offsets = Mapping[int, int]
+"""Next offset to read by partition."""
+
+
+@dataclass(frozen=True)
+class PendingBatch:
+    batch: int  # the number that the engine gave it
+    until: int  # number of its last put
+    offsets: dict[int, int]  # after its events
+    version: int | None  # of the table that contains it; None before its commit
+
+
+def parse_offsets(stored: Mapping[str, int]) -> dict[int, int]:
+    """Offsets as JSON has them, whose keys are texts."""
+    return {int(partition): offset for partition, offset in stored.items()}
+
+
+def merge_offsets(before: Offsets, after: Offsets) -> dict[int, int]:
+    return {partition: max(before.get(partition, 0), after.get(partition, 0)) for partition in {**before, **after}}
+
+
+def has_passed(wanted: Offsets, reached: Offsets) -> bool:
+    return all(reached.get(partition, 0) >= offset for partition, offset in wanted.items())
+
+
+def write_confirmed(cells: memoryview, batches: Iterable[PendingBatch], start: int) -> None:
+    """Write to the cells which rows are committed: readers skip those once the live layer has applied them.
+
+    So a row is skipped even if no process removes it any more. Rows whose number is not above `start` are excluded: a
+    killed process left them.
+    """
+    known = [each for each in batches if each.version is not None and each.until > start]
+    # A reader reads CONFIRMED_UNTIL first, and must never skip a row that is not confirmed.
+    if start > cells[CONFIRMED_FROM]:
+        cells[CONFIRMED_UNTIL] = 0
+    if known:
+        cells[CONFIRMED_AT] = max(each.version or 0 for each in known)
+    cells[CONFIRMED_FROM] = start
+    if known:
+        cells[CONFIRMED_UNTIL] = max(each.until for each in known)
+
 
 _SWEPT_AT_ONCE = 256
 _STATE = b"state"
@@ -50,10 +85,6 @@ class PendingWriter(EnvironmentWriter):
     """Writes the pending rows of one store; one at a time, see `open_pending_writer`.
 
     After an error the file holds what it held before, and the writer has to be opened again.
-
-    Attributes:
-        entries: Pending rows.
-        waits_for: The offsets that a killed process had reached, until this one has passed them; then empty.
     """
 
     entries: int
@@ -121,15 +152,12 @@ class PendingWriter(EnvironmentWriter):
         self._order = deque(sorted(by_number.items()))
 
     def put(self, batch: int, rows: Iterable[tuple[bytes, LiveRow]], offsets: Offsets) -> None:
-        """Make rows visible at once.
+        """Make rows visible at once; raises UnavailableError if the disk is full, and then changes nothing.
 
         Args:
             batch: Number of the commit that will hold them; ascending. Several puts may belong to one commit.
             rows: Key bytes and rows, in the order of their events; their position does not matter.
             offsets: By partition, the offset after the events of these rows and of all before them.
-
-        Raises:
-            UnavailableError: The disk is full; nothing was changed.
         """
         self._number += 1
         rest: dict[int, int] = {}
@@ -252,12 +280,8 @@ def open_pending_writer(
 ) -> PendingWriter:
     """Open the writer of a store's pending rows; their file is created if it is missing.
 
-    Args:
-        committed: By partition, the next offset according to the stream's table.
-        version: The version of the table.
-
-    Raises:
-        ConflictError: Another process writes them.
+    `committed` are by partition the next offsets according to the stream's table at `version`. Raises ConflictError if
+    another process writes them.
     """
     layout.streamed_folder.mkdir(parents=True, exist_ok=True)
     return PendingWriter(layout, committed, version, map_bytes=map_bytes)

@@ -12,9 +12,20 @@ from forecache.base.files import is_locked
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.live.environment import LIVE, PENDING_ROWS, Environment, acquire, release
-from forecache.serve.store.live.rows import Found, LiveRow, found_of, found_of_pending, times_of
+from forecache.serve.store.live.layer import Found, LiveRow, found_of, found_of_pending, times_of
 
 _SOME = cells_of.SOME
+
+
+class _LiveCell:
+    """A counter of the live layer; -1, or `least`, while that does not exist."""
+
+    def __init__(self, cell: int, *, least: int = -1) -> None:
+        self._cell, self._least = cell, least
+
+    def __get__(self, reader: "LiveReader", kind: type) -> int:
+        cells = reader._live.cells
+        return max(self._least, int(cells[self._cell])) if cells[cells_of.MAGIC] else self._least
 
 
 class LiveReader:
@@ -30,11 +41,7 @@ class LiveReader:
         self.follow()
 
     def get(self, key: bytes) -> LiveRow | None:
-        """The pending row of a key, else its row in the live layer, else None.
-
-        Raises:
-            DamagedError: The files cannot be read.
-        """
+        """The pending row of a key, else its row in the live layer, else None; raises DamagedError."""
         found = self.find(key)
         return None if found is None else LiveRow(*found)
 
@@ -80,43 +87,19 @@ class LiveReader:
 
     @property
     def num_pending(self) -> int:
-        """Number of pending rows."""
         return int(self._pending.cells[cells_of.ENTRIES])
 
-    @property
-    def applied_version(self) -> int:
-        """The version of the stream's table that has been applied; -1: none."""
-        return self._read_cell(cells_of.APPLIED)
-
-    @property
-    def verified_through(self) -> int:
-        """The version at which the content was last found equal to the table's; -1: never."""
-        return self._read_cell(cells_of.VERIFIED)
-
-    @property
-    def floor(self) -> int:
-        """The offset up to which rows have been removed; -1: none."""
-        return self._read_cell(cells_of.FLOOR)
+    applied_version = _LiveCell(cells_of.APPLIED)  # version of the stream's table that has been applied; -1: none
+    verified_through = _LiveCell(cells_of.VERIFIED)  # at which it was last found equal to the table; -1: never
+    floor = _LiveCell(cells_of.FLOOR)  # the offset up to which rows have been removed; -1: none
+    table_version = _LiveCell(cells_of.TABLE_VERSION)  # the newest one that the tailer has read; -1: none
+    newest_event_us = _LiveCell(cells_of.NEWEST_US, least=0)  # of an applied event; 0: none
+    looked_at_us = _LiveCell(cells_of.LOOKED_AT_US, least=0)  # when the tailer last read `table_version`; Unix time
 
     @property
     def commits(self) -> int:
         """A number that changes with each change of any row."""
         return int(self._live.cells[cells_of.COMMITS] + self._pending.cells[cells_of.COMMITS])
-
-    @property
-    def newest_event_us(self) -> int:
-        """Time of the newest event that was applied; 0: none."""
-        return max(0, self._read_cell(cells_of.NEWEST_US))
-
-    @property
-    def table_version(self) -> int:
-        """The newest version of the table that the tailer has read; -1: none."""
-        return self._read_cell(cells_of.TABLE_VERSION)
-
-    @property
-    def looked_at_us(self) -> int:
-        """Time at which the tailer last read the table's version, in microseconds of Unix time; 0: never."""
-        return max(0, self._read_cell(cells_of.LOOKED_AT_US))
 
     def count_above(self, cuts: Sequence[int]) -> list[int]:
         """Number of keys with a row above each of the cut-offs; reads all rows."""
@@ -146,18 +129,9 @@ class LiveReader:
             return False
         return bool(self._live.cells[cells_of.APPLIED] >= cells[cells_of.CONFIRMED_AT] and self._live.is_there)
 
-    def _read_cell(self, cell: int) -> int:
-        cells = self._live.cells
-        return int(cells[cell]) if cells[cells_of.MAGIC] else -1
-
 
 class _EnvironmentReader:
-    """Reads one environment.
-
-    Attributes:
-        cells: Its counters; zeros while it does not exist.
-        get: Reads a record.
-    """
+    """Reads one environment; its counters `cells` are zeros while it does not exist."""
 
     def __init__(self, folder: Path, kind: str, *, is_durable: bool) -> None:
         self._path, self._state, self._is_durable = folder / f"{kind}.mdb", folder / f"{kind}.state", is_durable
@@ -177,7 +151,6 @@ class _EnvironmentReader:
         return [None] * len(keys) if environment is None else environment.get_many(keys)
 
     def items(self) -> list[tuple[bytes, bytes]]:
-        """Every key and record."""
         return [] if self._env is None else self._env.read_range(b"", None)
 
     def follow(self) -> None:
@@ -224,7 +197,6 @@ class _EnvironmentReader:
 
 
 def _read_nothing(key: bytes) -> bytes | None:
-    """Read of an environment that does not exist."""
     return None
 
 
@@ -252,14 +224,13 @@ _PAUSE_S = 0.02
 
 
 def wait_until_applied(layout: StoreLayout, cut: int, *, longest_s: float = _LONGEST_S) -> bool:
-    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off.
+    """Wait, before the pointer moves to a version, until the live layer has applied the version's cut-off; return
+    whether.
 
     The workers of a reader swap in a new version one after the other. One that has it knows the stream up to the
     cut-off, so the live layer must be as far for the others, or a key would go back to an older row between two
-    requests. The layer must also still have the rows that an older version lacks.
-
-    Returns:
-        Whether it has. False: no tailer runs on this machine, or it is too slow; then a key may go back for a moment.
+    requests. The layer must also still have the rows that an older version lacks. If no tailer runs on this machine, or
+    if it is too slow, a key may go back for a moment.
     """
     if cut < 0 or not layout.live.exists():
         return True
@@ -274,5 +245,4 @@ def wait_until_applied(layout: StoreLayout, cut: int, *, longest_s: float = _LON
 
 
 def has_writer(layout: StoreLayout) -> bool:
-    """Return whether a process of this machine writes the live layer of a store."""
     return is_locked(layout.streamed_folder / f"{LIVE}.lock")

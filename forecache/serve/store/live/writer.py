@@ -15,7 +15,7 @@ from forecache.serve.store import content_hash
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as cells_of
 from forecache.serve.store.live.environment import LIVE, MAP_BYTES, EnvironmentWriter, acquire, release, writer_lock
-from forecache.serve.store.live.rows import LiveRow, record_of, times_of
+from forecache.serve.store.live.layer import LiveRow, record_of, times_of
 
 NEVER = -(1 << 63)
 """An event time before all others: nothing expires."""
@@ -27,15 +27,7 @@ NEW: dict[str, Any] = {
 
 
 def live_content_sum(rows: Iterable[tuple[bytes, LiveRow]]) -> int:
-    """The content hash of rows with distinct keys; see `LiveWriter.content_sum`."""
     return content_hash.content_sum((key, record_of(row)) for key, row in rows)
-
-
-def update_content_sum(total: int, gone: Sequence[tuple[bytes, bytes]], come: Sequence[tuple[bytes, bytes]]) -> int:
-    """Update the content hash for removed (`gone`) and added (`come`) keys and records."""
-    if gone:
-        total = content_hash.subtract(total, content_hash.content_sum(gone))
-    return content_hash.add(total, content_hash.content_sum(come)) if come else total
 
 
 _STATE = b"state"
@@ -46,26 +38,16 @@ _Record = tuple[bytes, bytes]
 
 
 class LiveWriter(EnvironmentWriter):
-    """
-    Attributes:
-        applied: The table's version up to which rows have been applied; -1: none.
-        verified_through: The version at which the content was last found equal to the table's.
-        floor: Rows with offsets up to this one have been removed.
-        expire_before_us: Rows of events before this time have been removed.
-        content_sum: Sum modulo 2**128 of XXH3-128 over `key, 0x00, record` of all rows.
-        entries: Rows in the layer.
-        pruned: Whether the last `prune` has removed all of its rows.
-        values: Hash of the declaration that the values were computed by, `LiveLayer.values_id`; "": not known.
-    """
+    """Writes the live layer of one store; see `open_live_writer`."""
 
-    applied: int
-    verified_through: int
-    floor: int
-    expire_before_us: int
-    content_sum: int
+    applied: int  # the table's version up to which rows have been applied; -1: none
+    verified_through: int  # the version at which the content was last found equal to the table's
+    floor: int  # rows with offsets up to this one have been removed
+    expire_before_us: int  # rows of events before this time have been removed
+    content_sum: int  # sum modulo 2**128 of XXH3-128 over `key, 0x00, record` of all rows
     entries: int
-    pruned: bool
-    values: str
+    pruned: bool  # the last `prune` has removed all of its rows
+    values: str  # `LiveLayer.values_id` of the declaration that computed them; "": not known
 
     def __init__(self, layout: StoreLayout, *, map_bytes: int = MAP_BYTES) -> None:
         self.layout = layout
@@ -74,10 +56,8 @@ class LiveWriter(EnvironmentWriter):
             path = layout.streamed_folder / f"{LIVE}.mdb"
             self._env = acquire(path, is_durable=True, create=True, map_bytes=map_bytes)
             opening.callback(release, self._env)
-            self.get_many, self._cells = (
-                self._env.get_many,
-                cells_of.create_cells(layout.streamed_folder / f"{LIVE}.state"),
-            )
+            self.get_many = self._env.get_many
+            self._cells = cells_of.create_cells(layout.streamed_folder / f"{LIVE}.state")
             self._check_readers_at, self._from = 0.0, b""
             stored = self._env.read(lambda transaction: transaction.get(_STATE, db=self._env.meta))
             self._adopt_numbers(NEW if stored is None else json.loads(stored), self._env.count_rows())
@@ -85,13 +65,9 @@ class LiveWriter(EnvironmentWriter):
             self._held = opening.pop_all()
 
     def apply(self, version: int, rows: Iterable[tuple[bytes, LiveRow]]) -> None:
-        """Apply the rows of one version of the table; does nothing if it was applied before.
+        """Apply the rows of one version of the table, the last one of each key; does nothing if it was applied before.
 
-        Args:
-            rows: Key bytes and rows in the order of the table; the last one of a key counts.
-
-        Raises:
-            UnavailableError: The disk is full; nothing was changed.
+        Raises UnavailableError if the disk is full; nothing was changed then.
         """
         if version <= self.applied:
             return
@@ -157,7 +133,6 @@ class LiveWriter(EnvironmentWriter):
         return len(doomed)
 
     def mark_verified(self, version: int) -> None:
-        """Record that the content at this version was found equal to the table's."""
         self._commit(lambda transaction: self._next_numbers(transaction, verified=version))
 
     def publish_table_version(self, version: int) -> None:
@@ -179,12 +154,9 @@ class LiveWriter(EnvironmentWriter):
         self, version: int, rows: Iterable[tuple[bytes, LiveRow]], *, floor: int, expire_before_us: int = NEVER,
         values: str = "",
     ) -> None:  # fmt: skip
-        """Replace all rows by these in one transaction, so that no answer goes back meanwhile.
+        """Replace all rows by these, of distinct keys, in one transaction, so that no answer goes back meanwhile.
 
-        Args:
-            rows: Of distinct keys, in any order: those of the table up to `version`, without removed ones.
-            floor, expire_before_us: As for `prune`, but they may be lower than before.
-            values: Hash of the declaration that the values were computed by.
+        `floor` and `expire_before_us` are as for `prune`, but may be lower than before.
         """
         new = dict(rows)
         if new:
@@ -216,12 +188,7 @@ class LiveWriter(EnvironmentWriter):
         return self._env.read_long(work)
 
     def items(self) -> list[tuple[bytes, bytes]]:
-        """Every key and record, in the keys' order."""
         return self._env.read_range(b"", None)
-
-    def recount(self) -> int:
-        """Compute the content hash from all rows."""
-        return content_hash.content_sum(self.items())
 
     def _is_removed(self, position: int, event_us: int) -> bool:
         return position <= self.floor or event_us < self.expire_before_us
@@ -229,8 +196,8 @@ class LiveWriter(EnvironmentWriter):
     def _next_numbers(
         self, transaction: Any, gone: Sequence[_Record] = (), come: Sequence[_Record] = (), **changes: Any
     ) -> dict[str, Any]:
-        """The numbers after this transaction."""
-        total = update_content_sum(self.content_sum, gone, come)
+        total = content_hash.subtract(self.content_sum, content_hash.content_sum(gone))
+        total = content_hash.add(total, content_hash.content_sum(come))
         entries = transaction.stat(self._env.rows)["entries"]
         return {**self._numbers, "sum": content_hash.to_hex(total), **changes, "entries": entries}
 
@@ -263,10 +230,8 @@ class LiveWriter(EnvironmentWriter):
 
 
 def open_live_writer(layout: StoreLayout, *, map_bytes: int = MAP_BYTES) -> LiveWriter:
-    """Open the writer of a store's live layer, which is created if it is missing.
-
-    Raises:
-        ConflictError: Another process writes it.
+    """Open the writer of a store's live layer, which is created if it is missing; raises ConflictError if it has
+    another.
     """
     layout.streamed_folder.mkdir(parents=True, exist_ok=True)
     return LiveWriter(layout, map_bytes=map_bytes)

@@ -1,25 +1,37 @@
-"""A publish in progress: the state that full and incremental publishes share."""
+"""A publish in progress: the state that full and incremental publishes share, its gates, and its verification."""
 
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from forecache.base.errors import CheckError
 from forecache.base.files import move_durably, sync
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
+from forecache.base.statistics import bin_counts, psi, quantile_edges
 from forecache.base.steps import publish_step
-from forecache.declare import Served
+from forecache.declare import Publish, Served
 from forecache.declare.schedules.as_of import max_age_h
 from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightSource
-from forecache.serve.store.fields import Field
 from forecache.serve.store.keys import KeySchema
-from forecache.serve.store.layout import remove_tree
-from forecache.serve.store.manifest import Manifest, Provenance, SegmentInfo, ShardInfo, StalePolicy, current_timestamp
-from forecache.serve.store.publishing.streamed.overlay import Overlay
+from forecache.serve.store.manifest import (
+    Field,
+    Manifest,
+    SegmentInfo,
+    ShardInfo,
+    StalePolicy,
+    current_timestamp,
+)
+from forecache.serve.store.publishing.overlay import Overlay
+from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store
 
 _NUMBERS_OF_AN_ITEM = 12
@@ -27,13 +39,6 @@ _NUMBERS_OF_AN_ITEM = 12
 
 @dataclass(frozen=True)
 class Publication:
-    """The parameters of one call of `publish`.
-
-    Attributes:
-        current: The version that the gates compare with, and that a small segment is built on.
-        overlay: The streamed rows over the batch; None if there is no stream.
-    """
-
     settings: Settings
     pipeline: Served
     store: Store
@@ -43,12 +48,22 @@ class Publication:
     states: tuple[Field, ...]
     store_id: str
     version: int
-    current: Manifest | None
+    current: Manifest | None  # what the gates compare with, and a small segment is built on
     inputs: str
     run_id: str
     code_version: str
     progress: Progress
-    overlay: Overlay | None = None
+    overlay: Overlay | None = None  # streamed rows over the batch; None without a stream
+
+    @property
+    def published(self) -> Manifest:
+        """The current version, which an incremental publish has."""
+        assert self.current is not None
+        return self.current
+
+    @property
+    def num_streamed(self) -> int:
+        return 0 if self.overlay is None else self.overlay.num_rows
 
     @cached_property
     def encoding(self) -> EntryEncoding:
@@ -70,28 +85,28 @@ class Publication:
         folder.mkdir()
         return folder
 
-    def segment_id(self, kind: str) -> str:
-        """An id of a new segment, unique for ever and among all stores that a replica may pull from."""
-        return f"{self.version:08d}-{kind}-{hashing.short_name(self.store_id + self.inputs + current_timestamp())}"
+    def create_segment(self, kind: str) -> Path:
+        """Create the folder of a new segment, whose name is unique among all stores that a replica may pull from."""
+        name = hashing.short_name(self.store_id + self.inputs + current_timestamp())
+        folder = self.staging / f"{self.version:08d}-{kind}-{name}"
+        folder.mkdir()
+        return folder
 
-    def move_segment(self, folder: Path, segment: SegmentInfo) -> None:
+    def move_segment(self, folder: Path) -> None:
         """Put a finished segment in its place; no manifest names it yet, so a crash leaves only garbage."""
         sync(folder)
-        move_durably(folder, self.store.layout.segment(segment.id))
+        move_durably(folder, self.store.layout.segment(folder.name))
 
     def manifest(
         self,
         *,
         kind: str,
         segments: tuple[SegmentInfo, ...],
-        rows: int,
         content_sum: int,
-        provenance: Provenance,
-        provenances: dict[str, Provenance],
-        carried: int,
-        statistics: dict[str, Any],
-        filter_file: ShardInfo | None,
+        filter_file: ShardInfo | None = None,
+        **figures: Any,
     ) -> Manifest:
+        """The manifest of a version with these segments; `figures` are its fields that depend on the rows."""
         packed = self.pipeline.packed
         return Manifest(
             pipeline=self.pipeline.name,
@@ -100,21 +115,16 @@ class Publication:
             parent=self.current.version if self.current else None,
             kind=kind,
             segments=segments,
-            rows=rows,
             tombstones=sum(segment.tombstones for segment in segments),
             content_hash=hashing.to_hex(content_sum),
             key=self.key,
             fields=self.fields,
             source=self.source.source,
-            provenance=provenance,
-            provenances=provenances,
-            carried=carried,
             policy=StalePolicy(max_age_h(self.pipeline), self.pipeline.publishing.on_stale),
             published_at=current_timestamp(),
             code_version=self.code_version,
             run_id=self.run_id,
             inputs=self.inputs,
-            statistics=statistics,
             filter=filter_file,
             layout="json" if packed is None else "packed",
             contract="" if packed is None else packed.contract,
@@ -122,12 +132,10 @@ class Publication:
             stream="" if self.overlay is None else self.overlay.stream,
             # Tiles are merged by day when rows are read: no cut-off hides them.
             cut=-1 if self.overlay is None or self.overlay.is_merged else self.overlay.cut,
-            streamed=0 if self.overlay is None else self.overlay.num_rows,
+            streamed=self.num_streamed,
             source_end=None if self.pipeline.end is None else self.pipeline.end.isoformat(),
+            **figures,
         )
-
-    def clean_up(self) -> None:
-        remove_tree(self.staging)
 
 
 @dataclass
@@ -135,15 +143,11 @@ class PendingVersion:
     """A version whose segments are in place and verified, but which no pointer names."""
 
     manifest: Manifest
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any]
 
 
 def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tuple[int, int]) -> None:
-    """Compare row counts and content sums of the source with those that the reader reads: (source, read).
-
-    Raises:
-        CheckError: They differ; nothing was published.
-    """
+    """Raise CheckError if row counts or content sums, of the source and of what a reader reads, differ."""
     if rows[0] != rows[1] or sums[0] != sums[1]:
         raise CheckError(
             f"Version {publication.version} does not read back as the source has it: {rows[1]:,} rows of {rows[0]:,},"
@@ -151,3 +155,114 @@ def require_equal(publication: Publication, *, rows: tuple[int, int], sums: tupl
             remedy="Nothing was published. Publish again, with --full if it repeats.",
         )
     publish_step("verified")
+
+
+_BINS = 20
+
+
+def publish_statistics(rows: int, nulls: Mapping[str, int], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Statistics for the next version's gates: rows of the batch, null counts, and a histogram of each numeric field.
+
+    Histograms are scaled to all values. Streamed rows are not in these figures.
+    """
+    histograms = {name: _histogram(rows - nulls[name], values) for name, values in samples.items()}
+    return {"rows": rows, "nulls": dict(nulls), "histograms": histograms}
+
+
+def _histogram(rows: int, values: np.ndarray) -> dict[str, list[float]]:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return {"edges": [], "counts": [0.0]}
+    edges = quantile_edges(finite, _BINS)
+    return {"edges": edges.tolist(), "counts": (bin_counts(edges, finite) * (rows / len(finite))).tolist()}
+
+
+def measure_drift(current: Manifest, samples: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """PSI of each numeric field's new values against the current version."""
+    histograms = current.statistics.get("histograms", {})
+    return {
+        name: psi(histograms[name]["counts"], bin_counts(histograms[name]["edges"], values))
+        for name, values in samples.items()
+        if name in histograms
+    }
+
+
+def check_gates(
+    rules: Publish, *, current: Manifest | None, rows: int, nulls: Mapping[str, int], drifted: Mapping[str, float]
+) -> None:
+    """Raise CheckError naming every gate that fails."""
+    reasons = []
+    before = 0 if current is None else current.statistics["rows"]
+    if rules.max_row_change is not None and before:
+        change = abs(rows - before) / before
+        if change > rules.max_row_change:
+            reasons.append(
+                f"the rows go from {before:,} to {rows:,}, a change of {change:.0%}"
+                f" (max_row_change {rules.max_row_change:.0%})"
+            )
+    most_nulls = rules.max_null_share or 0.0
+    for name, count in nulls.items():
+        if rows and count / rows > most_nulls:
+            reasons.append(f"{count:,} of {rows:,} values of {name!r} are null (max_null_share {most_nulls:g})")
+    if rules.max_psi is not None:
+        reasons += [
+            f"{name!r} has drifted from version {current.version if current else '?'} by a population stability index"
+            f" of {value:.3f} (max_psi {rules.max_psi:g})"
+            for name, value in drifted.items()
+            if value > rules.max_psi
+        ]
+    if reasons:
+        raise CheckError(
+            f"The publish gates say no: {'; '.join(reasons)}.",
+            remedy="The served version is unchanged. Look at the rows, or change `publish` in the declaration.",
+        )
+
+
+_BLOCK_ROWS, _PAUSE_S = 1_000, 1e-4
+_EVERY = 32
+Row = TypeVar("Row")
+
+
+def read_back(snapshot: Snapshot, shard: int, *, paced: bool = False) -> tuple[int, int]:
+    """(rows, content sum) of a base shard, read by the reader's code; the version has no deltas.
+
+    Every key of LMDB's pages is looked up through the index, and every n-th once more through LMDB's tree; an entry
+    counts only if both are equal.
+    """
+    rows = total = 0
+    for keys in row_blocks(snapshot.base_keys(shard), paced=paced):
+        entries = _entries(snapshot, keys)
+        for place in range(0, len(keys), _EVERY):
+            if snapshot.get_entry(keys[place]) != entries[place]:
+                entries[place] = None
+        rows += len(keys) - entries.count(None)
+        total = hashing.add(total, hashing.content_sum(present_entries(keys, entries)))
+    return rows, total
+
+
+def _entries(snapshot: Snapshot, keys: list[bytes]) -> list[bytes | None]:
+    """The entries of some keys; of a packed version through `matrix`, as its readers do."""
+    if not snapshot.manifest.is_packed:
+        return snapshot.get_entries(keys)
+    rows, found = snapshot.matrix(keys)
+    content, size = rows.tobytes(), rows.shape[1] * rows.itemsize
+    starts = range(0, len(content), size)
+    return [content[at : at + size] if there else None for at, there in zip(starts, found.tolist(), strict=True)]
+
+
+def present_entries(keys: list[bytes], entries: list[bytes | None]) -> Iterable[tuple[bytes, bytes]]:
+    if None not in entries:
+        return zip(keys, cast("list[bytes]", entries), strict=True)
+    return [(key, entry) for key, entry in zip(keys, entries, strict=True) if entry is not None]
+
+
+def row_blocks(items: Iterator[Row], *, paced: bool) -> Iterator[list[Row]]:
+    """The rows in small blocks, so that memory is reused; if `paced`, with a short sleep after each.
+
+    Even a process of low priority keeps a core for a time slice of some milliseconds, for which a reader on the same
+    core waits. A sleeping process releases it at once.
+    """
+    while block := list(islice(items, _BLOCK_ROWS)):
+        yield block
+        if paced:
+            time.sleep(_PAUSE_S)

@@ -1,7 +1,7 @@
 """Publishing: the newest as-of date of predictions or features becomes the served version after verification."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
@@ -15,27 +15,24 @@ from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.declare import Served
 from forecache.declare.schedules.as_of import max_age_h
-from forecache.kit.versioned.pointer import read_pointer, write_pointer
+from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
+from forecache.serve.store.encoding.column_values import packed_fields, state_fields
 from forecache.serve.store.encoding.entries import field_list, key_schema
-from forecache.serve.store.encoding.packed_entries import packed_fields, state_fields
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
-from forecache.serve.store.fields import Field
 from forecache.serve.store.integrity import verify_overdue
+from forecache.serve.store.layout import Pointer, new_store_id, remove_tree
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.reader import wait_until_applied
-from forecache.serve.store.locks import publisher_lock
-from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.pointer import Pointer, new_store_id
-from forecache.serve.store.publishing.compaction import compact, compaction_reason
+from forecache.serve.store.manifest import Field, Manifest
 from forecache.serve.store.publishing.full import build_full, encode_night
-from forecache.serve.store.publishing.incremental import build_incremental
+from forecache.serve.store.publishing.incremental import build_incremental, compact, compaction_reason
+from forecache.serve.store.publishing.overlay import Overlay, open_overlay
 from forecache.serve.store.publishing.publication import PendingVersion, Publication
-from forecache.serve.store.publishing.streamed.overlay import Overlay, open_overlay
+from forecache.serve.store.publishing.row_changes import ChangesUnavailable
 from forecache.serve.store.publishing.worker_pool import ProcessPool, num_workers
-from forecache.serve.store.replicas.remote_state import find_publish_start
-from forecache.serve.store.replicas.sync import sync_targets
-from forecache.serve.store.retention import remove_leftovers, retire_versions
-from forecache.serve.store.store import Store, open_store
+from forecache.serve.store.push_pull import sync_targets
+from forecache.serve.store.remote import Quarantines, find_publish_start
+from forecache.serve.store.store import Store, open_store, remove_leftovers, retire_versions
 
 
 def publish(
@@ -71,7 +68,7 @@ def publish(
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
-    with publisher_lock(store.layout, action="publish"):
+    with lock_versions(store.layout, action="publish"):
         publish_step("locked")
         # Under the lock, so that no older source is published after another publish.
         source = open_night(settings, pipeline, night)
@@ -82,13 +79,14 @@ def publish(
         inputs = content_inputs(pipeline, source, overlay)
         remove_leftovers(store)
         publish_step("cleaned")
-        start = find_publish_start(settings, store.pipeline, read_pointer(store.layout), replace_remote=replace_remote)
-        pointer = start.pointer
+        pointer, quarantined = find_publish_start(
+            settings, store.pipeline, read_pointer(store.layout), replace_remote=replace_remote
+        )
         current, damage = _find_current(store, pointer)
         if current is not None and current.inputs == inputs and not (full or damage or replace_remote):
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
-        _refuse_quarantined(store, inputs, start.quarantined)
+        _refuse_quarantined(store, inputs, quarantined)
         publication = Publication(
             settings=settings,
             pipeline=pipeline,
@@ -117,7 +115,7 @@ def publish(
             pointer.advance(store=publication.store_id, current=publication.version, last=publication.version),
         )
         publish_step("pointer moved")
-        publication.clean_up()
+        remove_tree(publication.staging)
         pending.details["retired"] = retire_versions(store, keep=pipeline.publishing.keep)
         publish_step("retired")
         pending.details["targets"] = sync_targets(settings, pipeline, store, progress)
@@ -141,7 +139,7 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
     return field_list(schema, pipeline.served_fields)
 
 
-def _refuse_quarantined(store: Store, inputs: str, in_remote: Mapping[str, tuple[int, str]]) -> None:
+def _refuse_quarantined(store: Store, inputs: str, in_remote: Quarantines) -> None:
     inputs_of = {manifest.version: manifest.inputs for manifest in store.versions()}
     here = {
         inputs_of[number]: (number, why) for number, why in store.quarantined_versions().items() if number in inputs_of
@@ -168,27 +166,21 @@ def _find_current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]
         current = store.manifest(pointer.current)
         verify_overdue(store.layout, current)
     except (DamagedError, NotFoundError) as error:
-        return current or _newest_before(store, pointer.current), (
-            f"version {pointer.current} is damaged. {error.message}"
-        )
+        bad = store.quarantined_versions()
+        earlier = [each for each in store.versions() if each.version < pointer.current and each.version not in bad]
+        return current or next(reversed(earlier), None), f"version {pointer.current} is damaged. {error.message}"
     return current, ""
 
 
-def _newest_before(store: Store, version: int) -> Manifest | None:
-    bad = store.quarantined_versions()
-    earlier = [m for m in store.versions() if m.version < version and m.version not in bad]
-    return earlier[-1] if earlier else None
-
-
 def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion:
-    """Build a verified version that is not current yet: incremental if that is possible and pays, else full.
-
-    An incremental one is compacted if its deltas have become many or large.
-    """
+    """Build a verified version that is not current yet: incremental if that is possible and pays, else full."""
     why_full = why_full or _full_publish_reason(publication)
     if not why_full:
-        pending, why_full = build_incremental(publication)
-        if pending is not None:
+        try:
+            pending = build_incremental(publication)
+        except ChangesUnavailable as unavailable:
+            why_full = str(unavailable)
+        else:
             reason = compaction_reason(publication, pending.manifest)
             return compact(publication, pending, reason) if reason else pending
     publication.progress(f"A full publish: {why_full}", 0.0)
@@ -219,6 +211,7 @@ def _full_publish_reason(publication: Publication) -> str:
 def _result(
     pipeline: Served, manifest: Manifest, started: float, details: dict[str, Any], *, skipped: bool
 ) -> StageResult:
+    streamed = {"stream": manifest.stream, "cut": manifest.cut, "streamed": manifest.streamed}
     return StageResult(
         stage="publish",
         subject=pipeline.name,
@@ -236,13 +229,7 @@ def _result(
             "size_bytes": manifest.size_bytes,
             "content_hash": manifest.content_hash,
             "verified": True,
-            **_stream_details(manifest),
+            **(streamed if manifest.stream else {}),
             **details,
         },
     )
-
-
-def _stream_details(manifest: Manifest) -> dict[str, Any]:
-    if not manifest.stream:
-        return {}
-    return {"stream": manifest.stream, "cut": manifest.cut, "streamed": manifest.streamed}

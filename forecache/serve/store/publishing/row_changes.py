@@ -29,8 +29,14 @@ from forecache.kit.delta.comparison.compare import (
 from forecache.kit.delta.comparison.partition import RowGroup
 from forecache.kit.delta.tables import open_table
 from forecache.serve.store import content_hash as hashing
-from forecache.serve.store.encoding.encoder import Encoder, refuse_bad_keys
-from forecache.serve.store.encoding.entries import EntryEncoding, encode_entries, encode_keys, entry_hashes
+from forecache.serve.store.encoding.entries import (
+    Encoder,
+    EntryEncoding,
+    encode_entries,
+    encode_keys,
+    entry_hashes,
+    refuse_bad_keys,
+)
 from forecache.serve.store.encoding.prediction_source import NightReader
 from forecache.serve.store.manifest import Provenance
 from forecache.serve.store.publishing.publication import Publication
@@ -57,12 +63,7 @@ class ChangesUnavailable(Exception):
 
 
 class ChangedRows:
-    """Rows that were removed, or rows that were added, encoded.
-
-    Attributes:
-        encoder: Has their count, content sum, nulls, values and provenances.
-        keys: Keys of every batch, large binary.
-    """
+    """Rows that were removed, or rows that were added, encoded; `encoder` has their figures."""
 
     def __init__(self, encoding: EntryEncoding, *, keep_entries: bool) -> None:
         self.encoder = Encoder(encoding, 1)
@@ -82,7 +83,6 @@ class ChangedRows:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """Hashes of all rows, as `hashing.row_hashes` returns them."""
         return np.concatenate(self._hashes)
 
     def hashes_at(self, places: np.ndarray) -> np.ndarray:
@@ -105,17 +105,13 @@ class ChangedRows:
 class RowChanges:
     """The removed and added rows between the published rows and those to be published.
 
-    Attributes:
-        removed: Rows that do not exist any more, including earlier versions of changed rows.
-        added: Rows that did not exist before, including later versions of changed rows.
-        origin: The source that they were read from, for messages.
-        moments: Order of the changes, see `forecache.kit.delta.comparison.compare.FeedRows`.
+    A changed row is in both, with its earlier and its later version.
     """
 
     removed: ChangedRows
     added: ChangedRows
-    origin: str
-    moments: np.ndarray | None = None
+    origin: str  # where they were read, for messages
+    moments: np.ndarray | None = None  # order of the changes, see `FeedRows`
 
     @property
     def rows(self) -> int:
@@ -131,20 +127,15 @@ class RowChanges:
 class KeyChanges:
     """The keys whose entry changed, in their order: the content of a delta segment.
 
-    Attributes:
-        keys: Large binary [n].
-        entries: New entries, large binary [n]; an empty one is a tombstone.
-        hashes: Of the keys with these entries, as `hashing.row_hashes` returns them; zero for a tombstone.
-        new: Which keys have no published entry, bool [n].
-        old_sum: Content sum of the keys with their published entries, computed from the table's old rows, to which the
-            published version was verified to be equal: faster than look-ups all over the base.
+    `old_sum` is computed from the table's old rows, to which the published version was verified to be equal: that is
+    faster than look-ups all over the base.
     """
 
-    keys: pa.Array
-    entries: pa.Array
-    hashes: np.ndarray
-    new: np.ndarray
-    old_sum: int
+    keys: pa.Array  # large binary [n]
+    entries: pa.Array  # new ones, large binary [n]; an empty one is a tombstone
+    hashes: np.ndarray  # from `hashing.row_hashes`; zero for a tombstone
+    new: np.ndarray  # which keys have no published entry, bool [n]
+    old_sum: int  # of the keys with their published entries
 
     @cached_property
     def key_list(self) -> list[bytes]:
@@ -153,7 +144,6 @@ class KeyChanges:
 
     @property
     def sum(self) -> int:
-        """Change of the content hash."""
         return hashing.subtract(hashing.hash_sum(self.hashes), self.old_sum)
 
     @property
@@ -166,7 +156,6 @@ class KeyChanges:
 
 
 def find_key_changes(changes: RowChanges) -> KeyChanges:
-    """Find keys whose encoded value changed."""
     removed, added = changes.removed, changes.added
     keys = pa.chunked_array([*removed.keys, *added.keys], _LARGE)
     states = match_keys(keys, removed.encoder.rows, changes.moments)
@@ -186,30 +175,20 @@ def find_key_changes(changes: RowChanges) -> KeyChanges:
 def find_row_changes(publication: Publication, *, limit: int) -> RowChanges:
     """Find the rows that differ from the published ones, by the change data feed if it is short, else by comparing.
 
-    Raises:
-        ChangesUnavailable: See `compare_partitions`.
-        InputError: A key in the feed is null or too long.
+    Raises ChangesUnavailable, or InputError if a key in the feed is null or too long.
     """
-    current = publication.current
-    assert current is not None
-    feed = None
-    if current.as_of == publication.source.source.as_of:
-        feed = read_change_feed(publication, limit=2 * limit)
+    is_same_night = publication.published.as_of == publication.source.source.as_of
+    feed = read_change_feed(publication, limit=2 * limit) if is_same_night else None
     return feed or compare_partitions(publication, limit=limit)
 
 
 def read_change_feed(publication: Publication, *, limit: int) -> RowChanges | None:
     """Read and encode the feed of the published as-of date, with the published version's encoding.
 
-    Returns:
-        None if it has more than `limit` rows, as after the whole partition was rewritten.
-
-    Raises:
-        ChangesUnavailable: It was vacuumed, never written, or has another schema.
-        InputError: A key is null or too long.
+    It is None if it has more than `limit` rows, as after the whole partition was rewritten. Raises ChangesUnavailable
+    if it was vacuumed, never written, or has another schema.
     """
-    current, source = publication.current, publication.source
-    assert current is not None
+    current, source = publication.published, publication.source
     encoding = replace(publication.encoding, provenance=current.provenance)
     start, end = current.source.delta_version + 1, source.source.delta_version
     night = (AS_OF, source.source.as_of)
@@ -238,15 +217,10 @@ def read_change_feed(publication: Publication, *, limit: int) -> RowChanges | No
 def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
     """Find the rows that differ between the published partition, at its Delta version, and the one to be published.
 
-    Args:
-        limit: Most changed rows of a small segment.
-
-    Raises:
-        ChangesUnavailable: The published rows cannot be read any more, too many rows differ, or keys are null, too
-            long or duplicate, which a full publish reports.
+    Raises ChangesUnavailable if the published rows cannot be read any more, if more than `limit` rows differ, or if
+    keys are null, too long or duplicate, which a full publish reports.
     """
-    current, source = publication.current, publication.source
-    assert current is not None
+    current, source = publication.published, publication.source
     try:
         table = open_table(publication.settings, source.source.table, version=current.source.delta_version)
         old_reader, new_reader = NightReader(table, current.as_of), source.reader
@@ -260,10 +234,8 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
             raise ChangesUnavailable("the two nights differ by more than single rows: some are there more than once")
         if max(len(side.rows) for side in found) > limit:
             raise ChangesUnavailable(f"compaction: more than {limit:,} changed keys over a base of {old.rows:,}")
-        removed, added = (
-            ChangedRows(old_encoding, keep_entries=False),
-            ChangedRows(publication.encoding, keep_entries=True),
-        )
+        removed = ChangedRows(old_encoding, keep_entries=False)
+        added = ChangedRows(publication.encoding, keep_entries=True)
         sides = ((removed, old, old_reader), (added, new, new_reader))
         with _threads() as threads:
             for (rows, side, reader), unmatched in zip(sides, found, strict=True):
@@ -298,19 +270,12 @@ class _ChangeEstimate:
     """
 
     def __init__(self, snapshot: Snapshot, reader: NightReader, encoding: EntryEncoding, limit: int) -> None:
-        self._snapshot = snapshot
-        self._reader = reader
-        self._encoding = encoding
+        self._snapshot, self._reader, self._encoding, self._limit = snapshot, reader, encoding, limit
         self._rows = sum(piece.rows for piece in reader.pieces)
-        self._limit = limit
         self._pieces = self._sampled = self._differ = 0
 
     def add(self, batch: pa.RecordBatch, piece: RowGroup) -> None:
-        """Compare some rows of the first batch of a piece, unless enough have been.
-
-        Raises:
-            ChangesUnavailable: Far more rows differ than fit a small segment.
-        """
+        """Compare some rows of a piece's first batch; raises ChangesUnavailable if far too many seem to differ."""
         if self._pieces >= _MOST_SAMPLED_PIECES:
             return
         some = batch.slice(0, _SAMPLED_ROWS)

@@ -36,14 +36,7 @@ def num_cores() -> int:
 
 
 class ProcessPool:
-    """Runs functions in worker processes; with 0 workers, in this process.
-
-    Args:
-        of: The work, as a noun for messages.
-
-    Attributes:
-        processes: The workers, by their connections.
-    """
+    """Runs functions in worker processes (by their connections in `processes`); with 0 workers, in this process."""
 
     def __init__(self, workers: int, *, of: str = "publishing") -> None:
         self.processes = dict(_start() for _ in range(workers))
@@ -58,10 +51,8 @@ class ProcessPool:
     ) -> list[Result]:
         """The results of a call for each job, in their order; the error of a job that fails is raised here.
 
-        Args:
-            function: Of a module, so that it can be pickled.
-            jobs: Keyword arguments.
-            done: Called with the number of finished jobs after each.
+        The function is of a module, so that it can be pickled; jobs are keyword arguments. `done` is called with the
+        number of finished jobs after each.
         """
         results: dict[int, Result] = {}
         if not self.processes:
@@ -104,7 +95,6 @@ class ProcessPool:
         )
 
     def close(self) -> None:
-        """End the workers, even those at work."""
         for connection, process in self.processes.items():
             connection.close()
             process.wait()
@@ -136,7 +126,7 @@ def _run_worker(connection: Connection) -> None:
     threading.Thread(target=_read_calls, args=(connection, calls), daemon=True).start()
     import pyarrow as pa
 
-    import forecache.serve.store.publishing.full_jobs  # noqa: F401 - it loads while the publisher plans
+    import forecache.serve.store.publishing.full  # noqa: F401 - it loads while the publisher plans
 
     pa.set_cpu_count(1)
     while True:
@@ -153,7 +143,6 @@ def _read_calls(connection: Connection, calls: "queue.SimpleQueue[tuple[Callable
 
 
 def _call_function(function: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, Exception | None]:
-    """(what a function returns, its error)."""
     try:
         return function(**arguments), None
     except ForecacheError as error:

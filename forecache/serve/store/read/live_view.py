@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import UnavailableError
 from forecache.kit.windows.plan import DAY_US, plan_from_json
-from forecache.serve.store.packed import FLOAT, FLOAT_BYTES, matrix_of
+from forecache.serve.store.values import FLOAT, FLOAT_BYTES, matrix_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,13 +17,10 @@ _EPOCH = date(1970, 1, 1)
 
 
 class LiveViewMerger:
-    """Merges rows of one version.
+    """Merges rows of one version, by the JSON of the view's plan from the file LIVE.
 
-    Args:
-        plan: JSON of the view's plan from the file LIVE; see `forecache.kit.windows.plan`.
-
-    Raises:
-        UnavailableError: The version was published by another declaration: it lacks states or features of the plan.
+    Raises UnavailableError if the version was published by another declaration: it lacks states or features of the
+    plan.
     """
 
     def __init__(self, plan: Mapping[str, Any], manifest: "Manifest") -> None:
@@ -49,8 +46,7 @@ class LiveViewMerger:
         """(float32 [n, d], found bool [n]) at a moment, in microseconds of Unix time.
 
         Args:
-            matrix: Rows of the version, float32 [n, width], as `Snapshot.matrix` returns them.
-            known: Which of them it has, bool [n].
+            matrix, known: Rows of the version, float32 [n, width], and which it has, as `Snapshot.matrix` returns them.
             tiles: Values of the live layer above the version's cut-off; None: these keys have none.
         """
         base = matrix[:, self._columns :].copy().view("<i8")
@@ -61,11 +57,7 @@ class LiveViewMerger:
     def merge_entries(
         self, entries: Sequence[bytes | None], tiles: Sequence[bytes | None] | None, at_us: int
     ) -> list[bytes | None]:
-        """Packed entries of the features, without states, at a moment; None for a key without an event in the windows.
-
-        Args:
-            entries: Of the version.
-        """
+        """Packed entries of the features, without states, at a moment; None for keys without events in the windows."""
         features, found = self.merge(*matrix_of(entries, self._width), tiles, at_us)
         content, size = features.astype(FLOAT, copy=False).tobytes(), features.shape[1] * FLOAT_BYTES
         return [content[at * size : (at + 1) * size] if there else None for at, there in enumerate(found.tolist())]

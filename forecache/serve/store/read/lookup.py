@@ -1,60 +1,133 @@
-"""Look-up of a key's entry in the segments of a version: closures over local variables, because reads are hot."""
+"""Look-up of entries in the segments of a version: closures over local variables, because reads are hot.
+
+Many keys are found through the base's index; those that it does not find, and those that a delta may hold, one by one.
+"""
 
 import mmap
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
-from forecache.serve.store.read.batch_get import (
-    Get,
-    GetDelta,
-    GetMany,
-    GetMatrix,
-    SegmentReaders,
-    many_reader,
-    matrix_reader,
-)
-
 if TYPE_CHECKING:
+    import numpy as np
+
     from forecache.serve.store.segment.index import Index
 
+
 # numpy is imported when a version is opened, so that a command that only lists versions does not load it.
+
+Get = Callable[[bytes], bytes | None]
+GetMany = Callable[[Sequence[bytes]], list[bytes | None]]
+GetMatrix = Callable[[Sequence[bytes]], "tuple[np.ndarray, np.ndarray]"]
+"""(float32 [n, columns], found bool [n]) of n keys; unknown ones are rows of NaN."""
+GetDelta = Callable[[bytes, int], bytes | None]
+"""The newest entry of a key in the deltas whose bits are set, empty for a tombstone; None if none has it."""
+_GetNewer = Callable[[Sequence[bytes], "np.ndarray"], list[tuple[int, bytes]]]
+
+_FEW = 28
+"""Up to so many keys are found faster one by one."""
+_FEW_PACKED = 10
+"""The same where entries are packed."""
+_BLOCK = 1 << 16
+"""Most keys that are looked up together, so that memory stays bounded."""
+
+
+def _many_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None) -> GetMany:
+    from forecache.serve.store.segment.index import key_hashes
+
+    def get_many(keys: Sequence[bytes]) -> list[bytes | None]:
+        if len(keys) <= _FEW:
+            return list(map(get, keys))
+        if len(keys) > _BLOCK:
+            return [entry for block in _blocks(keys) for entry in get_many(block)]
+        hashes = key_hashes(keys)
+        entries: list[bytes | None]
+        entries, elsewhere = find(keys, hashes)
+        for place in elsewhere:
+            entries[place] = base_get(keys[place])
+        if newer is not None:
+            for place, entry in newer(keys, hashes):
+                entries[place] = entry or None
+        return entries
+
+    return get_many
+
+
+def _matrix_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None, columns: int) -> GetMatrix:
+    import numpy as np
+
+    from forecache.serve.store.segment.index import key_hashes
+    from forecache.serve.store.values import FLOAT, FLOAT_BYTES, matrix_of
+
+    size, number = columns * FLOAT_BYTES, np.dtype(FLOAT)
+
+    def matrix(keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        if len(keys) <= _FEW_PACKED:
+            return matrix_of(list(map(get, keys)), columns)
+        if len(keys) > _BLOCK:
+            parts = [matrix(block) for block in _blocks(keys)]
+            return np.concatenate([rows for rows, _ in parts]), np.concatenate([found for _, found in parts])
+        hashes = key_hashes(keys)
+        entries, elsewhere, absent = find(keys, hashes, size)
+        rows, found = entries.view(number).reshape(-1, columns), np.empty(len(keys), np.bool_)
+        found.fill(True)
+        if len(absent):
+            found[absent], rows[absent] = False, np.nan
+        one_by_one = [(place, base_get(keys[place]) or b"") for place in elsewhere.tolist()]
+        if newer is not None:
+            one_by_one += newer(keys, hashes)
+        for place, entry in one_by_one:
+            found[place] = bool(entry)
+            rows[place] = np.frombuffer(entry, FLOAT) if entry else np.nan
+        return rows, found
+
+    return matrix
+
+
+def _blocks(keys: Sequence[bytes]) -> list[Sequence[bytes]]:
+    return [keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK)]
+
+
+def _newer_reader(get_delta: GetDelta, slots: memoryview) -> _GetNewer:
+    """A reader of the entries of many keys in the deltas, with their places, by the filter's slots."""
+    import numpy as np
+
+    table, slot_mask = np.asarray(slots), np.uint64(len(slots) - 1)
+
+    def newer(keys: Sequence[bytes], hashes: np.ndarray) -> list[tuple[int, bytes]]:
+        candidates = table.take((hashes & slot_mask).view(np.int64))
+        places = np.flatnonzero(candidates)
+        asked = zip(places.tolist(), candidates.take(places).tolist(), strict=True)
+        entries = [(place, get_delta(keys[place], bits)) for place, bits in asked]
+        return [(place, entry) for place, entry in entries if entry is not None]
+
+    return newer
+
 
 _NEWLINE = ord("\n")
 """As a number: `in` finds it ten times as fast as a bytes object of one byte."""
 
 
-@dataclass(frozen=True)
-class VersionReaders:
-    """The fastest readers for given segments: of a value, of an entry, of many, and of a matrix if it is packed."""
-
-    get: Get
-    get_entry: Get
-    get_entries: GetMany
-    matrix: GetMatrix | None
-
-
 def entry_readers(
     layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool, columns: int
-) -> VersionReaders:
-    """Readers of a version.
+) -> tuple[Get, Get, GetMany, GetMatrix | None]:
+    """The fastest readers of a version: of a value, an entry, many entries and, if it is packed, a matrix.
 
     Args:
         layers: For each segment the read transactions of its shards, the oldest first.
-        index: Of the base.
-        filter_map: Mapping of the filter; None without deltas.
+        filter_map: None without deltas.
         carried: Whether entries may have a second line.
         columns: Numbers of a packed entry; 0: entries are JSON.
     """
 
     def make_readers(
-        get: Get, get_entry: Get, get_delta: GetDelta | None = None, slots: memoryview | None = None
-    ) -> VersionReaders:
-        these = SegmentReaders(index, base_get, get_entry, get_delta, slots)
-        return VersionReaders(get, get_entry, many_reader(these), matrix_reader(these, columns) if columns else None)
+        get: Get, get_entry: Get, newer: _GetNewer | None = None
+    ) -> tuple[Get, Get, GetMany, GetMatrix | None]:
+        matrix = _matrix_reader(index.find_packed, base_get, get_entry, newer, columns) if columns else None
+        return get, get_entry, _many_reader(index.find, base_get, get_entry, newer), matrix
 
-    from forecache.serve.store.segment.filter import slot_width
+    from forecache.serve.store.segment.index import slot_width
 
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:
@@ -98,7 +171,7 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return make_readers(get if carried else get_entry, get_entry, get_delta, slots)
+    return make_readers(get if carried else get_entry, get_entry, _newer_reader(get_delta, slots))
 
 
 def _layer_reader(layer: list[Any]) -> Get:

@@ -30,9 +30,8 @@ import xxhash
 from forecache.base.errors import ConflictError, DamagedError, InputError
 from forecache.serve.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.manifest import Manifest, SegmentInfo
-from forecache.serve.store.read.batch_get import Get, GetMany
-from forecache.serve.store.read.lookup import entry_readers
+from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.read.lookup import Get, GetMany, entry_readers
 from forecache.serve.store.segment import mapping as segments
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
 def merge_rows(base: Iterator[tuple[bytes, bytes]], overlay: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Merge the (key, entry) pairs of `base`, in the keys' order, with newer ones of `overlay`; in the keys' order.
 
-    Args:
-        overlay: An empty entry removes its key.
+    An empty entry of the overlay removes its key.
     """
     newer = sorted(overlay.items(), reverse=True)
     for pair in base:
@@ -90,7 +88,9 @@ class Snapshot:
         try:
             check_sizes(layout, manifest)
             for segment in manifest.segments:
-                self._open_segment(segment)
+                files = [shard.file for shard in segment.shards]
+                handle = segments.acquire(layout.segment(segment.id), files, indexed=segment.kind == "base")
+                self._handles.append(handle)
             if manifest.filter is not None:
                 path = layout.filter(manifest.filter.file)
                 filter_map, self._inodes[path] = _map_filter(path, deltas=len(manifest.segments) - 1)
@@ -101,15 +101,10 @@ class Snapshot:
         index = self._handles[0].index
         assert index is not None, "the first segment is a base"
         columns = manifest.width if manifest.is_packed else 0
-        readers = entry_readers(self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns)
-        self.get, self.get_entry, self.get_entries = readers.get, readers.get_entry, readers.get_entries
-        self._matrix = readers.matrix
+        self.get, self.get_entry, self.get_entries, self._matrix = entry_readers(
+            self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns
+        )
         self._release = weakref.finalize(self, _release_handles, self._handles, lease)
-
-    def _open_segment(self, segment: SegmentInfo) -> None:
-        folder = self.layout.segment(segment.id)
-        files = [shard.file for shard in segment.shards]
-        self._handles.append(segments.acquire(folder, files, indexed=segment.kind == "base"))
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of several keys, in their order; None where a key is missing."""
@@ -253,8 +248,7 @@ def _release_handles(handles: list[segments.SegmentHandle], lease: int | None) -
 
 
 def _map_filter(path: Path, *, deltas: int) -> tuple[mmap.mmap, tuple[int, int]]:
-    """A filter's mapping and its inode."""
-    from forecache.serve.store.segment.filter import slot_width
+    from forecache.serve.store.segment.index import slot_width
 
     with open(path, "rb") as file:
         found = os.fstat(file.fileno())

@@ -1,18 +1,25 @@
-"""The index of a base segment: it maps a key's hash to the offset of its entry in the file.
+"""Short cuts to entries: the index of a base segment, and the filter of a version's delta segments.
 
-LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index follows the last page
-of each LMDB file and finds many entries with a dozen vector operations. It is only a short cut: it gives the likely
-offset of a record, whose key is compared; if it is another key, the entry is read through LMDB. For packed entries, an
-index bucket with a free slot also proves that a key is missing; their publish is read back this way.
+LMDB's tree costs a read of memory for each of a dozen steps, one after the other. The index, which follows the last
+page of each LMDB file of a base, maps a key's hash to the offset of its entry, and finds many entries with a dozen
+vector operations. It gives the likely offset of a record, whose key is compared; if it is another key, the entry is
+read through LMDB. For packed entries, an index bucket with a free slot also proves that a key is missing; their publish
+is read back this way.
 
 Format: a header of 64 bytes (the magic, the number of buckets, and that of the entries whose record no slot can hold),
 then the buckets of eight slots of 64 bits. A slot holds, little-endian, half the offset of a record in the file (32
 bits), the record's length (16 bits) and a part of its key's hash (16 bits); 0 is an empty slot. A record is the key's
 length (16 bits), the key and the entry. One without a slot (more than eight in a bucket, an entry on LMDB pages of its
 own, or more than 8 GiB into the file) is found by LMDB alone.
+
+The filter of a version tells which deltas may hold a key: 2**n slots with a bit for each delta, of which the low bits
+of a key's hash choose one. With eight or more slots per delta entry, at most one in eight reads of keys that no delta
+holds looks into a delta in vain. Format: eight bytes, the first is the slot width in bytes (1, 2, 4 or 8); then the
+slots, little-endian.
 """
 
 import mmap
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +27,61 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from forecache.serve.store.segment.lmdb_pages import leaf_records
+from forecache.base.files import sync, write_durably
+from forecache.kit.versioned.verify import file_checksum
+from forecache.serve.store.layout import HASHES_FILE, StoreLayout
+from forecache.serve.store.manifest import SegmentInfo, ShardInfo
+
+_MAGIC, _FORMAT = 0xBEEFC0DE, 1
+_META = struct.Struct("<16x II 16x I")  # magic, format, page size
+_ROOT = struct.Struct("<128x QQQ")  # root of the main tree, last page, transaction
+_HEADER, _FLAGS, _LOWER_AT = 16, 10, 12
+_BRANCH = 0x01
+_KEY_SIZE = 6
+_NO_ROOT = (1 << 64) - 1
+
+
+def pages_size(content: bytes | memoryview) -> int:
+    """Bytes of the pages of an LMDB file that starts with `content` (two pages or more)."""
+    page_size, _, last = _newest_meta(content)
+    return (last + 1) * page_size
+
+
+def leaf_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets of the entries' records in an LMDB file, their lengths in bytes), in the keys' order, int64 [n].
+
+    A record is the key's length (two bytes, little-endian), the key and its data. Its length is 0 where the data is too
+    long for a page and lies elsewhere. The walk takes all pages of a level at once. In LMDB's data format 1, a leaf
+    node is a header of eight bytes (half-words: the two of the data's size, flags, the key's size), the key and the
+    data; see struct MDB_page, MDB_node and MDB_meta in LMDB's mdb.c.
+    """
+    halves = np.memmap(path, "<u2", "r")
+    page_size, root, _ = _newest_meta(halves.data.cast("B"))
+    if root == _NO_ROOT:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    pages = np.array([root], np.int64)
+    while True:
+        starts = pages * (page_size // 2)
+        counts = (halves[starts + _LOWER_AT // 2].astype(np.int64) - _HEADER) // 2
+        owners = np.repeat(starts, counts)
+        numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        nodes = owners + halves[owners + _HEADER // 2 + numbers] // 2
+        low, high, flags = (halves[nodes + word].astype(np.int64) for word in range(3))
+        if not halves[starts[0] + _FLAGS // 2] & _BRANCH:
+            break
+        pages = low | high << 16 | flags << 32
+    lengths = 2 + halves[nodes + _KEY_SIZE // 2].astype(np.int64) + (low | high << 16)
+    return nodes * 2 + _KEY_SIZE, np.where(flags == 0, lengths, 0)
+
+
+def _newest_meta(content: bytes | memoryview) -> tuple[int, int, int]:
+    """(page size, root page of the main tree, number of the last page) by the newer one of the two meta pages."""
+    magic, version, page_size = _META.unpack_from(content)
+    if (magic, version) != (_MAGIC, _FORMAT):
+        raise ValueError(f"not an LMDB file of data format {_FORMAT}: magic {magic:#x}, format {version}")
+    root, last, _ = max((_ROOT.unpack_from(content, page) for page in (0, page_size)), key=lambda meta: meta[2])
+    return page_size, root, last
+
 
 MAGIC = b"fcindex2"
 _SLOTS = 8
@@ -35,16 +96,11 @@ _MAX_LENGTH, _MAX_HALF = (1 << 16) - 1, (1 << 32) - 1
 
 
 def key_hashes(keys: Sequence[bytes]) -> np.ndarray:
-    """XXH3-64 of every key, uint64 [n]."""
     return np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(keys))
 
 
 def append_index(path: Path, hashes: np.ndarray) -> None:
-    """Write the index of an LMDB file after its last page.
-
-    Args:
-        hashes: XXH3-64 of the file's keys in their order, uint64 [n].
-    """
+    """Write the index of an LMDB file after its last page; hashes are of its keys in their order, uint64 [n]."""
     offsets, lengths = leaf_records(path)
     assert len(offsets) == len(hashes), f"{path} holds {len(offsets)} entries, not {len(hashes)}"
     buckets = max(1, int(len(hashes) / _ROWS_PER_BUCKET))
@@ -88,15 +144,12 @@ def _masks(longest: int) -> np.ndarray:
 
 
 class Index:
-    """Entries of a base segment by their keys.
+    """Entries of a base segment by their keys; raises ValueError if a file has no index.
 
     Args:
         mapped: The segment's files, one after the other.
         starts: Offset in it of each file.
         pages: Bytes of LMDB's pages in each file; the index follows them.
-
-    Raises:
-        ValueError: A file has no index.
     """
 
     def __init__(self, mapped: mmap.mmap, starts: Sequence[int], pages: Sequence[int]) -> None:
@@ -121,11 +174,7 @@ class Index:
         del self._map, self._bytes, self._half_words, self._buckets, self._windows
 
     def find(self, keys: Sequence[bytes], hashes: np.ndarray) -> tuple[list[bytes | None], list[int]]:
-        """(entry at the likely offset for each key, positions of keys for which that is another key's entry).
-
-        Args:
-            hashes: From `key_hashes`, uint64 [n].
-        """
+        """(entry at the likely offset for each key, positions of keys for which that is another key's entry)."""
         _, _, slots, halves = self._places(hashes)
         starts = halves * 2
         return self._entries(keys, starts, starts + slots.view(_U2)[2::4])
@@ -135,9 +184,8 @@ class Index:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same of a segment whose entries have `size` bytes each.
 
-        Returns:
-            The entries, [n] of `size` bytes each, the caller's own; the positions of keys that LMDB alone can find, and
-            of those that are not in the segment, int64.
+        The entries, [n] of `size` bytes each, are the caller's own; then come the positions of keys that LMDB alone can
+        find, and of those that are not in the segment, int64.
         """
         buckets, same_tag, _, places = self._places(hashes)
         lengths = list(map(len, keys))
@@ -176,9 +224,8 @@ class Index:
     def _places(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Find the likely record of each hash.
 
-        Returns:
-            The buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; one of these,
-            uint64 [n]; and where in the region its record begins, in units of two bytes, int64 [n].
+        Returns the buckets, uint64 [n, 8]; which of their slots have its part of the hash, bool [n, 8]; one of these,
+        uint64 [n]; and where in the region its record begins, in units of two bytes, int64 [n].
         """
         # All numbers are of one type: numpy takes longer to convert 50 of them than for three additions.
         counts, first_rows, first_halves = self._counts, self._first_rows, self._first_halves
@@ -221,3 +268,40 @@ class Index:
             return entries, []
         differ = there != np.frombuffer(wanted, np.uint8).reshape(there.shape)
         return entries, np.flatnonzero(differ.any(axis=1)).tolist()
+
+
+MAX_DELTAS = 64
+_SLOTS_PER_ENTRY = 8
+_MIN_SLOTS = 64
+
+
+def slot_width(deltas: int) -> int:
+    """The bytes of a filter's slot, which has a bit for each delta: 1, 2, 4 or 8."""
+    return next(width for width in (1, 2, 4, 8) if deltas <= width * 8)
+
+
+def write_hashes(folder: Path, hashes: np.ndarray) -> ShardInfo:
+    path = folder / HASHES_FILE
+    np.sort(hashes).astype("<u8").tofile(path)
+    sync(path)
+    return ShardInfo(path.name, len(hashes), path.stat().st_size, file_checksum(path))
+
+
+def write_filter(layout: StoreLayout, version: int, deltas: list[SegmentInfo]) -> ShardInfo:
+    """Write the filter over all delta segments (oldest first) of a version; its name holds its checksum."""
+    assert 0 < len(deltas) <= MAX_DELTAS
+    width = slot_width(len(deltas))
+    entries = sum(segment.entries for segment in deltas)
+    slots = _MIN_SLOTS
+    while slots < entries * _SLOTS_PER_ENTRY:
+        slots *= 2
+    table = np.zeros(slots, f"<u{width}")
+    for bit, segment in enumerate(deltas):
+        hashes = np.fromfile(layout.segment(segment.id) / HASHES_FILE, "<u8")
+        places = hashes & np.uint64(slots - 1)
+        table[places] |= table.dtype.type(1 << bit)
+    content = bytes([width, 0, 0, 0, 0, 0, 0, 0]) + table.tobytes()
+    checksum = xxhash.xxh3_128_hexdigest(content)
+    path = layout.filter(f"{version:08d}-{checksum}.bin")
+    write_durably(path, content)
+    return ShardInfo(path.name, entries, len(content), checksum)

@@ -54,13 +54,7 @@ class _LmdbFile:
 
 
 class SegmentHandle:
-    """Open files of a segment, and its index if it has one.
-
-    Attributes:
-        transactions: One for each shard.
-        index: Of a base; None for a delta.
-        verified: Whether this process has read the files into the page cache and verified them.
-    """
+    """Open files of a segment, and its index if it is a base."""
 
     __slots__ = ("_files", "folder", "index", "paths", "references", "transactions", "verified")
 
@@ -112,8 +106,7 @@ def is_other_file(path: Path, inode: tuple[int, int]) -> bool:
 
 def _open_index(paths: Sequence[Path]) -> "Index":
     # Here, so that a client of the reader, which imports the store's keys, does not load numpy.
-    from forecache.serve.store.segment.index import Index
-    from forecache.serve.store.segment.lmdb_pages import pages_size
+    from forecache.serve.store.segment.index import Index, pages_size
 
     try:
         mapped, starts = _map_together(paths)
@@ -177,9 +170,7 @@ def _close_file(file: _LmdbFile) -> None:
 def acquire(folder: Path, files: Sequence[str], *, indexed: bool) -> SegmentHandle:
     """Open a segment, or count one more user of it. One whose files were replaced is opened again.
 
-    Raises:
-        DamagedError: A file cannot be opened.
-        ConflictError: The files are being replaced.
+    Raises DamagedError if a file cannot be opened, and ConflictError while files are being replaced.
     """
     with _lock:
         handle = _open.get(folder)
@@ -211,7 +202,6 @@ def populate_page_tables(paths: Sequence[Path]) -> None:
 
 
 def _mappings(files: set[str]) -> Iterator[tuple[int, int]]:
-    """First and end address of each mapping of the files."""
     try:
         with open("/proc/self/maps") as lines:
             found = [line.rstrip("\n").split(maxsplit=5) for line in lines]

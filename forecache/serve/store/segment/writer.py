@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.base.byte_windows import TextWords
 from forecache.base.errors import InputError
 from forecache.base.files import sync
+from forecache.base.hashes import TextWords
 from forecache.kit.versioned.verify import file_checksum
 from forecache.serve.store.manifest import ShardInfo
 from forecache.serve.store.segment.index import append_index, key_hashes
@@ -31,8 +31,7 @@ _NAMED = 5
 def num_shards(rows: int, values: int = 0) -> int:
     """A power of two, so that a key's shard is a mask of its hash.
 
-    Args:
-        values: Items of the longest lists of all rows together; at most `rows` if there are no lists.
+    `values` are the items of the longest lists of all rows together; at most `rows` if there are no lists.
     """
     shards = 1
     while (shards * SHARD_ROWS < rows or shards * SHARD_VALUES < values) and shards < _MAX_SHARDS:
@@ -47,15 +46,9 @@ def suits_num_shards(shards: int, rows: int, values: int) -> bool:
 
 
 def write_shard(path: Path, keys: pa.Array, entries: pa.Array, *, indexed: bool = False) -> ShardInfo:
-    """Write one LMDB file from unsorted rows.
+    """Write one LMDB file from unsorted rows (binary, no nulls); if `indexed`, as in a base, an index follows.
 
-    Args:
-        keys: Binary, no nulls.
-        entries: Binary, as long as `keys`.
-        indexed: Whether an index follows, as in the files of a base.
-
-    Raises:
-        InputError: A key occurs twice; the message names the first few.
+    Raises InputError if a key occurs twice; the message names the first few.
     """
     order = sorted_order(keys)
     if not np.array_equal(order, np.arange(len(order))):
@@ -77,9 +70,7 @@ def write_sorted(
 ) -> ShardInfo:
     """Write one LMDB file from blocks of keys and their entries, in the order of the keys.
 
-    Args:
-        most_bytes: Upper bound of the size of its pages; the file is only as large as needed.
-        indexed: Whether an index follows, as in the files of a base.
+    `most_bytes` is an upper bound of the size of its pages; the file is only as large as needed.
     """
     map_size = (most_bytes + (1 << 20)) // PAGE * PAGE
     environment = lmdb.open(
@@ -120,18 +111,13 @@ def sorted_order(keys: pa.Array) -> pa.Array:
 
 
 def refuse_duplicates(keys: pa.Array) -> None:
-    """Raise InputError if neighbours in sorted keys are equal."""
     if len(keys) < 2:
         return
     same = pc.equal(keys[1:], keys[:-1])
     if pc.any(same).as_py():
         twice = pc.unique(keys[1:].filter(same))
-        raise duplicate_error([key.decode(errors="replace") for key in twice[:_NAMED].to_pylist()], len(twice))
-
-
-def duplicate_error(named: list[str], count: int) -> InputError:
-    listed = ", ".join(repr(key) for key in named)
-    return InputError(
-        f"{count} keys occur more than once in what is to be published, such as {listed}.",
-        remedy="Remove the duplicate rows from the table and publish again.",
-    )
+        listed = ", ".join(repr(key.decode(errors="replace")) for key in twice[:_NAMED].to_pylist())
+        raise InputError(
+            f"{len(twice)} keys occur more than once in what is to be published, such as {listed}.",
+            remedy="Remove the duplicate rows from the table and publish again.",
+        )

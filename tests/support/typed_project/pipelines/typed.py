@@ -61,7 +61,7 @@ def next_day(entities: Any, rows: Mapping[str, Any]) -> Any:
 def network(num_features: int, *, categories: Mapping[str, Any]) -> Any:
     from torch import nn
 
-    from forecache.plugins.torch.worker.model.embedding import EmbeddedCategories
+    from forecache.plugins.torch.worker.network import EmbeddedCategories
 
     embedded = EmbeddedCategories(num_features, categories, dimension=4)
     return nn.Sequential(embedded, nn.Linear(embedded.width, 16), nn.ReLU(), nn.Linear(16, 1))

@@ -1,0 +1,247 @@
+"""Groups of settings, each a class; `forecache.base.settings.Settings` combines them."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class StreamSettings(BaseSettings):
+    """Kafka's brokers, and how streams run."""
+
+    kafka_brokers: str = Field(
+        "localhost:9092", description="Kafka's brokers, as host:port, several separated by commas."
+    )
+    kafka_options: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Further options of Kafka's client (JSON), as librdkafka names them, such as user and password.",
+    )
+    stream_keep_running: bool = Field(
+        False,
+        description="Lets Dagster's sensor `streams` start the declared streams that do not run, on its own machine; "
+        "else it only reports them.",
+    )
+    stream_most_bad: float = Field(
+        0.01, ge=0, le=1, description="Share of a stream's messages that may be bad; above it an alert is sent."
+    )
+    stream_checkpoints: str = Field(
+        "", description="Folder or URI of the checkpoints of streams with Spark. Default: HOME/streams."
+    )
+
+
+class TailSettings(BaseSettings):
+    """The process that fills live layers, its polling, and its comparisons with the tables."""
+
+    stream_tailer: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: `forecache serve` fills the live layers of its stores where the extra `lake` is installed; "
+        "off: `forecache stream tail` does, beside it.",
+    )
+    stream_poll_s: float | None = Field(
+        None,
+        gt=0,
+        le=60,
+        description="Seconds between looks for new commits. Default: 0.05 for a lake in a folder, else 1.",
+    )
+    stream_verify_s: float = Field(
+        60.0,
+        ge=0.1,
+        description="Least seconds between comparisons of a live layer with the table of its stream; one that takes "
+        "long comes more rarely.",
+    )
+
+
+class MessageSettings(BaseSettings):
+    """Servers and receivers of messages."""
+
+    smtp_host: str = Field("", description="SMTP server that mailings are handed to.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
+    smtp_security: Literal["starttls", "ssl", "none"] = Field(
+        "starttls", description="How the connection is encrypted; none only on a network of one's own."
+    )
+    smtp_user: str = Field("", description="User to log in as; none: no login.")
+    smtp_password: str = Field("", repr=False, description="The user's password.")
+    smtp_timeout_s: float = Field(30.0, gt=0, le=60, description="Time that the SMTP server has for an answer.")
+
+    alert_webhook: str = Field("", repr=False, description="URL that alerts are posted to as JSON.")
+    alert_webhook_token: str = Field("", repr=False, description="Bearer token for that URL; none: no token is sent.")
+    alert_slack: str = Field(
+        "", repr=False, description="URL of an incoming webhook of Slack, or of what takes its format."
+    )
+    alert_alertmanager: str = Field(
+        "", repr=False, description="Base URL of a Prometheus Alertmanager, such as http://alertmanager:9093."
+    )
+    alert_email: str = Field(
+        "", description="Addresses that get alerts through the SMTP server, with commas between them."
+    )
+    alert_email_from: str = Field("", description="Sender of these mails, such as Forecache <forecache@example.org>.")
+    alert_repeat_h: float = Field(
+        24.0, ge=0, description="Hours after which an alert that lasts is sent again; 0: never."
+    )
+    alert_messages_per_hour: int = Field(
+        20, ge=1, description="Most messages to a receiver in an hour; further alerts wait and go together in the next."
+    )
+    alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Time that a receiver of alerts has for an answer.")
+
+    openlineage_url: str = Field(
+        "", repr=False, description="Base URL of a server that takes OpenLineage events, such as http://marquez:5000."
+    )
+    openlineage_api_key: str = Field(
+        "", repr=False, description="Bearer token for that server; none: no token is sent."
+    )
+    openlineage_file: str = Field("", description="File that OpenLineage events are appended to, one in a line.")
+    openlineage_namespace: str = Field(
+        "", description="Namespace of the jobs in OpenLineage events. Default: the project's package."
+    )
+    openlineage_stream_every_s: int = Field(
+        60, ge=1, description="Seconds between the OpenLineage events of a running stream."
+    )
+    openlineage_code_url: str = Field(
+        "", description="URL of the project's repository, for the source code location in OpenLineage events."
+    )
+
+
+class ReaderSettings(BaseSettings):
+    """Limits of the reader, and the remote of published versions."""
+
+    reader_host: str = Field("127.0.0.1", description="Address the reader listens on.")
+    reader_port: int = Field(8080, ge=1, le=65535, description="Port the reader listens on.")
+    reader_workers: int = Field(1, ge=1, description="Reader worker processes; they share the mapped pages.")
+    reader_tokens: Path | None = Field(None, description="File of hashed bearer tokens; none: no authentication.")
+    reader_anonymous: bool = Field(
+        False, description="Lets a reader without tokens listen on other addresses than the machine's own."
+    )
+    reader_max_keys: int = Field(1000, ge=1, description="Most keys in one request.")
+    reader_max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body.")
+    reader_max_connections: int = Field(
+        4096, ge=16, description="Most connections of a reader worker; further ones wait in the kernel."
+    )
+    reader_max_bodies_bytes: int = Field(
+        64 << 20, ge=1024, description="Most bytes of request bodies under way in a reader worker; more get 503."
+    )
+    reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
+    reader_scrub_s: float = Field(
+        300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
+    )
+    reader_model_processes: int = Field(
+        1, ge=1, le=64, description="Processes of a reader worker for a real-time model off its loop, beside a spare."
+    )
+    reader_model_growth_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Memory that such a process may take beyond its start before it is replaced."
+    )
+    reader_replicas: int = Field(
+        0, ge=0, description="Readers that run all day, for `forecache cost`; 0: not known, or ask Prometheus."
+    )
+    prometheus_url: str = Field(
+        "", description="Prometheus that scrapes the readers; `forecache cost` and `advise` ask it what they did."
+    )
+    reader_drift_window_s: float = Field(
+        3600.0, gt=0, description="Length of a window of live drift; the gauges cover the last one to two windows."
+    )
+    redis_url: str = Field("", description="Redis or Redis Cluster for pipelines whose store is `redis`.")
+    store_remote: str = Field(
+        "", description="Folder or s3:// URI to which versions are pushed and from which replicas pull."
+    )
+
+
+class RequestLogSettings(BaseSettings):
+    """The spool where logged answers wait for the lake, its limits, and its committer."""
+
+    request_log_spool: Path | None = Field(
+        None, description="Folder where logged answers wait for the committer. Default: HOME/spool."
+    )
+    request_log_spool_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="Most bytes in the spool; further answers are not logged, and are counted as lost.",
+    )
+    request_log_memory_bytes: int = Field(
+        16 << 20, ge=1 << 20, description="Most bytes of answers that wait in a reader worker's memory to be written."
+    )
+    request_log_delay_s: float = Field(
+        5.0, ge=0.2, le=3600, description="Usual longest time from an answer to its row in the lake."
+    )
+    request_log_committer: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: `forecache serve` commits the request log where the extra `lake` is installed; "
+        "off: `forecache log commit` does, beside it.",
+    )
+
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+class LakeSettings(BaseSettings):
+    """Locations of the project, its tables and its models, and the configuration of Spark."""
+
+    home: Path = Field(Path(".forecache"), description="Folder that holds everything the project writes.")
+    project: str = Field(
+        "dagster_project", description="Package of the project, with one module a pipeline in `pipelines/`."
+    )
+
+    landing: str = Field("", description="Landing zone: a folder of one folder per source. Default: HOME/landing.")
+    lake: str = Field("", description="Folder or URI of the Delta tables. Default: HOME/lake.")
+    store: str = Field("", description="Folder of the precompute store. Default: HOME/store.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Object store options (JSON), as delta-rs takes them; Spark gets the same.",
+    )
+
+    databases: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description='Databases that sources query, by name (JSON), such as {"shop": "postgresql://user:secret@host/db"}.',
+    )
+
+    mlflow_uri: str = Field("", description="MLflow tracking and registry URI. Default: SQLite in HOME/mlflow.")
+    mlflow_artifacts: str = Field("", description="MLflow artifact root. Default: HOME/mlflow/artifacts.")
+
+    dagster_uri: str = Field(
+        "",
+        repr=False,
+        description="PostgreSQL database of Dagster's instance, such as postgresql://user:secret@host/dagster. "
+        "Default: SQLite in HOME/dagster.",
+    )
+
+    spark_master: str = Field("local[*]", description="Spark master.")
+    spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
+    spark_conf: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="Further Spark configuration (JSON)."
+    )
+    spark_jars: Path = Field(PROJECT_ROOT / ".tools" / "jars", description="Folder of the Delta jars for Spark.")
+    spark_jvm: Literal["auto", "short", "long"] = Field(
+        "auto",
+        description="Compiler and collector of Spark's JVM: short runs start sooner, long ones run faster. "
+        "auto: long where the lake is remote or above 256 MB.",
+    )
+    java_home: str = Field("", description="Java 17 or 21 for Spark. Default: JAVA_HOME, then PATH.")
+
+
+class ComputeSettings(BaseSettings):
+    """Workers, memory and devices of training and scoring, and their prices."""
+
+    training_workers: int = Field(2, ge=1, description="torchrun workers per node.")
+    training_nodes: str = Field(
+        "1", pattern=r"^[1-9]\d*(:[1-9]\d*)?$", description="torchrun --nnodes: a number or min:max."
+    )
+    training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
+    training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
+    training_checkpoints: str = Field(
+        "", description="Folder or s3:// URI of training checkpoints. Default: in each run's folder."
+    )
+    scoring_batch_rows: int = Field(0, ge=0, description="Rows a model scores at once; 0: calibrated on a sample.")
+    scoring_worker_memory_mb: int = Field(
+        1024, ge=64, description="Memory of a scoring worker; its batches take up to a quarter of it."
+    )
+    prices: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="Prices (JSON) of an hour, [on demand, spot], of a device by a part of its name, of a core as cpu, "
+        "of a reader as replica; and of a GB for a month, [on disks, in an object store], as storage.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Training device; auto takes GPUs if any.")
+    code_version: str = Field(
+        "", description="Code version recorded with every run. Default: the git commit, or a hash of the source."
+    )

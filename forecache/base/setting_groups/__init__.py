@@ -1,1 +1,0 @@
-"""Groups of settings, each a class; `forecache.base.settings.Settings` combines them."""

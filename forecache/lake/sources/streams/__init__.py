@@ -1,1 +1,0 @@
-"""Days of a source, taken from the table of a stream."""

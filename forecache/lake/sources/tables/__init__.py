@@ -1,1 +1,0 @@
-"""Existing Delta and Parquet tables, read where they lie."""

@@ -1,1 +1,0 @@
-"""Training sets, their splits, and the rows of one."""

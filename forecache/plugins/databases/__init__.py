@@ -1,1 +1,0 @@
-"""Days of a source, extracted from a database by SQL."""

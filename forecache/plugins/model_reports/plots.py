@@ -1,0 +1,220 @@
+"""The plots of an evaluation as SVG, in the page's light and dark colours or, as standalone files, in light colours."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from forecache.base.reports import (
+    ACCENT,
+    INK,
+    MUTED,
+    SECOND,
+    SOFT,
+    apply_colours,
+    draw_svg,
+    render_svg,
+)
+from forecache.declare import Trainable
+from forecache.models.registry.gate.gate_checks import Check
+from forecache.models.registry.gate.metric_judge import single_values
+from forecache.models.registry.gate.score_metrics import Array
+
+_MOST_DAYS = 12
+
+
+def draw_evaluation(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
+    """Every plot that the evaluation has data for, by name, as an SVG document.
+
+    Args:
+        standalone: Use fixed colours instead of CSS variables, so that the file can be shown by itself.
+    """
+    return {name: apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
+
+
+# A run needs the plots of a model three times: for its MLflow run, its asset and its report.
+@functools.lru_cache(maxsize=2)
+def _draw_all(evaluation_json: str) -> Mapping[str, str]:
+    """Every plot by name, in placeholder colours."""
+    evaluation = json.loads(evaluation_json)
+    plots: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+        "label_mean": _label_mean,
+        "roc": _roc,
+        "places": _places,
+        "calibration": _calibration,
+        "scores": _scores,
+        "importance": _importance,
+        "loss": _loss,
+    }
+    there = {name: bool(evaluation.get(name)) for name in ("roc", "places", "calibration", "label_mean")} | {
+        "loss": bool(evaluation["history"])
+    }
+    names = [name for name in plots if there.get(name, True)]
+    heights = {"importance": 0.24 * len(evaluation["importance"]) + 0.9}
+    heights |= {"scores": 0.3 * len(evaluation["classes"]) + 0.9} if evaluation.get("classes") else {}
+    return {name: draw_svg(name, plots[name], evaluation, heights.get(name)) for name in names}
+
+
+def _label_mean(axes: Any, evaluation: dict[str, Any]) -> None:
+    rows = evaluation["label_mean"]
+    colours = {"train": SOFT, "validation": SECOND, "test": ACCENT}
+    days = sorted({row["as_of"] for row in rows})
+    for split, colour in colours.items():
+        chosen = [row for row in rows if row["split"] == split]
+        axes.bar(
+            [days.index(row["as_of"]) for row in chosen],
+            [row["mean"] for row in chosen],
+            0.6,
+            color=colour,
+            label=split,
+        )
+    every = -(-len(days) // _MOST_DAYS)
+    shown = range(0, len(days), every)
+    many = {"rotation": 30, "ha": "right"} if len(days) > 4 else {"rotation": 0, "ha": "center"}
+    axes.set_xticks(shown, [days[i] for i in shown], **many)
+    axes.set_ylabel("label rate" if evaluation["kind"] == "binary" else "mean label")
+    axes.grid(visible=False, axis="x")
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
+def _roc(axes: Any, evaluation: dict[str, Any]) -> None:
+    named = {"model": (ACCENT, "model"), "baseline": (SECOND, f"{evaluation['baseline_feature']} alone")}
+    for name, (colour, label) in named.items():
+        curve = evaluation["roc"][name]
+        area = evaluation["metrics" if name == "model" else "baseline"]["test"]["roc_auc"]
+        axes.plot(
+            curve["false_positive_rate"], curve["true_positive_rate"], color=colour, label=f"{label}, area {area:.3f}"
+        )
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01))
+    axes.legend(loc="lower right")
+
+
+def _places(axes: Any, evaluation: dict[str, Any]) -> None:
+    styles = iter([(SECOND, "-"), (MUTED, "-"), (SECOND, "--"), (MUTED, "--"), (SOFT, "--"), (SOFT, ":")])
+    for name, values in evaluation["places"].items():
+        colour, line = (ACCENT, "-") if name == "model" else next(styles, (SOFT, ":"))
+        axes.plot(range(1, len(values) + 1), values, color=colour, linestyle=line, label=name)
+    axes.set(xlabel="first places", ylabel="nDCG of them", ylim=(0, 1.01))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def _calibration(axes: Any, evaluation: dict[str, Any]) -> None:
+    bins = evaluation["calibration"]
+    scores, labels = [row["score"] for row in bins], [row["label"] for row in bins]
+    shares = evaluation["kind"] != "regression"
+    low, high = (0.0, 1.0) if shares else (min(0.0, *scores, *labels), 1.05 * max(*scores, *labels))
+    axes.plot([low, high], [low, high], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.plot(scores, labels, color=ACCENT, marker="o", markersize=4)
+    axes.set(xlim=(low, high), ylim=(low, high))
+    if evaluation["kind"] == "quantiles":
+        axes.set(xlabel="level of the quantile", ylabel="share of labels up to it")
+        return
+    axes.set_xlabel("mean predicted" + (" probability" if shares else " value") + ", ten groups of equal size")
+    axes.set_ylabel("observed rate" if shares else "observed mean")
+
+
+def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
+    data = evaluation["scores"]
+    if evaluation["kind"] == "multiclass":
+        _class_shares(axes, data)
+        return
+    by_class = evaluation["kind"] in ("binary", "ranking")
+    first, second = ("negative", "positive") if by_class else ("label", "prediction")
+    edges = data["edges"]
+    for name, colour in ((first, SOFT), (second, ACCENT)):
+        shares = [count / max(1, sum(data[name])) for count in data[name]]
+        axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
+        axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
+    axes.set(
+        xlabel="predicted" + (" probability" if evaluation["kind"] == "binary" else " value"), ylabel="share of each"
+    )
+    axes.set_xlim(edges[0], edges[-1])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def _class_shares(axes: Any, data: dict[str, Any]) -> None:
+    for offset, name, colour in ((0.2, "label", SOFT), (-0.2, "prediction", ACCENT)):
+        rows = data[name][::-1]
+        places = [place + offset for place in range(len(rows))]
+        axes.barh(places, [count / max(1, sum(rows)) for count in rows], 0.38, color=colour, label=name)
+    axes.set_yticks(range(len(data["classes"])), data["classes"][::-1])
+    axes.set_xlabel("share of the rows")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def _importance(axes: Any, evaluation: dict[str, Any]) -> None:
+    rows = evaluation["importance"][::-1]
+    names, losses = [row["feature"] for row in rows], [row["loss"] for row in rows]
+    axes.barh(names, losses, 0.6, color=ACCENT, xerr=[row["std"] for row in rows], ecolor=MUTED, error_kw={"lw": 0.8})
+    axes.set_xlabel(f"loss of {evaluation['metric']} when the feature is shuffled")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+
+
+def _loss(axes: Any, evaluation: dict[str, Any]) -> None:
+    history = evaluation["history"]
+    epochs = [row["epoch"] + 1 for row in history]
+    axes.plot(epochs, [row["train_loss"] for row in history], color=SOFT, label="training")
+    axes.plot(epochs, [row["validation_loss"] for row in history], color=ACCENT, label="validation")
+    best = min(history, key=lambda row: row["validation_loss"])
+    axes.plot([best["epoch"] + 1], [best["validation_loss"]], color=ACCENT, marker="o", markersize=5)
+    axes.set(xlabel=evaluation.get("unit", "epoch"), ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper right")
+
+
+_BINS = 40
+
+
+def draw_verdict(pipeline: Trainable, checks: Sequence[Check], scores: Array, champion: Array | None) -> dict[str, str]:
+    """The plots "gains" and, if there is a champion and the predictions are numbers, "shift", each as a standalone SVG
+    document."""
+    compared = [check for check in checks if check.low is not None]
+    plots = {}
+    if compared:
+        height = 0.3 * len(compared) + 0.9
+        plots["gains"] = render_svg(
+            "gains", _plot_gains, (pipeline.trained_gate.metric, compared), standalone=True, height=height
+        )
+    if champion is not None and pipeline.task not in ("multiclass", "ranking"):
+        both = single_values(pipeline, scores), single_values(pipeline, champion)
+        plots["shift"] = render_svg("shift", _plot_shift, both, standalone=True)
+    return plots
+
+
+def _plot_gains(axes: Any, data: tuple[str, list[Check]]) -> None:
+    metric, checks = data
+    for place, check in enumerate(reversed(checks)):
+        assert check.value is not None
+        assert check.low is not None
+        assert check.high is not None
+        colour = ACCENT if check.passed else SECOND
+        axes.plot([check.low, check.high], [place, place], color=colour)
+        axes.plot([check.value], [place], color=colour, marker="o", markersize=5)
+        if check.limit is not None:
+            axes.plot([check.limit], [place], color=MUTED, marker="|", markersize=12)
+    axes.axvline(0, color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set_yticks(range(len(checks)), [check.name.removeprefix("slice:") for check in reversed(checks)])
+    axes.set_xlabel(f"gain in {metric}, 95 % interval; the bar is the limit")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+
+
+def _plot_shift(axes: Any, data: tuple[Array, Array]) -> None:
+    scores, champion = data
+    both = np.concatenate(data)
+    low, high = float(both.min()), float(np.quantile(both, 0.995))
+    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    for values, colour, name in ((champion, SOFT, "champion"), (scores, ACCENT, "candidate")):
+        shares = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
+        axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
+    axes.set(xlabel="prediction on the same rows", ylabel="share of each", xlim=(edges[0], edges[-1]))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)

@@ -1,0 +1,79 @@
+"""The HTML report of a model version: one self-contained file."""
+
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Any
+
+from forecache.base.reports import make_page, write_page
+from forecache.base.results import StageResult
+from forecache.base.settings import Settings
+from forecache.declare import Trainable
+from forecache.models.registry.gate.metric_judge import judge_of
+from forecache.models.registry.gate.verdicts import load_verdict
+from forecache.models.registry.model_versions import model_version, verified_folder
+from forecache.models.registry.register import load_evaluation
+from forecache.plugins.model_reports.plots import draw_evaluation
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_METRIC_NAMES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+    "mae": "Mean absolute error",
+    "rmse": "Root mean squared error",
+    "r2": "R²",
+    "spearman": "Rank correlation",
+    "accuracy": "Accuracy",
+    "macro_f1": "F1, mean of the classes",
+    "top_3_accuracy": "Accuracy of the best three",
+    "pinball_loss": "Pinball loss",
+    "coverage_error": "Coverage error",
+    "interval_width": "Width of the interval",
+    "mrr": "Reciprocal rank of the first",
+}
+
+
+def write_report(settings: Settings, pipeline: Trainable, version: int, *, stages: Sequence[StageResult] = ()) -> Path:
+    """Write the report of a version and return its path, `HOME/reports/<pipeline>-<version>.html`.
+
+    Args:
+        stages: Results of the run's stages for the first table; without them the report has no such table.
+
+    Raises:
+        NotFoundError: The version does not exist.
+        CheckError: Its artifact does not match its checksums.
+    """
+    model = model_version(settings, pipeline, version)
+    verified_folder(settings, model)
+    evaluation = load_evaluation(settings, model)
+    page = make_page(
+        _TEMPLATE,
+        pipeline=pipeline,
+        model=model,
+        verdict=load_verdict(model),
+        stages=stages,
+        evaluation=evaluation,
+        metrics=_metric_rows(evaluation, judge_of(pipeline).less_is_better),
+        plots=draw_evaluation(evaluation),
+        metric_name=lambda name: _METRIC_NAMES.get(name, name),
+    )
+    path = settings.reports_path / f"{pipeline.name}-{version}.html"
+    write_page(path, page)
+    return path
+
+
+def _metric_rows(evaluation: dict[str, Any], less_is_better: Container[str]) -> list[dict[str, Any]]:
+    test, baseline = evaluation["metrics"]["test"], evaluation["baseline"]["test"]
+    return [
+        {
+            "name": name,
+            "less_is_better": name in less_is_better,
+            "train": evaluation["metrics"]["train"][name],
+            "validation": evaluation["metrics"]["validation"][name],
+            "test": value,
+            "baseline": baseline.get(name),
+        }
+        for name, value in test.items()
+    ]

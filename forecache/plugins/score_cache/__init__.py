@@ -1,0 +1,1 @@
+"""The cache of scores for repeated requests to a real-time model."""

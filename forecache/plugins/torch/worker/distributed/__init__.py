@@ -1,1 +1,0 @@
-"""The ranks of a training run: process group, parallel network, mixed precision."""

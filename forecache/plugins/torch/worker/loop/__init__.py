@@ -1,1 +1,0 @@
-"""The training loop and the user's own training function."""

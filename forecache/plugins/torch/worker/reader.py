@@ -1,0 +1,207 @@
+"""The rows of each step of a rank, read ahead from a pinned version of the training set, in an order that depends on
+the seed and the epoch alone.
+
+The row groups that hold rows of the split are permuted by (seed, epoch) and laid end to end; that sequence is cut into
+`lanes` equal streams; each lane is shuffled within consecutive windows of a bounded number of rows; step k of
+`num_steps` takes an equal share of every lane. A worker reads only its lanes (lane i belongs to rank i modulo the world
+size), so the rows of a step are the same for any number of workers, every row comes exactly once an epoch, and a
+position is just (epoch, step).
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import xxhash
+
+from forecache.plugins.torch.worker.split import Chunk, TableSplit
+
+
+class EpochOrder:
+    """The sample order of the epochs of a split; see `forecache.plugins.torch.worker.reading`.
+
+    Args:
+        batch_rows: Rows of a step over all ranks; steps, the last one included, differ by a few rows at most.
+        shuffle_rows: Rows over all lanes that are shuffled together; 0 keeps the table's order (evaluation).
+    """
+
+    def __init__(self, split: TableSplit, *, seed: int, batch_rows: int, lanes: int, shuffle_rows: int) -> None:
+        self.split, self.seed, self.lanes = split, seed, lanes
+        self.num_steps = max(1, -(-split.rows // batch_rows))
+        self.shuffle = shuffle_rows > 0
+        self.window_rows = max(1, (shuffle_rows or 4 * batch_rows) // lanes)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.split.fingerprint}/{self.seed}/{self.num_steps}/{self.lanes}/{self.window_rows}"
+
+    def lane_bounds(self, lane: int) -> tuple[int, int]:
+        """Rows [start, stop) of the epoch's row sequence that make the lane."""
+        return lane * self.split.rows // self.lanes, (lane + 1) * self.split.rows // self.lanes
+
+    def lane_offset(self, lane: int, step: int) -> int:
+        """Rows of the lane that the steps before `step` take."""
+        start, stop = self.lane_bounds(lane)
+        return step * (stop - start) // self.num_steps
+
+    def step_rows(self, step: int) -> int:
+        """Rows of a step over all ranks."""
+        return sum(self.lane_offset(lane, step + 1) - self.lane_offset(lane, step) for lane in range(self.lanes))
+
+    def chunk_order(self, epoch: int) -> list[Chunk]:
+        chunks = self.split.chunks
+        if not self.shuffle:
+            return list(chunks)
+        return [chunks[i] for i in _generator(self.seed, epoch).permutation(len(chunks))]
+
+    def num_windows(self, lane: int) -> int:
+        start, stop = self.lane_bounds(lane)
+        return -(-(stop - start) // self.window_rows)
+
+    def windows(self, epoch: int, lane: int, first: int) -> Iterator[torch.Tensor]:
+        """The shuffled windows of a lane from the `first` on, float32 [n, width]; files are read forward."""
+        start, stop = self.lane_bounds(lane)
+        start += first * self.window_rows
+        source = self._rows(epoch, start, stop)
+        left = np.empty((0, self.split.width), dtype=np.float32)
+        for window in range(first, self.num_windows(lane)):
+            rows = np.empty((min(self.window_rows, stop - start), left.shape[1]), dtype=np.float32)
+            filled = 0
+            while filled < len(rows):
+                if not len(left):
+                    left = next(source)
+                taken = left[: len(rows) - filled]
+                rows[filled : filled + len(taken)] = taken
+                filled, left = filled + len(taken), left[len(taken) :]
+            start += len(rows)
+            if self.shuffle:
+                rows = rows[_generator(self.seed, epoch, lane, window).permutation(len(rows))]
+            yield torch.from_numpy(rows)
+
+    def _rows(self, epoch: int, start: int, stop: int) -> Iterator[np.ndarray]:
+        before = 0
+        for chunk in self.chunk_order(epoch):
+            after = before + chunk.rows
+            if after > start and before < stop:
+                yield from self.split.read(chunk, max(0, start - before), min(chunk.rows, stop - before))
+            before = after
+
+
+def _generator(*entropy: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Rows of one step on one rank, float32 [n, num_features + num_labels]; the last columns are label and weight."""
+
+    rows: torch.Tensor
+    num_labels: int = 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def features(self) -> torch.Tensor:
+        """float32 [n, num_features], a view."""
+        return self.rows[:, : -self.num_labels]
+
+    @property
+    def target(self) -> torch.Tensor:
+        """float32 [n, num_labels], a view."""
+        return self.rows[:, -self.num_labels :]
+
+    def parts(self, number: int) -> "list[TrainingBatch]":
+        """The batch in `number` parts; some are empty if it has fewer rows."""
+        return [replace(self, rows=rows) for rows in self.rows.tensor_split(number)]
+
+    def or_placeholder(self) -> "TrainingBatch":
+        """This batch, or one row of zeros if it is empty: a rank without rows still takes part in collectives."""
+        return self if len(self) else replace(self, rows=self.rows.new_zeros((1, self.rows.shape[1])))
+
+    def on(self, device: torch.device) -> "TrainingBatch":
+        """The same rows on a device.
+
+        On a GPU the rows are pinned as one block, so that a single asynchronous copy is made.
+        """
+        if device.type == "cpu":
+            return self
+        return replace(self, rows=self.rows.pin_memory().to(device, non_blocking=True))
+
+
+class BatchReader:
+    """The batches of one rank, from any position; `digests` hashes the rows that were read, in their order, by lane.
+
+    Each lane's next window is decoded in the background while the current one is consumed. Two threads do it: at the
+    start of an epoch nothing else runs, and each lane has to skip the rows of a row group before its own.
+    """
+
+    def __init__(self, order: EpochOrder, *, rank: int, world_size: int) -> None:
+        assert world_size <= order.lanes, f"{world_size} workers share {order.lanes} lanes"
+        self.order = order
+        self.lanes = tuple(range(rank, order.lanes, world_size))
+        self.digests: dict[int, str] = dict.fromkeys(self.lanes, "")
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
+        self._ahead: tuple[int, list[_LaneStream]] | None = None
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[TrainingBatch]:
+        """The batches of steps `first_step` to the epoch's last; a batch with fewer rows than lanes can be empty."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == epoch and first_step == 0:
+            streams = ahead[1]
+        else:
+            streams = [_LaneStream(self, epoch, lane, first_step) for lane in self.lanes]
+        for step in range(first_step, self.order.num_steps):
+            rows = torch.cat([stream.take(step) for stream in streams])
+            yield TrainingBatch(rows, self.order.split.num_labels)
+
+    def read_ahead(self, epoch: int) -> None:
+        """Start to read the next epoch in the background, while the validation split is evaluated."""
+        self._ahead = epoch, [_LaneStream(self, epoch, lane, 0) for lane in self.lanes]
+
+    def submit(self, windows: Iterator[torch.Tensor]) -> "Future[torch.Tensor | None]":
+        """Decode a lane's next window in the background; the result is None after the last."""
+        return self._pool.submit(next, windows, None)
+
+
+class _LaneStream:
+    """One lane of one epoch, read forward."""
+
+    def __init__(self, reader: BatchReader, epoch: int, lane: int, first_step: int) -> None:
+        self.reader, self.epoch, self.lane = reader, epoch, lane
+        offset = reader.order.lane_offset(lane, first_step)
+        self.window, self.offset = divmod(offset, reader.order.window_rows)
+        self.rows: torch.Tensor | None = None
+        self.windows = reader.order.windows(epoch, lane, self.window)
+        self.next = reader.submit(self.windows)
+
+    def take(self, step: int) -> torch.Tensor:
+        order = self.reader.order
+        wanted = order.lane_offset(self.lane, step + 1) - order.lane_offset(self.lane, step)
+        parts = []
+        while wanted:
+            if self.rows is None:
+                self._advance()
+            assert self.rows is not None
+            part = self.rows[self.offset : self.offset + wanted]
+            parts.append(part)
+            wanted -= len(part)
+            self.offset += len(part)
+            if self.offset == len(self.rows):
+                self.rows, self.offset, self.window = None, 0, self.window + 1
+        if not parts:
+            return torch.empty((0, order.split.width))
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        chain = xxhash.xxh3_128(self.reader.digests[self.lane].encode())
+        chain.update(rows.numpy().data)
+        self.reader.digests[self.lane] = chain.hexdigest()
+        return rows
+
+    def _advance(self) -> None:
+        self.rows = self.next.result()
+        self.next = self.reader.submit(self.windows)

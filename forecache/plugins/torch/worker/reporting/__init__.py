@@ -1,1 +1,0 @@
-"""Reports of a worker: events, heartbeat, resource usage."""

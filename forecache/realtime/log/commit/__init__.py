@@ -1,1 +1,0 @@
-"""The committer: from the spool into the lake's table, each row exactly once."""

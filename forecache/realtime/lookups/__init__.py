@@ -1,1 +1,0 @@
-"""From the columns of a request to the matrices that it looks up."""

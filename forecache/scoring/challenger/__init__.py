@@ -1,1 +1,0 @@
-"""A challenger scored beside the champion."""

@@ -1,1 +1,0 @@
-"""The reader's processes, their shared memory, and their metrics."""

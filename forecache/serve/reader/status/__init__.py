@@ -1,1 +1,0 @@
-"""The status of the reader: counts of all workers, the last ten minutes, and problems."""

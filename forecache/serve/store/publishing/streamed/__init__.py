@@ -1,1 +1,0 @@
-"""A publish onto a stream: the rows up to the cut that the batch cannot have seen, over the rows of the batch."""

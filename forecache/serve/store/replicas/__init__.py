@@ -1,1 +1,0 @@
-"""Versions on other machines: pushed to a folder or bucket, pulled from it."""

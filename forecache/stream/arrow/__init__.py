@@ -1,1 +1,0 @@
-"""The engine `arrow`: one process consumes, judges, answers and commits."""
