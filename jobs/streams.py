@@ -1,15 +1,14 @@
-"""Streams in Dagster: the sensor that watches them and restarts those that died, and the job that merges small files.
+"""Streams in Dagster: the sensor that watches them and restarts those that died.
 
 Streams themselves run outside of Dagster: a run that never ends would die with the daemon and have an endless log.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
-from assets.stage import RunStep, explain_errors
 from assets.streams import (
     build_live_layers,
     build_stream,
@@ -19,34 +18,28 @@ from assets.streams import (
     stream_evaluations,
     stream_materialization,
 )
-from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import STREAM_EVENTS
 from forecache.stream.status.stream_status import StreamStatus, read_stream_status
-from jobs.schedules import build_cron_schedule, build_op_job
 from resources.settings_and_spark import SettingsResource
 
-CRON = "10 * * * *"
 _MADE_S, _CHECKED_S = 300.0, 3600.0
 """A version is reported every five minutes at most, a check result when it changes, or hourly."""
 Cursor = dict[str, dict[str, Any]]
 
 
 def stream_definitions(project: Project) -> dg.Definitions:
-    """Assets, checks, the sensor, and the hourly maintenance; empty if no stream is declared."""
+    """Assets, checks and the sensor; empty if no stream is declared."""
     streams = list(project.streams.values())
     if not streams:
         return dg.Definitions()
     topics = {each.topic.name: build_topic(each) for each in streams}
     layers = [layer for each in streams for layer in build_live_layers(each, list(project.publishable))]
-    job = build_stream_maintenance_job(streams)
     return dg.Definitions(
         assets=[*topics.values(), *(build_stream(each) for each in streams), *layers],
         asset_checks=[build_stream_checks(each) for each in streams],
-        jobs=[job],
-        schedules=[build_stream_maintenance_schedule(job)],
         sensors=[build_streams_sensor(streams)],
     )
 
@@ -115,29 +108,3 @@ def new_stream_events(
         events += changed
         after |= {"checks": passed, "checked_at": now.at if is_old else before.get("checked_at", 0.0)}
     return events, after
-
-
-def build_stream_maintenance_job(streams: Sequence[Stream]) -> dg.JobDefinition:
-    """One step that merges the files of hours that are over."""
-    tables = [name for each in streams for name in (each.table, each.quarantine_table)]
-
-    @dg.op(name="maintain_stream_tables", description="Merge the small files of hours that are over.")
-    @explain_errors
-    def maintain_stream_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.kit.delta.tables import table_names
-
-        step = RunStep(context, settings.load())
-        here = set(table_names(step.settings))
-        names = [name for name in tables if name in here]
-        done = load_hook("maintenance", "maintain_lake")(step.settings, names, progress=step.progress) if names else []
-        merged, removed = sum(each.merged for each in done), sum(each.removed for each in done)
-        yield dg.Output(None, metadata={"merged_files": merged, "removed_files": removed})
-
-    about = "Merge the small files of the hours of streams that are over, beside the running streams."
-    return build_op_job(maintain_stream_tables, "maintain_streams", about)
-
-
-def build_stream_maintenance_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Ten minutes after each hour, when no commit adds files to that hour any more."""
-    about = "Ten minutes after each hour: the small files that streams committed in it are merged."
-    return build_cron_schedule(job, CRON, about, is_running=True)

@@ -50,6 +50,9 @@ PLUGINS = {
         },
         hooks={
             "score_challenger": "shadow:score_challenger",
+            "orchestration": "orchestration:build_definitions",
+            "score_check_specs": "orchestration:challenger_specs",
+            "score_check_events": "orchestration:check_challenger",
         },
     ),
     "cost": Plugin(
@@ -129,7 +132,7 @@ PLUGINS = {
             "maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs."),
         },
         hooks={
-            "maintain_lake": "lake:maintain_lake",
+            "orchestration": "orchestration:build_definitions",
             "remove_unused_files": "table:remove_unused_files",
         },
     ),
@@ -162,6 +165,7 @@ PLUGINS = {
     "realtime_examples": Plugin(
         hooks={
             "build_examples": "build:build_examples",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "recommend": Plugin(
@@ -231,7 +235,7 @@ PLUGINS = {
         },
         hooks={
             "check_bytes": "verify_stores:check_bytes",
-            "verify_stores": "verify_stores:verify_stores",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "stream_answers": Plugin(

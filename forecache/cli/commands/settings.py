@@ -9,7 +9,7 @@ import click
 from forecache.base.errors import InputError, SettingsError
 from forecache.base.settings import PREFIX, Settings, given_variables
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import print_json, show, show_rows, show_table, wants_json
 from forecache.kit.process.wakes import WAKES
 
 if TYPE_CHECKING:
@@ -133,10 +133,7 @@ def show_settings(markdown: bool, wakes: bool) -> None:
 
 def _show_wakes() -> None:
     rows = [{"process": each.process, "period": each.period, "purpose": each.purpose} for each in WAKES]
-    if wants_json():
-        print_json(rows)
-    else:
-        show_table(("process", "period", "what it does"), [tuple(row.values()) for row in rows])
+    show_rows(rows, ("process", "period", "what it does"), [tuple(row.values()) for row in rows])
 
 
 def _print_markdown(rows: list[dict[str, Any]]) -> None:
@@ -168,11 +165,7 @@ def version() -> None:
         "python": platform.python_version(),
         **{name: version_of(name) for name in libraries},
     }
-    if wants_json():
-        print_json(found)
-        return
-    for name, text in found.items():
-        click.echo(f"{name:<12} {text}")
+    show(found, "\n".join(f"{name:<12} {text}" for name, text in found.items()))
 
 
 @command(
