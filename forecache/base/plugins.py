@@ -67,6 +67,11 @@ PLUGINS = {
             "orchestration": "orchestration:build_definitions",
         },
     ),
+    "doctor": Plugin(
+        commands={
+            "doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem."),
+        },
+    ),
     "drift": Plugin(
         commands={
             "monitor": ("command:monitor", "Drift, realised performance, and whether to train again."),
@@ -101,6 +106,11 @@ PLUGINS = {
     "explain": Plugin(
         commands={
             "explain": ("command:explain", "Follow an answer back to its data, model and code."),
+        },
+    ),
+    "exporter": Plugin(
+        commands={
+            "metrics": ("command:metrics", "Every metric for Prometheus, and what it says."),
         },
     ),
     "lineage": Plugin(

@@ -12,10 +12,10 @@ from released_payments import changed
 
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.checks import check_releases
 from forecache.cli.main import main
 from forecache.declare import Lookup
 from forecache.operations.release import release_model, roll_back_release
+from forecache.plugins.doctor.checks import check_releases
 from forecache.realtime.release.folder import open_releases, verify_releases
 
 

@@ -17,9 +17,9 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
-from forecache.cli.checks import check_stores
 from forecache.cli.main import main
 from forecache.kit.versioned.pointer import lock_versions
+from forecache.plugins.doctor.checks import check_stores
 from forecache.plugins.redis.versions import RedisStore
 from forecache.plugins.store_checks import verify_stores as verification
 from forecache.plugins.store_checks.verify_stores import DamagedStoresError, check_bytes, verify_store, verify_stores

@@ -8,9 +8,9 @@ import pytest
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli import base
-from forecache.cli.checks import check_variables
-from forecache.cli.commands.doctor import run_checks
 from forecache.cli.main import main
+from forecache.plugins.doctor.checks import check_variables
+from forecache.plugins.doctor.command import run_checks
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from asked_project.pipelines.search import search
 
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
-from forecache.cli.checks import check_project
 from forecache.declare import Feature, RequestField, Rows
+from forecache.plugins.doctor.checks import check_project
 
 _calls: list[int] = []
 

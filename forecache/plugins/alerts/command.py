@@ -8,8 +8,7 @@ import click
 from forecache.base.alert import Alert, Subject
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.cli.base import command, settings
-from forecache.cli.checks import Finding
+from forecache.cli.base import Finding, command, settings
 from forecache.cli.orchestrator import has_orchestrator_run, import_orchestrator
 from forecache.cli.output import print_json, show_table, wants_json
 from forecache.plugins.alerts.journal import Notice, database_file, list_open_alerts, preview_notices

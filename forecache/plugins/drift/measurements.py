@@ -7,8 +7,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from forecache.base.settings import Settings
-from forecache.kit.metrics.page import MetricsPage, six_digits
-from forecache.operations.exporter import end_of_date
+from forecache.kit.metrics.page import MetricsPage, end_of_date, six_digits
 
 MONITORING_TABLE = "monitoring"
 

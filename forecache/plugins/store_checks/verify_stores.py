@@ -5,7 +5,7 @@ from itertools import islice
 
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.base.settings import Settings
-from forecache.cli.checks import Finding
+from forecache.cli.base import Finding
 from forecache.cli.output import size
 from forecache.kit.versioned.verify import ReadPace, VerifyResult, verify_versions
 from forecache.serve.store import content_hash as hashing
