@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from forecache.declare.realtime.log_records import scores_of as scores_of
     from forecache.kit.delta.dataset import open_dataset as open_dataset
     from forecache.kit.delta.tables import open_table as open_table
-    from forecache.lake.feature_tables.historical import historical_features as historical_features
     from forecache.lake.query import query as query
     from forecache.models.inference.encoding import read_encoding as read_encoding
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.challengers.shadow import score_shadow as score_shadow
     from forecache.plugins.drift.distributions.drift import prediction_drift as prediction_drift
+    from forecache.plugins.historical_features.historical import historical_features as historical_features
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
     from forecache.plugins.recommend.models import Factors as Factors
@@ -76,7 +76,7 @@ _PUBLIC = {
     "forecache.models.inference.encoding": "read_encoding",
     "forecache.kit.delta.dataset": "open_dataset",
     "forecache.kit.delta.tables": "open_table",
-    "forecache.lake.feature_tables.historical": "historical_features",
+    "forecache.plugins.historical_features.historical": "historical_features",
     "forecache.lake.query": "query",
     "forecache.plugins.drift.distributions.drift": "prediction_drift",
     "forecache.night": "run_night",

@@ -19,7 +19,7 @@ from _features.ways import NAMES, START, TILES
 from forecache.base.settings import load_settings
 from forecache.kit.delta.tables import open_table
 from forecache.lake.feature_tables.features import build_view
-from forecache.lake.feature_tables.historical import historical_features
+from forecache.plugins.historical_features.historical import historical_features
 
 ROOT = Path(__file__).resolve().parents[2]
 FEAST = ROOT / ".tools" / "feast" / "bin" / "python"

@@ -113,6 +113,11 @@ PLUGINS = {
             "metrics": ("command:metrics", "Every metric for Prometheus, and what it says."),
         },
     ),
+    "historical_features": Plugin(
+        commands={
+            "features": ("command:features", "Features of any table of keys and times, as known then."),
+        },
+    ),
     "lineage": Plugin(
         commands={
             "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
@@ -135,6 +140,9 @@ PLUGINS = {
         commands={
             "init": ("init_command:init", "Create a new project with one pipeline to edit."),
             "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
+        },
+        hooks={
+            "reader_process": "reader_process:ReaderProcess",
         },
     ),
     "maintenance": Plugin(

@@ -1,6 +1,7 @@
 """Shared parts of all commands: `--json` and `--debug`, lazily imported groups, and parameter types."""
 
 import importlib
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -124,6 +125,17 @@ class Finding:
     state: FindingState
     found: str
     remedy: str = ""
+
+
+def is_port_free(host: str, port: int) -> bool:
+    """True if this process can listen on host:port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}

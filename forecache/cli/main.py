@@ -16,7 +16,6 @@ COMMANDS = {
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
     "ingest": (f"{_COMMANDS}.run:ingest", "Ingest new landing files into the lake."),
     "query": (f"{_COMMANDS}.lake:query", "SQL over the lake's tables by name."),
-    "features": (f"{_COMMANDS}.features:features", "Features of any table of keys and times, as known then."),
     "tables": (f"{_COMMANDS}.lake:tables", "The lake's tables, their versions, rows and sizes."),
     "models": (f"{_COMMANDS}.models:models", "Registered models: list, diff, judge, reject, rollback."),
     "promote": (f"{_COMMANDS}.models:promote", "Judge a registered model by the gate; it goes live if it passes."),

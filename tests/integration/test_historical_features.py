@@ -17,13 +17,13 @@ from pyspark.sql import functions as F
 
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.commands.features import collect_rows, find_views
 from forecache.cli.main import main
 from forecache.declare import Feature, Features
 from forecache.kit.delta.tables import table_version
 from forecache.lake.feature_tables.features import build_view
-from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.ingest.ingest import ingest
+from forecache.plugins.historical_features.command import collect_rows, find_views
+from forecache.plugins.historical_features.historical import historical_features
 
 UTC = timezone.utc
 

@@ -22,10 +22,10 @@ from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.feature_tables import features as known
 from forecache.lake.feature_tables.feature_rows import view_frame
 from forecache.lake.feature_tables.features import build_view, load_night_features, stale_nights
-from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.windows.nights import window_frame
+from forecache.plugins.historical_features.historical import historical_features
 
 NIGHTS = [days_after(number) for number in (2, 5, 6, 8)]
 LAST = 8

@@ -17,9 +17,9 @@ from forecache.cli.commands.get import provenance_text
 from forecache.kit.delta.tables import open_table
 from forecache.kit.http.problems import Problem
 from forecache.lake.feature_tables.features import build_view, load_night_features
-from forecache.lake.feature_tables.historical import historical_features
 from forecache.lake.feature_tables.live_features import live_features
 from forecache.lake.ingest.ingest import ingest
+from forecache.plugins.historical_features.historical import historical_features
 from forecache.plugins.realtime_examples.build import build_examples
 from forecache.plugins.score_cache.cached_path import score_cache_key
 from forecache.realtime.lookups import ViewUnavailable

@@ -118,6 +118,6 @@ def test_unknown_variables_are_told_with_the_setting_that_may_be_meant(
     assert "there is no setting FORECACHE_HOEM. Did you mean FORECACHE_HOME?" in told
     assert "there is no setting FORECACHE_XYZZY. `forecache settings` lists all settings." in told
     assert "SERVICE_HOST" not in told
-    finding = check_variables()
+    finding = check_variables(load_settings())
     assert finding.state == "warn"
     assert "FORECACHE_HOEM (did you mean FORECACHE_HOME?), FORECACHE_XYZZY" in finding.found

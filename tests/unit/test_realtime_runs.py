@@ -12,11 +12,11 @@ from offered_project.views import VISITS, household, product
 
 from assets.realtime import build_released, views_of_one_range
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.commands.features import find_views
 from forecache.cli.resolve_names import resolve_nightly_names, resolve_pipeline_names, resolve_trained_names
 from forecache.declare import Lookup
 from forecache.declare.loading import load_nightly, load_trained, read_project
 from forecache.models.registry.gate.loaded_model import CandidateModel, score_features
+from forecache.plugins.historical_features.command import find_views
 from forecache.plugins.maintenance.lake import own_tables
 from jobs.realtime import realtime_nightly_selection
 

@@ -11,11 +11,10 @@ import click
 
 from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
 from forecache.base.results import StageResult
-from forecache.cli.base import DateParam, DateRangeParam, command, resolve_range, settings
+from forecache.cli.base import DateParam, DateRangeParam, command, is_port_free, resolve_range, settings
 from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress
-from forecache.cli.reader_process import is_port_free
 from forecache.cli.resolve_names import resolve_ingest_names, resolve_nightly_names, resolve_trained_names
 from forecache.declare.loading import read_project
 from forecache.kit.process.child import run_supervised

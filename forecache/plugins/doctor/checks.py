@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
-from forecache.cli.base import Finding
+from forecache.cli.base import Finding, is_port_free
 from forecache.cli.output import size
-from forecache.cli.reader_process import is_port_free
 
 if TYPE_CHECKING:
     from forecache.declare import Realtime

@@ -1,8 +1,6 @@
 """Sends OpenLineage events about a running stream, in a thread that the engine never waits for.
 
-A run that was reported to a receiver is recorded in a file below the home folder until the receiver has its end. So
-if a process is killed, the next one reports the run as aborted. It also sends the end that a receiver did not accept in
-time.
+A file notes a run until each receiver has its end: after a kill the next process reports it as aborted.
 """
 
 import json

@@ -16,8 +16,8 @@ from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.code.importable_function import ImportableFunction
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.kit.delta.errors import REFUSED
+from forecache.lake.feature_tables.feature_rows import age_s, visible_date
 from forecache.lake.feature_tables.features import load_night_features
-from forecache.lake.feature_tables.historical import age_s, visible_date
 from forecache.lake.feature_tables.live_features import live_features
 from forecache.lake.sources import Pins
 

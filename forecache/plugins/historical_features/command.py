@@ -40,7 +40,7 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
     A row sees the newest as-of date that had ended at its timestamp. The rows keep their order.
     """
     from forecache.kit.spark.session import spark_session
-    from forecache.lake.feature_tables.historical import ROW, historical_features
+    from forecache.plugins.historical_features.historical import ROW, historical_features
 
     current = settings()
     views = find_views(current, names)

@@ -13,22 +13,12 @@ from urllib.parse import quote
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
+from forecache.cli.base import is_port_free
 from forecache.kit.process.child import end_process, wait_until_ready
 
 START_S = 30.0
 STOP_S = 10.0
 AGAIN_S = 0.1
-
-
-def is_port_free(host: str, port: int) -> bool:
-    """True if this process can listen on host:port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def find_free_port(host: str, wanted: int) -> int:
