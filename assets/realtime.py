@@ -1,7 +1,6 @@
 """Real-time models: their training sets, and their releases."""
 
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -11,13 +10,8 @@ from assets.model import model_name
 from assets.partitions import as_of_partitions, choose_training_night
 from assets.published import published_name
 from assets.raw import ingest_pending_files
-from assets.sources import source_asset
 from assets.stage import RunStep, explain_errors
-from assets.training_set import build_training_set_asset
-from forecache.base.plugins import load_hook
-from forecache.base.results import StageResult
-from forecache.base.table_names import POSITION, REQUEST_ID
-from forecache.declare import AS_OF, FeatureView, Realtime, RegisteredModel
+from forecache.declare import FeatureView, Realtime, RegisteredModel
 from resources.settings_and_spark import SettingsResource, SparkResource
 
 _RELEASED = """\
@@ -84,39 +78,3 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
         )
 
     return build_release
-
-
-_TRAINING_SET = """\
-Training set of a real-time model: past requests with the features known at the time, transformed as in serving.
-
-Each request gets the features of the newest as-of date that had ended when it was made; the code that answers requests
-calls the declared transform for it. Splits follow in time, so that no outcome reaches into a later split.
-"""
-
-
-def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
-    """The training set of a real-time model; each build is a Delta version, which the model's run pins."""
-    table, of = realtime.training_table, realtime.trained_examples
-    columns = [
-        dg.TableColumn(REQUEST_ID, "string", description="The request."),
-        dg.TableColumn(POSITION, "int", description="The candidate's place in it, from 0."),
-        dg.TableColumn(AS_OF, "date", description="The day of the request."),
-        dg.TableColumn("split", "string", description="train, validation or test."),
-        *(dg.TableColumn(each.name, each.spark_type, description=each.description) for each in realtime.features),
-        dg.TableColumn(of.label, "double", description=f"Label, known {of.horizon_days} days after the request."),
-    ]
-
-    def build(step: RunStep, night: date) -> StageResult:
-        build_examples = load_hook("historical_features", "build_examples")
-
-        return step.run_stage(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
-
-    return build_training_set_asset(
-        realtime,
-        table,
-        columns,
-        deps=[*(view.feature_table for view in realtime.views), *(source_asset(source) for source in of.sources)],
-        description=_TRAINING_SET,
-        apart="Outcomes of a split are known before the next one begins, and none is empty.",
-        build=build,
-    )

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from forecache.base.reports import write_page as write_page
     from forecache.base.stream_state import StreamState as StreamState
     from forecache.base.stream_state import read_state as read_state
-    from forecache.cli.reader_process import ReaderProcess as ReaderProcess
     from forecache.kit.spark.session import spark_session as spark_session
     from forecache.kit.spark.session import stop_spark as stop_spark
     from forecache.plugins.new_project.demo_data import land_demo_data as land_demo_data
+    from forecache.plugins.new_project.reader_process import ReaderProcess as ReaderProcess
 
 _HOMES = list_homes(
     {
         "forecache.base.reports": "ACCENT MUTED SECOND make_page render_svg write_page",
         "forecache.base.stream_state": "StreamState read_state",
-        "forecache.cli.reader_process": "ReaderProcess",
+        "forecache.plugins.new_project.reader_process": "ReaderProcess",
         "forecache.kit.spark.session": "spark_session stop_spark",
         "forecache.plugins.new_project.demo_data": "land_demo_data",
     }

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.features import build_features, build_joined_features
 from assets.model import build_candidate, build_model, build_registered_model
-from assets.predictions import build_challenger, build_predictions
+from assets.predictions import build_predictions
 from assets.published import build_published
 from assets.raw import build_raw
 from assets.sources import build_landing, build_landing_check, build_table
@@ -27,10 +27,6 @@ from forecache.declare.project import Project
 from forecache.declare.schedule import NEVER
 from forecache.declare.served import FollowUp
 from jobs.ingest import build_ingest_job, build_ingest_sensor
-from jobs.maintenance import (
-    build_verification_job,
-    build_verification_schedule,
-)
 from jobs.nightly import (
     build_nightly_job,
     build_nightly_schedule,
@@ -57,7 +53,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             resources={"settings": resource, "spark": SparkResource(settings=resource)},
             executor=dg.in_process_executor,
         ),
-        store_definitions(),
         *(source_definitions(source) for source in sources_of(project)),
         dg.Definitions(assets=features_of(project)),
         *(view_definitions(view, project) for view in project.views.values()),
@@ -73,11 +68,6 @@ def broken_module(name: str, reason: str) -> dg.AssetSpec:
     """An asset that the graph shows in place of the pipelines of a module that cannot be used."""
     title = f"broken_{name.rpartition('.')[2]}"
     return dg.AssetSpec(title, group_name="broken", description=reason, kinds={"python"})
-
-
-def store_definitions() -> dg.Definitions:
-    verification = build_verification_job()
-    return dg.Definitions(jobs=[verification], schedules=[build_verification_schedule(verification)])
 
 
 def source_definitions(source: AnySource) -> dg.Definitions:
@@ -137,8 +127,6 @@ def pipeline_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition | dg.AssetSp
         assets.append(build_registered_model(pipeline, pipeline.model))
     if pipeline.publish is not None:
         assets.append(build_published(pipeline))
-    if pipeline.shadow:
-        assets.append(build_challenger(pipeline))
     return assets
 
 

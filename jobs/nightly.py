@@ -1,7 +1,6 @@
-"""The nightly job of a pipeline: pending files are ingested, then features and predictions built, and published.
+"""The nightly job of a pipeline, for an as-of date or a range: ingest what waits, build, score, publish.
 
-It runs for an as-of date or a range of them. The step of the features ingests: sources may begin on other days than the
-pipeline, and a Dagster job has assets of one range of partitions only.
+The step of the features ingests: sources may begin on other days, and a job has assets of one range of partitions.
 """
 
 from collections.abc import Iterable

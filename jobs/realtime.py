@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.model import build_candidate, build_model, build_registered_model
 from assets.published import published_name
-from assets.realtime import build_realtime_training_set, build_released, released_name, views_of_one_range
+from assets.realtime import build_released, released_name, views_of_one_range
 from forecache.declare import Realtime, RegisteredModel
 from forecache.declare.schedule import NEVER
 from jobs.nightly import nightly_job_name
@@ -68,7 +68,7 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     training, full = build_realtime_training_jobs(realtime)
     approval = [build_approval_job(realtime)] if realtime.trained_gate.approval else []
     trained = dg.Definitions(
-        assets=[build_realtime_training_set(realtime), build_candidate(realtime), build_model(realtime)],
+        assets=[build_candidate(realtime), build_model(realtime)],
         jobs=[training, full, *approval],
         schedules=[build_training_schedule(realtime, training)] if realtime.schedule.training != NEVER else [],
     )

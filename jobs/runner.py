@@ -1,7 +1,6 @@
 """Jobs run inside this process, against the Dagster instance that the UI reads; `forecache run` calls this.
 
-The UI shows such a run like any other, with its assets, checks and job. Its stages are reported as they end, and the
-original error of a failure is raised.
+Its stages are reported as they end, and the original error of a failure is raised.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -17,19 +17,6 @@ from resources.dagster_internals import (
 from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
 from resources.settings_and_spark import SettingsResource
 
-__all__ = [
-    "AssetJob",
-    "build_asset_job",
-    "build_cron_schedule",
-    "build_op_job",
-    "delivery_sensor_name",
-    "describe_late_sources",
-    "build_delivery_sensors",
-    "build_newest_night_schedule",
-    "partition_tags",
-    "not_delivered_reason",
-]
-
 
 def build_asset_job(
     name: str, about: str, selection: dg.AssetSelection | Sequence[str] | Sequence[dg.AssetsDefinition]

@@ -1,7 +1,4 @@
-"""Streams in Dagster: the sensor that watches them and restarts those that died.
-
-Streams themselves run outside of Dagster: a run that never ends would die with the daemon and have an endless log.
-"""
+"""Streams in Dagster, which run outside of it: the sensor that watches them and restarts those that died."""
 
 import json
 from collections.abc import Sequence

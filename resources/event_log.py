@@ -1,8 +1,6 @@
 """An SQLite event log that writes many events in one transaction for each of its two databases.
 
-Dagster records a planned and a done event for every partition of a range and an evaluation for every check of each,
-and its SQLite storage opens and syncs two databases for every event: 546 partitions of two assets with two checks took
-80 s. Here they take 4 s, with the same rows.
+Dagster's own syncs both for every event: 546 partitions of two assets with two checks took 80 s, and take 4 s here.
 """
 
 import os

@@ -1,7 +1,6 @@
-"""Runs that a process executes itself, without a run launcher: their process, its heartbeat, and its death.
+"""Runs that a process executes itself, without a run launcher, as `forecache run` does: their heartbeat, their death.
 
-`forecache run` executes runs so. The process renews a tag of its run, so that another process, on this machine or on
-another one, can distinguish a running run from one whose process was killed.
+The process renews a tag of its run, by which other processes and machines tell a running run from a killed one.
 """
 
 import logging

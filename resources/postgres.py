@@ -1,6 +1,6 @@
 """Storage of Dagster's instance in the PostgreSQL of FORECACHE_DAGSTER_URI; `storage` of `dagster.yaml` names it.
 
-The URL has a password, so it is written neither to that file nor to command lines of processes that Dagster starts.
+The URL has a password, so that no file and no command line has it.
 """
 
 from collections.abc import Mapping

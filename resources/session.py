@@ -1,6 +1,6 @@
-"""The session of `forecache run`: it gives settings to the runs of this process, and receives their stages and errors.
+"""The session of `forecache run`, which gives settings to the runs of this process, and receives stages and errors.
 
-A run that Dagster started has no session: its settings come from the environment and its stages go to the event log.
+A run that Dagster started has none: its settings come from the environment, its stages go to the event log.
 """
 
 from collections.abc import Callable, Iterator

@@ -36,7 +36,7 @@ def copy_without(plugin: str, target: Path) -> None:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
     module = rf"forecache\.plugins\.{plugin}\b"
-    own = rf'^ *from {module}.*\n|^ *"{module}[^:]*: ("""[^"]*"""|"[^"]*"),\n|^ *"\w+": "{module}.*\n'
+    own = rf'^ *from {module}.*\n|^ *"{module}[^:]*: ("""[^"]*"""|"[^"]*"),\n'
     for surface in (target / "forecache/__init__.py", target / "forecache/testing.py"):
         surface.write_text(re.sub(own, "", surface.read_text(), flags=re.MULTILINE))
 

@@ -50,6 +50,9 @@ PLUGINS = {
         },
         hooks={
             "score_challenger": "shadow:score_challenger",
+            "orchestration": "orchestration:build_definitions",
+            "score_check_specs": "orchestration:challenger_specs",
+            "score_check_events": "orchestration:check_challenger",
         },
     ),
     "cost": Plugin(
@@ -62,6 +65,11 @@ PLUGINS = {
         },
         hooks={
             "orchestration": "orchestration:build_definitions",
+        },
+    ),
+    "doctor": Plugin(
+        commands={
+            "doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem."),
         },
     ),
     "drift": Plugin(
@@ -100,12 +108,17 @@ PLUGINS = {
             "explain": ("command:explain", "Follow an answer back to its data, model and code."),
         },
     ),
+    "exporter": Plugin(
+        commands={
+            "metrics": ("command:metrics", "Every metric for Prometheus, and what it says."),
+        },
+    ),
     "historical_features": Plugin(
         commands={
             "features": ("command:features", "Features of any table of keys and times, as known then."),
         },
         hooks={
-            "build_examples": "training_set:build_examples",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "lineage": Plugin(
@@ -130,6 +143,9 @@ PLUGINS = {
         commands={
             "init": ("init_command:init", "Create a new project with one pipeline to edit."),
             "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
+        },
+        hooks={
+            "reader_process": "reader_process:ReaderProcess",
         },
     ),
     "maintenance": Plugin(
@@ -233,7 +249,7 @@ PLUGINS = {
         },
         hooks={
             "check_bytes": "verify_stores:check_bytes",
-            "verify_stores": "verify_stores:verify_stores",
+            "orchestration": "orchestration:build_definitions",
         },
     ),
     "stream_answers": Plugin(

@@ -1,10 +1,11 @@
 """Shared parts of all commands: `--json` and `--debug`, lazily imported groups, and parameter types."""
 
 import importlib
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -111,6 +112,30 @@ class DefaultGroup(LazyGroup):
         if not args or (args[0] not in self.lazy and args[0] not in ctx.help_option_names):
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+
+FindingState = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a check of `forecache doctor`; `remedy` is empty if nothing has to be done."""
+
+    check: str
+    state: FindingState
+    found: str
+    remedy: str = ""
+
+
+def is_port_free(host: str, port: int) -> bool:
+    """True if this process can listen on host:port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}

@@ -36,9 +36,7 @@ COMMANDS = {
     "serve": (f"{_COMMANDS}.reader:serve", "Start the reader."),
     "tokens": (f"{_COMMANDS}.reader:tokens", "Create, list and revoke the reader's bearer tokens."),
     "get": (f"{_COMMANDS}.get:get", "Read answers from the store, in process."),
-    "metrics": (f"{_COMMANDS}.settings:metrics", "Every metric for Prometheus, and what it says."),
     "settings": (f"{_COMMANDS}.settings:show_settings", "Every setting, its value and its source."),
-    "doctor": (f"{_COMMANDS}.doctor:doctor", "Check what Forecache needs, with a remedy for each problem."),
     "version": (f"{_COMMANDS}.settings:version", "The versions of Forecache and of the software that it runs on."),
 }
 PLUGIN_COMMANDS = find_commands()

@@ -66,6 +66,11 @@ def show(value: Any, text: str | Callable[[], object]) -> None:
         text()
 
 
+def show_rows(value: Any, columns: Sequence[str], rows: Iterable[Sequence[Any]], **table: Any) -> None:
+    """Print a result: as JSON if that is asked for, else its rows by `show_table`."""
+    show(value, lambda: show_table(columns, rows, **table))
+
+
 def make_console(*, stderr: bool = False) -> "Console":
     """A rich console that neither wraps nor colours its output in a pipe."""
     from rich.console import Console

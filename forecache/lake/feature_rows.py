@@ -261,3 +261,22 @@ def joined_inputs(
         )
         for night in nights
     }
+
+
+def visible_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
+    """The newest as-of date of a view that is visible at a timestamp, `published_h` after its end; null before."""
+    from pyspark.sql import functions as F
+
+    micros = F.unix_micros(F.col(f"`{timestamp}`").cast("timestamp")) - F.lit(round(published_h * 3_600_000_000))
+    # The day before that of the timestamp, UTC: a day ends where the next one begins.
+    seen = F.date_sub(F.to_date(F.timestamp_micros(micros)), 1)
+    last = F.least(seen, F.lit(view.end)) if view.end else seen
+    return F.when(last >= F.lit(view.start), last)
+
+
+def age_s(timestamp: str, as_of: str = AS_OF) -> "Column":
+    """Seconds from the end of an as-of date to a timestamp."""
+    from pyspark.sql import functions as F
+
+    ended = F.unix_seconds(F.date_add(as_of, 1).cast("timestamp"))
+    return F.col(f"`{timestamp}`").cast("timestamp").cast("double") - ended

@@ -30,19 +30,11 @@ def approve(
         CheckError: It did not pass the gate, its verdict is outdated, or its artifact was changed.
     """
     recover_interrupted(settings, pipeline)
-    if version is None:
-        version = _newest_waiting(settings, pipeline)
+    version = version or _newest_waiting(settings, pipeline)
+    by = {"actor": actor, "reason": reason, "run_id": run_id}
     if not approved:
-        return reject_version(settings, pipeline, version, actor=actor, reason=reason, run_id=run_id)
-    return promote_version(
-        settings,
-        pipeline,
-        version,
-        actor=actor,
-        reason=reason,
-        run_id=run_id,
-        outdated_verdict=outdated_verdict,
-    )
+        return reject_version(settings, pipeline, version, **by)
+    return promote_version(settings, pipeline, version, outdated_verdict=outdated_verdict, **by)
 
 
 def judge_version(
@@ -55,8 +47,7 @@ def judge_version(
         CheckError: A person rejected it or rolled it back, or its artifact, or the champion's, was changed.
     """
     recover_interrupted(settings, pipeline)
-    if version is None:
-        version = _newest_waiting(settings, pipeline)
+    version = version or _newest_waiting(settings, pipeline)
     gate = model_version(settings, pipeline, version).gate
     if gate in (REJECTED, ROLLED_BACK):
         raise CheckError(

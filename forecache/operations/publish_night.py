@@ -1,7 +1,6 @@
 """Publishing an as-of date only if its present rows passed their checks and its model was not rolled back.
 
-Both are checked under the publisher's lock, for the Delta version that is published, so that neither a rollback nor
-another scoring run can come between the check and the publish.
+Both are checked under the publisher's lock: neither a rollback nor a scoring run comes between check and publish.
 """
 
 import logging

@@ -65,19 +65,11 @@ def release_model(
     If a retained release has both, it is made current again instead. If the declaration has a rollout, the rollout
     begins and makes the release current at its end; `details["rollout"]` has its state, or why there is none.
 
-    Args:
-        warmup: Requests in the reader's own JSON with which it is tested and warmed up; empty: those that the training
-            has recorded, or a generated one.
-        again: Release it even if an equal release was rolled back.
-        at_once: Answer all requests with it at once, even if a rollout is declared or under way.
-
-    Returns:
-        Skipped if the release with this model and declaration is current, is being rolled out already, or was rolled
-        back; `details["rolled_back"]` names the last.
+    It is skipped if the release with this model and declaration is current, is being rolled out already, or was rolled
+    back, which `details["rolled_back"]` tells, unless `again` is true. `at_once` leaves out the rollout. `warmup` has
+    requests in the reader's own JSON; without them it is tested with those of the training, or a generated one.
 
     Raises:
-        NotFoundError: There is no champion.
-        InputError: The runtime of the model does not answer requests, or the code cannot be packed.
         CheckError: The champion was trained with another transform or other features than are declared, or the release
             does not answer requests.
         ConflictError: Another process is releasing it, or another installation has released another one meanwhile.

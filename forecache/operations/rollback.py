@@ -1,9 +1,7 @@
 """Rollback: an earlier champion and its published predictions become current together, or not at all.
 
-A rollback writes a row to the promotion ledger ("begun") before it moves anything, and a second row ("passed") at the
-end. A process that dies in between leaves the first row without the second. The next operation that rolls back, decides
-about a model, scores or publishes then finishes the rollback first (`recover_interrupted`), or undoes it if its target
-is gone or damaged.
+A row of the promotion ledger ("begun") before anything moves, and a second ("passed") at the end: without that, the
+next operation finishes the rollback first (`recover_interrupted`), or undoes it if its target is gone or damaged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -205,11 +203,8 @@ def roll_back(
     """Serve an earlier version again, and make the model of its predictions the champion.
 
     The present version is quarantined and, if another model made it, that model is marked as rolled back: no later run
-    makes them current again. An interrupted rollback is finished instead, and nothing else is done.
-
-    Args:
-        version: Store version to serve; None: the newest retained one before the current that is not quarantined.
-        keep_model: Leave the champion as it is.
+    makes them current again. An interrupted rollback is finished instead, and nothing else is done. Without `version`,
+    the newest retained one before the current is served that is not quarantined; `keep_model` leaves the champion.
 
     Raises:
         NotFoundError: There is no such version, or its model is not registered any more.
@@ -247,11 +242,8 @@ def roll_back_model(
     """Make an earlier champion the champion again, and serve the newest version with its predictions.
 
     Every later store version with predictions of the present champion is quarantined, and that model is marked as
-    rolled back. An interrupted rollback is finished instead, and nothing else is done.
-
-    Args:
-        to: The model version; None: the latest earlier champion that was not rolled back.
-        keep_published: Leave the served version as it is until the next publish.
+    rolled back. An interrupted rollback is finished instead, and nothing else is done. Without `to`, it is the latest
+    earlier champion that was not rolled back; `keep_published` leaves the served version until the next publish.
 
     Raises:
         NotFoundError: There is no champion, none before it, or the store retains no version with its predictions.

@@ -14,8 +14,8 @@ from store_services import minio_server
 
 from forecache.base.folders import open_bucket
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.reader_process import ReaderProcess
 from forecache.lake.query import query
+from forecache.plugins.new_project.reader_process import ReaderProcess
 from forecache.serve.store import Store, open_remote, pull, split_entry
 from jobs.runner import run
 

@@ -12,10 +12,10 @@ from warm import start
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import rollback_step
-from forecache.cli.checks import check_rollbacks
 from forecache.models.registry import model_versions as models
 from forecache.models.registry.promotions import find_unfinished, promotions
 from forecache.operations.rollback import recover_interrupted
+from forecache.plugins.doctor.checks import check_rollbacks
 from forecache.serve.store import open_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]

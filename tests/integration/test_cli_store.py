@@ -298,7 +298,7 @@ def test_serve_on_a_port_in_use_is_a_conflict(
 
 
 def test_get_answers_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> None:
-    from forecache.cli.reader_process import ReaderProcess
+    from forecache.plugins.new_project.reader_process import ReaderProcess
 
     answer(capsys, "publish", "churn", "--unchecked")
     with ReaderProcess(load_settings(reader_port=free_port())) as reader:
@@ -311,7 +311,7 @@ def test_get_answers_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_reader_that_is_no_longer_wanted_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
-    from forecache.cli.reader_process import ReaderProcess
+    from forecache.plugins.new_project.reader_process import ReaderProcess
 
     answer(capsys, "publish", "churn", "--unchecked")
     with ReaderProcess(load_settings(reader_port=free_port())) as reader:

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 from scoring_support import NIGHT, features_table, make_pipeline, register_model, write_features
 
-from assets.predictions import CHALLENGER, build_challenger, build_predictions
+from assets.predictions import build_predictions
 from assets.published import build_published
 from forecache.base.settings import Settings
 from forecache.declare import Drift, Pipeline, Publish
+from forecache.plugins.challengers.orchestration import CHALLENGER, build_challenger
 from forecache.plugins.challengers.shadow import name_challenger
 from forecache.plugins.drift.orchestration import DRIFT, build_drift_report
 from jobs.schedules import partition_tags

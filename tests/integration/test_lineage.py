@@ -14,8 +14,8 @@ from forecache.base.errors import InputError
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records
+from forecache.plugins.lineage.datasets import namespace_and_name
 from forecache.plugins.lineage.emit import EmitResult, emit_new
-from forecache.plugins.lineage.events import namespace_and_name
 
 
 @pytest.fixture

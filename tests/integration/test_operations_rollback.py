@@ -369,7 +369,7 @@ def test_models_rollback_and_diff_on_the_command_line(shell: Settings, capsys: p
 def test_the_command_line_says_that_it_finished_a_rollback_and_doctor_that_one_is_open(
     shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from forecache.cli.checks import check_rollbacks
+    from forecache.plugins.doctor.checks import check_rollbacks
 
     assert check_rollbacks(load_settings()).state == "ok"
     cut_short(shell, "begun", monkeypatch)
@@ -396,7 +396,7 @@ def test_the_command_line_says_that_a_pin_set_meanwhile_stays(
 def test_a_rollback_of_the_store_alone_that_was_cut_short_is_named_by_doctor_and_finished_by_the_same_command(
     shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from forecache.cli.checks import check_rollbacks
+    from forecache.plugins.doctor.checks import check_rollbacks
 
     def killed(*_: object) -> None:
         raise Stopped

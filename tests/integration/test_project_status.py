@@ -16,8 +16,8 @@ from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_ni
 from forecache.base.settings import Settings
 from forecache.cli.main import main
 from forecache.declare import load_pipeline
-from forecache.operations.exporter import batch_page
 from forecache.plugins.alerts.journal import database_file
+from forecache.plugins.exporter.batch_page import batch_page
 from forecache.plugins.status.project_status import project_status
 from forecache.plugins.status.sidecar import ProjectStatusExtension
 from forecache.realtime.log.spool_files import CommitterState, write_state

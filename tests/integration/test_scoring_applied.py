@@ -21,7 +21,6 @@ from scoring_support import NIGHT, features_table, predictions, quiet, write_fea
 from forecache.base.errors import CheckError, InputError, NotFoundError, UnavailableError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
-from forecache.cli.checks import check_registered_models
 from forecache.declare import Classes, FunctionModel, Labelled, Pipeline, RegisteredModel, SqlModel, Structs
 from forecache.kit.delta.tables import table_exists
 from forecache.lake.ledger import all_records, last_record
@@ -29,6 +28,7 @@ from forecache.models.registry.applied.pipeline_models import models_of
 from forecache.models.registry.applied.resolve import number_model, recorded_models
 from forecache.models.tracking.artifacts import download_artifact
 from forecache.models.tracking.client import connect_mlflow
+from forecache.plugins.doctor.checks import check_registered_models
 from forecache.scoring.run import score
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
-from forecache.cli.checks import check_stores
 from forecache.cli.main import main
 from forecache.kit.versioned.pointer import lock_versions
+from forecache.plugins.doctor.checks import check_stores
 from forecache.plugins.redis.versions import RedisStore
 from forecache.plugins.store_checks import verify_stores as verification
 from forecache.plugins.store_checks.verify_stores import DamagedStoresError, check_bytes, verify_store, verify_stores
@@ -293,7 +293,7 @@ def test_doctor_names_every_store_of_which_a_file_is_lost(settings: Settings, st
 
 
 def test_the_verification_job_fails_where_a_version_is_damaged(settings: Settings, store: Store) -> None:
-    from jobs.maintenance import build_verification_job
+    from forecache.plugins.store_checks.orchestration import build_verification_job
     from resources.settings_and_spark import SettingsResource
 
     job, resource = build_verification_job(), SettingsResource(home=str(settings.home_path))

@@ -8,9 +8,9 @@ import pytest
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli import base
-from forecache.cli.checks import check_variables
-from forecache.cli.commands.doctor import run_checks
 from forecache.cli.main import main
+from forecache.plugins.doctor.checks import check_variables
+from forecache.plugins.doctor.command import run_checks
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +118,6 @@ def test_unknown_variables_are_told_with_the_setting_that_may_be_meant(
     assert "there is no setting FORECACHE_HOEM. Did you mean FORECACHE_HOME?" in told
     assert "there is no setting FORECACHE_XYZZY. `forecache settings` lists all settings." in told
     assert "SERVICE_HOST" not in told
-    finding = check_variables()
+    finding = check_variables(load_settings())
     assert finding.state == "warn"
     assert "FORECACHE_HOEM (did you mean FORECACHE_HOME?), FORECACHE_XYZZY" in finding.found

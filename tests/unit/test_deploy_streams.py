@@ -8,7 +8,7 @@ import pytest
 from deploy_patches import build, load
 
 from forecache.base.settings import Settings
-from forecache.plugins.maintenance.orchestration import STREAMS_CRON
+from forecache.plugins.maintenance.orchestration import STREAMS_CRON, STREAM_CRON as CRON
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 STREAMS = FOLDER.with_name("kubernetes-streams")

@@ -11,7 +11,6 @@ from asked_project.views import SALES, household, product
 
 from forecache.base.errors import InputError, NotFoundError, SettingsError
 from forecache.base.settings import Settings, load_settings
-from forecache.cli.checks import check_project
 from forecache.declare import (
     Baseline,
     Candidates,
@@ -35,6 +34,7 @@ from forecache.declare import (
 )
 from forecache.declare.loading import load_nightly, load_served, load_trainable, read_project
 from forecache.models.registry.model_versions import champion
+from forecache.plugins.doctor.checks import check_project
 
 
 def examples_of(sources: Any, first: object, last: object) -> Any:

@@ -16,8 +16,8 @@ from asked_project.pipelines.search import search
 from forecache import Rows
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
-from forecache.cli.checks import check_project
 from forecache.declare import Feature, RequestField
+from forecache.plugins.doctor.checks import check_project
 
 _calls: list[int] = []
 

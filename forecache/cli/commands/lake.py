@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, size, wants_json
+from forecache.cli.output import print_json, show_rows, show_table, size, wants_json
 
 TABLE_LIMIT = 50
 """Rows that a table on the terminal shows without `--limit`."""
@@ -71,12 +71,9 @@ def tables() -> None:
 
     current = settings()
     found = list_tables(current)
-    if wants_json():
-        print_json(found)
-        return
     rows = [
         (info.name, info.version, info.rows if info.rows >= 0 else None, info.files, size(info.size_bytes))
         for info in found
     ]
     figures = ("Delta version", "rows", "files", "size")
-    show_table(("table", *figures), rows, right=figures, caption=f"in {current.lake_uri}")
+    show_rows(found, ("table", *figures), rows, right=figures, caption=f"in {current.lake_uri}")

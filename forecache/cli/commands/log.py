@@ -12,7 +12,7 @@ import click
 
 from forecache.base.errors import NotFoundError, SettingsError
 from forecache.cli.base import DateParam, LazyGroup, command, settings
-from forecache.cli.output import json_value, print_json, show_table, size, wants_json
+from forecache.cli.output import json_value, show_rows, show_table, size, wants_json
 from forecache.cli.resolve_names import require_log, require_spool
 
 if TYPE_CHECKING:
@@ -145,9 +145,6 @@ def spool() -> None:
         found.append(
             {"name": name, "segments": len(segments), "bytes": sum(map(size_of, segments)), "lost": lost, **figures}
         )
-    if wants_json():
-        print_json(found)
-        return
     rows = [
         (
             each["name"],
@@ -163,7 +160,7 @@ def spool() -> None:
         for each in found
     ]
     columns = ("model", "segments", "waiting", "commits", "rows", "lost", "delay s", "last commit", "failure")
-    show_table(columns, rows, right=("segments", "waiting", "commits", "rows", "delay s"))
+    show_rows(found, columns, rows, right=("segments", "waiting", "commits", "rows", "delay s"))
 
 
 def _format_moment(moment: float) -> str:

@@ -10,7 +10,7 @@ from forecache.base.settings import Settings
 from forecache.cli.base import CONTEXT_SETTINGS, DefaultGroup, command, load_trained_model, settings
 from forecache.cli.commands.release import release_champion
 from forecache.cli.orchestrator import actor, show_in_dagster
-from forecache.cli.output import format_cell, print_json, show, show_table, wants_json
+from forecache.cli.output import format_cell, show, show_rows, show_table, wants_json
 from forecache.declare import Trainable
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ def list_all(pipelines: tuple[str, ...]) -> None:
     current = settings()
     declared = [load_trainable(current, name) for name in resolve_pipeline_names(current, pipelines)]
     found = [(pipeline, version) for pipeline in declared for version in models_of(current, pipeline)]
-    if wants_json():
-        print_json([version.as_dict() for _, version in found])
-        return
     rows = [
         (
             version.name,
@@ -62,9 +59,8 @@ def list_all(pipelines: tuple[str, ...]) -> None:
         for _, version in found
     ]
     columns = ("model", "version", "alias", "gate", "on the test split", "registered", "MLflow run")
-    show_table(
-        columns, rows, right=("version",), caption="" if rows else "none yet; run `forecache train` or `forecache run`"
-    )
+    caption = "" if rows else "none yet; run `forecache train` or `forecache run`"
+    show_rows([version.as_dict() for _, version in found], columns, rows, right=("version",), caption=caption)
 
 
 @command("promote", examples="forecache promote churn 4 --reason 'approved by risk'")
@@ -131,10 +127,8 @@ def reject(pipeline: str, version: int, reason: str) -> None:
     current, declared = load_trained_model(pipeline)
     approve(current, declared, version=version, approved=False, actor=actor(), reason=reason)
     show_in_dagster(current, f"model_{pipeline}", {"rejected": version, "reason": reason})
-    if wants_json():
-        print_json(model_version(current, declared, version).as_dict())
-    else:
-        click.echo(f"Model {pipeline} {version} is rejected; the champion does not change.")
+    rejected = model_version(current, declared, version)
+    show(rejected.as_dict(), f"Model {pipeline} {version} is rejected; the champion does not change.")
 
 
 @command("diff", examples="forecache models diff churn 3 4\nforecache models diff churn 3 4 --json")
@@ -146,12 +140,10 @@ def diff(pipeline: str, first: int, second: int) -> None:
     from forecache.models.registry.alias_moves import diff_models
 
     changed = diff_models(*load_trained_model(pipeline), first, second)
-    if wants_json():
-        print_json({name: {"first": one, "second": other} for name, (one, other) in changed.items()})
-        return
+    value = {name: {"first": one, "second": other} for name, (one, other) in changed.items()}
     rows = [(name, one, other) for name, (one, other) in changed.items()]
     columns = ("", f"{pipeline} {first}", f"{pipeline} {second}")
-    show_table(columns, rows, caption="" if rows else "nothing differs")
+    show_rows(value, columns, rows, caption="" if rows else "nothing differs")
 
 
 def _judge(current: "Settings", pipeline: "Trainable", version: int) -> "GateVerdict":

@@ -12,7 +12,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.cli.base import LazyGroup, command, settings
-from forecache.cli.output import print_json, show, show_table, wants_json
+from forecache.cli.output import print_json, show, show_rows, wants_json
 from forecache.kit.process.child import run_sidecar
 from forecache.realtime.log.spool_files import spooled_models
 from forecache.serve.store.live.layer import list_stores_with_layers
@@ -103,14 +103,11 @@ def list_all(file: Path | None) -> None:
     from forecache.serve.reader.tokens import list_tokens
 
     found = [_public(record) for record in list_tokens(_token_file(file))]
-    if wants_json():
-        print_json(found)
-        return
     rows = [
         (item["id"], item["name"], ", ".join(item["scopes"]), item["created_at"], item["expires_at"] or "never")
         for item in found
     ]
-    show_table(("id", "name", "scopes", "created", "expires"), rows)
+    show_rows(found, ("id", "name", "scopes", "created", "expires"), rows)
 
 
 @command("revoke", examples="forecache tokens revoke 3f9a0c2b71de")

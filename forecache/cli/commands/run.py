@@ -11,8 +11,7 @@ import click
 
 from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, PipelinesFailedError, UnavailableError
 from forecache.base.results import StageResult
-from forecache.cli.base import DateParam, DateRangeParam, command, resolve_range, settings
-from forecache.cli.checks import is_port_free
+from forecache.cli.base import DateParam, DateRangeParam, command, is_port_free, resolve_range, settings
 from forecache.cli.orchestrator import Job, import_orchestrator, run_job
 from forecache.cli.output import print_json, show_stages, stage_dict, wants_json
 from forecache.cli.progress import StageProgress

@@ -1,4 +1,4 @@
-"""The settings, metrics and versions of this installation: `settings`, `metrics`, `version`."""
+"""The settings and versions of this installation: `settings`, `version`."""
 
 import platform
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forecache.base.errors import InputError, SettingsError
+from forecache.base.errors import SettingsError
 from forecache.base.settings import PREFIX, Settings, given_variables
 from forecache.cli.base import command, settings
-from forecache.cli.output import print_json, show_table, wants_json
+from forecache.cli.output import print_json, show, show_rows, show_table, wants_json
 from forecache.kit.process.wakes import WAKES
 
 if TYPE_CHECKING:
@@ -133,10 +133,7 @@ def show_settings(markdown: bool, wakes: bool) -> None:
 
 def _show_wakes() -> None:
     rows = [{"process": each.process, "period": each.period, "purpose": each.purpose} for each in WAKES]
-    if wants_json():
-        print_json(rows)
-    else:
-        show_table(("process", "period", "what it does"), [tuple(row.values()) for row in rows])
+    show_rows(rows, ("process", "period", "what it does"), [tuple(row.values()) for row in rows])
 
 
 def _print_markdown(rows: list[dict[str, Any]]) -> None:
@@ -168,64 +165,4 @@ def version() -> None:
         "python": platform.python_version(),
         **{name: version_of(name) for name in libraries},
     }
-    if wants_json():
-        print_json(found)
-        return
-    for name, text in found.items():
-        click.echo(f"{name:<12} {text}")
-
-
-@command(
-    "metrics",
-    examples="""
-    forecache metrics
-    forecache metrics --textfile /var/lib/node_exporter/forecache.prom
-    forecache metrics --listen 127.0.0.1:9464
-    forecache metrics --glossary
-    """,
-)
-@click.option("--textfile", type=click.Path(path_type=Path), help="Write the metrics to this file, in one step.")
-@click.option("--listen", metavar="HOST:PORT", help="Answer scrapes of /metrics until stopped.")
-@click.option("--glossary", is_flag=True, help="Print every metric as Markdown tables, for a document.")
-def metrics(textfile: Path | None, listen: str | None, glossary: bool) -> None:
-    """Print the metrics of stages, stores, the gate and monitoring for Prometheus, read from the lake and the store.
-
-    The reader exports its own metrics. These are scraped at the address of --listen, or collected by a node exporter
-    from the file of --textfile, whose name has to end in `.prom`. With --json, the glossary of all metrics is printed.
-    """
-    from forecache.kit.metrics.metric import METRICS, render_glossary
-
-    if glossary:
-        click.echo(render_glossary())
-        return
-    if wants_json():
-        print_json(list(METRICS.values()))
-        return
-    from forecache.operations.exporter import batch_page
-
-    current = settings()
-    if listen is not None:
-        _listen(current, listen)
-    elif textfile is not None:
-        from forecache.base.files import write_durably
-
-        write_durably(textfile, batch_page(current).encode())
-    else:
-        click.echo(batch_page(current), nl=False)
-
-
-def _listen(current: "Settings", address: str) -> None:
-    from forecache.operations.exporter import batch_page, create_export_server
-
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise InputError(f"--listen {address} is no address.", remedy="Give HOST:PORT, such as 127.0.0.1:9464.")
-    try:
-        server = create_export_server(host, int(port), lambda: batch_page(current))
-    except OSError as error:
-        raise InputError(f"Nothing can listen at {address}: {error.strerror}.", remedy="Choose another port.") from None
-    click.echo(f"Metrics are at http://{host}:{server.server_address[1]}/metrics.", err=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        server.server_close()
+    show(found, "\n".join(f"{name:<12} {text}" for name, text in found.items()))

@@ -12,6 +12,7 @@ from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import (
     format_duration,
     print_json,
+    show,
     show_stages,
     show_table,
     size,
@@ -256,7 +257,4 @@ def unquarantine(pipeline: str, version: int) -> None:
     show_in_dagster(settings(), f"published_{pipeline}", {"unquarantined": version})
     what = f"Version {version} of {pipeline} is {'no longer' if was_quarantined else 'not'} quarantined."
     targets = _update_targets(store, what)
-    if wants_json():
-        print_json({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets})
-    else:
-        click.echo(what)
+    show({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets}, what)

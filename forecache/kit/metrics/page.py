@@ -1,6 +1,7 @@
 """A page of metrics in Prometheus's text format, version 0.0.4, written by Prometheus's own library."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta, timezone
 from itertools import accumulate
 from typing import TypeVar
 
@@ -83,3 +84,15 @@ def power_of_two_bounds(first: int, buckets: int) -> list[str]:
 def merge_first_buckets(first: int, counts: Sequence[int]) -> list[int]:
     """Counts of the buckets that `power_of_two_bounds` shows; those below `first` are added to it."""
     return [sum(counts[: first + 1]), *counts[first + 1 :]]
+
+
+def unix_seconds(at: datetime | None) -> float:
+    """Whole seconds; not a number for None."""
+    return float("nan") if at is None else round(at.timestamp())
+
+
+def end_of_date(night: date | None) -> float | None:
+    """Unix time of the midnight (UTC) that ends a date."""
+    if night is None:
+        return None
+    return unix_seconds(datetime(night.year, night.month, night.day, tzinfo=timezone.utc) + timedelta(days=1))

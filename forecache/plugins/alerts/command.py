@@ -1,23 +1,19 @@
 """`forecache alerts`: finds problems, and notifies the receivers of new ones."""
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timezone
+from typing import Any
 
 import click
 
+from forecache.base.alert import Alert, Subject
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.cli.base import command, settings
-from forecache.cli.checks import Finding
+from forecache.cli.base import Finding, command, settings
 from forecache.cli.orchestrator import has_orchestrator_run, import_orchestrator
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.plugins.alerts.journal import database_file
-from forecache.plugins.alerts.notify import Outbox
+from forecache.plugins.alerts.journal import Notice, database_file, list_open_alerts, preview_notices
+from forecache.plugins.alerts.notify import NotifyResult, Outbox, describe_failures, notify
 from forecache.plugins.alerts.receivers import configured_alert_receivers
-
-if TYPE_CHECKING:
-    from forecache.base.alert import Alert, Subject
-    from forecache.plugins.alerts.journal import Notice
-    from forecache.plugins.alerts.notify import NotifyResult
 
 
 @command(
@@ -36,9 +32,6 @@ def alerts(dry_run: bool, test: bool) -> None:
     The settings FORECACHE_ALERT_... name the receivers. What each was sent is remembered. Exits with 7 where a message
     could not be sent; the next call tries again.
     """
-    from forecache.plugins.alerts.notify import describe_failures
-    from forecache.plugins.alerts.receivers import configured_alert_receivers
-
     if dry_run and test:
         raise click.UsageError("Give --dry-run or --test, not both.")
     current = settings()
@@ -50,7 +43,7 @@ def alerts(dry_run: bool, test: bool) -> None:
         raise UnavailableError("No receiver of alerts is set.", remedy="Set FORECACHE_ALERT_WEBHOOK or another.")
     told = _send_test(current) if test else _send_news(current)
     if wants_json():
-        print_json({"told": told, "open": _list_open(current)})
+        print_json({"told": told, "open": list_open_alerts(current)})
     else:
         _show(current, told)
     reason = describe_failures(told)
@@ -58,7 +51,7 @@ def alerts(dry_run: bool, test: bool) -> None:
         raise UnavailableError(f"Not everything could be sent. {reason}", remedy="The next call tries again.")
 
 
-def _orchestrator_news(current: "Settings") -> "tuple[list[Alert], list[Subject], dict[str, str]]":
+def _orchestrator_news(current: Settings) -> tuple[list[Alert], list[Subject], dict[str, str]]:
     """Alerts from the orchestrator's records since the last call; none if it is not installed or never ran here."""
     if not has_orchestrator_run(current):
         return [], [], {}
@@ -66,7 +59,7 @@ def _orchestrator_news(current: "Settings") -> "tuple[list[Alert], list[Subject]
     return news.alerts, news.well, news.cursors
 
 
-def _send_news(current: "Settings") -> "list[NotifyResult]":
+def _send_news(current: Settings) -> list[NotifyResult]:
     from forecache.plugins.alerts.collect_alerts import collect_and_notify
 
     found, well, cursors = _orchestrator_news(current)
@@ -75,20 +68,14 @@ def _send_news(current: "Settings") -> "list[NotifyResult]":
     return told
 
 
-def _send_test(current: "Settings") -> "list[NotifyResult]":
-    from datetime import datetime, timezone
-
-    from forecache.base.alert import Alert
-    from forecache.plugins.alerts.notify import notify
-
+def _send_test(current: Settings) -> list[NotifyResult]:
     moment = datetime.now(timezone.utc)
     summary = "This is a test. Nothing is wrong."
     return notify(current, [Alert("test", "forecache", "info", summary, {}, moment, moment.isoformat())])
 
 
-def _show_dry_run(current: "Settings", sinks: list[str]) -> None:
+def _show_dry_run(current: Settings, sinks: list[str]) -> None:
     from forecache.plugins.alerts.collect_alerts import collect_alerts_safely
-    from forecache.plugins.alerts.journal import preview_notices
 
     alerts, well, _ = _orchestrator_news(current)
     found = collect_alerts_safely(current)
@@ -112,19 +99,13 @@ def _show_dry_run(current: "Settings", sinks: list[str]) -> None:
 _COLUMNS = ("severity", "kind", "of", "since", "summary")
 
 
-def _cells(alert: "Alert") -> tuple[Any, ...]:
+def _cells(alert: Alert) -> tuple[Any, ...]:
     of = f"{alert.name} {alert.occasion}".strip()
     return alert.severity, alert.kind.replace("_", " "), of, f"{alert.at:%Y-%m-%d %H:%M}", alert.summary
 
 
-def _list_open(current: "Settings") -> "list[Alert]":
-    from forecache.plugins.alerts.journal import list_open_alerts
-
-    return list_open_alerts(current)
-
-
-def _show(current: "Settings", told: "list[NotifyResult]") -> None:
-    rows = [_cells(alert) for alert in _list_open(current)]
+def _show(current: Settings, told: list[NotifyResult]) -> None:
+    rows = [_cells(alert) for alert in list_open_alerts(current)]
     if rows:
         show_table(_COLUMNS, rows, title="Open alerts")
     for each in told:
@@ -140,7 +121,6 @@ def _warn(problems: tuple[str, ...]) -> None:
 
 def check_alerts(settings: Settings) -> Finding:
     """Check the settings of the receivers of alerts, and find receivers that notices still wait for."""
-
     sinks = [sink.name for sink in configured_alert_receivers(settings)]
     if not sinks:
         return Finding("alerts", "ok", "no receiver is set")

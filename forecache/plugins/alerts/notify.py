@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from traceback import format_tb
+from typing import Literal
 from urllib.parse import quote
 
 from forecache.base.alert import Alert, Kind, Subject
@@ -23,6 +24,9 @@ from forecache.plugins.posting import PostFailure
 _KEPT_S = 90 * 86400.0
 _BACKOFF = Backoff(30.0, 3600.0)
 _HOUR_S = 3600.0
+
+
+Outcome = Literal["taken", "refused", "given up"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,16 @@ class Outbox:
             made = made or self._make_message(connection, now)
             return None if made is None else self._read_message(connection, *made)
 
-    def mark_delivered(self, message: Message) -> None:
-        """Record that the receiver accepted a message, and so works."""
-        self._end_message(message, "taken", works=True)
-
-    def mark_refused(self, message: Message) -> None:
-        """Record that the receiver refused a message for good; it works for others."""
-        self._end_message(message, "refused", works=True)
-
-    def mark_given_up(self, message: Message) -> None:
-        """Record that a message is not tried any more."""
-        self._end_message(message, "given up", works=False)
+    def end_message(self, message: Message, outcome: Outcome) -> None:
+        """Record that a message is not sent any more: the receiver took it, refused it for good, or did not answer."""
+        with transaction(self._settings) as connection:
+            now = time.time()
+            connection.execute("UPDATE messages SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, message.id))
+            if outcome != "given up":  # the receiver works
+                connection.execute("DELETE FROM sinks WHERE name = ?", (self._sink,))
+            old = now - _KEPT_S
+            connection.execute("DELETE FROM alerts WHERE max(seen_at, coalesce(ended_at, 0)) < ?", (old,))
+            connection.execute("DELETE FROM messages WHERE made_at < ?", (old,))
 
     def mark_failed(self, reason: str, *, at_least_s: float) -> None:
         """Record that the receiver failed: it is tried again after 30 s, then 1 min, 2 min and so on up to an hour."""
@@ -114,16 +117,6 @@ class Outbox:
             (id_,),
         )
         return Message(id_, self._settings.project, utc_time(made_at), tuple(map(notice_of, rows)))
-
-    def _end_message(self, message: Message, outcome: str, *, works: bool) -> None:
-        with transaction(self._settings) as connection:
-            now = time.time()
-            connection.execute("UPDATE messages SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, message.id))
-            if works:
-                connection.execute("DELETE FROM sinks WHERE name = ?", (self._sink,))
-            old = now - _KEPT_S
-            connection.execute("DELETE FROM alerts WHERE max(seen_at, coalesce(ended_at, 0)) < ?", (old,))
-            connection.execute("DELETE FROM messages WHERE made_at < ?", (old,))
 
 
 _GIVEN_UP_S = 3 * 86400.0
@@ -191,17 +184,16 @@ def _send_waiting(settings: Settings, sink: AlertReceiver) -> NotifyResult:
                 alert_step("made")
                 failed = _send(sink, message)
                 alert_step("sent")
+                reason = failed.reason if failed is not None else ""
                 if failed is None:
-                    outbox.mark_delivered(message)
+                    outbox.end_message(message, "taken")
                     messages, notices = messages + 1, notices + len(message.notices)
                 elif failed.refused:
-                    outbox.mark_refused(message)
-                    reason = failed.reason
+                    outbox.end_message(message, "refused")
                 else:
                     outbox.mark_failed(failed.reason, at_least_s=failed.retry_after_s)
-                    reason = failed.reason
                     if time.time() - message.made_at.timestamp() > _GIVEN_UP_S:
-                        outbox.mark_given_up(message)
+                        outbox.end_message(message, "given up")
                 alert_step("recorded")
     except ConflictError:
         _log.info("Another process is sending alerts to %s.", sink.name)
@@ -217,12 +209,9 @@ def _send(sink: AlertReceiver, message: Message) -> PostFailure | None:
     except Exception as error:  # noqa: BLE001  (a defect of a receiver must not fail its caller: it is tried again)
         name = type(error).__name__
         # The frames, and not the error's text: that may have the receiver's URL, which may be a secret.
-        _log.error("A message to %s was not sent, by a defect: %s\n%s", sink.name, name, _frames(error))
+        frames = "".join(format_tb(error.__traceback__))
+        _log.error("A message to %s was not sent, by a defect: %s\n%s", sink.name, name, frames)
         return PostFailure(f"{name} while the message was sent.")
-
-
-def _frames(error: Exception) -> str:
-    return "".join(format_tb(error.__traceback__))
 
 
 def _busy_error(holder: str) -> ConflictError:

@@ -1,7 +1,6 @@
 """Alerts from Dagster's event log, and the sensor that sends them together with those of the lake and the stores.
 
-Open-source Dagster has no alerts. One tick reads all events since the last one, so that a backfill whose 500 runs fail
-is one message. `forecache alerts` does the same from the command line, and continues from the sensor's cursors.
+One tick reads all events since the last one, so that a backfill whose 500 runs fail is one message.
 """
 
 import time

@@ -1,10 +1,13 @@
 """Receivers of alerts that the settings name: e-mail, Slack, Alertmanager, webhooks."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
+from functools import partial
 from typing import Any, Protocol
 
 from forecache.base.alert import LASTING
@@ -19,21 +22,26 @@ _SHOWN_FOR = timedelta(hours=1)
 _FOR_EVER = timedelta(days=3650)
 
 
-class Alertmanager:
-    """POSTs the alerts of each message. Labels identify an alert, so that a repeat changes nothing."""
+@dataclass(frozen=True)
+class HttpReceiver:
+    """POSTs each message in a format of its own."""
 
-    name = "alertmanager"
-
-    def __init__(self, url: str, *, repeat_s: float, timeout_s: float) -> None:
-        self._url, self._repeat_s, self._timeout_s = f"{url.rstrip('/')}/api/v2/alerts", repeat_s, timeout_s
+    name: str
+    url: str
+    content: Callable[[Message], Any]
+    timeout_s: float
+    token: str = ""
+    is_idempotent: bool = False  # the message's id is sent as `Idempotency-Key`
 
     def send(self, message: Message) -> PostFailure | None:
-        content = alertmanager_content(message, repeat_s=self._repeat_s)
-        return post_json(self._url, content, headers={}, timeout_s=self._timeout_s)
+        headers = {"Idempotency-Key": message.id} if self.is_idempotent else {}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return post_json(self.url, self.content(message), headers=headers, timeout_s=self.timeout_s)
 
 
 def alertmanager_content(message: Message, *, repeat_s: float) -> list[dict[str, Any]]:
-    """The body of the request: each alert once; its end, if it both began and ended in this message."""
+    """Each alert once; its end, if it both began and ended in this message. A repeat has the same labels."""
     last = {notice.id: notice for group in message.groups for notice in group.notices}
     return [_alertmanager_alert(message, notice, repeat_s) for notice in last.values()]
 
@@ -42,11 +50,8 @@ def _alertmanager_alert(message: Message, notice: Notice, repeat_s: float) -> di
     alert = notice.alert
     labels = {
         "alertname": "Forecache" + "".join(word.capitalize() for word in alert.kind.split("_")),
-        "severity": alert.severity,
         "project": message.project,
-        "kind": alert.kind,
-        "name": alert.name,
-        "occasion": alert.occasion,
+        **{name: getattr(alert, name) for name in ("severity", "kind", "name", "occasion")},
     }
     details = {name: str(value) for name, value in alert.details.items()}
     return {
@@ -69,18 +74,6 @@ def _ends_at(message: Message, notice: Notice, repeat_s: float) -> datetime:
 _HEADER, _SECTION, _CONTEXT = 150, 3000, 2000
 _MARKS = {"critical": ":red_circle:", "warning": ":large_yellow_circle:", "info": ":large_blue_circle:"}
 _RESOLVED = ":white_check_mark:"
-
-
-class Slack:
-    """POSTs each message as blocks, with a plain text for notifications."""
-
-    name = "slack"
-
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._url, self._timeout_s = url, timeout_s
-
-    def send(self, message: Message) -> PostFailure | None:
-        return post_json(self._url, slack_content(message), headers={}, timeout_s=self._timeout_s)
 
 
 def slack_content(message: Message) -> dict[str, Any]:
@@ -117,21 +110,6 @@ _MOST = 200
 """Number of alerts that a message has in full."""
 
 
-class Webhook:
-    """POSTs each message with its id as `Idempotency-Key`."""
-
-    name = "webhook"
-
-    def __init__(self, url: str, token: str, timeout_s: float) -> None:
-        self._url, self._token, self._timeout_s = url, token, timeout_s
-
-    def send(self, message: Message) -> PostFailure | None:
-        headers = {"Idempotency-Key": message.id}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        return post_json(self._url, webhook_content(message), headers=headers, timeout_s=self._timeout_s)
-
-
 def webhook_content(message: Message) -> dict[str, Any]:
     """The message's groups with their counts, and its first 200 alerts in full."""
     groups = message.groups
@@ -165,11 +143,7 @@ def _alert_content(notice: Notice) -> dict[str, Any]:
         "id": notice.id,
         "state": notice.state,
         "repeat": notice.number,
-        "kind": alert.kind,
-        "name": alert.name,
-        "occasion": alert.occasion,
-        "severity": alert.severity,
-        "summary": alert.summary,
+        **{name: getattr(alert, name) for name in ("kind", "name", "occasion", "severity", "summary")},
         "details": dict(alert.details),
         "at": alert.at.isoformat(),
         "ended_at": notice.ended_at.isoformat() if notice.ended_at else None,
@@ -192,13 +166,14 @@ def configured_alert_receivers(settings: Settings) -> list[AlertReceiver]:
     sinks: list[AlertReceiver] = []
     for name in ("alert_webhook", "alert_slack", "alert_alertmanager"):
         _require_url(f"FORECACHE_{name.upper()}", getattr(settings, name))
-    if settings.alert_webhook:
-        sinks.append(Webhook(settings.alert_webhook, settings.alert_webhook_token, settings.alert_timeout_s))
-    if settings.alert_slack:
-        sinks.append(Slack(settings.alert_slack, settings.alert_timeout_s))
-    if settings.alert_alertmanager:
-        repeat_s, timeout_s = settings.alert_repeat_h * 3600, settings.alert_timeout_s
-        sinks.append(Alertmanager(settings.alert_alertmanager, repeat_s=repeat_s, timeout_s=timeout_s))
+    timeout_s, token = settings.alert_timeout_s, settings.alert_webhook_token
+    if url := settings.alert_webhook:
+        sinks.append(HttpReceiver("webhook", url, webhook_content, timeout_s, token, is_idempotent=True))
+    if url := settings.alert_slack:
+        sinks.append(HttpReceiver("slack", url, slack_content, timeout_s))
+    if url := settings.alert_alertmanager:
+        content = partial(alertmanager_content, repeat_s=settings.alert_repeat_h * 3600)
+        sinks.append(HttpReceiver("alertmanager", f"{url.rstrip('/')}/api/v2/alerts", content, timeout_s))
     return [*sinks, *_email_receivers(settings)]
 
 

@@ -9,11 +9,13 @@ import click
 import numpy as np
 
 from forecache.base.errors import InputError
+from forecache.base.plugins import load_hook
 from forecache.base.prices import REPLICA, hourly_price
 from forecache.base.settings import Settings
 from forecache.cli.base import DateParam, command, settings
 from forecache.cli.output import show, show_table
 from forecache.plugins.cost.autoscalers import FixedReplicas, Hpa, Kpa, RayServe, ScalingPolicy
+from forecache.plugins.cost.cost_report import require_picture_name
 from forecache.plugins.cost.demand import (
     Demand,
     built_in_demand,
@@ -72,8 +74,7 @@ def autoscale(
 
     Demand comes from the request log of the real-time model NAME, a file, or a built-in day.
     """
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
+    require_picture_name(plot)
     current = settings()
     demand = _read_demand(current, name, day, file, peak)
     service_s = 1 / capacity if capacity else _service_s(current, name)
@@ -120,10 +121,8 @@ def _measure_start_s(current: Settings) -> float:
     """Seconds until a reader of this installation's store is ready."""
     import time
 
-    from forecache.cli.reader_process import ReaderProcess
-
     started = time.perf_counter()
-    with ReaderProcess(current):
+    with load_hook("new_project", "reader_process")(current):
         took_s = time.perf_counter() - started
     click.echo(f"A reader of this store was ready after {took_s:.2f} s.", err=True)
     return took_s

@@ -2,18 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from forecache.base.errors import InputError
 from forecache.cli.base import command, settings
 from forecache.cli.output import show, show_table
-
-if TYPE_CHECKING:
-    from forecache.plugins.cost.cost_report import CostReport
-    from forecache.plugins.cost.stage_costs import CostLine
-
+from forecache.plugins.cost.cost_report import CostReport, cost_report, plot_costs, report_to_dict, require_picture_name
+from forecache.plugins.cost.stage_costs import PARTS, CostLine
 
 NOT_COUNTED = (
     "Not counted: brokers of Kafka. Tailers are in the price of the readers that they run beside. A pipeline's own "
@@ -36,21 +31,14 @@ def cost(days: int, cores: int | None, plot: Path | None) -> None:
 
     Prices come from FORECACHE_PRICES. Where one is missing, the amount is shown alone.
     """
-    from forecache.plugins.cost.cost_report import cost_report, report_to_dict
-
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise InputError(f"--plot {plot} is no picture that can be written.", remedy="End it in .png or .svg.")
+    require_picture_name(plot)
     report = cost_report(settings(), days=days, cores=cores or os.cpu_count() or 1)
     if plot is not None:
-        from forecache.plugins.cost.cost_report import plot_costs as draw
-
-        draw(report, plot)
+        plot_costs(report, plot)
     show(report_to_dict(report), lambda: _show(report))
 
 
-def _show(report: "CostReport") -> None:
-    from forecache.plugins.cost.stage_costs import PARTS
-
+def _show(report: CostReport) -> None:
     figures = ("a day", "on demand", "spot")
     show_table(
         ("part", "of", "what", *figures, "basis"),
@@ -92,7 +80,7 @@ def _show(report: "CostReport") -> None:
         click.echo(sentence)
 
 
-def missing_figures(report: "CostReport") -> list[str]:
+def missing_figures(report: CostReport) -> list[str]:
     """A sentence for each missing figure, with its remedy."""
     said = [
         f'There is no price for {name!r}: add it to FORECACHE_PRICES, such as {{"{name}": '
@@ -111,7 +99,7 @@ def _format_price(value: float | None) -> str:
     return "-" if value is None else f"{value:,.2f}" if value >= 10 else f"{value:,.3g}"
 
 
-def _format_basis(line: "CostLine", cores: int) -> str:
+def _format_basis(line: CostLine, cores: int) -> str:
     if line.basis == "held":
         return f"its time on {cores} cores"
     return f"{line.basis}, {line.wasted:.3g} wasted by preemption" if line.wasted else line.basis

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from forecache.base.errors import ForecacheError
+from forecache.base.errors import ForecacheError, InputError
 from forecache.base.prices import CPU, hourly_price
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, is_running, read_state
@@ -239,6 +239,12 @@ def _per_million(price: float | None, count: float | None) -> float | None:
 
 _COLOURS = dict(zip(PARTS, ("#4c72b0", "#dd8452", "#c44e52", "#8c8c8c", "#55a868"), strict=True))
 _MOST = 24
+
+
+def require_picture_name(file: Path | None) -> None:
+    """Refuse the name of a file that is no picture that can be written; raises `InputError`."""
+    if file is not None and file.suffix not in (".png", ".svg"):
+        raise InputError(f"--plot {file} is no picture that can be written.", remedy="End it in .png or .svg.")
 
 
 def plot_costs(report: CostReport, file: Path | IO[Any], *, kind: str | None = None) -> None:

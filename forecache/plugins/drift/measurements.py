@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance
-from forecache.kit.metrics.page import MetricsPage, six_digits
-from forecache.operations.exporter import end_of_date
+from forecache.kit.metrics.page import MetricsPage, six_digits, end_of_date
 
 MONITORING_TABLE = "monitoring"
 

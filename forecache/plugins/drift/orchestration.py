@@ -13,6 +13,7 @@ from assets.partitions import configured_day, pipeline_partitions
 from assets.realtime import released_name
 from assets.stage import RunStep, explain_errors
 from assets.views import format_number
+from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Retraining
 from forecache.declare.project import Project
@@ -92,7 +93,7 @@ def score_check_specs(pipeline: Pipeline, partitions: dg.PartitionsDefinition[st
     ]
 
 
-def check_scores(step: RunStep, pipeline: Pipeline) -> Iterator[Any]:
+def check_scores(step: RunStep, pipeline: Pipeline, result: StageResult) -> Iterator[Any]:
     """An evaluation for each as-of date: a small effect is a warning, a large one an error."""
     from forecache.plugins.drift.prediction_drift import check_drift
 

@@ -12,9 +12,10 @@ from forecache.kit.delta.tables import read_table
 from forecache.lake.feature_rows import require_key_types
 from forecache.plugins.historical_features.live_features import live_features
 from forecache.plugins.historical_features.night_features import load_night_features
+from forecache.lake.feature_tables.feature_rows import age_s, visible_date
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 _ROWS = "forecache_rows"
 _OWNER = "The table to be given features has"
@@ -91,25 +92,6 @@ def _join_live_features(
     )  # fmt: skip
     numbers = [F.nanvl(F.col(_ROWS)[place], F.lit(None).cast("float")) for place in range(len(view.served_columns))]
     return seen.select(*names, *(each.alias(name) for name, each in zip(view.served_columns, numbers, strict=True)))
-
-
-def visible_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
-    """The newest as-of date of a view that is visible at a timestamp, `published_h` after its end; null before."""
-    from pyspark.sql import functions as F
-
-    micros = F.unix_micros(F.col(f"`{timestamp}`").cast("timestamp")) - F.lit(round(published_h * 3_600_000_000))
-    # The day before that of the timestamp, UTC: a day ends where the next one begins.
-    seen = F.date_sub(F.to_date(F.timestamp_micros(micros)), 1)
-    last = F.least(seen, F.lit(view.end)) if view.end else seen
-    return F.when(last >= F.lit(view.start), last)
-
-
-def age_s(timestamp: str, as_of: str = AS_OF) -> "Column":
-    """Seconds from the end of an as-of date to a timestamp."""
-    from pyspark.sql import functions as F
-
-    ended = F.unix_seconds(F.date_add(as_of, 1).cast("timestamp"))
-    return F.col(f"`{timestamp}`").cast("timestamp").cast("double") - ended
 
 
 def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp: str) -> None:

@@ -1,7 +1,6 @@
 """Sends OpenLineage events of everything recorded since the last time, and again on demand.
 
-Each receiver has cursors in the home folder, which move after it took an event. If the process is killed in between,
-that event is sent again with the same run id, by which receivers recognise a duplicate.
+A receiver's cursors move after it took an event: after a kill in between, it gets that event again, with its run id.
 """
 
 import json

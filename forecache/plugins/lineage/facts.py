@@ -16,24 +16,13 @@ from forecache.kit.delta.small_tables import Filter, read_small_table
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.plugins.lineage import events as naming
+from forecache.plugins.lineage import datasets
+from forecache.plugins.lineage.datasets import Dataset
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.store import list_local_stores
 
 _IDS = uuid.UUID("6f1b7a52-3d0e-5c41-9a57-0c5a1d2b7e90")
 """Namespace of the UUIDs that are run ids (RFC 9562, version 5)."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A version of a dataset."""
-
-    namespace: str  # by OpenLineage's naming conventions
-    name: str
-    version: str = ""  # "" if unknown
-    rows: int | None = None  # None if unknown
-    # further facets, without `_producer` and `_schemaURL`
-    facets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,9 +83,9 @@ def ingest_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact
     for (at, source, run_id, version), some in groupby(sorted(rows, key=group_key), key=group_key):
         files = list(some)
         good, bad = sum(row["raw_rows"] for row in files), sum(row["quarantined_rows"] for row in files)
-        landed = naming.landing_folder(settings, source)
-        outputs = [naming.table(settings, RAW + source, version, rows=good)]
-        outputs += [naming.table(settings, QUARANTINE + source, None, rows=bad)] if bad else []
+        landed = datasets.landing_folder(settings, source)
+        outputs = [datasets.table(settings, RAW + source, version, rows=good)]
+        outputs += [datasets.table(settings, QUARANTINE + source, None, rows=bad)] if bad else []
         yield Fact(
             source=FILES_TABLE,
             position=at.isoformat(),
@@ -126,9 +115,9 @@ def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
             continue
         name = row["pipeline"]
         judged = row["candidate"] if row["candidate"] is not None else row["to_version"]
-        inputs = [naming.model(settings, name, judged)] if judged is not None else []
+        inputs = [datasets.model(settings, name, judged)] if judged is not None else []
         if row["training_table"] and row["training_version"] >= 0:
-            inputs.append(naming.table(settings, row["training_table"], row["training_version"]))
+            inputs.append(datasets.table(settings, row["training_table"], row["training_version"]))
         passed = row["verdict"] == "passed" and row["to_version"] is not None
         yield Fact(
             source=PROMOTION_TABLE,
@@ -142,7 +131,7 @@ def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
             ended_at=row["recorded_at"],
             seconds=0.0,
             inputs=inputs,
-            outputs=[naming.model(settings, f"{name}@champion", row["to_version"])] if passed else [],
+            outputs=[datasets.model(settings, f"{name}@champion", row["to_version"])] if passed else [],
             details={key: row[key] for key in ("actor", "verdict", "reason", "from_version", "to_version")},
         )
 
@@ -161,11 +150,11 @@ def publish_facts(settings: Settings, since: datetime | None) -> Iterator[Fact]:
 
 def _publish_fact(settings: Settings, manifest: Manifest) -> Fact:
     source = manifest.source
-    made_of = naming.table(settings, source.table, source.delta_version)
+    made_of = datasets.table(settings, source.table, source.delta_version)
     fields = [field.name for field in manifest.fields]
     lineage = {"fields": {name: {"inputFields": [_identity(made_of, name)]} for name in (*manifest.key.names, *fields)}}
     schema = {"fields": [{"name": name} for name in (*manifest.key.names, *fields)]}
-    stored = naming.store(
+    stored = datasets.store(
         settings, manifest.pipeline, manifest.version, rows=manifest.rows, schema=schema, columnLineage=lineage
     )
     return Fact(
@@ -202,7 +191,7 @@ def mail_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
     for (mailing, as_of, batch, _, commit), some in groupby(sorted(rows, key=group_key), key=group_key):
         messages = list(some)
         first, last = min(row["at"] for row in messages), max(row["at"] for row in messages)
-        made_of = naming.table(settings, messages[0]["table"], messages[0]["delta_version"])
+        made_of = datasets.table(settings, messages[0]["table"], messages[0]["delta_version"])
         states = sorted({row["state"] for row in messages})
         yield Fact(
             source=MAIL_TABLE,
@@ -282,10 +271,10 @@ def _inputs(
     runs = {said["mlflow_run_id"] for said in details.values() if stage == "register" and said.get("mlflow_run_id")}
     pinned = {name: pin for each in details.values() for name, pin in (each.get("pinned") or {}).items()}
     return [
-        *(naming.table(settings, name, version) for name, version in tables.items()),
-        *(naming.existing_table(pin["uri"], pin.get("version")) for pin in pinned.values()),
-        *(naming.model(settings, name, version) for name, version in models.items()),
-        *(naming.training_run(settings, run) for run in sorted(runs)),
+        *(datasets.table(settings, name, version) for name, version in tables.items()),
+        *(datasets.existing_table(pin["uri"], pin.get("version")) for pin in pinned.values()),
+        *(datasets.model(settings, name, version) for name, version in models.items()),
+        *(datasets.training_run(settings, run) for run in sorted(runs)),
     ]
 
 
@@ -299,16 +288,16 @@ def _outputs(
     last = max(rows, key=lambda row: row["delta_version"])
     if last["table"] and last["delta_version"] >= 0:
         num_rows = sum(row["rows"] for row in rows)
-        return [naming.table(settings, last["table"], last["delta_version"], rows=num_rows)]
+        return [datasets.table(settings, last["table"], last["delta_version"], rows=num_rows)]
     said = next(iter(details.values()))
     if stage == "extract":
-        return [naming.landing_folder(settings, subject)]
+        return [datasets.landing_folder(settings, subject)]
     if stage == "train" and said.get("mlflow_run_id"):
-        return [naming.training_run(settings, said["mlflow_run_id"])]
+        return [datasets.training_run(settings, said["mlflow_run_id"])]
     if stage == "register" and "model_version" in said:
-        return [naming.model(settings, subject, said["model_version"])]
+        return [datasets.model(settings, subject, said["model_version"])]
     if stage == "release" and "release" in said:
-        return [naming.release(settings, subject, said["release"])]
+        return [datasets.release(settings, subject, said["release"])]
     return []
 
 
@@ -325,7 +314,7 @@ def _checked_table(
         {"assertion": name, "success": success, "severity": severity, **({"column": column} if column else {})}
         for (name, column, severity), success in assertions.items()
     ]
-    return naming.table(
+    return datasets.table(
         settings,
         table,
         None,

@@ -1,8 +1,6 @@
 """Sends OpenLineage events about a running stream, in a thread that the engine never waits for.
 
-A run that was reported to a receiver is recorded in a file below the home folder until the receiver has its end. So
-if a process is killed, the next one reports the run as aborted. It also sends the end that a receiver did not accept in
-time.
+A file notes a run until each receiver has its end: after a kill the next process reports it as aborted.
 """
 
 import json
@@ -19,10 +17,10 @@ from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import Stream
-from forecache.plugins.lineage import events as naming
+from forecache.plugins.lineage import datasets
+from forecache.plugins.lineage.datasets import Dataset
 from forecache.plugins.lineage.emit import Receiver, configured_receivers
 from forecache.plugins.lineage.events import StreamRun
-from forecache.plugins.lineage.facts import Dataset
 from forecache.stream.live_layers import layers_of
 from forecache.stream.table.schema import event_fields, schema_of
 
@@ -160,14 +158,14 @@ class _RunReporter:
         settings, stream = self._settings, self._stream
         events = [{"name": each.name, "type": str(each.type)} for each in event_fields(stream.topic)]
         rows = [{"name": each.name, "type": str(each.type)} for each in schema_of(stream)]
-        inputs = [naming.topic(settings, stream.topic.topic, schema={"fields": events})]
-        inputs += [naming.table(settings, view.feature_table, None) for view in stream.views]
-        outputs = [naming.table(settings, stream.table, None, schema={"fields": rows})]
+        inputs = [datasets.topic(settings, stream.topic.topic, schema={"fields": events})]
+        inputs += [datasets.table(settings, view.feature_table, None) for view in stream.views]
+        outputs = [datasets.table(settings, stream.table, None, schema={"fields": rows})]
         for name, layer in layers_of(stream).items():
             fields = [{"name": key.name, "type": key.type} for key in layer.key.columns]
             fields += [{"name": each.name, "type": each.type} for each in layer.fields]
-            outputs.append(naming.live_layer(settings, name, schema={"fields": fields}))
+            outputs.append(datasets.live_layer(settings, name, schema={"fields": fields}))
         if stream.to_topic is not None:
-            outputs.append(naming.topic(settings, stream.to_topic.topic, schema={"fields": rows}))
+            outputs.append(datasets.topic(settings, stream.to_topic.topic, schema={"fields": rows}))
         code = code_version(settings) if settings.openlineage_code_url else ""
         return StreamRun(stream.name, self._state.started_at, code, inputs, outputs)

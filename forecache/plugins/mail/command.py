@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from forecache.base.settings import Settings
-from forecache.cli.base import command, settings
-from forecache.cli.checks import Finding
+from forecache.cli.base import Finding, command, settings
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import print_json, show, stage_dict, wants_json
 from forecache.cli.progress import StageProgress

@@ -1,4 +1,4 @@
-"""Maintenance in Dagster: the weekly job of the whole lake, and the hourly one of the tables of streams."""
+"""Maintenance of the lake's tables in Dagster: weekly of all, hourly of those of streams."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,19 +12,20 @@ from forecache.declare.project import Project
 from jobs.schedules import build_cron_schedule, build_op_job
 from resources.settings_and_spark import SettingsResource
 
-STREAMS_CRON = "10 * * * *"
+STREAM_CRON = "10 * * * *"
+"""Ten minutes after each hour, no commit adds files to that hour any more."""
 
 
 def build_definitions(project: Project, settings: Settings) -> dg.Definitions:
-    """The jobs and their schedules: of the lake before the nightly runs, of streams once no commit adds to an hour."""
-    lake = build_maintenance_job()
+    """The jobs and their schedules; that of streams only if one is declared, and it is on by default."""
+    weekly, streams = build_maintenance_job(), list(project.streams.values())
     about = "Sundays at 01:00 UTC: the lake's small files are merged, what nothing needs is removed."
-    jobs, schedules = [lake], [build_cron_schedule(lake, "0 1 * * 0", about)]
-    if project.streams:
-        streams = build_stream_maintenance_job(list(project.streams.values()))
+    jobs, schedules = [weekly], [build_cron_schedule(weekly, "0 1 * * 0", about)]
+    if streams:
+        hourly = build_stream_maintenance_job(streams)
         about = "Ten minutes after each hour: the small files that streams committed in it are merged."
-        jobs.append(streams)
-        schedules.append(build_cron_schedule(streams, STREAMS_CRON, about, is_running=True))
+        jobs.append(hourly)
+        schedules.append(build_cron_schedule(hourly, STREAM_CRON, about, is_running=True))
     return dg.Definitions(jobs=jobs, schedules=schedules)
 
 
@@ -41,7 +42,8 @@ def build_maintenance_job() -> dg.JobDefinition:
         columns = ("table", "merged", "removed", "files_before", "files_after", "bytes_before", "bytes_after")
         records = [dg.TableRecord({name: getattr(item, name) for name in columns}) for item in done]
         freed = sum(item.bytes_before - item.bytes_after for item in done)
-        found: dict[str, Any] = {"freed_bytes": freed, "removed_files": sum(item.removed for item in done)}
+        removed = sum(item.removed for item in done)
+        found = {"freed_bytes": freed, "removed_files": removed}
         if records:  # Dagster takes no table without rows
             found["tables"] = dg.TableMetadataValue(records, dg.TableSchema([dg.TableColumn(name) for name in columns]))
         yield dg.Output(None, metadata=found)

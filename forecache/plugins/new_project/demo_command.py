@@ -24,13 +24,13 @@ from forecache.cli.output import (
     wants_json,
 )
 from forecache.cli.progress import StageProgress
-from forecache.cli.reader_process import ReaderProcess
 from forecache.cli.resolve_names import resolve_nightly_names
 from forecache.declare import FeatureView, Pipeline, Realtime, Served
 from forecache.declare.as_of import newest_as_of
 from forecache.declare.loading import load_nightly
 from forecache.declare.served import NightlyDeclaration, PluginTable
 from forecache.plugins.new_project.demo_data import land_demo_data
+from forecache.plugins.new_project.reader_process import ReaderProcess
 
 _TIMES = 20
 _SHOWN = 5

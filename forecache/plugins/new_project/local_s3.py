@@ -10,8 +10,8 @@ from pathlib import Path
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import PROJECT_ROOT
-from forecache.cli.reader_process import find_free_port
 from forecache.kit.process.child import end_process, wait_until_ready
+from forecache.plugins.new_project.reader_process import find_free_port
 
 MINIO = PROJECT_ROOT / ".tools" / "bin" / "minio"
 BUCKET = "forecache"

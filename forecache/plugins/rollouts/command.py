@@ -10,8 +10,7 @@ import click
 
 from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.settings import Settings
-from forecache.cli.base import CONTEXT_SETTINGS, LazyGroup, command, settings
-from forecache.cli.checks import Finding
+from forecache.cli.base import CONTEXT_SETTINGS, Finding, LazyGroup, command, settings
 from forecache.cli.commands.release import ASSET
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import show, show_table, wants_json

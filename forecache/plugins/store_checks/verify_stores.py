@@ -6,7 +6,7 @@ from itertools import islice
 
 from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.settings import Settings
-from forecache.cli.checks import Finding
+from forecache.cli.base import Finding
 from forecache.cli.output import size
 from forecache.kit.versioned.folder import P, VersionedFolder
 from forecache.kit.versioned.pointer import keep_version, pointer_problem, read_pointer

@@ -9,13 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage
+from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage, end_of_date, unix_seconds
 from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.models.registry.promotions import Promotion, all_promotions
 from forecache.serve.store.manifest import Manifest
@@ -47,7 +46,7 @@ def _add_stages(page: MetricsPage, rows: list[StageRecord]) -> None:
         sorted(of.items()),
         {
             "forecache_batch_materializations_total": len,
-            "forecache_batch_last_success_timestamp_seconds": lambda some: _unix_seconds(some[-1].recorded_at),
+            "forecache_batch_last_success_timestamp_seconds": lambda some: unix_seconds(some[-1].recorded_at),
             "forecache_batch_last_duration_seconds": lambda some: round(some[-1].seconds, 3),
             "forecache_batch_last_rows": lambda some: some[-1].rows,
             "forecache_batch_newest_as_of_timestamp_seconds": lambda some: end_of_date(
@@ -74,10 +73,10 @@ def _add_stores(page: MetricsPage, current: dict[str, Manifest]) -> None:
             "forecache_store_keys": lambda each: each.rows,
             "forecache_store_size_bytes": lambda each: each.size_bytes,
             "forecache_store_segments": lambda each: len(each.segments),
-            "forecache_store_published_timestamp_seconds": lambda each: _unix_seconds(each.published_time),
-            "forecache_store_as_of_timestamp_seconds": lambda each: _unix_seconds(each.as_of_end),
+            "forecache_store_published_timestamp_seconds": lambda each: unix_seconds(each.published_time),
+            "forecache_store_as_of_timestamp_seconds": lambda each: unix_seconds(each.as_of_end),
             "forecache_store_stale_after_timestamp_seconds": lambda each: (
-                None if each.overdue_after is None else _unix_seconds(each.overdue_after)
+                None if each.overdue_after is None else unix_seconds(each.overdue_after)
             ),
         },
     )
@@ -99,17 +98,6 @@ def _add_gate(page: MetricsPage, rows: list[Promotion]) -> None:
     page.add("forecache_gate_champion_version", champions.items())
     page.add("forecache_gate_last_passed", judged.items())
     page.add("forecache_gate_decisions_total", sorted(decisions.items()))
-
-
-def _unix_seconds(at: datetime | None) -> float:
-    return float("nan") if at is None else round(at.timestamp())
-
-
-def end_of_date(night: date | None) -> float | None:
-    """Unix time of the midnight (UTC) that ends a date."""
-    if night is None:
-        return None
-    return _unix_seconds(datetime(night.year, night.month, night.day, tzinfo=timezone.utc) + timedelta(days=1))
 
 
 logger = logging.getLogger("forecache.metrics")

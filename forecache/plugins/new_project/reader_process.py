@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
-from forecache.cli.checks import is_port_free
+from forecache.cli.base import is_port_free
 from forecache.kit.process.child import end_process, wait_until_ready
 
 START_S = 30.0

@@ -2,34 +2,20 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
+from forecache.cli.base import Finding, is_port_free
 from forecache.cli.output import size
 
 if TYPE_CHECKING:
     from forecache.declare import Realtime
     from forecache.realtime.release.folder import ReleaseFolder
-
-
-State = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check's outcome; `remedy` is empty if nothing has to be done."""
-
-    check: str
-    state: State
-    found: str
-    remedy: str = ""
 
 
 NEEDED_DISK_BYTES = 2 * 10**9
@@ -105,17 +91,6 @@ def _check_port(name: str, variable: str, host: str, port: int) -> Finding:
     if is_port_free(host, port):
         return Finding(name, "ok", f"{host}:{port} is free")
     return Finding(name, "warn", f"{host}:{port} is in use", f"Stop the process that listens there, or set {variable}.")
-
-
-def is_port_free(host: str, port: int) -> bool:
-    """True if this process can listen on host:port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def check_sources(settings: Settings) -> Finding:

@@ -7,10 +7,9 @@ import click
 from forecache.base.errors import ForecacheError
 from forecache.base.plugins import find_checks, find_hooks
 from forecache.base.settings import Settings, load_settings
-from forecache.cli import checks
-from forecache.cli.base import command
-from forecache.cli.checks import Finding
+from forecache.cli.base import Finding, command
 from forecache.cli.output import print_json, show_table, wants_json
+from forecache.plugins.doctor import checks
 
 _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("settings", checks.check_variables),

@@ -1,0 +1,1 @@
+"""Metrics of the batch half for Prometheus."""
