@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.challengers.shadow import score_shadow as score_shadow
-    from forecache.plugins.mail.mailing import Mailing as Mailing
     from forecache.plugins.drift.prediction_drift import prediction_drift as prediction_drift
     from forecache.plugins.historical_features.historical import historical_features as historical_features
+    from forecache.plugins.mail.mailing import Mailing as Mailing
     from forecache.plugins.recommend.models import Als as Als
     from forecache.plugins.recommend.models import Ease as Ease
     from forecache.plugins.recommend.models import Factors as Factors

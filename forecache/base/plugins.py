@@ -118,6 +118,7 @@ PLUGINS = {
             "features": ("command:features", "Features of any table of keys and times, as known then."),
         },
         hooks={
+            "build_examples": "training_set:build_examples",
             "orchestration": "orchestration:build_definitions",
         },
     ),

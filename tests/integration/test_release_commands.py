@@ -15,9 +15,9 @@ from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.declare import Lookup
 from forecache.operations.release import release_model, roll_back_release
+from forecache.plugins.doctor.checks import check_releases
 from forecache.plugins.store_checks.verify_stores import verify_releases
 from forecache.realtime.release.folder import open_releases
-from forecache.plugins.doctor.checks import check_releases
 
 
 def test_a_release_without_its_description_is_damaged_and_a_current_one_that_is_gone_is_told(

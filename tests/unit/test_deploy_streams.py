@@ -8,7 +8,7 @@ import pytest
 from deploy_patches import build, load
 
 from forecache.base.settings import Settings
-from forecache.plugins.maintenance.orchestration import STREAMS_CRON, STREAM_CRON as CRON
+from forecache.plugins.maintenance.orchestration import STREAM_CRON
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 STREAMS = FOLDER.with_name("kubernetes-streams")
@@ -54,7 +54,7 @@ def test_the_kustomization_lists_files_that_exist() -> None:
     assert set(listed["resources"]) - {"../kubernetes"} == {
         path.name for path in STREAMS.glob("*.yaml") if path.name != "kustomization.yaml"
     }
-    assert maintenance()["spec"]["schedule"] == STREAMS_CRON
+    assert maintenance()["spec"]["schedule"] == STREAM_CRON
 
 
 def test_an_engine_runs_once_and_has_time_to_commit() -> None:

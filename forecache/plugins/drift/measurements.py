@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance
-from forecache.kit.metrics.page import MetricsPage, six_digits, end_of_date
+from forecache.kit.metrics.page import MetricsPage, end_of_date, six_digits
 
 MONITORING_TABLE = "monitoring"
 

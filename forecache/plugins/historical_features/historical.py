@@ -9,10 +9,9 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
 from forecache.kit.delta.tables import read_table
-from forecache.lake.feature_rows import require_key_types
+from forecache.lake.feature_rows import age_s, require_key_types, visible_date
 from forecache.plugins.historical_features.live_features import live_features
 from forecache.plugins.historical_features.night_features import load_night_features
-from forecache.lake.feature_tables.feature_rows import age_s, visible_date
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

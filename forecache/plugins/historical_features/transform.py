@@ -16,9 +16,8 @@ from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.code.location import ImportableFunction
 from forecache.declare.realtime.request_rows import RowsBuilder, apply_transform
 from forecache.kit.delta.errors import REFUSED
-from forecache.lake.feature_tables.feature_rows import age_s, visible_date
+from forecache.lake.feature_rows import age_s, visible_date
 from forecache.lake.sources import Pins
-from forecache.plugins.historical_features.historical import age_s, visible_date
 from forecache.plugins.historical_features.live_features import live_features
 from forecache.plugins.historical_features.night_features import load_night_features
 

@@ -14,20 +14,11 @@ import pyarrow as pa
 
 from forecache.base.errors import CheckError
 from forecache.base.output_kinds import OutputSpec
-from forecache.lake.provenance import Stamp
+from forecache.lake.provenance import PROVENANCE_FIELDS, Stamp
 from forecache.models.inference.arrays import from_numpy
 
 if TYPE_CHECKING:
     from forecache.declare import Pipeline
-
-
-PROVENANCE_FIELDS = (
-    pa.field("model_name", pa.string()),
-    pa.field("model_version", pa.int32()),
-    pa.field("feature_version", pa.int64()),
-    pa.field("scored_at", pa.timestamp("us", tz="UTC")),
-    pa.field("run_id", pa.string()),
-)
 
 
 _SUM_TOLERANCE = 1e-3

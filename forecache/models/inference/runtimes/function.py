@@ -162,7 +162,7 @@ class SqlKernel:
     """SQL expressions over feature columns; each call has a cursor of its own, as threads may share the kernel."""
 
     def __init__(self, expressions: Sequence[str], spec: KernelSpec) -> None:
-        from forecache.declare.models.expressions import build_query, connect
+        from forecache.declare.models.check_training import build_query, connect
 
         self._inputs = spec.inputs
         self._statement = build_query(expressions)
