@@ -22,7 +22,7 @@ RULED = {
     "serve/reader/versions/follow.py:Watcher._run": "STORE_POLL",
     "serve/reader/versions/damage.py:Scrubber._run": "SCRUB",
     "realtime/log/writer.py:LogWriter._run": "LOG_SPOOL",
-    "realtime/log/commit/committer.py:run_committer": "LOG_COMMIT",
+    "realtime/log/committer.py:run_committer": "LOG_COMMIT",
     "stream/tail/tailer.py:run_tailer": "TAILER_POLL",
     "plugins/lineage/stream_runs.py:_RunReporter._report_this_run": "STREAM_LINEAGE",
 }
@@ -33,7 +33,7 @@ BOUNDED = {
     *("cli/commands/log.py:show", "plugins/rollouts/command.py:rollouts", "plugins/rollouts/command.py:watch"),
     "plugins/status/command.py:status",
     # Attempts and waits that have a deadline or a largest number.
-    *("base/files.py:_try_lock_for", "kit/versioned/retention.py:take_lease", "serve/store/store.py:Store.snapshot"),
+    *("base/files.py:_try_lock_for", "kit/versioned/pointer.py:take_lease", "serve/store/store.py:Store.snapshot"),
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
     *("lake/ingest/ingest.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
@@ -42,14 +42,14 @@ BOUNDED = {
         "kit/http/connections.py:Connections._accept",
         "serve/reader/versions/follow.py:Watcher.run_on_loop",
     ),
-    *("realtime/answer/calibrate.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
+    *("realtime/answer/in_loop.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
     *("serve/store/live/reader.py:wait_until_applied", "plugins/torch/lease.py:Lease.acquire"),
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",
     # Work in progress: results that are waited for, a full disk or a broker that is away, pauses for others.
     *("scoring/tasks/engines.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
-    *("serve/store/publishing/read_back.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
+    *("serve/store/publishing/publication.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),
     *("stream/tail/layer_comparison.py:_read_tiles", "stream/dedup/id_folder.py:IdWriter._run"),
     *("stream/kafka/client.py:produce", "stream/engine/arrow_engine.py:BatchCommitter._commit"),
     *(
