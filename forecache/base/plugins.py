@@ -26,9 +26,7 @@ class Plugin:
 
 PLUGINS = {
     "alerts": Plugin(
-        commands={
-            "alerts": ("command:alerts", "Look for what is wrong, and tell what is new."),
-        },
+        commands={"alerts": ("command:alerts", "Look for what is wrong, and tell what is new.")},
         checks={"alerts": "command:check_alerts"},
         hooks={
             "notify": "notify:notify",
@@ -38,10 +36,7 @@ PLUGINS = {
         },
     ),
     "backfill": Plugin(
-        hooks={
-            "backfill_days": "backfill:backfill_days",
-            "recompute_table": "backfill:recompute_table",
-        },
+        hooks={"backfill_days": "backfill:backfill_days", "recompute_table": "backfill:recompute_table"}
     ),
     "challengers": Plugin(
         commands={
@@ -61,16 +56,12 @@ PLUGINS = {
             "cost": ("command:cost", "What stages, training, storage and replicas cost a day."),
         },
         simulations={
-            "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them."),
+            "autoscale": ("autoscale_command:autoscale", "Replicas by demand against a fixed number of them.")
         },
-        hooks={
-            "orchestration": "orchestration:build_definitions",
-        },
+        hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "doctor": Plugin(
-        commands={
-            "doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem."),
-        },
+        commands={"doctor": ("command:doctor", "Check what Forecache needs, with a remedy for each problem.")}
     ),
     "drift": Plugin(
         commands={
@@ -101,62 +92,33 @@ PLUGINS = {
             "runtimes": "runtimes:RUNTIMES",
             "log_file": "runtimes:log_file",
             "load_skops": "skops_files:load_skops",
-        },
+        }
     ),
-    "explain": Plugin(
-        commands={
-            "explain": ("command:explain", "Follow an answer back to its data, model and code."),
-        },
-    ),
-    "exporter": Plugin(
-        commands={
-            "metrics": ("command:metrics", "Every metric for Prometheus, and what it says."),
-        },
-    ),
+    "explain": Plugin(commands={"explain": ("command:explain", "Follow an answer back to its data, model and code.")}),
+    "exporter": Plugin(commands={"metrics": ("command:metrics", "Every metric for Prometheus, and what it says.")}),
     "historical_features": Plugin(
-        commands={
-            "features": ("command:features", "Features of any table of keys and times, as known then."),
-        },
-        hooks={
-            "build_examples": "training_set:build_examples",
-            "orchestration": "orchestration:build_definitions",
-        },
+        commands={"features": ("command:features", "Features of any table of keys and times, as known then.")},
+        hooks={"build_examples": "training_set:build_examples", "orchestration": "orchestration:build_definitions"},
     ),
     "lineage": Plugin(
-        commands={
-            "lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded."),
-        },
-        hooks={
-            "report_stream_run": "stream_runs:report_run",
-            "around_stage": "orchestration:send_lineage",
-        },
+        commands={"lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded.")},
+        hooks={"report_stream_run": "stream_runs:report_run", "around_stage": "orchestration:send_lineage"},
     ),
     "mail": Plugin(
-        commands={
-            "mail": ("command:mail", "Send a mailing's messages about what is published."),
-        },
+        commands={"mail": ("command:mail", "Send a mailing's messages about what is published.")},
         checks={"mail": "command:check_mail"},
-        hooks={
-            "orchestration": "orchestration:build_definitions",
-        },
+        hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "new_project": Plugin(
         commands={
             "init": ("init_command:init", "Create a new project with one pipeline to edit."),
             "demo": ("demo_command:demo", "Run the main job on demo data, from files to a served answer."),
         },
-        hooks={
-            "reader_process": "reader_process:ReaderProcess",
-        },
+        hooks={"reader_process": "reader_process:ReaderProcess"},
     ),
     "maintenance": Plugin(
-        commands={
-            "maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs."),
-        },
-        hooks={
-            "orchestration": "orchestration:build_definitions",
-            "remove_unused_files": "table:remove_unused_files",
-        },
+        commands={"maintain": ("command:maintain", "Merge the lake's small files, remove files that nothing needs.")},
+        hooks={"orchestration": "orchestration:build_definitions", "remove_unused_files": "table:remove_unused_files"},
     ),
     "model_reports": Plugin(
         hooks={
@@ -164,20 +126,14 @@ PLUGINS = {
             "draw_evaluation": "plots:draw_evaluation",
             "draw_verdict": "plots:draw_verdict",
             "write_model_report": "report:write_report",
-        },
+        }
     ),
     "parity": Plugin(
-        commands={
-            "parity": ("command:parity", "Compute logged answers again, and compare every bit."),
-        },
-        hooks={
-            "orchestration": "orchestration:build_definitions",
-        },
+        commands={"parity": ("command:parity", "Compute logged answers again, and compare every bit.")},
+        hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "protocols": Plugin(
-        commands={
-            "bento": ("write_bento:bento", "Write a BentoML service for a release of a real-time model."),
-        },
+        commands={"bento": ("write_bento:bento", "Write a BentoML service for a release of a real-time model.")},
         hooks={
             "feast": "feast:answer_request",
             "open_inference": "open_inference:InferenceProtocol",
@@ -190,23 +146,21 @@ PLUGINS = {
             "refused_dates": "stage:refused_dates",
             "write_report": "evaluation.report:write_report",
             "orchestration": "orchestration:build_definitions",
-        },
+        }
     ),
     "redis": Plugin(
         hooks={
             "open_store": "versions:open_redis_store",
             "source": "reader:RedisSource",
             "read_remote": "realtime_lookups:read_remote",
-        },
+        }
     ),
     "rollouts": Plugin(
         commands={
             "rollouts": ("command:rollouts", "Move rollouts of releases on, or return them, by the request log."),
             "rollout": ("command:rollout", "Pause, resume, return or finish the rollout of a release."),
         },
-        simulations={
-            "rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found."),
-        },
+        simulations={"rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found.")},
         checks={"rollouts": "command:check_rollouts"},
         hooks={
             "begin_counts": "count_requests:begin_counts",
@@ -226,17 +180,11 @@ PLUGINS = {
             "cached_path": "cached_path:CachedPath",
             "key": "cached_path:score_cache_key",
             "entry_bytes": "cached_path:ENTRY_BYTES",
-        },
+        }
     ),
-    "spark_stream": Plugin(
-        hooks={
-            "engine": "engine:SparkEngine",
-        },
-    ),
+    "spark_stream": Plugin(hooks={"engine": "engine:SparkEngine"}),
     "status": Plugin(
-        commands={
-            "status": ("command:status", "How the reader and the project are, and what is not well."),
-        },
+        commands={"status": ("command:status", "How the reader and the project are, and what is not well.")},
         hooks={
             "reader_sidecar": "sidecar:run_status_sidecar",
             "reader_history_bytes": "history:HISTORY_BYTES",
@@ -248,16 +196,10 @@ PLUGINS = {
             "diff": ("command:diff", "Changes between two published versions."),
             "verify": ("command:verify", "Read every byte of the stores and compare it with what was published."),
         },
-        hooks={
-            "check_bytes": "verify_stores:check_bytes",
-            "orchestration": "orchestration:build_definitions",
-        },
+        hooks={"check_bytes": "verify_stores:check_bytes", "orchestration": "orchestration:build_definitions"},
     ),
     "stream_answers": Plugin(
-        hooks={
-            "answerer_of": "batch_answers:answerer_of",
-            "send_answers": "send_answers:send_answers",
-        },
+        hooks={"answerer_of": "batch_answers:answerer_of", "send_answers": "send_answers:send_answers"}
     ),
     "table_sources": Plugin(
         hooks={
@@ -268,7 +210,7 @@ PLUGINS = {
             "extraction_delay_reason": "days_to_extract:extraction_delay_reason",
             "extract": "extract:extract",
             "require_database": "database:require_database",
-        },
+        }
     ),
     "torch": Plugin(
         hooks={
@@ -276,22 +218,18 @@ PLUGINS = {
             "run_torchrun": "launch:run_torchrun",
             "num_gpus": "launch:num_gpus",
             "lock_checkpoints": "lease:lock_checkpoints",
-        },
+        }
     ),
     "tune": Plugin(
-        commands={
-            "tune": ("command:tune", "Search for better hyperparameters."),
-        },
-        hooks={
-            "orchestration": "orchestration:build_definitions",
-        },
+        commands={"tune": ("command:tune", "Search for better hyperparameters.")},
+        hooks={"orchestration": "orchestration:build_definitions"},
     ),
     "window_features": Plugin(
         hooks={
             "window_frame": "nights:window_frame",
             "window_inputs": "nights:window_inputs",
             "write_windows": "nights:write_windows",
-        },
+        }
     ),
 }
 

@@ -31,3 +31,6 @@ def test_contributing_names_every_folder(folder: Path) -> None:
     assert rows
     if len(part) == 2:
         assert re.search(rf"`{part[1]}/`", rows[0])
+    if len(part) == 1 and part[0]:
+        named = set(re.findall(r"`(\w+)/`", rows[0])) - {part[0]}
+        assert named <= {path.name for path in folder.rglob("*") if path.is_dir()}, "these folders are gone"
