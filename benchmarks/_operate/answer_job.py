@@ -19,7 +19,7 @@ from forecache.realtime.answer.in_loop import DirectPath
 from forecache.realtime.answer.served_release import serve_release
 from forecache.realtime.deadline import RequestClock
 from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.writer import LogWriter
+from forecache.realtime.log.spool_writer import LogWriter
 from forecache.realtime.metrics import LogCounters
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.load import load_release

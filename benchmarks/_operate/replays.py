@@ -15,8 +15,8 @@ from _store.progress import say
 from _operate import home
 from _operate.sizes import Sizes
 from forecache.base.settings import Settings
-from forecache.realtime.log.commit_ready import commit_ready
-from forecache.realtime.log.committer import merge_small
+from forecache.realtime.log.commit_loop import merge_small
+from forecache.realtime.log.commit_segments import commit_ready
 from forecache.realtime.log.spool_files import read_state
 
 PROCESSES = 2

@@ -18,7 +18,7 @@ from forecache.kit.delta.writers import write_frame
 from forecache.lake.feature_rows import join_views, joined_inputs, read_view, view_frame, view_inputs
 from forecache.lake.ledger import last_records
 from forecache.lake.sources import Pins, require_delivered
-from forecache.lake.stage import Stage, hold_table_lock, write_stale_partitions
+from forecache.lake.stage_runner import Stage, hold_table_lock, write_stale_partitions
 
 if TYPE_CHECKING:
     from deltalake import Schema

@@ -22,7 +22,7 @@ from forecache.lake.contracts import (
 from forecache.lake.feature_rows import feature_frame
 from forecache.lake.features import require_nights
 from forecache.lake.sources import Pins, horizon_rows, source_states, state_history
-from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa

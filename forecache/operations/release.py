@@ -15,7 +15,7 @@ from forecache.base.settings import Settings
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model

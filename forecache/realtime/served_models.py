@@ -16,7 +16,7 @@ from forecache.realtime.answer.in_loop import CpuGuard, InLoopPath, warm_and_mea
 from forecache.realtime.answer.served_release import ModelPath, ServedRelease, add_cache, serve_release, uncached_path
 from forecache.realtime.deadline import RequestQueue
 from forecache.realtime.log.answer_log import AnswerLog
-from forecache.realtime.log.writer import LogWriter
+from forecache.realtime.log.spool_writer import LogWriter
 from forecache.realtime.metrics import CELL, RealtimeMetrics
 from forecache.realtime.release.folder import ReleaseFolder, ReleasePointer, open_releases, read_release
 from forecache.realtime.release.format import Release

@@ -17,7 +17,7 @@ from forecache.base.output_kinds import OutputSpec
 from forecache.base.settings import Settings
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, ScoringPlan
 from forecache.scoring.night_inputs import ScoringNight, ScoringWork
 from forecache.scoring.tasks.job import job_spec, local_scorer, model_features

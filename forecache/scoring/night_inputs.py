@@ -22,7 +22,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.lake.provenance import Stamp
-from forecache.lake.stage import Stage
+from forecache.lake.stage_runner import Stage
 from forecache.models.inference.kernel_spec import KERNEL_VERSION, ScoringPlan
 from forecache.models.registry.model_versions import ModelVersion
 

@@ -19,7 +19,7 @@ from forecache.kit.delta.partitions import find_committed_partitions, take_snaps
 from forecache.kit.delta.tables import table_version
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.provenance import Stamp
-from forecache.lake.stage import find_stale, format_nights, hold_table_lock
+from forecache.lake.stage_runner import find_stale, format_nights, hold_table_lock
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model
 from forecache.models.registry.model_versions import ModelVersion

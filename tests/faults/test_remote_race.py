@@ -15,7 +15,7 @@ from warm import start
 from forecache.base.settings import Settings
 from forecache.base.steps import push_step
 from forecache.serve.store import Store, open_remote, open_store, publish, pull
-from forecache.serve.store.layout import Pointer
+from forecache.serve.store.pointer import Pointer
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

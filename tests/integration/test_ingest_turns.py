@@ -21,7 +21,7 @@ from pathlib import Path
 from test_ingest_turns import SOURCE
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ingest.landing import list_landing, read_checksum
-from forecache.lake.stage import hold_table_lock
+from forecache.lake.stage_runner import hold_table_lock
 from forecache.base.results import no_progress
 from forecache.base.settings import load_settings
 settings, file, waits = load_settings(home=sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])

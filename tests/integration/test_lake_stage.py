@@ -7,7 +7,7 @@ import pytest
 
 from forecache.base.settings import Settings
 from forecache.lake.ledger import last_records
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 
 NIGHTS = [date(2026, 1, day) for day in (1, 2, 3)]
 

@@ -13,9 +13,9 @@ from reader_support import today
 
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.delta.tables import append_rows, open_table
-from forecache.realtime.log import commit_ready as commit
-from forecache.realtime.log.commit_ready import EXPIRED_DAYS
-from forecache.realtime.log.committer import merge_small, remove_old
+from forecache.realtime.log import commit_segments as commit
+from forecache.realtime.log.commit_loop import merge_small, remove_old
+from forecache.realtime.log.commit_segments import EXPIRED_DAYS
 from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.log.spool_files import lost_rows, read_state, segments_of, streams_of
 

@@ -23,8 +23,8 @@ from forecache.kit.delta.log import active_files
 from forecache.kit.delta.merge_files import MergeStopError
 from forecache.kit.delta.tables import append_rows, open_table
 from forecache.plugins.maintenance.table import data_files
-from forecache.realtime.log import committer as log_retention
-from forecache.realtime.log.committer import (
+from forecache.realtime.log import commit_loop as log_retention
+from forecache.realtime.log.commit_loop import (
     maintain_logs,
     merge_small,
     remove_merged,

@@ -26,7 +26,7 @@ from forecache.declare import Guards, Outcome
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.rollouts.count_requests import count_new_requests, read_outcomes, step_id
 from forecache.plugins.rollouts.step_counts import GUARD, StepCounts, read_counts
-from forecache.realtime.log.committer import merge_small
+from forecache.realtime.log.commit_loop import merge_small
 from forecache.realtime.release.folder import open_releases
 
 LOOSE = Guards(0.99, 0.99, 0.99, 20.0, 0.99, 0.99, 0.99)

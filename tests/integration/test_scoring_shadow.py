@@ -27,7 +27,7 @@ from forecache.base.steps import lake_step
 from forecache.declare import Pipeline
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ledger import last_record
-from forecache.lake.stage import hold_table_lock
+from forecache.lake.stage_runner import hold_table_lock
 from forecache.plugins.challengers.shadow import SHADOW_STAGE, dismiss_challenger, name_challenger, score_shadow
 from forecache.plugins.drift.bins import binned_counts
 from forecache.scoring import run

@@ -10,7 +10,7 @@ from typing import Any
 
 from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings
-from forecache.realtime.log.commit_ready import commit_ready
+from forecache.realtime.log.commit_segments import commit_ready
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import pack_answer
 from forecache.realtime.log.spool_stream import SpoolStream, encode_frame
@@ -61,7 +61,7 @@ def _rows(settings: Settings, name: str, **asked: Any) -> Iterator[dict[str, Any
 _COMMITTER = """
 import os, signal, sys
 from forecache.base import steps
-from forecache.realtime.log.commit_ready import commit_ready
+from forecache.realtime.log.commit_segments import commit_ready
 from forecache.base.settings import load_settings
 
 def at(step):

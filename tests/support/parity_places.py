@@ -13,7 +13,7 @@ from reader_support import RunningReader
 
 from forecache.base.settings import Settings
 from forecache.plugins.protocols.bento_model import BentoModel
-from forecache.plugins.protocols.tensors import Tensor, render_response
+from forecache.plugins.protocols.open_inference_messages import Tensor, render_response
 
 
 @dataclass(frozen=True)

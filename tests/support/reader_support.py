@@ -21,8 +21,9 @@ from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.kit.versioned.pointer import write_pointer
 from forecache.serve.store import Field, KeyColumn, KeySchema, Provenance, SegmentInfo, Store, encode_key
-from forecache.serve.store.layout import Pointer, new_store_id, shard_file
+from forecache.serve.store.layout import shard_file
 from forecache.serve.store.manifest import Manifest, StalePolicy, TableSource, current_timestamp
+from forecache.serve.store.pointer import Pointer, new_store_id
 from forecache.serve.store.segment.writer import write_shard
 
 STRING_KEY = KeySchema((KeyColumn("customer_id", "string"),))

@@ -4,7 +4,7 @@ import pytest
 
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.merge_files import SMALL_BYTES, MergePolicy
-from forecache.realtime.log.committer import DAY_POLICY, PAST_DAY_POLICY
+from forecache.realtime.log.commit_loop import DAY_POLICY, PAST_DAY_POLICY
 
 
 def file(name: str, size_bytes: int) -> DataFile:

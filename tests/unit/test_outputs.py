@@ -33,9 +33,9 @@ from forecache.declare import (
 )
 from forecache.lake.contracts import class_order, require_classes, require_labels
 from forecache.lake.training_set import as_of_dates
-from forecache.models.inference.kernel import bound_output, find_loaders, load_kernel
+from forecache.models.inference.kernel import bound_output, find_loaders, load_kernel, score_values
 from forecache.models.inference.kernel_spec import PICKED, KernelSpec, OutputColumn, ScoringPlan, returned_type
-from forecache.models.inference.outputs import known_outputs, score_values, source_of
+from forecache.models.inference.outputs import known_outputs, source_of
 from forecache.models.inference.signature import read_signature
 from forecache.models.registry.applied.scoring_plan import pick_outputs
 from forecache.plugins.drift.monitor import _to_arrays

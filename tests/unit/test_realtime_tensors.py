@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecache.kit.http.problems import Problem
-from forecache.plugins.protocols.tensors import BYTES, DTYPES, Tensor, parse_request, render_response
+from forecache.plugins.protocols.open_inference_messages import BYTES, DTYPES, Tensor, parse_request, render_response
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 

@@ -15,7 +15,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import log_step
 from forecache.realtime.log.spool_files import ready_segments, remove_stream, segments_of, streams_of
 from forecache.realtime.log.spool_stream import SegmentLosses, SpoolStream, encode_frame, frame_head, read_frames
-from forecache.realtime.log.writer import BLOCK_BYTES, BlockPool, FrameQueue, LogChannel, LogWriter
+from forecache.realtime.log.spool_writer import BLOCK_BYTES, BlockPool, FrameQueue, LogChannel, LogWriter
 from forecache.realtime.metrics import LOG_CELLS, LogCounters
 
 

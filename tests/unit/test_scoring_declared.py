@@ -14,8 +14,7 @@ from rules_project.pipelines.rules import rules
 from forecache.base.errors import CheckError, InputError
 from forecache.base.output_kinds import OutputSpec
 from forecache.declare import FunctionModel, SqlModel
-from forecache.models.inference.kernel import find_loaders, load_kernel
-from forecache.models.inference.outputs import score_values
+from forecache.models.inference.kernel import find_loaders, load_kernel, score_values
 from forecache.models.inference.runtimes.function import FunctionKernel, pack
 from forecache.models.registry.applied.scoring_plan import plan_declared, plan_model
 from forecache.scoring.batch_size import bytes_a_row

@@ -20,7 +20,7 @@ from forecache.lake.provenance import Stamp
 from forecache.models.inference.kernel_spec import KernelSpec, OutputColumn
 from forecache.models.inference.outputs import source_of
 from forecache.scoring.tasks.engines import group_tasks
-from forecache.scoring.tasks.parquet_files import open_output
+from forecache.scoring.tasks.prediction_file import open_output
 from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer
 

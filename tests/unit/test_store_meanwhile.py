@@ -42,7 +42,7 @@ _PUBLISHES = """
 import sys
 from pathlib import Path
 from forecache.serve.store.layout import StoreLayout
-from forecache.serve.store.layout import Pointer
+from forecache.serve.store.pointer import Pointer
 layout, manifest = StoreLayout(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
 pointer = layout.root / "next"
 print(flush=True)
@@ -56,7 +56,7 @@ _LOOKS_WHETHER_IT_IS_OPEN = """
 import sys
 from pathlib import Path
 from forecache.serve.store.layout import StoreLayout
-from forecache.kit.versioned.pointer import is_open
+from forecache.kit.versioned.leases import is_open
 print(flush=True)
 while True:
     is_open(StoreLayout(Path(sys.argv[1])), 1)

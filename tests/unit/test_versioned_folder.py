@@ -9,15 +9,12 @@ import pytest
 
 from forecache.base.errors import ConflictError, DamagedError
 from forecache.kit.versioned.folder import VersionedFolder
+from forecache.kit.versioned.leases import is_open, keep_version, remove_old_versions, take_lease
 from forecache.kit.versioned.pointer import (
     earlier_versions,
-    is_open,
-    keep_version,
     lock_versions,
     pointer_problem,
     read_pointer,
-    remove_old_versions,
-    take_lease,
     write_pointer,
 )
 from forecache.plugins.store_checks.verify_stores import verify_versions

@@ -21,8 +21,8 @@ LIST = {name for name, value in vars(wakes).items() if isinstance(value, wakes.W
 RULED = {
     "serve/reader/versions/follow.py:Watcher._run": "STORE_POLL",
     "serve/reader/versions/damage.py:Scrubber._run": "SCRUB",
-    "realtime/log/writer.py:LogWriter._run": "LOG_SPOOL",
-    "realtime/log/committer.py:run_committer": "LOG_COMMIT",
+    "realtime/log/spool_writer.py:LogWriter._run": "LOG_SPOOL",
+    "realtime/log/commit_loop.py:run_committer": "LOG_COMMIT",
     "stream/tail/tailer.py:run_tailer": "TAILER_POLL",
     "plugins/lineage/stream_runs.py:_RunReporter._report_this_run": "STREAM_LINEAGE",
 }
@@ -33,7 +33,7 @@ BOUNDED = {
     *("cli/commands/log.py:show", "plugins/rollouts/command.py:rollouts", "plugins/rollouts/command.py:watch"),
     "plugins/status/command.py:status",
     # Attempts and waits that have a deadline or a largest number.
-    *("base/files.py:_try_lock_for", "kit/versioned/pointer.py:take_lease", "serve/store/store.py:Store.snapshot"),
+    *("base/files.py:_try_lock_for", "kit/versioned/leases.py:take_lease", "serve/store/store.py:Store.snapshot"),
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
     *("lake/ingest/ingest.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),

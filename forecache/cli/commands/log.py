@@ -180,7 +180,7 @@ def commit(names: tuple[str, ...], once: bool, until_input_ends: bool) -> None:
     import logging
 
     from forecache.kit.process.child import stop_event
-    from forecache.realtime.log.committer import run_committer
+    from forecache.realtime.log.commit_loop import run_committer
 
     current = settings()
     for name in names:

@@ -65,6 +65,7 @@ class VersionPointer:
 
     @property
     def serving(self) -> int | None:
+        """The version that readers serve: the pinned one, else the current one."""
         return self.current if self.pinned is None else self.pinned
 
     def to_json(self) -> bytes:

@@ -10,7 +10,8 @@ import xxhash
 
 from forecache.base.errors import DamagedError
 from forecache.kit.versioned.folder import P, VersionedFolder
-from forecache.kit.versioned.pointer import is_open, read_pointer
+from forecache.kit.versioned.leases import is_open
+from forecache.kit.versioned.pointer import read_pointer
 
 _BLOCK_BYTES = 1 << 20
 

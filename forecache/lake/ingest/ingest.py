@@ -36,7 +36,7 @@ from forecache.lake.ingest.ingested_files import (
 from forecache.lake.ingest.judge import judge
 from forecache.lake.ingest.landing import LandingFile, list_landing, source_uri
 from forecache.lake.ingest.parsing import add_event_day, parse_files, parsed_columns
-from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

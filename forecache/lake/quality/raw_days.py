@@ -20,7 +20,7 @@ from forecache.lake.quality.expectations import raw_expectations
 from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import STAGE as CHECK
 from forecache.lake.quality.verdicts import check_inputs
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from forecache.declare import Expectation
 from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_record
 from forecache.lake.quality.validate import CheckReport, validate
-from forecache.lake.stage import Stage, StageOutcome, format_nights
+from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -28,7 +28,7 @@ from forecache.models.inference.kernel_spec import (
     returned_type,
     value_type,
 )
-from forecache.models.inference.outputs import own_outputs, read_output
+from forecache.models.inference.outputs import own_outputs, read_output, returned_values
 from forecache.models.inference.runtimes import function, onnx, pyfunc, torch
 from forecache.models.inference.runtimes.runtime import FUNCTION, SQL, Kernel, Load, Runtime
 
@@ -179,6 +179,18 @@ def _inner_limit(limit: float | None, dtype: np.dtype, inwards: float) -> Any:
     nearest = dtype.type(limit)
     beyond = float(nearest) < limit if inwards > 0 else float(nearest) > limit
     return np.nextafter(nearest, dtype.type(inwards)) if beyond else nearest
+
+
+def score_values(
+    kernel: Kernel, spec: KernelSpec, features: list[pa.Array], outputs: Sequence[OutputSpec]
+) -> list[np.ndarray]:
+    """The values of each output for a batch of feature columns in the model's order; raises as `source_of`.
+
+    Of a number, a text, a boolean and structures [n]; of quantiles, a vector and classes [n, values], for classes the
+    probabilities; [n] if a model returns only the names of classes. CheckError if the model returned another number of
+    rows, or of values a row.
+    """
+    return returned_values(spec, kernel.run(features), len(features[0]), outputs)
 
 
 def score_arrays(kernel: Kernel, spec: KernelSpec, arrays: Sequence[pa.Array]) -> pa.Array:

@@ -8,12 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from forecache.base.errors import CheckError, InputError
 from forecache.base.output_kinds import OutputSpec, probabilities_column
 from forecache.models.inference.kernel_spec import CLASSES, OUTPUTS, KernelSpec
-from forecache.models.inference.runtimes.runtime import Kernel
 
 
 def read_output(stored: Mapping[str, Any]) -> OutputSpec:
@@ -94,18 +92,6 @@ def source_of(spec: KernelSpec, output: OutputSpec) -> tuple[int, ...]:
 def _returns_shares(spec: KernelSpec, output: OutputSpec) -> bool:
     column = spec.outputs[source_of(spec, output)[0]]
     return column.width is not None or output.top != 0
-
-
-def score_values(
-    kernel: Kernel, spec: KernelSpec, features: list[pa.Array], outputs: Sequence[OutputSpec]
-) -> list[np.ndarray]:
-    """The values of each output for a batch of feature columns in the model's order; raises as `source_of`.
-
-    Of a number, a text, a boolean and structures [n]; of quantiles, a vector and classes [n, values], for classes the
-    probabilities; [n] if a model returns only the names of classes. CheckError if the model returned another number of
-    rows, or of values a row.
-    """
-    return returned_values(spec, kernel.run(features), len(features[0]), outputs)
 
 
 def returned_values(

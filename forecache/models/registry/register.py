@@ -20,7 +20,7 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
 from forecache.lake.split_rows import training_classes
-from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
 from forecache.models.inference.kernel import find_runtimes
 from forecache.models.inference.kernel_spec import OUTPUTS

@@ -21,7 +21,7 @@ from forecache.declare import EstimatorModel, Trainable
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.lake.split_rows import split_batches
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
 from forecache.models.tracking.runs import open_training_run
 from forecache.models.training.process import TrainingPlan, lock_run, read_events, run_process

@@ -18,7 +18,7 @@ from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
-from forecache.lake.stage import hold_table_lock
+from forecache.lake.stage_runner import hold_table_lock
 from forecache.models.registry.alias_moves import find_equal_champion, reconcile_aliases
 from forecache.models.registry.model_versions import (
     CHALLENGER,

@@ -17,7 +17,7 @@ from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.split_rows import count_split, split_batches
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.bins import (
     BINS,

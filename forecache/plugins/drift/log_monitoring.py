@@ -17,7 +17,7 @@ from forecache.base.statistics import distance
 from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table, table_version
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.model_versions import list_models
 from forecache.plugins.drift.expected_performance import (
     CALIBRATIONS,

@@ -23,7 +23,7 @@ from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.split_rows import label_numbers
-from forecache.lake.stage import Stage, StageOutcome, partition_rows
+from forecache.lake.stage_runner import Stage, StageOutcome, partition_rows
 from forecache.lake.training_set import label_frame
 from forecache.models.registry.gate.gate_checks import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of

@@ -18,7 +18,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.contracts import class_order
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.quality.verdicts import DRIFT_STAGE
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.model_versions import ModelVersion, list_models
 from forecache.models.registry.register import load_evaluation
 from forecache.plugins.drift.bins import Bins, binned_counts

@@ -21,7 +21,7 @@ from forecache.declare import AS_OF, Effect, Pipeline
 from forecache.kit.delta.tables import read_table
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.split_rows import count_split
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.examples import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values

@@ -21,7 +21,7 @@ from forecache.kit.delta.writers import write_frame
 from forecache.lake.contracts import function_name, require_labels
 from forecache.lake.feature_rows import view_inputs
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
-from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_set import SPLITS, STAGE
 from forecache.operations.release import recorded_requests_file
 from forecache.plugins.historical_features.requests import logged_state, request_days, request_rows, span_of

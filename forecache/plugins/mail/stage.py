@@ -28,7 +28,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.smtp import Relay, ServerAnswer, one_line
-from forecache.lake.stage import hold_table_lock
+from forecache.lake.stage_runner import hold_table_lock
 from forecache.plugins.mail.ledger import CLAIM, FINAL, Journal, MailLedger, MailRecord
 from forecache.plugins.mail.mailing import Mailing, address_of, fill
 from forecache.plugins.mail.recipients import (

@@ -29,7 +29,7 @@ from forecache.kit.delta.merge_files import MergePolicy, PolicyOf, choose_groups
 from forecache.kit.delta.small_tables import SORTED_BY, small_table_policy
 from forecache.kit.delta.stream_tables import HOUR, KEPT, has_short_log, is_closed, is_stream_table, sort_by_position
 from forecache.kit.delta.tables import open_table
-from forecache.lake.stage import hold_table_lock
+from forecache.lake.stage_runner import hold_table_lock
 
 _INGESTED = (RAW, QUARANTINE)
 _ENTRIES_AT_ONCE = 16

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forecache.base.errors import DamagedError, ForecacheError
 from forecache.base.settings import Settings
-from forecache.kit.versioned.pointer import keep_version
+from forecache.kit.versioned.leases import keep_version
 from forecache.plugins.parity.store_versions import (
     MissingLakeRowsError,
     SavedRows,

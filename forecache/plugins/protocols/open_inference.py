@@ -14,7 +14,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, bad_request, quote_value
 from forecache.plugins.protocols.columns import AnswerColumns, Column, answer_columns, provenance_of, requests_of
-from forecache.plugins.protocols.tensors import (
+from forecache.plugins.protocols.open_inference_messages import (
     BYTES,
     HEADER_LENGTH,
     InferRequest,

@@ -22,7 +22,7 @@ from forecache.kit.delta.writers import new_folder
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version
 from forecache.lake.provenance import PROVENANCE_FIELDS
 from forecache.lake.sources import Pins, require_delivered, source_state
-from forecache.lake.stage import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 from forecache.plugins.recommend.evaluation.gate import first_test_day, judge
 from forecache.plugins.recommend.filters import Filters, available_items
 from forecache.plugins.recommend.interactions import Interactions, read_interactions

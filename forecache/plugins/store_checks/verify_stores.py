@@ -9,7 +9,8 @@ from forecache.base.settings import Settings
 from forecache.cli.base import Finding
 from forecache.cli.output import size
 from forecache.kit.versioned.folder import P, VersionedFolder
-from forecache.kit.versioned.pointer import keep_version, pointer_problem, read_pointer
+from forecache.kit.versioned.leases import keep_version
+from forecache.kit.versioned.pointer import pointer_problem, read_pointer
 from forecache.kit.versioned.verify import ReadPace, verify_file, version_state
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.serve.store import content_hash as hashing

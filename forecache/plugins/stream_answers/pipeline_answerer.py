@@ -11,9 +11,9 @@ from forecache.base.output_kinds import OutputSpec
 from forecache.base.settings import Settings
 from forecache.declare import Pipeline
 from forecache.lake.provenance import Stamp
-from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.kernel import load_kernel, score_values
 from forecache.models.inference.kernel_spec import KernelSpec
-from forecache.models.inference.outputs import known_outputs, score_values
+from forecache.models.inference.outputs import known_outputs
 from forecache.models.inference.runtimes.runtime import Kernel
 from forecache.models.registry.applied.pipeline_models import scoring_model
 from forecache.models.registry.applied.scoring_plan import plan_model

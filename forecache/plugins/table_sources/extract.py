@@ -23,7 +23,7 @@ from forecache.kit.delta.files import fit_columns
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import last_records
-from forecache.lake.stage import Stage, StageOutcome, format_nights, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome, format_nights, hold_table_lock
 from forecache.plugins.table_sources.database import text_batches
 from forecache.plugins.table_sources.days_to_extract import (
     STAGE,

@@ -22,7 +22,7 @@ from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable, Training
-from forecache.lake.stage import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
 from forecache.models.training.launch import learn_vocabularies, pinned_version, plan_training, training_inputs

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from forecache.base.ranking import descending_order
-from forecache.declare.realtime import lookups as ladder
+from forecache.declare.realtime.lookups import Default, DotProduct, LastNight, OrderGiven, Rung, Stored
 from forecache.kit.http.problems import Problem
 from forecache.realtime.lookups import keys_of
 from forecache.realtime.request.request_answer import MODEL, LookupResult, ParsedRequest, RequestAnswer, StageTimes
@@ -43,7 +43,7 @@ class Fallback(Protocol):
         """
 
 
-def open_fallbacks(declared: Sequence[ladder.Rung]) -> tuple[Fallback, ...]:
+def open_fallbacks(declared: Sequence[Rung]) -> tuple[Fallback, ...]:
     """Make the declared fallbacks, from the best to the last, which always answers."""
     return tuple(_KINDS[type(each)](each) for each in declared)
 
@@ -51,7 +51,7 @@ def open_fallbacks(declared: Sequence[ladder.Rung]) -> tuple[Fallback, ...]:
 class _DotProductFallback:
     name, needs_request = "dot_product", True
 
-    def __init__(self, declared: ladder.DotProduct) -> None:
+    def __init__(self, declared: DotProduct) -> None:
         self._declared = declared
         self._user, self._item = _StoredNumbers(declared.user), _StoredNumbers(declared.item)
 
@@ -69,7 +69,7 @@ class _DotProductFallback:
 class _LastNightFallback:
     name, needs_request = "last_night", True
 
-    def __init__(self, declared: ladder.LastNight) -> None:
+    def __init__(self, declared: LastNight) -> None:
         self._of = _StoredNumbers(declared.of)
 
     def scores(
@@ -84,8 +84,8 @@ class _LastNightFallback:
 class _ConstantFallback:
     needs_request = False
 
-    def __init__(self, declared: ladder.Default | ladder.OrderGiven) -> None:
-        self._value = float(declared.value) if isinstance(declared, ladder.Default) else None
+    def __init__(self, declared: Default | OrderGiven) -> None:
+        self._value = float(declared.value) if isinstance(declared, Default) else None
         self.name = "order_given" if self._value is None else "default"
 
     def scores(
@@ -95,15 +95,15 @@ class _ConstantFallback:
 
 
 _KINDS: dict[type, Any] = {
-    ladder.DotProduct: _DotProductFallback,
-    ladder.LastNight: _LastNightFallback,
-    ladder.Default: _ConstantFallback,
-    ladder.OrderGiven: _ConstantFallback,
+    DotProduct: _DotProductFallback,
+    LastNight: _LastNightFallback,
+    Default: _ConstantFallback,
+    OrderGiven: _ConstantFallback,
 }
 
 
 class _StoredNumbers:
-    def __init__(self, declared: ladder.Stored) -> None:
+    def __init__(self, declared: Stored) -> None:
         self._declared = declared
         self._bound: tuple[VersionAnswers, list[int], str] | None = None
         self._told = False

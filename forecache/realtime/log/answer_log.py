@@ -19,7 +19,7 @@ from forecache.declare.realtime.request_rows import NOT_FINITE, column_of, read_
 from forecache.kit.process.periodic import RareMessage
 from forecache.realtime.deadline import RequestClock
 from forecache.realtime.log.record import pack_answer
-from forecache.realtime.log.writer import LogChannel
+from forecache.realtime.log.spool_writer import LogChannel
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_answer import LiveRead, ParsedRequest, RequestAnswer, lowest_fallback
 from forecache.realtime.request.request_parser import REQUEST_ID, RequestParser

@@ -12,7 +12,8 @@ from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFo
 from forecache.base.files import move_durably
 from forecache.base.folders import Folder
 from forecache.base.steps import release_step
-from forecache.kit.versioned.pointer import read_pointer, remove_old_versions, write_pointer
+from forecache.kit.versioned.leases import remove_old_versions
+from forecache.kit.versioned.pointer import read_pointer, write_pointer
 from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import (
     KEEP,

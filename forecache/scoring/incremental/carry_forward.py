@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from forecache.kit.delta.comparison.partition import plain_type
-from forecache.scoring.tasks.parquet_files import ROW_GROUP_ROWS, open_output
+from forecache.scoring.tasks.prediction_file import ROW_GROUP_ROWS, open_output
 from forecache.scoring.tasks.prediction_rows import same_word
 
 

@@ -50,7 +50,7 @@ from forecache.scoring.night_inputs import (
     scratch_folder,
 )
 from forecache.scoring.tasks.job import local_scorer
-from forecache.scoring.tasks.parquet_files import open_output
+from forecache.scoring.tasks.prediction_file import open_output
 from forecache.scoring.tasks.prediction_rows import file_schema
 from forecache.scoring.tasks.task import TaskScorer
 

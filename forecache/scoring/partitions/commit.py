@@ -31,7 +31,7 @@ from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
-from forecache.lake.stage import StageOutcome, format_nights
+from forecache.lake.stage_runner import StageOutcome, format_nights
 from forecache.scoring.night_inputs import (
     ScoringNight,
     ScoringWork,
@@ -41,7 +41,7 @@ from forecache.scoring.night_inputs import (
     scratch_folder,
 )
 from forecache.scoring.partitions.shards import StagedNights, describe_committed
-from forecache.scoring.tasks.parquet_files import explain_full_disk
+from forecache.scoring.tasks.prediction_file import explain_full_disk
 from forecache.scoring.tasks.prediction_rows import layout_of, prediction_fields
 
 _BATCH_ROWS = 65_536

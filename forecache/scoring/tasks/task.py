@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 
 from forecache.kit.delta.files import Place
 from forecache.lake.provenance import Stamp
-from forecache.models.inference.kernel import load_kernel
+from forecache.models.inference.kernel import load_kernel, score_values
 from forecache.models.inference.kernel_spec import KernelSpec
-from forecache.models.inference.outputs import score_values
-from forecache.scoring.tasks.parquet_files import open_output
+from forecache.scoring.tasks.prediction_file import open_output
 from forecache.scoring.tasks.prediction_rows import PredictionLayout, file_schema, prediction_rows
 
 if TYPE_CHECKING:

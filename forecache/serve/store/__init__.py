@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from forecache.serve.store.keys import decode_key as decode_key
     from forecache.serve.store.keys import encode_key as encode_key
     from forecache.serve.store.keys import parse_key as parse_key
-    from forecache.serve.store.layout import Pointer as Pointer
     from forecache.serve.store.manifest import Field as Field
     from forecache.serve.store.manifest import Manifest as Manifest
     from forecache.serve.store.manifest import Provenance as Provenance
     from forecache.serve.store.manifest import SegmentInfo as SegmentInfo
+    from forecache.serve.store.pointer import Pointer as Pointer
     from forecache.serve.store.publishing.publish import publish as publish
     from forecache.serve.store.push_pull import pull as pull
     from forecache.serve.store.push_pull import push as push
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _HOMES = list_homes(
     {
         "forecache.serve.store.keys": "KeyColumn KeySchema decode_key encode_key parse_key",
-        "forecache.serve.store.layout": "Pointer",
+        "forecache.serve.store.pointer": "Pointer",
         "forecache.serve.store.manifest": "Field Manifest Provenance SegmentInfo",
         "forecache.serve.store.publishing.publish": "publish",
         "forecache.serve.store.push_pull": "pull push sync_targets",

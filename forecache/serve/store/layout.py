@@ -1,4 +1,4 @@
-"""Paths of a store's files, its pointer, and the lock for updating targets.
+"""Paths of a store's files, and the lock for updating targets.
 
 <store>/<pipeline>/            a versioned folder (see `forecache.kit.versioned.folder`) with:
     versions/00000017.json     a version's manifest, never changed
@@ -14,50 +14,19 @@
 """
 
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from forecache.base.files import lock
 from forecache.base.results import Progress
-from forecache.kit.versioned.folder import PathBelow, VersionedFolder, VersionPointer
+from forecache.kit.versioned.folder import PathBelow, VersionedFolder
+from forecache.serve.store.pointer import Pointer
 
-_MOVES = 100
 _UNFINISHED_S = 3600.0
-
-
-@dataclass(frozen=True)
-class Pointer(VersionPointer):
-    """The served version of a store; see `VersionPointer`.
-
-    `store` is the store's random identity, "" before the first publish. A store that was removed and published anew
-    counts its versions from 1 again: version numbers of different stores are not comparable.
-    """
-
-    store: str = ""
-    current: int | None = None
-    pinned: int | None = None
-    last: int = 0
-    generation: int = 0
-    moves: str = ""  # random ids of the last moves, in any installation, the newest last
-
-    def advance(self, **changes: object) -> "Pointer":
-        """The pointer after one more move."""
-        moves = " ".join([*self.moves.split()[1 - _MOVES :], secrets.token_hex(4)])
-        return replace(self, generation=self.generation + 1, moves=moves, **changes)  # type: ignore[arg-type]
-
-    def descends_from(self, other: "Pointer") -> bool:
-        """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
-        last = other.moves.split()[-1:]
-        return last[0] in self.moves.split() if last else self.store == other.store
-
-
-def new_store_id() -> str:
-    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ from forecache.kit.versioned.transfer import (
     upload_missing,
 )
 from forecache.serve.store.integrity import segment_files, verify_filter, verify_segment, version_files
-from forecache.serve.store.layout import Pointer, StoreLayout, remove_tree, targets_lock
+from forecache.serve.store.layout import StoreLayout, remove_tree, targets_lock
 from forecache.serve.store.live.layer import layer_from_json, list_stores_with_layers, write_layer
 from forecache.serve.store.live.reader import wait_until_applied
 from forecache.serve.store.manifest import Manifest, manifest_from_json
+from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.remote import (
     manifest_name,

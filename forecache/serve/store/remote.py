@@ -7,11 +7,12 @@ from forecache.base.errors import ConflictError, DamagedError
 from forecache.base.files import write_durably
 from forecache.base.folders import Folder, LocalFolder, open_folder
 from forecache.base.settings import Settings
-from forecache.kit.versioned.pointer import surplus_versions
+from forecache.kit.versioned.leases import surplus_versions
 from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.integrity import version_files
-from forecache.serve.store.layout import Pointer, StoreLayout, remove_if_abandoned
+from forecache.serve.store.layout import StoreLayout, remove_if_abandoned
 from forecache.serve.store.manifest import manifest_from_json
+from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.store import Store
 
 

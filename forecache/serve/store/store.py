@@ -8,18 +8,13 @@ from forecache.base.errors import ConflictError, DamagedError, NotFoundError, Un
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
-from forecache.kit.versioned.pointer import (
-    earlier_versions,
-    lock_versions,
-    read_pointer,
-    remove_old_versions,
-    take_lease,
-    write_pointer,
-)
+from forecache.kit.versioned.leases import remove_old_versions, take_lease
+from forecache.kit.versioned.pointer import earlier_versions, lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.verify import version_state
 from forecache.serve.store.integrity import verify_version
-from forecache.serve.store.layout import Pointer, StoreLayout, remove_if_abandoned, remove_tree
+from forecache.serve.store.layout import StoreLayout, remove_if_abandoned, remove_tree
 from forecache.serve.store.manifest import Manifest, current_timestamp, manifest_from_json
+from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
 
 _OPEN_TRIES = 10

@@ -20,8 +20,8 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_existing
 from forecache.lake.ledger import StageRecord, all_records, append_records
 from forecache.lake.split_rows import label_numbers
-from forecache.models.inference.kernel import load_kernel
-from forecache.models.inference.outputs import known_outputs, score_values, source_of
+from forecache.models.inference.kernel import load_kernel, score_values
+from forecache.models.inference.outputs import known_outputs, source_of
 from forecache.models.registry.applied.resolve import (
     find_version,
     make_numbered_version,

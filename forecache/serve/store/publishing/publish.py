@@ -20,10 +20,11 @@ from forecache.serve.store.encoding.column_values import packed_fields, state_fi
 from forecache.serve.store.encoding.entries import field_list, key_schema
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
-from forecache.serve.store.layout import Pointer, new_store_id, remove_tree
+from forecache.serve.store.layout import remove_tree
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.reader import wait_until_applied
 from forecache.serve.store.manifest import Field, Manifest
+from forecache.serve.store.pointer import Pointer, new_store_id
 from forecache.serve.store.publishing.full import build_full, encode_night
 from forecache.serve.store.publishing.incremental import build_incremental, compact, compaction_reason
 from forecache.serve.store.publishing.overlay import Overlay, open_overlay

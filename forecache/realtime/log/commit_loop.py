@@ -29,7 +29,7 @@ from forecache.kit.delta.stream_tables import KEPT
 from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
 from forecache.kit.process.wakes import LOG_LOCK, LOG_MAINTENANCE
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.realtime.log.commit_ready import PARQUET, commit_ready
+from forecache.realtime.log.commit_segments import PARQUET, commit_ready
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.log.spool_files import read_state, ready_segments, spooled_models, streams_of, write_state
 from forecache.realtime.release.folder import open_releases, read_release
