@@ -5,6 +5,7 @@ import dagster as dg
 from assets.model import build_candidate, build_model, build_registered_model
 from assets.published import published_name
 from assets.realtime import build_released, released_name, views_of_one_range
+from forecache.base.plugins import is_installed
 from forecache.declare import Realtime, RegisteredModel
 from forecache.declare.schedule import NEVER
 from jobs.nightly import nightly_job_name
@@ -63,7 +64,7 @@ def realtime_definitions(realtime: Realtime) -> dg.Definitions:
     if isinstance(realtime.model, RegisteredModel):
         watched = dg.Definitions(assets=[build_registered_model(realtime, realtime.model)])
         return dg.Definitions.merge(defined, watched)
-    if not realtime.is_trained:
+    if not realtime.is_trained or not is_installed("historical_features"):  # which makes its training set
         return defined
     training, full = build_realtime_training_jobs(realtime)
     approval = [build_approval_job(realtime)] if realtime.trained_gate.approval else []

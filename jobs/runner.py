@@ -6,7 +6,7 @@ Its stages are reported as they end, and the original error of a failure is rais
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -32,10 +32,6 @@ from resources.dagster_internals import (
 from resources.instance import LOCATION, definitions_module, runner_instance
 from resources.own_runs import process_tags, renew_heartbeat
 from resources.session import RunSession, use_session
-
-if TYPE_CHECKING:
-    pass
-
 
 Job = Literal["nightly", "training", "ingest", "full"]
 Nights = tuple[date, date]

@@ -163,8 +163,6 @@ PLUGINS = {
         simulations={"rollout": ("simulate_command:rollout", "How many requests it takes until a harm is found.")},
         checks={"rollouts": "command:check_rollouts"},
         hooks={
-            "begin_counts": "count_requests:begin_counts",
-            "logged_version": "count_requests:logged_version",
             "notify_of_rollout": "controller:notify_of_rollout",
             "show_rollout": "command:show_rollout",
             "rollout_follower": "follow_rollouts:RolloutFollower",

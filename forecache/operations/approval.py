@@ -30,7 +30,7 @@ def approve(
         CheckError: It did not pass the gate, its verdict is outdated, or its artifact was changed.
     """
     recover_interrupted(settings, pipeline)
-    version = version or _newest_waiting(settings, pipeline)
+    version = _newest_waiting(settings, pipeline) if version is None else version
     by = {"actor": actor, "reason": reason, "run_id": run_id}
     if not approved:
         return reject_version(settings, pipeline, version, **by)
@@ -47,7 +47,7 @@ def judge_version(
         CheckError: A person rejected it or rolled it back, or its artifact, or the champion's, was changed.
     """
     recover_interrupted(settings, pipeline)
-    version = version or _newest_waiting(settings, pipeline)
+    version = _newest_waiting(settings, pipeline) if version is None else version
     gate = model_version(settings, pipeline, version).gate
     if gate in (REJECTED, ROLLED_BACK):
         raise CheckError(

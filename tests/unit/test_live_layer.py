@@ -2,7 +2,9 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
+import lmdb
 import pytest
 from live_support import LAYER, NOON_US, live_row
 
@@ -11,6 +13,8 @@ from forecache.serve.store import Store
 from forecache.serve.store.content_hash import content_sum
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live import counters as state
+from forecache.serve.store.live import environment
+from forecache.serve.store.live.environment import acquire
 from forecache.serve.store.live.layer import (
     PENDING,
     LiveRow,
@@ -64,6 +68,23 @@ def test_a_reader_made_before_the_layer_sees_it_once_it_has_followed(layout: Sto
             assert (reader.get(b"c"), reader.applied_version) == (live_row(5, 4), 5)
             writer.mark_verified(5)
             assert reader.verified_through == 5
+
+
+def test_a_reader_sees_no_half_made_layer_while_its_first_writer_opens(
+    layout: StoreLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def open_and_read(path: Path, **options: Any) -> lmdb.Environment:
+        path.touch()  # as LMDB leaves it before its first commit
+        with LiveReader(layout) as reader:
+            seen.append((reader.is_empty, reader.applied_version))
+        return acquire(path, **options)
+
+    monkeypatch.setattr(environment, "acquire", open_and_read)
+    with open_live_writer(layout):
+        pass
+    assert seen == [(True, -1)]
 
 
 def test_a_version_that_was_applied_is_left_alone(layout: StoreLayout) -> None:

@@ -2,7 +2,7 @@
 
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,10 +11,6 @@ from forecache.base.settings import PREFIX, Settings, given_variables
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show, show_rows, show_table, wants_json
 from forecache.kit.process.wakes import WAKES
-
-if TYPE_CHECKING:
-    pass
-
 
 HIDDEN = "***"
 

@@ -6,13 +6,10 @@ Used in Spark's Python workers too: imports neither settings nor, before an erro
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, InputError, UnavailableError
 from forecache.base.table_names import FEATURES, PREDICTIONS, QUARANTINE, RAW, TILES, TRAINING_SET
-
-if TYPE_CHECKING:
-    pass
 
 
 def type_mismatch_error(table: str, column: str, known: object, given: object) -> InputError:

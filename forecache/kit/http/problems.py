@@ -94,3 +94,27 @@ def unknown_name_problem(name: str) -> Problem:
     return Problem(
         NO_PIPELINE, f"There is no pipeline or real-time model {quote_value(name)}; GET /v1 lists what is served."
     )
+
+
+JSON_TYPES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
+
+
+def parse_json_object(body: bytes, allowed: frozenset[str] | None = None) -> dict[str, Any]:
+    """The JSON object of a body; raises a `Problem` if it is none, or has a member that is not allowed (misspelt)."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The body is not JSON: {error}.") from None
+    if type(data) is not dict:
+        raise bad_request(f"The body is {describe_type(data)}; send an object.")
+    if allowed is not None and not data.keys() <= allowed:
+        unknown = min(data.keys() - allowed)
+        raise bad_request(
+            f"The body has the unknown member {quote_value(unknown)}; it takes {', '.join(sorted(allowed))}."
+        )
+    return data
+
+
+def describe_type(value: object) -> str:
+    """The type of a JSON value in words, for messages."""
+    return "null" if value is None else JSON_TYPES.get(type(value), "a number")

@@ -19,6 +19,7 @@ _PRELOADED = (
     "pyarrow.compute",
     "pyarrow.parquet",
     "forecache.models.inference.kernel",  # by name, and only to have it early: the lake knows nothing else of inference
+    "forecache.plugins.estimators.runtimes",
     "forecache.kit.delta.writers",
     "forecache.lake.ingest.parsing",
 )

@@ -60,7 +60,7 @@ def open_training_run(
     if run is None:
         tags = {
             "mlflow.runName": f"{pipeline.name} {night}",
-            "forecache.declare": pipeline.name,
+            "forecache.pipeline": pipeline.name,
             "forecache.night": night,
             "forecache.run_id": run_id,
             "forecache.code_version": code_version(settings),

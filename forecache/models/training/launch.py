@@ -215,7 +215,7 @@ def _train(
             if warning:
                 progress(warning, None)
 
-        progress(f"training {pipeline.name} {plan.workers}", 0.0)
+        progress(f"training {pipeline.name} {plan.workers()}", 0.0)
         result = run_process(spec, arguments, plan.environment(), lock, on_event=on_event)
         streamed.finish(result["history"])
     cost = cost_record(read_events(folder / METRICS_FILE))

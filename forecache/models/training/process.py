@@ -37,7 +37,7 @@ class TrainingPlan:
     training: Training  # the declared one, with what the machine decides
     lanes: int
     resumes: bool  # it leaves checkpoints
-    workers: str  # for people, such as "in one process"
+    workers: "Callable[[], str]"  # for people, such as "in one process"
     command: Callable[[TrainingSpec], list[str]]
     environment: Callable[[], dict[str, str]]  # of the process at its start
 

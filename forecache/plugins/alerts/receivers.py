@@ -1,7 +1,7 @@
 """Receivers of alerts that the settings name: e-mail, Slack, Alertmanager, webhooks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -27,10 +27,10 @@ class HttpReceiver:
     """POSTs each message in a format of its own."""
 
     name: str
-    url: str
+    url: str = field(repr=False)  # may hold a secret
     content: Callable[[Message], Any]
     timeout_s: float
-    token: str = ""
+    token: str = field(default="", repr=False)
     is_idempotent: bool = False  # the message's id is sent as `Idempotency-Key`
 
     def send(self, message: Message) -> PostFailure | None:

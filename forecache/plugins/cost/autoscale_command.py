@@ -121,8 +121,9 @@ def _measure_start_s(current: Settings) -> float:
     """Seconds until a reader of this installation's store is ready."""
     import time
 
+    reader_process = load_hook("new_project", "reader_process")
     started = time.perf_counter()
-    with load_hook("new_project", "reader_process")(current):
+    with reader_process(current):
         took_s = time.perf_counter() - started
     click.echo(f"A reader of this store was ready after {took_s:.2f} s.", err=True)
     return took_s

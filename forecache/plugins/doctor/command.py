@@ -37,11 +37,13 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
     except ForecacheError as error:
         return [Finding("settings", "fail", error.message, error.remedy)]
     findings = []
-    deep_checks = [
-        ("table files", checks.check_files),
-        *(("store files", check) for check in find_hooks("check_bytes")),
-    ]
-    for name, check in [*_CHECKS, *find_checks(), *(deep_checks if deep else ())]:
+    chosen = [*_CHECKS, *find_checks()]
+    if deep:
+        chosen += [
+            ("table files", checks.check_files),
+            *(("store files", check) for check in find_hooks("check_bytes")),
+        ]
+    for name, check in chosen:
         try:
             findings.append(check(settings))
         except ForecacheError as error:

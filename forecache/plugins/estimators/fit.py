@@ -293,7 +293,7 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
         training=pipeline.training,
         lanes=LANES,
         resumes=False,
-        workers="in one process",
+        workers=lambda: "in one process",
         command=lambda spec: [
             *(sys.executable, "-m", "forecache.plugins.estimators", "--spec"),
             str(spec.folder / SPEC_FILE),

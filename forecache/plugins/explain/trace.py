@@ -64,7 +64,9 @@ def live_link(
         return link | {"missing": f"no event has come since {answer['base']}, which is merged as of {answer['as_of']}"}
     if link["position"] is None:
         return link | {"missing": "the row is pending: the commit that will hold it has not been made yet"}
-    rows = _read_rows(current, declared.table, None, {"position": link["position"], **where}, link)
+    rows = _read_rows(
+        current, declared.table, None, {"position": link["position"], **where}, link, missing=ForecacheError
+    )
     if not rows:
         link.setdefault("missing", f"{declared.table} has no such row")
         return link
@@ -188,13 +190,19 @@ def row_link(current: Settings, table: str, version: int, where: dict[str, Any],
 
 
 def _read_rows(
-    current: Settings, table: str, version: int | None, where: dict[str, Any], link: dict[str, Any]
+    current: Settings,
+    table: str,
+    version: int | None,
+    where: dict[str, Any],
+    link: dict[str, Any],
+    *,
+    missing: type[ForecacheError] = NotFoundError,
 ) -> list[dict[str, Any]]:
     filters = [(name, "=", value) for name, value in where.items()]
     try:
         dataset = open_dataset(open_table(current, table, version=version))
         rows: list[dict[str, Any]] = dataset.to_table(filter=pq.filters_to_expression(filters)).to_pylist()
-    except (ForecacheError, DeltaError, FileNotFoundError) as error:
+    except (missing, DeltaError, FileNotFoundError) as error:
         link["missing"] = str(error).splitlines()[0]
         return []
     return rows

@@ -28,6 +28,8 @@ _MOST_DAYS = 12
 def draw_evaluation(evaluation: dict[str, Any], *, standalone: bool = False) -> dict[str, str]:
     """Every plot that the evaluation has data for, by name, as an SVG document; `standalone` with fixed colours instead
     of CSS variables, so that the file can be shown by itself."""
+    if "importance" not in evaluation:  # registered while this plug-in was not there
+        return {}
     return {name: apply_colours(svg, standalone=standalone) for name, svg in _draw_all(json.dumps(evaluation)).items()}
 
 
@@ -122,12 +124,18 @@ def _scores(axes: Any, evaluation: dict[str, Any]) -> None:
     first, second = ("negative", "positive") if by_class else ("label", "prediction")
     edges = data["edges"]
     counts = {name: data[name] for name in (first, second)}
-    _draw_shares(axes, edges, counts, "predicted" + (" probability" if evaluation["kind"] == "binary" else " value"))
+    rows = [sum(values) for values in counts.values()]
+    _draw_shares(
+        axes, edges, counts, rows, "predicted" + (" probability" if evaluation["kind"] == "binary" else " value")
+    )
 
 
-def _draw_shares(axes: Any, edges: Sequence[float], counts: Mapping[str, Sequence[int]], xlabel: str) -> None:
-    for (name, values), colour in zip(counts.items(), (SOFT, ACCENT), strict=True):
-        shares = [count / max(1, sum(values)) for count in values]
+def _draw_shares(
+    axes: Any, edges: Sequence[float], counts: Mapping[str, Sequence[int]], rows: Sequence[int], xlabel: str
+) -> None:
+    """Draw histograms as shares of all rows, of which some may lie beyond the edges."""
+    for (name, values), total, colour in zip(counts.items(), rows, (SOFT, ACCENT), strict=True):
+        shares = [count / max(1, total) for count in values]
         axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
         axes.stairs(shares, edges, color=colour, label=name, linewidth=1.2)
     axes.set(xlabel=xlabel, ylabel="share of each", xlim=(edges[0], edges[-1]))
@@ -217,4 +225,4 @@ def _plot_shift(axes: Any, data: tuple[Array, Array]) -> None:
         "champion": np.histogram(champion, edges)[0].tolist(),
         "candidate": np.histogram(scores, edges)[0].tolist(),
     }
-    _draw_shares(axes, edges.tolist(), counts, "prediction on the same rows")
+    _draw_shares(axes, edges.tolist(), counts, (len(champion), len(scores)), "prediction on the same rows")

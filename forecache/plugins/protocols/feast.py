@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from forecache.base.errors import InputError
-from forecache.kit.http.problems import bad_request, quote_value
-from forecache.serve.reader.http.messages import check_count, check_names, parse_json_object, typed_member
+from forecache.kit.http.problems import bad_request, parse_json_object, quote_value
+from forecache.serve.reader.http.messages import check_count, check_names, typed_member
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import encode_key
 

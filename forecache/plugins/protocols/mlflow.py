@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from forecache.kit.http.call import HttpCall
-from forecache.kit.http.problems import Problem, bad_request
+from forecache.kit.http.problems import Problem, bad_request, describe_type, parse_json_object
 from forecache.plugins.protocols.columns import Column, answer_columns, provenance_of, requests_of
 from forecache.realtime.answer.engine import RequestHandler
 from forecache.realtime.answer.served_release import Exchange, ModelRequest, ServedRelease
@@ -25,14 +25,7 @@ from forecache.realtime.http.protocol_errors import (
 )
 from forecache.realtime.served_models import ServedModels
 from forecache.serve.reader.http.extension import Handler
-from forecache.serve.reader.http.messages import (
-    NO_STORE,
-    Reply,
-    check_json_body,
-    check_method,
-    describe_type,
-    parse_json_object,
-)
+from forecache.serve.reader.http.messages import NO_STORE, Reply, check_json_body, check_method
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from forecache.kit.http.problems import bad_request, quote_value
-from forecache.serve.reader.http.messages import describe_type, parse_json_object
+from forecache.kit.http.problems import bad_request, describe_type, parse_json_object, quote_value
 
 HEADER_LENGTH = "inference-header-content-length"
 """Header with the number of bytes of a body that are JSON; tensors follow."""

@@ -140,7 +140,6 @@ def bento(name: str, folder: Path | None, number: int | None) -> None:
     The service has the same model, transform and feature look-ups. It has no deadline and no fallback ladder, and it
     reads stores in the folder FORECACHE_STORE only, none in Redis or in an object store.
     """
-    from forecache.plugins.protocols.write_bento import missing_views, write_bento
 
     require_release(settings(), name)
     folder = folder or Path(f"bento_{name}")

@@ -72,7 +72,6 @@ def rollout(
     from dataclasses import replace
 
     from forecache.declare import Outcome, Rollout, load_realtime
-    from forecache.plugins.rollouts.simulate_command import simulate_equal_release
     from forecache.plugins.rollouts.simulate_worse import SimulatedTraffic, harm_table
 
     declared = load_realtime(settings(), name).rollout if name else None

@@ -22,7 +22,7 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
         # A power of two and at least one per worker, so that most worker counts divide it evenly.
         lanes=max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length()),
         resumes=True,
-        workers=f"with {num_workers(settings)} workers",
+        workers=lambda: f"with {num_workers(settings)} workers",
         command=lambda spec: command(settings, spec),
         environment=lambda: worker_environment(settings),
     )

@@ -298,7 +298,7 @@ class _Search:
         known = self.study.user_attrs.get("mlflow_run_id")
         if known:
             return str(known)
-        tags = {"mlflow.runName": f"tune {self.pipeline.name} {self.night}", "forecache.declare": self.pipeline.name}
+        tags = {"mlflow.runName": f"tune {self.pipeline.name} {self.night}", "forecache.pipeline": self.pipeline.name}
         run: str = self.client.create_run(self.experiment, tags=tags).info.run_id
         self.study.set_user_attr("mlflow_run_id", run)
         return run

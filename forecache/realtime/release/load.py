@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError, UnavailableError
 from forecache.base.plugins import find_hooks
 from forecache.declare.realtime.request_rows import Rows, RowsBuilder, apply_transform
 from forecache.kit.versioned.pointer import earlier_versions
@@ -119,7 +119,7 @@ def load_previous_release(folder: ReleaseFolder, pointer: ReleasePointer) -> Loa
     for number in earlier_versions(folder, pointer, than=pointer.current):
         try:
             return load_release(folder, number)
-        except (NotFoundError, DamagedError, InputError):
+        except (NotFoundError, DamagedError, InputError, UnavailableError):
             continue
     return None
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from forecache.serve.reader.versions.answers import VersionAnswers
+if TYPE_CHECKING:
+    from forecache.serve.reader.versions.answers import VersionAnswers
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class RequestAnswer:
     rung: str  # name of the fallback that gave all scores, or "model"; "" if they come from several
     rungs: Sequence[str] = ()  # if the scores come from several, the name for each candidate
     order: np.ndarray | None = None  # indices of the candidates, best first; None: as given
-    used: Mapping[str, VersionAnswers] = field(default_factory=dict)  # what it comes from, by store
+    used: "Mapping[str, VersionAnswers]" = field(default_factory=dict)  # what it comes from, by store
     why: str = ""  # reason why the model did not answer; "" if it did
     flags: Sequence[str] = ()  # faults of the model's input, each a sentence
     request_id: str = ""

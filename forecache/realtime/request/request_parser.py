@@ -9,10 +9,9 @@ from forecache.base.errors import InputError
 from forecache.declare.realtime.request import Candidates
 from forecache.declare.realtime.request_rows import RowsBuilder
 from forecache.kit.http import problems
-from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.http.problems import Problem, describe_type, parse_json_object, quote_value
 from forecache.realtime.release.format import Release
 from forecache.realtime.request.request_answer import ParsedRequest
-from forecache.serve.reader.http.messages import describe_type, parse_json_object
 
 REQUEST_ID = "request_id"
 MAX_REQUEST_ID_CHARS = 128

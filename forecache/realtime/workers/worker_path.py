@@ -30,7 +30,7 @@ from forecache.realtime.request.request_answer import (
     TooLate,
     WorkerLost,
 )
-from forecache.realtime.workers.model_main import LOAD
+from forecache.realtime.workers.release_scorer import LOAD
 from forecache.realtime.workers.slot_memory import BATCH, CANCELLED, SHARE_NS, TEXT, WARM_NS, SlotLayout, WorkerConfig
 from forecache.realtime.workers.worker_supervisor import (
     HANG_CALLS,

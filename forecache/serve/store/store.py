@@ -221,8 +221,9 @@ def open_store(settings: Settings, pipeline_name: str) -> Store:
 
 def list_local_stores(settings: Settings) -> list[Store]:
     """Every store on this machine, in alphabetical order."""
-    names = sorted(path.name for path in settings.store_path.glob("*") if path.is_dir() and NAME.fullmatch(path.name))
-    return [open_store(settings, name) for name in names]
+    folder = settings.store_path
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []  # glob hides errors
+    return [open_store(settings, name) for name in sorted(filter(NAME.fullmatch, names))]
 
 
 def remove_leftovers(store: Store) -> None:

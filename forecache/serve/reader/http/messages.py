@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-import orjson
-
 from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
-from forecache.kit.http.problems import Problem, bad_request, quote_value
+from forecache.kit.http.problems import JSON_TYPES, Problem, bad_request, describe_type, parse_json_object, quote_value
 from forecache.serve.reader.versions.answers import JSON, Headers
 from forecache.serve.reader.worker_metrics import ROUTE
 
@@ -57,7 +55,6 @@ def etag_matches(header: str | None, etag: str) -> bool:
 MAX_FIELDS, MAX_LIMIT, _LIMIT_DIGITS = 256, 1000, 9
 _JSON_TYPE = re.compile(r"application/([!-~]+\+)?json")
 _MANY = frozenset({"keys", "fields", "limit"})
-_NAMES = {list: "an array", dict: "an object", str: "text", bool: "true or false"}
 
 
 def split_path(path: str) -> tuple[str, str, str] | None:
@@ -66,28 +63,12 @@ def split_path(path: str) -> tuple[str, str, str] | None:
     return path[4:].partition("/") if path[:4] == "/v1/" else None
 
 
-def parse_json_object(body: bytes, allowed: frozenset[str] | None = None) -> dict[str, Any]:
-    """The JSON object of a body; raises a `Problem` if it is none, or has a member that is not allowed (misspelt)."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"The body is not JSON: {error}.") from None
-    if type(data) is not dict:
-        raise bad_request(f"The body is {describe_type(data)}; send an object.")
-    if allowed is not None and not data.keys() <= allowed:
-        unknown = min(data.keys() - allowed)
-        raise bad_request(
-            f"The body has the unknown member {quote_value(unknown)}; it takes {', '.join(sorted(allowed))}."
-        )
-    return data
-
-
 def typed_member(data: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
     """A member of the type `kind`; raises a `Problem` if it has another, or is missing and has no default."""
     value = data.get(name, default)
     if type(value) is not kind:
         found = describe_type(value) if name in data else "missing"
-        raise bad_request(f"The member {name!r} is {found}; it must be {_NAMES[kind]}.")
+        raise bad_request(f"The member {name!r} is {found}; it must be {JSON_TYPES[kind]}.")
     return value
 
 
@@ -156,11 +137,6 @@ def parse_query(query: str) -> tuple[list[str], int]:
 
 def _bad_limit_problem(value: object) -> Problem:
     return bad_request(f"The limit {quote_value(value)} is not a whole number from 1 to {MAX_LIMIT:,}; send one.")
-
-
-def describe_type(value: object) -> str:
-    """The type of a JSON value in words, for messages."""
-    return "null" if value is None else _NAMES.get(type(value), "a number")
 
 
 def check_json_body(headers: Mapping[str, str]) -> None:

@@ -67,8 +67,8 @@ class NightSource:
             first = next(self.reader.batches(piece, list(PROVENANCE_COLUMNS), batch_rows=_SAMPLE_ROWS))
             distinct = pa.Table.from_batches([first]).group_by(list(PROVENANCE_COLUMNS)).aggregate([([], "count_all")])
             for row in distinct.to_pylist():
-                share = row["count_all"] / len(first)
-                counts[provenance_of([row[name] for name in PROVENANCE_COLUMNS])] += int(share * piece.rows)
+                made_by = provenance_of([row[name] for name in PROVENANCE_COLUMNS])
+                counts[made_by] += row["count_all"] * piece.rows // len(first)
         if not counts:
             raise InputError(
                 f"The night {self.source.as_of} of {self.source.table} has no rows.", remedy="Score that night first."

@@ -236,13 +236,16 @@ class EnvironmentWriter:
         lock_file, cells, path = (layout.streamed_folder / f"{kind}.{suffix}" for suffix in ("lock", "state", "mdb"))
         with ExitStack() as opening:
             opening.enter_context(lock(lock_file, holder=f"process {os.getpid()}", refused=locked_error))
-            self._cells = cells_of.create_cells(cells)
-            if not is_durable and not cells_of.is_of_this_boot(self._cells):
-                path.unlink(missing_ok=True)
-                path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
-                self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
+            if not is_durable:
+                self._cells = cells_of.create_cells(cells)
+                if not cells_of.is_of_this_boot(self._cells):
+                    path.unlink(missing_ok=True)
+                    path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
+                    self._cells[cells_of.CONFIRMED_UNTIL] = self._cells[cells_of.CONFIRMED_FROM] = 0
             self._env = acquire(path, is_durable=is_durable, create=True, map_bytes=map_bytes)
             opening.callback(release, self._env)
+            if is_durable:  # last: readers open a durable environment once its counters exist
+                self._cells = cells_of.create_cells(cells)
             yield
             self._cells[cells_of.BOOT] = cells_of.boot_id()
             self._held = opening.pop_all()
