@@ -36,7 +36,7 @@ def replace_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 
 def write_durably(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
-    """Replace a file's content as `replacing` does; text is written as UTF-8."""
+    """Replace a file's content as `replace_file` does; text is written as UTF-8."""
     with replace_file(path, mode=mode) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -107,7 +107,7 @@ def is_locked(path: Path, *, by_readers: bool = False) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # Shared, so that two callers at the same moment do not take each other for the holder.
+        # Shared unless readers count: two callers at the same moment do not take each other for the holder.
         return not try_lock(descriptor, shared=not by_readers)
     finally:
         os.close(descriptor)
@@ -139,7 +139,7 @@ def process_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def hold_folder(folder: str) -> int:
-    """Lock a folder for as long as the returned descriptor is open, so that `remove_left` does not remove it."""
+    """Lock a folder for as long as the returned descriptor is open, so that `remove_abandoned_folders` does not remove it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try_lock(descriptor)
     return descriptor

@@ -39,7 +39,7 @@ def download_artifact(settings: Settings, **artifact: str) -> Path:
 
 
 def download_from_mlflow(**artifact: str) -> Path:
-    """Like `download`, from the MLflow server or database that is already set in this process."""
+    """Like `download_artifact`, from the MLflow server or database that is already set in this process."""
     import mlflow
 
     # Without a target, MLflow leaves a folder in TMPDIR for each copy; artifacts of a run are copied in any case.

@@ -68,7 +68,7 @@ def describe_process() -> dict[str, Any]:
 
 
 def measure_usage(started: float) -> dict[str, Any]:
-    """Figures as of `training.worker.reporting.usage`; an estimator reads all data first and never waits for it."""
+    """Figures as of the torch workers; an estimator reads all data first and never waits for it."""
     wall, threads = time.perf_counter() - started, describe_process()["threads"]
     unit = 1 if sys.platform == "darwin" else 1024
     return {

@@ -19,7 +19,7 @@ from typing import Any
 
 from forecache.base.errors import ForecacheError
 from forecache.base.files import try_lock
-from forecache.base.plugins import find_hooks
+from forecache.base.plugins import find_hooks, is_installed
 from forecache.base.settings import Settings
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile
@@ -108,6 +108,8 @@ def run_committer(
             while not try_lock(descriptor):
                 if stop.wait(LOG_LOCK.every_s):
                     return
+        if not is_installed("maintenance"):
+            logger.warning("Merged files of request logs are not removed: there is no plug-in `maintenance`.")
         committer = LogCommitter(settings, names)
         with _maintenance_thread(settings, committer.names):
             while not stop.is_set():
