@@ -139,7 +139,7 @@ def process_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def hold_folder(folder: str) -> int:
-    """Lock a folder for as long as the returned descriptor is open, so that `remove_abandoned_folders` does not remove it."""
+    """Lock a folder while the returned descriptor is open, so that `remove_abandoned_folders` does not remove it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try_lock(descriptor)
     return descriptor
