@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +94,29 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(home=tmp_path / "home", spark_master="local[2]", spark_driver_memory="1g")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _jars_of_kafka_in_each_session() -> Iterator[None]:
+    """Give Kafka's jars to the session of this process, also if a test starts it that does not ask for `spark`."""
+    from forecache.kit.spark import session
+
+    def start(settings: Settings, archive_to: Path | None, more_jars: Sequence[Path]) -> "SparkSession":
+        from forecache.plugins.spark_stream.engine import kafka_jars
+
+        return begin(settings, archive_to, more_jars or kafka_jars(settings))
+
+    with pytest.MonkeyPatch.context() as patch:
+        begin = session._start
+        patch.setattr(session, "_start", start)
+        yield
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
     from forecache.kit.spark.session import spark_session, stop_spark
-    from forecache.plugins.spark_stream.engine import kafka_jars
 
     home = tmp_path_factory.mktemp("spark") / "home"
     # Many tests in one session are worth the second compiler: without it they cost half as much CPU again.
     jvm = "long" if "PYTEST_XDIST_WORKER" in os.environ else "auto"
     settings = load_settings(home=home, spark_master="local[2]", spark_driver_memory="1g", spark_jvm=jvm)
-    yield spark_session(settings, more_jars=kafka_jars(settings))
+    yield spark_session(settings)
     stop_spark()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.base.errors import ForecacheError
 from forecache.base.files import write_durably
@@ -15,11 +15,13 @@ from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder
 from forecache.declare import Stream
 from forecache.declare.loading import read_project
-from forecache.kit.metrics.page import MetricsPage, six_digits
 from forecache.kit.process.periodic import Backoff
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
 from forecache.serve.store.live.layer import read_tail_state
+
+if TYPE_CHECKING:
+    from forecache.kit.metrics.page import MetricsPage
 
 VERIFIED_WITHIN_S = 300.0
 """Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
@@ -205,8 +207,10 @@ def _seconds_ago(then: float, now: float) -> float | None:
     return round(max(0.0, now - then), 1) if then else None
 
 
-def add_streams(page: MetricsPage, settings: Settings) -> None:
+def add_streams(page: "MetricsPage", settings: Settings) -> None:
     """Add the metrics of every declared stream; metrics of events that have not happened yet have no samples."""
+    from forecache.kit.metrics.page import six_digits
+
     found = read_stream_statuses(settings)
     page.add_each(
         [(now.stream.name, now) for now in found],

@@ -15,7 +15,7 @@ from forecache.plugins.spark_stream.engine import FOLDER, kafka_jars
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = ROOT / ".tools" / "setup.stamp"
-MODULES = ("__init__", "models/__init__", "models/tracking/__init__", "models/tracking/database")
+MODULES = ("__init__", "models/__init__", "models/tracking/__init__", "models/tracking/client")
 """What set-up runs to make an empty database."""
 
 

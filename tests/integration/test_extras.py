@@ -26,7 +26,7 @@ def every(*packages: str, besides: tuple[str, ...] = ()) -> str:
         f"for name in {packages!r}:\n"
         "    package = importlib.import_module(name)\n"
         "    for found in pkgutil.walk_packages(getattr(package, '__path__', []), f'{name}.'):\n"
-        f"        if not found.name.endswith(('__main__', {', '.join(map(repr, besides))})):\n"
+        f"        if not found.name.endswith(('__main__', '.orchestration', {', '.join(map(repr, besides))})):\n"
         "            importlib.import_module(found.name)\n"
     )
 
