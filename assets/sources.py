@@ -1,4 +1,4 @@
-"""Where data come from: landing files, and existing tables."""
+"""Assets that data come from: landing files, and existing tables."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

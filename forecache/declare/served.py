@@ -107,7 +107,7 @@ class PluginDeclaration:
 
 
 class FollowUp(PluginDeclaration):
-    """What is done about what another declaration has published, in a job of its own, such as a mailing."""
+    """A job of its own that follows what another declaration has published, such as a mailing."""
 
     if TYPE_CHECKING:
 

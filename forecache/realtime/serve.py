@@ -49,7 +49,7 @@ class RealtimeExtension:
 
     @property
     def failure(self) -> str:
-        """Why the packages of real-time models cannot be imported; "" if they can."""
+        """The reason why the packages of real-time models cannot be imported; "" if they can."""
         return self._unloaded.failure
 
     def find_handler(self, method: str, path: str) -> Handler | None:

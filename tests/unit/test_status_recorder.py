@@ -14,7 +14,7 @@ from forecache.plugins.status.collect import Collector, Recorder
 from forecache.plugins.status.history import HISTORY_BYTES, STEP_S, History, ModelCounts
 from forecache.plugins.status.page.render import render_page
 from forecache.plugins.status.pages import StatusPages
-from forecache.serve.reader.http.messages import ParsedRequest
+from forecache.serve.reader.http.messages import HttpRequest
 from forecache.serve.reader.shared_memory import _FLOCK, ReaderSharedMemory
 from forecache.serve.reader.worker_metrics import HITS, MISSES, ROUTE, SLOT_BYTES, WorkerMetrics
 
@@ -123,8 +123,8 @@ def test_a_part_of_the_status_that_cannot_be_made_hides_no_other(
     assert render_page(found)
 
 
-def asked(now: float, **headers: str) -> ParsedRequest:
-    return ParsedRequest("GET", "/status", "", headers, now)
+def asked(now: float, **headers: str) -> HttpRequest:
+    return HttpRequest("GET", "/status", "", headers, now)
 
 
 def test_all_viewers_of_a_second_get_the_same_page_which_is_made_beside_the_event_loop(clock: Clock) -> None:

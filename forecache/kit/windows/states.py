@@ -136,8 +136,9 @@ def _state_columns(rows: pa.Table, state: MeasureState, time: str) -> list[pa.Ar
 
 
 def _measure_rows(rows: pa.Table, state: MeasureState, time: str) -> tuple[Bools, list[Any]]:
-    """Whether rows count, bool [n], and the columns of their states, which have no meaning where a row does not count,
-    except in counts and sums.
+    """Return a mask of the rows that count, bool [n], and the columns of their states.
+
+    States of a row that does not count have no meaning, except in counts and sums.
     """
     meets = _rows_that_count(rows, state, time)
     if state.column is None or state.aggregate == "count":

@@ -1,4 +1,4 @@
-"""What an MLflow folder says of a model, and comparison of its required packages with the installed ones.
+"""The description of a model in its MLflow folder, and comparison of its required packages with the installed ones.
 
 The driver compares the model's requirements with its own packages, and sends the workers the versions of those that
 decide about a value; a worker with other versions refuses before it scores a row. A package counts as

@@ -206,7 +206,7 @@ def _evaluate_folder(settings: Settings, pipeline: Trainable, training: StageRes
 
 
 class ScoredSplit(NamedTuple):
-    """What a model and the baselines, the best first, predict of a split: scores as of `score_features`."""
+    """Predictions of a split by a model, as of `score_features`, and by the baselines, the best first."""
 
     scores: Array
     baselines: list[BaselineScores]

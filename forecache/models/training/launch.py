@@ -182,7 +182,7 @@ def train(
 
 
 def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
-    """How this machine trains the pipeline's model; UnavailableError without the plug-in for this kind of model."""
+    """Plan the training of a pipeline's model on this machine; UnavailableError without the plug-in for its kind."""
     plugin = "estimators" if isinstance(pipeline.model, EstimatorModel) else "torch"
     plan: TrainingPlan = load_hook(plugin, "plan_training")(settings, pipeline)
     return plan

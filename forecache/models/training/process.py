@@ -32,7 +32,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How this machine trains a pipeline's model, by the plug-in for that kind of model."""
+    """The training of a pipeline's model on this machine, as planned by the plug-in for that kind of model."""
 
     training: Training  # the declared one, with what the machine decides
     lanes: int

@@ -70,7 +70,7 @@ def define_log_monitoring(realtime: Realtime) -> dg.Definitions:
 
 
 def list_nightly_assets(pipeline: Pipeline) -> list[str]:
-    """What the nightly job of a pipeline materializes here."""
+    """List the assets of this plug-in that the nightly job of a pipeline materializes."""
     return [f"drift_report_{pipeline.name}"] if pipeline.drift.report_rows else []
 
 

@@ -15,7 +15,7 @@ from forecache.plugins.status.page.render import HEADERS, render_page
 from forecache.realtime.serve import RealtimeExtension
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import Extension, ExtensionContext
-from forecache.serve.reader.http.messages import NO_STORE, ParsedRequest, Reply
+from forecache.serve.reader.http.messages import NO_STORE, HttpRequest, Reply
 from forecache.serve.reader.http.readiness import Readiness
 from forecache.serve.reader.tokens import METRICS
 from forecache.serve.reader.versions.describe import build_labels
@@ -45,15 +45,15 @@ class StatusPages:
         self._made = {_JSON: _NEVER, _HTML: _NEVER}
         self._asked_at = {_JSON: float("-inf"), _HTML: float("-inf")}
 
-    def html_or_json(self, request: ParsedRequest) -> Reply:
+    def html_or_json(self, request: HttpRequest) -> Reply:
         """The page; JSON if the client accepts that and not HTML."""
         accept = (request.headers.get("accept") or "").lower()
         return self.json(request) if _JSON in accept and _HTML not in accept else self.html(request)
 
-    def html(self, request: ParsedRequest) -> Reply:
+    def html(self, request: HttpRequest) -> Reply:
         return Reply(200, HEADERS, self._page_body(request, _HTML))
 
-    def json(self, request: ParsedRequest) -> Reply:
+    def json(self, request: HttpRequest) -> Reply:
         return Reply(200, [*NO_STORE, ("vary", "accept, authorization")], self._page_body(request, _JSON))
 
     def refresh_viewed(self, _: RunOnLoop) -> None:
@@ -63,7 +63,7 @@ class StatusPages:
             if abs(now - asked_at) < _VIEWED_S and abs(now - self._made[form].at) >= _EVERY_S:
                 self._render(form, now)
 
-    def _page_body(self, request: ParsedRequest, form: str) -> bytes:
+    def _page_body(self, request: HttpRequest, form: str) -> bytes:
         if self._access is not None:
             self._access.check(request.headers, METRICS, basic=True)
         self._asked_at[form] = request.now

@@ -15,7 +15,7 @@ from forecache.models.training.spec import LANES, SPEC_FILE, TrainingSpec
 
 
 def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
-    """How this machine trains a pipeline's network."""
+    """Plan the training of a pipeline's network on this machine."""
     most_nodes = int(settings.training_nodes.rpartition(":")[2])
     return TrainingPlan(
         training=resolve_precision(settings, pipeline.training),

@@ -59,8 +59,8 @@ def uncached_path(path: ModelPath) -> ModelPath:
     return inner
 
 
-class TrafficSplit(Protocol):
-    """The arms of a rollout: assigns requests to releases."""
+class ReleaseChooser(Protocol):
+    """Assigns requests to the releases of a rollout."""
 
     def assign_release(
         self, parse: Callable[["ServedRelease"], ParsedRequest]
@@ -95,7 +95,7 @@ class ServedRelease:
     low_cost: CostEstimate = field(default_factory=lambda: CostEstimate(50_000))  # of an answer by the last fallback
     log: AnswerLog | None = None  # of its answers; None if they are not logged
     arm: str = "current"  # which requests it answers: "current" are all while no release is rolled out
-    split: TrafficSplit | None = None  # assigns requests to releases while one is being rolled out
+    split: ReleaseChooser | None = None  # while a release is being rolled out
     drift: AnswerWatch | None = None  # counts its answers; None if the bins of its training data are not known
 
     @property

@@ -17,7 +17,7 @@ from forecache.kit.http.problems import Problem, quote_value
 from forecache.serve.reader import worker_metrics as cell
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
-from forecache.serve.reader.http.messages import ParsedRequest, Reply, check_json_body, parse_plain_limit, split_path
+from forecache.serve.reader.http.messages import HttpRequest, Reply, check_json_body, parse_plain_limit, split_path
 from forecache.serve.reader.http.readiness import Readiness
 from forecache.serve.reader.http.routes import Routes
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
@@ -85,7 +85,7 @@ class ReaderApp:
                 return handler(call)
         if method == "POST" and self.routes.takes_body(path):
             return self._handle_post(call)
-        request = ParsedRequest(method, path, call.query_string, call.headers, time())
+        request = HttpRequest(method, path, call.query_string, call.headers, time())
         try:
             _check_path(request)
         except Problem as problem:
@@ -97,10 +97,10 @@ class ReaderApp:
         self._send(call, request, _compress_if_accepted(request, reply))
         return None
 
-    async def _render_and_send(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
+    async def _render_and_send(self, call: HttpCall, request: HttpRequest, reply: Reply) -> None:
         """Render a long page in another thread: 5,000 samples take 30 ms, during which the loop would stand still."""
 
-        def render(request: ParsedRequest) -> Reply:
+        def render(request: HttpRequest) -> Reply:
             assert request.render is not None
             return _compress_if_accepted(request, reply._replace(body=request.render()))
 
@@ -130,7 +130,7 @@ class ReaderApp:
         return True
 
     def _handle_post(self, call: HttpCall) -> Awaitable[None] | None:
-        request = ParsedRequest("POST", call.path, call.query_string, call.headers, 0.0)
+        request = HttpRequest("POST", call.path, call.query_string, call.headers, 0.0)
         settings = self.settings
         try:
             _check_path(request)
@@ -145,7 +145,7 @@ class ReaderApp:
             return self._read_and_answer(call, request)
         return self._answer_body(call, request, body)
 
-    async def _read_and_answer(self, call: HttpCall, request: ParsedRequest) -> None:
+    async def _read_and_answer(self, call: HttpCall, request: HttpRequest) -> None:
         settings = self.settings
         try:
             body = await call.read_body(settings.reader_max_body_bytes, self._bodies, settings.reader_request_timeout_s)
@@ -159,7 +159,7 @@ class ReaderApp:
         if later is not None:
             await later
 
-    def _answer_body(self, call: HttpCall, request: ParsedRequest, body: bytes) -> Awaitable[None] | None:
+    def _answer_body(self, call: HttpCall, request: HttpRequest, body: bytes) -> Awaitable[None] | None:
         request.body, request.now = body, time()
         reply = self._make_reply(request, self.routes.handle)
         size = len(reply.body)
@@ -170,15 +170,15 @@ class ReaderApp:
         self._send(call, request, reply)
         return None
 
-    async def _send_gzipped(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
+    async def _send_gzipped(self, call: HttpCall, request: HttpRequest, reply: Reply) -> None:
         self._send(call, request, await asyncio.get_running_loop().run_in_executor(None, _compress_reply, reply))
 
-    def _refuse(self, call: HttpCall, request: ParsedRequest, problem: Problem) -> None:
+    def _refuse(self, call: HttpCall, request: HttpRequest, problem: Problem) -> None:
         if problem.kind is problems.OVERLOADED:
             self._metrics.count_refused_body()
         self._send(call, request, problem_reply(problem))
 
-    def _make_reply(self, request: ParsedRequest, handler: Callable[[ParsedRequest], Reply]) -> Reply:
+    def _make_reply(self, request: HttpRequest, handler: Callable[[HttpRequest], Reply]) -> Reply:
         try:
             return handler(request)
         except Problem as problem:
@@ -194,7 +194,7 @@ class ReaderApp:
             self.catalog.check_for_damage()
             return problem_reply(Problem(problems.INTERNAL, "This is a defect; see the reader's log for the cause."))
 
-    def _send(self, call: HttpCall, request: ParsedRequest, reply: Reply) -> None:
+    def _send(self, call: HttpCall, request: HttpRequest, reply: Reply) -> None:
         call.respond(reply.status, reply.headers, reply.body)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - call.arrived)
 
@@ -213,7 +213,7 @@ class ReaderApp:
             self._closed = closed
 
 
-def _check_path(request: ParsedRequest) -> None:
+def _check_path(request: HttpRequest) -> None:
     if len(request.path) > MAX_PATH_BYTES or len(request.query) > MAX_PATH_BYTES:
         raise Problem(problems.LONG_PATH, f"The path or query has more than {MAX_PATH_BYTES} characters.")
 
@@ -235,7 +235,7 @@ def _accepts_gzip(headers: Any) -> bool:
     return False
 
 
-def _compress_if_accepted(request: ParsedRequest, reply: Reply) -> Reply:
+def _compress_if_accepted(request: HttpRequest, reply: Reply) -> Reply:
     is_long = len(reply.body) >= GZIP_FROM_BYTES
     return _compress_reply(reply) if is_long and _accepts_gzip(request.headers) else reply
 

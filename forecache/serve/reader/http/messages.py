@@ -20,7 +20,7 @@ class Reply(NamedTuple):
 
 
 @dataclass(slots=True)
-class ParsedRequest:
+class HttpRequest:
     method: str
     path: str
     query: str
@@ -35,7 +35,7 @@ NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))
 NO_STORE: Headers = (("content-type", JSON), ("cache-control", "no-store"))
 
 
-def check_method(request: ParsedRequest | HttpCall, *methods: str) -> None:
+def check_method(request: HttpRequest | HttpCall, *methods: str) -> None:
     """Raise a `Problem` (405) for another method."""
     allowed = (*methods, "HEAD") if "GET" in methods else methods
     if request.method not in allowed:

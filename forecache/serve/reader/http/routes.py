@@ -14,7 +14,7 @@ from forecache.serve.reader.http.extension import Extension, ExtensionContext
 from forecache.serve.reader.http.messages import (
     NO_CACHE,
     NO_STORE,
-    ParsedRequest,
+    HttpRequest,
     Reply,
     check_method,
     etag_matches,
@@ -44,7 +44,7 @@ class Routes:
         self._openapi = openapi.document(settings)
         self.follow: list[Follow] = []  # functions that the watching thread calls after each poll
         self._feast = next(find_hooks("feast"), None)
-        self._fixed: dict[str, tuple[str, str, Callable[[ParsedRequest], Reply]]] = {
+        self._fixed: dict[str, tuple[str, str, Callable[[HttpRequest], Reply]]] = {
             "/healthz": ("healthz", "GET", self._healthz),
             "/health": ("healthz", "GET", self._healthz),
             "/readyz": ("readyz", "GET", self._readyz),
@@ -64,7 +64,7 @@ class Routes:
         found = split_path(path)
         return path == "/get-online-features" or (found is not None and not found[1])
 
-    def handle(self, request: ParsedRequest) -> Reply:
+    def handle(self, request: HttpRequest) -> Reply:
         """The reply to a request; raises a `Problem`, or a `ForecacheError` that the store found."""
         fixed = self._fixed.get(request.path)
         if fixed is not None:
@@ -84,7 +84,7 @@ class Routes:
         check_method(request, "GET")
         return self._answer_one(request, name, key)
 
-    def find_served(self, request: ParsedRequest, name: str) -> VersionAnswers:
+    def find_served(self, request: HttpRequest, name: str) -> VersionAnswers:
         """The served version of a pipeline that the client may read."""
         answers = self._catalog.answers.get(name)
         if answers is None and not NAME.fullmatch(name):
@@ -106,7 +106,7 @@ class Routes:
             raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
         raise unknown_name_problem(name)
 
-    def _answer_one(self, request: ParsedRequest, name: str, key: str) -> Reply:
+    def _answer_one(self, request: HttpRequest, name: str, key: str) -> Reply:
         answers = self.find_served(request, name)
         fields, limit = parse_query(request.query)
         answers.check_fields(fields)
@@ -121,7 +121,7 @@ class Routes:
             return Reply(304, answers.headers[1:], b"")
         return Reply(200, answers.headers, body)
 
-    def _pipeline_or_many(self, request: ParsedRequest, name: str) -> Reply:
+    def _pipeline_or_many(self, request: HttpRequest, name: str) -> Reply:
         request.route = ROUTE["many" if request.method == "POST" else "pipeline"]
         check_method(request, "GET", "POST")
         answers = self.find_served(request, name)
@@ -131,7 +131,7 @@ class Routes:
             return Reply(304, answers.headers[1:], b"")
         return Reply(200, answers.headers, orjson.dumps(pipeline_metadata(answers)))
 
-    def _answer_many(self, request: ParsedRequest, answers: VersionAnswers) -> Reply:
+    def _answer_many(self, request: HttpRequest, answers: VersionAnswers) -> Reply:
         keys, fields, limit = parse_keys_request(request.body, self._settings.reader_max_keys)
         answers.check_fields(fields)
         encoded = answers.keys.encode_values(keys)
@@ -142,13 +142,13 @@ class Routes:
         cells[answers.offset + MISSES] += len(encoded) - found
         return Reply(200, answers.headers, body)
 
-    def _list_versions(self, request: ParsedRequest, name: str) -> Reply:
+    def _list_versions(self, request: HttpRequest, name: str) -> Reply:
         request.route = ROUTE["versions"]
         check_method(request, "GET")
         self.find_served(request, name)
         return Reply(200, NO_CACHE, self._catalog.history[name])
 
-    def _list_pipelines(self, request: ParsedRequest) -> Reply:
+    def _list_pipelines(self, request: HttpRequest) -> Reply:
         token = None if self._access is None else self._access.identify(request.headers)
         rows = []
         for name, answers in sorted(self._catalog.answers.items()):
@@ -160,7 +160,7 @@ class Routes:
         covered = [row for row in models if token is None or token.covers(row["name"])]
         return Reply(200, NO_CACHE, orjson.dumps({"pipelines": rows, **({"models": covered} if covered else {})}))
 
-    def _answer_feast(self, request: ParsedRequest) -> Reply:
+    def _answer_feast(self, request: HttpRequest) -> Reply:
         assert self._feast is not None
         names, body, counts = self._feast(
             request.body, lambda name: self.find_served(request, name), max_keys=self._settings.reader_max_keys
@@ -171,17 +171,17 @@ class Routes:
             cells[answers.offset + MISSES] += missing
         return Reply(200, [*NO_CACHE, ("forecache-versions", ",".join(names))], body)
 
-    def _healthz(self, request: ParsedRequest) -> Reply:
+    def _healthz(self, request: HttpRequest) -> Reply:
         return Reply(200, NO_STORE, b'{"status":"ok"}')
 
-    def _readyz(self, request: ParsedRequest) -> Reply:
+    def _readyz(self, request: HttpRequest) -> Reply:
         reason = self._readiness.not_ready_reason()
         if reason:
             raise Problem(problems.NOT_READY, reason, headers=[("retry-after", "1")])
         served = len(self._catalog.answers)
         return Reply(200, NO_STORE, orjson.dumps({"status": "ready", "pipelines": served}))
 
-    def _render_metrics(self, request: ParsedRequest) -> Reply:
+    def _render_metrics(self, request: HttpRequest) -> Reply:
         if self._access is not None:
             self._access.check(request.headers, METRICS)
         ages, limits, views = {}, {}, []
@@ -199,7 +199,7 @@ class Routes:
         request.render = render_page
         return Reply(200, [("content-type", CONTENT_TYPE)], b"")
 
-    def _openapi_document(self, request: ParsedRequest) -> Reply:
+    def _openapi_document(self, request: HttpRequest) -> Reply:
         paths = dict(self._openapi["paths"])
         for extension in self._extensions:
             paths.update(extension.openapi_paths())
