@@ -89,9 +89,10 @@ for _ in range(3):
         os.read(waits, 1)  # until all have been made
         try:
             client = connect_mlflow(settings)
-            print(*[experiment_of(settings, client, SimpleNamespace(name=f"p{n}")) for n in range(20)], flush=True)
+            said = " ".join(experiment_of(settings, client, SimpleNamespace(name=f"p{n}")) for n in range(20))
         except BaseException as error:
-            print(f"{type(error).__name__}: {str(error)[:100]}", flush=True)
+            said = f"{type(error).__name__}: {str(error)[:100]}"
+        os.write(1, f"{said}\\n".encode())  # print may write word by word, between those of another child
         os._exit(0)
     children.append(child)
 os.close(starts)
