@@ -32,7 +32,7 @@ class Slow(RemoteReads):
 
 
 def get(reads: RemoteReads, counters: PathCounters, *, within_s: float = 60.0) -> asyncio.Future:
-    return asyncio.ensure_future(reads.get([b"name"], time.monotonic() + within_s, counters))
+    return asyncio.ensure_future(reads.get([[b"name"]], time.monotonic() + within_s, counters))
 
 
 def test_a_slow_read_is_sent_a_second_time_and_the_first_answer_is_taken() -> None:
@@ -65,7 +65,7 @@ def test_a_read_that_does_not_end_is_given_up_before_its_deadline_and_counts_as_
             reads, counters = Slow(lambda number: 60.0), PathCounters()
             until = time.monotonic() + 0.05
             with pytest.raises(TooLate):
-                await reads.get([b"name"], until, counters)
+                await reads.get([[b"name"]], until, counters)
             behind_s.append(time.monotonic() - until)
             assert counters.get("late_reads") == 1
         assert min(behind_s) < 0.02  # a busy machine may keep some of them longer

@@ -1,5 +1,8 @@
 """A client of Redis or Redis Cluster."""
 
+from collections.abc import Sequence
+from functools import cache
+from itertools import count
 from typing import Any
 
 from forecache.base.errors import SettingsError, UnavailableError
@@ -52,6 +55,85 @@ def evicting_policy(client: Any) -> str:
         if policy.startswith("allkeys") and int(node.get("maxmemory", 0)):
             return policy
     return ""
+
+
+_WAIT_MS = 10_000
+
+
+def list_primaries(client: Any) -> dict[str, str]:
+    """Identities of the processes that serve the slots of a cluster, by the nodes' ids; empty without a cluster."""
+    if not is_cluster(client):
+        return {}
+    client.nodes_manager.initialize()
+    servers = {node: client.info("server", target_nodes=node) for node in client.get_primaries()}
+    return {node.name: str(server["run_id"]) for node, server in servers.items()}
+
+
+def run_on_each_primary(client: Any, script: str, names: Sequence[bytes], *arguments: Any) -> list[Any]:
+    """Run a Lua script once on each primary of a cluster, with its own ones of the keys `names` (one for each slot).
+
+    The script has the flag `allow-cross-slot-keys`, of Redis 7 and Valkey. Raises UnavailableError if a node does not
+    have the keys of a slot any more.
+    """
+    from redis.exceptions import ResponseError
+
+    results = []
+    for (first, last), served in client.cluster_slots().items():
+        node = client.get_node(*served["primary"])
+        try:
+            results.append(
+                client.get_redis_connection(node).execute_command(
+                    "EVAL", script, 0, *arguments, *names[int(first) : int(last) + 1]
+                )
+            )
+        except ResponseError as error:
+            raise UnavailableError(
+                f"The Redis node {node.name} could not be asked for its slots: {error}.",
+                remedy="While slots are moved, wait; then `forecache push` loads again. It has to be Redis 7 or newer.",
+            ) from None
+    return results
+
+
+def wait_for_replicas(client: Any) -> None:
+    """Wait until a replica of each of a cluster's nodes that has one has all that was written before.
+
+    Does nothing without a cluster. Raises UnavailableError if none has it within ten seconds.
+    """
+    if not is_cluster(client):
+        return
+    from redis.exceptions import MovedError
+
+    slots = {served["primary"]: first for (first, _), served in client.cluster_slots().items()}
+    for node in client.get_primaries():
+        own, slot = client.get_redis_connection(node), slots.get((node.host, node.port))
+        if slot is None or not own.info("replication").get("connected_slaves"):
+            continue
+        calls = own.pipeline(transaction=False)
+        # WAIT waits for the writes of its own connection; this one comes after all others on the node.
+        calls.set(f"forecache:written:{{{slot_tags()[slot]}}}", b"")
+        calls.execute_command("WAIT", 1, _WAIT_MS)
+        try:
+            followed = calls.execute()[-1]
+        except MovedError:
+            followed = 0
+        if not followed:
+            raise UnavailableError(
+                f"No replica of the Redis node {node.name} has what was loaded there.",
+                remedy="Redis still serves the version before. Check its replicas, then `forecache push` loads again.",
+            )
+
+
+@cache
+def slot_tags() -> list[str]:
+    """For each slot of a cluster, a hash tag that leads to it."""
+    from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+    tags = dict[int, str]()
+    for number in count():
+        tags.setdefault(key_slot(str(number).encode()), str(number))
+        if len(tags) == REDIS_CLUSTER_HASH_SLOTS:
+            break
+    return [tags[slot] for slot in range(REDIS_CLUSTER_HASH_SLOTS)]
 
 
 def _without_password(url: str) -> str:

@@ -33,6 +33,7 @@ class RedisSource:
         self._rest_until = 0.0
         self._failed = False
         self._unsure: dict[str, tuple[str, str]] = {}
+        self._loads: dict[str, int] = {}
 
     def encode_history(self, manifest: Manifest) -> bytes:
         """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
@@ -74,7 +75,11 @@ class RedisSource:
             self._client = connect(self.url, timeout_s=TIMEOUT_S)
         client = self._client
         policy = self.call(lambda: evicting_policy(client))
-        found = self.call(lambda: {name: RedisStore(client, name).current() for name in pipelines_in_redis(client)})
+        loaded = self.call(
+            lambda: {name: RedisStore(client, name).current_load() for name in pipelines_in_redis(client)}
+        )
+        self._loads = {name: load for name, (_, load) in loaded.items()}
+        found = {name: manifest for name, (manifest, _) in loaded.items()}
         for name in found if policy else list(self._unsure):
             compared_at = self.call(RedisStore(client, name).compared_at)
             if policy:
@@ -88,7 +93,7 @@ class RedisSource:
         return self._unsure.get(pipeline, ("", ""))[0]
 
     def version(self, manifest: Manifest) -> "RemoteVersion":
-        return RemoteVersion(self, self._client, manifest)
+        return RemoteVersion(self, self._client, manifest, load=self._loads[manifest.pipeline])
 
 
 class RemoteVersion(RedisSnapshot):
@@ -99,8 +104,8 @@ class RemoteVersion(RedisSnapshot):
 
     mapped_bytes = 0
 
-    def __init__(self, source: RedisSource, client: Any, manifest: Manifest) -> None:
-        super().__init__(client, manifest)
+    def __init__(self, source: RedisSource, client: Any, manifest: Manifest, *, load: int) -> None:
+        super().__init__(client, manifest, load=load)
         self.source = source
         self._store = RedisStore(client, manifest.pipeline)
 

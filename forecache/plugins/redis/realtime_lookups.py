@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
+from forecache.plugins.redis.versions import is_split, join_groups
 from forecache.realtime.lookups import ViewLookups, keys_of
 from forecache.realtime.metrics import PathCounters
 from forecache.realtime.request.request_answer import (
@@ -30,6 +31,9 @@ _GIVE_UP_S = 0.5
 _MARGIN_S = 0.001
 
 
+Names = Sequence[Sequence[bytes]]
+
+
 class RemoteUnavailable(NoScores):
     """A store on another machine does not answer, or lacks the served version."""
 
@@ -47,8 +51,10 @@ class RemoteReads:
         self._reading: set[asyncio.Task[list[bytes | None]]] = set()
         self.p95_s = _FIRST_P95_S
 
-    async def get(self, names: Sequence[bytes], until: float, counters: PathCounters) -> list[bytes | None]:
-        """Read the values of several names, None for missing ones, before the time `until` of `time.monotonic()`.
+    async def get(self, names: Names, until: float, counters: PathCounters) -> list[bytes | None]:
+        """Read the values of groups of names, None for missing ones, before the time `until` of `time.monotonic()`.
+
+        Of a cluster, the names of a group are in the same slot.
 
         Raises TooLate without an answer in time, and RemoteUnavailable if the server refuses, or repeatedly did not
         answer.
@@ -85,7 +91,7 @@ class RemoteReads:
         counters.add("late_reads")
         raise TooLate
 
-    def _start(self, names: Sequence[bytes]) -> "asyncio.Task[list[bytes | None]]":
+    def _start(self, names: Names) -> "asyncio.Task[list[bytes | None]]":
         """Start a read. It is never cancelled, as that would cost its connection."""
         read = asyncio.ensure_future(asyncio.wait_for(self._read(names), _GIVE_UP_S))
         self._reading.add(read)
@@ -97,7 +103,7 @@ class RemoteReads:
         if not read.cancelled():
             read.exception()  # retrieved, so that asyncio does not log it
 
-    async def _read(self, names: Sequence[bytes]) -> list[bytes | None]:
+    async def _read(self, names: Names) -> list[bytes | None]:
         client = self._client
         if client is None:
             client = self._client = self._connect()
@@ -105,10 +111,13 @@ class RemoteReads:
         try:
             if self._is_cluster:
                 pipe = client.pipeline()
-                for name in names:
-                    pipe.get(name)
-                return list(await pipe.execute())
-            return list(await client.mget(names))
+                for group in names:
+                    pipe.execute_command("MGET", *group)
+                results = await pipe.execute(raise_on_error=False)
+                moving = [group for group, result in zip(names, results, strict=True) if is_split(result)]
+                singly = {tuple(group): [await client.get(name) for name in group] for group in moving}
+                return join_groups(results, names, lambda group: singly[tuple(group)])
+            return list(await client.mget([name for group in names for name in group]))
         finally:
             self._update_p95(time.monotonic() - began)
 
@@ -145,7 +154,7 @@ async def read_remote(
     """
     found, now = LookupResult(), time.time()
     asked: list[tuple[Any, Any, RemoteVersion, int]] = []
-    names: list[bytes] = []
+    names: list[list[bytes]] = []
     for each in lookups:
         bound = lookups.bind_version(each, now, found)
         keys = keys_of(bound.answers.manifest.key, each.contract.by, request)
@@ -153,13 +162,16 @@ async def read_remote(
         if isinstance(version, RemoteVersion):
             its = version.entry_names(keys)
             names += its
-            asked.append((each, bound, version, len(its)))
+            asked.append((each, bound, version, sum(map(len, its))))
         else:
             lookups.read_local(each, bound, found, keys, now)
     values = await _reads_from(asked[0][2].source).get(names, until, counters) if asked else []
     start = 0
     for each, bound, version, count in asked:
-        entries = version.newest_entries(values[start : start + count])
+        try:
+            entries = version.newest_entries(values[start : start + count])
+        except UnavailableError as error:
+            raise RemoteUnavailable(str(error)) from None
         start += count
         if None in entries:
             await _check_held(version, until)

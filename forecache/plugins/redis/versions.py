@@ -7,17 +7,30 @@ current; segments that neither it nor the version before uses are unlinked after
     forecache:<pipeline>:current              the pointer: {"store", "version", "manifest", "previous", "compared_at"}
     forecache:<pipeline>:segments             set of segment ids that are, or are being, loaded
     <pipeline>:<segment id>:{k<key>}          an entry; the braces put a key's entries of all segments on one node
+    forecache:<pipeline>:{<tag>}              in a cluster, one for each of its slots: the number of the last load
+
+The last ones are written after the entries. A node that was set back, or that started empty, has lost them, too: a key
+that is missing there is not answered as unknown, and the next load compares and loads everything again.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
+from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
+from forecache.plugins.redis.client import (
+    connect,
+    evicting_policy,
+    is_cluster,
+    list_primaries,
+    run_on_each_primary,
+    slot_tags,
+    wait_for_replicas,
+)
 from forecache.serve.store.layout import targets_lock
 from forecache.serve.store.manifest import Manifest, SegmentInfo, current_timestamp, manifest_from_json
 from forecache.serve.store.read.snapshot import Snapshot, split_entry
@@ -29,12 +42,17 @@ if TYPE_CHECKING:
 
 
 class RedisSnapshot:
-    """Reads of one version in Redis; the same calls as `Snapshot`."""
+    """Reads of one version in Redis; the same calls as `Snapshot`.
 
-    def __init__(self, client: Any, manifest: Manifest) -> None:
+    In a cluster, `load` is the number of a load after which the version was complete there.
+    """
+
+    def __init__(self, client: Any, manifest: Manifest, *, load: int) -> None:
         self.manifest = manifest
-        self._client = client
+        self._client, self._load_number = client, load
+        self._marked = is_cluster(client)
         self._prefixes = [key_prefix(manifest.pipeline, segment) for segment in reversed(manifest.segments)]
+        self.names_per_key = len(self._prefixes) + self._marked
 
     def get_entry(self, key: bytes) -> bytes | None:
         """The entry of a key, with the row's provenance id if it has one of its own."""
@@ -60,15 +78,30 @@ class RedisSnapshot:
             return []
         return self.newest_entries(read_values(self._client, self.entry_names(keys)))
 
-    def entry_names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Redis keys of the entries of several keys: one for each segment, the newest first."""
-        return [entry_key(prefix, key) for key in keys for prefix in self._prefixes]
+    def entry_names(self, keys: Sequence[bytes]) -> list[list[bytes]]:
+        """For each key the Redis keys of its entries, one for each segment, the newest first; and the slot's mark."""
+        names = [[entry_key(prefix, key) for prefix in self._prefixes] for key in keys]
+        if self._marked:
+            marks = mark_names(self.manifest.pipeline)
+            for key, own in zip(keys, names, strict=True):
+                own.append(marks[slot_of(key)])
+        return names
 
     def newest_entries(self, values: Sequence[bytes | None]) -> list[bytes | None]:
-        """The newest entry of each key from the values of `entry_names`."""
-        layers = len(self._prefixes)
-        found = (values[start : start + layers] for start in range(0, len(values), layers))
-        return [next((entry for entry in entries if entry is not None), None) or None for entries in found]
+        """The newest entry of each key from the values of `entry_names`.
+
+        Raises UnavailableError if an entry is missing that the node may have lost.
+        """
+        layers, newest = len(self._prefixes), list[bytes | None]()
+        for start in range(0, len(values), self.names_per_key):
+            entries = values[start : start + layers]
+            if self._marked and entries[0] is None and int(values[start + layers] or 0) < self._load_number:
+                raise UnavailableError(
+                    f"A node of the Redis Cluster has lost entries of {self.manifest.pipeline}.",
+                    remedy="`forecache push` or the next publish loads them again.",
+                )
+            newest.append(next((entry for entry in entries if entry is not None), None) or None)
+        return newest
 
     def close(self) -> None:
         """Does nothing: the client is another's."""
@@ -89,11 +122,54 @@ def entry_key(prefix: bytes, key: bytes) -> bytes:
     return prefix + b"{k" + key + b"}"
 
 
-def read_values(client: Any, names: Sequence[bytes]) -> list[bytes | None]:
-    """The values of several Redis keys in one round trip (one per node of a cluster); None for missing ones."""
+def slot_of(key: bytes) -> int:
+    """The slot of a cluster that has the entries of a key."""
+    from redis.crc import key_slot
+
+    # Of the name, not of its part in braces alone: the first `}` ends that part, which may be in the key.
+    return key_slot(b"{k" + key + b"}")
+
+
+@cache
+def mark_names(pipeline: str) -> list[bytes]:
+    """For each slot of a cluster, the Redis key with the number of the last load that reached it."""
+    return [f"forecache:{pipeline}:{{{tag}}}".encode() for tag in slot_tags()]
+
+
+def read_values(client: Any, names: Sequence[Sequence[bytes]]) -> list[bytes | None]:
+    """The values of groups of Redis keys in one round trip (one per node of a cluster); None for missing ones.
+
+    Of a cluster, the keys of a group are in the same slot, and are read by one command.
+    """
     if not is_cluster(client):
-        return list(client.mget(names))
-    return run_pipelined(client, "get", [(name,) for name in names])
+        return list(client.mget([name for group in names for name in group]))
+    pipe = client.pipeline(transaction=False)
+    for group in names:
+        pipe.execute_command("MGET", *group)
+    return join_groups(pipe.execute(raise_on_error=False), names, lambda group: [client.get(name) for name in group])
+
+
+def join_groups(
+    results: Sequence[Any], names: Sequence[Sequence[bytes]], read_singly: Callable[[Sequence[bytes]], list[Any]]
+) -> list[Any]:
+    """Join what a cluster answered for each group; raises the first error.
+
+    A slot that is being moved may have the keys of a group on two nodes: they are read singly then.
+    """
+    joined = list[Any]()
+    for result, group in zip(results, names, strict=True):
+        found = read_singly(group) if is_split(result) else result
+        if isinstance(found, Exception):
+            raise found
+        joined += found
+    return joined
+
+
+def is_split(result: Any) -> bool:
+    """Return whether a cluster could not read a group, since two nodes have its keys."""
+    from redis.exceptions import TryAgainError
+
+    return isinstance(result, TryAgainError)
 
 
 def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -114,6 +190,16 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
 
+_SET_MARKS = """#!lua flags=allow-cross-slot-keys
+for i = 2, #ARGV do redis.call('SET', ARGV[i], ARGV[1]) end
+return #ARGV
+"""
+_LEAST_MARK = """#!lua flags=allow-cross-slot-keys
+local least = math.huge
+for i = 1, #ARGV do least = math.min(least, tonumber(redis.call('GET', ARGV[i]) or 0)) end
+return least
+"""
+
 
 class RedisStore:
     def __init__(self, client: Any, pipeline: str) -> None:
@@ -126,8 +212,12 @@ class RedisStore:
 
     def current(self) -> Manifest | None:
         """The manifest of the served version, None before the first."""
+        return self.current_load()[0]
+
+    def current_load(self) -> tuple[Manifest | None, int]:
+        """The manifest of the served version, None before the first, and the number of the load that completed it."""
         _, state = self._state()
-        return manifest_from_json(json.dumps(state["manifest"]).encode()) if state else None
+        return (manifest_from_json(json.dumps(state["manifest"]).encode()), state["load"]) if state else (None, 0)
 
     def compared_at(self) -> str:
         """Time at which every entry was last compared with a local store; "" for never."""
@@ -136,10 +226,10 @@ class RedisStore:
 
     def snapshot(self) -> RedisSnapshot:
         """Open the served version; raises NotFoundError if there is none."""
-        manifest = self.current()
+        manifest, load = self.current_load()
         if manifest is None:
             raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
-        return RedisSnapshot(self.client, manifest)
+        return RedisSnapshot(self.client, manifest, load=load)
 
     def holds_version(self, manifest: Manifest) -> bool:
         """Return whether Redis has all segments of a version, as of the served one and of the one before it."""
@@ -157,7 +247,8 @@ class RedisStore:
         Raises:
             SettingsError: Redis may evict entries, or the store has a live layer.
             CheckError: What Redis reads back is not what the manifest says; its served version is untouched.
-            ConflictError: Another publisher flipped Redis meanwhile.
+            ConflictError: Another publisher flipped Redis meanwhile, or a node of a cluster was lost.
+            UnavailableError: No replica of a cluster's node has what was loaded.
         """
         if store.current() is None:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
@@ -180,7 +271,9 @@ class RedisStore:
 
     def _load(self, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
         manifest = snapshot.manifest
+        primaries = list_primaries(self.client)
         raw, state = self._state()
+        verify = verify or self._has_lost_entries(state)
         served = state.get("manifest") == json.loads(manifest.to_json())
         if served and not verify:
             return {"version": manifest.version, "loaded": 0, "unlinked": self._unlink(state)}
@@ -195,14 +288,40 @@ class RedisStore:
             "store": manifest.store,
             "version": manifest.version,
             "manifest": json.loads(manifest.to_json()),
+            "load": state.get("load", 0) + 1,
             "previous": state["previous"] if served else _segment_ids(state),
             "compared_at": current_timestamp() if verify else state.get("compared_at", ""),
         }
+        self._mark_slots(after["load"], primaries)
         if not self.client.eval(_FLIP, 1, f"forecache:{self.pipeline}:current", raw, json.dumps(after).encode()):
             raise ConflictError(
                 f"Another publisher flipped {self.pipeline} in Redis meanwhile.", remedy="Its version stands."
             )
+        wait_for_replicas(self.client)
         return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
+
+    def _has_lost_entries(self, state: dict[str, Any]) -> bool:
+        """Return whether a node of a cluster lacks what the last load wrote."""
+        if not state or not is_cluster(self.client):
+            return False
+        least = run_on_each_primary(self.client, _LEAST_MARK, mark_names(self.pipeline))
+        return min(map(int, least)) < state["load"]
+
+    def _mark_slots(self, load: int, primaries: dict[str, str]) -> None:
+        """Write the number of a load that is complete into each slot of a cluster; its replicas have all of it then.
+
+        Raises ConflictError if other processes serve the slots than when the load began: these may lack entries.
+        """
+        if not is_cluster(self.client):
+            return
+        wait_for_replicas(self.client)
+        run_on_each_primary(self.client, _SET_MARKS, mark_names(self.pipeline), load)
+        wait_for_replicas(self.client)
+        if list_primaries(self.client) != primaries:
+            raise ConflictError(
+                f"A node of the Redis Cluster was lost, added or restarted while {self.pipeline} was loaded.",
+                remedy="The version before is served. `forecache push` loads it again.",
+            )
 
     def _load_segment(
         self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress, *, compare: bool
@@ -215,7 +334,7 @@ class RedisStore:
         for rows in split_batches(snapshot.segment_items(number), _BATCH):
             entries = {entry_key(prefix, key): entry for key, entry in rows}
             if compare:
-                there = zip(entries.items(), read_values(self.client, list(entries)), strict=True)
+                there = zip(entries.items(), read_values(self.client, [[name] for name in entries]), strict=True)
                 entries = {name: entry for (name, entry), found in there if found != entry}
             self._set_many(entries)
             loaded += len(entries)
@@ -233,7 +352,7 @@ class RedisStore:
 
     def _verify(self, snapshot: Snapshot, complete: set[str]) -> None:
         """Compare what Redis reads with the local version: every key of the segments that were loaded."""
-        there = RedisSnapshot(self.client, snapshot.manifest)
+        there = RedisSnapshot(self.client, snapshot.manifest, load=0)
         for number, segment in enumerate(snapshot.manifest.segments):
             if segment.id in complete:
                 continue
