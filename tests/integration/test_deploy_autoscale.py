@@ -1,13 +1,15 @@
-"""Replicas by demand: both manifests say what the simulator simulates, on a metric that the reader exports."""
+"""Replicas by demand: both forms of the chart say what the simulator simulates, on a metric that the reader exports."""
 
 import re
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from helm_chart import NAMESPACE, find, render
 from monitoring_services import program
 
 from forecache.kit.metrics.metric import METRICS
@@ -15,7 +17,6 @@ from forecache.plugins.cost.autoscalers import Hpa, ScalingLimit
 
 IN_FLIGHT = METRICS["forecache_reader_in_flight_seconds_total"].name
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "deploy" / "kubernetes"
 KEDA_SPEC = {
     "scaleTargetRef", "pollingInterval", "cooldownPeriod", "initialCooldownPeriod", "idleReplicaCount",
     "minReplicaCount", "maxReplicaCount", "fallback", "advanced", "triggers",
@@ -23,14 +24,12 @@ KEDA_SPEC = {
 """The fields of a ScaledObject's spec: keda.sh/docs/latest/reference/scaledobject-spec."""
 
 
-def hpa() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((FOLDER / "hpa.yaml").read_text())
-    return found
+def hpa(**changed: Any) -> dict[str, Any]:
+    return deepcopy(find(render("postgres", **changed), "HorizontalPodAutoscaler", "reader"))
 
 
-def keda() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((FOLDER / "keda.yaml").read_text())
-    return found
+def keda(**changed: Any) -> dict[str, Any]:
+    return find(render("postgres", reader__autoscaling__kind="keda", **changed), "ScaledObject", "reader")
 
 
 def limits(rules: dict[str, Any]) -> tuple[ScalingLimit, ...]:
@@ -52,10 +51,24 @@ def test_the_default_policy_of_the_simulator_is_the_one_that_is_deployed() -> No
     assert (limits(up), limits(down)) == (policy.up, policy.down)
 
 
+def test_the_target_is_that_of_a_worker_for_each_worker() -> None:
+    [pods] = [each["pods"] for each in hpa(reader__workers=3)["spec"]["metrics"] if each["type"] == "Pods"]
+    assert pods["target"]["averageValue"] == "1800m"
+    assert keda(reader__workers=3)["spec"]["triggers"][0]["metadata"]["threshold"] == "1.8"
+
+
+def test_there_is_one_autoscaler_or_none_and_then_a_number_of_replicas() -> None:
+    kinds = {"HorizontalPodAutoscaler", "ScaledObject"}
+    expected = {"none": set(), "hpa": {"HorizontalPodAutoscaler"}, "keda": {"ScaledObject"}}
+    for kind, made in expected.items():
+        objects = render("postgres", reader__autoscaling__kind=kind, reader__replicas=5)
+        assert {item["kind"] for item in objects} & kinds == made
+        # A number beside an autoscaler would be set again at each upgrade.
+        assert find(objects, "Deployment", "reader")["spec"].get("replicas") == (5 if kind == "none" else None)
+
+
 def test_no_autoscaler_looks_at_latency() -> None:
-    for file in ("hpa.yaml", "keda.yaml"):
-        lines = [line.partition("#")[0] for line in (FOLDER / file).read_text().splitlines()]
-        assert not re.search("p99|quantile|duration", "".join(lines))
+    assert not re.search("p99|quantile|duration", yaml.safe_dump_all([hpa(), keda()]))
 
 
 def test_keda_scales_the_same_deployment_by_the_same_policy() -> None:
@@ -94,11 +107,11 @@ def test_the_adapter_makes_the_metric_of_the_autoscaler_from_one_that_the_reader
     filled = (
         rule["metricsQuery"]
         .replace("<<.Series>>", IN_FLIGHT)
-        .replace("<<.LabelMatchers>>", 'namespace="forecache",pod=~"forecache-reader-.*"')
+        .replace("<<.LabelMatchers>>", 'namespace="ml",pod=~"forecache-reader-.*"')
         .replace("<<.GroupBy>>", "pod")
     )
     query = keda()["spec"]["triggers"][0]["metadata"]["query"]
-    assert IN_FLIGHT in query
+    assert f'{IN_FLIGHT}{{namespace="{NAMESPACE}"}}' in query
     rules = tmp_path / "rules.yml"
     records = [{"record": f"test:{number}", "expr": text} for number, text in enumerate((filled, query))]
     rules.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": records}]}))
