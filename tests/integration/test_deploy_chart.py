@@ -105,7 +105,9 @@ def test_the_schema_would_notice_a_misspelt_field() -> None:
     [
         {"readers__replicas": 3}, {"reader__autoscaling__kind": "vpa"}, {"storage__root": "s3://bucket/"},
         {"settings__FORECACHE_LAKE": "s3://elsewhere"}, {"settings__FORECACHE_SMTP_PASSWORD": "orchard7"},
-        {"mlflow__uri": "https://me:orchard7@mlflow.example.com"}, {"streams": [{"name": "Cards!"}]},
+        {"mlflow__uri": "https://me:orchard7@mlflow.example.com"},
+        {"settings__FORECACHE_STORAGE_OPTIONS": '{"AWS_SECRET_ACCESS_KEY": "orchard7"}'},
+        {"settings__FORECACHE_REDIS_URL": "redis://me:orchard7@redis:6379"}, {"streams": [{"name": "Cards!"}]},
         {"timers__nightly": {"schedule": "nightly", "args": ["run"]}},
     ],
 )  # fmt: skip
@@ -117,8 +119,12 @@ def test_helm_refuses_values_that_are_misspelt_or_secret_or_said_twice(wrong: di
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("storage.root=", "Set storage.root"), ("mlflow.uri=,existingSecret=", "Set mlflow.uri")]
-)
+    ("missing", "message"),
+    [
+        ("storage.root=", "Set storage.root"), ("mlflow.uri=,existingSecret=", "Set mlflow.uri"),
+        ("dagster.enabled=true,existingSecret=", "Dagster needs a Secret"),
+    ],
+)  # fmt: skip
 def test_helm_names_what_has_no_default(missing: str, message: str) -> None:
     done = helm("template", "x", str(CHART), *value_files("small"), "--set", missing)
     assert done.returncode != 0
@@ -161,24 +167,12 @@ def test_every_variable_is_a_setting_and_every_command_exists() -> None:
         names |= {name for item in objects if item["kind"] == "ConfigMap" for name in item["data"]}
         for container in [each for pod in pod_templates(objects) for each in containers_of(pod)]:
             names |= {variable["name"] for variable in container.get("env", ())}
-            words = " ".join([*container.get("command", ()), *container.get("args", ())]).split()
+            words = " ".join([*container.get("command", ()), *container.get("args", ())]).replace(";", " ").split()
             used |= {after for word, after in zip(words, words[1:], strict=False) if word == "forecache"}
     others = {"HOME", "JOB_NAME", "POD_IP", "POD_NAME", "DAGSTER_HOME", "executor.yaml"}
     others |= {"FORECACHE_DAGSTER_RUNS", "FORECACHE_DAGSTER_LAUNCHER"}
     assert names - others <= {f"FORECACHE_{name.upper()}" for name in Settings.model_fields}
-    assert used >= {
-        "train",
-        "run",
-        "pull",
-        "serve",
-        "log",
-        "stream",
-        "migrate",
-        "dagster",
-        "maintain",
-        "mail",
-        "alerts",
-    }
+    assert used >= {"train", "run", "pull", "serve", "log", "stream", "migrate", "dagster", "maintain", "mail"}
     assert used <= {*COMMANDS, *PLUGIN_COMMANDS}
 
 
@@ -382,16 +376,29 @@ def test_the_log_of_a_reader_waits_in_a_volume_that_its_sidecar_empties() -> Non
     assert [each["name"] for each in without] == ["pull", "keep-pulling", "reader"]
 
 
-def test_training_outlives_a_preemption_and_not_an_error_of_the_user() -> None:
+def test_a_job_outlives_a_preemption_and_not_an_error_of_the_user() -> None:
+    users = {error.exit_code for error in (SettingsError, NotFoundError, InputError, CheckError)}
+    jobs = [item for _, made in releases() for item in made if item["kind"] == "CronJob"]
+    assert {item["metadata"]["labels"]["app.kubernetes.io/component"] for item in jobs} == {
+        "nightly", "timer", "training",
+    }  # fmt: skip
+    for item in jobs:
+        job = item["spec"]["jobTemplate"]["spec"]
+        ignore, fail = job["podFailurePolicy"]["rules"]
+        assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+        assert set(fail["onExitCodes"]["values"]) == users
+        [container] = job["template"]["spec"]["containers"]
+        assert (fail["onExitCodes"]["containerName"], job["template"]["spec"]["restartPolicy"]) == (
+            container["name"], "Never",
+        )  # fmt: skip
+
+
+def test_the_pods_of_a_training_have_time_to_save_and_find_each_other() -> None:
     job = training(pods=4)["jobTemplate"]["spec"]
     pod = job["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > 30  # what torchrun gives its workers
     assert pod["restartPolicy"] == "Never"
     assert pod["tolerations"]
-    ignore, fail = job["podFailurePolicy"]["rules"]
-    assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
-    users = {error.exit_code for error in (SettingsError, NotFoundError, InputError, CheckError)}
-    assert set(fail["onExitCodes"]["values"]) == users
     variables = variables_of(pod["containers"][0])
     assert variables["FORECACHE_TRAINING_NODES"] == f"1:{job['parallelism']}"
     # A job's name is given when it is started; its pods' host names begin with it.

@@ -1,5 +1,5 @@
 {{- define "forecache.fullname" -}}
-{{- if contains "forecache" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-forecache" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- if contains "forecache" .Release.Name }}{{ .Release.Name | trunc 30 | trimSuffix "-" }}{{ else }}{{ printf "%s-forecache" .Release.Name | trunc 30 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
 {{- /* What selects the pods of a component: (list $ "reader"). */ -}}
@@ -154,6 +154,16 @@ FORECACHE_MLFLOW_URI: {{ . | quote }}
 {{- end }}
 {{- end }}
 
+{{- /* Which ends of a pod count, by the name of its container. */ -}}
+{{- define "forecache.failures" -}}
+podFailurePolicy:
+  rules:
+    - action: Ignore
+      onPodConditions: [{type: DisruptionTarget, status: "True"}]
+    - action: FailJob # wrong usage, missing table, bad input, a check's or gate's no: another try would end the same
+      onExitCodes: {containerName: {{ . }}, operator: In, values: [2, 3, 4, 6]}
+{{- end }}
+
 {{- /* A CronJob with one container of the batch image: a dict of root, name, component, schedule, resources, args,
 deadline, and placement or null; driver where it starts executors. */ -}}
 {{- define "forecache.cron" -}}
@@ -174,6 +184,7 @@ spec:
     spec:
       backoffLimit: 3
       activeDeadlineSeconds: {{ .deadline }}
+      {{- include "forecache.failures" .component | nindent 6 }}
       template:
         metadata:
           labels: {{- include "forecache.podLabels" (list $root .component) | nindent 12 }}
