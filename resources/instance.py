@@ -53,6 +53,14 @@ load_from:
       location_name: {location}
 """
 
+_SERVED_WORKSPACE = """# The code location that `forecache dagster code` serves. Forecache writes this file.
+load_from:
+  - grpc_server:
+      host: {host}
+      port: {port}
+      location_name: {location}
+"""
+
 
 def ensure_instance(settings: Settings) -> Path:
     """Write the instance's configuration and the workspace if they are missing or old; returns DAGSTER_HOME.
@@ -106,6 +114,20 @@ def prepare_tables(home: Path) -> None:
     if not (home / _OPENED).exists():
         with _open_instance(home):
             pass
+
+
+def upgrade_tables(home: Path) -> None:
+    """Create the tables of an instance, or change those of an earlier Dagster to what this one expects."""
+    with _open_instance(home) as instance:
+        instance.upgrade()
+
+
+def write_workspace(home: Path, address: str) -> Path:
+    """Write a workspace whose code location is served at an address, HOST:PORT; returns its path."""
+    host, _, port = address.rpartition(":")
+    path = home / "workspace-served.yaml"
+    write_durably(path, _SERVED_WORKSPACE.format(host=host, port=port, location=LOCATION))
+    return path
 
 
 def _open_instance(home: Path) -> "DagsterInstance":

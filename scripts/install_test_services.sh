@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Install the real services that tests run against: Redis, a browser, Prometheus's promtool and Alertmanager, PostgreSQL,
-# nginx and HAProxy from the system's packages, MinIO (S3) built from source, a Kafka broker from Maven's jars, a data set
+# nginx and HAProxy from the system's packages, MinIO (S3) and Helm built from source, a Kafka broker from Maven's jars, a data set
 # of flights from PyPI, the Triton client and BentoML in environments of their own. What is there is left alone. Where a service cannot be installed, the
 # script names it and fails: tests that are skipped for want of it would look like tests that passed. No name: all but wrk.
-# Usage: bash scripts/install_test_services.sh [redis] [minio] [kafka] [chromium] [promtool] [alertmanager] [postgres]
+# Usage: bash scripts/install_test_services.sh [redis] [minio] [helm] [kafka] [chromium] [promtool] [alertmanager] [postgres]
 #        [balancers] [flights] [triton] [bentoml] [wrk]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
-MINIO_STAMP=.tools/bin/minio.version
+HELM_VERSION=v4.3.2
 
 step() { printf '[services] %s\n' "$*"; }
 
@@ -51,19 +51,24 @@ install_chromium() {
     command -v google-chrome >/dev/null || install_packages chromium chromium fonts-dejavu-core
 }
 
-install_minio() {
-    if [ -x .tools/bin/minio ] && [ "$(cat "$MINIO_STAMP" 2>/dev/null)" = "$MINIO_VERSION" ]; then
+build_with_go() { # NAME MODULE VERSION: the program of a Go module into .tools/bin.
+    local program=.tools/bin/$1
+    if [ -x "$program" ] && [ "$(cat "$program.version" 2>/dev/null)" = "$3" ]; then
         return 0
     fi
     if ! command -v go >/dev/null; then
-        step "There is no Go compiler: install Go 1.24 or newer to build MinIO for the S3 tests"
+        step "There is no Go compiler: install Go 1.26 or newer to build $1 for the tests"
         return 1
     fi
-    step "Building MinIO $MINIO_VERSION (a few minutes, once)"
+    step "Building $1 $3 (a few minutes, once)"
     mkdir -p .tools/bin
-    GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 nice -n 10 go install -ldflags "-s -w" "github.com/minio/minio@$MINIO_VERSION" || return 1
-    printf '%s' "$MINIO_VERSION" >"$MINIO_STAMP"
+    GOBIN="$PWD/.tools/bin" CGO_ENABLED=0 nice -n 10 go install -ldflags "-s -w" "$2@$3" || return 1
+    printf '%s' "$3" >"$program.version"
 }
+
+install_minio() { build_with_go minio github.com/minio/minio "$MINIO_VERSION"; }
+
+install_helm() { build_with_go helm helm.sh/helm/v4/cmd/helm "$HELM_VERSION"; }
 
 install_kafka() { # A look at the jars' content where they are there already.
     local java
@@ -99,7 +104,7 @@ install_bentoml() { # What a release computes with has the versions of uv.lock.
 }
 
 services=("$@")
-[ "${#services[@]}" -gt 0 ] || services=(redis minio kafka chromium promtool alertmanager postgres balancers flights triton bentoml)
+[ "${#services[@]}" -gt 0 ] || services=(redis minio helm kafka chromium promtool alertmanager postgres balancers flights triton bentoml)
 missing=()
 for service in "${services[@]}"; do
     "install_$service" || missing+=("$service")

@@ -2,6 +2,7 @@
 # Install everything that Forecache needs into this folder: uv, the locked environment, Java if missing, the Spark jars.
 # Runs again at no cost: when nothing changed since the last time, nothing is contacted and nothing is written.
 # Usage: bash scripts/setup.sh [--force] [--s3]     (--s3: also what Spark needs for a lake on S3)
+#        bash scripts/setup.sh --image EXTRAS TORCH (of deploy/Containerfile: without the tools of development)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -108,6 +109,24 @@ install_uv() {
         fail "pip could not install uv $UV_VERSION: $(tail -n 1 .tools/uv.log)" "Check the network, then run again."
 }
 
+install_for_image() { # EXTRAS (a,b) TORCH: torch for the processor alone (cpu), for GPUs too (cuda), or none.
+    local extras=() extra torch
+    for extra in ${1//,/ }; do extras+=(--extra "$extra"); done
+    export_lock() { "$UV" export -q --frozen --no-dev --no-emit-project "${extras[@]}" "$@"; }
+    "$UV" venv -q --clear --python "$PYTHON" .venv
+    local pip=("$UV" pip install -q --python .venv/bin/python --compile-bytecode)
+    if [ "$2" = cuda ]; then
+        export_lock | "${pip[@]}" --require-hashes -r - || return 1
+    else
+        export_lock --prune torch | "${pip[@]}" --require-hashes -r - || return 1
+        torch="$(export_lock --no-hashes | grep '^torch==' || true)" # a version for each Python
+        if [ "$2" = cpu ] && [ -n "$torch" ]; then
+            "${pip[@]}" --index https://download.pytorch.org/whl/cpu -r - <<<"$torch" || return 1
+        fi
+    fi
+    "${pip[@]}" --no-deps -e .
+}
+
 compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start two to three times slower.
     .venv/bin/python -m compileall -qq forecache dagster_project assets jobs resources || true
 }
@@ -158,13 +177,18 @@ resolve_s3_jars() { # What is there already costs a look at its content, and no 
     resolve_jars .tools/jars/s3 --s3
 }
 
-force=no s3=no
-for argument in "$@"; do
-    case "$argument" in
+force=no s3=no image=()
+while [ "$#" -gt 0 ]; do
+    case "$1" in
         --force) force=yes ;;
         --s3) s3=yes ;;
-        *) fail "setup.sh does not know $argument." "Usage: bash scripts/setup.sh [--force] [--s3]" ;;
+        --image)
+            force=yes s3=yes image=("${2:?EXTRAS}" "${3:?TORCH}")
+            shift 2
+            ;;
+        *) fail "setup.sh does not know $1." "Usage: bash scripts/setup.sh [--force] [--s3] [--image EXTRAS TORCH]" ;;
     esac
+    shift
 done
 
 mkdir -p .tools
@@ -175,7 +199,7 @@ if [ "$force" = no ] && is_current; then
 fi
 
 started=$SECONDS
-step "first time, or the lock changed: this takes a few minutes and about 8 GB of disk"
+step "first time, or the lock changed: this takes a few minutes and up to 8 GB of disk"
 
 PYTHON="$(find_python)" || {
     step "Python with apt"
@@ -192,7 +216,9 @@ fi
 step "the locked environment into .venv"
 # The certificates of the machine, not uv's own: a company's proxy is trusted there.
 if [ -f /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=1; fi
-UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON" ||
+export UV_PYTHON_DOWNLOADS=never
+if [ "${#image[@]}" -gt 0 ]; then install_for_image "${image[@]}"
+else UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON"; fi ||
     fail "uv could not install the locked environment; its message is above." "Check network and disk, then run again."
 compile_sources
 

@@ -12,6 +12,8 @@ from forecache.cli.base import CONTEXT_SETTINGS, FLAGS, LazyGroup
 _COMMANDS = "forecache.cli.commands"
 COMMANDS = {
     "dev": (f"{_COMMANDS}.run:dev", "Open the orchestrator's UI on the same state."),
+    "dagster": (f"{_COMMANDS}.dagster:dagster", "Dagster's processes one by one, for several machines."),
+    "migrate": (f"{_COMMANDS}.dagster:migrate", "Create or upgrade the tables of Dagster and MLflow in PostgreSQL."),
     "run": (f"{_COMMANDS}.run:run", "Run pipelines for an as-of date or a range of them."),
     "train": (f"{_COMMANDS}.run:train", "Train, register and gate a model."),
     "ingest": (f"{_COMMANDS}.run:ingest", "Ingest new landing files into the lake."),

@@ -11,6 +11,7 @@ import orjson
 import pytest
 import yaml
 from free_ports import free_port
+from helm_chart import NAMESPACE, find, render
 from monitoring_services import program, started
 from open_loop import OpenLoop, get, post
 from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
@@ -84,7 +85,7 @@ def prometheus(reader: RunningReader, folder: Path) -> Iterator[str]:
     job = {
         "job_name": "readers", "scrape_interval": "1s", "scrape_timeout": "1s",
         "static_configs": [
-            {"targets": [f"127.0.0.1:{reader.port}"], "labels": {"namespace": "forecache", "pod": "reader-0"}}
+            {"targets": [f"127.0.0.1:{reader.port}"], "labels": {"namespace": NAMESPACE, "pod": "reader-0"}}
         ],
     }  # fmt: skip
     config = folder / "prometheus.yml"
@@ -111,10 +112,10 @@ def test_replicas_answers_and_the_autoscalers_metric_come_from_a_real_prometheus
     [rule] = yaml.safe_load((PROJECT_ROOT / "deploy" / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     adapted = (
         rule["metricsQuery"].replace("<<.Series>>", rule["name"]["matches"])
-        .replace("<<.LabelMatchers>>", 'namespace="forecache",pod="reader-0"').replace("<<.GroupBy>>", "pod")
+        .replace("<<.LabelMatchers>>", 'namespace="ml",pod="reader-0"').replace("<<.GroupBy>>", "pod")
     )  # fmt: skip
-    keda = yaml.safe_load((PROJECT_ROOT / "deploy" / "kubernetes" / "keda.yaml").read_text())
-    [trigger] = keda["spec"]["triggers"]
+    scaled = find(render("postgres", reader__autoscaling__kind="keda"), "ScaledObject", "reader")
+    [trigger] = scaled["spec"]["triggers"]
     with running_reader(store) as reader, prometheus(reader, tmp_path) as url:
         asking = store.model_copy(update={"prometheus_url": url, "prices": {"replica": (0.05, 0.02)}})
         assert eventually(lambda: bool(query(url, "forecache_reader_workers")), 20)

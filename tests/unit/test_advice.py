@@ -99,7 +99,7 @@ def test_readers_are_advised_by_their_busiest_time_and_only_from_prometheus(
     [more] = measured(3.0, 6.0, 1.0)
     assert more.do == "at least 10 readers at the busiest times"
     [by_demand] = measured(4.0, 2.4, 1.0)
-    assert by_demand.do == "deploy/kubernetes/hpa.yaml from 2 readers on"
+    assert by_demand.do == "the chart's reader.autoscaling from 2 readers on"
     assert measured(2.0, 0.3, 0.1) == []
 
 

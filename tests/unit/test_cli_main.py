@@ -37,6 +37,7 @@ def raise_in_run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 GROUPS = {
+    "dagster": ("webserver", "daemon", "code"),
     "log": ("show", "spool", "commit"),
     "stream": ("run", "tail"),
     "tokens": ("create", "list", "revoke"),

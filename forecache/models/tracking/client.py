@@ -8,8 +8,8 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from forecache.base.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
+    from sqlalchemy import Engine
 
 _PLACES = (
     ("experiments", "artifact_location"),
@@ -85,12 +85,31 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
 @cache
 def prepare_shared_database(uri: str) -> None:
     """Create the tables of a PostgreSQL database; a lock lets one process of all machines do so at a time."""
+    with _lock_database(uri):
+        _migrate(uri)
+
+
+def upgrade_database(uri: str) -> None:
+    """Create the tables of a PostgreSQL database, or change those of an earlier MLflow to what this one expects."""
+    from mlflow.store.db import utils
+
+    with _lock_database(uri) as engine:
+        if utils._is_empty_database(engine):
+            utils._initialize_tables(engine)
+        else:
+            utils._upgrade_db(engine)
+
+
+@contextmanager
+def _lock_database(uri: str) -> Iterator["Engine"]:
+    """Hold Forecache's lock of a PostgreSQL database, which one process of all machines has at a time."""
     from sqlalchemy import create_engine, text
     from sqlalchemy.pool import NullPool
 
-    with create_engine(uri, poolclass=NullPool).connect() as connection:
+    engine = create_engine(uri, poolclass=NullPool)
+    with engine.connect() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})  # until the connection is closed
-        _migrate(uri)
+        yield engine
 
 
 def _template() -> Path:

@@ -90,7 +90,7 @@ class ScalingLimit:
 
 @dataclass(frozen=True)
 class Hpa:
-    """Kubernetes' HorizontalPodAutoscaler (autoscaling/v2) on requests in flight; defaults as deploy/kubernetes."""
+    """Kubernetes' HorizontalPodAutoscaler (autoscaling/v2) on requests in flight; defaults as in deploy/helm."""
 
     target: float = 0.6  # requests in flight a pod
     least: int = 3

@@ -207,7 +207,7 @@ def reader_advice(settings: Settings, days: float) -> list[SizingAdvice]:
         why = f"{figures} `forecache simulate autoscale` shows what a day would miss."
         hours = 24 * (use.replicas - usually)
         found.append(
-            saving_advice(settings, "readers", f"deploy/kubernetes/hpa.yaml from {usually} readers on", why, hours,
+            saving_advice(settings, "readers", f"the chart's reader.autoscaling from {usually} readers on", why, hours,
                    "replica-hours", priced_by=REPLICA)
         )  # fmt: skip
     return found
