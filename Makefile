@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history figures settings-doc metrics-doc docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history cluster prove-s3 figures settings-doc metrics-doc docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ e2e: setup services ## The tests that run the main job whole
 
 test-gpu: ## Check training on a machine with GPUs: PYTHON with torch and a few wheels, nothing else
 	@PYTHON=$${PYTHON:-$(PYTHON)} bash scripts/test_gpu.sh
+
+cluster: setup-s3 ## Start what a company has, on this machine: servers, Dagster, readers, machines with empty disks (ARGS="--project cards")
+	@bash scripts/install_test_services.sh minio postgres kafka balancers
+	@$(BIN)/python benchmarks/cluster.py start $(ARGS)
 
 docs: setup ## Build the documentation site into .site; ARGS=--serve shows it at http://127.0.0.1:8000
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(findstring --serve,$(ARGS)),serve,build --strict --quiet)
