@@ -89,11 +89,11 @@ class Control:
     ) -> dict[str, Any]:
         """Start a machine; raises ValueError if one of this name runs."""
         body = {"name": name, "command": list(command), "is_replaced": is_replaced, "environment": environment}
-        return self._call("POST", body=body)  # type: ignore[no-any-return]
+        return self._call("POST", body=body)
 
     def list_machines(self) -> list[dict[str, Any]]:
         """All machines, those that have ended included."""
-        return self._call("GET")  # type: ignore[no-any-return]
+        return self._call("GET")
 
     def find(self, name: str) -> dict[str, Any] | None:
         """A machine; None if there was none."""
@@ -101,7 +101,7 @@ class Control:
 
     def kill(self, name: str) -> bool:
         """Kill a machine; False if it had ended. Raises ValueError if there was none."""
-        return self._call("DELETE", name)  # type: ignore[no-any-return]
+        return self._call("DELETE", name)
 
     def _call(self, method: str, name: str = "", *, body: object = None) -> Any:
         request = urllib.request.Request(

@@ -36,6 +36,16 @@ class Machine:
     number: int = 0
 
     @property
+    def host_name(self) -> str:
+        """No other machine has had it."""
+        return f"{self.name}-{self.number}"
+
+    @property
+    def host_name_before(self) -> str:
+        """Host name of the machine that this one replaced."""
+        return f"{self.name}-{self.number - 1}"
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs; -9 if it was killed."""
         return self.process.poll()
@@ -88,7 +98,7 @@ class Machines:
                 raise ValueError(f"A machine {name!r} runs." if before else "The cluster is being stopped.")
             number = before.number + 1 if before else 0
             log = self._logs / f"{name}.log"
-            words = [*NAMESPACES, "bash", str(_SCRIPT), name, str(self.disk), *command]
+            words = [*NAMESPACES, "bash", str(_SCRIPT), f"{name}-{number}", str(self.disk), *command]
             with open(log, "ab") as output:
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,

@@ -31,13 +31,13 @@ def output(machine: Machine) -> list[str]:
 
 def test_a_machine_has_a_name_processes_and_an_empty_disk_of_its_own(machines: Machines) -> None:
     see = "hostname; echo $$; find $FORECACHE_HOME $TMPDIR; echo something > $FORECACHE_HOME/file"
-    for name in ("first", "second", "first"):
+    for name, host_name in {"first": "first-0", "second": "second-0"}.items():
         shown = output(machines.start(name, ["bash", "-c", see]))
-        assert shown[-4] == name
+        assert shown[-4] == host_name
         assert int(shown[-3]) < 50  # counted from the machine's first process
         assert shown[-2:] == [f"{machines.disk}/home", f"{machines.disk}/tmp"]
     assert list(machines.disk.iterdir()) == []
-    assert machines.find("first").number == 1
+    assert output(machines.start("first", ["hostname"]))[-1] == "first-1"
 
 
 def test_a_killed_machine_takes_all_its_processes_along_and_is_replaced_by_an_empty_one(
