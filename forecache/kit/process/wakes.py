@@ -73,6 +73,8 @@ TRAINING_JOIN = Wake("training-join", "forecache.plugins.torch.join", "Looking f
 SCORING_PROGRESS = Wake("scoring-progress", _SCORE, "Reporting the progress of a job", 1.0)
 RUN_HEARTBEAT = Wake("heartbeat", _RUN, "Renewing the heartbeat of a run", 20.0)
 
+LEASE = Wake("lease", "any process that holds one", "Renewing a lease", 5.0)
+
 LANDED_FILES = Wake("landed", _DAEMON, "Looking for new landing files of a source (sensor)", 60)
 DELIVERIES = Wake("deliveries", _DAEMON, "Looking if sources that are waited for were delivered (sensor)", 300)
 RETRAINING = Wake("drifted", _DAEMON, "Requesting a training if figures exceed their limits (sensor)", 600)
