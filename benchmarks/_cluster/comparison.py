@@ -36,12 +36,12 @@ def compare(
     differences = []
     names = {name for settings in (expected, found) for name in table_names(settings)}
     for name in sorted(names.difference(_LEDGERS)):
-        differences += _compare_counts(name, _rows(expected, name), _rows(found, name))
+        differences += compare_counts(name, _rows(expected, name), _rows(found, name))
     remote = open_remote(found.store_remote, found.storage_options)
     for name in sorted(served):
         replica = Store(folder / name)
         pull(replica, remote)
-        differences += _compare_counts(f"served {name}", _served(open_store(expected, name)), _served(replica))
+        differences += compare_counts(f"served {name}", _served(open_store(expected, name)), _served(replica))
     for name in models:
         releases = [read_lake_state(settings, name) for settings in (expected, found)]
         current = [None if state is None else state.pointer.current for state in releases]
@@ -73,7 +73,8 @@ def _versions(settings: Settings) -> dict[str, int]:
     return dict(sorted(Counter(str(each.name) for each in client.search_model_versions()).items()))
 
 
-def _compare_counts(name: str, expected: Counter[str], found: Counter[str]) -> list[str]:
+def compare_counts(name: str, expected: Counter[str], found: Counter[str]) -> list[str]:
+    """Compare two multisets of rows; returns a sentence with examples if they differ, else nothing."""
     missing, more = expected - found, found - expected
     if not missing and not more:
         return []

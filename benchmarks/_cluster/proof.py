@@ -308,16 +308,16 @@ class Chaos:
         waits: dict[str, tuple[str, float]] = {}
         while not self._stop.wait(_LOOK_S):
             for machine in self._cluster.machines.list_machines(running_only=True):
-                last = _last_line(machine.log)
-                holder = _HOLDER.search(last)
-                if holder is None or holder[1] not in self._ended:
+                last = last_line(machine.log)
+                holder = find_awaited_host(last)
+                if holder not in self._ended:
                     waits.pop(machine.host_name, None)
                     continue
                 line, since = waits.setdefault(machine.host_name, (last, time.monotonic()))
                 if line != last:
                     waits[machine.host_name] = last, time.monotonic()
                     continue
-                waited = time.monotonic() - max(since, self._ended[holder[1]])
+                waited = time.monotonic() - max(since, self._ended[holder])
                 longest = self.findings.longest_waits_s
                 longest[machine.name] = round(max(longest.get(machine.name, 0.0), waited), 1)
                 if waited > TERM_S + MARGIN_S and not any(last in each for each in self.findings.stuck):
@@ -333,7 +333,14 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def _last_line(log: Path) -> str:
+def find_awaited_host(line: str) -> str:
+    """Host name of the process that a line of a waiting machine names; "" if it names none."""
+    found = _HOLDER.search(line)
+    return found[1] if found else ""
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty."""
     with open(log, "rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 2000))

@@ -146,7 +146,7 @@ fraud = Realtime(
     gate=Gate(
         metric="average_precision",
         floors={"average_precision": 0.05},
-        baseline=Baseline("times_mean"),
+        baseline=Baseline("payments_14d"),
         baseline_margin=-1e6,
         max_latency_ms=1e6,
     ),
