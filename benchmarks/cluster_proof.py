@@ -4,10 +4,11 @@
     python benchmarks/cluster_proof.py --short         two days, two pipelines, a stream, 10 kills; writes no result
     python benchmarks/cluster_proof.py --seed 7        as a run that failed
 
-Two schedulers run each night of all pipelines at once, each on machines of its own that start with empty disks, while
-a stream scores the day's payments and readers are asked. Machines of all kinds are killed at random. It fails if a row
-is lost, doubled or different, if a request to the readers has no answer, or if a machine waits for one that was killed
-for longer than the term of a lease and ten seconds. Models are trained on the first day, and on each fifth after it.
+Two schedulers, Dagster and a command that is started again, run each night of all pipelines at once on machines that
+start with empty disks, while a stream scores the day's payments and readers are asked. Machines of all kinds, those of
+Dagster's webserver and daemon too, are killed at random. It fails if a row is lost, doubled or different, if a request
+to the readers has no answer, or if a machine waits for one that was killed for longer than the term of a lease and ten
+seconds. Models are trained on the first day, and on each fifth after it.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="two days and ten kills")
     parser.add_argument("--tiny", action="store_true", help="one night of one pipeline and three kills, to try this")
+    parser.add_argument("--without-dagster", action="store_true", help="two commands as schedulers")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     parser.add_argument("--keep", type=Path, help="keep logs and data in this folder")
     arguments = parser.parse_args()
@@ -51,7 +53,8 @@ def main() -> int:
         print(text, flush=True)
 
     os.environ["BANK_TOPIC"] = "payments"
-    with run_cluster(folder, project="bank", paths=[str(BANK)], has_dagster=False, has_spark=False, say=say) as cluster:
+    parts = {"has_dagster": not arguments.without_dagster, "has_spark": False}
+    with run_cluster(folder, project="bank", paths=[str(BANK)], say=say, **parts) as cluster:
         alone = run_undisturbed(cluster, folder / "alone", size, say=say)
         chaos = Chaos(cluster, size, folder, seed=arguments.seed, say=say)
         findings = chaos.run()

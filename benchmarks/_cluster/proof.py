@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -20,6 +21,8 @@ from bank.pipelines.bank import stream_of_payments
 from kafka import KafkaBroker
 
 from _cluster.cluster import BUCKET, Cluster, Say
+from _cluster.dagster_runs import DagsterRuns
+from _cluster.launcher import machine_name
 from _cluster.machines import Machine
 from forecache.base.errors import InputError
 from forecache.base.folders import open_bucket
@@ -30,8 +33,9 @@ from forecache.stream.kafka import client
 TERM_S = 30.0
 MARGIN_S = 10.0
 """A step may wait for a killed machine for the term of its lease, and so much longer."""
-SCHEDULERS = ("a", "b")
+TRAINED = ("user_spend", "fraud")
 _STREAM = "stream"
+_VICTIMS = ("night", "run", _STREAM, "webserver", "daemon")
 _DAY_LIMIT_S = 3600.0
 _FAILURES = 8
 _HOLDER = re.compile(r"process \d+ on (\S+) \(")
@@ -139,7 +143,6 @@ class Chaos:
         self._cluster, self._size, self._say = cluster, size, say
         self._dice = random.Random(seed)
         self._settings = cluster.settings(folder / "observer")
-        self._victims: dict[str, str] = {}  # machine to its kind
         self._ended: dict[str, float] = {}  # host name to when it was killed
         self._allowed = 0  # kills until now
         self._stop = threading.Event()
@@ -190,26 +193,18 @@ class Chaos:
         return self.findings
 
     def _run_night(self, night: date) -> None:
-        """Let two schedulers run a night at once; each starts its command again until it has succeeded."""
-        errors: list[BaseException] = []
-
-        def schedule(scheduler: str) -> None:
-            try:
-                self._insist(
-                    f"night-{scheduler}",
-                    ["forecache", "run", *self._size.names, "--job", self._size.job(night), "--night", str(night)],
-                )
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                errors.append(error)
-
-        threads = [threading.Thread(target=schedule, args=(each,)) for each in SCHEDULERS]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(_DAY_LIMIT_S)
-            assert not thread.is_alive(), f"The night of {night} did not end within {_DAY_LIMIT_S:.0f} s."
-        if errors:
-            raise errors[0]
+        """Let two schedulers run a night at once; each starts it again until it has succeeded."""
+        job = self._size.job(night)
+        command = ["forecache", "run", *self._size.names, "--job", job, "--night", str(night)]
+        pool = ThreadPoolExecutor()
+        futures = [pool.submit(self._insist, "night-a", command)]
+        if self._cluster.webserver:
+            futures.append(pool.submit(self._run_in_dagster, night, job))
+        else:
+            futures.append(pool.submit(self._insist, "night-b", command))
+        pool.shutdown(wait=False)
+        for future in futures:
+            future.result(_DAY_LIMIT_S)
 
     def _insist(self, kind: str, command: Sequence[str]) -> None:
         """Run a command on a new machine until it succeeds, as a scheduler with retries does."""
@@ -217,7 +212,6 @@ class Chaos:
         while True:
             machine = self._start(kind, command)
             code = machine.process.wait()
-            self._victims.pop(kind, None)
             if code == 0:
                 return
             if machine.host_name not in self._ended:
@@ -228,10 +222,23 @@ class Chaos:
                 assert failures < _FAILURES, f"{' '.join(command)} failed {failures} times, at last with: {end}"
                 time.sleep(2.0)
 
+    def _run_in_dagster(self, night: date, job: str) -> None:
+        """Let Dagster run the job of each pipeline, one after the other, until it has succeeded."""
+        runs = DagsterRuns(self._cluster.webserver)
+        give_up = time.monotonic() + _DAY_LIMIT_S
+        for name in self._size.names:
+            chosen = job if name in TRAINED else "nightly"
+            for run_id in runs.insist(f"{chosen}_{name}", night):
+                assert time.monotonic() < give_up, f"Dagster did not finish {chosen}_{name} of {night}."
+                if self._stop.is_set():
+                    return
+                if run_id and f"{machine_name(run_id)}-0" not in self._ended:
+                    self.findings.failures[f"{chosen}_{name}, run {run_id}"] += 1
+                    self._say(f"Dagster's run {run_id} of {chosen}_{name} failed.")
+
     def _start(self, kind: str, command: Sequence[str], *, is_replaced: bool = False) -> Machine:
         machine = self._cluster.machines.start(kind, command, is_replaced=is_replaced)
         self.findings.starts[kind] += 1
-        self._victims[kind] = kind
         return machine
 
     def _start_stream(self) -> None:
@@ -290,7 +297,7 @@ class Chaos:
             if self.findings.kills.total() >= self._allowed:
                 continue
             running = self._cluster.machines.list_machines(running_only=True)
-            victims = [each for each in running if each.name in self._victims]
+            victims = [each for each in running if each.name.startswith(_VICTIMS)]
             readers = [each for each in running if each.name.startswith("reader")]
             if len(readers) == len(self._cluster.reader_ports) and all(map(_is_ready, self._cluster.reader_ports)):
                 victims.append(self._dice.choice(readers))
