@@ -30,7 +30,7 @@ class Cluster:
     def workers(self) -> list[subprocess.Popen[bytes]]:
         return self.processes[1:]
 
-    def start(self, *, workers: int) -> None:
+    def start(self, *, workers: int, cores: int = 1) -> None:
         arguments = ["--host", HOST, "--port", str(self.port), "--webui-port", str(free_port())]
         self._launch("master", "org.apache.spark.deploy.master.Master", *arguments)
         self._wait_for("master", "I have been elected leader")
@@ -38,7 +38,7 @@ class Cluster:
             self._launch(
                 f"worker{number}",
                 "org.apache.spark.deploy.worker.Worker",
-                *("--host", HOST, "--webui-port", str(free_port()), "--cores", "1", "--memory", "1g"),
+                *("--host", HOST, "--webui-port", str(free_port()), "--cores", str(cores), "--memory", f"{cores}g"),
                 *("--work-dir", str(self.folder / f"work{number}"), self.url),
             )
         for number in range(workers):

@@ -1,0 +1,92 @@
+"""The machines of `make cluster`: empty disks, host names and processes of their own, gone at once when killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _cluster.control import Control, serve_control
+from _cluster.machines import NAMESPACES, Machine, Machines
+from waiting import wait_for
+
+pytestmark = pytest.mark.skipif(
+    subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode != 0,
+    reason="this user may not have namespaces of its own",
+)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    started = Machines(tmp_path, os.environ)
+    yield started
+    started.stop_all()
+
+
+def output(machine: Machine) -> list[str]:
+    assert machine.process.wait(timeout=60) == 0, machine.log.read_text()
+    return machine.log.read_text().splitlines()
+
+
+def test_a_machine_has_a_name_processes_and_an_empty_disk_of_its_own(machines: Machines) -> None:
+    see = "hostname; echo $$; find $FORECACHE_HOME $TMPDIR; echo something > $FORECACHE_HOME/file"
+    for name, host_name in {"first": "first-0", "second": "second-0"}.items():
+        shown = output(machines.start(name, ["bash", "-c", see]))
+        assert shown[-4] == host_name
+        assert int(shown[-3]) < 50  # counted from the machine's first process
+        assert shown[-2:] == [f"{machines.disk}/home", f"{machines.disk}/tmp"]
+    assert list(machines.disk.iterdir()) == []
+    assert output(machines.start("first", ["hostname"]))[-1] == "first-1"
+
+
+def test_a_killed_machine_takes_all_its_processes_along_and_is_replaced_by_an_empty_one(
+    machines: Machines, tmp_path: Path
+) -> None:
+    mark = f"{tmp_path}/of this test"
+    child = f"import time; open({str(tmp_path / 'began')!r}, 'a').write('x'); time.sleep(600)  # {mark}"
+    command = ["bash", "-c", f'setsid "{sys.executable}" -c "$CHILD" & sleep 600']
+    machines.environment["CHILD"] = child
+    machine = machines.start("reader", command, is_replaced=True)
+    began = tmp_path / "began"
+    wait_for(began.exists)
+    assert machines.kill("reader")
+    assert machine.exit_code == -9
+    lines = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert mark not in lines
+    wait_for(lambda: bool(machines.replace_ended()))
+    wait_for(lambda: began.read_text() == "xx")
+    assert machines.find("reader").number == 1
+
+
+def test_a_machine_that_is_told_to_stop_ends_its_command_in_its_own_way(machines: Machines, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    command = f"trap 'echo drained; exit 3' TERM; touch {ready}; while true; do sleep 0.1; done"
+    machine = machines.start("pod", ["bash", "-c", command], is_replaced=True)
+    wait_for(ready.exists)
+    machines.stop("pod")
+    assert machine.exit_code == 3
+    assert machine.log.read_text() == "drained\n"
+    assert machines.replace_ended() == []
+
+
+def test_machines_are_started_listed_and_killed_over_the_control_interface_with_its_token_alone(
+    machines: Machines, tmp_path: Path
+) -> None:
+    with serve_control(tmp_path, machines):
+        assert (tmp_path / "control.json").stat().st_mode & 0o077 == 0
+        control = Control(tmp_path)
+        started = control.start("night", ["sleep", "600"], environment={"NIGHT": "3"})
+        assert (started["exit_code"], started["name"]) == (None, "night")
+        with pytest.raises(ValueError, match="runs"):
+            control.start("night", ["true"])
+        assert control.kill("night")
+        assert not control.kill("night")
+        assert [each["exit_code"] for each in control.list_machines()] == [-9]
+        with pytest.raises(ValueError, match="no machine"):
+            control.kill("day")
+        control._given["token"] = "another"
+        with pytest.raises(ValueError, match="token"):
+            control.list_machines()
+    with pytest.raises(FileNotFoundError):
+        Control(tmp_path)
