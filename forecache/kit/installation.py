@@ -20,9 +20,9 @@ def open_lake(settings: Settings, *, below: str = "", patience_s: float | None =
     return open_folder(uri, settings.storage_options, setting="FORECACHE_LAKE", patience_s=patience_s)
 
 
-def open_state(settings: Settings) -> Folder:
+def open_state(settings: Settings, *, patience_s: float | None = None) -> Folder:
     """The folder `.state` of the lake, for small files that are swapped: what was done, and what was sent."""
-    return open_lake(settings, below=".state")
+    return open_lake(settings, below=".state", patience_s=patience_s)
 
 
 @contextmanager

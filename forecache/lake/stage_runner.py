@@ -5,21 +5,21 @@ before it is recorded: a stage that is killed in between finds its own work at t
 changes the result.
 """
 
-import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forecache.base.files import lock
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
 from forecache.kit.delta.tables import commit_partitions, open_table
+from forecache.kit.installation import hold_exclusively
+from forecache.kit.lease import Lease
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 
 if TYPE_CHECKING:
@@ -171,20 +171,18 @@ def format_nights(nights: Sequence[date]) -> str:
     return str(nights[0]) if len(nights) == 1 else f"{nights[0]} to {nights[-1]}"
 
 
-@contextmanager
-def hold_table_lock(settings: Settings, table: str, run_id: str, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock on the table for this machine; the kernel releases it when the process dies.
+def hold_table_lock(settings: Settings, table: str, run_id: str, progress: Progress) -> AbstractContextManager[Lease]:
+    """Hold a table for one run of all machines at a time; a second run waits, and then usually finds nothing to do.
 
-    A second run waits, and then usually finds nothing left to do. Runs on other machines do not wait: between these the
-    commit decides, see `forecache.kit.delta.partitions`.
+    That saves work. What is right does not depend on it: the commit decides, see `forecache.kit.delta.partitions`.
     """
-
-    def report_waiting(holder: str) -> None:
-        progress(f"waiting for {holder}, which writes {table}", None)
-
-    run = f" (run {run_id})" if run_id else ""
-    with lock(settings.home_path / "locks" / table, holder=f"process {os.getpid()}{run}", waiting=report_waiting):
-        yield
+    return hold_exclusively(
+        settings,
+        f"tables/{table}",
+        action=f"writes {table}",
+        run_id=run_id,
+        report=lambda holder: progress(f"waiting for {holder}", None),
+    )
 
 
 def write_stale_partitions(

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from forecache.base.code_version import code_version
@@ -15,6 +14,7 @@ from forecache.base.settings import Settings
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
+from forecache.kit.installation import open_state
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.kernel_spec import ScoringPlan
 from forecache.models.registry.applied.pipeline_models import scoring_model
@@ -131,7 +131,8 @@ def _write_release(
     """Prove and write a release; returns its number."""
     functions = [realtime.transform, *([realtime.model.function] if isinstance(realtime.model, FunctionModel) else [])]
     code = pack_code(functions)
-    requests = list(warmup) or recorded_requests(settings, realtime)
+    requests = list(warmup) or [text.encode() for text in recorded_requests(settings, realtime.name)[:_REQUESTS]]
+    requests = requests or example_requests(realtime.request, realtime.candidates)
     released = ReleasedModel(model.name, model.version, model.uri, plan.spec)
     draft = _draft_release(realtime, released, inputs, code_version(settings))
     progress(f"proving a release of {realtime.name}", 0.5)
@@ -276,17 +277,19 @@ def _is_whole(settings: Settings, folder: ReleaseFolder, number: int) -> bool:
     return True
 
 
-def recorded_requests_file(settings: Settings, name: str) -> Path:
-    """Path of a JSON list of the texts of requests that the training of a model has recorded."""
-    return settings.home_path / "realtime" / name / "requests.json"
+def record_requests(settings: Settings, name: str, texts: Sequence[str]) -> None:
+    """Record requests of the training of a model, for its releases on any machine."""
+    open_state(settings).write(_requests_file(name), json.dumps(texts).encode())
 
 
-def recorded_requests(settings: Settings, realtime: Realtime) -> list[bytes]:
-    """Requests that the training has recorded, or a generated one."""
-    file = recorded_requests_file(settings, realtime.name)
-    if not file.is_file():
-        return example_requests(realtime.request, realtime.candidates)
-    return [text.encode() for text in json.loads(file.read_bytes())[:_REQUESTS]]
+def recorded_requests(settings: Settings, name: str) -> list[str]:
+    """The requests that the training of a model has recorded; [] if there are none."""
+    found = open_state(settings).read(_requests_file(name))
+    return [] if found is None else list(json.loads(found[0]))
+
+
+def _requests_file(name: str) -> str:
+    return f"realtime/{name}/requests.json"
 
 
 def _refuse_other_features(realtime: Realtime, model: ModelVersion) -> None:

@@ -18,7 +18,7 @@ from warm import assert_valid_log
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingest import ingest
-from forecache.operations.release import recorded_requests_file
+from forecache.operations.release import recorded_requests
 from forecache.plugins.historical_features.training_set import build_examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -45,17 +45,17 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(spark: Any, landed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, bytes]:
+def undisturbed(spark: Any, landed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, list[str]]:
     settings = copied(landed, tmp_path_factory.mktemp("quiet") / "home")
     build_examples(spark, settings, brief, NIGHT)
     return contents(settings)
 
 
-def contents(settings: Settings) -> tuple[pa.Table, bytes]:
+def contents(settings: Settings) -> tuple[pa.Table, list[str]]:
     rows = (
         open_table(settings, TABLE).to_pyarrow_table().sort_by([("request_id", "ascending"), ("position", "ascending")])
     )
-    return rows, recorded_requests_file(settings, "offers").read_bytes()
+    return rows, recorded_requests(settings, "offers")
 
 
 def start(home: Path, *kill: str) -> subprocess.Popen[str]:
@@ -71,7 +71,7 @@ def start(home: Path, *kill: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("step", ["transforming", "decided", "committed"])
 def test_killed_at_any_step_it_is_made_good_by_the_next_run(
-    spark: Any, landed: Path, undisturbed: tuple[pa.Table, bytes], tmp_path: Path, step: str
+    spark: Any, landed: Path, undisturbed: tuple[pa.Table, list[str]], tmp_path: Path, step: str
 ) -> None:
     settings = copied(landed, tmp_path / "home")
     process = start(settings.home_path, step)
@@ -84,7 +84,7 @@ def test_killed_at_any_step_it_is_made_good_by_the_next_run(
     assert build_examples(spark, settings, brief, NIGHT).skipped
 
 
-def test_two_at_once_write_one_version(landed: Path, undisturbed: tuple[pa.Table, bytes], tmp_path: Path) -> None:
+def test_two_at_once_write_one_version(landed: Path, undisturbed: tuple[pa.Table, list[str]], tmp_path: Path) -> None:
     settings = copied(landed, tmp_path / "home")
     both = [start(settings.home_path) for _ in range(2)]
     for process in both:

@@ -235,7 +235,7 @@ def test_a_second_run_on_the_same_machine_says_for_whom_it_waits_and_finds_nothi
     while not _heard(pipes[0][0]).startswith("scoring 2024"):
         pass
     second = start(score_when_told, lake.home, night, model, pipes[1][1], go)
-    assert _heard(pipes[1][0]) == f"waiting for process {first.pid} (run {first.pid}), which writes predictions_demo"
+    assert _heard(pipes[1][0]) == f"waiting for process {first.pid} (writes predictions_demo, run {first.pid})"
     go.set()
     assert _heard(pipes[1][0]) is True
     for process in (first, second):

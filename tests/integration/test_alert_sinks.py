@@ -19,7 +19,7 @@ from slack_sdk.webhook import WebhookClient
 from forecache.base.alert import Alert
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
-from forecache.plugins.alerts.journal import Message, Notice
+from forecache.plugins.alerts.message import Message, Notice
 from forecache.plugins.alerts.notify import notify
 from forecache.plugins.alerts.receivers import (
     alertmanager_content,

@@ -3,8 +3,8 @@
 import base64
 import logging
 import os
+import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,7 +18,7 @@ from alert_receivers import Receiver, receiver
 
 from forecache.base.alert import Alert, Subject
 from forecache.base.settings import Settings, load_settings
-from forecache.plugins.alerts.journal import list_open_alerts, transaction
+from forecache.plugins.alerts.journal import CursorMove, Journal, change_journal, read_journal, read_noted_alerts
 from forecache.plugins.alerts.notify import NotifyResult, notify
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
@@ -38,14 +38,16 @@ def alert_settings(tmp_path: Path, there: Receiver, **more: Any) -> Settings:
 
 def pass_time(settings: Settings, seconds: float) -> None:
     """Let everything that the journal knows be older."""
-    with sqlite3.connect(settings.home_path / "alerts" / "journal.sqlite") as connection:
-        for table, column in (
-            ("notices", "noted_at"),
-            ("messages", "made_at"),
-            ("sinks", "next_at"),
-            ("alerts", "seen_at"),
-        ):
-            connection.execute(f"UPDATE {table} SET {column} = {column} - ?", (seconds,))
+
+    def move(journal: Journal) -> None:
+        for each in journal.alerts.values():
+            each.seen_at -= seconds
+            each.notified = {name: (count, last - seconds) for name, (count, last) in each.notified.items()}
+        for outbox in journal.outboxes.values():
+            outbox.recent = [at - seconds for at in outbox.recent]
+            outbox.made_at, outbox.next_at = outbox.made_at - seconds, outbox.next_at - seconds
+
+    change_journal(settings, move)
 
 
 def told(there: Receiver) -> list[list[tuple[str, str, int]]]:
@@ -59,7 +61,7 @@ def test_an_alert_is_told_once_and_its_end_once(tmp_path: Path, there: Receiver)
     settings = alert_settings(tmp_path, there, alert_webhook_token="secret-token")
     assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook", 1, 2)]
     assert notify(settings, [STALE, REFUSED]) == [NotifyResult("webhook")]
-    assert list_open_alerts(settings) == [STALE]
+    assert read_noted_alerts(settings) == [STALE]
     assert notify(settings, complete=("version_stale",)) == [NotifyResult("webhook", 1, 1)]
     assert notify(settings, well=[STALE.subject]) == [NotifyResult("webhook")]
     assert told(there) == [[("firing", "churn", 1), ("firing", "churn", 1)], [("resolved", "churn", 1)]]
@@ -139,8 +141,7 @@ def test_the_pause_doubles_up_to_an_hour_and_follows_retry_after(tmp_path: Path,
             there.answer_headers = {"Retry-After": "86400"}
         before = time.time()
         notify(settings, [STALE])
-        with sqlite3.connect(settings.home_path / "alerts" / "journal.sqlite") as connection:
-            (next_at,) = connection.execute("SELECT next_at FROM sinks").fetchone()
+        next_at = read_journal(settings).outbox("webhook").next_at
         after = time.time()
         assert next_at - after - 1 <= wanted <= next_at - before + 1
         pass_time(settings, next_at - after + 1)
@@ -184,8 +185,9 @@ def test_no_secret_is_logged_or_returned(tmp_path: Path, there: Receiver, caplog
     everything = f"{found} {caplog.text} {settings!r}"
     assert "-secret" not in everything
     assert manager.headers["Authorization"].partition(" ")[2] not in everything
-    database = (settings.home_path / "alerts" / "journal.sqlite").read_bytes()
-    assert b"-secret" not in database
+    files = [path for path in settings.home_path.rglob("*") if path.is_file()]
+    assert [path.name for path in files if b"-secret" in path.read_bytes()] == []
+    assert "alerts.json" in {path.name for path in files}
 
 
 def test_text_that_cannot_be_encoded_holds_up_nothing(tmp_path: Path, there: Receiver) -> None:
@@ -268,18 +270,23 @@ def test_subjects_that_were_never_wrong_are_no_news(tmp_path: Path, there: Recei
     assert there.posted == []
 
 
-def test_a_full_disk_is_the_error_that_is_told_and_what_was_noted_is_undone(tmp_path: Path, there: Receiver) -> None:
+def test_a_full_disk_is_the_reason_and_what_was_noted_stays(tmp_path: Path, there: Receiver) -> None:
     settings = alert_settings(tmp_path, there)
-    notify(settings, cursors={"before": "1"})
+    notify(settings, cursors={"before": CursorMove(None, "1")})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        (found,) = notify(settings, [Alert("gate_refused", "churn", "warning", "x" * 20_000, {}, AT)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be read or written" in found.reason
+    journal = read_journal(settings)
+    assert (journal.cursor("before"), journal.alerts) == ("1", {})
 
-    def fill() -> None:
-        with transaction(settings) as connection:
-            pages = connection.execute("PRAGMA page_count").fetchone()[0]
-            connection.execute(f"PRAGMA max_page_count = {pages + 1}")
-            for number in range(100):
-                connection.execute("INSERT INTO cursors VALUES (?, ?)", (str(number), "x" * 1000))
 
-    with pytest.raises(sqlite3.OperationalError, match="full"):
-        fill()
-    with transaction(settings) as connection:
-        assert [row["name"] for row in connection.execute("SELECT name FROM cursors")] == ["before"]
+def test_what_two_looks_read_from_the_same_position_is_noted_once(tmp_path: Path, there: Receiver) -> None:
+    settings = alert_settings(tmp_path, there)
+    notify(settings, [STALE], [STALE.subject], cursors={"log": CursorMove(None, "5")})
+    assert notify(settings, [STALE], [STALE.subject], cursors={"log": CursorMove(None, "5")})[0].messages == 0
+    assert told(there) == [[("firing", "churn", 1), ("resolved", "churn", 1)]]
+    assert len(read_journal(settings).alerts) == 1

@@ -11,7 +11,7 @@ from alert_receivers import Receiver, receiver
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.plugins.alerts.journal import list_open_alerts
+from forecache.plugins.alerts.journal import read_noted_alerts
 from forecache.plugins.alerts.orchestration import build_alerts_sensor
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
@@ -100,7 +100,7 @@ def test_a_job_whose_check_fails_sends_one_alert_and_one_when_it_passes_again(ho
     run_night(home, "2026-01-02")
     assert tick(home) == "Told: 1 to webhook."
     assert told(there)[1:] == [[("resolved", *CHECK)]]
-    assert list_open_alerts(home) == []
+    assert read_noted_alerts(home) == []
 
 
 def test_a_check_that_failed_and_passes_again_between_looks_is_told_whole(home: Settings, there: Receiver) -> None:

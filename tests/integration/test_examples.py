@@ -27,7 +27,7 @@ from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
-from forecache.operations.release import recorded_requests_file
+from forecache.operations.release import recorded_requests
 from forecache.plugins.drift.log_monitoring import expected_log_performance
 from forecache.plugins.historical_features.requests import request_days
 from forecache.plugins.historical_features.training_set import build_examples
@@ -157,7 +157,7 @@ def test_it_is_current_until_something_changes(landed: Settings, built: Any, spa
 
 
 def test_some_requests_are_kept_as_they_are_sent(landed: Settings, built: Any) -> None:
-    texts = json.loads(recorded_requests_file(landed, "offers").read_bytes())
+    texts = recorded_requests(landed, "offers")
     assert len(texts) == 12
     sent = [json.loads(text) for text in texts]
     last = {row.request: row for row in ASKED if row.at.date() == date(2026, 1, 15)}
@@ -181,7 +181,7 @@ def test_a_request_has_the_same_bits_when_it_is_asked_of_the_stores_of_its_day(
     builder, table = RowsBuilder(offers), written(landed)
     of_day = table.filter(pa.compute.equal(table["as_of"], pa.scalar(date(2026, 1, 15))))
     ids = sorted(set(of_day["request_id"].to_pylist()))
-    texts = json.loads(recorded_requests_file(landed, "offers").read_bytes())
+    texts = recorded_requests(landed, "offers")
     for request_id, text in zip(ids, texts, strict=True):
         asked = json.loads(text)
         offered = asked.pop("candidates")
@@ -249,7 +249,7 @@ def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, 
         rows = by_request[request]
         assert (shown_then, took) == (len(rows), max(row.taken for row in rows))
         assert (worth, is_app) == ((2.0, 1.0) if rows[0].channel == "app" else (1.0, 0.0))
-    texts = json.loads(recorded_requests_file(landed, "takers").read_bytes())
+    texts = recorded_requests(landed, "takers")
     assert set(json.loads(texts[0])) == {"household_id", "channel", "shown"}
     trained = train(landed, takers, NIGHT)
     version = register_trained_model(landed, takers, trained).details["model_version"]

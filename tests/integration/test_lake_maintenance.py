@@ -11,17 +11,21 @@ import pytest
 from click.testing import CliRunner
 from deltalake import Schema
 from maintenance_lake import DAY, TRAINING, age, contents, data_files, write_lake
+from reader_support import churn_rows, write_version
 
 from forecache.base.errors import NotFoundError
-from forecache.base.settings import Settings
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import cli
 from forecache.kit.delta.commit import Target
 from forecache.kit.delta.partitions import replace_partitions, take_snapshot
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
-from forecache.plugins.maintenance.lake import maintain_lake
-from forecache.plugins.maintenance.table import MaintenanceResult
+from forecache.plugins.maintenance.lake import maintain_lake, pinned_versions
+from forecache.plugins.maintenance.table import MaintenanceResult, Pin
+from forecache.serve.store.push_pull import push
+from forecache.serve.store.store import open_store
 
 FEATURES = "features_orders"
 
@@ -108,6 +112,15 @@ def test_the_version_that_the_ledger_names_of_a_night_stays_and_others_of_that_n
     with pytest.raises(OSError, match=r"parquet|No such file"):
         values(settings, unnamed, days[0])
     assert sorted(open_table(settings, FEATURES).to_pyarrow_table()["x"].to_pylist()) == [1, 3]
+
+
+def test_a_machine_with_an_empty_home_keeps_what_versions_in_the_remote_name(lake: Settings, tmp_path: Path) -> None:
+    write_version(lake.store_path, "churn", churn_rows(3), as_of="2026-01-03")
+    store = open_store(lake, "churn")
+    push(store, LocalFolder(tmp_path / "remote"))
+    source = store.versions()[0].source
+    elsewhere = load_settings(home=tmp_path / "elsewhere", lake=lake.lake_uri, store_remote=str(tmp_path / "remote"))
+    assert pinned_versions(elsewhere)[source.table] == {Pin(source.delta_version, source.as_of)}
 
 
 def test_files_that_no_version_has_stay_for_a_week(lake: Settings) -> None:

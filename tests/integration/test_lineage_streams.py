@@ -18,7 +18,7 @@ from stream_jobs import settings_of
 from stream_sample import CUSTOMER, a_stream, payment, release
 from waiting import wait_for
 
-from forecache.base.settings import Settings
+from forecache.base.settings import Settings, load_settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import LiveRows, Table, ToTopic
 from forecache.plugins.lineage.stream_runs import report_run
@@ -51,7 +51,7 @@ def kinds(settings: Settings) -> list[str]:
 
 def notes(settings: Settings) -> list[Path]:
     """Of the runs of which a receiver does not know the end."""
-    return list((settings.home_path / "lineage" / "streams" / "payments").glob("*.json"))
+    return list(Path(settings.lake_uri, ".state", "lineage", "streams", "payments").glob("*.json"))
 
 
 def named(datasets: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
@@ -174,7 +174,9 @@ with report_run(settings, a_stream("card-payments"), StreamState(started_at=time
 """
 
 
-def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one(told_in_file: Settings) -> None:
+def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one_on_another_machine(
+    told_in_file: Settings, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", _STREAMING, str(told_in_file.home_path), told_in_file.openlineage_file]
     support = str(Path(__file__).parent.parent / "support")
     process = subprocess.Popen(command, env={**_environment(), "PYTHONPATH": f"{support}:{_python_path()}"})
@@ -182,7 +184,10 @@ def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one(told_in_file: 
     assert [json.loads(note.read_text())["receivers"] for note in notes(told_in_file)] == [["file"]]
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    with report_run(told_in_file, STREAM, a_state()):
+    elsewhere = load_settings(
+        home=tmp_path / "elsewhere", lake=told_in_file.lake_uri, openlineage_file=told_in_file.openlineage_file
+    )
+    with report_run(elsewhere, STREAM, a_state()):
         wait_for(lambda: kinds(told_in_file).count("START") == 2)
     assert notes(told_in_file) == []
     by_run: dict[str, list[str]] = {}
@@ -195,7 +200,7 @@ def test_a_run_that_was_killed_is_told_as_aborted_by_the_next_one(told_in_file: 
 
 
 def test_notes_that_were_not_written_to_the_end_keep_no_later_run_from_being_told(told_in_file: Settings) -> None:
-    folder = told_in_file.home_path / "lineage" / "streams" / STREAM.name
+    folder = Path(told_in_file.lake_uri, ".state", "lineage", "streams", STREAM.name)
     folder.mkdir(parents=True)
     begun, torn = folder / ".1.0.ab.tmp.json", folder / "1.0.json"
     begun.write_text("")

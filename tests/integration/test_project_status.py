@@ -16,7 +16,7 @@ from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, scores, write_ni
 from forecache.base.settings import Settings
 from forecache.cli.main import main
 from forecache.declare import load_pipeline
-from forecache.plugins.alerts.journal import database_file
+from forecache.plugins.alerts.journal import journal_path
 from forecache.plugins.exporter.batch_page import batch_page
 from forecache.plugins.status.project_status import project_status
 from forecache.plugins.status.sidecar import ProjectStatusExtension
@@ -91,13 +91,14 @@ def test_a_journal_of_alerts_that_cannot_be_read_is_a_problem_and_hides_nothing_
     write_state(logs, CommitterState(lost_damaged=2))
     write_version(settings.store_path, "churn", churn_rows(3))
     assert project_status(settings)["attention"] == []
-    assert not database_file(settings).exists(), "to look at the status writes nothing"
+    journal = Path(journal_path(settings))
+    assert not journal.exists(), "to look at the status writes nothing"
 
-    database_file(settings).parent.mkdir()
-    database_file(settings).write_bytes(b"no database" * 100)
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b"no journal" * 100)
     found = project_status(settings)
     said = [each["what"] for each in found["attention"]]
-    assert [f"The journal of alerts {database_file(settings)} cannot be read" in each for each in said] == [False, True]
+    assert [f"The journal of alerts {journal} cannot be read" in each for each in said] == [True]
     assert [row["name"] for row in found["versions"]] == ["churn"]
 
 
@@ -105,12 +106,13 @@ def test_the_page_says_that_open_alerts_are_not_known(settings: Settings, tmp_pa
     context: Any = None
     part, history = ProjectStatusExtension(tmp_path, context), context
     assert part.status(history)[1] == []
-    database_file(settings).parent.mkdir(parents=True)
-    database_file(settings).write_bytes(b"no database" * 100)
+    journal = Path(journal_path(settings))
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b"no journal" * 100)
     environment = {**os.environ, "FORECACHE_HOME": str(settings.home)}
     command = [sys.executable, "-m", "forecache.plugins.status.sidecar"]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-    assert str(database_file(settings)).encode() in done.stderr
+    assert str(journal).encode() in done.stderr
     (tmp_path / "project.json").write_bytes(done.stdout)
     part.poll_changes(lambda action: action())
     shown, attention = part.status(history)

@@ -17,12 +17,12 @@ from released_payments import changed, scores
 
 from forecache import Rows
 from forecache.base.errors import CheckError, ConflictError, DamagedError, InputError, NotFoundError
-from forecache.base.settings import PROJECT_ROOT, Settings
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.declare import Feature, Realtime, RegisteredModel
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.models.registry.model_versions import FEATURES_TAG
 from forecache.operations import release as module
-from forecache.operations.release import recorded_requests_file, release_model, roll_back_release
+from forecache.operations.release import record_requests, release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 
@@ -254,14 +254,13 @@ def test_a_release_is_loaded_without_the_project_and_without_heavy_libraries(
 
 
 def test_requests_that_the_training_has_recorded_warm_it(settings: Settings) -> None:
-    file = recorded_requests_file(settings, "payments")
-    file.parent.mkdir(parents=True)
     recorded = [json.dumps({"household_id": number, "amount": 1.5}) for number in range(60)]
-    file.write_text(json.dumps(recorded))
-    release_model(settings, payments)
-    loaded = load_release(open_releases(settings, "payments"), 1)
+    record_requests(settings, "payments", recorded)
+    elsewhere = load_settings(home=settings.home_path / "elsewhere", lake=settings.lake_uri)
+    release_model(elsewhere, payments)
+    loaded = load_release(open_releases(elsewhere, "payments"), 1)
     assert [text.decode() for text in loaded.warmup] == recorded[:50]
     loaded.close()
-    file.write_text(json.dumps([json.dumps({"household_id": 1})]))
+    record_requests(settings, "payments", [json.dumps({"household_id": 1})])
     with pytest.raises(CheckError, match="cannot answer a request that was recorded: .*'amount' is missing"):
         release_model(settings, changed(deadline_ms=20.0))

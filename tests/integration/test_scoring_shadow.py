@@ -293,8 +293,8 @@ def test_a_night_is_not_scored_with_both_models_while_another_run_writes_one_of_
 
     def release(message: str, share: float | None = None) -> None:
         if message.startswith("waiting for"):
-            assert "(run other)" in message
-            waited.append(message.rpartition(" ")[2])
+            assert message.endswith(", run other)")
+            waited.append(message.partition("writes ")[2].partition(",")[0])
             held[waited[-1]].close()
 
     assert score_shadow(spark, settings, PIPELINE, NIGHT, challenger, progress=release).rows == 400

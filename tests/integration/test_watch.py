@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 from alert_receivers import Receiver, receiver
 from reader_support import StalePolicy, churn_rows, write_version, yesterday
-from store_tables import churn
 
-from forecache.base.alert import LASTING, Alert
+from forecache.base.alert import LASTING, Alert, Subject
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log, load_pipeline, load_realtime
 from forecache.declare.project import Project
@@ -28,9 +27,11 @@ from forecache.plugins.alerts.collect_alerts import (
     unasked_model_alerts,
     waiting_date_alerts,
 )
+from forecache.plugins.alerts.journal import CursorMove
 from forecache.plugins.alerts.notify import notify
 from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool_files import CommitterState, write_state
+from forecache.serve.store.remote import list_served_manifests
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -81,22 +82,21 @@ def test_a_refusal_of_the_gate_is_told_for_each_decision_of_the_last_days(settin
 
 
 def test_a_served_version_beyond_its_age_is_stale_unless_it_is_the_last_of_its_data(settings: Settings) -> None:
-    project = Project({"churn": churn()}, {})
+    def stale() -> list[Alert]:
+        return list(stale_version_alerts(list_served_manifests(settings, ["churn", "never_published"])))
+
     write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-01")
-    (found,) = stale_version_alerts(settings, project)
+    (found,) = stale()
     assert (found.kind, found.name, found.severity) == ("version_stale", "churn", "warning")
     assert found.summary.startswith("Version 1 of churn, as of 2026-01-01, is ")
     assert found.at > datetime(2026, 1, 2, tzinfo=timezone.utc)
-    assert list(stale_version_alerts(settings, Project({}, {}))) == [], (
-        "what is not declared any more is nobody's concern"
-    )
     ended = {"as_of": "2026-01-01", "source_end": "2026-01-01"}
     write_version(settings.store_path, "churn", churn_rows(3), **ended)
-    assert list(stale_version_alerts(settings, project)) == []
+    assert stale() == []
     write_version(settings.store_path, "churn", churn_rows(3), policy=StalePolicy(36.0, "refuse"), **ended)
-    assert [each.severity for each in stale_version_alerts(settings, project)] == ["critical"], "requests fail"
+    assert [each.severity for each in stale()] == ["critical"], "requests fail"
     write_version(settings.store_path, "churn", churn_rows(3), as_of=yesterday())
-    assert list(stale_version_alerts(settings, project)) == []
+    assert stale() == []
 
 
 def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(
@@ -123,7 +123,7 @@ def test_lost_rows_of_a_log_are_told_as_they_grow(tmp_path: Path, there: Receive
 
     def told_of(damaged: int, expired: int) -> dict[str, int]:
         write_state(folder, CommitterState(lost_damaged=damaged, lost_expired=expired))
-        cursors: dict[str, str] = {}
+        cursors: dict[str, CursorMove] = {}
         alerts = list(lost_row_alerts(settings, cursors))
         notify(settings, alerts, cursors=cursors)
         return dict(alerts[0].details) if alerts else {}
@@ -144,8 +144,9 @@ def test_a_log_that_cannot_be_committed_is_told_after_five_minutes(settings: Set
     for minutes, expected in ((4, 0), (6, 1)):
         failing = CommitterState(failing_since=time.time() - 60 * minutes, failure="The disk is full.")
         write_state(folder, failing)
-        found = list(stuck_log_alerts(settings))
-        assert len(found) == expected
+        well: list[Subject] = []
+        found = list(stuck_log_alerts(settings, well))
+        assert (len(found), len(well)) == (expected, 1 - expected)
     assert found[0].summary.endswith("UTC: The disk is full.")
     assert found[0].kind in LASTING
 

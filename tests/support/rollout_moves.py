@@ -13,7 +13,7 @@ from two_installations import FIRST, SECOND
 
 from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import release_model, roll_back_release
-from forecache.plugins.alerts.journal import list_open_alerts
+from forecache.plugins.alerts.journal import read_noted_alerts
 from forecache.plugins.rollouts.controller import apply_manual_action
 
 CANDIDATE, NEXT = replace(FIRST, deadline_ms=30.0), replace(FIRST, deadline_ms=40.0)
@@ -67,7 +67,7 @@ def held(base: Path) -> dict[str, Any]:
         if not _LEFT_OUT.search(name):
             found[name] = _plain(path, {"checksum", "generation", "mark", "history", "numbered"})
     for home, settings in zip(("ours", "other"), homes_in(base), strict=True):
-        found[f"alerts of {home}"] = [(each.kind, each.summary) for each in list_open_alerts(settings)]
+        found[f"alerts of {home}"] = [(each.kind, each.summary) for each in read_noted_alerts(settings)]
     return found
 
 

@@ -1,7 +1,7 @@
 """Collect the alerts of a project from its present state, and notify people of them."""
 
 import json
-import sqlite3
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,13 +19,14 @@ from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.sources import find_awaited_sources
 from forecache.models.registry.model_versions import WAITING
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.plugins.alerts.journal import read_cursor
+from forecache.plugins.alerts.journal import CursorMove, Journal, home_name, read_journal
 from forecache.plugins.alerts.notify import NotifyResult, notify
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
 from forecache.realtime.request.request_answer import RefusedCallError
-from forecache.serve.store.store import list_local_stores
+from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.remote import list_served_manifests
 from forecache.stream.status import Check, StreamStatus, evaluate_checks, read_stream_status
 
 
@@ -44,19 +45,18 @@ def waiting_date_alerts(settings: Settings, project: Project) -> Iterator[Alert]
                 yield Alert("night_waiting", name, "warning", summary, details, started, str(night))
 
 
-def stale_version_alerts(settings: Settings, project: Project) -> Iterator[Alert]:
-    """An alert for each declared store whose current version is overdue."""
-    served, now = project.publishable, datetime.now(timezone.utc)
-    for store in list_local_stores(settings):
-        manifest = store.current() if store.pipeline in served else None
-        if manifest is None or not manifest.is_overdue(now):
+def stale_version_alerts(manifests: Iterable[Manifest]) -> Iterator[Alert]:
+    """An alert for each served version that is overdue."""
+    now = datetime.now(timezone.utc)
+    for manifest in manifests:
+        if not manifest.is_overdue(now):
             continue
         age_h = (now - manifest.as_of_end).total_seconds() / 3600
         yield Alert(
             "version_stale",
-            store.pipeline,
+            manifest.pipeline,
             "critical" if manifest.policy.on_stale == "refuse" else "warning",
-            f"Version {manifest.version} of {store.pipeline}, as of {manifest.as_of}, is {age_h:,.0f} hours old; "
+            f"Version {manifest.version} of {manifest.pipeline}, as of {manifest.as_of}, is {age_h:,.0f} hours old; "
             f"{manifest.policy.max_age_h:g} are allowed.",
             {
                 "version": manifest.version,
@@ -132,6 +132,8 @@ def _alerts_of_stream(settings: Settings, now: StreamStatus) -> Iterator[Alert]:
 
 
 _PATIENCE_S = 300.0
+_SEEN_HERE_ONLY: tuple[Kind, ...] = ("log_stuck",)
+"""Kinds about what only one machine has: a look from another machine does not find that they are over."""
 _RECENT = timedelta(minutes=10)
 _UNASKED_FOR, _UNASKED_REQUESTS = timedelta(minutes=1), 5
 """Least duration and number of refusals: a process is replaced sooner, and one request may be refused by chance."""
@@ -139,22 +141,28 @@ _CANDIDATES = ("canary", "shadow")
 """Arms of a candidate, which is judged by its rollout."""
 
 
-def lost_row_alerts(settings: Settings, cursors: dict[str, str]) -> Iterator[Alert]:
+def lost_row_alerts(settings: Settings, cursors: dict[str, CursorMove]) -> Iterator[Alert]:
     """An alert for each model whose log has lost rows since the last look."""
-    now = datetime.now(timezone.utc)
-    for model in spooled_models(settings.request_log_path):
-        name, totals = f"lost rows {model}", lost_rows(settings, model)
-        before: dict[str, int] = json.loads(read_cursor(settings, name) or "{}")
+    now, models = datetime.now(timezone.utc), spooled_models(settings.request_log_path)
+    journal = read_journal(settings) if models else Journal()
+    for model in models:
+        name, totals = f"lost rows {model} of {home_name(settings)}", lost_rows(settings, model)
+        recorded = journal.cursor(name)
+        before: dict[str, int] = json.loads(recorded or "{}")
         lost = {reason: count for reason, total in totals.items() if (count := _increase(before.get(reason, 0), total))}
-        cursors[name] = json.dumps(totals)
+        cursors[name] = CursorMove(recorded, json.dumps(totals))
         if lost:
             reasons = ", ".join(f"{count:,} by {reason}" for reason, count in sorted(lost.items()))
             summary = f"The request log of {model} lost {sum(lost.values()):,} answers: {reasons}."
             yield Alert("log_rows_lost", model, "warning", summary, lost, now, now.isoformat())
 
 
-def stuck_log_alerts(settings: Settings) -> Iterator[Alert]:
-    """An alert for each log whose commits have failed for five minutes; its rows wait on the disk."""
+def stuck_log_alerts(settings: Settings, well: list[Subject]) -> Iterator[Alert]:
+    """An alert for each log of this machine whose commits have failed for five minutes; its rows wait on the disk.
+
+    The other logs of this machine are added to `well`.
+    """
+    host = socket.gethostname()
     for model in spooled_models(settings.request_log_path):
         state = read_state(settings.request_log_path / model)
         if state.failing_since and time.time() - state.failing_since > _PATIENCE_S:
@@ -162,7 +170,9 @@ def stuck_log_alerts(settings: Settings) -> Iterator[Alert]:
             summary = (
                 f"The request log of {model} cannot be committed since {since:%Y-%m-%d %H:%M} UTC: {state.failure}"
             )
-            yield Alert("log_stuck", model, "warning", summary, {}, since)
+            yield Alert("log_stuck", model, "warning", summary, {}, since, host)
+        else:
+            well.append(Subject("log_stuck", model, host))
 
 
 def unasked_model_alerts(settings: Settings, project: Project) -> Iterator[Alert]:
@@ -215,19 +225,21 @@ class WatchResult:
     alerts: tuple[Alert, ...]
     complete: tuple[Kind, ...]  # lasting kinds of which `alerts` has every open alert
     problems: tuple[str, ...]  # parts that could not be looked at, in a sentence each
+    well: tuple[Subject, ...] = ()  # subjects of other kinds that were found to be well
     # positions from which the next look reads, to be recorded with the alerts
-    cursors: Mapping[str, str] = field(default_factory=dict)
+    cursors: Mapping[str, CursorMove] = field(default_factory=dict)
 
 
 def collect_alerts(settings: Settings) -> WatchResult:
     """Collect alerts from the stores, the schedules, the promotion ledger, the request logs and the streams."""
     project = read_project(settings)
-    cursors: dict[str, str] = {}
+    cursors: dict[str, CursorMove] = {}
+    well: list[Subject] = []
     looks: dict[tuple[Kind, ...], Callable[[], Iterator[Alert]]] = {
-        ("version_stale",): lambda: stale_version_alerts(settings, project),
+        ("version_stale",): lambda: stale_version_alerts(list_served_manifests(settings, project.publishable)),
         ("night_waiting",): lambda: waiting_date_alerts(settings, project),
         ("gate_refused",): lambda: gate_alerts(settings),
-        ("log_stuck",): lambda: stuck_log_alerts(settings),
+        ("log_stuck",): lambda: stuck_log_alerts(settings, well),
         ("log_rows_lost",): lambda: lost_row_alerts(settings, cursors),
         ("model_unasked",): lambda: unasked_model_alerts(settings, project),
         STREAM_KINDS: lambda: stream_alerts(settings, project),
@@ -238,11 +250,13 @@ def collect_alerts(settings: Settings) -> WatchResult:
     for kinds, each in looks.items():
         try:
             alerts += each()
-        except (ForecacheError, OSError, sqlite3.Error) as error:
+        except (ForecacheError, OSError) as error:
             problems.append(str(error))
+        except Exception as error:  # noqa: BLE001  (the clients of object stores have errors of their own)
+            problems.append(f"{type(error).__name__}: {error}")
         else:
-            complete += [kind for kind in kinds if kind in LASTING]
-    return WatchResult(tuple(alerts), tuple(complete), tuple(problems), cursors)
+            complete += [kind for kind in kinds if kind in LASTING and kind not in _SEEN_HERE_ONLY]
+    return WatchResult(tuple(alerts), tuple(complete), tuple(problems), tuple(well), cursors)
 
 
 def collect_and_notify(
@@ -250,12 +264,12 @@ def collect_and_notify(
     alerts: Iterable[Alert] = (),
     well: Iterable[Subject] = (),
     *,
-    cursors: Mapping[str, str] | None = None,
+    cursors: Mapping[str, CursorMove] | None = None,
 ) -> tuple[list[NotifyResult], tuple[str, ...]]:
     """Collect the project's alerts, and notify the receivers of new ones."""
     found = collect_alerts_safely(settings)
     looked = {**(cursors or {}), **found.cursors}
-    told = notify(settings, [*alerts, *found.alerts], well, complete=found.complete, cursors=looked)
+    told = notify(settings, [*alerts, *found.alerts], [*well, *found.well], complete=found.complete, cursors=looked)
     return told, found.problems
 
 

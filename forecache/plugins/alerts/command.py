@@ -11,8 +11,9 @@ from forecache.base.settings import Settings
 from forecache.cli.base import Finding, command, settings
 from forecache.cli.orchestrator import has_orchestrator_run, import_orchestrator
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.plugins.alerts.journal import Notice, database_file, list_open_alerts, preview_notices
-from forecache.plugins.alerts.notify import NotifyResult, Outbox, describe_failures, notify
+from forecache.plugins.alerts.journal import CursorMove, preview_notices, read_journal, read_noted_alerts
+from forecache.plugins.alerts.message import Notice
+from forecache.plugins.alerts.notify import NotifyResult, describe_failures, notify
 from forecache.plugins.alerts.receivers import configured_alert_receivers
 
 
@@ -43,7 +44,7 @@ def alerts(dry_run: bool, test: bool) -> None:
         raise UnavailableError("No receiver of alerts is set.", remedy="Set FORECACHE_ALERT_WEBHOOK or another.")
     told = _send_test(current) if test else _send_news(current)
     if wants_json():
-        print_json({"told": told, "open": list_open_alerts(current)})
+        print_json({"told": told, "open": read_noted_alerts(current)})
     else:
         _show(current, told)
     reason = describe_failures(told)
@@ -51,7 +52,7 @@ def alerts(dry_run: bool, test: bool) -> None:
         raise UnavailableError(f"Not everything could be sent. {reason}", remedy="The next call tries again.")
 
 
-def _orchestrator_news(current: Settings) -> tuple[list[Alert], list[Subject], dict[str, str]]:
+def _orchestrator_news(current: Settings) -> tuple[list[Alert], list[Subject], dict[str, CursorMove]]:
     """Alerts from the orchestrator's records since the last call; none if it is not installed or never ran here."""
     if not has_orchestrator_run(current):
         return [], [], {}
@@ -82,7 +83,9 @@ def _show_dry_run(current: Settings, sinks: list[str]) -> None:
     _warn(found.problems)
     news: dict[tuple[str, str, int], Notice] = {}
     for sink in sinks or [""]:
-        notices = preview_notices(current, [*alerts, *found.alerts], well, sink=sink, complete=found.complete)
+        notices = preview_notices(
+            current, [*alerts, *found.alerts], [*well, *found.well], receiver=sink, complete=found.complete
+        )
         news |= {(notice.id, notice.state, notice.number): notice for notice in notices}
     if wants_json():
         print_json([{"state": each.state, **vars(each.alert)} for each in news.values()])
@@ -105,7 +108,7 @@ def _cells(alert: Alert) -> tuple[Any, ...]:
 
 
 def _show(current: Settings, told: list[NotifyResult]) -> None:
-    rows = [_cells(alert) for alert in list_open_alerts(current)]
+    rows = [_cells(alert) for alert in read_noted_alerts(current)]
     if rows:
         show_table(_COLUMNS, rows, title="Open alerts")
     for each in told:
@@ -124,10 +127,10 @@ def check_alerts(settings: Settings) -> Finding:
     sinks = [sink.name for sink in configured_alert_receivers(settings)]
     if not sinks:
         return Finding("alerts", "ok", "no receiver is set")
-    if database_file(settings).is_file():
-        for sink in sinks:
-            waiting = Outbox(settings, sink).read_state()
-            if waiting.reason:
-                found = f"{waiting.notices} wait for {sink}: {waiting.reason}"
-                return Finding("alerts", "warn", found, "Mend that; `forecache alerts --test` tries it.")
+    journal = read_journal(settings)
+    for sink in sinks:
+        outbox = journal.outbox(sink)
+        if outbox.reason:
+            found = f"{outbox.num_waiting} wait for {sink}: {outbox.reason}"
+            return Finding("alerts", "warn", found, "Mend that; `forecache alerts --test` tries it.")
     return Finding("alerts", "ok", f"told to {', '.join(sinks)}")

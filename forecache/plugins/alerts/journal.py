@@ -1,157 +1,289 @@
-"""The journal of alerts: records problems and their ends, with a notice for each receiver to be notified."""
+"""The journal of alerts: problems and their ends, the notices and messages of each receiver, and cursors.
+
+It is one file in the lake, `.state/alerts.json`, which all machines change by compare-and-swap: what one of them has
+recorded or sent is known to all.
+"""
 
 import json
-import sqlite3
+import random
+import secrets
+import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import groupby
-from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
-from forecache.base.alert import LASTING, REPEATED, SEVERITIES, TITLES, Alert, Kind, Subject
-from forecache.base.errors import UnavailableError
+from pydantic import TypeAdapter, ValidationError
+
+from forecache.base.alert import LASTING, REPEATED, Alert, Kind, Severity, Subject
+from forecache.base.errors import DamagedError, ForecacheError, UnavailableError
 from forecache.base.settings import Settings
+from forecache.kit.installation import open_state
+from forecache.kit.process.periodic import Backoff
+from forecache.plugins.alerts.message import Message, Notice, State
 
-NAMED = 20
-"""Number of groups that a message for people names; the rest are counted."""
+JOURNAL_FILE = "alerts.json"
+_DAY_S = 86400.0
+_KEPT_S = 90 * _DAY_S
+_SEEN_S = 3600.0
+"""The time at which an alert was last seen is recorded this often, so that a look without news writes nothing."""
+_BACKOFF = Backoff(30.0, 3600.0)
+_HOUR_S = 3600.0
+_CONTENTION_S, _PATIENCE_S = 0.05, 10.0
+_T = TypeVar("_T")
 
-State = Literal["firing", "resolved"]
+
+@dataclass
+class AlertRecord:
+    """An alert from its beginning to its end."""
+
+    id: str
+    kind: Kind
+    name: str
+    occasion: str
+    severity: Severity
+    summary: str
+    details: str  # JSON
+    at: datetime
+    seen_at: float
+    ended_at: float | None = None
+    # by receiver, the number of notices that it is firing, and the time of the last one
+    notified: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.kind, self.name, self.occasion)
+
+    @property
+    def alert(self) -> Alert:
+        return Alert(
+            self.kind, self.name, self.severity, self.summary, json.loads(self.details), self.at, self.occasion
+        )
 
 
 @dataclass(frozen=True)
-class Notice:
-    """The information that an alert is firing, or was resolved."""
+class NoticeRecord:
+    """A notice, which has its text from the alert."""
 
-    id: str  # of the alert, from its beginning to its end
-    alert: Alert
+    alert: str  # id
     state: State
-    number: int = 0  # number of earlier notices that it is firing: 0 for the first, more for repeats
-    ended_at: datetime | None = None  # None while it lasts, and for alerts about a moment
+    number: int = 0
+
+
+@dataclass
+class Outbox:
+    """The notices and the message that wait for one receiver, and how it answered."""
+
+    waiting: list[NoticeRecord] = field(default_factory=list)  # in no message yet
+    message: str = ""  # id of the message that was made and is not accepted yet; "": there is none
+    made_at: float = 0.0
+    in_message: list[NoticeRecord] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)  # times at which the messages of the last hour were made
+    failed: int = 0  # number of failures in a row
+    next_at: float = 0.0  # time of the next try after a failure
+    reason: str = ""  # reason why it did not accept the last message; "" if it did
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.waiting) + len(self.in_message)
+
+    def next_message(self, now: float, *, per_hour: int) -> bool:
+        """Tell if there is a message to send now: one that was not accepted yet, or a new one of all that waits."""
+        # If the clock was set back meanwhile, the pause ends rather than lasts very long.
+        if self.failed and now < self.next_at <= now + _BACKOFF.longest_s:
+            return False
+        if self.message:
+            return True
+        self.recent = [at for at in self.recent if now - _HOUR_S <= at <= now]
+        if not self.waiting or len(self.recent) >= per_hour:
+            return False
+        self.message, self.made_at = uuid.uuid4().hex, now
+        self.in_message, self.waiting = self.waiting, []
+        self.recent.append(now)
+        return True
+
+    def end_message(self, message: str, *, is_working: bool = True) -> None:
+        """Note that a message is not sent any more: the receiver took it, refused it for good, or never answered."""
+        if self.message == message:
+            self.message, self.in_message = "", []
+        if is_working:
+            self.failed, self.next_at, self.reason = 0, 0.0, ""
+
+    def mark_failed(self, reason: str, now: float, *, at_least_s: float) -> None:
+        """Note that the receiver failed: it is tried again after 30 s, then 1 min, 2 min and so on up to an hour."""
+        self.failed, self.reason = self.failed + 1, reason
+        self.next_at = now + max(_BACKOFF.pause_s(self.failed), at_least_s)
 
 
 @dataclass(frozen=True)
-class NoticeGroup:
-    """Notices of equal state, kind and name."""
+class CursorMove:
+    """The positions from which and up to which something was read."""
 
-    notices: tuple[Notice, ...]
-
-    @property
-    def state(self) -> State:
-        return self.notices[0].state
-
-    @property
-    def severity(self) -> str:
-        """The worst of them."""
-        return min((notice.alert.severity for notice in self.notices), key=SEVERITIES.index)
-
-    @property
-    def title(self) -> str:
-        """Such as "Check failed: raw_orders.meets_expectations (500)"."""
-        alert, count = self.notices[0].alert, len(self.notices)
-        over = "Resolved: " if self.state == "resolved" else "Still: " if self.notices[0].number else ""
-        kind = TITLES[alert.kind]
-        return f"{over}{kind[0].lower() + kind[1:] if over else kind}: {alert.name}{f' ({count})' if count > 1 else ''}"
-
-    @property
-    def text(self) -> str:
-        """The summary of the first, and the range of the others."""
-        first, last = self.notices[0].alert, self.notices[-1].alert
-        if len(self.notices) == 1:
-            return first.summary
-        return f"{len(self.notices)}, from {first.occasion} to {last.occasion}. The first: {first.summary}"
+    before: str | None  # None: it was read for the first time
+    after: str
 
 
-@dataclass(frozen=True)
-class Message:
-    """One message to one receiver."""
+@dataclass
+class Journal:
+    """Everything that is known of alerts."""
 
-    id: str  # equal at each try to deliver it, so that a receiver can drop duplicates
-    project: str  # the project that the alerts are from
-    made_at: datetime
-    notices: tuple[Notice, ...]
+    alerts: dict[str, AlertRecord] = field(default_factory=dict)  # by id, in the order of their recording
+    outboxes: dict[str, Outbox] = field(default_factory=dict)  # by receiver
+    cursors: dict[str, tuple[str, float]] = field(default_factory=dict)  # value and time
+    mark: str = ""  # different in every state that was ever written
+
+    def cursor(self, name: str) -> str | None:
+        """The recorded position of a cursor; None if there is none."""
+        return self.cursors[name][0] if name in self.cursors else None
+
+    def outbox(self, receiver: str) -> Outbox:
+        return self.outboxes.setdefault(receiver, Outbox())
 
     @property
-    def groups(self) -> list[NoticeGroup]:
-        """The worst first, resolved ones last; within a group by occasion."""
+    def open_alerts(self) -> list[Alert]:
+        """Lasting alerts that are not over, the oldest first."""
+        found = [each for each in self.alerts.values() if each.ended_at is None and each.kind in LASTING]
+        return [each.alert for each in sorted(found, key=lambda each: each.at)]
 
-        def sort_key(notice: Notice) -> tuple[bool, int, str, str, bool, str]:
-            alert = notice.alert
-            severity = SEVERITIES.index(alert.severity)
-            return notice.state == "resolved", severity, alert.kind, alert.name, notice.number > 0, alert.occasion
+    def message_to(self, receiver: str, project: str) -> Message:
+        """The message that was made for a receiver and is not accepted yet."""
+        outbox = self.outboxes[receiver]
+        return Message(outbox.message, project, utc_time(outbox.made_at), tuple(self.notices_of(outbox.in_message)))
 
-        return [
-            NoticeGroup(tuple(some))
-            for _, some in groupby(sorted(self.notices, key=sort_key), key=lambda n: sort_key(n)[:5])
-        ]
+    def notices_of(self, records: Iterable[NoticeRecord]) -> list[Notice]:
+        found = []
+        for record in records:
+            if (known := self.alerts.get(record.alert)) is not None:
+                is_over = record.state == "resolved" and known.ended_at is not None
+                ended_at = utc_time(known.ended_at or 0.0) if is_over else None
+                found.append(Notice(known.id, known.alert, record.state, record.number, ended_at))
+        return found
 
-    @property
-    def subject(self) -> str:
-        """One line: the first group and the number of the others."""
-        groups = self.groups
-        more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
-        return f"[{self.project}] {groups[0].title}{more}"
+    def record(
+        self,
+        alerts: Iterable[Alert],
+        well: Iterable[Subject],
+        *,
+        receivers: Collection[str],
+        complete: Collection[Kind],
+        repeat_s: float,
+    ) -> None:
+        """Record alerts, then resolved subjects; see `record_alerts`."""
+        now, found = time.time(), list(alerts)
+        is_open = {each.subject: each for each in self.alerts.values() if each.ended_at is None}
+        num_before = Counter(each.subject for each in self.alerts.values())
+        for alert in found:
+            subject = alert.subject
+            if subject not in is_open:
+                is_open[subject] = self._begin(alert, num_before[subject], now)
+                num_before[subject] += 1
+            self._record_firing(is_open[subject], alert, receivers, repeat_s, now)
+        wrong = {alert.subject for alert in found}
+        for subject in [*well, *(each for each in is_open if each.kind in complete and each not in wrong)]:
+            assert subject.kind in LASTING, subject
+            if (ended := is_open.pop(subject, None)) is not None:
+                ended.ended_at = now
+                for receiver in ended.notified:
+                    self.outbox(receiver).waiting.append(NoticeRecord(ended.id, "resolved"))
 
-    @property
-    def named_groups(self) -> Sequence[NoticeGroup]:
-        return self.groups[:NAMED]
+    def _begin(self, alert: Alert, num_before: int, now: float) -> AlertRecord:
+        at = alert.at.astimezone(timezone.utc)
+        begun = AlertRecord(
+            alert.id(num_before), alert.kind, alert.name, alert.occasion, alert.severity, "", "{}", at, now
+        )
+        self.alerts[begun.id] = begun
+        return begun
 
-    @property
-    def remainder_text(self) -> str:
-        """A sentence with the number of groups that are not named; "" if all are."""
-        left = len(self.groups) - NAMED
-        return f"And {left} more: `forecache alerts` lists them." if left > 0 else ""
+    def _record_firing(
+        self, known: AlertRecord, alert: Alert, receivers: Collection[str], repeat_s: float, now: float
+    ) -> None:
+        # The error of a run may name a file whose name has bytes that are no text.
+        known.severity, known.summary = alert.severity, alert.summary.encode(errors="replace").decode()
+        known.details = json.dumps(dict(alert.details), default=str)
+        if not 0 <= now - known.seen_at < _SEEN_S:
+            known.seen_at = now
+        is_repeated = alert.kind in REPEATED and repeat_s > 0
+        for receiver in receivers:
+            count, last = known.notified.get(receiver, (0, 0.0))
+            if not count or (is_repeated and last + repeat_s <= now):
+                known.notified[receiver] = (count + 1, now)
+                self.outbox(receiver).waiting.append(NoticeRecord(known.id, "firing", count))
 
-
-_WAIT_S = 30.0
-_SCHEMA = (
-    """CREATE TABLE alerts (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, name TEXT NOT NULL, occasion TEXT NOT NULL,
-    severity TEXT NOT NULL, summary TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL, seen_at REAL NOT NULL,
-    ended_at REAL)""",
-    "CREATE UNIQUE INDEX open_alerts ON alerts (kind, name, occasion) WHERE ended_at IS NULL",
-    """CREATE TABLE notices (
-    alert INTEGER NOT NULL REFERENCES alerts ON DELETE CASCADE, sink TEXT NOT NULL, state TEXT NOT NULL,
-    number INTEGER NOT NULL, noted_at REAL NOT NULL, message TEXT, PRIMARY KEY (alert, sink, state, number))""",
-    "CREATE INDEX notices_of_message ON notices (message)",
-    """CREATE TABLE messages (
-    id TEXT PRIMARY KEY, sink TEXT NOT NULL, made_at REAL NOT NULL, ended_at REAL, outcome TEXT NOT NULL)""",
-    "CREATE TABLE sinks (name TEXT PRIMARY KEY, failed INTEGER NOT NULL, next_at REAL NOT NULL, reason TEXT NOT NULL)",
-    "CREATE TABLE cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "PRAGMA user_version = 1",
-)
-
-
-def alerts_folder(settings: Settings) -> Path:
-    """The folder of the database and of the receivers' locks."""
-    return settings.home_path / "alerts"
+    def remove_old(self) -> None:
+        """Remove alerts that were neither seen nor ended for 90 days, and cursors that were not moved for as long."""
+        old = time.time() - _KEPT_S
+        self.alerts = {id_: each for id_, each in self.alerts.items() if max(each.seen_at, each.ended_at or 0) >= old}
+        self.cursors = {name: each for name, each in self.cursors.items() if each[1] >= old}
 
 
-def database_file(settings: Settings) -> Path:
-    """The database file; it does not exist before the first alert is recorded."""
-    return alerts_folder(settings) / "journal.sqlite"
+_JOURNAL = TypeAdapter(Journal)
 
 
-@contextmanager
-def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
-    """An exclusive write transaction, durable when the block ends; an error in the block rolls it back.
+def read_journal(settings: Settings) -> Journal:
+    """Read the journal; an empty one if nothing was recorded yet. UnavailableError if it cannot be read."""
+    return _use_journal(
+        settings, lambda: _parse(settings, open_state(settings, patience_s=_PATIENCE_S).read(JOURNAL_FILE))
+    )
+
+
+def change_journal(settings: Settings, change: Callable[[Journal], _T]) -> _T:
+    """Change the journal; `change` gets the newest one, and is called again if another process was faster.
+
+    Returns:
+        The result of the last call of `change`.
 
     Raises:
-        OSError, sqlite3.Error: The home folder cannot be written.
+        UnavailableError: The journal cannot be read or written, and is as it was.
     """
-    alerts_folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
-    with closing(sqlite3.connect(database_file(settings), timeout=_WAIT_S, isolation_level=None)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        with connection:  # commits or rolls back, unless SQLite has rolled back itself, as on a full disk
-            connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-            yield connection
+
+    def swap() -> _T:
+        state = open_state(settings, patience_s=_PATIENCE_S)
+        while True:
+            found = state.read(JOURNAL_FILE)
+            journal = _parse(settings, found)
+            before = _JOURNAL.dump_json(journal)
+            result = change(journal)
+            if _JOURNAL.dump_json(journal) == before:
+                return result
+            journal.mark = secrets.token_hex(8)
+            content = _JOURNAL.dump_json(journal)
+            if state.swap(JOURNAL_FILE, content, found[1] if found else None) is not None:
+                return result
+            now = state.read(JOURNAL_FILE)
+            if now is not None and now[0] == content:  # the answer to the write was lost
+                return result
+            time.sleep(random.uniform(0, _CONTENTION_S))
+
+    return _use_journal(settings, swap)
+
+
+def _parse(settings: Settings, found: tuple[bytes, object] | None) -> Journal:
+    try:
+        return Journal() if found is None else _JOURNAL.validate_json(found[0])
+    except ValidationError as error:
+        raise DamagedError(
+            f"The journal of alerts {journal_path(settings)} cannot be read: {error.errors()[0]['msg']}.",
+            remedy="Remove it: each receiver is then notified once more of what is wrong.",
+        ) from error
+
+
+def _use_journal(settings: Settings, use: Callable[[], _T]) -> _T:
+    try:
+        return use()
+    except ForecacheError:
+        raise
+    except Exception as error:  # the clients of object stores have errors of their own
+        raise UnavailableError(
+            f"The journal of alerts {journal_path(settings)} cannot be read or written: {error}.",
+            remedy="Check its permissions and the disk, or how the object store is reached.",
+        ) from error
+
+
+def journal_path(settings: Settings) -> str:
+    return f"{open_state(settings)}/{JOURNAL_FILE}"
 
 
 def record_alerts(
@@ -159,166 +291,53 @@ def record_alerts(
     alerts: Iterable[Alert],
     well: Iterable[Subject] = (),
     *,
-    sinks: Collection[str],
+    receivers: Collection[str],
     complete: Collection[Kind] = (),
-    cursors: Mapping[str, str] | None = None,
-) -> None:
-    """Record alerts, then resolved subjects, in one transaction.
+    cursors: Mapping[str, CursorMove] | None = None,
+) -> Journal:
+    """Record alerts, then resolved subjects, at once; returns the journal afterwards.
 
     Args:
         well: Subjects whose recorded alerts are over.
-        sinks: Names of the receivers to be notified.
+        receivers: Names of the receivers to be notified.
         complete: Lasting kinds of which `alerts` has every open alert: recorded ones that are not in it are over.
-        cursors: By name, the position up to which `alerts` and `well` were read.
+        cursors: By name, the positions between which `alerts` and `well` were read. If another process has moved one
+            of them meanwhile, it has recorded the same, and nothing is recorded.
     """
-    with transaction(settings) as connection:
-        _record_alerts(connection, settings, alerts, well, sinks, complete)
-        for name, value in (cursors or {}).items():
-            connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, value))
+    found, over, moves = list(alerts), list(well), dict(cursors or {})
 
+    def record(journal: Journal) -> Journal:
+        if any(journal.cursor(name) != move.before for name, move in moves.items()):
+            return journal
+        repeat_s = settings.alert_repeat_h * 3600
+        journal.record(found, over, receivers=receivers, complete=complete, repeat_s=repeat_s)
+        now = time.time()
+        for name, move in moves.items():
+            if journal.cursor(name) != move.after or now - journal.cursors[name][1] > _DAY_S:
+                journal.cursors[name] = (move.after, now)
+        return journal
 
-def _record_alerts(
-    connection: sqlite3.Connection,
-    settings: Settings,
-    alerts: Iterable[Alert],
-    well: Iterable[Subject],
-    sinks: Collection[str],
-    complete: Collection[Kind],
-) -> None:
-    now, found = time.time(), list(alerts)
-    for alert in found:
-        _record_firing(connection, alert, sinks, settings.alert_repeat_h * 3600, now)
-    wrong = {alert.subject for alert in found}
-    over = [subject for subject in _open_subjects(connection) if subject.kind in complete and subject not in wrong]
-    for subject in [*well, *over]:
-        _record_resolved(connection, subject, now)
+    return change_journal(settings, record)
 
 
 def preview_notices(
-    settings: Settings, alerts: Iterable[Alert], well: Iterable[Subject], *, sink: str, complete: Collection[Kind]
+    settings: Settings, alerts: Iterable[Alert], well: Iterable[Subject], *, receiver: str, complete: Collection[Kind]
 ) -> list[Notice]:
     """The notices that a receiver would get now, as `Message.groups` orders them; nothing is recorded."""
-    found: list[Notice] = []
-    with suppress(_UndoTransaction), transaction(settings) as connection:
-        _record_alerts(connection, settings, alerts, well, [sink], complete)
-        rows = connection.execute(
-            "SELECT a.*, n.state, n.number AS told FROM notices n JOIN alerts a ON a.number = n.alert "
-            "LEFT JOIN messages m ON m.id = n.message WHERE n.sink = ? AND (m.id IS NULL OR m.ended_at IS NULL)",
-            (sink,),
-        )
-        found += map(notice_of, rows)
-        raise _UndoTransaction
-    return found
+    journal = read_journal(settings)
+    repeat_s = settings.alert_repeat_h * 3600
+    journal.record(alerts, well, receivers=[receiver], complete=complete, repeat_s=repeat_s)
+    outbox = journal.outbox(receiver)
+    return journal.notices_of([*outbox.in_message, *outbox.waiting])
 
 
-class _UndoTransaction(Exception):
-    """Leaves a transaction without its changes."""
-
-
-def read_cursor(settings: Settings, name: str) -> str | None:
-    """The recorded position of a cursor; None if there is none."""
-    if not database_file(settings).is_file():
-        return None
-    with transaction(settings) as connection:
-        row = connection.execute("SELECT value FROM cursors WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
-
-
-def alert_of(row: sqlite3.Row) -> Alert:
-    """An alert of a row that has the columns of `alerts`."""
-    at = datetime.fromisoformat(row["at"])
-    details = json.loads(row["details"])
-    return Alert(row["kind"], row["name"], row["severity"], row["summary"], details, at, row["occasion"])
-
-
-def notice_of(row: sqlite3.Row) -> Notice:
-    """A notice of a row that has the columns of `alerts`, the notice's `state`, and `told`, its number."""
-    ended_at = utc_time(row["ended_at"]) if row["state"] == "resolved" else None
-    return Notice(row["id"], alert_of(row), row["state"], row["told"], ended_at)
+def home_name(settings: Settings) -> str:
+    """The name of this home among those of all machines, for cursors of what only its machine has."""
+    return f"{socket.gethostname()}:{settings.home_path}"
 
 
 def utc_time(at: float) -> datetime:
     return datetime.fromtimestamp(at, timezone.utc)
-
-
-def list_open_alerts(settings: Settings) -> list[Alert]:
-    """Lasting alerts that are not over, the oldest first."""
-    with transaction(settings) as connection:
-        rows = connection.execute("SELECT * FROM alerts WHERE ended_at IS NULL ORDER BY at, number").fetchall()
-    return [alert_of(row) for row in rows if row["kind"] in LASTING]
-
-
-def _open_subjects(connection: sqlite3.Connection) -> list[Subject]:
-    return [
-        Subject(*row) for row in connection.execute("SELECT kind, name, occasion FROM alerts WHERE ended_at IS NULL")
-    ]
-
-
-def _record_firing(
-    connection: sqlite3.Connection, alert: Alert, sinks: Collection[str], repeat_s: float, now: float
-) -> None:
-    number = _insert_or_update(connection, alert, now)
-    repeats = alert.kind in REPEATED and repeat_s > 0
-    for sink in sinks:
-        told, last = connection.execute(
-            "SELECT count(*), max(noted_at) FROM notices WHERE alert = ? AND sink = ? AND state = 'firing'",
-            (number, sink),
-        ).fetchone()
-        if not told or (repeats and last + repeat_s <= now):
-            connection.execute("INSERT INTO notices VALUES (?, ?, 'firing', ?, ?, NULL)", (number, sink, told, now))
-
-
-def _insert_or_update(connection: sqlite3.Connection, alert: Alert, now: float) -> int:
-    """Insert the alert, or update the row of the open alert with its subject; returns the number of the row."""
-    # The error of a run may name a file whose name has bytes that are no text.
-    summary = alert.summary.encode(errors="replace").decode()
-    content = (alert.severity, summary, json.dumps(dict(alert.details), default=str))
-    of_subject = "WHERE kind = ? AND name = ? AND occasion = ?"
-    known = connection.execute(
-        f"SELECT number FROM alerts {of_subject} AND ended_at IS NULL", alert.subject.parts
-    ).fetchone()
-    if known is not None:
-        connection.execute(
-            "UPDATE alerts SET severity = ?, summary = ?, details = ?, seen_at = ? WHERE number = ?",
-            (*content, now, known[0]),
-        )
-        return int(known[0])
-    (before,) = connection.execute(f"SELECT count(*) FROM alerts {of_subject}", alert.subject.parts).fetchone()
-    at = alert.at.astimezone(timezone.utc).isoformat()
-    made = connection.execute(
-        "INSERT INTO alerts (id, kind, name, occasion, severity, summary, details, at, seen_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (alert.id(before), *alert.subject.parts, *content, at, now),
-    )
-    assert made.lastrowid is not None
-    return made.lastrowid
-
-
-def _record_resolved(connection: sqlite3.Connection, subject: Subject, now: float) -> None:
-    assert subject.kind in LASTING, subject
-    known = connection.execute(
-        "UPDATE alerts SET ended_at = ? WHERE kind = ? AND name = ? AND occasion = ? AND ended_at IS NULL "
-        "RETURNING number",
-        (now, *subject.parts),
-    ).fetchone()
-    if known is not None:
-        connection.execute(
-            "INSERT INTO notices SELECT DISTINCT alert, sink, 'resolved', 0, ?, NULL FROM notices WHERE alert = ?",
-            (now, known[0]),
-        )
-
-
-def read_noted_alerts(settings: Settings) -> list[Alert]:
-    """The open alerts of the journal; none if nothing was recorded yet."""
-    if not database_file(settings).is_file():
-        return []
-    try:
-        return list_open_alerts(settings)
-    except (sqlite3.Error, OSError) as error:
-        raise UnavailableError(
-            f"The journal of alerts {database_file(settings)} cannot be read: {error}.",
-            remedy="Check its permissions and the disk.",
-        ) from error
 
 
 def current_alerts(settings: Settings) -> tuple[list[Alert], list[str]]:
@@ -330,8 +349,13 @@ def current_alerts(settings: Settings) -> tuple[list[Alert], list[str]]:
     known = {alert.subject for alert in seen}
     try:
         noted = read_noted_alerts(settings)
-    except UnavailableError as error:
-        return seen, [*found.problems, error.message]
+    except ForecacheError as error:
+        return seen, list(dict.fromkeys([*found.problems, str(error)]))
     # Of kinds that the look covers completely, recorded alerts that it has not found are over.
     noted = [alert for alert in noted if alert.subject not in known and alert.kind not in found.complete]
     return [*seen, *noted], list(found.problems)
+
+
+def read_noted_alerts(settings: Settings) -> list[Alert]:
+    """The open alerts of the journal; none if nothing was recorded yet."""
+    return read_journal(settings).open_alerts

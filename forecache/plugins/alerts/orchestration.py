@@ -16,7 +16,7 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import STREAM
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import ALERTS
-from forecache.plugins.alerts.journal import list_open_alerts, read_cursor
+from forecache.plugins.alerts.journal import CursorMove, Journal, home_name, read_journal
 from forecache.plugins.alerts.receivers import has_alert_receivers
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -48,7 +48,8 @@ class EventLogAlerts:
 
     alerts: list[Alert] = field(default_factory=list)
     well: list[Subject] = field(default_factory=list)
-    cursors: dict[str, str] = field(default_factory=dict)  # by type of event, the id of the last that was read
+    # by type of event, the ids of the last that was read before, and that was read now
+    cursors: dict[str, CursorMove] = field(default_factory=dict)
 
 
 def read_event_log_alerts(settings: Settings, instance: dg.DagsterInstance) -> EventLogAlerts:
@@ -56,14 +57,17 @@ def read_event_log_alerts(settings: Settings, instance: dg.DagsterInstance) -> E
 
     The first call reads the events of one day.
     """
-    news = EventLogAlerts()
-    evaluations = [entry for _, entry in _read_new_events(settings, instance, _EVALUATED, news.cursors)]
-    runs = [
-        *_read_new_events(settings, instance, _FAILED, news.cursors),
-        *_read_new_events(settings, instance, _SUCCEEDED, news.cursors),
-    ]
+    news, journal = EventLogAlerts(), read_journal(settings)
+    # A database of this machine has events of this machine.
+    where = "" if settings.dagster_database else f" of {home_name(settings)}"
+
+    def read(kind: dg.DagsterEventType) -> list[tuple[int, EventLogEntry]]:
+        return _read_new_events(journal, instance, kind, f"dagster {kind.value}{where}", news.cursors)
+
+    evaluations = [entry for _, entry in read(_EVALUATED)]
+    runs = [*read(_FAILED), *read(_SUCCEEDED)]
     _add_check_alerts(evaluations, news)
-    open_ = [alert for alert in list_open_alerts(settings) if alert.kind == "run_failed"]
+    open_ = [alert for alert in journal.open_alerts if alert.kind == "run_failed"]
     for _, entry in sorted(runs, key=lambda each: each[0]):
         has_failed = entry.dagster_event_type == _FAILED
         of_job = [alert for alert in open_ if alert.name == entry.job_name]
@@ -83,15 +87,16 @@ def read_event_log_alerts(settings: Settings, instance: dg.DagsterInstance) -> E
 
 
 def _read_new_events(
-    settings: Settings, instance: dg.DagsterInstance, kind: dg.DagsterEventType, cursors: dict[str, str]
+    journal: Journal, instance: dg.DagsterInstance, kind: dg.DagsterEventType, name: str, cursors: dict[str, CursorMove]
 ) -> list[tuple[int, EventLogEntry]]:
-    """Events with their ids in the log, ascending; writes the last id to `cursors`."""
-    storage, name = instance.event_log_storage, f"dagster {kind.value}"
+    """Events with their ids in the log, ascending; writes the last id to the entry `name` of `cursors`."""
+    storage = instance.event_log_storage
     # Dagster's SQLite storage has these types in its database of all runs, too, which only the base class reads.
     newest = SqlEventLogStorage.get_event_records(storage, dg.EventRecordsFilter(kind), limit=1)
     if not newest:
         return []
-    before = int(read_cursor(settings, name) or 0)
+    recorded = journal.cursor(name)
+    before = int(recorded or 0)
     # Another database has other ids: after a replacement the cursor is unknown, and reading starts one day back.
     known = 0 < before <= newest[0].storage_id
     since = dg.EventRecordsFilter(
@@ -100,7 +105,7 @@ def _read_new_events(
         after_timestamp=None if known else time.time() - _FIRST_LOOK_S,
     )
     records = SqlEventLogStorage.get_event_records(storage, since, limit=_MOST, ascending=True)
-    cursors[name] = str(records[-1].storage_id if records else newest[0].storage_id)
+    cursors[name] = CursorMove(recorded, str(records[-1].storage_id if records else newest[0].storage_id))
     return [(record.storage_id, record.event_log_entry) for record in records]
 
 

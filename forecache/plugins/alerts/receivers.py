@@ -14,7 +14,7 @@ from forecache.base.alert import LASTING
 from forecache.base.errors import ForecacheError, SettingsError
 from forecache.base.settings import Settings
 from forecache.kit.smtp import Relay, one_line
-from forecache.plugins.alerts.journal import Message, Notice, NoticeGroup
+from forecache.plugins.alerts.message import Message, Notice, NoticeGroup
 from forecache.plugins.posting import PostFailure, post_json
 
 _SHOWN_FOR = timedelta(hours=1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from forecache.base.errors import InputError
-from forecache.base.files import write_durably
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import POSITION, REQUEST_ID
@@ -23,7 +22,7 @@ from forecache.lake.feature_rows import view_inputs
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
 from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 from forecache.lake.training_set import SPLITS, STAGE
-from forecache.operations.release import recorded_requests_file
+from forecache.operations.release import record_requests
 from forecache.plugins.historical_features.requests import logged_state, request_days, request_rows, span_of
 from forecache.plugins.historical_features.transform import look_up, transform_requests
 
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
 _REQUESTS = 50
 
 
-def record_requests(settings: Settings, realtime: Realtime, requests: "DataFrame") -> None:
-    """Write 50 requests of the last day that has any, chosen by a hash of their ids, to `recorded_requests_file`."""
+def choose_requests(realtime: Realtime, requests: "DataFrame") -> list[str]:
+    """The texts of 50 requests of the last day that has any, chosen by a hash of their ids."""
     from pyspark.sql import functions as F
 
     last = requests.select(F.max(AS_OF)).collect()[0][0]
@@ -46,10 +45,7 @@ def record_requests(settings: Settings, realtime: Realtime, requests: "DataFrame
     by_id: dict[str, list[Any]] = {}
     for row in rows.orderBy(REQUEST_ID, POSITION).collect():
         by_id.setdefault(row[REQUEST_ID], []).append(row)
-    texts = [json.dumps(request_of_rows(realtime, some), separators=(",", ":")) for some in by_id.values()]
-    file = recorded_requests_file(settings, realtime.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(file, json.dumps(texts))
+    return [json.dumps(request_of_rows(realtime, some), separators=(",", ":")) for some in by_id.values()]
 
 
 def request_of_rows(realtime: Realtime, rows: list[Any]) -> dict[str, Any]:
@@ -170,7 +166,7 @@ def _build(
         require_labels(written, realtime)
         details = _details(realtime, days, written)
         version = replace_table(settings, realtime.training_table, schema, written_files, run_id=run_id)
-        record_requests(settings, realtime, requests)
+        record_requests(settings, realtime.name, choose_requests(realtime, requests))
     finally:
         requests.unpersist()
     sources = [*realtime.trained_examples.sources, *(source for view in realtime.views for source in view.sources)]

@@ -1,6 +1,7 @@
 """Sends OpenLineage events of everything recorded since the last time, and again on demand.
 
-A receiver's cursors move after it took an event: after a kill in between, it gets that event again, with its run id.
+The cursors of a receiver are a file in the lake, which all machines move. They move after it took an event: after a
+kill in between, it gets that event again, with its run id.
 """
 
 import json
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forecache.base.errors import ConflictError, ForecacheError
-from forecache.base.files import lock, write_durably
+from forecache.base.files import lock
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
 from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.delta.small_tables import Filter
+from forecache.kit.installation import hold_exclusively, open_state
+from forecache.kit.lease import LeaseLostError
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.promotions import PROMOTION_TABLE
@@ -40,7 +43,7 @@ _TIMEOUT_S = 5.0
 class Receiver(Protocol):
     """Takes events."""
 
-    name: str  # name of its cursor file
+    name: str  # name of its cursors
 
     def send(self, events: Sequence[Mapping[str, Any]]) -> PostFailure | None:
         """Send the events of one run, in order; None if all were taken."""
@@ -114,6 +117,7 @@ def _append(path: Path, content: bytes) -> None:
 _FIRST_LOOK = timedelta(days=1)
 _LATE = timedelta(days=1)
 """A record may appear this long after its timestamp: that of an ingestion is its start, and clocks differ."""
+_PATIENCE_S = 10.0
 _PAUSE_S = 60.0
 """A receiver that failed is tried again after this time."""
 _log = logging.getLogger(__name__)
@@ -221,14 +225,32 @@ class _ReceiverCursors:
         self.taken[fact.source] = {identity: position for identity, position in taken.items() if position >= first}
 
 
+class _CursorFile:
+    """The cursors of a receiver in the lake; a process that is not the only one that sends cannot move them."""
+
+    def __init__(self, settings: Settings, receiver: str) -> None:
+        self._state, self._name = open_state(settings, patience_s=_PATIENCE_S), f"lineage/{receiver}.json"
+        self._seen: tuple[bytes, Any] | None = self._state.read(self._name)
+        self.cursors = _ReceiverCursors(**json.loads(self._seen[0])) if self._seen else _ReceiverCursors()
+
+    def save(self) -> None:
+        content = json.dumps(vars(self.cursors)).encode()
+        tag = self._state.swap(self._name, content, self._seen[1] if self._seen else None)
+        # The answer to a write that was made may be lost.
+        self._seen = self._state.read(self._name) if tag is None else (content, tag)
+        if self._seen is None or self._seen[0] != content:
+            raise LeaseLostError("Another process sends these events by now.")
+
+
 def _emit_to(settings: Settings, receiver: Receiver, job_names: Mapping[str, str], patient: bool) -> EmitResult:
-    path = settings.home_path / "lineage" / f"{receiver.name}.json"
-    with lock(path.with_suffix(".lock"), refused=lambda _: ConflictError("Another process sends these events.")):
-        state = _ReceiverCursors(**json.loads(path.read_bytes())) if path.is_file() else _ReceiverCursors()
+    with hold_exclusively(settings, f"lineage/{receiver.name}", action="sends lineage", wait_s=0.0) as lease:
+        file = _CursorFile(settings, receiver.name)
+        state = file.cursors
         if not patient and 0 < state.next_at - time.time() <= _PAUSE_S:
             return EmitResult(receiver.name, 0)
         runs, failed = 0, None
         for fact in _new_facts(settings, state):
+            lease.check()
             failed = receiver.send(list(events_of(settings, fact, job_names=job_names)))
             if failed is not None and not failed.refused:
                 break
@@ -237,11 +259,11 @@ def _emit_to(settings: Settings, receiver: Receiver, job_names: Mapping[str, str
                 _log.warning("The OpenLineage %s refused an event of %s: %s", receiver.name, fact.job, failed.reason)
             runs += failed is None
             state.mark_taken(fact)
-            write_durably(path, json.dumps(vars(state)))
+            file.save()
             lineage_step("noted")
         reason = failed.reason if failed else ""
         state.next_at = time.time() + _PAUSE_S if failed and not failed.refused else 0.0
-        write_durably(path, json.dumps(vars(state)))
+        file.save()
     return EmitResult(receiver.name, runs, reason)
 
 

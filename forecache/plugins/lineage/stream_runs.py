@@ -1,6 +1,7 @@
 """Sends OpenLineage events about a running stream, in a thread that the engine never waits for.
 
-A file notes a run until each receiver has its end: after a kill the next process reports it as aborted.
+A file in the lake notes a run until each receiver has its end: after a kill the next process that has the stream's
+lock, on any machine, reports it as aborted.
 """
 
 import json
@@ -10,13 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 from forecache.base.code_version import code_version
-from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.stream_state import StreamState
 from forecache.declare import Stream
+from forecache.kit.installation import open_state
 from forecache.plugins.lineage import datasets
 from forecache.plugins.lineage.datasets import Dataset
 from forecache.plugins.lineage.emit import Receiver, configured_receivers
@@ -60,7 +60,8 @@ class _RunNote:
 class _RunReporter:
     def __init__(self, settings: Settings, stream: Stream, state: StreamState, receivers: Sequence[Receiver]) -> None:
         self._settings, self._stream, self._state, self._receivers = settings, stream, state, receivers
-        self._path = settings.home_path / "lineage" / "streams" / stream.name / f"{state.started_at}.json"
+        self._notes, self._folder = open_state(settings, patience_s=_LAST_S), f"lineage/streams/{stream.name}"
+        self._file = f"{self._folder}/{state.started_at}.json"
         self._noted = _RunNote(state.started_at)
         self._noting = threading.Lock()
         self._rows = dict.fromkeys((each.name for each in receivers), 0)
@@ -77,28 +78,36 @@ class _RunReporter:
 
     def _run(self) -> None:
         try:
-            for path in sorted(self._path.parent.glob("[!.]*.json")):  # files that are being written begin with a dot
-                self._report_earlier_run(path)
+            self._report_earlier_runs()
+        except Exception:
+            logger.exception("Whether an earlier run of the stream %s was killed is not reported.", self._stream.name)
+        try:
             self._report_this_run()
         except Exception:
             logger.exception("OpenLineage events of the stream %s are not sent any more.", self._stream.name)
 
-    def _report_earlier_run(self, path: Path) -> None:
+    def _report_earlier_runs(self) -> None:
+        for name in sorted(self._notes.names(self._folder)):
+            if not name.rpartition("/")[2].startswith("."):  # as files that are being written do
+                self._report_earlier_run(name)
+
+    def _report_earlier_run(self, name: str) -> None:
         """Report the end of an earlier run to the receivers that do not have it."""
-        try:
-            earlier = _RunNote(**json.loads(path.read_bytes()))
-        except FileNotFoundError:  # its receivers have its end meanwhile
+        found = self._notes.read(name)
+        if found is None:  # its receivers have its end meanwhile
             return
+        try:
+            earlier = _RunNote(**json.loads(found[0]))
         except (ValueError, TypeError):
-            logger.warning("The note %s of an earlier run cannot be read; the end of that run is not told.", path)
-            path.unlink(missing_ok=True)
+            logger.warning("The note %s of an earlier run cannot be read; the end of that run is not told.", name)
+            self._notes.delete([name])
             return
         run = StreamRun(self._stream.name, earlier.started_at)
         event = run.event(self._settings, earlier.kind or "ABORT", earlier.at or time.time(), error=earlier.error)
         for receiver in self._receivers:
             if receiver.name in earlier.receivers:
                 self._send(receiver, event)
-        path.unlink(missing_ok=True)  # one attempt only: a receiver may be gone for good
+        self._notes.delete([name])  # one attempt only: a receiver may be gone for good
 
     def _report_this_run(self) -> None:
         run = self._declare_run()
@@ -140,13 +149,13 @@ class _RunReporter:
         return failed is None or failed.refused
 
     def _save_note(self) -> None:
-        # Called by both threads. If the disk is full, the end of a killed run will not be reported.
-        with self._noting, suppress(OSError):
+        # Called by both threads. If the note cannot be written, the end of a killed run will not be reported; the
+        # clients of object stores have errors of their own.
+        with self._noting, suppress(Exception):
             if self._noted.receivers:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(self._path, json.dumps(asdict(self._noted)))
+                self._notes.write(self._file, json.dumps(asdict(self._noted)).encode())
             else:
-                self._path.unlink(missing_ok=True)
+                self._notes.delete([self._file])
 
     def _outputs_at_version(self, run: StreamRun, rows: int) -> list[Dataset]:
         """The outputs; the table with the version of the last commit and the number of rows since the last event."""

@@ -96,7 +96,7 @@ def maintain_table(
     )
 
 
-def _hold_ingestion_lock(settings: Settings, name: str) -> AbstractContextManager[None]:
+def _hold_ingestion_lock(settings: Settings, name: str) -> AbstractContextManager[object]:
     """Hold the lock of ingestion if it writes this table, since it would start over if the table's files changed."""
     for kind in _INGESTED:
         if name.startswith(kind):

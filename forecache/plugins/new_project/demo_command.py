@@ -42,10 +42,9 @@ def ask_recorded_request(settings: Settings, reader: ReaderProcess, realtime: Re
     Returns:
         One entry with `name`, `request` and `answer`; [] for a model without examples.
     """
-    from forecache.operations.release import recorded_requests_file
+    from forecache.operations.release import recorded_requests
 
-    file = recorded_requests_file(settings, realtime.name)
-    recorded: list[str] = json.loads(file.read_text()) if file.is_file() else []
+    recorded = recorded_requests(settings, realtime.name)
     if not recorded:
         return []
     answer = reader.post_request(realtime.name, recorded[0])
