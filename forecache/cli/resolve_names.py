@@ -1,9 +1,10 @@
 """Find a name on the command line among the project's declarations and the models released here."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from forecache.base.errors import NotFoundError
+from forecache.base.errors import NotFoundError, UnavailableError
 from forecache.base.table_names import unknown_name_error
 from forecache.declare.loading import (
     load_nightly,
@@ -75,10 +76,16 @@ def require_release(current: "Settings", name: str) -> None:
 
 
 def is_released(current: "Settings", name: str) -> bool:
-    """True if a real-time model with this name has a release here."""
+    """True if a real-time model with this name has a release here, or in the lake."""
     from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.lake_state import read_lake_state
 
-    return bool(open_releases(current, name).numbers())
+    if open_releases(current, name).numbers():
+        return True
+    try:
+        return read_lake_state(current, name) is not None
+    except UnavailableError:
+        return False
 
 
 def is_stream_only(current: "Settings", name: str) -> bool:
@@ -90,10 +97,14 @@ def is_stream_only(current: "Settings", name: str) -> bool:
 
 
 def released_models(current: "Settings") -> list[str]:
-    """The real-time models with a release here, in alphabetical order."""
+    """The real-time models with a release here, or in the lake, in alphabetical order."""
+    from forecache.realtime.release.lake_state import list_models_in_lake
     from forecache.realtime.release.released_models import list_released_models
 
-    return [name for name in list_released_models(current) if is_released(current, name)]
+    names = set(list_released_models(current))
+    with suppress(UnavailableError):
+        names |= set(list_models_in_lake(current))
+    return sorted(name for name in names if is_released(current, name))
 
 
 def nothing_released_error(name: str) -> NotFoundError:

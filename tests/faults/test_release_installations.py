@@ -9,13 +9,15 @@ import pytest
 from followed_lake import follow
 from release_jobs import release_at_once, roll_back_at_once, step_at_once
 from release_support import make_release
-from rollout_support import BEGAN, MINUTE, NAME, begin, log_rows, two_releases
+from rollout_support import BEGAN, LOG, MINUTE, NAME, begin, log_rows, two_releases
 from store_services import minio_server
 from warm import processes, start
 
 from forecache.base.settings import Settings, load_settings
+from forecache.cli.resolve_names import released_models
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.plugins.rollouts.controller import advance_rollout
+from forecache.operations.release import roll_back_release
+from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import ReleasePointer, open_releases, read_files, read_release
 from forecache.realtime.release.lake_state import read_lake_state
 from forecache.realtime.release.replicas import push_releases
@@ -124,3 +126,26 @@ def test_controllers_of_two_installations_take_a_step_once(lake: dict[str, Any],
     assert [(step.stage, step.verdict) for step in state.rollout.steps] == [("aa", "passed"), ("shadow", "waits")]
     assert sum(state.rollout.steps[0].requests) == 600
     check_all_agree(installations)
+
+
+def test_machines_with_an_empty_disk_advance_and_return_a_rollout_and_roll_back(
+    lake: dict[str, Any], tmp_path: Path
+) -> None:
+    first, *empty = [load_settings(home=tmp_path / name, **lake) for name in ("a", "b", "c", "d")]
+    for version in (1, 2, 3):
+        make_release(first, version=version, current=version < 3, log=LOG)
+    begin(first, release=3, current=2)
+    at = BEGAN + MINUTE
+    log_rows(first, 600, at=BEGAN + MINUTE / 60)
+    for settings in empty:
+        assert released_models(settings) == running_rollouts(settings, [NAME]) == [NAME]
+    moved = advance_rollout(empty[0], NAME, at=at)
+    assert moved is not None
+    assert (moved.moved, moved.state.stage, sum(moved.state.steps[0].requests)) == (True, "shadow", 600)
+    assert apply_manual_action(empty[1], NAME, "return", "complaints").stage == "returned"
+    assert running_rollouts(empty[2], [NAME]) == []
+    assert roll_back_release(empty[2], NAME, 1).current == 1
+    state = read_lake_state(first, NAME)
+    assert state is not None
+    assert (state.pointer.current, state.pointer.bad) == (1, (2, 3))
+    check_all_agree([first, *empty])

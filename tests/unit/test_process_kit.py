@@ -8,12 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from forecache.base.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.cli.commands import reader
 from forecache.kit.process import child as sidecar
 from forecache.kit.process.child import end_process, is_readable, is_stopped, kill_group, read_own_memory
 from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
@@ -209,6 +212,29 @@ def test_a_sidecar_ends_when_its_parent_is_killed(parent: "subprocess.Popen[byte
     parent.kill()
     parent.communicate(timeout=60)
     assert eventually(lambda: not is_alive(children(tmp_path)[0]))
+
+
+@pytest.mark.parametrize(("last_s", "is_finished"), [(0.5, False), (60.0, True)])
+def test_a_sidecar_has_the_given_time_to_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_s: float, is_finished: bool
+) -> None:
+    script = "import sys, time; open(sys.argv[1], 'w').close(); sys.stdin.read(); time.sleep(2); open(sys.argv[2], 'w')"
+    popen, started, finished = subprocess.Popen, tmp_path / "started", tmp_path / "finished"
+    command = [sys.executable, "-c", script, str(started), str(finished)]
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **more: popen(command, **more))
+    with sidecar.run_sidecar(["x"], what="The child", is_needed=lambda: True, last_s=last_s):
+        assert eventually(started.exists)
+    assert finished.exists() == is_finished
+
+
+@pytest.mark.parametrize(("lake", "last_s"), [("", 5.0), ("s3://cloud/lake", 60.0)])
+def test_a_committer_has_longer_to_commit_the_rest_if_the_disk_may_go_with_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lake: str, last_s: float
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(reader, "run_sidecar", lambda *_, **how: given.update(how) or nullcontext())
+    with reader.run_committer_sidecar(load_settings(home=tmp_path, lake=lake)):
+        assert given["last_s"] == last_s
 
 
 def test_a_sidecar_that_is_not_needed_yet_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 _HERE = "forecache.cli.commands.reader"
+_COMMIT_S, _COMMIT_REMOTE_S = 5.0, 60.0
 
 
 @click.group(
@@ -127,12 +128,19 @@ def _public(record: Any) -> dict[str, Any]:
 
 @contextmanager
 def run_committer_sidecar(settings: Settings) -> Iterator[None]:
-    """Run a committer of the request log during the block; at its end, commit the rest if the lake is quick."""
+    """Run a committer of the request log during the block; at its end, commit the rest if the lake is quick.
+
+    If the lake is in a bucket, the disk of this machine may go with the reader, so that the committer has longer then.
+    """
     if settings.request_log_committer == "off" or not _has_lake():
         yield
         return
     what = "The committer of the request log"
-    with run_sidecar(["log", "commit"], what=what, is_needed=lambda: bool(spooled_models(settings.request_log_path))):
+    last_s = _COMMIT_REMOTE_S if settings.lake_is_remote else _COMMIT_S
+    with run_sidecar(
+        ["log", "commit"], what=what, last_s=last_s,
+        is_needed=lambda: bool(spooled_models(settings.request_log_path)),
+    ):  # fmt: skip
         yield
 
 

@@ -30,7 +30,6 @@ _LOOK_S = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 logger = logging.getLogger("forecache")
 _BACKOFF = Backoff(5.0, 60.0)
-_LAST_S = 5.0
 
 
 def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
@@ -161,24 +160,26 @@ _prctl: Callable[..., object] = ctypes.CDLL(None).prctl if sys.platform == "linu
 
 
 @contextmanager
-def run_sidecar(arguments: Sequence[str], *, what: str, is_needed: Callable[[], bool]) -> Iterator[None]:
+def run_sidecar(
+    arguments: Sequence[str], *, what: str, is_needed: Callable[[], bool], last_s: float = 5.0
+) -> Iterator[None]:
     """Keep `forecache ARGUMENTS --until-input-ends` running as a child process while the block runs.
 
     It is a process of its own, because a lake that hangs must not delay answers. Its command ends with its standard
     input, and so also if this process is killed. `what` names it in the log; `is_needed` is called each second until
-    there is something to do.
+    there is something to do. At the end of the block it has `last_s` seconds to finish.
     """
     command = [sys.executable, "-m", "forecache.cli.main", *arguments, "--until-input-ends"]
 
     def run_if_needed() -> None:
         if is_needed():
-            _run_until_stopped(thread, command, what)
+            _run_until_stopped(thread, command, what, last_s)
 
     def report(error: Exception) -> None:
         logger.error("%s", error)
 
     thread = PeriodicThread(
-        SIDECARS, run_if_needed, at_once=True, backoff=_BACKOFF, report=report, close_s=_LAST_S + 2.0
+        SIDECARS, run_if_needed, at_once=True, backoff=_BACKOFF, report=report, close_s=last_s + 2.0
     )
     with thread:
         yield
@@ -203,7 +204,7 @@ def stop_event(*, until_input_ends: bool = False) -> threading.Event:
     return stop
 
 
-def _run_until_stopped(thread: PeriodicThread, command: Sequence[str], what: str) -> None:
+def _run_until_stopped(thread: PeriodicThread, command: Sequence[str], what: str, last_s: float) -> None:
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     except OSError as error:  # no memory, or too many processes, for a while
@@ -219,6 +220,6 @@ def _run_until_stopped(thread: PeriodicThread, command: Sequence[str], what: str
         with suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(_LAST_S)
+            process.wait(last_s)
         except subprocess.TimeoutExpired:
             process.kill()  # safe at any moment: the next process does the rest

@@ -14,7 +14,7 @@ from forecache.cli.base import CONTEXT_SETTINGS, Finding, LazyGroup, command, se
 from forecache.cli.commands.release import ASSET
 from forecache.cli.orchestrator import show_in_dagster
 from forecache.cli.output import show, show_table, wants_json
-from forecache.cli.resolve_names import require_model
+from forecache.cli.resolve_names import released_models, require_model
 
 if TYPE_CHECKING:
     from forecache.plugins.rollouts.controller import AdvanceResult
@@ -42,13 +42,12 @@ def rollouts(names: Sequence[str], once: bool, every: float) -> None:
     does the same with a job for each model, `rollout_NAME`.
     """
     from forecache.plugins.rollouts.controller import running_rollouts
-    from forecache.realtime.release.released_models import list_released_models
 
     current = settings()
     for name in names:
         require_model(current, name)
     while True:
-        chosen = list(names) or sorted(list_released_models(current))
+        chosen = list(names) or released_models(current)
         under_way = running_rollouts(current, chosen)
         for name in under_way:
             try:

@@ -16,8 +16,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
-from forecache.base.folders import Folder, open_folder
+from forecache.base.folders import Folder
 from forecache.base.settings import Settings
+from forecache.base.table_names import NAME
+from forecache.kit.installation import open_lake
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import KEEP, ReleasePointer
@@ -99,9 +101,7 @@ def count_changes(before: ReleaseState, after: ReleaseState, *, floor: int = 0) 
 def use_lake(settings: Settings, name: str) -> Iterator[Folder]:
     """Open the lake as a folder; failures to reach it become one error."""
     with _name_unreachable(f"The lake {settings.lake_uri}", name):
-        yield open_folder(
-            settings.lake_uri, settings.storage_options, setting="FORECACHE_LAKE", patience_s=_PATIENCE_S
-        )  # fmt: skip
+        yield open_lake(settings, patience_s=_PATIENCE_S)
 
 
 @contextmanager
@@ -134,6 +134,13 @@ def read_lake_state(settings: Settings, name: str) -> ReleaseState | None:
     with use_lake(settings, name) as lake:
         content = read_content(lake, target)
         return None if content is None else state_from_json(content, what=f"The file {lake}/{target}")
+
+
+def list_models_in_lake(settings: Settings) -> list[str]:
+    """List the real-time models that were released on any machine, in alphabetical order. Raises `UnavailableError`."""
+    with _name_unreachable(f"The lake {settings.lake_uri}", "all models"):
+        names = open_lake(settings, below=REALTIME, patience_s=_PATIENCE_S).folders()
+    return sorted(name for name in names if NAME.fullmatch(name))
 
 
 def check_unmoved(state: ReleaseState, seen: ReleaseState, name: str) -> None:
