@@ -26,7 +26,7 @@ from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.training.spec import SPEC_FILE
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
-from forecache.serve.store.store import list_local_stores
+from forecache.serve.store.remote_store import list_local_stores
 
 Named = Iterator[tuple[str, Pin]]
 
