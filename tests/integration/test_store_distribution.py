@@ -21,6 +21,7 @@ from forecache.base.errors import CheckError, ConflictError, NotFoundError, Sett
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import write_pointer
+from forecache.plugins.maintenance.lake import pinned_versions
 from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
 from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, sync_targets
 from forecache.serve.store import remote as files
@@ -316,6 +317,16 @@ def test_what_was_published_and_rolled_back_elsewhere_binds_an_empty_home(
     pointer = read_remote_pointer(remote, "churn")
     assert pointer is not None
     assert (pointer.current, pointer.pinned, pointer.bad, pointer.retained) == (4, None, {}, [1, 2, 3, 4])
+
+
+def test_maintenance_on_an_empty_machine_keeps_what_versions_in_the_remote_name(
+    remote_settings: Settings, other_home: Settings
+) -> None:
+    for count in (100, 110):
+        publish_scores(remote_settings, count)
+    named = {version.source.delta_version for version in open_store(remote_settings, "churn").versions()}
+    assert {pin.version for pin in pinned_versions(other_home)["predictions_churn"]} == named
+    assert len(named) == 2
 
 
 def content_of(remote: Folder, version: int, folder: Path) -> dict[bytes, bytes]:

@@ -152,7 +152,7 @@ def test_a_publish_over_a_damaged_version_is_full(
     assert not again.skipped
     assert "version 2 is damaged" in again.details["why_full"]
     assert content(store) == {**OLD, **CHANGED}
-    store.quarantine(1, "test")
+    store.move(store.pointer().quarantine({1: "test"}))
     assert not [item for item in verify_store(store) if item.version == 3 and item.problem]
 
 

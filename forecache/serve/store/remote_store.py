@@ -308,6 +308,22 @@ def list_local_stores(settings: Settings) -> list[Store]:
     return [open_store(settings, name) for name in sorted(filter(NAME.fullmatch, names))]
 
 
+def read_retained(settings: Settings) -> Iterator[Manifest]:
+    """Manifests of all versions that stores retain, on this machine and in the remote; damaged ones are left out."""
+    for store in list_local_stores(settings):
+        yield from store.versions()
+    if not settings.store_remote:
+        return
+    remote = files.open_remote(settings.store_remote, settings.storage_options)
+    for name in files.remote_pipelines(remote):
+        pointer = files.read_remote_pointer(remote, name)
+        named = () if pointer is None else {*pointer.retained, pointer.current, pointer.pinned}
+        for number in named:
+            with suppress(DamagedError, NotFoundError):
+                if number is not None:
+                    yield files.read_remote_manifest(remote, name, number)
+
+
 def _add(held: _Held, pushed: tuple[int, int]) -> tuple[int, int]:
     return held.num_files + pushed[0], held.num_bytes + pushed[1]
 

@@ -196,10 +196,6 @@ class Store:
             self.serve_again(manifest.version, bad={current: reason})
             return manifest
 
-    def quarantine(self, version: int, reason: str) -> None:
-        """Keep a version from being served again automatically; the caller holds the store."""
-        self.move(self.pointer().quarantine({version: reason}).advance())
-
     def serve_again(self, version: int, *, bad: Mapping[int, str]) -> None:
         """Move the pointer to a retained version, without a pin, and quarantine others in the same move, with reasons.
 
