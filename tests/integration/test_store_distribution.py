@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,10 +21,11 @@ from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_n
 from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
 from forecache.base.settings import Settings, load_settings
+from forecache.kit import lease
 from forecache.kit.versioned.pointer import write_pointer
 from forecache.plugins.maintenance.lake import pinned_versions
 from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
-from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, sync_targets
+from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, remote_store, sync_targets
 from forecache.serve.store import remote as files
 from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.remote import read_remote_pointer, remote_pipelines
@@ -418,6 +420,23 @@ def test_a_rollback_while_the_remote_is_away_is_brought_there_by_the_next_change
     pointer = read_remote_pointer(remote, "churn")
     assert pointer is not None
     assert (pointer.current, sorted(pointer.bad)) == (1, ["2", "3"])
+
+
+def test_a_publish_that_has_waited_long_names_the_process_that_changes_the_store(
+    remote_settings: Settings, remote: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_scores(remote_settings, 100)
+    monkeypatch.setattr(lease, "LEASE", replace(lease.LEASE, every_s=0.3))
+    monkeypatch.setattr(remote_store, "WAIT_S", 0.5)
+    said: list[str] = []
+    named = rf"process {os.getpid()} on .* \(publish of churn"
+    with (
+        lease.hold_lease(remote, "store/churn", action="publish of churn"),
+        pytest.raises(ConflictError, match=rf"'store/churn' is being held by {named}"),
+    ):
+        publish(remote_settings, churn(), full=True, progress=lambda message, _: said.append(message))
+    assert re.search(rf"Waiting for {named}.*, which changes the store of churn", " ".join(said))
+    assert publish(remote_settings, churn(), full=True).details["version"] == 2
 
 
 def away(*_: object) -> None:
