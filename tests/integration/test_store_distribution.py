@@ -18,7 +18,14 @@ from second_process import running
 from store_services import minio_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
+from forecache.base.errors import (
+    CheckError,
+    ConflictError,
+    DamagedError,
+    NotFoundError,
+    SettingsError,
+    UnavailableError,
+)
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.kit import lease
@@ -361,6 +368,19 @@ def test_a_home_with_another_store_than_the_remote_publishes_only_if_told(
     assert content(replica) == content(theirs)
     publish_scores(remote_settings, 300)
     assert ours.pointer().store == theirs.pointer().store
+
+
+def test_a_damaged_pointer_of_a_remote_is_replaced_if_told(
+    remote_settings: Settings, remote: Folder, replica: Store
+) -> None:
+    publish_scores(remote_settings, 100)
+    remote.write("churn/CURRENT", b"damaged")
+    with pytest.raises(DamagedError, match="The remote's churn/CURRENT"):
+        publish(remote_settings, churn())
+    assert publish(remote_settings, churn(), replace_remote=True).details["version"] == 2
+    assert pull(replica, remote)["version"] == 2
+    publish_scores(remote_settings, 200)
+    assert pull(replica, remote)["version"] == 3
 
 
 def test_quarantine_and_pin_of_a_remote_hold_in_every_home(

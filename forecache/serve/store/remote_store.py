@@ -129,7 +129,12 @@ class RemoteStore(Store):
         """Start from the remote's state, with the manifests of all its versions here."""
         name, layout = self.pipeline, self.layout
         seen = state.read(f"{name}/CURRENT")
-        there = None if seen is None else Pointer.from_json(seen[0], what=f"The remote's {name}/CURRENT")
+        there: Pointer | None = None
+        try:
+            there = None if seen is None else Pointer.from_json(seen[0], what=f"The remote's {name}/CURRENT")
+        except DamagedError:
+            if not replaces_remote:
+                raise
         here = read_pointer(layout) if there is None else read_replica_pointer(layout, verify=True)
         pointer = here if there is None else _find_newest(name, here, there, replaces_remote=replaces_remote)
         push_step("remote read")
