@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from forecache.serve.store.keys import encode_columns as encode_columns
     from forecache.serve.store.keys import encode_key as encode_key
     from forecache.serve.store.publishing.publish import publish as publish
+    from forecache.serve.store.remote_store import open_store as open_store
     from forecache.serve.store.store import Store as Store
-    from forecache.serve.store.store import open_store as open_store
 
 _PUBLIC = {
     "forecache.base.errors": """
@@ -109,7 +109,8 @@ _PUBLIC = {
     "forecache.base.settings": "Settings load_settings",
     "forecache.serve.store.keys": "encode_columns encode_key",
     "forecache.serve.store.publishing.publish": "publish",
-    "forecache.serve.store.store": "Store open_store",
+    "forecache.serve.store.remote_store": "open_store",
+    "forecache.serve.store.store": "Store",
     "forecache.plugins.torch.worker.network": "EmbeddedCategories",
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -33,10 +33,11 @@ publish_step = Steps(
 )
 
 push_step = Steps("remote read", "uploaded", "manifest created", "pointer moved")
-"""Steps of pushing a version to a remote that several installations push to, before retired versions are removed."""
+"""Steps of a change of a store in its remote, from reading its state there to moving its pointer, before it is made
+here and retired versions are removed there."""
 
 rollback_step = Steps(
-    *("planned", "begun", "champion moved", "model marked", "quarantined", "pointer moved"),
+    *("planned", "begun", "champion moved", "model marked", "pointer moved"),
     *("targets synced", "recorded"),
 )
 

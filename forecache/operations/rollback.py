@@ -15,7 +15,6 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
-from forecache.kit.versioned.pointer import lock_versions
 from forecache.models.registry.alias_moves import (
     close_operation,
     describe_move,
@@ -44,7 +43,8 @@ from forecache.models.registry.promotions import (
 from forecache.operations.distribute_release import report_replica_failure
 from forecache.serve.store.manifest import Manifest, timestamp
 from forecache.serve.store.push_pull import sync_targets
-from forecache.serve.store.store import Store, open_store
+from forecache.serve.store.remote_store import open_store
+from forecache.serve.store.store import Store
 
 
 def plan_move(
@@ -158,12 +158,13 @@ def undo_operation(
     settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, *, reason: str
 ) -> Promotion:
     """Move the store and the aliases back to where they were before the operation; returns the closing ledger row."""
-    for version, why in store.quarantined_versions().items():
-        if why == quarantine_reason(entry):
-            store.lift_quarantine(version)
-    pointer = store.pointer()
+    before = store.pointer()
+    lifted = [version for version, why in store.quarantined_versions().items() if why == quarantine_reason(entry)]
+    pointer = before.lift_quarantine(lifted)
     if entry.from_published is not None and pointer.current == entry.to_published:
-        store.serve_again(entry.from_published, pinned=pointer.pinned)
+        pointer = replace(pointer, current=entry.from_published)
+    if pointer != before:
+        store.move(pointer.advance())
     undo_move(settings, pipeline, entry)
     closing = replace(
         entry,
@@ -283,12 +284,12 @@ def recover_interrupted(
 def _locked_store(
     settings: Settings, pipeline: Trainable, progress: Progress
 ) -> Iterator[tuple[Store, RollbackResult | None]]:
-    """The pipeline's store, locked so that no other process on this machine moves its models or versions.
+    """The pipeline's store, locked so that no other process moves its models or versions.
 
     An operation that was interrupted is finished first; its result comes beside the store.
     """
     store = open_store(settings, pipeline.name)
-    with registry_lock(settings), lock_versions(store.layout, action="rollback"):
+    with registry_lock(settings), store.hold("rollback", progress=progress):
         interrupted = find_unfinished(promotions(settings, pipeline.name))
         yield (
             store,
@@ -308,8 +309,8 @@ def _move_store_only(
     settings: Settings, pipeline: Trainable, store: Store, current: int, target: Manifest, progress: Progress
 ) -> RollbackResult:
     """Quarantine the current version and move the pointer to another one; the champion stays."""
-    store.quarantine(current, f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}")
-    store.serve_again(target.version)
+    reason = f"rolled back to version {target.version} at {timestamp(datetime.now(timezone.utc))}"
+    store.serve_again(target.version, bad={current: reason})
     with report_replica_failure(pipeline.name, "Rolled back."):
         return RollbackResult(target, targets=_sync_published(settings, pipeline, store, progress))
 
@@ -344,15 +345,16 @@ def _complete_operation(
         mark_rolled_back(settings, pipeline, entry.from_version)
     rollback_step("model marked")
     if entry.to_published is not None:
-        for version in versions_to_quarantine(store, entry):
-            store.quarantine(version, quarantine_reason(entry))
-        rollback_step("quarantined")
+        bad = dict.fromkeys(versions_to_quarantine(store, entry), quarantine_reason(entry))
+        before = store.pointer()
+        pointer = before.quarantine(bad)
         # A version that was published after this rollback began stays current: the decision was not about it.
-        pointer = store.pointer()
         if pointer.current == entry.from_published:
             # A pin that was set after the rollback began is a later decision, and stays.
             pinned = None if pointer.pinned == entry.from_pinned else pointer.pinned
-            store.serve_again(entry.to_published, pinned=pinned)
+            pointer = replace(pointer, current=entry.to_published, pinned=pinned)
+        if pointer != before:
+            store.move(pointer.advance())
         rollback_step("pointer moved")
     targets: dict[str, Any] = {}
     try:

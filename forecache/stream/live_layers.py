@@ -9,7 +9,7 @@ from forecache.declare.stream import KEEP_H
 from forecache.serve.store.encoding.column_values import served_type
 from forecache.serve.store.live.layer import LiveLayer, write_layer
 from forecache.serve.store.manifest import Field
-from forecache.serve.store.store import open_store
+from forecache.serve.store.remote_store import open_store
 from forecache.stream.events.event_judge import key_schema
 from forecache.stream.table.schema import output_fields
 

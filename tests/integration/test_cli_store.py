@@ -22,7 +22,7 @@ from forecache.cli.main import main
 from forecache.declare import load_pipeline
 from forecache.kit.delta.tables import append_rows
 from forecache.plugins.redis.versions import open_redis_store
-from forecache.serve.store import Field
+from forecache.serve.store import Field, Store
 
 OTHERS = {f"1{number:04}": number / 100 for number in range(100)}
 NIGHTS = (date(1998, 6, 29), date(1998, 6, 30))
@@ -236,8 +236,11 @@ def test_pushed_versions_are_pulled_by_a_replica(
     answer(capsys, "publish", "churn", "--unchecked")
     answer(capsys, "push", "churn")
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "replica"))
-    assert main(["get", "churn", "00001"]) == 3
+    assert [row["version"] for row in answer(capsys, "versions", "churn")] == [1]
+    assert Store(tmp_path / "replica" / "churn").pointer().current is None
     assert answer(capsys, "pull", "churn")[0]["version"] == 1
+    monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "empty"))
+    assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
     assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.25
 
 

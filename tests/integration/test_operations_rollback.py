@@ -226,8 +226,8 @@ def test_a_rollback_cut_short_is_finished_by_the_next_one_which_does_nothing_els
 
 
 def test_a_rollback_whose_target_is_gone_meanwhile_is_undone(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut_short(home, "quarantined", monkeypatch)
-    assert state(home) == (1, 2, [2])
+    cut_short(home, "model marked", monkeypatch)
+    assert state(home) == (1, 2, [])
     open_store(home, "returns").layout.manifest(1).unlink()
     done = recover_interrupted(home, PIPELINE)
     assert done is not None
@@ -268,7 +268,7 @@ def test_a_version_whose_manifest_is_lost_can_be_rolled_back_from(
     served = store.current()
     assert served is not None
     assert served.version == 1
-    assert store.layout.quarantine(2).exists()
+    assert "2" in store.pointer().bad
 
 
 def test_a_version_published_past_a_rollback_that_was_cut_short_stays(
@@ -280,7 +280,7 @@ def test_a_version_published_past_a_rollback_that_was_cut_short_stays(
     assert state(home) == (1, 2, [2])
 
 
-@pytest.mark.parametrize("step", ["begun", "champion moved", "quarantined", "pointer moved"])
+@pytest.mark.parametrize("step", ["begun", "champion moved", "pointer moved"])
 def test_a_pin_that_is_set_after_a_rollback_was_cut_short_outlasts_its_completion(
     home: Settings, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -393,24 +393,17 @@ def test_the_command_line_says_that_a_pin_set_meanwhile_stays(
     assert "Served now: version 2 of returns" in said
 
 
-def test_a_rollback_of_the_store_alone_that_was_cut_short_is_named_by_doctor_and_finished_by_the_same_command(
-    shell: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from forecache.plugins.doctor.checks import check_rollbacks
-
+def test_a_rollback_of_the_store_alone_is_one_move(shell: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "serve_again", killed)
+        patch.setattr(Store, "move", killed)
         with pytest.raises(Stopped):
             roll_back(shell, PIPELINE, keep_model=True, actor="person")
-    assert state(shell) == (2, 2, [2])
-    found = check_rollbacks(load_settings())
-    assert (found.state, "returns from version 2, which is quarantined" in found.found) == ("warn", True)
+    assert state(shell) == (2, 2, [])
     assert main(["rollback", "returns", "--keep-model"]) == 0
     assert state(shell) == (2, 1, [2])
-    assert check_rollbacks(load_settings()).state == "ok"
 
 
 def test_a_tampered_champion_is_refused_by_scoring_gate_report_and_column_function(home: Settings) -> None:

@@ -18,7 +18,7 @@ from forecache.lake.ledger import last_records
 from forecache.plugins.drift.measurements import measurements
 from forecache.plugins.drift.monitor import monitor
 from forecache.scoring.run import score
-from forecache.serve.store.store import open_store
+from forecache.serve.store.remote_store import open_store
 from jobs.runner import run
 from resources.instance import runner_instance
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,25 @@ from second_process import running
 from store_services import minio_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
 
-from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError
+from forecache.base.errors import (
+    CheckError,
+    ConflictError,
+    DamagedError,
+    NotFoundError,
+    SettingsError,
+    UnavailableError,
+)
 from forecache.base.folders import BucketFolder, Folder, LocalFolder
 from forecache.base.settings import Settings, load_settings
+from forecache.kit import lease
 from forecache.kit.versioned.pointer import write_pointer
+from forecache.plugins.maintenance.lake import pinned_versions
 from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_undamaged
-from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, sync_targets
-from forecache.serve.store.remote import remote_pipelines
+from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, remote_store, sync_targets
+from forecache.serve.store import remote as files
+from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.remote import read_remote_pointer, remote_pipelines
+from forecache.serve.store.remote_store import RemoteStore
 
 _FOLDERS = itertools.count()
 
@@ -155,9 +168,15 @@ def test_two_publishers_to_one_remote_one_wins(
     assert remote.read("churn/CURRENT") == (b"second", tag)
     remote.delete(["churn/CURRENT"])
     write_night(remote_settings, predictions(scores(10)))
-    monkeypatch.setattr(type(remote), "swap", lambda *_: None)
+    honest = type(remote).swap
+
+    def refuse(self: Any, name: str, *rest: Any) -> Any:
+        return None if name == "churn/CURRENT" else honest(self, name, *rest)
+
+    monkeypatch.setattr(type(remote), "swap", refuse)
     with pytest.raises(ConflictError, match="another publisher"):
         publish(remote_settings, churn())
+    assert open_store(remote_settings, "churn").pointer() == Pointer(), "nothing is served that the remote lacks"
 
 
 _PUSHES_SLOWLY = """
@@ -177,11 +196,11 @@ push(Store(store), LocalFolder(remote))
 """
 
 
-@pytest.mark.parametrize("moment", ["read", "names"])
+@pytest.mark.parametrize("moment", ["read", "size"])
 def test_a_push_that_was_begun_before_a_publish_takes_nothing_back(
     settings: Settings, tmp_path: Path, replica: Store, moment: str
 ) -> None:
-    """Before it looks at the remote, and before it looks for what the remote no longer needs."""
+    """Before it looks at the remote, and before it looks for what the remote lacks."""
     remote, go = tmp_path / "remote", tmp_path / "go"
     current = settings.model_copy(update={"store_remote": str(remote)})
     write_night(current, predictions(scores(100)))
@@ -201,22 +220,52 @@ def test_a_push_that_was_begun_before_a_publish_takes_nothing_back(
     assert content(replica) == content(publisher)
 
 
-def test_the_remote_forgets_what_the_publisher_has_retired(
-    remote_settings: Settings, remote: Folder, replica: Store
+def test_the_remote_forgets_what_was_retired_once_no_pull_can_need_it(
+    remote_settings: Settings, remote: Folder, replica: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules = replace(OPEN_RULES, keep=0)
     write_night(remote_settings, predictions(scores(100)))
     publish(remote_settings, churn(rules=rules))
     pull(replica, remote)
     publish(remote_settings, churn(rules=rules), full=True)
+    assert manifests(remote) == ["00000001.json", "00000002.json"]
+    assert len(remote.names("churn/segments")) == 2
+    remote.write("churn/segments/00000002-base-0123456789abcdef/000.mdb", b"of a publish that was killed")
+    remote.write("churn/segments/00000009-base-0123456789abcdef/000.mdb", b"of a publish that goes on")
+    monkeypatch.setattr(files, "RETIRED_S", 0.0)
+    publish(remote_settings, churn(rules=rules), full=True)
     publisher = open_store(remote_settings, "churn")
-    assert [name for name in remote.names("churn/versions") if name.endswith(".json")] == [
-        "churn/versions/00000002.json"
-    ]
-    assert len(remote.names("churn/segments")) == 1
+    assert manifests(remote) == ["00000003.json"]
+    names = sorted(name.split("/")[2] for name in remote.names("churn/segments"))
+    assert names == [publisher.manifest(3).segments[0].id, "00000009-base-0123456789abcdef"]
     assert content(replica) == content(publisher), "a replica goes on serving what it has"
-    assert pull(replica, remote, keep=0)["version"] == 2
-    assert replica.version_numbers() == [2]
+    assert pull(replica, remote, keep=0)["version"] == 3
+    assert replica.version_numbers() == [3]
+
+
+def manifests(remote: Folder) -> list[str]:
+    return sorted(name.split("/")[2] for name in remote.names("churn/versions") if name.endswith(".json"))
+
+
+def test_a_pull_that_takes_as_long_as_many_publishes_ends(
+    remote_settings: Settings, remote: Folder, replica: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = replace(OPEN_RULES, keep=0)
+    write_night(remote_settings, predictions(scores(100)))
+    publish(remote_settings, churn(rules=rules))
+    kind = type(remote)
+    honest = kind.chunks
+
+    def slow(self: Any, name: str, start: int) -> Iterator[bytes]:
+        for _ in range(2):
+            publish(remote_settings, churn(rules=rules), full=True)
+        return honest(self, name, start)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "chunks", slow)
+        assert pull(replica, remote)["version"] == 1
+    assert len(content(replica)) == 100
+    assert pull(replica, remote)["version"] == 3
 
 
 @pytest.fixture
@@ -232,61 +281,186 @@ def publish_scores(settings: Settings, count: int) -> None:
     publish(settings, churn())
 
 
-def test_an_empty_home_publishes_over_a_store_in_the_remote_only_after_a_pull_or_if_told(
+def test_an_empty_home_goes_on_with_the_store_in_the_remote(
+    remote_settings: Settings, other_home: Settings, remote: Folder, replica: Store
+) -> None:
+    publish_scores(remote_settings, 2000)
+    upsert(remote_settings, predictions({"00001": 0.125}))
+    publish(remote_settings, churn())
+    pull(replica, remote)
+    upsert(remote_settings, predictions({"00002": 0.25}))
+    done = publish(other_home, churn()).details
+    theirs, ours = open_store(other_home, "churn"), open_store(remote_settings, "churn")
+    assert (done["version"], done["kind"], done["targets"]["remote"]["files"]) == (3, "incremental", 3)
+    assert theirs.pointer().store == ours.pointer().store
+    # A home with an earlier state goes on from there, too, and fetches what it lacks.
+    upsert(remote_settings, predictions({"00003": 0.5}))
+    assert publish(remote_settings, churn()).details["kind"] == "incremental"
+    assert pull(replica, remote)["version"] == 4
+    assert content(replica) == content(ours)
+    assert content(ours)[b"00002"].startswith(b'{"churn_probability":0.25')
+
+
+def test_what_was_published_and_rolled_back_elsewhere_binds_an_empty_home(
+    remote_settings: Settings, other_home: Settings, tmp_path: Path, remote: Folder
+) -> None:
+    for count in (100, 110, 120):
+        publish_scores(remote_settings, count)
+    ours, theirs = open_store(remote_settings, "churn"), open_store(other_home, "churn")
+    assert theirs.rollback().version == 2
+    assert content(theirs) == content_of(remote, 2, tmp_path)
+    assert sorted(theirs.quarantined_versions()) == [3]
+    shutil.rmtree(other_home.home_path)
+    for home in (remote_settings, other_home):
+        with pytest.raises(CheckError, match="those of version 3, which is quarantined"):
+            publish(home, churn())
+    write_night(remote_settings, predictions(scores(300)))
+    with pytest.raises(CheckError, match="the rows go from 110 to 300"):
+        publish(other_home, churn(rules=replace(OPEN_RULES, max_row_change=0.1)))
+    assert theirs.pin(1).version == 1
+    shutil.rmtree(other_home.home_path)
+    assert theirs.unquarantine(3) == (ours.manifest(3), True)
+    assert theirs.pointer() == Pointer()
+    assert theirs.unpin() == ours.manifest(2)
+    assert publish(other_home, churn()).details["version"] == 4
+    pointer = read_remote_pointer(remote, "churn")
+    assert pointer is not None
+    assert (pointer.current, pointer.pinned, pointer.bad, pointer.retained) == (4, None, {}, [1, 2, 3, 4])
+
+
+def test_maintenance_on_an_empty_machine_keeps_what_versions_in_the_remote_name(
+    remote_settings: Settings, other_home: Settings
+) -> None:
+    for count in (100, 110):
+        publish_scores(remote_settings, count)
+    named = {version.source.delta_version for version in open_store(remote_settings, "churn").versions()}
+    assert {pin.version for pin in pinned_versions(other_home)["predictions_churn"]} == named
+    assert len(named) == 2
+
+
+def content_of(remote: Folder, version: int, folder: Path) -> dict[bytes, bytes]:
+    """The rows of a version in a remote, whether or not it is served."""
+    store = RemoteStore(folder / "looks" / "churn", lambda **_: remote)
+    with store.hold("look"):
+        store.fetch(version)
+        with store.snapshot(version) as snapshot:
+            return dict(snapshot.items())
+
+
+def test_a_home_with_another_store_than_the_remote_publishes_only_if_told(
     remote_settings: Settings, other_home: Settings, remote: Folder, replica: Store
 ) -> None:
     publish_scores(remote_settings, 100)
-    write_night(remote_settings, predictions(scores(200)))
-    before = {name: remote.read(name) for name in remote.names()}
-    with pytest.raises(ConflictError, match=r"The remote has version 1 of churn.*`forecache pull churn`"):
-        publish(other_home, churn())
-    assert {name: remote.read(name) for name in remote.names()} == before
-    theirs, ours = open_store(other_home, "churn"), open_store(remote_settings, "churn")
-    assert theirs.pointer().current is None
-    pull(theirs, remote)
-    assert publish(other_home, churn()).details["version"] == 2
-    assert theirs.pointer().store == ours.pointer().store
-    for act in (lambda: publish(remote_settings, churn()), lambda: push(ours, remote)):
-        with pytest.raises(ConflictError, match=r"moved by another publisher.*`forecache pull churn`"):
-            act()
+    alone = other_home.model_copy(update={"store_remote": ""})
+    publish(alone, churn())
+    publish_scores(remote_settings, 200)
     pull(replica, remote)
-    shutil.rmtree(theirs.layout.root)
-    assert publish(other_home, churn(), replace_remote=True).details["version"] == 3
+    before = {name: remote.read(name) for name in remote.names("churn")}
+    for act in (lambda: publish(other_home, churn()), lambda: push(open_store(alone, "churn"), remote)):
+        with pytest.raises(ConflictError, match=r"another store of churn.*`forecache pull churn`.*--replace-remote"):
+            act()
+    assert {name: remote.read(name) for name in remote.names("churn")} == before
+    replaced = publish(other_home, churn(), replace_remote=True).details
+    assert (replaced["version"], replaced["kind"]) == (3, "full")
+    theirs, ours = open_store(other_home, "churn"), open_store(remote_settings, "churn")
     assert theirs.pointer().store != ours.pointer().store
     assert pull(replica, remote) == {"version": 3, "files": 1, "bytes": theirs.manifest(3).size_bytes, "moved": True}
     assert content(replica) == content(theirs)
+    publish_scores(remote_settings, 300)
+    assert ours.pointer().store == theirs.pointer().store
 
 
-def test_quarantine_and_pin_of_a_remote_hold_in_every_home_that_pulls(
+def test_a_damaged_pointer_of_a_remote_is_replaced_if_told(
+    remote_settings: Settings, remote: Folder, replica: Store
+) -> None:
+    publish_scores(remote_settings, 100)
+    remote.write("churn/CURRENT", b"damaged")
+    with pytest.raises(DamagedError, match="The remote's churn/CURRENT"):
+        publish(remote_settings, churn())
+    assert publish(remote_settings, churn(), replace_remote=True).details["version"] == 2
+    assert pull(replica, remote)["version"] == 2
+    publish_scores(remote_settings, 200)
+    assert pull(replica, remote)["version"] == 3
+
+
+def test_quarantine_and_pin_of_a_remote_hold_in_every_home(
     remote_settings: Settings, other_home: Settings, remote: Folder, replica: Store
 ) -> None:
     ours, theirs = open_store(remote_settings, "churn"), open_store(other_home, "churn")
     publish_scores(remote_settings, 100)
     publish_scores(remote_settings, 200)
     ours.rollback()
-    sync_targets(remote_settings, churn(), ours)
-    pull(theirs, remote)
     with pytest.raises(CheckError, match="those of version 2, which is quarantined"):
         publish(other_home, churn())
     ours.pin(1)
-    sync_targets(remote_settings, churn(), ours)
-    for store in (theirs, replica):
-        pull(store, remote)
+    pull(replica, remote)
     publish_scores(other_home, 300)
+    assert pull(theirs, remote)["version"] == 1
     assert (theirs.pointer().current, theirs.pointer().pinned) == (3, 1)
     assert len(content(theirs)) == 100
     assert pull(replica, remote)["version"] == 1
     theirs.unpin()
-    sync_targets(other_home, churn(), theirs)
     for store in (ours, replica):
         assert pull(store, remote)["version"] == 3
         assert len(content(store)) == 300
     assert sorted(ours.quarantined_versions()) == [2]
     ours.unquarantine(2)
-    sync_targets(remote_settings, churn(), ours)
-    pull(theirs, remote)
     write_night(other_home, predictions(scores(200)))
     assert publish(other_home, churn()).details["version"] == 4
+
+
+def test_a_rollback_while_the_remote_is_away_is_brought_there_by_the_next_change(
+    remote_settings: Settings, other_home: Settings, remote: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_scores(remote_settings, 100)
+    publish_scores(remote_settings, 200)
+    ours, before = open_store(remote_settings, "churn"), {name: remote.read(name) for name in remote.names("churn")}
+    with monkeypatch.context() as patch:
+        patch.setattr(type(remote), "read", away)
+        write_night(remote_settings, predictions(scores(300)))
+        with pytest.raises(UnavailableError, match="The remote of churn cannot be reached: ConnectionError: away"):
+            publish(remote_settings, churn())
+        assert ours.pointer().current == 2
+        assert ours.rollback().version == 1
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            sync_targets(remote_settings, churn(), ours)
+    assert {name: remote.read(name) for name in remote.names("churn")} == before
+    assert (ours.pointer().current, sorted(ours.quarantined_versions())) == (1, [2])
+    # Meanwhile another machine has gone on: the decision about version 2 stays, and so does what it published.
+    publish(other_home, churn())
+    push(ours, remote)
+    pointer = read_remote_pointer(remote, "churn")
+    assert pointer is not None
+    assert (pointer.current, sorted(pointer.bad)) == (3, ["2"])
+    assert ours.pointer() == pointer
+    with monkeypatch.context() as patch:
+        patch.setattr(type(remote), "read", away)
+        ours.rollback()
+    assert push(ours, remote)["version"] == 1
+    pointer = read_remote_pointer(remote, "churn")
+    assert pointer is not None
+    assert (pointer.current, sorted(pointer.bad)) == (1, ["2", "3"])
+
+
+def test_a_publish_that_has_waited_long_names_the_process_that_changes_the_store(
+    remote_settings: Settings, remote: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_scores(remote_settings, 100)
+    monkeypatch.setattr(lease, "LEASE", replace(lease.LEASE, every_s=0.3))
+    monkeypatch.setattr(remote_store, "WAIT_S", 0.5)
+    said: list[str] = []
+    named = rf"process {os.getpid()} on .* \(publish of churn"
+    with (
+        lease.hold_lease(remote, "store/churn", action="publish of churn"),
+        pytest.raises(ConflictError, match=rf"'store/churn' is being held by {named}"),
+    ):
+        publish(remote_settings, churn(), full=True, progress=lambda message, _: said.append(message))
+    assert re.search(rf"Waiting for {named}.*, which changes the store of churn", " ".join(said))
+    assert publish(remote_settings, churn(), full=True).details["version"] == 2
+
+
+def away(*_: object) -> None:
+    raise ConnectionError("away")
 
 
 def test_a_replica_takes_another_content_of_the_same_number(settings: Settings, tmp_path: Path, replica: Store) -> None:
@@ -340,9 +514,9 @@ _KILLED_PULL = (
     "import os, signal, sys\nfrom pathlib import Path\n"
     "from forecache.kit.versioned import transfer as files\n"
     "from forecache.serve.store import Store, open_remote, pull\n"
-    "from forecache.serve.store import push_pull\n"
+    "from forecache.serve.store import push_pull, remote\n"
     "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-    "for module in (push_pull, files):\n"
+    "for module in (push_pull, remote, files):\n"
     "    if hasattr(module, sys.argv[3]):\n"
     "        setattr(module, sys.argv[3], kill)\n"
     "pull(Store(Path(sys.argv[1])), open_remote(sys.argv[2], {}))"

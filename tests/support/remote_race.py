@@ -1,4 +1,4 @@
-"""Publishers of two homes that push to one remote, in processes that stop or die at a step of the push."""
+"""Publishers of two homes with one remote, in processes that stop or die at a step of the change in the remote."""
 
 import os
 import signal
@@ -11,14 +11,20 @@ from store_tables import OPEN_RULES, churn
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import push_step
+from forecache.kit import lease
 from forecache.serve.store import publish
+from forecache.serve.store import remote as remote_files
 
 RULES = replace(OPEN_RULES, keep=0)
-"""Each publish retires every version before it, so that a wrong deletion shows at once."""
+"""Each publish retires every version before it, and removes it at once, so that a wrong deletion shows at once."""
+
+TERM_S = 3.0
 
 
 def publish_at(home: Path, remote: str, options: dict[str, str], step: str, stop: str = "", dies: bool = False) -> None:
     """Publish what the home's lake has; write "published" or the error's name into HOME/outcome.
+
+    While it waits for another publisher, there is the file HOME/waits.
 
     Args:
         stop: A folder: at the step the file `reached` is written there, and the process waits for the file `go`.
@@ -35,9 +41,16 @@ def publish_at(home: Path, remote: str, options: dict[str, str], step: str, stop
             while not Path(stop, "go").exists():
                 time.sleep(0.005)
 
+    def report(message: str, _: float | None = None) -> None:
+        if message.startswith("Waiting for process"):
+            (home / "waits").touch()
+
     push_step.on_step = reach
+    lease.LEASE = replace(lease.LEASE, every_s=0.3)
+    lease.TERM_S, lease.MARGIN_S = TERM_S, 0.5
+    remote_files.RETIRED_S = 0.0
     try:
-        publish(settings_of(home, remote, options), churn(rules=RULES), full=True)
+        publish(settings_of(home, remote, options), churn(rules=RULES), full=True, progress=report)
     except ForecacheError as error:
         (home / "outcome").write_text(type(error).__name__)
     else:

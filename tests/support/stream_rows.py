@@ -15,7 +15,8 @@ from forecache.base.settings import Settings
 from forecache.serve.store.keys import KeyColumn, KeySchema
 from forecache.serve.store.live.layer import LiveLayer, write_layer
 from forecache.serve.store.manifest import Field
-from forecache.serve.store.store import Store, open_store
+from forecache.serve.store.remote_store import open_store
+from forecache.serve.store.store import Store
 
 MOMENT = pa.timestamp("us", "UTC")
 STREAM = "clicks"

@@ -16,15 +16,6 @@ from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.store import remove_leftovers
 
-_QUARANTINES = """
-import sys
-from pathlib import Path
-path = Path(sys.argv[1])
-print(flush=True)
-while True:
-    path.write_text("rolled back")
-    path.unlink()
-"""
 _DECLARES = """
 import sys
 from dataclasses import replace
@@ -79,13 +70,6 @@ def store(tmp_path: Path) -> Store:
         layout.manifest(1).write_bytes(snapshot.manifest.to_json())
         write_pointer(layout, Pointer(snapshot.manifest.store, 1, None, 1))
     return Store(layout.root)
-
-
-def test_quarantined_versions_are_listed_while_one_is_lifted(store: Store) -> None:
-    with running(_QUARANTINES, store.layout.quarantine(1)):
-        found = [store.quarantined_versions() for _ in range(5000)]
-    assert {} in found
-    assert all(set(each) <= {1} for each in found)
 
 
 def test_the_current_version_is_found_while_a_publish_removes_the_one_before(store: Store) -> None:

@@ -39,8 +39,7 @@ def make_store(root: Path) -> Kind:
         layout.lease(number).touch()
 
     def quarantine(pointer: Pointer, number: int) -> Pointer:
-        layout.quarantine(number).write_text("rolled back")
-        return pointer
+        return pointer.quarantine({number: "rolled back"})
 
     return Kind(layout, Pointer("0123", 5, None, 5, 5), quarantine)
 
@@ -109,23 +108,15 @@ def test_a_move_killed_between_its_two_writes_is_undone_by_the_next_that_holds_t
     assert read_pointer(kind.folder) == kind.pointer
 
 
-def test_a_copy_that_names_a_quarantined_version_leads_to_the_newest_good_one_before_it(kind: Kind) -> None:
+def test_quarantined_versions_are_no_earlier_ones(kind: Kind) -> None:
     pointer = kind.pointer
     for number in (5, 4):
         pointer = kind.quarantined(pointer, number)
     kind.folder.pointer_copy.write_bytes(pointer.to_json())
     kind.folder.pointer.unlink()
-    assert read_pointer(kind.folder) == replace(pointer, current=3)
+    assert read_pointer(kind.folder) == pointer
     assert list(earlier_versions(kind.folder, pointer, than=5)) == [3, 2, 1]
     assert list(earlier_versions(kind.folder, pointer, than=None)) == []
-
-
-def test_a_pin_of_a_quarantined_version_is_not_read_from_the_copy(tmp_path: Path) -> None:
-    kind = make_store(tmp_path)
-    write_pointer(kind.folder, kind.quarantined(replace(kind.pointer, pinned=2), 2))
-    assert read_pointer(kind.folder).serving == 2
-    kind.folder.pointer.unlink()
-    assert read_pointer(kind.folder).serving == 5
 
 
 def test_a_second_writer_is_refused_with_the_name_of_the_first(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:

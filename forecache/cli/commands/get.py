@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from forecache.base.errors import NotFoundError
-from forecache.cli.base import command
+from forecache.cli.base import command, settings
 from forecache.cli.commands.store import open_pipeline_store
 from forecache.cli.output import format_cell, format_duration, show, show_table
+from forecache.cli.progress import StageProgress
 
 if TYPE_CHECKING:
     from forecache.serve.reader.versions.answers import VersionAnswers
@@ -68,8 +69,11 @@ def open_answers(name: str, version: int | None = None) -> "Iterator[VersionAnsw
     from forecache.serve.reader.versions.answers import VersionAnswers
     from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
     from forecache.serve.reader.versions.live_layers import LiveLayers
+    from forecache.serve.store.push_pull import open_fetched_store
 
-    store = open_pipeline_store(name)
+    open_pipeline_store(name)
+    with StageProgress() as progress:
+        store = open_fetched_store(settings(), name, version, progress=progress.update)
     layers = LiveLayers()
     try:
         layer = layers.open_layer(store) if version is None else None

@@ -1,6 +1,7 @@
 """The precompute store: `publish`, `versions`, `pin`, `unpin`, `unquarantine`, `diff`, `verify`."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +182,17 @@ def publish(pipeline: str, night: date | None, full: bool, unchecked: bool, repl
 @command("versions", examples="forecache versions churn\nforecache versions churn --json")
 @PIPELINE
 def versions(pipeline: str) -> None:
-    """List the retained versions of PIPELINE, the newest first."""
+    """List the retained versions of PIPELINE, the newest first.
+
+    A machine that serves none of them lists those of the remote.
+    """
     store = open_pipeline_store(pipeline)
+    with store.look() if store.pointer().serving is None else nullcontext():
+        _show_versions(store)
+
+
+def _show_versions(store: "Store") -> None:
+    pipeline = store.pipeline
     found = [(manifest, store.state(manifest.version)) for manifest in reversed(store.versions())]
     if wants_json():
         print_json([manifest_dict(manifest, state) for manifest, state in found])
@@ -252,9 +262,8 @@ def unquarantine(pipeline: str, version: int) -> None:
     The served version does not change. Of a version that is not quarantined, nothing does.
     """
     store = open_pipeline_store(pipeline)
-    was_quarantined = version in store.quarantined_versions()
-    store.unquarantine(version)
+    manifest, was_quarantined = store.unquarantine(version)
     show_in_dagster(settings(), f"published_{pipeline}", {"unquarantined": version})
     what = f"Version {version} of {pipeline} is {'no longer' if was_quarantined else 'not'} quarantined."
     targets = _update_targets(store, what)
-    show({**manifest_dict(store.manifest(version), store.state(version)), "targets": targets}, what)
+    show({**manifest_dict(manifest, store.state(version)), "targets": targets}, what)

@@ -1,9 +1,8 @@
 """The pointer of a versioned folder, which decides what is served, and its copy; both are moved under a lock."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from forecache.base.errors import ConflictError, DamagedError, UnavailableError
@@ -14,14 +13,13 @@ from forecache.kit.versioned.folder import P, VersionedFolder
 def read_pointer(folder: VersionedFolder[P]) -> P:
     """Read the pointer, or its copy if the pointer is damaged or missing; an empty one before the first version.
 
-    Quarantined versions are skipped in the copy: a rollback may have been killed after it quarantined a version and
-    before it wrote the copy. Raises DamagedError if both are damaged.
+    Raises DamagedError if both are damaged.
     """
     try:
         return _read(folder, folder.pointer)
     except (FileNotFoundError, DamagedError) as problem:
         try:
-            return _skip_quarantined(folder, _read(folder, folder.pointer_copy))
+            return _read(folder, folder.pointer_copy)
         except FileNotFoundError:
             if isinstance(problem, FileNotFoundError):
                 empty: P = folder.pointer_type()
@@ -54,11 +52,18 @@ def repair_pointer(folder: VersionedFolder[P]) -> None:
 
 
 @contextmanager
-def lock_versions(folder: VersionedFolder[P], *, action: str) -> Iterator[None]:
+def lock_versions(
+    folder: VersionedFolder[P],
+    *,
+    action: str,
+    wait_s: float | None = None,
+    report: Callable[[str], None] = lambda holder: None,
+) -> Iterator[None]:
     """Hold the folder's exclusive lock; the kernel frees it when the process dies.
 
-    First repairs the pointer and its copy, if the previous holder was killed between writing the two. The ConflictError
-    names the process that holds it, and its action.
+    First repairs the pointer and its copy, if the previous holder was killed between writing the two. If it is taken,
+    `report` is called with its holder; after `wait_s` (None: as long as folders of this kind wait) a ConflictError
+    names that process and its action.
     """
 
     def locked_error(holder: str) -> ConflictError:
@@ -69,7 +74,8 @@ def lock_versions(folder: VersionedFolder[P], *, action: str) -> Iterator[None]:
 
     folder.create()
     holder = f"process {os.getpid()} ({action})"
-    with lock(folder.lock, holder=holder, refused=locked_error, wait_s=folder.lock_wait_s):
+    wait_s = folder.lock_wait_s if wait_s is None else wait_s
+    with lock(folder.lock, holder=holder, waiting=report, refused=locked_error, wait_s=wait_s):
         repair_pointer(folder)
         yield
 
@@ -110,13 +116,3 @@ def earlier_versions(folder: VersionedFolder[P], pointer: P, *, than: int | None
 def _read(folder: VersionedFolder[P], path: Path) -> P:
     pointer: P = folder.pointer_type.from_json(path.read_bytes(), what=f"The file {path}")
     return pointer
-
-
-def _skip_quarantined(folder: VersionedFolder[P], pointer: P) -> P:
-    """Replace a quarantined current version by the newest good one before it, and drop a quarantined pin."""
-    changes: dict[str, int | None] = {}
-    if pointer.pinned is not None and folder.is_quarantined(pointer.pinned, pointer):
-        changes["pinned"] = None
-    if pointer.current is not None and folder.is_quarantined(pointer.current, pointer):
-        changes["current"] = next(earlier_versions(folder, pointer, than=pointer.current), None)
-    return replace(pointer, **changes)  # type: ignore[type-var]

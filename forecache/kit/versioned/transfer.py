@@ -1,9 +1,8 @@
-"""Copies of a versioned folder in a remote folder or bucket: small files that are swapped, and files of versions."""
+"""Copies of a versioned folder in a remote folder or bucket: small files, and files of versions."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.base.files import move_durably, sync
@@ -19,14 +18,6 @@ def read_content(remote: Folder, name: str) -> bytes | None:
     """The bytes of a small file, None if it is not there."""
     found = remote.read(name)
     return None if found is None else found[0]
-
-
-def swap_file(remote: Folder, name: str, content: bytes, seen: tuple[bytes, Any] | None) -> bool:
-    """Write a small file if it has not changed since it was read as `seen`; return whether it has the content now."""
-    if seen is not None and seen[0] == content:
-        return True
-    is_written = remote.swap(name, content, seen[1] if seen else None) is not None
-    return is_written or read_content(remote, name) == content
 
 
 def upload_missing(

@@ -78,9 +78,9 @@ def file_checksum(path: Path, *, pace: ReadPace | None = None) -> str:
     return digest.hexdigest()
 
 
-def version_state(folder: VersionedFolder[P], number: int) -> tuple[str, ...]:
-    """The marks of a version: any of "current", "pinned", "quarantined", "open"."""
-    pointer = read_pointer(folder)
+def version_state(folder: VersionedFolder[P], number: int, pointer: P | None = None) -> tuple[str, ...]:
+    """The marks of a version: any of "current", "pinned", "quarantined", "open"; by default of the pointer here."""
+    pointer = read_pointer(folder) if pointer is None else pointer
     marks = {
         "current": pointer.current == number,
         "pinned": pointer.pinned == number,

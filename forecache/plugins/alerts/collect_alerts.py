@@ -26,7 +26,7 @@ from forecache.realtime.log.record import table_of
 from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
 from forecache.realtime.request.request_answer import RefusedCallError
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.remote import list_served_manifests
+from forecache.serve.store.remote_store import list_served_manifests
 from forecache.stream.status import Check, StreamStatus, evaluate_checks, read_stream_status
 
 

@@ -18,7 +18,7 @@ from forecache.kit.delta.small_tables import read_small_table
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingested_files import FILES_TABLE
 from forecache.lake.ledger import LEDGER_TABLE, StageRecord
-from forecache.serve.store.store import list_local_stores
+from forecache.serve.store.remote_store import list_local_stores
 
 Part = Literal["stage", "training", "streams", "storage", "replicas"]
 PARTS: tuple[Part, ...] = get_args(Part)

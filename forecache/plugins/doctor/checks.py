@@ -203,7 +203,7 @@ def check_stores(settings: Settings) -> Finding:
     """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
     from forecache.kit.versioned.pointer import pointer_problem
     from forecache.serve.store.integrity import check_sizes
-    from forecache.serve.store.store import list_local_stores
+    from forecache.serve.store.remote_store import list_local_stores
 
     served, problems = [], []
     for store in list_local_stores(settings):
@@ -226,20 +226,14 @@ def check_stores(settings: Settings) -> Finding:
 def check_rollbacks(settings: Settings) -> Finding:
     from forecache.declare.loading import read_project
     from forecache.models.registry.promotions import find_unfinished, promotions
-    from forecache.serve.store import open_store
 
     interrupted = []
     for name in read_project(settings).publishable:
-        entry, store = find_unfinished(promotions(settings, name)), open_store(settings, name)
-        current = store.pointer().current
+        entry = find_unfinished(promotions(settings, name))
         if entry is not None:
             interrupted.append(
                 f"{entry.action} of {name} from model {entry.from_version or 'none'} to {entry.to_version}"
             )
-        elif (
-            current in store.quarantined_versions()
-        ):  # a rollback of the store alone moves the pointer after the quarantine
-            interrupted.append(f"{name} from version {current}, which is quarantined and still current")
     if interrupted:
         return Finding(
             "rollbacks",

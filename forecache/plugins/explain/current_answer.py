@@ -32,7 +32,7 @@ from forecache.realtime.request.request_answer import (
     lowest_fallback,
 )
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.store import open_store
+from forecache.serve.store.push_pull import open_fetched_store
 
 _LONG_NS = 3600 * 10**9
 
@@ -111,7 +111,7 @@ def _open_stores(settings: Settings, release: Release, stack: ExitStack) -> tupl
     found, missing = {}, []
     for name in dict.fromkeys([*(each.view for each in release.lookups), *_stores_of(release.ladder)]):
         try:
-            snapshot = open_store(settings, name).snapshot()
+            snapshot = open_fetched_store(settings, name).snapshot()
         except ForecacheError as error:
             missing.append(str(error))
             continue

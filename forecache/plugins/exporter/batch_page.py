@@ -18,7 +18,7 @@ from forecache.kit.metrics.page import CONTENT_TYPE, MetricsPage, end_of_date, u
 from forecache.lake.ledger import StageRecord, ledger_records
 from forecache.models.registry.promotions import Promotion, all_promotions
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.store import list_local_stores
+from forecache.serve.store.remote_store import list_local_stores
 from forecache.stream.status import add_streams
 
 Of = tuple[str, str]

@@ -19,7 +19,7 @@ from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.plugins.lineage import datasets
 from forecache.plugins.lineage.datasets import Dataset
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.store import list_local_stores
+from forecache.serve.store.remote_store import list_local_stores
 
 _IDS = uuid.UUID("6f1b7a52-3d0e-5c41-9a57-0c5a1d2b7e90")
 """Namespace of the UUIDs that are run ids (RFC 9562, version 5)."""

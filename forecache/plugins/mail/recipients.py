@@ -20,7 +20,8 @@ from forecache.kit.smtp import usable_address
 from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, pending_files, state_file
 from forecache.lake.sources import Pins, state_rows
 from forecache.plugins.mail.mailing import Mailing
-from forecache.serve.store import Manifest, open_store
+from forecache.serve.store import Manifest
+from forecache.serve.store.push_pull import open_fetched_store
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -213,7 +214,7 @@ class PublishedRows:
 
 def open_published(settings: Settings, mailing: Mailing) -> PublishedVersion:
     pipeline = mailing.pipeline
-    manifest = open_store(settings, pipeline.name).current()
+    manifest = open_fetched_store(settings, pipeline.name).current()
     if manifest is None:
         raise NotFoundError(
             f"Nothing is published for {pipeline.name}.",

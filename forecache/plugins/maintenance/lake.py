@@ -26,7 +26,7 @@ from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.models.training.spec import SPEC_FILE
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
-from forecache.serve.store.remote import list_all_manifests
+from forecache.serve.store.remote_store import read_retained
 
 Named = Iterator[tuple[str, Pin]]
 
@@ -105,7 +105,7 @@ def pinned_versions(settings: Settings) -> dict[str, set[Pin]]:
 def _published_pins(settings: Settings) -> Named:
     """The predictions of retained versions, and the features, or interactions, that they were made from."""
     made_from = _input_tables(settings)
-    for manifest in list_all_manifests(settings):
+    for manifest in read_retained(settings):
         yield manifest.source.table, Pin(manifest.source.delta_version, manifest.source.as_of)
         for provenance in (manifest.provenance, *manifest.provenances.values()):
             # Lists of similar items are made under another name than they are served under.

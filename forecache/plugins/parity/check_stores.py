@@ -22,7 +22,7 @@ from forecache.plugins.parity.store_versions import (
 from forecache.serve.store import Store
 from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.store import open_store
+from forecache.serve.store.push_pull import open_fetched_store
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence
     Args:
         contracts: Contracts that releases of the log have for this view.
     """
-    store = open_store(settings, wanted.name)
+    store = open_fetched_store(settings, wanted.name)
     with keep_version(store.layout, wanted.version) as is_there:
         manifest = find_retained(store, wanted) if is_there else None
         damage = "" if manifest is None else _find_damage(store, manifest)

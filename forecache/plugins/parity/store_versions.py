@@ -21,8 +21,8 @@ from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.encoding.entries import Encoder, EntryEncoding
 from forecache.serve.store.encoding.prediction_source import NightReader
 from forecache.serve.store.manifest import Manifest
+from forecache.serve.store.push_pull import open_fetched_store
 from forecache.serve.store.segment.index import key_hashes
-from forecache.serve.store.store import open_store
 from forecache.serve.store.values import FLOAT
 
 _HASHES, _ROWS, _KEYS = "hashes.npy", "rows.npy", "keys.arrow"
@@ -217,7 +217,7 @@ class OpenVersions:
         self._rows.clear()
 
     def _open_snapshot(self, wanted: StoreVersion) -> Snapshot | None:
-        store = open_store(self._settings, wanted.name)
+        store = open_fetched_store(self._settings, wanted.name)
         if find_retained(store, wanted) is None:
             return None
         try:

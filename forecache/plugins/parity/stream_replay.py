@@ -30,7 +30,7 @@ from forecache.plugins.parity.tile_index import (
 from forecache.serve.store.encoding.streamed_rows import HOUR, PLACES_OF_A_COMMIT, StreamTable
 from forecache.serve.store.live.layer import LiveLayer, read_layer
 from forecache.serve.store.publishing.worker_pool import ProcessPool
-from forecache.serve.store.store import open_store
+from forecache.serve.store.remote_store import open_store
 from forecache.stream.table.writer import offsets_of
 
 if TYPE_CHECKING:

@@ -122,7 +122,7 @@ def _version_rows(
     settings: Settings, now: datetime, served: Mapping[str, Published] | None, found: list[Attention]
 ) -> Iterator[dict[str, Any]]:
     """The current version of each store here; a store that cannot be read is added to `found`."""
-    from forecache.serve.store.store import list_local_stores
+    from forecache.serve.store.remote_store import list_local_stores
 
     for store in list_local_stores(settings):
         try:

@@ -24,7 +24,7 @@ def verify(context: click.Context, pipelines: tuple[str, ...], content: bool, mb
     from forecache.kit.versioned.verify import ReadPace
     from forecache.plugins.store_checks.verify_stores import DamagedStoresError, verify_releases, verify_stores
     from forecache.realtime.release.released_models import list_released_models
-    from forecache.serve.store.store import list_local_stores
+    from forecache.serve.store.remote_store import list_local_stores
 
     pace, current = None if mb_per_s is None else ReadPace(mb_per_s * 1e6), settings()
     models, here = list_released_models(current), [store.pipeline for store in list_local_stores(current)]

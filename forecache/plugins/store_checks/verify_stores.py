@@ -17,7 +17,8 @@ from forecache.serve.store import content_hash as hashing
 from forecache.serve.store.integrity import verify_filter, verify_segment
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.read.snapshot import Snapshot
-from forecache.serve.store.store import Store, list_local_stores
+from forecache.serve.store.remote_store import list_local_stores
+from forecache.serve.store.store import Store
 
 _BLOCK_KEYS = 1 << 13
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from forecache.serve.store.read.snapshot import Snapshot as Snapshot
     from forecache.serve.store.read.snapshot import split_entry as split_entry
     from forecache.serve.store.remote import open_remote as open_remote
+    from forecache.serve.store.remote_store import open_store as open_store
     from forecache.serve.store.store import Store as Store
-    from forecache.serve.store.store import open_store as open_store
 
 _HOMES = list_homes(
     {
@@ -38,7 +38,8 @@ _HOMES = list_homes(
         "forecache.serve.store.push_pull": "pull push sync_targets",
         "forecache.serve.store.read.snapshot": "Snapshot split_entry",
         "forecache.serve.store.remote": "open_remote",
-        "forecache.serve.store.store": "Store open_store",
+        "forecache.serve.store.remote_store": "open_store",
+        "forecache.serve.store.store": "Store",
     }
 )
 __all__ = sorted(_HOMES)

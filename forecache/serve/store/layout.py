@@ -1,10 +1,10 @@
-"""Paths of a store's files, and the lock for updating targets.
+"""Paths of a store's files, and the lock for updating Redis.
 
 <store>/<pipeline>/            a versioned folder (see `forecache.kit.versioned.folder`) with:
     versions/00000017.json     a version's manifest, never changed
-    versions/00000017.bad      present if the version is quarantined; contains the reason
+    versions/00000017.lease    missing if only the manifest is here, and the files are in the remote
     segments/<segment id>/     LMDB files `000.mdb` ... (a base's with an index), a delta's `hashes.u64`; never changed
-    TARGETS                    held with an exclusive flock while Redis or a remote is updated to the served version
+    TARGETS                    held with an exclusive flock while Redis is updated to the served version
     filters/00000017-<hash>.bin  which delta segments may hold a key, for versions with delta segments
     staging/<name>/            a publish or pull in progress; garbage once its process has ended
     LIVE                       present if the store has a live layer: the stream, the key, the fields
@@ -45,9 +45,6 @@ class StoreLayout(VersionedFolder[Pointer]):
     def manifest(self, version: int) -> Path:
         return self.versions / f"{version:08d}.json"
 
-    def quarantine(self, version: int) -> Path:
-        return self.versions / f"{version:08d}.bad"
-
     def segment(self, segment_id: str) -> Path:
         return self.segments / segment_id
 
@@ -61,10 +58,14 @@ class StoreLayout(VersionedFolder[Pointer]):
         return self.manifest(number).exists()
 
     def is_quarantined(self, number: int, pointer: Pointer) -> bool:
-        return self.quarantine(number).exists()
+        return str(number) in pointer.bad
+
+    def has_files(self, number: int) -> bool:
+        """Return whether the files of a version are here, and not only its manifest."""
+        return self.lease(number).exists()
 
     def remove_version(self, number: int) -> None:
-        for path in (self.manifest(number), self.quarantine(number), self.lease(number)):
+        for path in (self.manifest(number), self.lease(number)):
             path.unlink(missing_ok=True)
 
     def create(self) -> None:
@@ -94,7 +95,7 @@ def remove_if_abandoned(path: Path) -> None:
 
 @contextmanager
 def targets_lock(layout: StoreLayout, progress: Progress) -> Iterator[None]:
-    """Hold the lock for updating Redis and remotes from the store; other processes wait for it.
+    """Hold the lock for updating Redis from the store; other processes wait for it.
 
     The served version is read under the lock. So a slower process neither overwrites a newer version with an older one,
     nor removes one that is about to be served.

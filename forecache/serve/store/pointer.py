@@ -1,7 +1,8 @@
 """The pointer of a store: which version is served (`Pointer.serving`), and how it has moved."""
 
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from forecache.kit.versioned.folder import VersionPointer
 
@@ -14,6 +15,8 @@ class Pointer(VersionPointer):
 
     `store` is the store's random identity, "" before the first publish. A store that was removed and published anew
     counts its versions from 1 again: version numbers of different stores are not comparable.
+
+    A store with a remote has its pointer there; the one on a machine's disk is a copy that follows it.
     """
 
     store: str = ""
@@ -21,7 +24,23 @@ class Pointer(VersionPointer):
     pinned: int | None = None
     last: int = 0
     generation: int = 0
-    moves: str = ""  # random ids of the last moves, in any installation, the newest last
+    moves: str = ""  # random ids of the last moves, on any machine, the newest last
+    bad: Mapping[str, str] = field(default_factory=dict)  # reasons of the quarantined versions, by number
+    versions: Mapping[str, float] = field(default_factory=dict)
+    """The versions in the remote by number, and the Unix time since when each is retired; 0: it is retained."""
+
+    @property
+    def retained(self) -> list[int]:
+        """The versions that the remote retains, ascending."""
+        return sorted(int(number) for number, since in self.versions.items() if not since)
+
+    def quarantine(self, reasons: Mapping[int, str]) -> "Pointer":
+        """The pointer with these versions quarantined, too."""
+        return replace(self, bad={**self.bad, **{str(number): reason for number, reason in reasons.items()}})
+
+    def lift_quarantine(self, numbers: Collection[int]) -> "Pointer":
+        """The pointer without the quarantine of these versions."""
+        return replace(self, bad={number: reason for number, reason in self.bad.items() if int(number) not in numbers})
 
     def advance(self, **changes: object) -> "Pointer":
         """The pointer after one more move."""

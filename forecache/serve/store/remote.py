@@ -1,150 +1,237 @@
-"""The files of a store in a remote that several installations push to: state, manifests, quarantines, retention."""
+"""The files of a store in its remote: a folder or bucket that has the truth, and of which each machine has a part.
 
-from collections.abc import Iterable, Iterator, Mapping
+<remote>/<pipeline>/CURRENT          the pointer, moved by compare-and-swap: versions, quarantines and pin are in it
+<remote>/<pipeline>/versions/...     manifests, created and never replaced
+<remote>/<pipeline>/segments/..., filters/..., LIVE   as in `forecache.serve.store.layout`
+<remote>/.leases/store/<pipeline>.json   the lease of the process that changes the store
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
-from forecache.base.errors import ConflictError, DamagedError
-from forecache.base.files import write_durably
+from forecache.base.errors import ConflictError, DamagedError, NotFoundError
+from forecache.base.files import move_durably, sync, write_durably
 from forecache.base.folders import Folder, LocalFolder, open_folder
-from forecache.base.settings import Settings
+from forecache.base.results import Progress
 from forecache.kit.versioned.leases import surplus_versions
-from forecache.kit.versioned.transfer import read_content
-from forecache.serve.store.integrity import version_files
+from forecache.kit.versioned.transfer import fetch_files, missing_file_error, read_content
+from forecache.serve.store.integrity import segment_files, version_files
 from forecache.serve.store.layout import StoreLayout, remove_if_abandoned
+from forecache.serve.store.live.layer import layer_from_json, write_layer
 from forecache.serve.store.manifest import Manifest, manifest_from_json
 from forecache.serve.store.pointer import Pointer
-from forecache.serve.store.store import Store, list_local_stores, open_store
+from forecache.serve.store.read.snapshot import Snapshot
+
+RETIRED_S = 3600.0
+"""How long the files of a retired version stay, for replicas that are pulling it.
+
+The machine that removes them compares its clock with that of the one that retired the version: the two clocks may
+differ by this time less that of a pull.
+"""
 
 
-def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
+def open_remote(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Folder:
     """Open the folder or bucket of pushed versions, named as in the store; raises SettingsError or UnavailableError."""
-    return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE")
+    return open_folder(uri, options, setting="FORECACHE_STORE_REMOTE", patience_s=patience_s)
 
 
 def remote_pipelines(remote: Folder) -> list[str]:
     return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
 
 
-def remote_versions(remote: Folder, name: str) -> dict[int, bool]:
-    """The versions of which a remote has the manifest, in any order, and whether each is quarantined there."""
-    files = {file.rpartition("/")[2] for file in remote.names(f"{name}/versions")}
-    numbers = [stem for file in files if (stem := file.removesuffix(".json")).isdigit()]
-    return {int(stem): f"{stem}.bad" in files for stem in numbers}
-
-
-def list_served_manifests(settings: Settings, names: Iterable[str]) -> list[Manifest]:
-    """The manifests that these stores serve: in the remote if one is set, which all machines see, else here."""
-    if not settings.store_remote:
-        return [found for name in names if (found := open_store(settings, name).current()) is not None]
-    remote, served = open_remote(settings.store_remote, settings.storage_options), list[Manifest]()
-    for name in names:
-        content = read_content(remote, f"{name}/CURRENT")
-        serving = None if content is None else Pointer.from_json(content).serving
-        # A version that is retired at this moment is looked up again by the next call.
-        served += [] if serving is None else list(_read_manifests(remote, name, [serving]))
-    return served
-
-
-def list_all_manifests(settings: Settings) -> Iterator[Manifest]:
-    """The manifests of all retained versions, of the stores here and of those in the remote."""
-    for store in list_local_stores(settings):
-        yield from store.versions()
-    if settings.store_remote:
-        remote = open_remote(settings.store_remote, settings.storage_options)
-        for name in remote_pipelines(remote):
-            yield from _read_manifests(remote, name, remote_versions(remote, name))
-
-
-def _read_manifests(remote: Folder, name: str, versions: Iterable[int]) -> Iterator[Manifest]:
-    for version in versions:
-        content = read_content(remote, manifest_name(name, version))
-        if content is not None:
-            yield manifest_from_json(content, what=f"The remote's version {version} of {name}")
-
-
 def manifest_name(name: str, version: int) -> str:
     return f"{name}/versions/{version:08d}.json"
 
 
-def quarantine_name(name: str, version: int) -> str:
-    return f"{name}/versions/{version:08d}.bad"
+def read_remote_pointer(remote: Folder, name: str) -> Pointer | None:
+    """The pointer of a store in a remote; None if the remote has no such store."""
+    content = read_content(remote, f"{name}/CURRENT")
+    return None if content is None else Pointer.from_json(content, what=f"The remote's {name}/CURRENT")
 
 
-def push_quarantine(store: Store, remote: Folder) -> list[str]:
-    """Copy quarantines to a remote; returns the names of those there that were lifted here."""
-    root, here = store.pipeline, store.quarantined_versions()
-    there = remote_versions(remote, root)
-    for number, reason in here.items():
-        if not there.get(number):
-            remote.write(quarantine_name(root, number), reason.encode())
-    lifted = set(store.version_numbers()) - here.keys()
-    return [quarantine_name(root, number) for number, bad in there.items() if bad and number in lifted]
+def read_remote_manifest(remote: Folder, name: str, version: int) -> Manifest:
+    """A manifest in a remote; raises NotFoundError or DamagedError."""
+    file = manifest_name(name, version)
+    content = read_content(remote, file)
+    if content is None:
+        raise missing_file_error(file)
+    return manifest_from_json(content, what=f"The remote's {file}")
 
 
-def pull_quarantine(layout: StoreLayout, remote: Folder, *, lift: bool) -> None:
-    """Copy quarantines from a remote; with `lift`, also lift those that the remote does not have."""
-    reasons = read_quarantine_reasons(remote, layout.root.name, remote_versions(remote, layout.root.name))
-    for number in layout.numbers():
-        if number in reasons:
-            write_durably(layout.quarantine(number), reasons[number])
-        elif lift:
-            layout.quarantine(number).unlink(missing_ok=True)
-
-
-def read_quarantine_reasons(remote: Folder, name: str, versions: Mapping[int, bool]) -> dict[int, str]:
-    """The quarantined ones of `remote_versions`, with their reasons."""
-    reasons = {number: read_content(remote, quarantine_name(name, number)) for number, bad in versions.items() if bad}
-    return {number: reason.decode() for number, reason in reasons.items() if reason is not None}
-
-
-Quarantines = Mapping[str, tuple[int, str]]  # versions with reasons, by the inputs of their content
-
-
-def find_publish_start(
-    settings: Settings, name: str, pointer: Pointer, *, replace_remote: bool
-) -> tuple[Pointer, Quarantines]:
-    """Find the pointer to publish from, with the last version number here or in the remote, and the remote's
-    quarantines.
-
-    A remote that cannot be read does not prevent a local publish: the push reads it again, and fails. Raises
-    ConflictError if the remote has a state that was not pulled here, unless `replace_remote`.
-    """
-    if not settings.store_remote:
-        return pointer, {}
-    remote = open_remote(settings.store_remote, settings.storage_options)
-    try:
-        content = read_content(remote, f"{name}/CURRENT")
-        there = None if content is None else Pointer.from_json(content)
-        versions = remote_versions(remote, name)
-        if not replace_remote:
-            quarantined = {
-                manifest_from_json(manifest, what=f"The remote's version {number} of {name}").inputs: (number, reason)
-                for number, reason in read_quarantine_reasons(remote, name, versions).items()
-                if (manifest := read_content(remote, manifest_name(name, number)))
-            }
-    except Exception:  # the clients of object stores have errors of their own
-        if replace_remote:
-            raise
-        return pointer, {}
-    last = max([pointer.last, *versions] if there is None else [pointer.last, there.last, *versions])
-    if replace_remote:
-        moves = pointer.moves if there is None else there.moves
-        return replace(pointer, last=last, moves=moves), {}
-    require_descendant(name, pointer, there)
-    return replace(pointer, last=last), quarantined
-
-
-def require_descendant(name: str, here: Pointer, there: Pointer | None) -> None:
-    """Raise ConflictError if a remote's pointer would move to a local state that does not descend from the remote's."""
-    if there is None or here.descends_from(there):
+def create_manifest(remote: Folder, manifest: Manifest) -> None:
+    """Create a manifest; raises ConflictError if its number was used for another content."""
+    name, content = manifest_name(manifest.pipeline, manifest.version), manifest.to_json()
+    if remote.swap(name, content, None) is not None:
         return
-    if not here.store:
+    found = remote.read(name)
+    if found is None or found[0] != content:
+        with suppress(DamagedError):  # a damaged one is replaced
+            if found is None or manifest_from_json(found[0]).identity != manifest.identity:
+                raise moved_by_another_error(manifest.pipeline)
+            raise ConflictError(
+                f"The remote has another version {manifest.version} of {manifest.pipeline} than this machine.",
+                remedy=f"`forecache pull {manifest.pipeline}` brings it here.",
+            )
+        assert found is not None
+        if remote.swap(name, content, found[1]) is None:
+            raise moved_by_another_error(manifest.pipeline)
+
+
+def put_manifest(layout: StoreLayout, manifest: Manifest) -> None:
+    """Write a manifest here, if it is not here with the same content; a replaced one has no files here."""
+    if not has_manifest(layout, manifest):
+        layout.lease(manifest.version).unlink(missing_ok=True)
+        write_durably(layout.manifest(manifest.version), manifest.to_json())
+
+
+def has_manifest(layout: StoreLayout, manifest: Manifest) -> bool:
+    """Return whether a version is known here with the same content, and not only with the same number."""
+    try:
+        return layout.manifest(manifest.version).read_bytes() == manifest.to_json()
+    except FileNotFoundError:
+        return False
+
+
+def fetch_version(
+    layout: StoreLayout, remote: Folder, manifest: Manifest, progress: Progress, *, is_served: bool
+) -> tuple[int, int]:
+    """Fetch the missing files of a version and verify them; returns the number of files, and the bytes copied.
+
+    If it is about to be served, its other files are read and verified, too, and stay in memory.
+    """
+    fetched = _fetch_segments(layout, remote, manifest, progress)
+    if is_served:
+        with Snapshot(layout, manifest) as snapshot:
+            snapshot.warm()
+    layout.lease(manifest.version).touch()
+    if not has_manifest(layout, manifest):  # a replaced manifest makes readers open the version again
+        write_durably(layout.manifest(manifest.version), manifest.to_json())
+    return fetched
+
+
+def _fetch_segments(layout: StoreLayout, remote: Folder, manifest: Manifest, progress: Progress) -> tuple[int, int]:
+    root = layout.name
+    missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
+    total = sum(segment.size_bytes for segment in missing) or 1
+    files = travelled = 0
+
+    def report(copied: int) -> None:
+        nonlocal files, travelled
+        files, travelled = files + 1, travelled + copied
+        progress(f"Pulling version {manifest.version}", min(1.0, travelled / total))
+
+    for segment in missing:
+        folder = layout.staging / f"pull-{segment.id}"
+        folder.mkdir(exist_ok=True)
+        there = {f"{root}/{name}": (folder / info.file, info) for _, name, info in segment_files(layout, segment)}
+        fetch_files(remote, there, report)
+        sync(folder)
+        move_durably(folder, layout.segment(segment.id))
+    info = manifest.filter
+    if info is not None and not layout.filter(info.file).exists():
+        fetch_files(remote, {f"{root}/filters/{info.file}": (layout.staging / info.file, info)}, report)
+        move_durably(layout.staging / info.file, layout.filter(info.file))
+    return files, travelled
+
+
+def push_layer(layout: StoreLayout, remote: Folder) -> None:
+    """Copy the file LIVE of a store to a remote, or delete it there; replicas fill the layer from the stream."""
+    name = f"{layout.name}/{layout.live.name}"
+    try:
+        content = layout.live.read_bytes()
+    except FileNotFoundError:
+        if remote.size(name) is not None:
+            remote.delete([name])
+        return
+    there = remote.read(name)
+    if there is None or there[0] != content:
+        remote.write(name, content)
+
+
+def pull_layer(layout: StoreLayout, remote: Folder) -> None:
+    """Copy the file LIVE from a remote, or delete it here if the remote has none."""
+    found = remote.read(f"{layout.name}/{layout.live.name}")
+    if found is None:
+        layout.live.unlink(missing_ok=True)
+        return
+    write_layer(layout, layer_from_json(found[0], what=f"The remote's {layout.name}/{layout.live.name}"))
+
+
+def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
+    """The next pointer of a machine that follows a remote: the remote's, with the quarantines and the pin made here
+    alone.
+
+    Raises ConflictError if a version of another store is pinned here.
+    """
+    last = max(here.last, theirs.last) if here.store == theirs.store else theirs.last
+    after = replace(theirs, last=last, generation=max(here.generation, theirs.generation) + 1)
+    if here.store != theirs.store:
+        if here.pinned is None or theirs.descends_from(here):
+            return after
         raise ConflictError(
-            f"The remote has version {there.serving} of {name}, and this home has no store of it.",
-            remedy=f"`forecache pull {name}` continues that store here; "
-            f"`forecache publish {name} --replace-remote` puts a new one in its place.",
+            f"Version {here.pinned} of {name} is pinned here, and the remote's store has taken the place of "
+            "the one that it is of.",
+            remedy=f"`forecache unpin {name}`, then pull again.",
         )
-    raise moved_by_another_error(name)
+    if theirs.descends_from(here):
+        return after
+    known = {*theirs.retained, theirs.current, theirs.pinned}
+    bad = {number: reason for number, reason in here.bad.items() if int(number) in known}
+    after = replace(after, bad={**bad, **theirs.bad})
+    if str(after.current) in after.bad:
+        earlier = [each for each in theirs.retained if each < (after.current or 0) and str(each) not in after.bad]
+        after = replace(after, current=earlier[-1] if earlier else after.current)
+    return after if here.pinned is None else after.advance(pinned=here.pinned)
+
+
+def retire(pointer: Pointer, added: Iterable[int], *, keep: int | None) -> Pointer:
+    """The pointer with its list of versions as of now: with the added ones, and without those to be removed.
+
+    Versions beyond the newest `keep` (None: all) besides the current and the pinned one are retired, and leave the list
+    `RETIRED_S` later.
+    """
+    now = time.time()
+    versions = {**pointer.versions, **{str(number): 0.0 for number in added}}
+    retained = [int(number) for number, since in versions.items() if not since]
+    if keep is not None:
+        for number in surplus_versions(retained, keep=keep, needed=(pointer.current, pointer.pinned)):
+            versions[str(number)] = now
+    versions = {number: since for number, since in versions.items() if not since or now - since < RETIRED_S}
+    bad = {number: reason for number, reason in pointer.bad.items() if number in versions}
+    return replace(pointer, versions=versions, bad=bad)
+
+
+def remove_unused(remote: Folder, name: str, pointer: Pointer) -> None:
+    """Delete the files of versions that a pointer does not list, where it is the remote's: of retired versions, and of
+    publishes that were killed.
+
+    Files with a number above the pointer's last stay: another publisher may be about to push them. Deletes nothing
+    while a manifest is damaged.
+    """
+    try:
+        manifests = [read_remote_manifest(remote, name, int(number)) for number in pointer.versions]
+    except (DamagedError, NotFoundError):
+        return
+    layout = StoreLayout(Path(name))
+    needed = {f"{name}/{file}" for each in manifests for _, file, _ in version_files(layout, each)}
+    unused = []
+    for file in remote.names(name):
+        found = re.fullmatch(rf"{name}/(versions|segments|filters)/\.?(\d{{8}})[-.].*", file)
+        if found is None or int(found[2]) > pointer.last or file in needed:
+            continue
+        if found[1] != "versions" or str(int(found[2])) not in pointer.versions:
+            unused.append(file)
+    remote.delete(sorted(unused))
+
+
+def remove_unfinished(remote: Folder, name: str) -> None:
+    """Delete unfinished files of killed processes in a folder; a bucket never shows a part of a file."""
+    for path in (remote.root / name).rglob(".*.tmp*") if isinstance(remote, LocalFolder) else ():
+        remove_if_abandoned(path)
 
 
 def moved_by_another_error(name: str) -> ConflictError:
@@ -153,42 +240,3 @@ def moved_by_another_error(name: str) -> ConflictError:
         remedy=f"What is there stands. `forecache pull {name}` brings it here; then publish again. "
         f"`forecache publish {name} --replace-remote` puts what this home has in its place.",
     )
-
-
-def remove_retired(layout: StoreLayout, remote: Folder, pointer: Pointer, *, keep: int) -> None:
-    """Delete the versions of a remote beyond the newest `keep` besides the current and the pinned one.
-
-    Also deletes their files that no other version there uses. Files that no manifest names are kept: another
-    installation may be about to push them. Deletes nothing while a manifest is damaged, or if another installation has
-    moved the pointer meanwhile.
-    """
-    name = layout.root.name
-    numbers = sorted(remote_versions(remote, name))
-    retired = surplus_versions(numbers, keep=keep, needed=(pointer.current, pointer.pinned))
-    if not retired:
-        return
-    try:
-        contents = {number: read_content(remote, manifest_name(name, number)) for number in numbers}
-        manifests = [
-            manifest_from_json(content, what=f"The remote's version {number} of {name}")
-            for number, content in contents.items()
-            if content is not None
-        ]
-    except DamagedError:
-        return
-    needed, gone = set[str](), set[str]()
-    for each in manifests:
-        names = {f"{name}/{file}" for _, file, _ in version_files(layout, each)}
-        (gone if each.version in retired else needed).update(names)
-    if read_content(remote, f"{name}/CURRENT") != pointer.to_json():
-        return
-    remote.delete([name_of(name, number) for name_of in (manifest_name, quarantine_name) for number in retired])
-    if isinstance(remote, LocalFolder):
-        remote.delete([f"{name}/versions/.{number:08d}.json.lock" for number in retired])
-    remote.delete(sorted(gone - needed))
-
-
-def remove_unfinished(remote: Folder, name: str) -> None:
-    """Delete unfinished files of killed processes in a folder; a bucket never shows a part of a file."""
-    for path in (remote.root / name).rglob(".*.tmp*") if isinstance(remote, LocalFolder) else ():
-        remove_if_abandoned(path)

@@ -1,18 +1,20 @@
 """A pipeline's store: its versions, the served one, rollback and pin, and the removal of what nobody uses."""
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.files import write_durably
-from forecache.base.settings import Settings
-from forecache.base.table_names import NAME
+from forecache.base.results import Progress, no_progress
+from forecache.base.steps import publish_step
 from forecache.kit.versioned.leases import remove_old_versions, take_lease
 from forecache.kit.versioned.pointer import earlier_versions, lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.verify import version_state
 from forecache.serve.store.integrity import verify_version
 from forecache.serve.store.layout import StoreLayout, remove_if_abandoned, remove_tree
+from forecache.serve.store.live.reader import wait_until_applied
 from forecache.serve.store.manifest import Manifest, current_timestamp, manifest_from_json
 from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import Snapshot
@@ -33,6 +35,65 @@ class Store:
 
     def pointer(self) -> Pointer:
         return read_pointer(self.layout)
+
+    @contextmanager
+    def hold(
+        self,
+        action: str,
+        *,
+        needs_remote: bool = False,
+        replaces_remote: bool = False,
+        progress: Progress = no_progress,
+    ) -> Iterator[None]:
+        """Keep other processes from changing the store during the block, and start from its newest state.
+
+        Args:
+            action: What this process does, for others to show.
+            needs_remote: Refuse if the store's remote cannot be reached; else the change is made here alone.
+            replaces_remote: Start from what is here, and not from what the remote has.
+
+        Raises:
+            ConflictError: Another process is changing the store.
+            UnavailableError: The remote cannot be reached.
+        """
+        with lock_versions(self.layout, action=action):
+            yield
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """See the newest state of the store during the block, also if it is only in a remote; it is not changed.
+
+        Raises UnavailableError if the remote cannot be reached.
+        """
+        yield
+
+    def move(self, pointer: Pointer) -> None:
+        """Move the pointer, in the remote if there is one and then here; the caller holds the store."""
+        write_pointer(self.layout, pointer)
+
+    def add_current(self, manifest: Manifest, pointer: Pointer, *, keep: int) -> None:
+        """Add a verified version whose files are here, and move the pointer to it; the caller holds the store.
+
+        Args:
+            keep: How many versions a remote retains besides the current and the pinned one.
+        """
+        self._put_version(manifest)
+        write_pointer(self.layout, pointer)
+        publish_step("pointer moved")
+
+    def _put_version(self, manifest: Manifest) -> None:
+        self.layout.lease(manifest.version).touch()
+        write_durably(self.layout.manifest(manifest.version), manifest.to_json())
+        publish_step("manifest written")
+        # Otherwise a worker that serves the new version would have newer rows than one that serves the old one.
+        wait_until_applied(self.layout, manifest.cut)
+
+    def next_version(self) -> int:
+        """The number of the next version, which no version ever had; the caller holds the store."""
+        return self.pointer().last + 1
+
+    def fetch(self, *versions: int | None, progress: Progress = no_progress) -> None:
+        """Fetch those files of versions from the remote that are not here; the caller holds the store."""
 
     def current(self) -> Manifest | None:
         """The manifest of the served version (the pinned one if there is one), None before the first publish."""
@@ -80,14 +141,11 @@ class Store:
 
     def quarantined_versions(self) -> dict[int, str]:
         """Quarantined versions with their reasons."""
-        found = {}
-        for number in self.version_numbers():
-            with suppress(FileNotFoundError):  # not quarantined, or removed by a publish meanwhile
-                found[number] = self.layout.quarantine(number).read_text().strip()
-        return found
+        bad = self.pointer().bad
+        return {number: bad[str(number)] for number in self.version_numbers() if str(number) in bad}
 
     def state(self, version: int) -> tuple[str, ...]:
-        return version_state(self.layout, version)
+        return version_state(self.layout, version, self.pointer())
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Open a version for reading, by default the served one.
@@ -110,6 +168,11 @@ class Store:
             time.sleep(_OPEN_PAUSE_S)
         assert wanted is not None
         self.manifest(wanted)  # raises if it does not exist any more
+        if not self.layout.has_files(wanted):
+            raise NotFoundError(
+                f"The files of version {wanted} of {self.pipeline} are in the remote, and not on this machine.",
+                remedy=f"`forecache pull {self.pipeline}` brings the served version.",
+            )
         raise ConflictError(
             f"Version {wanted} of {self.pipeline} cannot be opened while it is being removed.", remedy="Try again."
         )
@@ -125,26 +188,20 @@ class Store:
             NotFoundError: There is no such version.
             DamagedError: Its files are not those that were written; the pointer was not moved.
         """
-        with lock_versions(self.layout, action="rollback"):
+        with self.hold("rollback"):
             manifest = self.rollback_target(version)
             current = self.pointer().current
             assert current is not None
-            self.quarantine(current, f"rolled back to version {manifest.version} at {current_timestamp()}")
-            self.serve_again(manifest.version)
+            reason = f"rolled back to version {manifest.version} at {current_timestamp()}"
+            self.serve_again(manifest.version, bad={current: reason})
             return manifest
 
-    def quarantine(self, version: int, reason: str) -> None:
-        """Keep a version from being served again automatically; the caller holds the publisher's lock."""
-        write_durably(self.layout.quarantine(version), reason.encode())
+    def serve_again(self, version: int, *, bad: Mapping[int, str]) -> None:
+        """Move the pointer to a retained version, without a pin, and quarantine others in the same move, with reasons.
 
-    def lift_quarantine(self, version: int) -> None:
-        """Undo `quarantine`; the caller holds the publisher's lock."""
-        self.layout.quarantine(version).unlink(missing_ok=True)
-
-    def serve_again(self, version: int, *, pinned: int | None = None) -> None:
-        """Move the pointer to a retained version, with the pinned one that stays; the caller holds the store's lock."""
-        pointer = self.pointer()
-        write_pointer(self.layout, pointer.advance(current=version, pinned=pinned))
+        The caller holds the store.
+        """
+        self.move(self.pointer().quarantine(bad).advance(current=version, pinned=None))
 
     def rollback_target(self, version: int | None = None) -> Manifest:
         """The version that `rollback` would serve, its files verified; raises as `rollback`."""
@@ -158,6 +215,7 @@ class Store:
     def verify_files(self, version: int) -> Manifest:
         """Read all files of a version, compare them with its manifest, and return that; raises as `manifest`."""
         manifest = self.manifest(version)
+        self.fetch(version)
         verify_version(self.layout, manifest)
         return manifest
 
@@ -186,44 +244,32 @@ class Store:
             NotFoundError: The store does not have it.
             DamagedError: Its files are not those that were written.
         """
-        with lock_versions(self.layout, action="pin"):
+        with self.hold("pin"):
             manifest = self.verify_files(version)
-            pointer = self.pointer()
-            write_pointer(self.layout, pointer.advance(pinned=version))
+            self.move(self.pointer().advance(pinned=version))
             return manifest
 
     def unpin(self) -> Manifest | None:
         """Serve the current version again."""
-        with lock_versions(self.layout, action="unpin"):
+        with self.hold("unpin"):
             pointer = self.pointer()
-            write_pointer(self.layout, pointer.advance(pinned=None))
+            self.move(pointer.advance(pinned=None))
             return None if pointer.current is None else self.manifest(pointer.current)
 
-    def unquarantine(self, version: int) -> None:
-        with lock_versions(self.layout, action="unquarantine"):
-            self.manifest(version)
-            if self.layout.quarantine(version).exists():
-                self.lift_quarantine(version)
-                # A move, so that installations that have not seen it cannot push over it.
-                write_pointer(self.layout, self.pointer().advance())
+    def unquarantine(self, version: int) -> tuple[Manifest, bool]:
+        """Lift the quarantine of a version; return it, and whether it was quarantined."""
+        with self.hold("unquarantine"):
+            manifest = self.manifest(version)
+            was_quarantined = version in self.quarantined_versions()
+            if was_quarantined:
+                self.move(self.pointer().lift_quarantine([version]).advance())
+            return manifest, was_quarantined
 
 
 def manifest_of(layout: StoreLayout, version: int) -> Manifest:
     """Read the manifest in a version's file, maybe of another store; raises FileNotFoundError or DamagedError."""
     path = layout.manifest(version)
     return manifest_from_json(path.read_bytes(), what=f"The file {path}")
-
-
-def open_store(settings: Settings, pipeline_name: str) -> Store:
-    """The store of a pipeline; it may have no version yet."""
-    return Store(settings.store_path / pipeline_name)
-
-
-def list_local_stores(settings: Settings) -> list[Store]:
-    """Every store on this machine, in alphabetical order."""
-    folder = settings.store_path
-    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []  # glob hides errors
-    return [open_store(settings, name) for name in sorted(filter(NAME.fullmatch, names))]
 
 
 def remove_leftovers(store: Store) -> None:
@@ -233,7 +279,7 @@ def remove_leftovers(store: Store) -> None:
         remove_tree(path)
     remove_foreign_versions(store)
     last = store.pointer().last
-    for number in store.version_numbers():
+    for number in layout.numbers():
         if number > last:  # its manifest was written, but the pointer never moved
             layout.remove_version(number)
     for path in [*layout.root.glob(f".{layout.pointer.name}.*.tmp*"), *layout.versions.glob(".*.tmp*")]:
@@ -254,7 +300,7 @@ def retire_versions(store: Store, *, keep: int) -> list[int]:
 
 def remove_foreign_versions(store: Store) -> None:
     """Remove the versions of another store that this one has replaced. Open snapshots of them stay usable."""
-    for number in store.version_numbers():
+    for number in store.layout.numbers():
         try:
             foreign = manifest_of(store.layout, number).store != store.pointer().store
         except UnavailableError:
@@ -265,8 +311,10 @@ def remove_foreign_versions(store: Store) -> None:
 
 def remove_unreferenced(store: Store) -> None:
     """Remove segments and filters that no manifest names, and old leases; nothing while a manifest is damaged."""
-    layout, manifests = store.layout, store.versions()
-    if len(manifests) < len(store.version_numbers()):
+    layout = store.layout
+    try:
+        manifests = [manifest_of(layout, number) for number in layout.numbers()]
+    except (UnavailableError, FileNotFoundError):
         return
     segments = {segment.id for manifest in manifests for segment in manifest.segments}
     filters = {manifest.filter.file for manifest in manifests if manifest.filter}
@@ -277,6 +325,6 @@ def remove_unreferenced(store: Store) -> None:
     for path in layout.filters.iterdir():
         if path.name not in filters:
             path.unlink()
-    for path in [*layout.versions.glob("*.lease"), *layout.versions.glob("*.bad")]:
+    for path in layout.versions.glob("*.lease"):
         if int(path.stem) not in numbers:
             path.unlink()

@@ -12,7 +12,7 @@ from forecache.base.settings import Settings
 from forecache.kit.process.periodic import Backoff, RetryPauses
 from forecache.kit.process.wakes import TAILER_COMPARE, TAILER_LAYERS
 from forecache.serve.store.live.layer import list_stores_with_layers, read_layer
-from forecache.serve.store.store import open_store
+from forecache.serve.store.remote_store import open_store
 from forecache.stream.tail.follower import Follower
 from forecache.stream.tail.layer_comparison import ComparisonResult
 from forecache.stream.tail.table_log import TableLog

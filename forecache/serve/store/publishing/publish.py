@@ -9,20 +9,17 @@ import pyarrow as pa
 
 from forecache.base.code_version import code_version
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
-from forecache.base.files import write_durably
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step
 from forecache.declare import Served
 from forecache.declare.served import max_age_h
-from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
 from forecache.serve.store.encoding.column_values import packed_fields, state_fields
 from forecache.serve.store.encoding.entries import field_list, key_schema
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 from forecache.serve.store.integrity import VERIFY_EVERY_S, verify_version
 from forecache.serve.store.layout import remove_tree
 from forecache.serve.store.live.layer import read_layer
-from forecache.serve.store.live.reader import wait_until_applied
 from forecache.serve.store.manifest import Field, Manifest
 from forecache.serve.store.pointer import Pointer, new_store_id
 from forecache.serve.store.publishing.full import build_full, encode_night
@@ -32,8 +29,8 @@ from forecache.serve.store.publishing.publication import PendingVersion, Publica
 from forecache.serve.store.publishing.row_changes import ChangesUnavailable
 from forecache.serve.store.publishing.worker_pool import ProcessPool, num_workers
 from forecache.serve.store.push_pull import sync_targets
-from forecache.serve.store.remote import Quarantines, find_publish_start
-from forecache.serve.store.store import Store, open_store, remove_leftovers, retire_versions
+from forecache.serve.store.remote_store import open_store
+from forecache.serve.store.store import Store, remove_leftovers, retire_versions
 
 
 def publish(
@@ -57,7 +54,7 @@ def publish(
     Args:
         night: As-of date to publish, None: the newest.
         full: Build a new base even if a small segment would do, and even if nothing has changed.
-        replace_remote: Publish and push over a state that other installations pushed and this one has not pulled.
+        replace_remote: Start from what this machine has, and let it take the place of what the remote has.
         approve: Called under the publisher's lock with the source that is about to be published; refuses it by raising.
 
     Raises:
@@ -65,11 +62,12 @@ def publish(
         InputError: Null, duplicate or too long keys, or types that cannot be published.
         CheckError: `approve`, a publish gate or the verification refuses, or the content is that of a quarantined
             version.
-        ConflictError: Another process is changing the store; or the remote has a state that was not pulled here.
+        ConflictError: Another process is changing the store; or the remote has another store than this machine.
+        UnavailableError: The remote cannot be reached. Nothing was changed.
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
-    with lock_versions(store.layout, action="publish"):
+    with store.hold("publish", needs_remote=True, replaces_remote=replace_remote, progress=progress):
         publish_step("locked")
         # Under the lock, so that no older source is published after another publish.
         source = open_night(settings, pipeline, night)
@@ -80,14 +78,12 @@ def publish(
         inputs = content_inputs(pipeline, source, overlay)
         remove_leftovers(store)
         publish_step("cleaned")
-        pointer, quarantined = find_publish_start(
-            settings, store.pipeline, read_pointer(store.layout), replace_remote=replace_remote
-        )
-        current, damage = _find_current(store, pointer)
+        pointer = store.pointer()
+        current, damage = _find_current(store, pointer, inputs="" if full or replace_remote else inputs)
         if current is not None and current.inputs == inputs and not (full or damage or replace_remote):
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
-        _refuse_quarantined(store, inputs, quarantined)
+        _refuse_quarantined(store, inputs)
         publication = Publication(
             settings=settings,
             pipeline=pipeline,
@@ -97,7 +93,7 @@ def publish(
             key=key,
             fields=fields,
             states=state_fields(pipeline.packed.states) if pipeline.packed else (),
-            version=pointer.last + 1,
+            version=store.next_version(),
             current=current,
             inputs=inputs,
             run_id=run_id,
@@ -105,17 +101,13 @@ def publish(
             progress=progress,
             overlay=overlay,
         )
-        pending = _build_pending(publication, why_full="asked for" if full else damage)
-        store.layout.lease(publication.version).touch()
-        write_durably(store.layout.manifest(publication.version), pending.manifest.to_json())
-        publish_step("manifest written")
-        # Otherwise a worker that serves the new version would have newer rows than one that serves the old one.
-        wait_until_applied(store.layout, pending.manifest.cut)
-        write_pointer(
-            store.layout,
+        why_full = "asked for" if full else "it takes the place of what the remote has" if replace_remote else damage
+        pending = _build_pending(publication, why_full=why_full)
+        store.add_current(
+            pending.manifest,
             pointer.advance(store=publication.store_id, current=publication.version, last=publication.version),
+            keep=pipeline.publishing.keep,
         )
-        publish_step("pointer moved")
         remove_tree(publication.staging)
         pending.details["retired"] = retire_versions(store, keep=pipeline.publishing.keep)
         publish_step("retired")
@@ -140,31 +132,38 @@ def served_fields(schema: pa.Schema, pipeline: Served) -> tuple[Field, ...]:
     return field_list(schema, pipeline.served_fields)
 
 
-def _refuse_quarantined(store: Store, inputs: str, in_remote: Quarantines) -> None:
+def _refuse_quarantined(store: Store, inputs: str) -> None:
     bad = store.quarantined_versions()
-    here = [each.version for each in store.versions() if each.inputs == inputs and each.version in bad]
-    found = (here[-1], bad[here[-1]]) if here else in_remote.get(inputs)
-    if found is not None:
-        number, reason = found
+    found = [each.version for each in store.versions() if each.inputs == inputs and each.version in bad]
+    if found:
+        number = found[-1]
         raise CheckError(
-            f"These rows are those of version {number}, which is quarantined ({reason}).",
+            f"These rows are those of version {number}, which is quarantined ({bad[number]}).",
             remedy=f"Score again, or lift the quarantine with `forecache unquarantine {store.pipeline} {number}`.",
         )
 
 
-def _find_current(store: Store, pointer: Pointer) -> tuple[Manifest | None, str]:
+def _find_current(store: Store, pointer: Pointer, *, inputs: str) -> tuple[Manifest | None, str]:
     """(version that the gates compare with, reason for a full publish or "").
 
-    Verifies files of the current version that were not verified for a day, so that no publish builds on damaged ones.
-    If its manifest cannot be read, the gates compare with the newest good version before it.
+    Verifies files of the current version that were not verified for a day, so that no publish builds on damaged ones,
+    and fetches those that are only in the remote. If its manifest cannot be read, the gates compare with the newest
+    good version before it.
+
+    Args:
+        inputs: Those of a publish that may be skipped or incremental; "": it is full.
     """
     if pointer.current is None:
         return None, ""
     current: Manifest | None = None
     try:
         current = store.manifest(pointer.current)
+        if not store.layout.has_files(pointer.current):
+            if inputs in ("", current.inputs):
+                return current, ""
+            store.fetch(pointer.current)
         verify_version(store.layout, current, max_age_s=VERIFY_EVERY_S)
-    except (DamagedError, NotFoundError) as error:
+    except (CheckError, DamagedError, NotFoundError) as error:
         bad = store.quarantined_versions()
         earlier = [each for each in store.versions() if each.version < pointer.current and each.version not in bad]
         return current or next(reversed(earlier), None), f"version {pointer.current} is damaged. {error.message}"
