@@ -31,7 +31,7 @@ from forecache.plugins.alerts.journal import CursorMove
 from forecache.plugins.alerts.notify import notify
 from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool_files import CommitterState, write_state
-from forecache.serve.store.remote import list_served_manifests
+from forecache.serve.store.remote_store import list_served_manifests
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
