@@ -12,6 +12,7 @@ from alert_receivers import Receiver, receiver
 from reader_support import StalePolicy, churn_rows, write_version, yesterday
 
 from forecache.base.alert import LASTING, Alert, Subject
+from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log, load_pipeline, load_realtime
 from forecache.declare.project import Project
@@ -21,6 +22,7 @@ from forecache.plugins.alerts import collect_alerts as looking
 from forecache.plugins.alerts.collect_alerts import (
     collect_and_notify,
     gate_alerts,
+    list_served_manifests,
     lost_row_alerts,
     stale_version_alerts,
     stuck_log_alerts,
@@ -31,7 +33,8 @@ from forecache.plugins.alerts.journal import CursorMove
 from forecache.plugins.alerts.notify import notify
 from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool_files import CommitterState, write_state
-from forecache.serve.store.remote import list_served_manifests
+from forecache.serve.store import open_store
+from forecache.serve.store.push_pull import push
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -97,6 +100,17 @@ def test_a_served_version_beyond_its_age_is_stale_unless_it_is_the_last_of_its_d
     assert [each.severity for each in stale()] == ["critical"], "requests fail"
     write_version(settings.store_path, "churn", churn_rows(3), as_of=yesterday())
     assert stale() == []
+
+
+def test_a_machine_without_the_store_sees_in_the_remote_that_a_version_is_stale(
+    settings: Settings, tmp_path: Path
+) -> None:
+    write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-01")
+    push(open_store(settings, "churn"), LocalFolder(tmp_path / "remote"))
+    elsewhere = load_settings(home=tmp_path / "elsewhere", store_remote=str(tmp_path / "remote"))
+    found = [list_served_manifests(each, ["churn", "spend"]) for each in (settings, elsewhere)]
+    assert found[0] == found[1]
+    assert [alert.name for alert in stale_version_alerts(found[1])] == ["churn"]
 
 
 def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(

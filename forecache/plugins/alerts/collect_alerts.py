@@ -16,6 +16,7 @@ from forecache.declare.loading import read_project
 from forecache.declare.project import Project
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.small_tables import read_small_table
+from forecache.kit.versioned.transfer import read_content
 from forecache.lake.sources import find_awaited_sources
 from forecache.models.registry.model_versions import WAITING
 from forecache.models.registry.promotions import PROMOTION_TABLE
@@ -25,8 +26,10 @@ from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
 from forecache.realtime.log.spool_files import lost_rows, read_state, spooled_models
 from forecache.realtime.request.request_answer import RefusedCallError
-from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.remote import list_served_manifests
+from forecache.serve.store import open_store
+from forecache.serve.store.manifest import Manifest, manifest_from_json
+from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.remote import manifest_name, open_remote
 from forecache.stream.status import Check, StreamStatus, evaluate_checks, read_stream_status
 
 
@@ -43,6 +46,20 @@ def waiting_date_alerts(settings: Settings, project: Project) -> Iterator[Alert]
                 summary = f"{name} waits: {', '.join(late)} has not delivered {night}."
                 details = {"night": str(night), "sources": late}
                 yield Alert("night_waiting", name, "warning", summary, details, started, str(night))
+
+
+def list_served_manifests(settings: Settings, names: Iterable[str]) -> list[Manifest]:
+    """The manifests of what these stores serve: in the remote if one is set, which all machines see, else here."""
+    if not settings.store_remote:
+        return [found for name in names if (found := open_store(settings, name).current()) is not None]
+    remote, served = open_remote(settings.store_remote, settings.storage_options), []
+    for name in names:
+        pointer = read_content(remote, f"{name}/CURRENT")
+        serving = None if pointer is None else Pointer.from_json(pointer).serving
+        content = None if serving is None else read_content(remote, manifest_name(name, serving))
+        if content is not None:  # else it is being retired: the next look finds its successor
+            served.append(manifest_from_json(content, what=f"The remote's version {serving} of {name}"))
+    return served
 
 
 def stale_version_alerts(manifests: Iterable[Manifest]) -> Iterator[Alert]:

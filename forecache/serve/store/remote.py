@@ -1,6 +1,6 @@
 """The files of a store in a remote that several installations push to: state, manifests, quarantines, retention."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from forecache.base.errors import ConflictError, DamagedError
@@ -11,9 +11,9 @@ from forecache.kit.versioned.leases import surplus_versions
 from forecache.kit.versioned.transfer import read_content
 from forecache.serve.store.integrity import version_files
 from forecache.serve.store.layout import StoreLayout, remove_if_abandoned
-from forecache.serve.store.manifest import Manifest, manifest_from_json
+from forecache.serve.store.manifest import manifest_from_json
 from forecache.serve.store.pointer import Pointer
-from forecache.serve.store.store import Store, list_local_stores, open_store
+from forecache.serve.store.store import Store
 
 
 def open_remote(uri: str, options: Mapping[str, str]) -> Folder:
@@ -30,36 +30,6 @@ def remote_versions(remote: Folder, name: str) -> dict[int, bool]:
     files = {file.rpartition("/")[2] for file in remote.names(f"{name}/versions")}
     numbers = [stem for file in files if (stem := file.removesuffix(".json")).isdigit()]
     return {int(stem): f"{stem}.bad" in files for stem in numbers}
-
-
-def list_served_manifests(settings: Settings, names: Iterable[str]) -> list[Manifest]:
-    """The manifests that these stores serve: in the remote if one is set, which all machines see, else here."""
-    if not settings.store_remote:
-        return [found for name in names if (found := open_store(settings, name).current()) is not None]
-    remote, served = open_remote(settings.store_remote, settings.storage_options), list[Manifest]()
-    for name in names:
-        content = read_content(remote, f"{name}/CURRENT")
-        serving = None if content is None else Pointer.from_json(content).serving
-        # A version that is retired at this moment is looked up again by the next call.
-        served += [] if serving is None else list(_read_manifests(remote, name, [serving]))
-    return served
-
-
-def list_all_manifests(settings: Settings) -> Iterator[Manifest]:
-    """The manifests of all retained versions, of the stores here and of those in the remote."""
-    for store in list_local_stores(settings):
-        yield from store.versions()
-    if settings.store_remote:
-        remote = open_remote(settings.store_remote, settings.storage_options)
-        for name in remote_pipelines(remote):
-            yield from _read_manifests(remote, name, remote_versions(remote, name))
-
-
-def _read_manifests(remote: Folder, name: str, versions: Iterable[int]) -> Iterator[Manifest]:
-    for version in versions:
-        content = read_content(remote, manifest_name(name, version))
-        if content is not None:
-            yield manifest_from_json(content, what=f"The remote's version {version} of {name}")
 
 
 def manifest_name(name: str, version: int) -> str:
