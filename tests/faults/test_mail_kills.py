@@ -1,9 +1,13 @@
 """A mailing that is killed after any step, or runs twice at once, against a real SMTP server that records."""
 
 import json
+import os
+import shutil
+import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from letters import (
@@ -16,12 +20,14 @@ from letters import (
     smtp_server,
     write_contacts,
 )
+from other_machine import move_to
 from shelf_lake import LAST, copy_of, lists_by_hand, purchases
 from warm import assert_valid_log, processes, start
 
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
+from forecache.plugins.mail.stage import BATCH
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -132,31 +138,80 @@ def test_of_two_runs_at_once_each_message_is_sent_by_one(
     assert_contents(record, expected)
 
 
-def test_of_two_homes_at_once_over_one_lake_each_message_is_sent_by_one(
-    lake: Settings, tmp_path: Path, expected: dict[str, list[str]]
+def mail_elsewhere(host: str, lake_uri: str, home: Path, *of_run: Any) -> None:
+    """Send as on a machine of its own; `of_run` as `mail_until` has it."""
+    os.environ["FORECACHE_LAKE"] = lake_uri
+    move_to(host)
+    mail_until(home, *of_run)
+
+
+@pytest.fixture
+def machines(lake: Settings, tmp_path: Path) -> Callable[..., tuple[Any, Any]]:
+    """Start a run on a machine with a home of its own, all over one lake; returns the process and what it tells."""
+    shared = copy_of(lake, tmp_path / "shared")
+
+    def start_on(host: str, *of_run: Any, end: int = signal.SIGKILL) -> tuple[Any, Any]:
+        copy_of(lake, tmp_path / host)
+        ours, theirs = processes().Pipe(duplex=False)
+        process = start(mail_elsewhere, host, shared.lake_uri, tmp_path / host, *of_run, theirs, end)
+        theirs.close()
+        return process, ours
+
+    return start_on
+
+
+def test_of_two_machines_at_once_over_one_lake_each_message_is_sent_by_one(
+    machines: Any, tmp_path: Path, expected: dict[str, list[str]]
 ) -> None:
-    shared = copy_of(lake, tmp_path / "home-0")
-    copy_of(lake, tmp_path / "home-1")
     record = tmp_path / "record"
-    with pytest.MonkeyPatch.context() as patched, smtp_server(record) as port:
-        patched.setenv("FORECACHE_LAKE", shared.lake_uri)
-        pipes = [processes().Pipe(duplex=False) for _ in range(2)]
-        runs = [
-            start(mail_until_at, shared.lake_uri, tmp_path / f"home-{number}", port, record, theirs)
-            for number, (_, theirs) in enumerate(pipes)
-        ]
-        told = [str(ours.recv()) for ours, _ in pipes]
-        for process in runs:
+    with smtp_server(record) as port:
+        runs = [machines(host, port, "send", "", 1, record) for host in ("one", "two")]
+        told = [json.loads(ours.recv())["accepted"] for _, ours in runs]
+        for process, _ in runs:
             process.join()
-        # Whoever came second was told so, and the first has done all.
-        refused = [text for text in told if text.startswith("ConflictError")]
-        assert len(refused) <= 1
-        assert all("sends the mailing letters" in text for text in refused)
+    assert sorted(told) == [0, len(expected)]
     assert_contents(record, expected)
 
 
-def mail_until_at(lake_uri: str, home: Path, port: int, record: Path, told: object) -> None:
-    import os
+@pytest.mark.parametrize(("step", "policy"), [("intended", "send"), ("noted", "send"), ("noted", "skip")])
+def test_a_machine_that_vanished_is_followed_by_another_one_after_a_term(
+    machines: Any, tmp_path: Path, expected: dict[str, list[str]], step: str, policy: str
+) -> None:
+    record = tmp_path / "record"
+    with smtp_server(record) as port:
+        lost, ours = machines("lost", port, policy, step, 1, record)
+        assert ours.recv() == step
+        lost.join()
+        shutil.rmtree(tmp_path / "lost")
+        before = len(accepted(record))
+        _, ours = machines("next", port, policy, "", 1, record)
+        told = json.loads(ours.recv())
+    copies = Counter(message["X-Envelope-To"].partition("@")[0] for message in accepted(record))
+    # The messages of its last batch are in doubt: the answers were on its disk.
+    twice, none = before, 0
+    if policy == "skip":
+        twice, none = 0, min(BATCH, len(expected)) - before
+    assert Counter(copies.values())[2] == twice
+    assert len(expected) - len(copies) == none
+    assert told["accepted"] == len(accepted(record)) - before
 
-    os.environ["FORECACHE_LAKE"] = lake_uri
-    mail_until(home, port, "send", "", 1, record, told)
+
+def test_a_sender_that_stood_still_beyond_its_term_sends_nothing_when_it_goes_on(
+    machines: Any, tmp_path: Path, expected: dict[str, list[str]]
+) -> None:
+    record = tmp_path / "record"
+    with smtp_server(record) as port:
+        slow, of_slow = machines("slow", port, "skip", "noted", 5, record, end=signal.SIGSTOP)
+        assert of_slow.recv() == "noted"
+        _, of_next = machines("next", port, "skip", "", 1, record)
+        told = json.loads(of_next.recv())
+        in_all = len(accepted(record))
+        assert (told["accepted"], in_all) == (len(expected) - BATCH, len(expected) - BATCH + 5)
+        settings = mail_settings(tmp_path / "shared", port)
+        states = ledger_states(settings)
+        os.kill(slow.pid, signal.SIGCONT)
+        assert of_slow.recv().startswith("LeaseLostError: ")
+        slow.join()
+        assert len(accepted(record)) == in_all
+        assert ledger_states(settings) == states
+        assert Counter(states.values()) == {"accepted": len(expected) - BATCH, "skipped": BATCH}

@@ -1,9 +1,11 @@
 """Parity of logged answers: equal to the bit where nothing is wrong, and every planted defect found and named."""
 
 import json
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from logged_answers import (
 from ranking_code import impure, transforms
 
 from forecache.base.errors import NotFoundError
-from forecache.base.settings import Settings
+from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request import RequestField
 from forecache.plugins.parity.replay import check_parity, replay_day
 
@@ -53,6 +55,16 @@ def test_answers_that_nothing_has_changed_are_equal_to_the_bit(settings: Setting
     assert found.features["spend"].values == 30 * 8 == found.scores.values
     logged_values = np.concatenate([np.frombuffer(row["features"], "<f4").reshape(-1, 4) for row in rows])
     assert found.features["spend"].pairs == np.isfinite(logged_values[:, 0]).sum() < 30 * 8
+
+
+def test_a_machine_that_does_not_have_the_release_fetches_it(
+    settings: Settings, answering: Answering, tmp_path: Path
+) -> None:
+    write_log(settings, logged(answering))
+    elsewhere = load_settings(home=tmp_path / "elsewhere", lake=settings.lake_uri)
+    shutil.copytree(settings.store_path, elsewhere.store_path, ignore=shutil.ignore_patterns(".realtime"))
+    found = replayed(elsewhere).found
+    assert (found.requests, found.equal, found.differ, sum(found.not_recomputed.values())) == (30, 30, 0, 0)
 
 
 def one_bit(row: dict[str, Any], column: str, place: int) -> dict[str, Any]:

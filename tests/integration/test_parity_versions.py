@@ -124,6 +124,9 @@ def test_a_release_that_is_gone_or_another_is_told(settings: Settings, answering
     report = replayed(settings)
     assert (report.found.equal, report.found.not_recomputed["release"]) == (1, 3)
     shutil.rmtree(open_releases(settings, "ranking").release(1))
+    assert replayed(settings).found.equal == 1, "it is fetched from the lake"
+    shutil.rmtree(open_releases(settings, "ranking").release(1))
+    shutil.rmtree(Path(settings.lake_uri, ".realtime", "ranking", "releases"))
     report = replayed(settings)
     assert (report.found.equal, report.found.not_recomputed["release"]) == (0, 4)
 

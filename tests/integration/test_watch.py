@@ -31,7 +31,8 @@ from forecache.plugins.alerts.journal import CursorMove
 from forecache.plugins.alerts.notify import notify
 from forecache.realtime.log.record import schema
 from forecache.realtime.log.spool_files import CommitterState, write_state
-from forecache.serve.store.remote_store import list_served_manifests
+from forecache.serve.store import open_store
+from forecache.serve.store.remote_store import RemoteStore, list_served_manifests
 
 SUPPORT = Path(__file__).parent.parent / "support"
 
@@ -97,6 +98,19 @@ def test_a_served_version_beyond_its_age_is_stale_unless_it_is_the_last_of_its_d
     assert [each.severity for each in stale()] == ["critical"], "requests fail"
     write_version(settings.store_path, "churn", churn_rows(3), as_of=yesterday())
     assert stale() == []
+
+
+def test_a_machine_without_the_store_sees_in_the_remote_that_a_version_is_stale(
+    settings: Settings, tmp_path: Path
+) -> None:
+    write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-01")
+    shared = open_store(settings.model_copy(update={"store_remote": str(tmp_path / "remote")}), "churn")
+    assert isinstance(shared, RemoteStore)
+    shared.sync()
+    elsewhere = load_settings(home=tmp_path / "elsewhere", store_remote=str(tmp_path / "remote"))
+    found = [list_served_manifests(each, ["churn", "spend"]) for each in (settings, elsewhere)]
+    assert found[0] == found[1]
+    assert [alert.name for alert in stale_version_alerts(found[1])] == ["churn"]
 
 
 def test_a_due_as_of_date_that_a_source_has_not_delivered_waits(

@@ -11,6 +11,7 @@ from deltalake import write_deltalake
 from reader_support import churn_rows, write_version
 
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.lease import local_lease
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.registry.promotions import Promotion, record_promotion
@@ -32,7 +33,7 @@ def write_lake(home: Path) -> Settings:
     append_records(settings, list(stage_rows()))
     record_promotion(settings, promotion(now), after=None)
     write_version(settings.store_path, "churn", churn_rows(3), as_of="2026-01-03")
-    MailLedger(settings, "letters", "home").record(list(mails(now)))
+    MailLedger(settings, "letters", local_lease("mail/letters", "test")).record(list(mails(now)))
     return settings
 
 

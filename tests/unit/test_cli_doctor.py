@@ -1,13 +1,20 @@
 """`forecache doctor`: what is missing is named with the remedy."""
 
 import json
+import os
 import socket
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forecache.base.settings import load_settings
 from forecache.cli.main import main
+from forecache.kit import lease
+from forecache.kit.installation import hold_exclusively, open_lake
+from forecache.kit.lease import hold_lease
+from forecache.kit.process import wakes
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +149,30 @@ def test_the_mail_server_is_asked_where_a_mailing_is_declared(
     found = findings(capsys)["mail"]
     assert found["state"] == "fail"
     assert f"The SMTP server 127.0.0.1:{port} cannot be used" in found["found"]
+
+
+def test_who_holds_what_is_listed_and_what_a_killed_process_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leases() -> tuple[str, str]:
+        main(["doctor", "--json"])
+        found = findings(capsys)["leases"]
+        return found["state"], found["found"]
+
+    assert leases() == ("ok", "none is held")
+    for module in (lease, wakes):
+        monkeypatch.setattr(module, "LEASE", replace(wakes.LEASE, every_s=0.1))
+    settings = load_settings()
+    with hold_exclusively(settings, "tables/raw_orders", action="writes raw_orders"):
+        assert leases() == ("ok", f"tables/raw_orders by process {os.getpid()} (writes raw_orders)")
+    found = lease.this_process
+    monkeypatch.setattr(lease, "this_process", lambda *of: replace(found(*of), host="gpu-7", machine="its boot"))
+    with hold_lease(open_lake(settings), "mail/letters", action="sends messages"):
+        state, said = leases()
+        assert state == "ok"
+        assert said.startswith(f"mail/letters by process {os.getpid()} on gpu-7 (sends messages, since ")
+    left = replace(found("mail/offers", "sends messages", ""), pid=2**22, mark="left")
+    open_lake(settings).write(".leases/mail/offers.json", json.dumps(asdict(left)).encode())
+    state, said = leases()
+    assert state == "warn"
+    assert said.endswith(". Not renewed: mail/offers")

@@ -5,7 +5,6 @@ recorded or sent is known to all.
 """
 
 import json
-import random
 import secrets
 import socket
 import time
@@ -32,7 +31,7 @@ _SEEN_S = 3600.0
 """The time at which an alert was last seen is recorded this often, so that a look without news writes nothing."""
 _BACKOFF = Backoff(30.0, 3600.0)
 _HOUR_S = 3600.0
-_CONTENTION_S, _PATIENCE_S = 0.05, 10.0
+_PATIENCE_S = 10.0
 _T = TypeVar("_T")
 
 
@@ -255,7 +254,6 @@ def change_journal(settings: Settings, change: Callable[[Journal], _T]) -> _T:
             now = state.read(JOURNAL_FILE)
             if now is not None and now[0] == content:  # the answer to the write was lost
                 return result
-            time.sleep(random.uniform(0, _CONTENTION_S))
 
     return _use_journal(settings, swap)
 

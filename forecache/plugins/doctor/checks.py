@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
+from forecache.base.files import is_locked
 from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
 from forecache.cli.base import Finding, is_port_free
@@ -15,12 +17,15 @@ from forecache.cli.output import size
 
 if TYPE_CHECKING:
     from forecache.declare import Realtime
+    from forecache.kit.lease import Holder
     from forecache.realtime.release.folder import ReleaseFolder
 
 
 NEEDED_DISK_BYTES = 2 * 10**9
 NEEDED_MEMORY_BYTES = 4 * 10**9
 SPARK_JAVA_VERSIONS = (17, 21)
+_RENEWAL_S = 1.0
+"""Time that a renewal of a lease may take."""
 
 
 def check_java(settings: Settings) -> Finding:
@@ -242,6 +247,53 @@ def check_rollbacks(settings: Settings) -> Finding:
             "Run the same command again: it finishes that one and does nothing else. A run also finishes a model's.",
         )
     return Finding("rollbacks", "ok", "none was interrupted")
+
+
+def check_leases(settings: Settings) -> Finding:
+    """List who holds what on any machine; a lease that is not renewed is what a process that was killed has left.
+
+    It takes some seconds if a process of another machine holds a lease.
+    """
+    from forecache.kit.installation import open_lake
+    from forecache.kit.lease import TERM_S, read_leases
+    from forecache.kit.process.wakes import LEASE
+    from forecache.serve.store.remote import open_remote
+
+    def read_held() -> "list[Holder]":
+        try:
+            places = [open_lake(settings)]
+            if settings.store_remote:
+                places.append(open_remote(settings.store_remote, settings.storage_options))
+            return [holder for place in places for holder in read_leases(place) if not holder.released]
+        except ForecacheError:
+            raise
+        except Exception as error:  # the clients of object stores have errors of their own
+            raise UnavailableError(f"The leases cannot be read: {error}") from error
+
+    held = read_held()
+    left = [holder for holder in held if holder.is_dead]
+    if len(left) < len(held):
+        time.sleep(LEASE.every_s + _RENEWAL_S)
+        again = read_held()
+        left = [holder for holder in again if holder in held]
+        held = again
+    named = {holder.name: str(holder) for holder in held} | {
+        name: holder for name, holder in _held_locks(settings) if name not in {each.name for each in held}
+    }
+    found = "; ".join(f"{name} by {holder}" for name, holder in sorted(named.items())) or "none is held"
+    if left:
+        names = ", ".join(sorted(holder.name for holder in left))
+        remedy = f"A process was killed, or stands still. The next one takes over within {TERM_S:g} s: run it again."
+        return Finding("leases", "warn", f"{found}. Not renewed: {names}", remedy)
+    return Finding("leases", "ok", found)
+
+
+def _held_locks(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The locks of this machine that are held, with their holders."""
+    folder = settings.home_path / "locks"
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and is_locked(path):
+            yield path.relative_to(folder).as_posix(), path.read_text() or "a process"
 
 
 def check_files(settings: Settings) -> Finding:

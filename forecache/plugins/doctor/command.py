@@ -27,6 +27,7 @@ _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("stores", checks.check_stores),
     ("releases", checks.check_releases),
     ("rollbacks", checks.check_rollbacks),
+    ("leases", checks.check_leases),
 ]
 
 
@@ -55,7 +56,7 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
 @click.option("--deep", is_flag=True, help="Read every data file of the lake and of the stores, too.")
 @click.pass_context
 def doctor(context: click.Context, deep: bool) -> None:
-    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores, mail and alerts.
+    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores, leases, mail, alerts.
 
     Exits with 1 if one fails.
     """

@@ -2,29 +2,28 @@
 
 Rows are only appended; of a user's rows for an as-of date the one of the newest commit counts. A commit marks a message
 as intended before any byte of it is sent; the result is committed with its batch.
+
+All machines send a mailing one at a time, under a lease. Its fencing token is in each commit, so that a process that
+stood still and lost the lease can neither begin a batch nor record one over what its successor has recorded.
 """
 
 import errno
 import json
 import os
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from typing import Any, Literal
 
-from forecache.base.errors import ConflictError
-from forecache.base.files import lock, write_durably
+from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.delta.small_tables import append_to_small_table, read_small_table, row_schema
-from forecache.kit.delta.tables import table_exists, table_version
+from forecache.kit.lease import Lease
 from forecache.kit.smtp import ServerAnswer
-
-CLAIM = timedelta(minutes=15)
-"""A batch that another installation has marked as intended counts as being sent for this time."""
 
 State = Literal["intended", "accepted", "refused", "skipped", "deferred", "in doubt", "unusable"]
 FINAL: tuple[State, ...] = ("accepted", "refused", "skipped")
@@ -44,7 +43,7 @@ class MailRecord:
     message_id: str
     at: datetime  # UTC
     batch: str  # id of the messages that were marked as intended by one commit
-    home: str  # id of the installation whose journal has the batch
+    home: str  # host whose journal has the batch
     table: str  # the published version that the message was made from
     delta_version: int
     store_version: int
@@ -62,26 +61,15 @@ class MailRecord:
 
 
 class MailLedger:
-    """The rows of one mailing.
+    """The rows of one mailing; without a lease they can be read only."""
 
-    Attributes:
-        home: Id of this installation; another one may be sending batches, too.
-    """
-
-    def __init__(self, settings: Settings, mailing: str, home: str) -> None:
-        self._settings, self._mailing, self.home = settings, mailing, home
-        self._seen = -1
+    def __init__(self, settings: Settings, mailing: str, lease: Lease | None = None) -> None:
+        self._settings, self._mailing, self._lease = settings, mailing, lease
+        self.home = socket.gethostname()
 
     def latest_rows(self, as_of: date) -> dict[str, MailRecord]:
         """The row that counts of each user for an as-of date."""
-        exists = table_exists(self._settings, MAIL_TABLE)
-        self._seen = table_version(self._settings, MAIL_TABLE) if exists else -1
-        found = self._rows([("as_of", "=", as_of)])
-        last = {row.user: row for row in found}
-        for row in last.values():
-            if row.state == "intended" and row.home != self.home and datetime.now(timezone.utc) - row.at < CLAIM:
-                raise self._busy_error(row)
-        return last
+        return {row.user: row for row in self._rows([("as_of", "=", as_of)])}
 
     def batch_rows(self, batch: str) -> list[MailRecord]:
         return list({(row.as_of, row.user): row for row in self._rows([("batch", "=", batch)])}.values())
@@ -91,33 +79,16 @@ class MailLedger:
         last = {(row.as_of, row.user): row for row in self._rows([("at", ">=", moment)])}
         return sum(row.state in _COUNTED for row in last.values())
 
-    def commit_intent(self, records: Sequence[MailRecord]) -> None:
-        """Commit that messages are intended; raises ConflictError, before, if another installation wrote since."""
-
-        def require_alone() -> None:
-            for row in self._rows([("commit_version", ">=", self._seen + 1)]):
-                if row.home != self.home:
-                    raise self._busy_error(row)
-
-        self._append(records, require_alone)
-
     def record(self, records: Sequence[MailRecord]) -> None:
-        if records:
-            self._append(records, lambda: None)
+        """Append rows in one commit; LeaseLostError, before, if another process may send the mailing by now."""
+        assert self._lease is not None
 
-    def _busy_error(self, row: MailRecord) -> ConflictError:
-        run = f"Run {row.run_id!r}" if row.run_id else "Another run"
-        return ConflictError(
-            f"{run} sends the mailing {self._mailing} of {row.as_of} from another home.",
-            remedy=f"Run again when it has ended, or, if it was killed, in {CLAIM.seconds // 60} minutes.",
-        )
-
-    def _append(self, records: Sequence[MailRecord], require: Callable[[], None]) -> None:
         def rows_at(newest: int) -> list[dict[str, Any]]:
-            require()
             return [{**vars(row), "commit_version": newest + 1} for row in records]
 
-        append_to_small_table(self._settings, MAIL_TABLE, row_schema(MailRecord), rows_at)
+        if records:
+            schema = row_schema(MailRecord)
+            append_to_small_table(self._settings, MAIL_TABLE, schema, rows_at, fence=self._lease)
 
     def _rows(self, filters: list[tuple[str, str, Any]]) -> list[MailRecord]:
         rows = read_small_table(self._settings, MAIL_TABLE, [("mailing", "=", self._mailing), *filters])
@@ -132,20 +103,12 @@ class BatchRecord:
 
 
 class Journal:
+    """What the server answered to the messages of the batch under way; on the disk of the machine that sends."""
+
     def __init__(self, settings: Settings, mailing: str) -> None:
         self._folder = settings.home_path / "mail"
         self._path = self._folder / f"{mailing}.journal"
         self._descriptor = -1
-
-    @property
-    def home(self) -> str:
-        """A unique and permanent id of this installation."""
-        path = self._folder / "home"
-        if not path.exists():
-            with lock(self._folder / "home.lock"):
-                if not path.exists():
-                    write_durably(path, secrets.token_hex(8))
-        return path.read_text()
 
     def read_last_batch(self) -> BatchRecord | None:
         """The last batch that was begun here, None without one; an incomplete last line is ignored."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from datetime import time as clock
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -27,9 +27,10 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
+from forecache.kit.installation import open_lake
+from forecache.kit.lease import Lease, hold_lease
 from forecache.kit.smtp import Relay, ServerAnswer, one_line
-from forecache.lake.stage_runner import hold_table_lock
-from forecache.plugins.mail.ledger import CLAIM, FINAL, Journal, MailLedger, MailRecord
+from forecache.plugins.mail.ledger import FINAL, Journal, MailLedger, MailRecord
 from forecache.plugins.mail.mailing import Mailing, address_of, fill
 from forecache.plugins.mail.recipients import (
     MailSelection,
@@ -81,6 +82,7 @@ def message_of(
     return message.as_bytes()
 
 
+_PATIENCE_S = 10.0
 BATCH = 50
 """Messages that are intended by one commit."""
 _FAILED_IN_A_ROW = 20
@@ -98,6 +100,7 @@ class MailingRun:
     ledger: MailLedger
     last: dict[str, MailRecord]  # the ledger's row of each user at the start of the run
     run_id: str
+    lease: Lease | None  # None in a dry run
     counts: Counter[str] = field(default_factory=Counter)  # messages of this run by state
     unwritable: list[MailRecord] = field(default_factory=list)
     failed: list[MailRecord] = field(default_factory=list)
@@ -155,11 +158,12 @@ class MailingRun:
             return
         answers: dict[str, ServerAnswer] = {}
         with self.journal.begin_batch(name):
-            self.ledger.commit_intent(list(records.values()))
+            self.ledger.record(list(records.values()))
             mail_step("intended")
+            assert self.lease is not None
+            self.lease.confirm()
             try:
                 for _, recipient, content in letters:
-                    self._require_time(at)
                     self._require_acceptance()
                     self._send(relay, recipient, content, answers)
             finally:  # also on an interrupt: this is the last moment at which the answers are known
@@ -174,7 +178,10 @@ class MailingRun:
         user = recipient.user
 
         def last_byte() -> None:
+            assert self.lease is not None
+            self.lease.check()
             self.journal.record_last_byte(user)
+            self.lease.check()  # again, as a disk may take long
             answers[user] = _IN_DOUBT
 
         answer = relay.send(address_of(self.mailing.sender), recipient.address, content, last_byte=last_byte)
@@ -200,13 +207,6 @@ class MailingRun:
                 f"The SMTP server took none of {self.failed_in_a_row} messages in a row, the last with: "
                 f"{self.last_reason}",
                 remedy=f"{self.counts['accepted']:,} were accepted, the others wait: mend that and run again.",
-            )
-
-    def _require_time(self, begun: datetime) -> None:
-        if datetime.now(timezone.utc) - begun > CLAIM / 3:
-            raise UnavailableError(
-                f"The SMTP server has taken more than {CLAIM // 3 // timedelta(minutes=1)} minutes for a batch.",
-                remedy=f"{self.counts['accepted']:,} messages were accepted, the others wait: run again.",
             )
 
     def _count(self, user: str, state: str, reason: str) -> None:
@@ -294,8 +294,14 @@ def mail(
     `details`; `waiting` are those beyond the limit.
     """
     started = time.perf_counter()
-    with hold_table_lock(settings, f"mail_{mailing.name}", run_id, progress):
-        sending = _begin(settings, mailing, run_id)
+    with hold_lease(
+        open_lake(settings, patience_s=_PATIENCE_S),
+        f"mail/{mailing.name}",
+        action="sends messages",
+        run_id=run_id,
+        report=lambda holder: progress(f"waiting for {holder}", None),
+    ) as lease:
+        sending = _begin(settings, mailing, run_id, lease)
         chosen = sending.choose(limit)
         sending.record_unusable(chosen)
         values = sending.found.read_rows(chosen.users)
@@ -330,7 +336,7 @@ def mail(
 
 def write_messages(settings: Settings, mailing: Mailing, folder: Path, *, limit: int | None = None) -> list[Path]:
     """A dry run: write the messages that would be sent now as files `<user>.eml`, and send and record nothing."""
-    sending = _begin(settings, mailing, "", dry=True)
+    sending = _begin(settings, mailing, "", None)
     folder.mkdir(parents=True, exist_ok=True)
     users, written = sending.choose(limit).users, []
     for _, recipient, content in sending.messages(users, sending.found.read_rows(users), datetime.now(timezone.utc)):
@@ -341,17 +347,18 @@ def write_messages(settings: Settings, mailing: Mailing, folder: Path, *, limit:
     return written
 
 
-def _begin(settings: Settings, mailing: Mailing, run_id: str, *, dry: bool = False) -> MailingRun:
+def _begin(settings: Settings, mailing: Mailing, run_id: str, lease: Lease | None) -> MailingRun:
+    """Begin a run after what an earlier one has left is recorded; without a lease a dry run, which records nothing."""
     found, recipients = open_published(settings, mailing), Recipients(settings, mailing)
     recipients.refresh()
     journal = Journal(settings, mailing.name)
-    ledger = MailLedger(settings, mailing.name, journal.home)
-    if not dry:
+    ledger = MailLedger(settings, mailing.name, lease)
+    if lease is not None:
         recover_batch(ledger, journal)
     last = ledger.latest_rows(found.as_of)
-    if not dry:
+    if lease is not None:
         open_ = [row for row in last.values() if row.state in ("in doubt", "intended")]
         settled = [resolve_doubt(mailing, row) for row in open_]
         ledger.record(settled)
         last = ledger.latest_rows(found.as_of) if settled else last
-    return MailingRun(settings, mailing, found, recipients, journal, ledger, last, run_id)
+    return MailingRun(settings, mailing, found, recipients, journal, ledger, last, run_id, lease)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email import message_from_bytes
@@ -87,8 +88,10 @@ def ledger_states(settings: Settings) -> dict[str, str]:
     return {row["user"]: row["state"] for row in sorted(rows, key=lambda row: row["commit_version"])}
 
 
-def mail_until(home: Path, port: int, policy: str, step: str, number: int, record: Path, told: Any) -> None:
-    """Send, and be killed right after a step has been done `number` times; "" goes to the end and tells the figures."""
+def mail_until(
+    home: Path, port: int, policy: str, step: str, number: int, record: Path, told: Any, end: int = signal.SIGKILL
+) -> None:
+    """Send, and get the signal `end` right after a step has been done `number` times; tells the figures at the end."""
     from forecache.base.errors import ForecacheError
     from forecache.plugins.mail.stage import mail
 
@@ -100,7 +103,7 @@ def mail_until(home: Path, port: int, policy: str, step: str, number: int, recor
         times += name == step
         if name == step and times == number:
             told.send(name)
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), end)
 
     mail_step.on_step = die
     try:
