@@ -13,7 +13,6 @@ from watched_streams import D, StreamTable, extract_until, moment, payments
 
 from forecache.base.errors import InputError, NotYetError
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, write_state
 from forecache.declare import Column, Source, StreamDay
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
@@ -22,6 +21,7 @@ from forecache.lake.sources import find_awaited_sources, require_delivered
 from forecache.plugins.lineage.facts import stage_facts
 from forecache.plugins.table_sources.days_to_extract import days_to_extract, extraction_delay_reason
 from forecache.plugins.table_sources.extract import extract
+from forecache.stream.state import StreamState, write_state
 
 SOURCE = payments()
 NOW = moment(D[3], 0.5)

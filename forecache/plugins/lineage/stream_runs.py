@@ -15,13 +15,13 @@ from pathlib import Path
 from forecache.base.code_version import code_version
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState
 from forecache.declare import Stream
 from forecache.plugins.lineage import datasets
 from forecache.plugins.lineage.datasets import Dataset
 from forecache.plugins.lineage.emit import Receiver, configured_receivers
 from forecache.plugins.lineage.events import StreamRun
 from forecache.stream.live_layers import layers_of
+from forecache.stream.state import StreamState
 from forecache.stream.table.schema import event_fields, schema_of
 
 logger = logging.getLogger("forecache.stream")
