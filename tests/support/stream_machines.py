@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from stream_sample import a_stream
 from forecache.base import steps
 from forecache.base.settings import load_settings
 from forecache.kit import lease
+from forecache.stream.engine import arrow_engine
 from forecache.stream.engine.arrow_engine import ArrowEngine
+from forecache.stream.engine.restore_state import tile_saver
 
 
 def run_on_machine(
@@ -30,9 +33,15 @@ def run_on_machine(
     return engine
 
 
+def save_tiles_each_commit() -> None:
+    """Have the engines of this process write the file of tiles after each commit."""
+    arrow_engine.tile_saver = partial(tile_saver, commits=1)  # type: ignore[assignment]
+
+
 def copy_until(home: Path, given: dict[str, Any], topic: str, step: str) -> None:
     """Run the stream until it has caught up, and die at a step of copying its files."""
     steps.copy_step.on_step = dies_at(step)
+    save_tiles_each_commit()
     run_on_machine(home, given, topic)
 
 

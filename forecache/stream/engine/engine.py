@@ -22,7 +22,7 @@ from forecache.kit.lease import Lease
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STREAM_MODELS, STREAM_VIEWS
 from forecache.serve.store import open_remote, open_store, pull
-from forecache.serve.store.push_pull import push_stream_only_stores
+from forecache.serve.store.push_pull import push_layer
 from forecache.stream.engine.saved_files import copy_saved_files
 from forecache.stream.kafka.client import client_options
 from forecache.stream.live_layers import write_layers
@@ -137,12 +137,13 @@ def hold_stream(settings: Settings, name: str, *, action: str, waits: bool = Fal
 
 @contextmanager
 def follow_views(settings: Settings, stream: Stream) -> Iterator[None]:
-    """Pull the versions that the stream's features stand on, now and then periodically, if machines share a bucket.
+    """Write the live layers; if machines share a bucket, pull the versions that the stream's features stand on.
 
-    Features of a version that is not here would count as unknown, without an error.
+    They are pulled now and then periodically: features of a version that is not here would count as unknown, without an
+    error. The live layers go to the remote, where readers find them.
     """
+    write_layers(settings, stream)
     if not (settings.lake_is_remote and settings.store_remote):
-        write_layers(settings, stream)
         yield
         return
     remote = open_remote(settings.store_remote, settings.storage_options)
@@ -154,10 +155,10 @@ def follow_views(settings: Settings, stream: Stream) -> Iterator[None]:
         for name in names:
             with suppress(NotFoundError):  # nothing is published yet
                 pull(open_store(settings, name), remote)
-        write_layers(settings, stream)  # a pull may bring the layer of another declaration
 
+    for name in stream.live_names:
+        push_layer(open_store(settings, name), remote)
     pull_views()
-    push_stream_only_stores(settings, remote)
     with PeriodicThread(STREAM_VIEWS, pull_views, close_s=0.0):
         yield
 
