@@ -109,6 +109,14 @@ def test_a_stream_of_another_machine_is_known_by_its_table(settings: Settings, t
     assert days(settings, now=moment(D[3], 2)) == D[:3]
 
 
+def test_an_engine_that_could_not_read_its_topic_does_not_say_that_nothing_waits(
+    settings: Settings, table: StreamTable
+) -> None:
+    failed = StreamState(1, NOW.timestamp(), NOW.timestamp(), last_error="No brokers answer.")
+    write_state(settings.home_path, "cards", failed)
+    assert days(settings) == D[:2]
+
+
 def test_late_events_of_a_day_land_however_late_they_come(settings: Settings, table: StreamTable) -> None:
     source = payments(extract=StreamDay("cards", late_days=2, start=D[0]))
     says(settings, NOW, {"0": 9}, {"0": 9})

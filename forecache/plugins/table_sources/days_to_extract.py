@@ -38,6 +38,8 @@ def unread_reason(settings: Settings, stream: str, day: date) -> str:
     """
     end = datetime.combine(day + timedelta(days=1), time(), timezone.utc)
     state = read_state(settings, stream)
+    if state is not None and not state.end_offsets:
+        state = None  # of an engine that could not read the topic: it knows of no lag
     if state is not None and state.written_at >= end.timestamp() and state.lag_events == 0:
         return ""
     newest = _newest_message_times(settings, STREAM + stream, end)
