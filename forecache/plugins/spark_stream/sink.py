@@ -36,7 +36,7 @@ class SparkSink:
         *,
         send_bad: Callable[[pa.Table], None],
         done: Callable[[StepResult, int], None],
-        lease: Lease,
+        lease: Lease | None = None,
     ) -> None:
         self.step = StreamStep(settings, stream)
         self.writer = StreamWriter(settings, stream, send_bad=send_bad, lease=lease)
