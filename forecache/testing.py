@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from forecache.base.reports import make_page as make_page
     from forecache.base.reports import render_svg as render_svg
     from forecache.base.reports import write_page as write_page
-    from forecache.base.stream_state import StreamState as StreamState
-    from forecache.base.stream_state import read_state as read_state
     from forecache.kit.spark.session import spark_session as spark_session
     from forecache.kit.spark.session import stop_spark as stop_spark
     from forecache.plugins.new_project.demo_data import land_demo_data as land_demo_data
     from forecache.plugins.new_project.reader_process import ReaderProcess as ReaderProcess
+    from forecache.stream.state import StreamState as StreamState
+    from forecache.stream.state import read_state as read_state
 
 _HOMES = list_homes(
     {
         "forecache.base.reports": "ACCENT MUTED SECOND make_page render_svg write_page",
-        "forecache.base.stream_state": "StreamState read_state",
         "forecache.plugins.new_project.reader_process": "ReaderProcess",
         "forecache.kit.spark.session": "spark_session stop_spark",
         "forecache.plugins.new_project.demo_data": "land_demo_data",
+        "forecache.stream.state": "StreamState read_state",
     }
 )
 __all__ = sorted(_HOMES)

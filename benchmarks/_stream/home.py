@@ -18,8 +18,8 @@ from deltalake.exceptions import TableNotFoundError
 from _stream.services import environment_of
 from _stream.supervised import Service
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import read_state
 from forecache.kit.delta.dataset import open_dataset
+from forecache.stream.state import read_state
 
 SCORED, FOLLOWED = "scored", "followed"
 """The stream of every payment's score, and of every customer's row."""
@@ -78,7 +78,7 @@ def count_rows(settings: Settings, table: str) -> int:
 def state_of(settings: Settings, stream: str) -> Any:
     """What the engine says of itself, None: nothing yet."""
     with contextlib.suppress(OSError, ValueError):
-        return read_state(settings.home_path, stream)
+        return read_state(settings, stream)
     return None
 
 

@@ -73,6 +73,9 @@ ids_step = Steps("ids written", "list saved", "ids merged")
 tiles_step = Steps("tiles read", "tiles written", "tiles replaced")
 """Steps for the file of a stream's tiles: tiles of the views read, new file written, old file replaced."""
 
+copy_step = Steps("ids copied", "list copied", "ids removed", "tiles copied")
+"""Steps of copying these files into a lake in a bucket."""
+
 tail_step = Steps("commit read", "applied", "caught up", "rows read", "replaced", "pruned", "verified")
 """Steps of a tailer: a commit of the stream's table read and applied; after a gap, rows read from the table; a layer
 rebuilt; rows removed that no version needs; the layer compared and equal to the table."""

@@ -94,19 +94,27 @@ class Lease:
         """Raise LeaseLostError if the term may be over, or another process has taken the lease over; reads nothing."""
         if self._folder is None:
             return
-        if not self._lost and _now() > self._valid_until:
-            self._lost = "its term ended without a renewal: this process stood still, or could not reach the storage"
-        if self._lost:
+        lost = self._lost
+        if not lost and _now() > self._valid_until:
+            lost = "its term ended without a renewal: this process stood still, or could not reach the storage"
+        if lost:
             raise LeaseLostError(
-                f"The lease {self.name!r} in {self._folder} was lost: {self._lost}.",
+                f"The lease {self.name!r} in {self._folder} was lost: {lost}.",
                 remedy="Nothing was changed after that. Run again.",
             )
 
+    @property
+    def is_taken(self) -> bool:
+        """True once another process has it. A term that only ended may be renewed, if no other process was faster."""
+        return self._lost != ""
+
     def confirm(self) -> None:
-        """Renew the lease now; LeaseLostError if it was lost. For an act that nothing can refuse afterwards."""
+        """Renew the lease now; LeaseLostError if it was lost. For an act that nothing can refuse afterwards.
+
+        A term that ended is renewed, too, unless another process has the lease.
+        """
         if self._folder is None:
             return
-        self.check()
         try:
             self.renew()
         except Exception as error:  # clients of object stores have errors of their own

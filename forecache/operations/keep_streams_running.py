@@ -1,4 +1,7 @@
-"""Start streams that do not run, detached, each at most once, with growing pauses if one dies repeatedly."""
+"""Start streams that do not run, detached, each at most once, with growing pauses if one dies repeatedly.
+
+Starts are counted for all machines that share a lake in a bucket.
+"""
 
 import logging
 import os
@@ -12,12 +15,14 @@ from typing import Literal
 
 from forecache.base.files import try_lock
 from forecache.base.settings import Settings
-from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
-from forecache.stream.status import read_stream_status, write_starts
+from forecache.stream.state import read_tagged_starts, stream_folder, swap_starts
+from forecache.stream.status import read_stream_status
 
 _log = logging.getLogger(__name__)
 _START = "START"
+_ELSEWHERE_S = 30.0
+"""A process that was started on another machine has so long to take the stream's lease."""
 _LOG_BYTES = 16 << 20
 """A longer log is renamed at the next start and replaces the previous one."""
 
@@ -37,8 +42,9 @@ def keep_running(
 ) -> list[StartResult]:
     """Start the streams that do not run, unless they died so recently that a pause is due.
 
-    Any number of processes may call it at the same time: the starting process holds a lock that the stream's process
-    inherits and keeps until it ends, and a stream itself runs once.
+    Any number of processes of any machines may call it at the same time: on one machine, the starting process holds a
+    lock that the stream's process inherits and keeps until it ends; of several machines, the one that counts the start
+    makes it; and a stream itself runs once.
 
     Args:
         command: Command to start, to which the stream's name is appended; None: `forecache stream`.
@@ -58,11 +64,14 @@ def _start_if_needed(settings: Settings, stream: Stream, command: Sequence[str] 
             return StartResult(name, "runs")
         if not locked:
             return StartResult(name, "starting")
-        now = time.time()
-        if now < found.starts.next_at:
-            return StartResult(name, "waits", found.starts.next_at - now)
+        now, (starts, tag) = time.time(), read_tagged_starts(settings, name)
+        starts = starts.reset_if_stable(found.state)
+        next_at = max(starts.next_at, starts.last_at + _ELSEWHERE_S if settings.lake_is_remote else 0.0)
+        if now < next_at:
+            return StartResult(name, "waits", next_at - now)
         # Recorded first: a kill in between only makes the next start wait longer than needed.
-        write_starts(settings.home_path, name, found.starts.with_start(now))
+        if not swap_starts(settings, name, starts.with_start(now), tag):
+            return StartResult(name, "starting")
         _start_process(settings, name, command, descriptor)
         return StartResult(name, "started")
     finally:
@@ -71,7 +80,8 @@ def _start_if_needed(settings: Settings, stream: Stream, command: Sequence[str] 
 
 def _start_process(settings: Settings, name: str, command: Sequence[str] | None, descriptor: int) -> None:
     """Start a process in its own session, which outlives this one; its output is appended to the stream's log."""
-    chosen = list(command or (sys.executable, "-m", "forecache.cli.main", "stream"))
+    # Not as a standby: if another machine started it, too, the process that came second ends.
+    chosen = list(command or (sys.executable, "-m", "forecache.cli.main", "stream", "--no-standby"))
     environment = {**os.environ, "FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": settings.project}
     path = stream_folder(settings.home_path, name) / "log"
     if path.is_file() and path.stat().st_size > _LOG_BYTES:

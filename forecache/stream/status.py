@@ -1,24 +1,19 @@
-"""The status of each declared stream on this machine: engine, starts by the sensor, live layers, checks, metrics."""
+"""The status of each declared stream: engine and starts on all machines, live layers on this one, checks, metrics."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.base.errors import ForecacheError
-from forecache.base.files import write_durably
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder
 from forecache.declare import Stream
 from forecache.declare.loading import read_project
-from forecache.kit.process.periodic import Backoff
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
 from forecache.serve.store.live.layer import read_tail_state
+from forecache.stream.state import Starts, StreamState, is_running, read_starts, read_state
 
 if TYPE_CHECKING:
     from forecache.kit.metrics.page import MetricsPage
@@ -26,11 +21,6 @@ if TYPE_CHECKING:
 VERIFIED_WITHIN_S = 300.0
 """Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
 MOST_VERIFIED_WITHIN_S = 86_400.0  # largest limit, however long a comparison takes
-STABLE_S = 600.0  # seconds after which a start counts as successful
-AGAIN_AND_AGAIN = 3  # so many unsuccessful starts in a row cause an alert
-_BACKOFF = Backoff(10.0, 1800.0)
-_FILE = "STARTS"
-FRESH_S = 15.0  # a state that is younger counts as that of a running stream, whose process may be on another machine
 Word = Literal["runs", "died", "stopped", "never ran"]
 Check = Literal["runs", "lag", "throughput", "delay", "last_commit", "bad_messages", "verified"]
 CHECKS: dict[Check, str] = {
@@ -97,52 +87,10 @@ def read_layer_status(settings: Settings, store: str) -> LayerStatus:
 
 
 @dataclass(frozen=True)
-class Starts:
-    """A stream's starts by the sensor; one that fails at once is restarted with growing pauses."""
-
-    total: int = 0
-    in_a_row: int = 0  # last starts after which it ran for less than `STABLE_S`
-    last_at: float = 0.0  # Unix time; 0: never
-
-    @property
-    def pause_s(self) -> float:
-        """Least seconds from the last start to the next: 0, 10, 20, 40, ... up to half an hour."""
-        return _BACKOFF.pause_s(self.in_a_row) if self.in_a_row else 0.0
-
-    @property
-    def next_at(self) -> float:
-        """Unix time before which it is not started again."""
-        return self.last_at + self.pause_s
-
-    @property
-    def is_failing_repeatedly(self) -> bool:
-        return self.in_a_row >= AGAIN_AND_AGAIN
-
-    def reset_if_stable(self, state: StreamState | None) -> "Starts":
-        """Return the starts without earlier failures if the stream has run for `STABLE_S` since the last start."""
-        has_lasted = state is not None and self.last_at > 0 and state.written_at - self.last_at >= STABLE_S
-        return Starts(self.total, 0, self.last_at) if has_lasted else self
-
-    def with_start(self, at: float) -> "Starts":
-        return Starts(self.total + 1, self.in_a_row + 1, at)
-
-
-def read_starts(home: Path, name: str) -> Starts:
-    """Read the starts of a stream; none if there is no record, or it cannot be read."""
-    with suppress(OSError, ValueError, TypeError):
-        return Starts(**json.loads((stream_folder(home, name) / _FILE).read_bytes()))
-    return Starts()
-
-
-def write_starts(home: Path, name: str, starts: Starts) -> None:
-    write_durably(stream_folder(home, name) / _FILE, json.dumps(asdict(starts)))
-
-
-@dataclass(frozen=True)
 class StreamStatus:
     stream: Stream
-    state: StreamState | None  # the last state of its engine; None: it never ran with this home folder
-    is_running: bool  # on this machine, or another machine's process wrote its state within `FRESH_S`
+    state: StreamState | None  # the last state of its engine on any machine; None: it never ran
+    is_running: bool  # a process of this machine has its lock, or one of any machine reported within `FRESH_S`
     starts: Starts
     layers: tuple[LayerStatus, ...]
     at: float
@@ -158,13 +106,17 @@ class StreamStatus:
 
 
 def read_stream_status(settings: Settings, stream: Stream) -> StreamStatus:
-    now, home = time.time(), settings.home_path
-    state = read_state(home, stream.name)
-    is_fresh = state is not None and not state.stopped_at and now - state.written_at < FRESH_S
-    runs = is_running(home, stream.name) or is_fresh
-    starts = read_starts(home, stream.name).reset_if_stable(state)
-    layers = tuple(read_layer_status(settings, name) for name in stream.live_names)
+    now = time.time()
+    state = read_state(settings, stream.name)
+    runs = is_running(settings.home_path, stream.name) or (state is not None and state.is_fresh(now))
+    starts = read_starts(settings, stream.name).reset_if_stable(state)
+    layers = tuple(read_layer_status(settings, name) for name in stream.live_names if _is_here(settings, name))
     return StreamStatus(stream, state, runs, starts, layers, now, settings.stream_most_bad)
+
+
+def _is_here(settings: Settings, store: str) -> bool:
+    """Return whether a live layer is to be on this machine: if machines share a bucket, only where readers are."""
+    return not settings.lake_is_remote or StoreLayout(settings.store_path / store).streamed_folder.is_dir()
 
 
 def read_stream_statuses(settings: Settings) -> list[StreamStatus]:
@@ -243,7 +195,7 @@ def add_streams(page: "MetricsPage", settings: Settings) -> None:
             "forecache_stream_last_commit_timestamp_seconds": lambda state: _unix_seconds(state.committed_at),
             "forecache_stream_committed_version": lambda state: _version_if_any(state.committed_version),
             "forecache_stream_release": lambda state: state.release,
-            "forecache_stream_said_timestamp_seconds": lambda state: round(state.written_at, 3),
+            "forecache_stream_said_timestamp_seconds": lambda state: round(state.reported_at, 3),
         },
     )
     at = time.time()
@@ -310,14 +262,14 @@ def _check_process(now: StreamStatus) -> StreamCheckResult:
         times = f", after {now.starts.in_a_row} starts in a row that failed" if now.starts.is_failing_repeatedly else ""
         return StreamCheckResult("runs", not now.starts.is_failing_repeatedly, f"{name} runs{times}.")
     if state is None:
-        return StreamCheckResult("runs", False, f"{name} has never run here.")
+        return StreamCheckResult("runs", False, f"{name} has never run.")
     if state.stopped_at:
         return StreamCheckResult("runs", False, f"{name} was stopped at {_moment(state.stopped_at)}.")
     why = f" Its last error: {state.last_error}" if state.last_error else ""
     again = (
         f" It was started {now.starts.in_a_row} times in a row and died." if now.starts.is_failing_repeatedly else ""
     )
-    return StreamCheckResult("runs", False, f"{name} died after {_moment(state.written_at)}.{again}{why}")
+    return StreamCheckResult("runs", False, f"{name} died after {_moment(state.reported_at)}.{again}{why}")
 
 
 def _check_figures(now: StreamStatus, state: StreamState) -> Iterator[StreamCheckResult]:

@@ -14,9 +14,9 @@ from watched_streams import D, StreamTable, cards, moment
 
 from assets.streams import build_stream_checks
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import StreamState, stream_folder, write_state
 from forecache.plugins.alerts.orchestration import read_event_log_alerts
-from forecache.stream.status import CHECKS, read_starts
+from forecache.stream.state import StreamState, read_starts, stream_folder, write_state
+from forecache.stream.status import CHECKS
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
 from resources.settings_and_spark import SettingsResource
@@ -130,12 +130,12 @@ def test_a_dead_stream_is_started_where_the_settings_ask_for_it(
 ) -> None:
     write_state(home.home_path, "cards", well(written_at=time.time() - 60))
     died = tick()
-    assert read_starts(home.home_path, "cards").total == 0
+    assert read_starts(home, "cards").total == 0
     failed = {event.check_name for event in died.asset_events if getattr(event, "passed", True) is False}
     assert "runs" in failed
     monkeypatch.setenv("FORECACHE_STREAM_KEEP_RUNNING", "true")
     assert said(tick(died.cursor)) == "cards was started"
-    assert read_starts(home.home_path, "cards").total == 1
+    assert read_starts(home, "cards").total == 1
     # It ends at once: unlike this process it does not find the project.
     assert eventually(lambda: "cards is started again in" in said(tick()), 30)
     assert "watched_project" in (stream_folder(home.home_path, "cards") / "log").read_text()

@@ -19,10 +19,10 @@ from stream_sample import CUSTOMER, a_stream, payment, release
 from waiting import wait_for
 
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import StreamState
 from forecache.declare import LiveRows, Table, ToTopic
 from forecache.plugins.lineage.stream_runs import report_run
 from forecache.stream.engine.arrow_engine import ArrowEngine
+from forecache.stream.state import StreamState
 
 STREAM = a_stream("card-payments", to=(Table(), LiveRows(), ToTopic("answers")))
 ENDS = ("COMPLETE", "FAIL", "ABORT")
@@ -166,7 +166,7 @@ import sys, time
 from stream_sample import a_stream
 from forecache.base.settings import load_settings
 from forecache.plugins.lineage.stream_runs import report_run
-from forecache.base.stream_state import StreamState
+from forecache.stream.state import StreamState
 
 settings = load_settings(home=sys.argv[1], openlineage_file=sys.argv[2])
 with report_run(settings, a_stream("card-payments"), StreamState(started_at=time.time(), engine="arrow")):

@@ -25,7 +25,7 @@ from forecache.plugins.backfill.lake_states import LakeStates
 from forecache.plugins.backfill.recompute import recompute
 from forecache.plugins.maintenance import lake as maintaining
 from forecache.plugins.maintenance import table as maintain
-from forecache.stream.engine.engine import lock_stream
+from forecache.stream.engine.engine import hold_stream
 from forecache.stream.step import StreamStep
 from forecache.stream.table import writer
 from forecache.stream.table.schema import OFFSET, PARTITION
@@ -97,7 +97,7 @@ def test_events_that_the_topic_brought_are_left_out_and_new_landed_ones_are_adde
 
 
 def test_a_stream_that_runs_a_day_without_rows_and_a_reversed_range_are_refused(landed: Settings) -> None:
-    with lock_stream(landed, "payments"), pytest.raises(ConflictError, match="is run by process"):
+    with hold_stream(landed, "payments", action="a test"), pytest.raises(ConflictError, match="is run by process"):
         backfill(landed, a_stream(), DAY, DAY)
     missing = NEXT + timedelta(days=1)
     with pytest.raises(InputError, match=f"has no rows of {missing}"):

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 from live_support import live_row
+from reader_support import write_version
 from stream_sample import CUSTOMER, DAY, PACE, PAYMENTS, EmptyNight, a_stream, messages, payment, table_rows
+from waiting import wait_for
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Table, Topic
-from forecache.serve.store import open_store
+from forecache.serve.store import open_remote, open_store, push
 from forecache.serve.store.live.layer import read_layer
 from forecache.serve.store.live.pending import open_pending_writer
 from forecache.serve.store.live.reader import LiveReader
 from forecache.serve.store.live.writer import open_live_writer
 from forecache.serve.store.publishing.overlay import open_overlay
+from forecache.stream.engine import engine
 from forecache.stream.engine.pending_rows import OrphanedPendingRows, _answer_rows_function
 from forecache.stream.engine.restore_state import rebuild_state
 from forecache.stream.live_layers import write_layers
@@ -202,3 +205,29 @@ def open_live_rows(settings: Settings, stream: Any, done: Any) -> list[Any]:
     layer = read_layer(open_store(settings, PACE.name).layout)
     assert layer is not None
     return _answer_rows_function(layer)(done, {})
+
+
+def test_an_engine_with_an_empty_disk_pulls_the_versions_that_its_views_stand_on_and_newer_ones(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The versions come from the remote; the lake, which is in a bucket here, is not asked for them.
+    given = {"lake": "s3://nowhere/lake", "store_remote": str(tmp_path / "remote")}
+    settings = load_settings(home=tmp_path / "publisher", **given)
+    empty, remote = load_settings(home=tmp_path / "empty", **given), open_remote(settings.store_remote, {})
+
+    def publish() -> None:
+        write_version(settings.store_path, CUSTOMER.name, {"1": {"score": 0.5}})
+        write_layers(settings, a_stream(**NO_ANSWERS))  # as a publish does
+        push(open_store(settings, CUSTOMER.name), remote)
+
+    def served() -> int | None:
+        return open_store(empty, CUSTOMER.name).pointer().serving
+
+    monkeypatch.setattr(engine, "STREAM_VIEWS", replace(engine.STREAM_VIEWS, every_s=0.05))
+    publish()
+    with engine.follow_views(empty, a_stream(**NO_ANSWERS)):
+        assert served() == 1
+        publish()
+        wait_for(lambda: served() == 2)
+        assert read_layer(open_store(empty, CUSTOMER.name).layout) is not None
+        assert remote.size(f"{CUSTOMER.name}/LIVE")

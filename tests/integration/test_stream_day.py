@@ -13,7 +13,6 @@ from watched_streams import D, StreamTable, extract_until, moment, payments
 
 from forecache.base.errors import InputError, NotYetError
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, write_state
 from forecache.declare import Column, Source, StreamDay
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.landing import list_landing
@@ -22,6 +21,7 @@ from forecache.lake.sources import find_awaited_sources, require_delivered
 from forecache.plugins.lineage.facts import stage_facts
 from forecache.plugins.table_sources.days_to_extract import days_to_extract, extraction_delay_reason
 from forecache.plugins.table_sources.extract import extract
+from forecache.stream.state import StreamState, write_state
 
 SOURCE = payments()
 NOW = moment(D[3], 0.5)
@@ -107,6 +107,14 @@ def test_a_stream_of_another_machine_is_known_by_its_table(settings: Settings, t
     assert days(settings, now=moment(D[3], 2)) == D[:2]
     table.commit([moment(D[3], 1)], at=moment(D[3], 1))
     assert days(settings, now=moment(D[3], 2)) == D[:3]
+
+
+def test_an_engine_that_could_not_read_its_topic_does_not_say_that_nothing_waits(
+    settings: Settings, table: StreamTable
+) -> None:
+    failed = StreamState(1, NOW.timestamp(), NOW.timestamp(), last_error="No brokers answer.")
+    write_state(settings.home_path, "cards", failed)
+    assert days(settings) == D[:2]
 
 
 def test_late_events_of_a_day_land_however_late_they_come(settings: Settings, table: StreamTable) -> None:

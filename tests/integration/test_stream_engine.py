@@ -16,12 +16,12 @@ from waiting import wait_for
 from warm import start
 
 from forecache.base.settings import PROJECT_ROOT, Settings
-from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.serve.store import open_store
 from forecache.serve.store.live.layer import PENDING, LiveRow
 from forecache.serve.store.live.reader import LiveReader
 from forecache.stream.engine import arrow_engine as arrow
 from forecache.stream.engine.restore_state import tile_saver
+from forecache.stream.state import StreamState, is_running, read_state
 
 pytestmark = pytest.mark.slow
 NEVER = {"freshness": "event", "commit_s": 3600.0}
@@ -77,7 +77,7 @@ def test_a_stream_says_what_it_has_done(ready: Settings, kafka: Any) -> None:
     kafka.send(topic, [payment(1), payment(1), b"?"], partition=0)
     kafka.send(topic, [payment(2, at="2026-03-01T10:00:00Z")], partition=1)
     run_stream(ready.home_path, kafka.brokers, topic, {})
-    state = read_state(ready.home_path, "payments") or StreamState()
+    state = read_state(ready, "payments") or StreamState()
     assert (state.rows, state.bad, state.repeats, state.late, state.lag_events) == (2, 1, 1, 1, 0)
     assert state.offsets == state.end_offsets == {"0": 3, "1": 1}
     assert state.release == 1
@@ -98,7 +98,7 @@ def test_a_start_reads_the_rows_behind_the_file_of_tiles(
         for rows in (40, 0):
             run_stream(ready.home_path, kafka.brokers, topic, {"freshness": "event"})
             assert len(table_rows(ready, "stream_payments")) == 40
-            assert (read_state(ready.home_path, "payments") or StreamState()).rows == rows
+            assert (read_state(ready, "payments") or StreamState()).rows == rows
     said = [message for message in caplog.messages if "goes on" in message]
     assert said == ["The stream payments goes on: 0 rows were read for tiles, 0 for ids."] * 2
 

@@ -14,14 +14,13 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 from reader_support import eventually
-from watched_streams import TOPIC, cards
+from watched_streams import TOPIC, cards, write_starts
 
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import StreamState, read_state
 from forecache.cli.main import cli
 from forecache.operations.keep_streams_running import keep_running
 from forecache.plugins.table_sources.extract import extract
-from forecache.stream.status import read_starts, write_starts
+from forecache.stream.state import StreamState, read_starts, read_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -53,7 +52,7 @@ def abort_transaction(brokers: str, topic: str, values: list[bytes]) -> None:
 
 
 def said(settings: Settings) -> StreamState:
-    return read_state(settings.home_path, "cards") or StreamState()
+    return read_state(settings, "cards") or StreamState()
 
 
 def shown() -> dict[str, Any]:
@@ -88,8 +87,8 @@ def test_a_stream_that_is_killed_is_started_again_and_the_day_lands_with_each_ev
         os.kill(said(settings).pid, signal.SIGKILL)
         kafka.send(topic, [b"no payment", *payments(range(300, 800))])
         assert eventually(lambda: shown()["state"] == "died", 60)
-        starts = read_starts(settings.home_path, "cards")
-        write_starts(settings.home_path, "cards", replace(starts, last_at=time.time() - 60))
+        starts = read_starts(settings, "cards")
+        write_starts(settings, "cards", replace(starts, last_at=time.time() - 60))
         assert [each.did for each in keep_running(settings, [stream])] == ["started"]
         assert eventually(lambda: said(settings).rows == 300 and said(settings).lag_events == 0, 60)
         found = shown()

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 from reader_support import eventually
-from watched_streams import cards
+from watched_streams import cards, write_starts
 
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, is_running, read_state, stream_folder, write_state
 from forecache.declare.project import Project
 from forecache.operations.keep_streams_running import StartResult, keep_running
 from forecache.plugins.alerts.collect_alerts import collect_alerts, stream_alerts
-from forecache.stream.status import Starts, read_starts, write_starts
+from forecache.stream.state import Starts, StreamState, is_running, read_starts, read_state, stream_folder, write_state
 
 SUPPORT = Path(__file__).parent.parent / "support"
 STREAM = cards()
@@ -40,7 +39,7 @@ def pids(settings: Settings) -> list[int]:
 
 def age_state(settings: Settings) -> None:
     """So that what the dead process said is not young any more."""
-    state = read_state(settings.home_path, "cards")
+    state = read_state(settings, "cards")
     assert state is not None
     write_state(settings.home_path, "cards", replace(state, written_at=time.time() - 60))
 
@@ -65,18 +64,19 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
     )
     try:
         subprocess.run([sys.executable, "-c", script], env=with_support(), check=True, timeout=60)
-        assert eventually(lambda: read_state(home, "cards") is not None, 30)
+        assert eventually(lambda: read_state(settings, "cards") is not None, 30)
         assert is_running(home, "cards")
         assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
         end(settings)
         age_state(settings)
-        write_starts(home, "cards", replace(read_starts(home, "cards"), last_at=time.time()))  # however long that took
+        # However long that took.
+        write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=time.time()))
         (kept,) = keep_running(settings, [STREAM], command=engine(60))
         assert kept.did == "waits", "it died within ten minutes of its start"
-        write_starts(home, "cards", replace(read_starts(home, "cards"), last_at=time.time() - 11))
+        write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=time.time() - 11))
         assert keep_running(settings, [STREAM], command=engine(60)) == [StartResult("cards", "started")]
         assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"), 30)
-        assert read_starts(home, "cards").total == 2
+        assert read_starts(settings, "cards").total == 2
     finally:
         end(settings)
 
@@ -122,7 +122,7 @@ def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings:
     home, command = settings.home_path, [sys.executable, "-c", "raise SystemExit(1)"]
     waits = []
     for _ in range(4):
-        write_starts(home, "cards", replace(read_starts(home, "cards"), last_at=0.0)) if waits else None
+        write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=0.0)) if waits else None
 
         def started() -> bool:
             return keep_running(settings, [STREAM], command=command)[0].did == "started"
@@ -134,7 +134,7 @@ def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings:
 
         assert eventually(died, 20)
         (kept,) = keep_running(settings, [STREAM], command=command)
-        waits.append(kept.wait_s + time.time() - read_starts(home, "cards").last_at)
+        waits.append(kept.wait_s + time.time() - read_starts(settings, "cards").last_at)
     assert [round(wait_s, -1) for wait_s in waits] == [10, 20, 40, 80]
     write_state(home, "cards", StreamState(1, time.time() - 99, time.time() - 60, last_error="No brokers answer."))
     (alert,) = [each for each in stream_alerts(settings, PROJECT) if each.kind == "stream_dead"]
@@ -168,7 +168,7 @@ def test_streams_that_are_not_well_are_alerts_and_end_when_they_are(settings: Se
     assert set(died) == {"stream_dead", "stream_bad"}
     stopped = replace(well, stopped_at=now)
     assert (kinds(stopped), list(kinds(stopped, stream_keep_running=True))) == ({}, ["stream_dead"])
-    write_starts(settings.home_path, "cards", Starts(5, 3, now))
+    write_starts(settings, "cards", Starts(5, 3, now))
     assert "after 3 starts in a row that failed" in kinds(well)["stream_dead"]
     (alert,) = [each for each in stream_alerts(settings, PROJECT) if each.kind == "stream_dead"]
     assert alert.at > datetime.fromtimestamp(now - 1, timezone.utc)

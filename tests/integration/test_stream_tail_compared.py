@@ -10,12 +10,11 @@ from tailing import clicks, compare_now, environment_of, follow, layer, truth
 from watched_streams import cards
 
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState
 from forecache.serve.store import Store
 from forecache.serve.store.live.layer import LiveRow, read_tail_state, record_of
 from forecache.serve.store.live.reader import LiveReader
+from forecache.stream.state import Starts, StreamState
 from forecache.stream.status import (
-    Starts,
     StreamCheckResult,
     StreamStatus,
     evaluate_checks,

@@ -26,11 +26,11 @@ from watched_reader import make_stream
 
 from assets.streams import layer_materializations, stream_evaluations, stream_materialization
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import read_state, write_state
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.cost.orchestration import build_cost
 from forecache.plugins.parity.orchestration import build_parity, parity_name
 from forecache.plugins.rollouts.orchestration import rollout_metadata, rollout_name
+from forecache.stream.state import read_state, write_state
 from forecache.stream.status import read_stream_status
 from resources.instance import ensure_instance, runner_instance
 from resources.settings_and_spark import SettingsResource
@@ -90,7 +90,7 @@ def count_costs(settings: Settings, instance: dg.DagsterInstance) -> None:
 def watch(settings: Settings, instance: dg.DagsterInstance) -> None:
     """What the sensor reports of a stream that does well but for bad messages."""
     make_stream(settings)
-    state = read_state(settings.home_path, "cards")
+    state = read_state(settings, "cards")
     assert state is not None
     write_state(settings.home_path, "cards", replace(state, rows=90_000, rows_per_s=1500.0, bad=1_200))
     now = read_stream_status(settings, cards)

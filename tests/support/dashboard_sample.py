@@ -27,12 +27,12 @@ from waiting import beside
 from watched_reader import bins, make_batch, make_stream
 
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import StreamState, read_state, write_state
 from forecache.cli.commands.reader import run_committer_sidecar
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import LiveRow, read_tail_state, write_tail_state
 from forecache.serve.store.live.writer import open_live_writer
+from forecache.stream.state import StreamState, read_state, write_state
 
 SUPPORT = Path(__file__).parent
 EVERY_S, SHOWN_S = 5, 300.0
@@ -83,7 +83,7 @@ def streamed(settings: Settings) -> Iterator[None]:
 
     def run(stop: threading.Event) -> None:
         began, layout = time.time(), StoreLayout(settings.store_path / "customer")
-        state, tail = read_state(settings.home_path, "cards"), read_tail_state(layout)
+        state, tail = read_state(settings, "cards"), read_tail_state(layout)
         assert state is not None
         with open_live_writer(layout) as live:
             while not stop.wait(1.0):

@@ -27,7 +27,7 @@ def run_with_spark(
     """Run the stream of payments in this process until it has caught up, or `stop` is set."""
     stand_on_an_empty_night(settings)
     stream = a_stream(topic, **{**SPARK, **declared})
-    engine = SparkEngine(settings, stream, until_caught_up=stop is None, stop=stop)
+    engine = SparkEngine(settings, stream, until_caught_up=stop is None, make_stop=lambda: stop or threading.Event())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(source, "MESSAGES_A_BATCH", per_batch)
         engine.run()

@@ -12,9 +12,9 @@ from waiting import beside
 
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import stream_step
-from forecache.base.stream_state import StreamState, read_state
 from forecache.stream import step as steps
 from forecache.stream.engine.arrow_engine import ArrowEngine
+from forecache.stream.state import StreamState, read_state
 from forecache.stream.tiles.view_tiles import Bases
 
 _ON_AN_EMPTY_NIGHT: set[Path] = set()
@@ -37,7 +37,8 @@ def run_stream(
     """Run the stream of payments in this process until it has caught up, or `stop` is set."""
     settings, stream = settings_of(home, brokers), a_stream(topic, **declared)
     stand_on_an_empty_night(settings)
-    engine = ArrowEngine(settings, stream, until_caught_up=stop is None, stop=stop, **how)
+    make_stop = threading.Event if stop is None else lambda: stop
+    engine = ArrowEngine(settings, stream, until_caught_up=stop is None, make_stop=make_stop, **how)
     engine.run()
     return engine
 
@@ -51,7 +52,7 @@ def running(settings: Settings, topic: str, declared: Mapping[str, Any]) -> Iter
 
 def state_of(settings: Settings) -> StreamState:
     """What the stream of payments says of itself; figures of none before it has said anything."""
-    return read_state(settings.home_path, "payments") or StreamState()
+    return read_state(settings, "payments") or StreamState()
 
 
 def settings_of(home: Path, brokers: str) -> Settings:

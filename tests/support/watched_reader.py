@@ -9,7 +9,6 @@ from reader_support import RunningReader
 from release_support import FEATURES, a_request
 
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, write_state
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.models.registry.promotions import Promotion, last_promotion, record_promotion
 from forecache.plugins.drift.live_counts import SCORE, ColumnBins, DriftReference
@@ -17,6 +16,7 @@ from forecache.plugins.drift.measurements import Measurement, append_measurement
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import LiveRow, TailState, write_tail_state
 from forecache.serve.store.live.writer import open_live_writer
+from forecache.stream.state import StreamState, write_state
 
 NIGHT = date(2026, 11, 1)
 

@@ -16,13 +16,21 @@ from deltalake import Schema
 from forecache.base.files import lock
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import extract_step
-from forecache.base.stream_state import LOCK, StreamState, stream_folder, write_state
 from forecache.declare import Column, FeatureView, Live, Publish, Source, Stream, StreamDay, Topic, Window
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import new_path, place_of, write_file
 from forecache.kit.delta.stream_tables import HOUR, STREAM_PROPERTIES, hour_of
 from forecache.kit.delta.writers import new_folder
 from forecache.plugins.table_sources.extract import extract
+from forecache.stream.state import (
+    Starts,
+    StreamState,
+    lease_name,
+    read_tagged_starts,
+    stream_folder,
+    swap_starts,
+    write_state,
+)
 
 D = [date(2026, 1, 1) + timedelta(days=number) for number in range(8)]
 TOPIC = "WATCHED_TOPIC"
@@ -119,6 +127,11 @@ def moment(day: date, hour: float) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=timezone.utc) + timedelta(hours=hour)
 
 
+def write_starts(settings: Settings, name: str, starts: Starts) -> None:
+    """Replace the starts of a stream."""
+    assert swap_starts(settings, name, starts, read_tagged_starts(settings, name)[1])
+
+
 def extract_until(home: Path, days: Sequence[date], now: datetime, step: str) -> None:
     """Extract days of the stream, and die after a step."""
 
@@ -133,7 +146,8 @@ def extract_until(home: Path, days: Sequence[date], now: datetime, step: str) ->
 def engine(home: Path, name: str, *, runs_s: float) -> None:
     """What an engine does for whoever watches: it holds the lock and says its state; ended by a signal, it dies."""
     folder = stream_folder(home, name)
-    with lock(folder / LOCK, refused=lambda holder: SystemExit(5)):
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(home / "locks" / lease_name(name), refused=lambda holder: SystemExit(5)):
         with (folder / "pids").open("a") as pids:
             pids.write(f"{os.getpid()}\n")
         ends = time.monotonic() + runs_s

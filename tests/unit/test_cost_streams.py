@@ -9,9 +9,9 @@ import pytest
 from cost_support import PRICES, written
 
 from forecache.base.settings import Settings, load_settings
-from forecache.base.stream_state import StreamState, read_state, write_state
 from forecache.plugins.cost.cost_report import cost_report, report_to_dict, use_of_streams
 from forecache.stream.engine.engine import StreamFigures
+from forecache.stream.state import StreamState, read_state, write_state
 
 STREAM = "fraud"
 STARTED = 1_700_000_000.0
@@ -62,9 +62,9 @@ def test_a_day_of_a_stream_is_what_its_process_took_since_its_start(declared: Se
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        (None, "it does not run with this home folder"),
-        (replace(running(), stopped_at=STARTED + 7_200), "it does not run with this home folder"),
-        (replace(running(), written_at=STARTED + 3_600), "it does not run with this home folder"),
+        (None, "it does not run"),
+        (replace(running(), stopped_at=STARTED + 7_200), "it does not run"),
+        (replace(running(), written_at=STARTED + 3_600), "it does not run"),
         (running(cpu_s=None), "its process does not say it"),
         (replace(running(), started_at=STARTED + 7_150), "its process was started less than a minute ago"),
     ],
@@ -94,13 +94,13 @@ def test_a_stream_without_events_has_a_day_and_no_price_of_a_million(declared: S
 def test_an_engine_says_what_its_process_has_taken(tmp_path: Path) -> None:
     figures = StreamFigures(tmp_path, STREAM, engine="arrow", freshness="event")
     figures.write(now=True)
-    first = read_state(tmp_path, STREAM)
+    first = read_state(load_settings(home=tmp_path), STREAM)
     until = time.process_time() + 0.05
     while time.process_time() < until:
         pass
     least_s = sum(os.times()[:2])
     figures.write(now=True)
-    second = read_state(tmp_path, STREAM)
+    second = read_state(load_settings(home=tmp_path), STREAM)
     assert first is not None
     assert second is not None
     assert first.cpu_s is not None

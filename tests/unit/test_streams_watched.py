@@ -2,25 +2,31 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from watched_streams import cards
+from watched_streams import cards, write_starts
 
 from forecache.base.files import lock
 from forecache.base.settings import Settings
-from forecache.base.stream_state import LOCK, STATE, StreamState, is_running, read_state, stream_folder, write_state
+from forecache.stream.state import (
+    STABLE_S,
+    STATE,
+    Starts,
+    StreamState,
+    is_running,
+    lease_name,
+    read_starts,
+    read_state,
+    stream_folder,
+    write_state,
+)
 from forecache.stream.status import (
     CHECKS,
-    STABLE_S,
     LayerStatus,
-    Starts,
     StreamStatus,
     describe_stream,
     evaluate_checks,
-    read_starts,
     read_stream_status,
-    write_starts,
 )
 
 NOW = 1_800_000_000.0
@@ -121,7 +127,7 @@ def test_a_stream_that_does_not_run_says_since_when_and_why() -> None:
     assert stopped.status == "stopped"
     assert failed(stopped)["runs"] == "cards was stopped at 2027-01-15 07:59:55 UTC."
     never = seen(None, is_running=False)
-    assert (never.status, failed(never)) == ("never ran", {"runs": "cards has never run here."})
+    assert (never.status, failed(never)) == ("never ran", {"runs": "cards has never run."})
 
 
 def test_a_stream_that_dies_again_and_again_fails_until_it_has_lasted() -> None:
@@ -141,24 +147,24 @@ def test_pauses_between_starts_grow_to_half_an_hour() -> None:
     assert starts.reset_if_stable(replace(WELL, written_at=NOW + 600)) == Starts(total=12, in_a_row=0, last_at=NOW)
 
 
-def test_what_a_stream_says_is_read_as_it_was_written_and_damage_is_nothing(tmp_path: Path) -> None:
-    assert read_state(tmp_path, "cards") is None
-    write_state(tmp_path, "cards", WELL)
-    assert read_state(tmp_path, "cards") == WELL
+def test_what_a_stream_says_is_read_as_it_was_written_and_damage_is_nothing(settings: Settings) -> None:
+    assert read_state(settings, "cards") is None
+    write_state(settings.home_path, "cards", WELL)
+    assert read_state(settings, "cards") == WELL
     for content in ("", "[]", "{", '{"rows": 1, "of_a_later_version": 2}'):
-        (stream_folder(tmp_path, "cards") / STATE).write_text(content)
-        found = read_state(tmp_path, "cards")
+        (stream_folder(settings.home_path, "cards") / STATE).write_text(content)
+        found = read_state(settings, "cards")
         assert (found.rows if found else None) == (1 if "rows" in content else None)
-    write_starts(tmp_path, "cards", Starts(3, 2, NOW))
-    assert read_starts(tmp_path, "cards") == Starts(3, 2, NOW)
-    (stream_folder(tmp_path, "cards") / "STARTS").write_text("{")
-    assert read_starts(tmp_path, "cards") == Starts()
+    write_starts(settings, "cards", Starts(3, 2, NOW))
+    assert read_starts(settings, "cards") == Starts(3, 2, NOW)
+    (stream_folder(settings.home_path, "cards") / "STARTS").write_text("{")
+    assert read_starts(settings, "cards") == Starts()
 
 
 def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(settings: Settings) -> None:
     home = settings.home_path
     assert not is_running(home, "cards")
-    with lock(stream_folder(home, "cards") / LOCK):
+    with lock(home / "locks" / lease_name("cards")):
         assert is_running(home, "cards")
         assert read_stream_status(settings, cards()).status == "runs"
     assert not is_running(home, "cards")

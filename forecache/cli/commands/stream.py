@@ -40,6 +40,11 @@ def stream() -> None:
 @click.option(
     "--create-topic", is_flag=True, help="Create the topic first unless it exists, as the broker's defaults have it."
 )
+@click.option(
+    "--standby/--no-standby", default=True, show_default=True,
+    help="If another machine runs the stream, wait and take over when it ends or dies; else end with an error. "
+    "Only with a lake in a bucket.",
+)  # fmt: skip
 @click.option("--until-caught-up", is_flag=True, help="End when what the topic holds now is committed.")
 @click.option(
     "--skip-lost", is_flag=True,
@@ -62,6 +67,7 @@ def run(
     context: click.Context,
     name: str,
     create_topic: bool,
+    standby: bool,
     until_caught_up: bool,
     skip_lost: bool,
     landed: tuple[date, date] | None,
@@ -93,7 +99,14 @@ def run(
         hide_pandas_from_arrow()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
     engine = engine_of(declared)
-    engine(current, declared, until_caught_up=until_caught_up, skip_lost=skip_lost, stop=stop_event()).run()
+    engine(
+        current,
+        declared,
+        until_caught_up=until_caught_up,
+        skip_lost=skip_lost,
+        is_standby=standby and not until_caught_up,
+        make_stop=stop_event,  # a signal ends a process that still waits
+    ).run()
 
 
 @command("streams", examples="forecache streams\nforecache streams cards\nforecache streams --json")

@@ -57,10 +57,13 @@ TAILER_COMPARE = Wake("compare", _TAILER, "Comparing a live layer with its table
 
 STREAM_READ = Wake("stream-read", _STREAM, "Reading from Kafka, while there are no messages", 0.2)
 STREAM_FIGURES = Wake("stream-figures", _STREAM, "Writing the figures of a stream", 1.0)
+STREAM_STATE = Wake("stream-state", _STREAM, "Putting a stream's state into a lake in a bucket", 5.0)
+STREAM_FILES = Wake("stream-files", _STREAM, "Copying a stream's ids and tiles into a lake in a bucket", 30.0)
 STREAM_MODELS = Wake(
     "stream-models", _STREAM, "Looking for a newer release or champion",
-    rule="1 s for a release, 10 s for a champion, 1 h for neither",
+    rule="1 s for a release (5 s in a bucket), 10 s for a champion, 1 h for neither",
 )  # fmt: skip
+STREAM_VIEWS = Wake("stream-views", _STREAM, "Pulling what a stream's views and look-ups stand on", 30.0)
 STREAM_QUERY = Wake("stream-query", _STREAM, "Looking at the query of the engine spark", 0.2)
 STREAM_ANSWERS = Wake("stream-answers", _STREAM, "Looking for committed answers to send to a topic", 0.5)
 STREAM_LINEAGE = Wake(

@@ -124,7 +124,7 @@ def _alerts_of_stream(settings: Settings, now: StreamStatus) -> Iterator[Alert]:
             told.setdefault(_KINDS[each.check], []).append(each.sentence)
     state = now.state
     for (kind, severity), sentences in told.items():
-        at = state.written_at if kind == "stream_dead" and state is not None and not now.is_running else now.at
+        at = state.reported_at if kind == "stream_dead" and state is not None and not now.is_running else now.at
         details = {"lag_events": state.lag_events, "starts": now.starts.total} if state is not None else {}
         yield Alert(
             kind, now.stream.name, severity, " ".join(sentences), details, datetime.fromtimestamp(at, timezone.utc)

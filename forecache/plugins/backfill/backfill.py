@@ -20,8 +20,9 @@ from forecache.declare import FeatureView, Stream
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.tables import open_table
+from forecache.kit.lease import Lease
 from forecache.plugins.backfill.lake_states import LakeStates
-from forecache.stream.engine.engine import lock_stream
+from forecache.stream.engine.engine import hold_stream
 from forecache.stream.engine.restore_state import rebuild_state
 from forecache.stream.step import StreamStep, switch_to_newest
 from forecache.stream.table.schema import EVENT_DAY, KAFKA_AT, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT, event_fields
@@ -102,8 +103,8 @@ def backfill(
     if last < first:
         raise InputError(f"The last day {last} is before the first, {first}.", remedy="Give FROM before TO.")
     with ExitStack() as held:
-        held.enter_context(lock_stream(settings, stream.name))
-        work, done = _Backfill(settings, stream), []
+        lease = held.enter_context(hold_stream(settings, stream.name, action="backfill"))
+        work, done = _Backfill(settings, stream, lease), []
         held.callback(work.close)
         for number in range((last - first).days + 1):
             done.append(work.add_day(first + timedelta(days=number), rows_a_commit))
@@ -112,13 +113,13 @@ def backfill(
 
 
 class _Backfill:
-    def __init__(self, settings: Settings, stream: Stream) -> None:
+    def __init__(self, settings: Settings, stream: Stream, lease: Lease) -> None:
         self._settings, self._stream = settings, stream
         self._nights, self._day = LakeStates(settings, stream), date.min
         self._stands_on: dict[tuple[str, date], BatchState] = {}
         self._step = StreamStep(settings, stream, bases=self._state_of)
         switch_to_newest(self._step.answerer)
-        self._writer = StreamWriter(settings, stream)
+        self._writer = StreamWriter(settings, stream, lease=lease)
         self._is_rebuilt = False
 
     def add_day(self, day: date, rows_a_commit: int) -> BackfilledDay:

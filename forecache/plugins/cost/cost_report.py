@@ -10,7 +10,6 @@ from typing import IO, Any
 from forecache.base.errors import ForecacheError, InputError
 from forecache.base.prices import CPU, hourly_price
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, is_running, read_state
 from forecache.declare.loading import read_project
 from forecache.kit.delta.tables import list_tables
 from forecache.lake.ledger import records_since
@@ -30,8 +29,8 @@ from forecache.plugins.cost.stage_costs import (
     use_of_readers,
 )
 from forecache.serve.store.remote import open_remote
+from forecache.stream.state import is_running, read_state
 
-_FRESH_S = 15.0
 """Age up to which a state is that of a running stream, even if its process is on another machine."""
 _LEAST_S = 60.0
 """Least age of a process: a younger one has mostly been starting."""
@@ -70,19 +69,15 @@ def use_of_streams(settings: Settings, *, at: float | None = None) -> list[Strea
 
 
 def _use_of_stream(settings: Settings, name: str, engine: str, now: float) -> StreamUse:
-    state = read_state(settings.home_path, name)
-    if state is None or state.stopped_at or not _is_running_now(settings, name, state, now):
-        return _unknown_use(name, engine, "it does not run with this home folder")
+    state = read_state(settings, name)
+    if state is None or state.stopped_at or not (state.is_fresh(now) or is_running(settings.home_path, name)):
+        return _unknown_use(name, engine, "it does not run")
     seconds = state.written_at - state.started_at
     if state.cpu_s is None:
         return _unknown_use(name, engine, "its process does not say it")
     if seconds < _LEAST_S:
         return _unknown_use(name, engine, "its process was started less than a minute ago")
     return StreamUse(name, state.engine or engine, state.cpu_s, seconds, state.rows)
-
-
-def _is_running_now(settings: Settings, name: str, state: StreamState, now: float) -> bool:
-    return now - state.written_at < _FRESH_S or is_running(settings.home_path, name)
 
 
 def _unknown_use(name: str, engine: str, why: str) -> StreamUse:

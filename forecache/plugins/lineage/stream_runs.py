@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 
 from forecache.base.code_version import code_version
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState
 from forecache.declare import Stream
 from forecache.kit.installation import open_state
 from forecache.plugins.lineage import datasets
@@ -22,6 +21,7 @@ from forecache.plugins.lineage.datasets import Dataset
 from forecache.plugins.lineage.emit import Receiver, configured_receivers
 from forecache.plugins.lineage.events import StreamRun
 from forecache.stream.live_layers import layers_of
+from forecache.stream.state import StreamState
 from forecache.stream.table.schema import event_fields, schema_of
 
 logger = logging.getLogger("forecache.stream")

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from forecache.base.errors import InputError, UnavailableError
 from forecache.base.settings import Settings
-from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
 from forecache.kit.process.periodic import Backoff
 from forecache.kit.process.wakes import STREAM_QUERY
@@ -30,6 +29,7 @@ from forecache.stream.engine.engine import ModelWatch, StreamEngine
 from forecache.stream.engine.pending_rows import OrphanedPendingRows
 from forecache.stream.kafka.client import DeadLetters, client_options
 from forecache.stream.kafka.consumer import open_topic
+from forecache.stream.state import stream_folder
 from forecache.stream.step import StepResult
 from forecache.stream.table.schema import KAFKA_AT
 
@@ -282,8 +282,9 @@ class SparkEngine(StreamEngine):
         settings, stream = self._settings, self._stream
         topic, send_bad = stream.topic.topic, DeadLetters(settings, stream.topic.topic).send
         sink = SparkSink(
-            settings, stream, send_bad=send_bad, done=lambda done, version: self._note_commit(sink, done, version)
-        )
+            settings, stream, send_bad=send_bad, lease=self._lease,
+            done=lambda done, version: self._note_commit(sink, done, version),
+        )  # fmt: skip
         held.callback(sink.step.repeats.close)
         held.callback(sink.tiles.close)
         reader = open_topic(settings, stream, sink.writer, skip_lost=self._skip_lost)
@@ -308,6 +309,7 @@ class SparkEngine(StreamEngine):
 
     def _write_figures(self, batches: BatchHandler, query: SparkQuery) -> bool:
         """Write the figures; returns True if the stream has caught up and is to end then."""
+        self._end_if_taken_over()
         counted = query.unknown.value
         self.figures.state.unknown += counted - self._unknown.get(query, 0)
         self._unknown[query] = counted

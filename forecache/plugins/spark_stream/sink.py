@@ -11,6 +11,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.base.steps import stream_step
 from forecache.declare import Stream
+from forecache.kit.lease import Lease
 from forecache.plugins.spark_stream.checkpoint import Checkpoint, Offsets, find_offset_beyond
 from forecache.plugins.spark_stream.source import split_judged
 from forecache.stream.engine.restore_state import rebuild_state, tile_saver
@@ -35,9 +36,10 @@ class SparkSink:
         *,
         send_bad: Callable[[pa.Table], None],
         done: Callable[[StepResult, int], None],
+        lease: Lease | None = None,
     ) -> None:
         self.step = StreamStep(settings, stream)
-        self.writer = StreamWriter(settings, stream, send_bad=send_bad)
+        self.writer = StreamWriter(settings, stream, send_bad=send_bad, lease=lease)
         self._done = done
         switch_to_newest(self.step.answerer)
         self.tiles = tile_saver(settings, stream, self.step.views)

@@ -1,6 +1,7 @@
 """Answers events with a release of a real-time model, each as a request; the bits are those that a reader answers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forecache.base.errors import InputError, NotFoundError
+from forecache.base.errors import ConflictError, InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import Realtime
 from forecache.declare.realtime.request import RequestField
@@ -16,6 +17,7 @@ from forecache.declare.realtime.request_rows import RequestArrays, Rows, column_
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.stream_answers.batch_answers import Matrix, UsedFeatures, describe_error, matrix_invariance_check
 from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.follow_lake import follow_bucket
 from forecache.realtime.release.format import LookupContract
 from forecache.realtime.release.load import LoadedRelease, load_release
 from forecache.serve.store import Snapshot, open_store
@@ -23,6 +25,7 @@ from forecache.serve.store.keys import encode_columns
 from forecache.stream.step import Answerer, EventAnswers
 from forecache.stream.tiles.view_tiles import ViewFeatures
 
+_LOOK_S, _LOOK_REMOTE_S = 1.0, 5.0  # a small file is read; an object of a bucket
 MODEL = "model"  # the value of `rung` in rows that the model answered
 RowsFound = tuple[NDArray[np.float32], NDArray[np.bool_]]  # rows of a look-up, and which keys were found
 
@@ -101,12 +104,11 @@ class EventScorer:
 
 
 class ReleaseAnswerer(Answerer):
-    """Answers with the current release."""
-
-    look_every_s = 1.0  # a small file is read
+    """Answers with the current release; if the lake is in a bucket, with that of all machines."""
 
     def __init__(self, settings: Settings, model: Realtime, number: int | None) -> None:
         self._settings, self._model, self._number = settings, model, number
+        self.look_every_s = _LOOK_REMOTE_S if settings.lake_is_remote else _LOOK_S
         self._folder = open_releases(settings, model.name)
         self._loaded: LoadedRelease | None = None
         self._live = {lookup.view.name: lookup.view for lookup in model.lookups if lookup.view.live is not None}
@@ -114,6 +116,9 @@ class ReleaseAnswerer(Answerer):
         self._stores: dict[str, _PublishedView] = {}
 
     def find_newer(self) -> LoadedRelease | None:
+        if self._number is None:
+            with suppress(ConflictError):  # another process here is changing the releases
+                follow_bucket(self._settings, self._folder)
         wanted = self._number if self._number is not None else read_pointer(self._folder).current
         if wanted is None:
             raise NotFoundError(

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 
 from forecache.base.settings import Settings
-from forecache.base.stream_state import StreamState, read_state
 from forecache.base.table_names import STREAM
 from forecache.declare import Source, Static, StreamDay
 from forecache.kit.delta.dataset import open_dataset
@@ -14,6 +13,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
+from forecache.stream.state import StreamState, read_state
 
 _DAY, _POSITION = "event_day", "position"
 _ELSEWHERE = timedelta(hours=1)
@@ -33,11 +33,13 @@ def first_whole_day(settings: Settings, extract: StreamDay) -> date | None:
 def unread_reason(settings: Settings, stream: str, day: date) -> str:
     """Sentence on why events of a day may be missing in a stream's table; "" once it has read beyond the day's end.
 
-    It has if it had no lag after the day's end, or if it has a later message of each partition that lags. The progress
-    of a stream on another machine is only known from its table.
+    It has if it had no lag after the day's end, or if it has a later message of each partition that lags. Without a
+    bucket, the progress of a stream on another machine is only known from its table.
     """
     end = datetime.combine(day + timedelta(days=1), time(), timezone.utc)
-    state = read_state(settings.home_path, stream)
+    state = read_state(settings, stream)
+    if state is not None and not state.end_offsets:
+        state = None  # of an engine that could not read the topic: it knows of no lag
     if state is not None and state.written_at >= end.timestamp() and state.lag_events == 0:
         return ""
     newest = _newest_message_times(settings, STREAM + stream, end)

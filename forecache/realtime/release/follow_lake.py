@@ -3,7 +3,7 @@
 <store>/.realtime/<name>/CURRENT, ROLLOUT   the copy, which readers follow
 <store>/.realtime/<name>/UNSENT             there is something that the lake, the remote or people do not have yet
 
-The caller of each function holds the lock of the releases.
+The caller of each function but `follow_bucket` holds the lock of the releases.
 """
 
 import logging
@@ -24,6 +24,7 @@ from forecache.realtime.release.folder import (
     ReleaseFolder,
     ReleasePointer,
     find_pointer,
+    lock_releases,
     read_files,
     read_release,
     write_release,
@@ -36,6 +37,7 @@ from forecache.realtime.release.lake_state import (
     count_changes,
     end_rollout,
     end_superseded_rollout,
+    read_lake_state,
     swap_state,
     use_lake,
     use_origin,
@@ -69,6 +71,16 @@ def follow_lake(
 ) -> ReleaseState:
     """Bring what was decided here while the lake was away to the lake, and its state here; as `change_state`."""
     return change_state(settings, folder, lambda state: state, may_begin=may_begin, is_urgent=is_urgent)
+
+
+def follow_bucket(settings: Settings, folder: ReleaseFolder) -> None:
+    """Bring the state of a lake in a bucket here if another release is current there; raises `UnavailableError`."""
+    if not settings.lake_is_remote:
+        return
+    state = read_lake_state(settings, folder.name)
+    if state is not None and state.pointer.current != find_pointer(folder).current:
+        with lock_releases(folder, action="follow"):
+            follow_lake(settings, folder)
 
 
 def change_state(

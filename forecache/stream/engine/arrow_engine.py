@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
 from forecache.base.steps import stream_step
+from forecache.kit.lease import LeaseLostError
 from forecache.kit.process.periodic import Backoff, HandoverThread, PeriodicThread
 from forecache.kit.process.wakes import STREAM_FIGURES, STREAM_READ
 from forecache.stream.engine.engine import ModelWatch, StreamEngine
@@ -87,7 +88,7 @@ class BatchCommitter(HandoverThread[CommitBatch]):
                 self.failure = ""
                 return version
             except ConflictError as error:
-                if not self._has_same_offsets(given):
+                if isinstance(error, LeaseLostError) or not self._has_same_offsets(given):
                     raise
                 self._note_failure(error)
             except (UnavailableError, OSError) as error:
@@ -131,7 +132,8 @@ class ArrowEngine(StreamEngine):
         self._step = StreamStep(settings, stream)
         held.callback(self._step.repeats.close)
         switch_to_newest(self._step.answerer)
-        self._writer = StreamWriter(settings, stream, send_bad=DeadLetters(settings, stream.topic.topic).send)
+        letters = DeadLetters(settings, stream.topic.topic)
+        self._writer = StreamWriter(settings, stream, send_bad=letters.send, lease=self._lease)
         self._reader = open_topic(
             settings,
             stream,
@@ -171,6 +173,7 @@ class ArrowEngine(StreamEngine):
         goal = self._reader.end_offsets()
         self._number, self._began, sweep_at = 1, 0.0, 0.0
         while not self._stop.is_set():
+            self._end_if_taken_over()
             self._committer.raise_if_failed()
             if self._watch.switch_to_newer():
                 logger.info("The stream %s has taken up what is newer.", self._stream.name)

@@ -1,4 +1,4 @@
-"""Runs a stream: its lock and figures, the choice and the base class of the engines, and the look for a newer model."""
+"""Runs a stream: its lease and figures, choice and base class of the engines, and the look for a newer model."""
 
 import logging
 import os
@@ -6,28 +6,33 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from forecache.base.errors import ConflictError
-from forecache.base.files import lock
+from forecache.base.errors import ConflictError, NotFoundError
 from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.settings import Settings
-from forecache.base.stream_state import LOCK, StreamState, stream_folder, write_state
-from forecache.declare import Stream
+from forecache.declare import Realtime, Stream
+from forecache.kit.installation import hold_exclusively
+from forecache.kit.lease import Lease
 from forecache.kit.process.periodic import PeriodicThread
-from forecache.kit.process.wakes import STREAM_MODELS
+from forecache.kit.process.wakes import STREAM_MODELS, STREAM_VIEWS
+from forecache.serve.store import open_remote, open_store, pull
+from forecache.serve.store.push_pull import push_layer
+from forecache.stream.engine.saved_files import copy_saved_files
 from forecache.stream.kafka.client import client_options
 from forecache.stream.live_layers import write_layers
+from forecache.stream.state import StreamState, lease_name, share_state, write_state
 from forecache.stream.step import Answerer
 
 _WINDOW_S = 60.0
 _KEPT_DELAYS = 200
 _EVERY_S = 1.0
+_WAIT_S = 1.0
 _PROCESSOR_EVERY_S = 5.0
 """Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
 logger = logging.getLogger("forecache.stream")
@@ -100,25 +105,71 @@ class StreamFigures:
         write_state(self._home, self._name, state)
 
 
-def lock_stream(settings: Settings, name: str) -> AbstractContextManager[object]:
-    """Hold the lock of a stream; ConflictError if another process holds it."""
+@contextmanager
+def hold_stream(settings: Settings, name: str, *, action: str, waits: bool = False) -> Iterator[Lease]:
+    """Hold the lease of a stream, which one process of all machines has at a time.
 
-    def conflict_error(holder: str) -> ConflictError:
-        return ConflictError(
-            f"The stream {name!r} is run by {holder} on this machine.",
-            remedy="One process runs a stream: stop the other one first.",
-        )
+    If `waits`, wait until the process that runs it ends or dies; else raise ConflictError.
+    """
+    holders: list[str] = []
 
-    path = stream_folder(settings.home_path, name) / LOCK
-    return lock(path, holder=f"process {os.getpid()}", refused=conflict_error, wait_s=1.0)
+    def report(holder: str) -> None:
+        holders.append(holder)
+        if waits:
+            logger.info("The stream %s is run by %s; this process waits to take over.", name, holder)
+
+    with ExitStack() as held:
+        try:
+            lease = held.enter_context(
+                hold_exclusively(
+                    settings, lease_name(name), action=action, wait_s=None if waits else _WAIT_S, report=report
+                )
+            )
+        except ConflictError:
+            if not holders:
+                raise
+            raise ConflictError(
+                f"The stream {name!r} is run by {holders[-1]}.",
+                remedy="One process runs a stream: stop the other one first.",
+            ) from None
+        yield lease
+
+
+@contextmanager
+def follow_views(settings: Settings, stream: Stream) -> Iterator[None]:
+    """Write the live layers; if machines share a bucket, pull the versions that the stream's features stand on.
+
+    They are pulled now and then periodically: features of a version that is not here would count as unknown, without an
+    error. The live layers go to the remote, where readers find them.
+    """
+    write_layers(settings, stream)
+    if not (settings.lake_is_remote and settings.store_remote):
+        yield
+        return
+    remote = open_remote(settings.store_remote, settings.storage_options)
+    names = [view.name for view in stream.views]
+    if isinstance(stream.answers, Realtime):
+        names += [lookup.view.name for lookup in stream.answers.lookups if lookup.view.name not in names]
+
+    def pull_views() -> None:
+        for name in names:
+            with suppress(NotFoundError):  # nothing is published yet
+                pull(open_store(settings, name), remote)
+
+    for name in stream.live_names:
+        push_layer(open_store(settings, name), remote)
+    pull_views()
+    with PeriodicThread(STREAM_VIEWS, pull_views, close_s=0.0):
+        yield
 
 
 class StreamEngine(ABC):
     """Runs one stream, once; its figures are written to a file once a second.
 
     With `until_caught_up` it ends when the messages that the topic had at the start are committed; with `skip_lost` it
-    continues with the messages that the topic still has, if others were lost. `stop` is set to end it; answered events
-    are committed first.
+    continues with the messages that the topic still has, if others were lost. As a standby, which only a lake in a
+    bucket has, it waits while another process runs the stream, and takes over from it. `make_stop` is called once it
+    runs; the event is set to end it, and answered events are committed first.
     """
 
     name: ClassVar[str]
@@ -130,29 +181,36 @@ class StreamEngine(ABC):
         *,
         until_caught_up: bool = False,
         skip_lost: bool = False,
-        stop: threading.Event | None = None,
+        is_standby: bool = False,
+        make_stop: Callable[[], threading.Event] = threading.Event,
     ) -> None:
         self._settings, self._stream = settings, stream
         self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
-        self._stop = stop or threading.Event()
+        self._waits, self._make_stop = is_standby and settings.lake_is_remote, make_stop
         self.figures = StreamFigures(settings.home_path, stream.name, engine=self.name, freshness=stream.freshness)
 
     def run(self) -> None:
         """Run until it is stopped, or has caught up.
 
         Raises:
-            ConflictError: Another process runs the stream, or commits to it.
+            ConflictError: Another process runs the stream, has taken it over, or commits to it.
             NotFoundError: There is no such topic, or no release or model version that could answer.
             DamagedError: Messages that were not read yet are lost.
             UnavailableError: No broker answers at the start, Spark does not start, or a lake or store cannot be read.
         """
-        # The end of the run is reported last, after the stream's lock was released.
+        settings, name = self._settings, self._stream.name
+        # The end of the run is reported last, after the stream's lease was released.
         with ExitStack() as telling, ExitStack() as held:
-            held.enter_context(lock_stream(self._settings, self._stream.name))
+            action = f"stream with the engine {self.name}"
+            self._lease = held.enter_context(hold_stream(settings, name, action=action, waits=self._waits))
+            self._stop = self._make_stop()
+            self.figures.state.started_at = time.time()
+            held.enter_context(share_state(settings, name, self._lease, lambda: self.figures.state))
+            held.enter_context(copy_saved_files(settings, name, self._lease))
             for report_run in find_hooks("report_stream_run"):
-                telling.enter_context(report_run(self._settings, self._stream, self.figures.state))
+                telling.enter_context(report_run(settings, self._stream, self.figures.state))
             try:
-                write_layers(self._settings, self._stream)
+                held.enter_context(follow_views(settings, self._stream))
                 self._run(held)
             except BaseException as error:
                 self.figures.state.last_error = str(error)
@@ -160,6 +218,11 @@ class StreamEngine(ABC):
                 raise
             self.figures.state.stopped_at = time.time()
             self._write_last_figures()
+
+    def _end_if_taken_over(self) -> None:
+        """Raise LeaseLostError if another process runs the stream; a term that only ended is renewed by a commit."""
+        if self._lease.is_taken:
+            self._lease.check()
 
     def _send_answers(self, held: ExitStack) -> None:
         """Send the answers to the declared topic, if there is one, until `held` is closed."""

@@ -16,12 +16,12 @@ import xxhash
 
 from forecache.base.errors import DamagedError
 from forecache.base.settings import Settings
-from forecache.base.stream_state import stream_folder
 from forecache.declare import Stream
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.stream_tables import hour_of
 from forecache.stream.dedup.deduplicator import Deduplicator
 from forecache.stream.live_layers import layers_of
+from forecache.stream.state import stream_folder
 from forecache.stream.step import StreamStep
 from forecache.stream.table.rows import TableCursor, TableRows, has_row
 from forecache.stream.table.schema import (

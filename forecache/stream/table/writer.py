@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from forecache.base.errors import ConflictError
+from forecache.base.errors import ConflictError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.steps import stream_step
 from forecache.declare import Stream
@@ -28,6 +28,7 @@ from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write,
 from forecache.kit.delta.log import CachedTable, open_if_exists
 from forecache.kit.delta.stream_tables import STREAM_PROPERTIES, hour_of
 from forecache.kit.delta.writers import new_folder
+from forecache.kit.lease import Lease, LeaseLostError, local_lease
 from forecache.lake.ingest.parsing import KEPT_BYTES
 from forecache.stream.table.schema import (
     HOUR,
@@ -53,15 +54,24 @@ class CommitBatch:
 
 
 class StreamWriter:
-    """Writes the tables of one stream; `send_bad` is called with bad messages before they are quarantined."""
+    """Writes the tables of one stream, under its `lease`.
+
+    `send_bad` is called with bad messages before they are quarantined.
+    """
 
     offsets: dict[int, int]  # by partition, the next one to read according to the table; empty before the first commit
     version: int  # Delta version of the table; -1 before the first commit
 
     def __init__(
-        self, settings: Settings, stream: Stream, *, send_bad: Callable[[pa.Table], None] = lambda bad: None
+        self,
+        settings: Settings,
+        stream: Stream,
+        *,
+        send_bad: Callable[[pa.Table], None] = lambda bad: None,
+        lease: Lease | None = None,
     ) -> None:
         self._settings, self._stream, self._send_bad = settings, stream, send_bad
+        self._lease = lease or local_lease(stream.name, "write")
         self.topic_id = ""
         self._schema = schema_of(stream)
         self._kept = {name: CachedTable(settings, name) for name in (stream.table, stream.quarantine_table)}
@@ -83,9 +93,25 @@ class StreamWriter:
         """Commit a batch; returns the Delta version of its rows.
 
         With `resets`, the offsets may be those of another topic, and smaller than before. ConflictError if another
-        process has committed to the stream. UnavailableError if the disk is full, or the lake or the brokers do not
-        answer; the call may be repeated.
+        process has committed to the stream, or has its lease. UnavailableError if the disk is full, or the lake or the
+        brokers do not answer; the call may be repeated.
         """
+        try:
+            self._renew_lease()
+            return self._write(batch, resets)
+        except LeaseLostError as error:
+            if self._lease.is_taken:
+                raise
+            raise UnavailableError(error.message, remedy="It is renewed, and the rows are committed then.") from error
+
+    def _renew_lease(self) -> None:
+        """Renew a term that ended while the lake was away; LeaseLostError if it still is, or if another has it."""
+        try:
+            self._lease.check()
+        except LeaseLostError:
+            self._lease.confirm()
+
+    def _write(self, batch: CommitBatch, resets: bool) -> int:
         # Not done by the caller, whose loop has to answer.
         batch = replace(batch, rows=batch.rows.combine_chunks(), bad=batch.bad.combine_chunks())
         if resets and self._is_of_another_topic(batch.upto):
@@ -182,7 +208,7 @@ class StreamWriter:
 
         return Target(
             self._settings, table, Schema.from_arrow(schema), (HOUR,), keep_log=False, configuration=STREAM_PROPERTIES,
-            kept=self._kept[table],
+            kept=self._kept[table], fence=self._lease,
         )  # fmt: skip
 
     def _transactions_of(self, offsets: Offsets) -> dict[str, int]:

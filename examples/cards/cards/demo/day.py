@@ -162,7 +162,7 @@ def _stream(settings: Settings) -> Iterator[None]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         give_up = time.monotonic() + _START_S
-        while (state := read_state(settings.home_path, cards.name)) is None or state.started_at < began:
+        while (state := read_state(settings, cards.name)) is None or state.started_at < began:
             if process.poll() is not None or time.monotonic() > give_up:
                 lines = log.read_text(errors="replace").strip().splitlines()
                 raise UnavailableError(
@@ -181,14 +181,14 @@ def _stream(settings: Settings) -> Iterator[None]:
 
 
 def _lag(settings: Settings) -> int | None:
-    state = read_state(settings.home_path, cards.name)
+    state = read_state(settings, cards.name)
     return None if state is None else state.lag_events
 
 
 def _drained(settings: Settings, rows: int) -> None:
     """Wait until the stream has committed so many rows."""
     give_up = time.monotonic() + _DRAIN_S
-    while (state := read_state(settings.home_path, cards.name)) is None or state.rows < rows or state.lag_events:
+    while (state := read_state(settings, cards.name)) is None or state.rows < rows or state.lag_events:
         if time.monotonic() > give_up:
             said = "" if state is None else f" Its last error: {state.last_error}" if state.last_error else ""
             raise UnavailableError(
