@@ -24,8 +24,7 @@ from _common.machine import circumstances
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "cluster.json"
-BANK = ROOT / "benchmarks" / "_cluster"
-sys.path[:0] = [str(path) for path in (ROOT, BANK, ROOT / "tests" / "support")]
+sys.path[:0] = [str(path) for path in (ROOT, ROOT / "tests" / "support")]
 from _cluster.cluster import enter_namespaces, run_cluster  # noqa: E402 - found through the line above
 from _cluster.comparison import compare  # noqa: E402
 from _cluster.proof import Chaos, Size, run_undisturbed  # noqa: E402
@@ -54,7 +53,7 @@ def main() -> int:
 
     os.environ["BANK_TOPIC"] = "payments"
     parts = {"has_dagster": not arguments.without_dagster, "has_spark": False}
-    with run_cluster(folder, project="bank", paths=[str(BANK)], say=say, **parts) as cluster:
+    with run_cluster(folder, project="_bank", say=say, **parts) as cluster:
         alone = run_undisturbed(cluster, folder / "alone", size, say=say)
         chaos = Chaos(cluster, size, folder, seed=arguments.seed, say=say)
         findings = chaos.run()

@@ -65,7 +65,8 @@ class Cluster:
             if not (name.startswith("FORECACHE_") and any(word in name for word in shared))
         }
         environment |= {"FORECACHE_HOME": str(home), "TMPDIR": str(home.parent), "FORECACHE_SPARK_MASTER": "local[2]"}
-        return load_settings(home=home, project=environment["FORECACHE_PROJECT"]), environment
+        given = {"project": environment["FORECACHE_PROJECT"], "kafka_brokers": environment["FORECACHE_KAFKA_BROKERS"]}
+        return load_settings(home=home, **given), environment
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.settings import Settings
-from forecache.lake.query import query, table_names
+from forecache.kit.delta.tables import table_names
+from forecache.lake.query import query
 from forecache.models.tracking.client import connect_mlflow
 from forecache.realtime.release.lake_state import read_lake_state
 from forecache.serve.store import Store, open_remote, open_store, pull, split_entry

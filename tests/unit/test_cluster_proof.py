@@ -1,20 +1,15 @@
 """What the proof on a cluster compares and looks for."""
 
-import sys
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from _bank.payments import START, landing_file, messages_of, payments_of
+from _cluster.comparison import compare_counts
+from _cluster.proof import FIRST_NIGHT, Size, find_awaited_host, last_line
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if str(BENCHMARKS / "_cluster") not in sys.path:
-    sys.path.append(str(BENCHMARKS / "_cluster"))
-from _cluster.comparison import compare_counts  # noqa: E402  # the benchmarks are no package
-from _cluster.proof import FIRST_NIGHT, Size, find_awaited_host, last_line  # noqa: E402
-from bank.payments import START, landing_file, messages_of, payments_of  # noqa: E402
-
-from forecache.kit.lease import this_process  # noqa: E402
+from forecache.kit.lease import this_process
 
 
 def test_rows_that_are_missing_doubled_or_different_are_each_a_difference() -> None:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from bank.payments import AS_THEY_HAPPEN, PAYMENTS
-from bank.scoring import FEATURES, payment_features, usual_risk, usual_share
-
+from _bank.payments import AS_THEY_HAPPEN, PAYMENTS
+from _bank.scoring import FEATURES, payment_features, usual_risk, usual_share
 from forecache import (
     Baseline,
     Default,
