@@ -471,11 +471,13 @@ def test_names_begin_with_the_release() -> None:
     assert {name for name in names if not re.fullmatch(r"prod-forecache(-[a-z-]+)?", name)} == set()
 
 
-@pytest.mark.parametrize("name", [".gitignore", ".dockerignore", ".containerignore"])
+@pytest.mark.parametrize(
+    "name", [".gitignore", ".dockerignore", ".containerignore", "deploy/Containerfile.project.dockerignore"]
+)
 def test_secrets_are_neither_committed_nor_in_an_image(name: str) -> None:
     ignored = (PROJECT_ROOT / name).read_text().splitlines()
     assert ".env" in ignored
-    assert {".forecache", ".forecache/"} & set(ignored)
+    assert {".forecache", ".forecache/", ".forecache*"} & set(ignored)
 
 
 def test_git_ignores_a_file_of_secrets() -> None:
