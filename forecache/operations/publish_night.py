@@ -72,8 +72,8 @@ def publish_night(
     return result
 
 
-class _NewerServed(Exception):
-    """A newer as-of date than the chosen one is served."""
+class _NewerNight(Exception):
+    """A newer as-of date than the chosen one passed its checks meanwhile, or is served."""
 
 
 def publish_newest_night(
@@ -84,19 +84,26 @@ def publish_newest_night(
     Other runs may write a newer date that they have not checked yet, and publish it before this run does.
     """
     started = time.perf_counter()
-    night = _find_passed_night(settings, declared)
 
     def refuse_older(source: NightSource) -> None:
-        served = [row.night for row in all_records(settings, STAGE, declared.name)[-1:]]
-        if served and served[0] is not None and served[0] > source.night:
-            raise _NewerServed(f"{declared.name} {served[0]} is served, newer than {source.night}")
+        # What is served has passed, if it is not in the ledger yet; or it is in the ledger, if it is being written again.
+        newest = [_find_passed_night(settings, declared)]
+        newest += [row.night for row in all_records(settings, STAGE, declared.name)[-1:]]
+        if any(night is not None and night > source.night for night in newest):
+            raise _NewerNight
 
-    try:
-        return publish_night(settings, declared, night=night, run_id=run_id, progress=progress, approve=refuse_older)
-    except _NewerServed as newer:
-        progress(str(newer), None)
-        seconds = time.perf_counter() - started
-        return StageResult(STAGE, declared.name, 0, seconds, (night,) if night else (), skipped=True)
+    night = _find_passed_night(settings, declared)
+    while True:
+        try:
+            return publish_night(
+                settings, declared, night=night, run_id=run_id, progress=progress, approve=refuse_older
+            )
+        except _NewerNight:
+            chosen, night = night, _find_passed_night(settings, declared)
+            if night == chosen:
+                progress(f"{declared.name} is served as of a date after {chosen}", None)
+                seconds = time.perf_counter() - started
+                return StageResult(STAGE, declared.name, 0, seconds, table=declared.served_table, skipped=True)
 
 
 def _find_passed_night(settings: Settings, declared: Served) -> date | None:

@@ -155,17 +155,20 @@ def test_a_newer_date_that_another_run_has_not_checked_yet_or_that_failed_does_n
     assert (published.nights, published.rows) == ((NEXT_NIGHT,), 200)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
 def test_a_date_is_not_published_over_a_newer_one_that_another_run_published_meanwhile(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, recorded: bool
 ) -> None:
     write_night(settings, predictions(scores(50)))
     record_check(settings)
     record_scores(settings, NIGHT)
 
     def after_another_run(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.undo()
         write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
+        record_scores(settings, NEXT_NIGHT)
         record_check(settings, night=NEXT_NIGHT)
-        publish_night(settings, churn(), night=NEXT_NIGHT)
+        (publish_night if recorded else publish)(settings, churn(), night=NEXT_NIGHT)
         return publish_night(*arguments, **more)
 
     monkeypatch.setattr("forecache.operations.publish_night.publish_night", after_another_run)
