@@ -29,7 +29,7 @@ logger = logging.getLogger("forecache")
 PROCESS_TAG = ".dagster/forecache_process"
 HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
 RENEW_S = RUN_HEARTBEAT.every_s
-SILENT_S = 600.0
+SILENT_S = 120.0
 """A process of another machine that has not renewed its tag for this long is dead; clocks must differ by less."""
 _CLOCK_S = 60.0
 """A process that began later than this after a heartbeat is not the one that renewed it."""
@@ -48,10 +48,11 @@ def is_own_run(tags: Mapping[str, str]) -> bool:
 
 @contextmanager
 def renew_heartbeat(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Renew the heartbeat of a run while the block executes it."""
+    """Renew the heartbeat of a run while the block executes it, and close abandoned runs that it may be waiting for."""
 
     def renew() -> None:
         instance.add_run_tags(run_id, {HEARTBEAT_TAG: _unix_time_text()})
+        close_abandoned_runs(instance)
 
     def report(error: Exception) -> None:  # the database may be unavailable for a while; the run goes on
         logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)

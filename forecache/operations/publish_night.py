@@ -86,7 +86,7 @@ def publish_newest_night(
     started = time.perf_counter()
 
     def refuse_older(source: NightSource) -> None:
-        # What is served has passed, if it is not in the ledger yet; or it is in the ledger, if it is being written again.
+        # What is served may not be in the ledger yet, but has passed; or it is written again, but is in the ledger.
         newest = [_find_passed_night(settings, declared)]
         newest += [row.night for row in all_records(settings, STAGE, declared.name)[-1:]]
         if any(night is not None and night > source.night for night in newest):
