@@ -13,7 +13,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
@@ -22,6 +22,7 @@ from forecache.base.steps import lake_step
 from forecache.kit.delta.errors import as_known_error, as_store_error, type_mismatch_error
 from forecache.kit.delta.files import DataFile, place_of, statistics_json
 from forecache.kit.delta.log import CachedTable, active_files, open_if_exists, read_entry
+from forecache.kit.lease import Lease, LeaseLostError
 from forecache.kit.process.periodic import Backoff
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Target:
     keep_log: bool = True
     configuration: Mapping[str, str] = field(default_factory=dict)  # further properties of a new table
     kept: CachedTable | None = None  # for frequent appends: not opened again, and `TableState.files` is empty
+    fence: Lease | None = None  # under which the caller decides; a later holder's commit refuses that of an earlier one
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapp
         ConflictError: Others committed to the table at each of at least ten attempts, for two minutes.
         InputError: A column has another type in the table than in the rows, or the table lacks it and `add_columns` is
             false.
+        LeaseLostError: The lease `fence` is lost.
         UnavailableError: No space is left on the device; the table is unchanged. Or the object store failed repeatedly.
     """
     mark, failures, tries = uuid.uuid4().hex, 0, 0
@@ -127,6 +130,7 @@ def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapp
             change = decide(state)
             if _is_done(state, change):
                 return state.version
+            change = _fence(target, state, change)
             version = state.version + 1
             lake_step("decided")
             _write_entry(target, state, change, {**(note or {}), MARK: mark})
@@ -181,6 +185,22 @@ def _is_done(state: TableState, change: Change) -> bool:
     if not (after <= now and all(file.path in after for file in change.replaced)):
         return False
     return all(state.delta.transaction_version(name) == number for name, number in change.transactions.items())
+
+
+def _fence(target: Target, state: TableState, change: Change) -> Change:
+    """Add the lease's token to a change, as a transaction; LeaseLostError if the table has a later holder's."""
+    lease = target.fence
+    if lease is None or not lease.token:
+        return change
+    lease.check()
+    name = f"lease {lease.name}"
+    seen = None if state.delta is None else state.delta.transaction_version(name)
+    if seen is not None and seen > lease.token:
+        raise LeaseLostError(
+            f"The table {target.name!r} was changed by a later holder of the lease {lease.name!r}.",
+            remedy="Nothing was changed. Run again.",
+        )
+    return replace(change, transactions={**change.transactions, name: lease.token})
 
 
 def _write_entry(target: Target, state: TableState, change: Change, metadata: Mapping[str, Any]) -> None:
