@@ -17,6 +17,7 @@ from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import FeatureView, Pipeline, Schedule
+from resources.instance import SPARK_POOL
 from resources.settings_and_spark import SettingsResource, SparkResource
 
 CURRENT = "is_current"
@@ -50,6 +51,7 @@ def _build_features_asset(
         deps=dependencies,
         description=f"{declared.description}\n\n{__doc__}".strip(),
         group_name="features",
+        pool=SPARK_POOL,
         kinds={"deltalake", "spark"},
         owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(declared), *feature_columns(declared)])},

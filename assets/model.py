@@ -12,8 +12,8 @@ from assets import checks
 from assets.metadata import embed_plots, owners_of, stage_metadata
 from assets.stage import RunStep, explain_errors
 from assets.views import evaluation_plots, metrics_view, training_view, verdict_view
-from forecache.base.results import StageResult
 from forecache.declare import RegisteredModel, TorchModel, Trainable
+from resources.instance import TRAINING_POOL
 from resources.settings_and_spark import SettingsResource
 
 _CANDIDATE = """\
@@ -29,24 +29,22 @@ def build_candidate(pipeline: Trainable) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=candidate_name(pipeline),
-        ins={"training_set": dg.AssetIn(pipeline.training_table)},
+        deps=[pipeline.training_table],
         description=_CANDIDATE,
         group_name="training",
+        pool=TRAINING_POOL,
         kinds={"pytorch", "python"} if isinstance(pipeline.model, TorchModel) else {"python"},
         owners=owners_of(pipeline),
     )
     @explain_errors
-    def train_candidate(
-        context: dg.AssetExecutionContext, training_set: StageResult, settings: SettingsResource
-    ) -> Iterator[Any]:
+    def train_candidate(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.models.training.launch import train
 
         step = RunStep(context, settings.load())
-        (night,) = training_set.nights
+        night = step.night_of(pipeline.training_table)
         result = step.run_stage(train, step.settings, pipeline, night)
         yield dg.MaterializeResult(
-            value=result,
-            metadata={**stage_metadata(step.settings, result), "night": str(night), **training_view(result)},
+            metadata={**stage_metadata(step.settings, result), "night": str(night), **training_view(result)}
         )
 
     return train_candidate
@@ -85,7 +83,7 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=asset,
-        ins={"candidate": dg.AssetIn(candidate_name(pipeline))},
+        deps=[candidate_name(pipeline)],
         description=__doc__,
         group_name="registry",
         kinds={"mlflow", "onnx"} if isinstance(pipeline.model, TorchModel) else {"mlflow"},
@@ -99,17 +97,19 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
         ],
     )
     @explain_errors
-    def register_and_judge(
-        context: dg.AssetExecutionContext, candidate: StageResult, settings: SettingsResource
-    ) -> Iterator[Any]:
+    def register_and_judge(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.models.registry.gate.verdicts import load_gate_plots
         from forecache.models.registry.model_versions import model_version
         from forecache.models.registry.register import load_evaluation, register_trained_model
         from forecache.models.registry.run_gate import run_gate
+        from forecache.models.training.launch import train
         from forecache.operations.rollback import recover_interrupted
 
         step = RunStep(context, settings.load())
         current = step.settings
+        # The run that the candidate's step ended; on a machine without its files it is fetched or repeated.
+        night = step.night_of(candidate_name(pipeline))
+        candidate = train(current, pipeline, night, run_id=step.run_id, progress=step.progress)
         result = step.run_stage(register_trained_model, current, pipeline, candidate)
         version = result.details["model_version"]
         evaluation = load_evaluation(current, model_version(current, pipeline, version))

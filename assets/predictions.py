@@ -13,6 +13,7 @@ from assets.stage import RunStep, explain_errors
 from assets.views import scoring_view
 from forecache.base.plugins import find_hooks
 from forecache.declare import Pipeline, RegisteredModel, TorchModel
+from resources.instance import SPARK_POOL
 from resources.settings_and_spark import SettingsResource, SparkResource
 
 FLOORS = "reaches_floors"
@@ -29,6 +30,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         deps=[pipeline.feature_table, *_model_assets(pipeline)],
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
+        pool=SPARK_POOL,
         kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
         owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},

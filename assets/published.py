@@ -1,6 +1,6 @@
 """Published: the version of the precompute store that the reader answers from, verified before it becomes current.
 
-It holds the newest as-of date of a prediction table, or of a view's features, and only if that date passed its checks.
+It holds the newest as-of date of a prediction table, or of a view's features, that passed its checks.
 The verdict in the lake decides, because Dagster records a partition as materialized even if a check failed.
 """
 
@@ -38,17 +38,17 @@ def build_published(
         deps=[pipeline.served_table, *after],
         description=__doc__,
         group_name="serving",
+        pool=published_name(pipeline),
         kinds={pipeline.publishing.backend, "http"},
         owners=owners_of(pipeline),
         freshness_policy=nightly_freshness(pipeline),
     )
     @explain_errors
     def publish_newest_night(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from forecache.operations.publish_night import newest_publishable_night, publish_night
+        from forecache.operations.publish_night import publish_newest_night
 
         step = RunStep(context, settings.load())
-        newest = newest_publishable_night(step.settings, pipeline)
-        result = step.run_stage(publish_night, step.settings, pipeline, night=newest)
+        result = step.run_stage(publish_newest_night, step.settings, pipeline)
         metadata = {**stage_metadata(step.settings, result), "details": details_json(result)}
         yield dg.MaterializeResult(metadata=metadata)
         require(context)

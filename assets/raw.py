@@ -17,6 +17,7 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
+from resources.instance import SPARK_POOL
 from resources.settings_and_spark import SettingsResource, SparkResource
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=raw,
+        pool=SPARK_POOL,
         specs=[
             dg.AssetSpec(
                 raw,

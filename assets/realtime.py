@@ -48,6 +48,7 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
         ],
         description=f"{realtime.description}\n\n{_RELEASED}".strip(),
         group_name="serving",
+        pool=released_name(realtime),
         kinds={"http"},
         owners=owners_of(realtime),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, UnavailableError
 from forecache.base.plugins import find_hooks
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
@@ -68,6 +68,13 @@ class RunStep:
     @property
     def nights(self) -> tuple[date, ...]:
         return tuple(sorted(date.fromisoformat(key) for key in self.context.partition_keys))
+
+    def night_of(self, asset: str) -> date:
+        """The as-of date of a training set or a candidate, from its newest materialization."""
+        event = self.context.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        if event is None or event.asset_materialization is None:
+            raise NotFoundError(f"{asset} was never materialized.", remedy="Materialize it first.")
+        return date.fromisoformat(str(event.asset_materialization.metadata["night"].value))
 
     def session(self) -> "SparkSession":
         """The process's Spark session, started at the first call."""

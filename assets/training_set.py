@@ -15,6 +15,7 @@ from assets.stage import RunStep, explain_errors
 from assets.views import splits_view
 from forecache.base.results import StageResult
 from forecache.declare import Pipeline, Realtime
+from resources.instance import SPARK_POOL
 from resources.settings_and_spark import SettingsResource, SparkResource
 
 SEPARATE = "splits_are_apart"
@@ -65,6 +66,7 @@ def build_training_set_asset(
         deps=deps,
         description=description,
         group_name="training",
+        pool=SPARK_POOL,
         kinds={"deltalake", "spark"},
         owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema(list(columns))},
@@ -82,8 +84,7 @@ def build_training_set_asset(
             ingest_pending_files(step, source, last=night)
         result = build(step, night)
         yield dg.MaterializeResult(
-            value=result,
-            metadata={**stage_metadata(step.settings, result), "night": str(night), "splits": splits_view(result)},
+            metadata={**stage_metadata(step.settings, result), "night": str(night), "splits": splits_view(result)}
         )
         found = check_training_splits(declared, result)
         yield checks.check_result(table, SEPARATE, checks.CheckVerdict(found.success, found.sentence), blocking=True)

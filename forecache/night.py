@@ -21,7 +21,7 @@ from forecache.lake.training_set import build_training_set
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
-from forecache.operations.publish_night import newest_publishable_night, publish_night
+from forecache.operations.publish_night import publish_newest_night
 from forecache.operations.release import release_model
 from forecache.operations.rollback import recover_interrupted
 from forecache.operations.training_due import is_training_due
@@ -93,5 +93,4 @@ def train_if_due(run: Run, declared: Pipeline | Realtime, night: date) -> None:
 
 def publish_newest(run: Run, declared: Served) -> None:
     if declared.publish is not None:
-        newest = newest_publishable_night(run.settings, declared)
-        run.run_stage(publish_night, run.settings, declared, night=newest)
+        run.run_stage(publish_newest_night, run.settings, declared)

@@ -19,19 +19,27 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.storage.cloud_storage_compute_log_manager import (
+    PollingComputeLogSubscriptionManager,
+    TruncatingCloudStorageComputeLogManager,
+)
+from dagster._core.storage.compute_log_manager import CapturedLogSubscription, ComputeIOType
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    MAX_RETRIES_TAG,
+    PARENT_RUN_ID_TAG,
     PARTITION_NAME_TAG,
     RUN_KEY_TAG,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 CHECKED_WITH = "1.13.27"
 
@@ -40,11 +48,16 @@ __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
     "INDEX_SHARD_NAME",
+    "MAX_RETRIES_TAG",
     "NOT_FINISHED_STATUSES",
+    "PARENT_RUN_ID_TAG",
     "PARTITION_NAME_TAG",
     "RUN_KEY_TAG",
     "AssetCheckEvaluationTargetMaterializationData",
+    "CapturedLogSubscription",
     "CheckRunHealthResult",
+    "ComputeIOType",
+    "ConfigurableClass",
     "ConfigurableClassData",
     "DagsterAssetCheckFailedError",
     "DagsterExecutionInterruptedError",
@@ -52,14 +65,17 @@ __all__ = [
     "EventLogEntry",
     "InMemoryJob",
     "LoadableTargetOrigin",
+    "LocalComputeLogManager",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "NoOpComputeLogManager",
+    "PollingComputeLogSubscriptionManager",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
     "RunLauncher",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
+    "TruncatingCloudStorageComputeLogManager",
     "UnresolvedAssetJobDefinition",
     "WorkerStatus",
     "execute_run_iterator",

@@ -4,6 +4,7 @@ Dagster creates the tables of a new instance when it is opened, and two processe
 only one process at a time open it.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -40,6 +41,31 @@ _POSTGRES_STORAGE = """storage:
     config: {}
 """
 
+_CONCURRENCY = """concurrency:
+  runs:
+    max_concurrent_runs: {runs}
+"""
+# A pool has one place, unless `dagster instance concurrency set` says otherwise. A run whose process was lost is run
+# again from the steps that it did not end; steps try again by themselves.
+_CLUSTER_CONCURRENCY = """  pools:
+    default_limit: 1
+    granularity: op
+run_retries:
+  enabled: true
+  max_retries: 2
+  retry_on_asset_or_op_failure: false
+"""
+_LAUNCHER = {"module": "resources.own_runs", "class": "LocalRunLauncher"}
+SPARK_POOL = "spark"
+"""Pool of steps that use Spark; as many at once as runs, unless it was set otherwise."""
+TRAINING_POOL = "training"
+
+_BUCKET_ADDITION = """
+compute_logs:
+  module: resources.lake_logs
+  class: LakeLogManager
+  config: {}
+"""
 # Dagster takes the file descriptors of standard output for its logs; the command line draws its progress there.
 _RUNNER_ADDITION = """
 compute_logs:
@@ -81,10 +107,14 @@ def ensure_instance(settings: Settings) -> Path:
             f"FORECACHE_DAGSTER_URI is set, and {template} does not take it.",
             remedy="Write the line $storage in the place of its storage, or unset FORECACHE_DAGSTER_URI.",
         )
-    storage = _POSTGRES_STORAGE if settings.dagster_uri else _SQLITE_STORAGE
-    text = text.replace("$storage\n", storage).replace("$home", str(home))
+    is_shared = bool(settings.dagster_uri)
+    concurrency = _CONCURRENCY.format(runs=settings.dagster_runs or (3 if is_shared else 1))
+    launcher = json.dumps(settings.dagster_launcher or _LAUNCHER)
+    text = text.replace("$storage\n", _POSTGRES_STORAGE if is_shared else _SQLITE_STORAGE)
+    text = text.replace("$concurrency\n", concurrency + (_CLUSTER_CONCURRENCY if is_shared else ""))
+    text = text.replace("$launcher\n", f"{launcher}\n").replace("$home", str(home))
     files = {
-        "dagster.yaml": text,
+        "dagster.yaml": text + (_BUCKET_ADDITION if settings.lake_is_remote and "compute_logs:" not in text else ""),
         _RUNNER_CONFIG: text + _RUNNER_ADDITION,
         "workspace.yaml": _WORKSPACE.format(module=definitions_module(settings), location=LOCATION),
     }
@@ -136,6 +166,7 @@ def _open_instance(home: Path) -> "DagsterInstance":
     with lock(home / f"{_OPENED}.lock"):
         instance = DagsterInstance.from_config(str(home), config_filename=_RUNNER_CONFIG)
         _require_driver(instance)
+        _limit_pools(instance)
         (home / _OPENED).touch()
     return instance
 
@@ -149,6 +180,15 @@ def _require_driver(instance: "DagsterInstance") -> None:
             f"The project's {_TEMPLATE.name} stores with {engine.dialect.driver}; Dagster's events need psycopg2.",
             remedy="Write its URL as postgresql+psycopg2://..., or the line $storage with FORECACHE_DAGSTER_URI set.",
         )
+
+
+def _limit_pools(instance: "DagsterInstance") -> None:
+    """Give the pool of Spark as many places as there may be runs, unless somebody has set its limit."""
+    storage, config = instance.event_log_storage, instance.get_concurrency_config()
+    if config.pool_config.default_pool_limit is None or config.run_queue_config is None:
+        return
+    if not any(pool.name == SPARK_POOL and not pool.from_default for pool in storage.get_pool_limits()):
+        storage.set_concurrency_slots(SPARK_POOL, config.run_queue_config.max_concurrent_runs)
 
 
 def job_names_by_run(settings: Settings) -> dict[str, str]:

@@ -15,14 +15,21 @@ import psutil
 
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import RUN_HEARTBEAT
-from resources.dagster_internals import CheckRunHealthResult, DefaultRunLauncher, RunLauncher, WorkerStatus
+from resources.dagster_internals import (
+    MAX_RETRIES_TAG,
+    PARENT_RUN_ID_TAG,
+    CheckRunHealthResult,
+    DefaultRunLauncher,
+    RunLauncher,
+    WorkerStatus,
+)
 
 logger = logging.getLogger("forecache")
 # Dagster hides tags with this prefix from people.
 PROCESS_TAG = ".dagster/forecache_process"
 HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
 RENEW_S = RUN_HEARTBEAT.every_s
-SILENT_S = 600.0
+SILENT_S = 120.0
 """A process of another machine that has not renewed its tag for this long is dead; clocks must differ by less."""
 _CLOCK_S = 60.0
 """A process that began later than this after a heartbeat is not the one that renewed it."""
@@ -30,16 +37,22 @@ _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagst
 
 
 def process_tags() -> dict[str, str]:
-    """Tags of a run that this process will execute."""
-    return {PROCESS_TAG: f"{_machine_id()} {os.getpid()}", HEARTBEAT_TAG: _unix_time_text()}
+    """Tags of a run that this process will execute. Dagster does not retry it; who called the process does."""
+    return {PROCESS_TAG: f"{_machine_id()} {os.getpid()}", HEARTBEAT_TAG: _unix_time_text(), MAX_RETRIES_TAG: "0"}
+
+
+def is_own_run(tags: Mapping[str, str]) -> bool:
+    """Tell if a process executes the run itself. A re-execution has its tags, and a launcher."""
+    return PROCESS_TAG in tags and PARENT_RUN_ID_TAG not in tags
 
 
 @contextmanager
 def renew_heartbeat(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Renew the heartbeat of a run while the block executes it."""
+    """Renew the heartbeat of a run while the block executes it, and close abandoned runs that it may be waiting for."""
 
     def renew() -> None:
         instance.add_run_tags(run_id, {HEARTBEAT_TAG: _unix_time_text()})
+        close_abandoned_runs(instance)
 
     def report(error: Exception) -> None:  # the database may be unavailable for a while; the run goes on
         logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
@@ -49,16 +62,21 @@ def renew_heartbeat(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]
 
 
 def is_process_gone(tags: Mapping[str, str]) -> bool:
-    """Look for the process that executes a run itself; True if it is dead, False also for a run without such tags."""
-    machine, _, pid = tags.get(PROCESS_TAG, "").rpartition(" ")
-    heartbeat = float(tags.get(HEARTBEAT_TAG, "inf"))
+    """Look for the process that executes a run itself; True if it is dead, False also for a run of a launcher."""
+    if not is_own_run(tags):
+        return False
+    machine, _, pid = tags[PROCESS_TAG].rpartition(" ")
+    heartbeat = float(tags[HEARTBEAT_TAG])
     if machine == _machine_id():
         return not _is_running(int(pid), heartbeat)
     return time.time() - heartbeat > SILENT_S
 
 
 def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs as failed whose own process was killed: they would count as running for ever."""
+    """Mark runs as failed whose own process was killed, and free the places in pools that ended runs left taken.
+
+    Such a run would count as running for ever, and others would wait for its place; a daemon does the same.
+    """
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_GOING_ON)):
         if not is_process_gone(run.tags):
             continue
@@ -66,6 +84,10 @@ def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
         latest = instance.get_run_by_id(run.run_id)
         if latest is not None and latest.status in _GOING_ON:
             instance.report_run_failed(run, message="The process of this run was killed.")
+    taken = list(instance.event_log_storage.get_concurrency_run_ids())
+    for run in instance.get_runs(filters=dg.RunsFilter(run_ids=taken)) if taken else ():
+        if run.is_finished:
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 class OwnRunHealth(RunLauncher):
@@ -79,13 +101,22 @@ class OwnRunHealth(RunLauncher):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        if PROCESS_TAG in run.tags:
+        if is_own_run(run.tags):
             if is_process_gone(run.tags):
                 return CheckRunHealthResult(WorkerStatus.FAILED, "Its process was killed.")
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         if super().supports_check_run_worker_health:
             return super().check_run_worker_health(run)
         return CheckRunHealthResult(WorkerStatus.RUNNING, "Its launcher does not look at workers.")
+
+    def terminate(self, run_id: str) -> bool:
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished or not is_own_run(run.tags):
+            return super().terminate(run_id)
+        machine, _, pid = run.tags[PROCESS_TAG].rpartition(" ")
+        about = f"Process {pid} on {machine.partition('/')[0]} executes this run: interrupt it there."
+        self._instance.report_engine_event(about, run, cls=type(self))
+        return False
 
 
 class LocalRunLauncher(OwnRunHealth, DefaultRunLauncher):

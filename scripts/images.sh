@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the images that deploy/helm installs: forecache and forecache-reader, and of a project's folder an image of its own.
 # Usage: [REGISTRY=registry.example.com/ml] [TAG=0.1.0] [TORCH=cpu|cuda|none] [EXTRAS=all] [BASE=python:...]
-#        bash scripts/images.sh [PROJECT_FOLDER PACKAGE]     (its image is REGISTRY/PACKAGE:TAG)
+#        [BUILD_OPTIONS="--network host ..."] bash scripts/images.sh [PROJECT_FOLDER PACKAGE]     (its image is REGISTRY/PACKAGE:TAG)
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -21,13 +21,17 @@ build() { # NAME FILE FOLDER ARGUMENT...
     shift 3
     for argument in "FORECACHE_CODE_VERSION=$(version "$folder")" "$@"; do arguments+=(--build-arg "$argument"); done
     step "$name"
-    "$engine" build -q -f "$here/deploy/$file" -t "$name" "${arguments[@]}" "$folder"
+    # shellcheck disable=SC2086 # several options
+    "$engine" build -q ${BUILD_OPTIONS:-} -f "$here/deploy/$file" -t "$name" "${arguments[@]}" "$folder"
 }
 
+BUILD_OPTIONS=${BUILD_OPTIONS:-}
 base=(${BASE:+"PYTHON=$BASE"})
 build forecache-reader Containerfile.reader "$here" "${base[@]}"
 build forecache Containerfile "$here" "EXTRAS=${EXTRAS:-all}" "TORCH=${TORCH:-cpu}" "${base[@]}"
 if [ "$#" = 2 ]; then
+    # Docker finds this list by its name: secrets and caches of the project's folder stay out.
+    if [ "$engine" = podman ]; then BUILD_OPTIONS+=" --ignorefile $here/deploy/Containerfile.project.dockerignore"; fi
     build "$2" Containerfile.project "$1" "FORECACHE=${prefix}forecache:$tag" "FORECACHE_PROJECT=$2"
 fi
 step "ready: push them to a registry that the cluster reads, or load them into its nodes"

@@ -1,7 +1,7 @@
 """Groups of settings, each a class; `forecache.base.settings.Settings` combines them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -192,6 +192,15 @@ class LakeSettings(BaseSettings):
         repr=False,
         description="PostgreSQL database of Dagster's instance, such as postgresql://user:secret@host/dagster. "
         "Default: SQLite in HOME/dagster.",
+    )
+    dagster_runs: int | None = Field(
+        None, ge=1, description="Most runs that Dagster's queue has at once. Default: 3 with PostgreSQL, else 1."
+    )
+    dagster_launcher: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Run launcher (JSON) as in Dagster's dagster.yaml: module, class, config. Default: a process for "
+        "each run, on the machine of Dagster's code location.",
     )
 
     spark_master: str = Field("local[*]", description="Spark master.")

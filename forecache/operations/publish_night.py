@@ -4,9 +4,11 @@ Both are checked under the publisher's lock: neither a rollback nor a scoring ru
 """
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import date
 
-from forecache.base.errors import CheckError, ConflictError
+from forecache.base.errors import CheckError, ConflictError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Served
@@ -14,11 +16,11 @@ from forecache.declare.loading import read_project
 from forecache.declare.served import PluginTable, require_published
 from forecache.lake.feature_rows import code_of
 from forecache.lake.features import STAGE as BUILT
-from forecache.lake.ledger import StageRecord, append_records, last_record, newest_night
+from forecache.lake.ledger import StageRecord, all_records, append_records, last_record, last_records
 from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
 from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions
 from forecache.operations.rollback import recover_interrupted
-from forecache.serve.store.encoding.prediction_source import NightSource
+from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 from forecache.serve.store.publishing.publish import publish
 from forecache.stream.live_layers import write_layers
 
@@ -36,8 +38,11 @@ def publish_night(
     replace_remote: bool = False,
     run_id: str = "",
     progress: Progress = no_progress,
+    approve: Callable[[NightSource], None] = lambda _: None,
 ) -> StageResult:
     """Publish an as-of date, after checking that its rows passed their checks and its model was not rolled back.
+
+    `approve` is called under the publisher's lock after these checks; refuses the date by raising.
 
     Raises:
         InputError: The pipeline is not published.
@@ -50,14 +55,11 @@ def publish_night(
         _refuse_rolled_back(settings, pipeline, source)
         if isinstance(pipeline, FeatureView):
             _refuse_other_features(settings, pipeline, source)
-        table, blocking = pipeline.served_table, isinstance(pipeline, Pipeline) and pipeline.drift.blocking
         if unchecked:
-            refuse_failed_date(settings, table, source.night)
+            refuse_failed_date(settings, pipeline.served_table, source.night)
         else:
-            # Features are checked as the Delta version that wrote them, predictions as their data files.
-            of_view = isinstance(pipeline, FeatureView)
-            state = f"{table}@{source.source.delta_version}" if of_view else source.digest
-            require_passed(settings, table, source.night, state=state, drift=blocking)
+            _require_passed(settings, pipeline, source)
+        approve(source)
 
     require_published(pipeline)
     _declare_layer(settings, pipeline)
@@ -70,11 +72,62 @@ def publish_night(
     return result
 
 
-def newest_publishable_night(settings: Settings, declared: Served) -> date | None:
-    """The newest as-of date whose stage is in the ledger; None if there is none."""
+class _NewerNight(Exception):
+    """A newer as-of date than the chosen one passed its checks meanwhile, or is served."""
+
+
+def publish_newest_night(
+    settings: Settings, declared: Served, *, run_id: str = "", progress: Progress = no_progress
+) -> StageResult:
+    """Publish the newest as-of date whose present rows passed their checks, unless a newer one is served.
+
+    Other runs may write a newer date that they have not checked yet, and publish it before this run does.
+    """
+    started = time.perf_counter()
+
+    def refuse_older(source: NightSource) -> None:
+        # What is served may not be in the ledger yet, but has passed; or it is written again, but is in the ledger.
+        newest = [_find_passed_night(settings, declared)]
+        newest += [row.night for row in all_records(settings, STAGE, declared.name)[-1:]]
+        if any(night is not None and night > source.night for night in newest):
+            raise _NewerNight
+
+    night = _find_passed_night(settings, declared)
+    while True:
+        try:
+            return publish_night(
+                settings, declared, night=night, run_id=run_id, progress=progress, approve=refuse_older
+            )
+        except _NewerNight:
+            chosen, night = night, _find_passed_night(settings, declared)
+            if night == chosen:
+                progress(f"{declared.name} is served as of a date after {chosen}", None)
+                seconds = time.perf_counter() - started
+                return StageResult(STAGE, declared.name, 0, seconds, table=declared.served_table, skipped=True)
+
+
+def _find_passed_night(settings: Settings, declared: Served) -> date | None:
+    """The newest as-of date whose present rows passed; without one the newest in the ledger, None without any."""
     if isinstance(declared, PluginTable):
-        return newest_night(settings, declared.maker.stage, declared.maker.name)
-    return newest_night(settings, BUILT if isinstance(declared, FeatureView) else "score", declared.name)
+        stage, subject = declared.maker.stage, declared.maker.name
+    else:
+        stage, subject = BUILT if isinstance(declared, FeatureView) else "score", declared.name
+    nights = sorted((night for night in last_records(settings, stage, subject) if night), reverse=True)
+    for night in nights:
+        try:
+            _require_passed(settings, declared, open_night(settings, declared, night))
+        except (CheckError, NotFoundError):
+            continue
+        return night
+    return nights[0] if nights else None
+
+
+def _require_passed(settings: Settings, declared: Served, source: NightSource) -> None:
+    # Features are checked as the Delta version that wrote them, predictions as their data files.
+    of_view = isinstance(declared, FeatureView)
+    state = f"{declared.served_table}@{source.source.delta_version}" if of_view else source.digest
+    blocking = isinstance(declared, Pipeline) and declared.drift.blocking
+    require_passed(settings, declared.served_table, source.night, state=state, drift=blocking)
 
 
 def _record_publish(settings: Settings, result: StageResult, *, run_id: str) -> None:

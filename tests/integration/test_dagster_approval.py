@@ -18,6 +18,7 @@ from forecache.models.registry.alias_moves import promote_version
 from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
+from forecache.models.training import launch as launch_training
 from jobs.definitions import pipeline_definitions
 from jobs.training import build_approval_job
 from resources.settings_and_spark import SettingsResource
@@ -33,10 +34,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dg.Execute
     training = sample.made_up_training(settings, CAREFUL, sample.GOOD, training_version=2)
 
     @dg.asset(name=candidate_name(CAREFUL))
-    def candidate() -> Any:
-        return training
+    def candidate() -> dg.MaterializeResult[Any]:
+        return dg.MaterializeResult(metadata={"night": str(training.nights[0])})
 
-    run = dg.materialize([candidate, build_model(CAREFUL)], resources=resources(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch_training, "train", lambda *_, **__: training)
+        run = dg.materialize([candidate, build_model(CAREFUL)], resources=resources(settings))
     return settings.home_path, run
 
 

@@ -136,3 +136,41 @@ def test_a_process_number_that_was_given_again_is_another_process(instance: dg.D
         "this process began after that heartbeat"
     )
     assert not own_runs.is_process_gone({}), "a run of a launcher"
+
+
+def test_a_re_execution_of_a_killed_run_belongs_to_its_launcher_though_it_has_its_tags(
+    instance: dg.DagsterInstance,
+) -> None:
+    @dg.job
+    def nightly() -> None: ...
+
+    gone = {**process_tags(), HEARTBEAT_TAG: "1000", "dagster/parent_run_id": "the killed one"}
+    instance.create_run_for_job(nightly, tags=gone, status=STARTED)
+    assert monitored(instance) == STARTED
+    close_abandoned_runs(instance)
+    assert instance.get_runs()[0].status == STARTED
+
+
+def test_dagster_retries_no_run_of_a_process_that_its_caller_starts_again() -> None:
+    assert process_tags()["dagster/max_retries"] == "0"
+
+
+def test_the_next_run_frees_the_places_in_pools_that_a_killed_run_left_taken(instance: dg.DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("training", 1)
+    started_elsewhere(instance, silent_s=SILENT_S + 5)
+    [killed] = instance.get_runs()
+    assert storage.claim_concurrency_slot("training", killed.run_id, "candidate").is_claimed
+    assert not storage.claim_concurrency_slot("training", "another", "candidate").is_claimed
+    close_abandoned_runs(instance)
+    assert storage.claim_concurrency_slot("training", "another", "candidate").is_claimed
+
+
+def test_a_run_of_another_process_is_not_reported_as_being_canceled_where_nothing_cancels_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    started_elsewhere(instance, silent_s=0)
+    [run] = instance.get_runs()
+    assert not instance.run_launcher.terminate(run.run_id)
+    assert instance.get_runs()[0].status == STARTED
+    assert any("Process 17 on another-pod executes this run" in str(entry) for entry in instance.all_logs(run.run_id))

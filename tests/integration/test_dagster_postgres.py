@@ -12,12 +12,15 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from store_services import postgres_server
 
 from forecache.base.errors import SettingsError
 from forecache.base.settings import load_settings
 from jobs.schedules import partition_tags
 from resources.instance import ensure_instance, runner_instance
+from resources.own_runs import process_tags
 
 PASSWORD = "orchard:7"
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
@@ -170,3 +173,36 @@ def test_a_project_s_own_instance_without_a_place_for_the_database_is_refused(
     with pytest.raises(SettingsError, match="does not take it") as refused:
         ensure_instance(load_settings(home=tmp_path / "home", project=project))
     assert "orchard@" not in str(refused.value)
+
+
+def test_runs_at_once_have_limits_and_only_one_whose_process_was_lost_is_run_again(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_DAGSTER_URI", database)
+    monkeypatch.setenv("FORECACHE_DAGSTER_RUNS", "5")
+    settings = load_settings(home=tmp_path / "home")
+    with runner_instance(settings) as instance:
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 5
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
+        assert (instance.run_retries_enabled, instance.run_retries_max_retries) == (True, 2)
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        assert [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()] == [("spark", 5)]
+        instance.event_log_storage.set_concurrency_slots("spark", 2)
+
+        def is_run_again(reason: RunFailureReason | None, tags: dict[str, str]) -> bool:
+            job, failure = defs.resolve_implicit_global_asset_job_def(), dg.DagsterRunStatus.FAILURE
+            failed = instance.create_run_for_job(job, tags=tags, status=failure)
+            return auto_reexecution_should_retry_run(instance, failed, reason)
+
+        assert is_run_again(None, {})
+        assert not is_run_again(RunFailureReason.STEP_FAILURE, {})
+        assert not is_run_again(None, process_tags()), "who called `forecache run` does that"
+    with runner_instance(load_settings(home=tmp_path / "another machine")) as instance:
+        limits = [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()]
+        assert limits == [("spark", 2)], "what an operator has set stays"
+    monkeypatch.delenv("FORECACHE_DAGSTER_URI")
+    monkeypatch.delenv("FORECACHE_DAGSTER_RUNS")
+    with runner_instance(load_settings(home=tmp_path / "alone")) as instance:
+        assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 1
+        assert instance.get_concurrency_config().pool_config.default_pool_limit is None
+        assert not instance.run_retries_enabled

@@ -88,8 +88,7 @@ def test_every_object_follows_the_schema_strictly(version: str) -> None:
 def test_the_pods_that_spark_and_dagster_make_follow_the_schema_strictly() -> None:
     made = render("postgres", **EVERYTHING)
     executor = yaml.safe_load(find(made, "ConfigMap", "spark")["data"]["executor.yaml"])
-    launcher = json.loads(find(made, "ConfigMap", "dagster")["data"]["FORECACHE_DAGSTER_LAUNCHER"])
-    for item in (executor, run_job(launcher["config"])):
+    for item in (executor, run_job(find(made, "ConfigMap", "dagster"))):
         kubernetes_validate.validate(item, OLDEST_VERSION, strict=True)
 
 
@@ -170,7 +169,6 @@ def test_every_variable_is_a_setting_and_every_command_exists() -> None:
             words = " ".join([*container.get("command", ()), *container.get("args", ())]).replace(";", " ").split()
             used |= {after for word, after in zip(words, words[1:], strict=False) if word == "forecache"}
     others = {"HOME", "JOB_NAME", "POD_IP", "POD_NAME", "DAGSTER_HOME", "executor.yaml"}
-    others |= {"FORECACHE_DAGSTER_RUNS", "FORECACHE_DAGSTER_LAUNCHER"}
     assert names - others <= {f"FORECACHE_{name.upper()}" for name in Settings.model_fields}
     assert used >= {"train", "run", "pull", "serve", "log", "stream", "migrate", "dagster", "maintain", "mail"}
     assert used <= {*COMMANDS, *PLUGIN_COMMANDS}
@@ -471,11 +469,13 @@ def test_names_begin_with_the_release() -> None:
     assert {name for name in names if not re.fullmatch(r"prod-forecache(-[a-z-]+)?", name)} == set()
 
 
-@pytest.mark.parametrize("name", [".gitignore", ".dockerignore", ".containerignore"])
+@pytest.mark.parametrize(
+    "name", [".gitignore", ".dockerignore", ".containerignore", "deploy/Containerfile.project.dockerignore"]
+)
 def test_secrets_are_neither_committed_nor_in_an_image(name: str) -> None:
     ignored = (PROJECT_ROOT / name).read_text().splitlines()
     assert ".env" in ignored
-    assert {".forecache", ".forecache/"} & set(ignored)
+    assert {".forecache", ".forecache/", ".forecache*"} & set(ignored)
 
 
 def test_git_ignores_a_file_of_secrets() -> None:

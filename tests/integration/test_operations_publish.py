@@ -1,8 +1,8 @@
 """What may be published: a night that passed its checks in the state that is published, looked at under the lock."""
 
 from dataclasses import replace
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_tables import NEXT_NIGHT, NIGHT, churn, predictions, record_check, scores, upsert, write_night
@@ -13,9 +13,9 @@ from forecache.base.steps import publish_step
 from forecache.declare import AS_OF, Drift, expect
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
-from forecache.lake.ledger import all_records, records_since
+from forecache.lake.ledger import StageRecord, all_records, append_records, records_since
 from forecache.lake.quality.verdicts import check_nights
-from forecache.operations.publish_night import publish_night
+from forecache.operations.publish_night import publish_newest_night, publish_night
 from forecache.plugins.cost.stage_costs import describe_unrecorded
 from forecache.plugins.lineage.facts import stage_facts
 from forecache.plugins.status.project_status import last_nights
@@ -24,6 +24,10 @@ from forecache.serve.store.encoding.prediction_source import NightSource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+def record_scores(settings: Settings, night: date) -> None:
+    append_records(settings, [StageRecord("score", "churn", night, "in", "predictions_churn", 1, 10, 0.1)])
 
 
 def test_a_night_that_was_never_checked_is_published_only_where_that_is_asked_for(settings: Settings) -> None:
@@ -133,3 +137,57 @@ def test_what_spark_checked_is_what_is_published(spark: "SparkSession", settings
         publish_night(settings, churn())
     check()
     assert publish_night(settings, churn()).details["version"] == 2
+
+
+def test_a_newer_date_that_another_run_has_not_checked_yet_or_that_failed_does_not_hold_up_the_newest_that_passed(
+    settings: Settings,
+) -> None:
+    write_night(settings, predictions(scores(50)))
+    record_check(settings)
+    record_scores(settings, NIGHT)
+    write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
+    record_scores(settings, NEXT_NIGHT)
+    assert publish_newest_night(settings, churn()).nights == (NIGHT,)
+    record_check(settings, night=NEXT_NIGHT, problem="3 keys are there twice.")
+    assert publish_newest_night(settings, churn()).nights == (NIGHT,)
+    record_check(settings, night=NEXT_NIGHT)
+    published = publish_newest_night(settings, churn())
+    assert (published.nights, published.rows) == ((NEXT_NIGHT,), 200)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_date_is_not_published_over_a_newer_one_that_another_run_published_meanwhile(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    write_night(settings, predictions(scores(50)))
+    record_check(settings)
+    record_scores(settings, NIGHT)
+
+    def after_another_run(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        write_night(settings, predictions(scores(200), night=NEXT_NIGHT), night=NEXT_NIGHT)
+        record_scores(settings, NEXT_NIGHT)
+        record_check(settings, night=NEXT_NIGHT)
+        (publish_night if recorded else publish)(settings, churn(), night=NEXT_NIGHT)
+        return publish_night(*arguments, **more)
+
+    monkeypatch.setattr("forecache.operations.publish_night.publish_night", after_another_run)
+    assert publish_newest_night(settings, churn()).skipped
+    current = open_store(settings, "churn").current()
+    assert current is not None
+    assert (current.as_of, current.rows) == (NEXT_NIGHT.isoformat(), 200)
+
+
+def test_a_date_is_not_published_over_a_newer_one_that_is_being_scored_again(settings: Settings) -> None:
+    for night in (NIGHT, NEXT_NIGHT):
+        write_night(settings, predictions(scores(50), night=night), night=night)
+        record_check(settings, night=night)
+        record_scores(settings, night)
+    assert publish_newest_night(settings, churn()).nights == (NEXT_NIGHT,)
+    upsert(settings, predictions({"00001": 0.125}, night=NEXT_NIGHT))
+    assert publish_newest_night(settings, churn()).skipped
+    current = open_store(settings, "churn").current()
+    assert current is not None
+    assert (current.version, current.as_of) == (1, NEXT_NIGHT.isoformat())
+    record_check(settings, night=NEXT_NIGHT)
+    assert publish_newest_night(settings, churn()).details["version"] == 2

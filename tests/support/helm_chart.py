@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -64,22 +65,26 @@ def pod_templates(objects: list[Object]) -> Iterator[Object]:
         if item["kind"] == "ConfigMap" and "executor.yaml" in item["data"]:
             yield yaml.safe_load(item["data"]["executor.yaml"])
         if item["kind"] == "ConfigMap" and "FORECACHE_DAGSTER_LAUNCHER" in item["data"]:
-            yield run_job(json.loads(item["data"]["FORECACHE_DAGSTER_LAUNCHER"])["config"])["spec"]["template"]
+            yield run_job(item)["spec"]["template"]
 
 
-def run_job(config: dict[str, Any]) -> Object:
-    """The Job that Dagster's launcher makes of its configuration for a run."""
+def run_job(config_map: Object) -> Object:
+    """The Job that Dagster's launcher, which a ConfigMap names, makes for a run."""
+    from dagster._config import process_config, resolve_to_config_type
     from dagster_k8s.container_context import K8sContainerContext
     from dagster_k8s.job import DagsterK8sJobConfig, UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
     from kubernetes.client import ApiClient
 
-    assert set(config) <= set(DagsterK8sJobConfig.config_type_run_launcher())
+    launcher = json.loads(config_map["data"]["FORECACHE_DAGSTER_LAUNCHER"])
+    kind, config = getattr(import_module(launcher["module"]), launcher["class"]), launcher["config"]
+    judged = process_config(resolve_to_config_type(kind.config_type()), config)
+    assert judged.success, judged.errors
     own = K8sContainerContext.create_from_config({"k8s": {"run_k8s_config": config["run_k8s_config"]}}).run_k8s_config
     assert isinstance(own, UserDefinedDagsterK8sConfig)
     names = ("job_image", "dagster_home", "image_pull_policy", "service_account_name")
-    launcher = DagsterK8sJobConfig(**{name: config[name] for name in names})
+    given = DagsterK8sJobConfig(**{name: config[name] for name in names})
     made = construct_dagster_k8s_job(
-        launcher, args=["dagster"], job_name="dagster-run-1", user_defined_k8s_config=own, component="run_worker"
+        given, args=["dagster"], job_name="dagster-run-1", user_defined_k8s_config=own, component="run_worker"
     )
     job: Object = ApiClient().sanitize_for_serialization(made)
     return job

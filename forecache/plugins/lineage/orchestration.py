@@ -21,6 +21,7 @@ _STAGES = {
     "build_training_set": "training_set",
     "build_examples": "training_set",
     "score_nights": "score",
+    "publish_newest_night": "publish",
     "publish_night": "publish",
     "write_drift_report": "drift_report",
     "monitor": "monitoring",

@@ -14,6 +14,7 @@ from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
 from forecache.declare.project import Project
 from jobs.schedules import build_op_job
+from resources.instance import TRAINING_POOL
 from resources.settings_and_spark import SettingsResource
 
 
@@ -36,7 +37,11 @@ def tuning_job_name(pipeline: Trainable) -> str:
 def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:
     """Search on the newest training set; the job shows the best values and changes no declaration."""
 
-    @dg.op(name=f"tune_{pipeline.name}", description=f"Search the hyperparameters of {pipeline.name}.")
+    @dg.op(
+        name=f"tune_{pipeline.name}",
+        pool=TRAINING_POOL,
+        description=f"Search the hyperparameters of {pipeline.name}.",
+    )
     @explain_errors
     def tune_pipeline(
         context: dg.OpExecutionContext, config: TuningConfig, settings: SettingsResource

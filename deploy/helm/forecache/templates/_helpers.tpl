@@ -1,5 +1,6 @@
 {{- define "forecache.fullname" -}}
-{{- if contains "forecache" .Release.Name }}{{ .Release.Name | trunc 30 | trimSuffix "-" }}{{ else }}{{ printf "%s-forecache" .Release.Name | trunc 30 | trimSuffix "-" }}{{ end }}
+{{- $name := ternary .Release.Name (printf "%s-forecache" .Release.Name) (contains "forecache" .Release.Name) -}}
+{{- $name | trunc 30 | trimSuffix "-" }}
 {{- end }}
 
 {{- /* What selects the pods of a component: (list $ "reader"). */ -}}
@@ -93,10 +94,39 @@ imagePullPolicy: {{ (index . 0).Values.images.pullPolicy }}
 {{ include "forecache.security" . }}
 {{- end }}
 
+{{- /* The two containers of a pod that pull: one before the others start, and a sidecar that goes on: (list $ "reader"). As
+process 1 a shell ignores SIGTERM unless it traps it, and `wait` lets the trap run at once. */ -}}
+{{- define "forecache.pull" -}}
+{{- $loop := printf "trap 'exit 0' TERM; while true; do forecache pull; sleep %v & wait $!; done" (index . 0).Values.reader.pullEveryS -}}
+{{- range list "pull" "keep-pulling" }}
+- name: {{ . }}
+  {{- if eq . "pull" }}
+  command: [forecache, pull]
+  {{- else }}
+  command: [/bin/sh, -c, {{ $loop | quote }}]
+  restartPolicy: Always # a sidecar
+  {{- end }}
+  env:
+    - {name: HOME, value: /tmp}
+  resources:
+    requests: {cpu: 100m, memory: 256Mi}
+    limits: {memory: 512Mi}
+  volumeMounts:
+    - {name: home, mountPath: /var/lib/forecache}
+    - {name: tmp, mountPath: /tmp}
+  {{- include "forecache.container" $ | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- /* The settings of the ConfigMap. */ -}}
 {{- define "forecache.settings" -}}
 {{- $root := trimSuffix "/" .Values.storage.root -}}
-{{- $places := dict "LAKE" (list "lake" "lake") "LANDING" (list "landing" "landing") "TRAINING_CHECKPOINTS" (list "checkpoints" "checkpoints") "STORE_REMOTE" (list "storeRemote" "store") "MLFLOW_ARTIFACTS" (list "mlflowArtifacts" "mlflow") -}}
+{{- $places := dict
+  "LAKE" (list "lake" "lake")
+  "LANDING" (list "landing" "landing")
+  "TRAINING_CHECKPOINTS" (list "checkpoints" "checkpoints")
+  "STORE_REMOTE" (list "storeRemote" "store")
+  "MLFLOW_ARTIFACTS" (list "mlflowArtifacts" "mlflow") -}}
 FORECACHE_HOME: /var/lib/forecache
 {{- range $name, $place := $places }}
 {{- $given := index $.Values.storage (index $place 0) }}
