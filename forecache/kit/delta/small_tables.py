@@ -27,6 +27,7 @@ from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.merge_files import MergePolicy, write_merged
 from forecache.kit.delta.writers import write_rows
+from forecache.kit.lease import Lease
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -67,17 +68,23 @@ def read_small_table(settings: Settings, name: str, filters: Sequence[Filter]) -
 
 
 def append_to_small_table(
-    settings: Settings, name: str, schema: pa.Schema, rows_at: Callable[[int], list[dict[str, Any]]]
+    settings: Settings,
+    name: str,
+    schema: pa.Schema,
+    rows_at: Callable[[int], list[dict[str, Any]]],
+    *,
+    fence: Lease | None = None,
 ) -> int:
     """Append rows in one commit, creating the table if needed; returns the Delta version.
 
     `rows_at` returns them for the table's newest version (-1: there is no table), and is called at each attempt.
+    LeaseLostError if the lease `fence`, under which they were decided, is lost.
     """
 
     def decide(state: TableState) -> Change:
         return prepare_upsert(settings, name, state, pa.Table.from_pylist(rows_at(state.version), schema=schema))
 
-    return commit(small_table_target(settings, name, schema), decide)
+    return commit(replace(small_table_target(settings, name, schema), fence=fence), decide)
 
 
 def row_schema(kind: type, *, int32: Sequence[str] = ()) -> pa.Schema:
