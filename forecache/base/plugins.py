@@ -215,7 +215,6 @@ PLUGINS = {
             "plan_training": "launch:plan_training",
             "run_torchrun": "launch:run_torchrun",
             "num_gpus": "launch:num_gpus",
-            "lock_checkpoints": "lease:lock_checkpoints",
         }
     ),
     "tune": Plugin(

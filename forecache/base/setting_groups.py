@@ -225,7 +225,9 @@ class ComputeSettings(BaseSettings):
     training_rendezvous: str = Field("", description="torchrun --rdzv-endpoint host:port for several nodes.")
     training_max_restarts: int = Field(3, ge=0, description="Worker-group restarts before a training run fails.")
     training_checkpoints: str = Field(
-        "", description="Folder or s3:// URI of training checkpoints. Default: in each run's folder."
+        "",
+        description="Folder or s3:// URI of what all machines find of trainings: checkpoints, results. Default: in the "
+        "lake, if that is in a bucket, else in each run's folder.",
     )
     scoring_batch_rows: int = Field(0, ge=0, description="Rows a model scores at once; 0: calibrated on a sample.")
     scoring_worker_memory_mb: int = Field(

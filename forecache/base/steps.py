@@ -85,3 +85,5 @@ topic_step = Steps("produced", "flushed", "sent")
 
 mail_step = Steps("begun", "intended", "at the last byte", "sent", "answered", "noted", "recorded")
 """Steps of a mailing's message or its batch."""
+training_step = Steps("result written", "files shared", "result shared")
+"""From the result in the run's folder to the list of its files where all machines find it."""

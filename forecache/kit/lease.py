@@ -90,6 +90,12 @@ class Lease:
         """The fencing token: higher than that of every earlier holder; 0 without a folder."""
         return self._holder.token if self._folder is not None else 0
 
+    @property
+    def is_taken_over(self) -> bool:
+        """True once another process has it. For work that does no harm meanwhile, and is not to end already because
+        an object store does not answer for longer than a term."""
+        return bool(self._lost)
+
     def check(self) -> None:
         """Raise LeaseLostError if the term may be over, or another process has taken the lease over; reads nothing."""
         if self._folder is None:

@@ -15,6 +15,7 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import rollback_step
 from forecache.declare import Pipeline, Trainable
+from forecache.kit.lease import Lease
 from forecache.models.registry.alias_moves import (
     close_operation,
     describe_move,
@@ -155,7 +156,7 @@ def versions_to_quarantine(store: Store, entry: Promotion) -> list[int]:
 
 
 def undo_operation(
-    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, *, reason: str
+    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, lease: Lease, *, reason: str
 ) -> Promotion:
     """Move the store and the aliases back to where they were before the operation; returns the closing ledger row."""
     before = store.pointer()
@@ -165,7 +166,7 @@ def undo_operation(
         pointer = replace(pointer, current=entry.from_published)
     if pointer != before:
         store.move(pointer.advance())
-    undo_move(settings, pipeline, entry)
+    undo_move(settings, pipeline, entry, lease)
     closing = replace(
         entry,
         verdict="undone",
@@ -175,7 +176,7 @@ def undo_operation(
         predictions_version=None,
         recorded_at=datetime.now(timezone.utc),
     )
-    return close_operation(settings, pipeline, closing)
+    return close_operation(settings, pipeline, closing, lease)
 
 
 def quarantine_reason(entry: Promotion) -> str:
@@ -213,7 +214,7 @@ def roll_back(
         ConflictError: Another process is changing the store, or another decision was recorded meanwhile.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline, progress) as (store, resumed):
+    with _locked_store(settings, pipeline, progress) as (store, lease, resumed):
         if resumed is not None:
             return resumed
         target = store.rollback_target(version)
@@ -222,12 +223,12 @@ def roll_back(
         model, left = target.provenance.model_version, _model_of(store, current)
         if keep_model or left is None or is_same_model(settings, pipeline, left, model):
             return _move_store_only(settings, pipeline, store, current, target, progress)
-        entries = reconcile_aliases(settings, pipeline)
+        entries = reconcile_aliases(settings, pipeline, lease)
         now = champion(settings, pipeline).version
         if is_same_model(settings, pipeline, now, model):
             model = now
         entry = plan_move(settings, pipeline, store, model=model, published=target, actor=actor, reason=reason)
-        return _begin_operation(settings, pipeline, store, entry, entries, progress)
+        return _begin_operation(settings, pipeline, store, entry, lease, entries, progress)
 
 
 def roll_back_model(
@@ -253,17 +254,17 @@ def roll_back_model(
             or there is nothing to move.
         NotEverywhereError: The rollback is done here, but Redis or the remote could not be updated.
     """
-    with _locked_store(settings, pipeline, progress) as (store, resumed):
+    with _locked_store(settings, pipeline, progress) as (store, lease, resumed):
         if resumed is not None:
             return resumed
-        entries = reconcile_aliases(settings, pipeline)
+        entries = reconcile_aliases(settings, pipeline, lease)
         model = find_previous_champion(settings, pipeline) if to is None else to
         anything = store.pointer().current is not None
         published = find_published_by_model(store, model) if anything and not keep_published else None
         if published is not None:
             store.verify_files(published.version)
         entry = plan_move(settings, pipeline, store, model=model, published=published, actor=actor, reason=reason)
-        return _begin_operation(settings, pipeline, store, entry, entries, progress)
+        return _begin_operation(settings, pipeline, store, entry, lease, entries, progress)
 
 
 def recover_interrupted(
@@ -276,25 +277,27 @@ def recover_interrupted(
     """
     if find_unfinished(promotions(settings, pipeline.name)) is None:
         return None
-    with _locked_store(settings, pipeline, progress) as (_, resumed):
+    with _locked_store(settings, pipeline, progress) as (_, _, resumed):
         return resumed
 
 
 @contextmanager
 def _locked_store(
     settings: Settings, pipeline: Trainable, progress: Progress
-) -> Iterator[tuple[Store, RollbackResult | None]]:
-    """The pipeline's store, locked so that no other process moves its models or versions.
+) -> Iterator[tuple[Store, Lease, RollbackResult | None]]:
+    """The pipeline's store, locked so that no other process moves its models or versions, and the registry's lease.
 
-    An operation that was interrupted is finished first; its result comes beside the store.
+    An operation that was interrupted is finished first; its result comes beside them.
     """
-    store = open_store(settings, pipeline.name)
-    with registry_lock(settings), store.hold("rollback", progress=progress):
+    store, resumed = open_store(settings, pipeline.name), None
+    with (
+        registry_lock(settings, pipeline.name, action="rolling back") as lease,
+        store.hold("rollback", progress=progress),
+    ):
         interrupted = find_unfinished(promotions(settings, pipeline.name))
-        yield (
-            store,
-            None if interrupted is None else _resume_operation(settings, pipeline, store, interrupted, progress),
-        )
+        if interrupted is not None:
+            resumed = _resume_operation(settings, pipeline, store, interrupted, lease, progress)
+        yield store, lease, resumed
 
 
 def _model_of(store: Store, version: int) -> int | None:
@@ -325,21 +328,22 @@ def _begin_operation(
     pipeline: Trainable,
     store: Store,
     entry: Promotion,
+    lease: Lease,
     entries: Sequence[Promotion],
     progress: Progress,
 ) -> RollbackResult:
     """Record the opening row after the rows that the decision was made on, and carry the operation out."""
     rollback_step("planned")
-    record_promotion(settings, entry, after=entries[-1] if entries else None)
+    record_promotion(settings, entry, after=entries[-1] if entries else None, lease=lease)
     rollback_step("begun")
-    return _complete_operation(settings, pipeline, store, entry, progress)
+    return _complete_operation(settings, pipeline, store, entry, lease, progress)
 
 
 def _complete_operation(
-    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, progress: Progress
+    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, lease: Lease, progress: Progress
 ) -> RollbackResult:
     """Carry out the operation of an opening ledger row and write the closing row; every step is idempotent."""
-    finish_move(settings, pipeline, entry)
+    finish_move(settings, pipeline, entry, lease)
     rollback_step("champion moved")
     if entry.action == "rollback" and entry.from_version is not None and entry.from_version != entry.to_version:
         mark_rolled_back(settings, pipeline, entry.from_version)
@@ -363,13 +367,13 @@ def _complete_operation(
                 targets = _sync_published(settings, pipeline, store, progress)
             rollback_step("targets synced")
     finally:
-        closing = close_operation(settings, pipeline, make_closing_row(entry))
+        closing = close_operation(settings, pipeline, make_closing_row(entry), lease)
     rollback_step("recorded")
     return RollbackResult(store.current(), closing, targets)
 
 
 def _resume_operation(
-    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, progress: Progress
+    settings: Settings, pipeline: Trainable, store: Store, entry: Promotion, lease: Lease, progress: Progress
 ) -> RollbackResult:
     try:
         assert entry.to_version is not None
@@ -378,11 +382,11 @@ def _resume_operation(
             store.verify_files(entry.to_published)
     except (NotFoundError, DamagedError) as gone:
         reason = f"undone after an interruption: {gone.message}"
-        closing = undo_operation(settings, pipeline, store, entry, reason=reason)
+        closing = undo_operation(settings, pipeline, store, entry, lease, reason=reason)
         with report_replica_failure(pipeline.name, f"The {entry.action} is undone."):
             targets = {} if store.pointer().serving is None else _sync_published(settings, pipeline, store, progress)
         return RollbackResult(store.current(), closing, targets, resumed=True)
-    done = replace(_complete_operation(settings, pipeline, store, entry, progress), resumed=True)
+    done = replace(_complete_operation(settings, pipeline, store, entry, lease, progress), resumed=True)
     pinned = store.pointer().pinned
     stays = "" if pinned is None else f"; version {pinned} stays pinned"
     progress(f"finished the interrupted {entry.action} of {pipeline.name}{stays}", None)

@@ -92,7 +92,9 @@ def test_a_machine_that_is_lost_with_its_disk_is_replaced_by_one_that_ends_with_
 
     with warm_agents("forecache.models.training.process"):
         resumed = train(settings, PIPELINE, NIGHT)
-    killed, [went_on] = outcome(settings)
+    killed, [first, went_on] = outcome(settings)
+    assert (first["step"], resumed.details["cost"]["attempts"]) == (0, 2)
+    assert 0 < resumed.details["cost"]["wasted_s"] < resumed.details["cost"]["device_s"]
     assert went_on["step"] == int(newest.split("-")[1]) > 0
     assert len(committed(place)) == 2  # retention holds in the bucket, too
 

@@ -1,51 +1,70 @@
 """Decisions about one model on two machines at once: two processes with homes of their own, one lake and one MLflow.
 
+In a folder that both machines see the ledger alone decides between them; in a bucket there is a lease besides.
 Each process stops where the test says, so that the other one decides at the instant between judging and promoting.
 """
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
+from store_services import minio_server
 from training_sample import write_training_set
 
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.settings import Settings, load_settings
+from forecache.kit import lease
+from forecache.kit.lease import local_lease
 from forecache.models.registry import alias_moves as moves
 from forecache.models.registry import model_versions as models
 from forecache.models.registry.alias_moves import finish_move
 from forecache.models.registry.promotions import promotions, record_promotion
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
+from forecache.models.tracking.client import connect_mlflow
 from forecache.operations.rollback import recover_interrupted, roll_back_model
-from forecache.plugins.challengers.shadow import name_challenger
+from forecache.plugins.challengers.shadow import dismiss_challenger, name_challenger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BETTER = (-0.03, 0.0, 0.8, 0.7, 0.05)
+TERM_S = 9.0
+"""Term of a lease in tests of one that is taken over; its margin is taken off."""
 
 _MACHINE = """
 import json, sys
+from dataclasses import replace
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
 from forecache.base.errors import ForecacheError
 from forecache.operations.rollback import roll_back_model
+from forecache.kit import lease
+from forecache.kit.lease import local_lease
 from forecache.models.registry import alias_moves as moves
 from forecache.models.registry import run_gate as gate
 from forecache.models.registry import register as registration
 from forecache.base.settings import load_settings
 from forecache.base.steps import rollback_step
+from forecache.kit import lease
 
 settings, todo = load_settings(), json.loads(sys.argv[1])
+
+lease.TERM_S, lease.LEASE = todo.get("term_s", 30.0), replace(lease.LEASE, every_s=0.5)
+
+def report(message, share):
+    if message.startswith("waiting for"):
+        print(json.dumps(["waiting"]), flush=True)
 
 def stop(*said):
     print(json.dumps(said), flush=True)
@@ -65,7 +84,8 @@ rollback_step.on_step = lambda name: stop(name) if name == todo.get("step") else
 try:
     if "weights" in todo:
         training = sample.made_up_training(settings, returns, tuple(todo["weights"]), training_version=2)
-        version = registration.register_trained_model(settings, returns, training).details["model_version"]
+        registered = registration.register_trained_model(settings, returns, training, progress=report)
+        version = registered.details["model_version"]
         verdict = gate.run_gate(settings, returns, version, actor="machine")
         print(json.dumps([version, verdict.passed, verdict.line, verdict.champion_after]), flush=True)
     elif "promote" in todo:
@@ -97,6 +117,9 @@ class Machine:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -106,21 +129,35 @@ class Machine:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake with a training set and an MLflow in which version 1 is the champion, to be copied."""
     settings = _settings(tmp_path_factory.mktemp("machines") / "prepared", "first")
+    _prepare(settings)
+    return settings.home_path.parent
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Settings]:
+    """The same in a bucket, as a machine sees it that looks at what became of it."""
+    with minio_server(tmp_path / "minio", "cloud") as options:
+        settings = _settings(tmp_path / "shared", "here", lake="s3://cloud/lake", storage_options=options)
+        _prepare(settings)
+        yield settings
+
+
+def _prepare(settings: Settings) -> None:
     write_training_set(settings, returns)
     training = sample.made_up_training(settings, returns, sample.SLIGHTLY_WORSE, training_version=2)
     register_trained_model(settings, returns, training)
     assert run_gate(settings, returns, 1, actor="test").champion_after == 1
-    return settings.home_path.parent
 
 
-def _settings(folder: Path, home: str) -> Settings:
-    return load_settings(
-        home=folder / home,
-        project="sample_project",
-        lake=str(folder / "lake"),
-        mlflow_uri=f"sqlite:///{folder}/mlflow.db",
-        mlflow_artifacts=(folder.with_name("artifacts")).as_uri(),
-    )
+def _settings(folder: Path, home: str, **differs: Any) -> Settings:
+    fields: dict[str, Any] = {
+        "home": folder / home,
+        "project": "sample_project",
+        "lake": str(folder / "lake"),
+        "mlflow_uri": f"sqlite:///{folder}/mlflow.db",
+        "mlflow_artifacts": (folder.with_name("artifacts")).as_uri(),
+    }
+    return load_settings(**{**fields, **differs})
 
 
 @pytest.fixture
@@ -136,17 +173,18 @@ def here(shared: Path) -> Settings:
 
 
 @contextmanager
-def machines(shared: Path, *todos: dict[str, Any]) -> Iterator[list[Machine]]:
+def machines(shared: Path, *todos: dict[str, Any], **differs: Any) -> Iterator[list[Machine]]:
     path = os.pathsep.join(path for path in sys.path if path)
     with ExitStack() as stack:
         started = []
         for number, todo in enumerate(todos):
-            settings = _settings(shared, f"machine-{number}")
+            settings = _settings(shared, todo.get("home", f"machine-{number}"), **differs)
             environment = {
                 **os.environ,
                 "FORECACHE_HOME": str(settings.home_path),
                 "FORECACHE_PROJECT": "sample_project",
                 "FORECACHE_LAKE": settings.lake,
+                "FORECACHE_STORAGE_OPTIONS": json.dumps(settings.storage_options),
                 "FORECACHE_MLFLOW_URI": settings.mlflow_uri,
                 "FORECACHE_MLFLOW_ARTIFACTS": settings.mlflow_artifacts,
                 "PYTHONPATH": path,
@@ -317,8 +355,55 @@ def test_a_rollback_skips_a_twin_of_the_champion_that_was_promoted_once(shared: 
             here, returns, models.model_version(here, returns, number), action="gate", actor="test"
         )
         record_promotion(here, entry, after=promotions(here, returns.name)[-1])
-        finish_move(here, returns, entry)
+        finish_move(here, returns, entry, local_lease("registry/returns", "testing"))
     with pytest.raises(ConflictError, match="version 2 has the same weights as the champion, version 3"):
         roll_back_model(here, returns, to=2, actor="person")
     roll_back_model(here, returns, actor="person")
     assert aliases(here)["champion"] == 1
+
+
+def _place_of(settings: Settings) -> dict[str, Any]:
+    return {"lake": settings.lake, "storage_options": settings.storage_options}
+
+
+def test_two_machines_that_trained_the_same_at_once_register_one_version(cloud: Settings) -> None:
+    first_todo = {"weights": BETTER, "stops": [("registration", "_log_and_register")]}
+    second_todo = {"weights": BETTER, "stops": [], "home": "second"}
+    shared = cloud.home_path.parent
+    with machines(shared, first_todo, **_place_of(cloud)) as (first,):
+        assert first.said() == ["_log_and_register"]
+        with machines(shared, second_todo, **_place_of(cloud)) as (second,):
+            assert second.said() == ["waiting"]
+            first.go_on()
+            ended = [first.said(), second.said()]
+    assert [(version, passed, after) for version, passed, _, after in ended] == [(2, True, 2)] * 2
+    assert [version.version for version in models.list_models(cloud, returns)] == [2, 1]
+    assert moved(cloud) == [("gate", None, 1, "passed"), ("gate", 1, 2, "passed")]
+    assert aliases(cloud) == {"champion": 2, "previous": 1}
+
+
+@pytest.mark.parametrize("function", ["record_promotion", "finish_move"])
+def test_a_machine_that_stood_still_for_longer_than_its_term_promotes_nothing_and_moves_no_alias(
+    cloud: Settings, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    monkeypatch.setattr(lease, "TERM_S", TERM_S)
+    monkeypatch.setattr(lease, "LEASE", replace(lease.LEASE, every_s=0.5))
+    training = sample.made_up_training(cloud, returns, BETTER, training_version=2)
+    register_trained_model(cloud, returns, training)
+    connect_mlflow(cloud).set_model_version_tag(returns.name, "2", "gate", "passed")
+    todo = {"promote": 2, "stops": [("moves", function)], "term_s": TERM_S}
+    with machines(cloud.home_path.parent, todo, **_place_of(cloud)) as (slow,):
+        assert slow.said() == [function]
+        slow.send(signal.SIGSTOP)
+        if function == "record_promotion":
+            assert dismiss_challenger(cloud, returns) is None  # a decision that is in no ledger takes the lease over
+        else:
+            assert aliases(cloud)["champion"] == 1
+            assert recover_interrupted(cloud, returns) is not None
+        rows, there = moved(cloud), aliases(cloud)
+        slow.send(signal.SIGCONT)
+        slow.go_on()
+        kind, sentence = slow.said()
+    assert (kind, "'registry/returns'" in sentence) == ("LeaseLostError", True)
+    assert (moved(cloud), aliases(cloud)) == (rows, there)
+    assert there["champion"] == (1 if function == "record_promotion" else 2)

@@ -1,47 +1,87 @@
 """Two torchrun agents that find each other by c10d rendezvous: `train` on one node, `join` on the other."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from free_ports import free_port
 from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
+from store_services import minio_server
 from training_sample import write_training_set
 
 from forecache.base.errors import ConflictError, SettingsError, UnavailableError
 from forecache.base.settings import load_settings
+from forecache.declare import Training
 from forecache.models.training import launch
 from forecache.models.training.launch import train
-from forecache.models.training.spec import TrainingSpec
+from forecache.models.training.run_files import RunFiles
+from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec
 from forecache.plugins.torch.join import join
 from forecache.plugins.torch.launch import worker_environment
 
 
+@pytest.fixture(params=["home", "bucket"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Settings of what two nodes have in common: a home with the lake, or a bucket with the lake."""
+    if request.param == "home":
+        yield {}
+        return
+    with minio_server(tmp_path / "minio", "cloud") as options:
+        yield {"lake": "s3://cloud/lake", "storage_options": options}
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_second_node_lends_its_worker_to_the_run_and_ends_with_it(tmp_path: Path) -> None:
-    rendezvous = f"127.0.0.1:{free_port()}"
+@pytest.mark.timeout(600)
+def test_a_second_node_lends_its_worker_to_the_run_and_ends_with_it(tmp_path: Path, shared: dict[str, Any]) -> None:
     settings = load_settings(
         home=tmp_path / "home",
         project="sample_project",
         training_workers=1,
         training_nodes="2",
-        training_rendezvous=rendezvous,
+        training_rendezvous=f"127.0.0.1:{free_port()}",
+        **shared,
     )
     write_training_set(settings, returns, rows_per_date=200)
-    variables = {"FORECACHE_TRAINING_NODES": "2", "FORECACHE_TRAINING_RENDEZVOUS": rendezvous}
+    elsewhere = tmp_path / ("elsewhere" if shared else "home")
+    variables = {
+        "FORECACHE_HOME": str(elsewhere),
+        "FORECACHE_TRAINING_NODES": "2",
+        "FORECACHE_TRAINING_RENDEZVOUS": settings.training_rendezvous,
+        "FORECACHE_TRAINING_WORKERS": "1",
+    }
     second = subprocess.Popen(
-        [sys.executable, "-m", "forecache.plugins.torch.join", "returns", "--wait-s", "120"],
-        env={**worker_environment(settings), **variables, "FORECACHE_TRAINING_WORKERS": "1"},
+        [sys.executable, "-m", "forecache.plugins.torch.join", "returns"],
+        env={**worker_environment(settings), **variables},
     )
     try:
         result = train(settings, returns, NIGHT)
         assert result.details["workers"] == 2
-        assert second.wait(60) == 0
+        assert second.wait() == 0
     finally:
         second.kill()
+    assert Path(result.details["run_dir"]).is_relative_to(tmp_path / "home")
+    assert bool(list(elsewhere.rglob(RESULT_FILE))) == (not shared)  # rank 0, which writes it, is on the first node
+
+
+def test_the_error_of_a_worker_on_a_further_node_reaches_the_first(tmp_path: Path) -> None:
+    found = {"type": "InputError", "message": "The label is not a number.", "remedy": ""}
+    spec = TrainingSpec("", "returns", "", 0, "", Training(), checkpoints=str(tmp_path / "shared"))
+    first, second = (
+        RunFiles(load_settings(home=tmp_path, training_nodes="2"), replace(spec, run_dir=str(tmp_path / node)))
+        for node in ("first", "second")
+    )
+    for files in (first, second):
+        files.folder.mkdir()
+    (second.folder / ERROR_FILE).write_text(json.dumps(found))
+    second.share_error()
+    first.fetch_error()
+    assert json.loads((first.folder / ERROR_FILE).read_text()) == found
 
 
 def test_training_on_several_nodes_without_a_rendezvous_names_the_settings(tmp_path: Path) -> None:

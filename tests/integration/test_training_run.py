@@ -13,7 +13,7 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import basket, returns
 from training_sample import write_training_set
 
-from forecache.base.errors import ConflictError, ForecacheError, NotFoundError
+from forecache.base.errors import ForecacheError, NotFoundError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Training, load_pipeline
@@ -21,9 +21,8 @@ from forecache.lake.ledger import last_record
 from forecache.models.registry.gate.examples import read_examples
 from forecache.models.registry.gate.score_metrics import log_loss
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.tracking.runs import open_training_run
-from forecache.models.training.launch import run_folder, train, training_inputs
-from forecache.models.training.process import LOG_FILE, lock_folder
+from forecache.models.training.launch import train, training_inputs
+from forecache.models.training.process import LOG_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -168,42 +167,7 @@ def test_an_error_in_the_declaration_is_one_sentence_with_the_log(tmp_path: Path
     assert "Traceback" in log.read_text()
 
 
-def test_two_trainings_of_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
-
-    monkeypatch.setattr("forecache.models.training.process.GRACE_S", 0.1)
-    settings = settings_in(tmp_path)
-    write_training_set(settings, returns, rows_per_date=10)
-    from forecache.models.training.launch import pinned_version, run_folder, training_inputs
-
-    folder = run_folder(settings, returns, training_inputs(returns, pinned_version(settings, returns)))
-    folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConflictError, match="Another process is training"):
-            train(settings, returns, NIGHT)
-
-
 def test_other_hyperparameters_are_another_run(trained: tuple[Settings, StageResult, list[str]]) -> None:
-    from forecache.models.training.launch import training_inputs
-
     changed = replace(returns, training=replace(returns.training, learning_rate=0.02))
     assert training_inputs(changed, 2) != training_inputs(returns, 2)
     assert training_inputs(returns, 3) != training_inputs(returns, 2)
-
-
-def test_a_second_training_of_the_same_inputs_leaves_the_mlflow_run_of_the_first_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = load_settings(home=tmp_path / "home", project="sample_project")
-    version = write_training_set(settings, returns, rows_per_date=10)
-    folder = run_folder(settings, returns, training_inputs(returns, version))
-    monkeypatch.setattr("forecache.models.training.process.GRACE_S", 0.0)
-    folder.mkdir(parents=True)
-    with (
-        lock_folder(folder, "training"),
-        open_training_run(settings, returns, folder, night=NIGHT.isoformat()) as first,
-    ):
-        with pytest.raises(ConflictError, match="Another process is training"):
-            train(settings, returns, NIGHT)
-        assert connect_mlflow(settings).get_run(first.id).info.status == "RUNNING"

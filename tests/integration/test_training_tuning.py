@@ -13,7 +13,7 @@ from forecache.base.errors import ConflictError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import last_record
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.training.process import OnEvent, lock_folder
+from forecache.models.training.process import OnEvent
 from forecache.models.training.spec import TrainingSpec
 from forecache.plugins.tune import search as tuning
 from forecache.plugins.tune.search import finished_trials, open_study, requeue_interrupted, suggest, tune
@@ -116,13 +116,12 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_two_searches_on_the_same_inputs_do_not_run_at_once(tmp_path: Path) -> None:
-    with (
-        lock_folder(tmp_path, "tuning"),
-        pytest.raises(ConflictError, match="Another process is tuning"),
-        lock_folder(tmp_path, "tuning"),
-    ):
-        pass
+def test_two_searches_on_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(tmp_path)
+    write_training_set(settings, returns, rows_per_date=10)
+    monkeypatch.setattr("forecache.plugins.tune.search.open_study", lambda *_: tune(settings, returns, NIGHT))
+    with pytest.raises(ConflictError, match="Another process is searching on the same inputs"):
+        tune(settings, returns, NIGHT)
 
 
 def test_without_a_training_set_the_error_names_the_table(tmp_path: Path) -> None:

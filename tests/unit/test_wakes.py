@@ -43,7 +43,7 @@ BOUNDED = {
         "serve/reader/versions/follow.py:Watcher.run_on_loop",
     ),
     *("realtime/answer/in_loop.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
-    *("serve/store/live/reader.py:wait_until_applied", "plugins/torch/lease.py:Lease.acquire"),
+    "serve/store/live/reader.py:wait_until_applied",
     "kit/lease.py:_acquire",
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",

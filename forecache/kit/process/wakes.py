@@ -71,7 +71,6 @@ STREAM_LINEAGE = Wake(
 )
 
 TRAINING_EVENTS = Wake("training-events", _TRAIN, "Reading what the workers report", 0.2)
-TRAINING_LEASE = Wake("training-lease", _TRAIN, "Renewing the lease of checkpoints in a bucket", 10.0)
 TRAINING_JOIN = Wake("training-join", "forecache.plugins.torch.join", "Looking for a run, and if it is done", 1.0)
 SCORING_PROGRESS = Wake("scoring-progress", _SCORE, "Reporting the progress of a job", 1.0)
 RUN_HEARTBEAT = Wake("heartbeat", _RUN, "Renewing the heartbeat of a run", 20.0)

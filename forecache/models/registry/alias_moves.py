@@ -11,6 +11,7 @@ from typing import Any
 from forecache.base.errors import CheckError, ConflictError
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
+from forecache.kit.lease import Lease
 from forecache.models.registry.gate.verdicts import outdated_reason
 from forecache.models.registry.model_versions import (
     CHALLENGER,
@@ -40,10 +41,10 @@ from forecache.models.tracking.artifacts import CHECKSUMS_TAG
 from forecache.models.tracking.client import connect_mlflow
 
 
-def reconcile_aliases(settings: Settings, pipeline: Trainable) -> list[Promotion]:
+def reconcile_aliases(settings: Settings, pipeline: Trainable, lease: Lease) -> list[Promotion]:
     """Move the aliases to where the ledger's last row says, if they are elsewhere; returns the ledger's rows.
 
-    The process that recorded a decision may have died before it moved the aliases, or be about to on another machine.
+    The process that recorded a decision may have died before it moved the aliases, or have lost its lease.
     ConflictError if a rollback or a person's promotion is under way on another machine or was interrupted.
     """
     entries = promotions(settings, pipeline.name)
@@ -59,7 +60,7 @@ def reconcile_aliases(settings: Settings, pipeline: Trainable) -> list[Promotion
     if last is not None and last.to_version is not None:
         before = find_champion(settings, pipeline)
         if (before is None or before.version != last.to_version) and _is_registered(settings, pipeline, entries):
-            finish_move(settings, pipeline, last)
+            finish_move(settings, pipeline, last, lease)
     return entries
 
 
@@ -73,19 +74,22 @@ def _is_registered(settings: Settings, pipeline: Trainable, entries: Sequence[Pr
     )
 
 
-def finish_move(settings: Settings, pipeline: Trainable, entry: Promotion) -> None:
+def finish_move(settings: Settings, pipeline: Trainable, entry: Promotion, lease: Lease) -> None:
     """Move the aliases as the ledger row says, or as a later row does that was recorded meanwhile; idempotent.
 
-    A challenger that becomes the champion loses the alias `challenger`.
+    A challenger that becomes the champion loses the alias `challenger`. LeaseLostError if another process has taken
+    over the lease: that one moves them.
     """
-    # Each mover reads the ledger again after its move, so that a slow machine cannot leave them at its own row.
+    lease.confirm()
+    # MLflow cannot refuse a move. Each mover reads the ledger again after its move, so that a process that stood still
+    # after it had confirmed its lease does not leave them at its own row.
     while True:
         _move_aliases(settings, pipeline, entry)
         last = last_promotion(settings, pipeline.name)
         if last is None or last.to_version == entry.to_version:
             return
         if last.to_version is None:
-            undo_move(settings, pipeline, last)
+            _move_back(settings, pipeline, last)
             return
         entry = last
 
@@ -106,8 +110,13 @@ def end_challenge(settings: Settings, pipeline: Trainable, version: int) -> None
         connect_mlflow(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
 
 
-def undo_move(settings: Settings, pipeline: Trainable, entry: Promotion) -> None:
-    """Move the aliases back to where they were before the ledger row; idempotent."""
+def undo_move(settings: Settings, pipeline: Trainable, entry: Promotion, lease: Lease) -> None:
+    """Move the aliases back to where they were before the ledger row; idempotent. Raises as `finish_move`."""
+    lease.confirm()
+    _move_back(settings, pipeline, entry)
+
+
+def _move_back(settings: Settings, pipeline: Trainable, entry: Promotion) -> None:
     client = connect_mlflow(settings)
     client.delete_registered_model_alias(pipeline.name, PREVIOUS)
     if entry.from_version is None:
@@ -140,12 +149,12 @@ def promote_version(
     Raises:
         NotFoundError: The version does not exist.
         ConflictError: It, or a version with the same inputs and weights, is the champion already; or another decision
-            was recorded meanwhile or is under way.
+            was recorded meanwhile or is under way; or this process lost its lease.
         CheckError: It did not pass the gate, its artifact was changed, or it waits for approval with a verdict that is
             outdated because the champion or the gate's declaration has changed.
     """
-    with registry_lock(settings):
-        entries = reconcile_aliases(settings, pipeline)
+    with registry_lock(settings, pipeline.name, action=f"promoting version {version}", run_id=run_id) as lease:
+        entries = reconcile_aliases(settings, pipeline, lease)
         chosen = model_version(settings, pipeline, version)
         if CHAMPION in chosen.aliases:
             raise ConflictError(f"Model {pipeline.name!r} version {version} is the champion already.")
@@ -163,9 +172,9 @@ def promote_version(
             entry = replace(entry, outdated_verdict=True, reason=f"{reason} (on an outdated verdict: {why})".strip())
         verified_folder(settings, chosen)
         entry = make_opening_row(entry)
-        record_promotion(settings, entry, after=entries[-1] if entries else None)
-        finish_move(settings, pipeline, entry)
-        return close_operation(settings, pipeline, make_closing_row(entry))
+        record_promotion(settings, entry, after=entries[-1] if entries else None, lease=lease)
+        finish_move(settings, pipeline, entry, lease)
+        return close_operation(settings, pipeline, make_closing_row(entry), lease)
 
 
 def _refuse_equal(settings: Settings, pipeline: Trainable, chosen: ModelVersion, entries: Sequence[Promotion]) -> None:
@@ -194,14 +203,14 @@ def reject_version(
     """Reject a version that waits for approval, by a person's decision; the champion does not change, a challenger
     loses its alias. NotFoundError without the version, ConflictError if it does not wait or another decision is made
     meanwhile."""
-    with registry_lock(settings):
-        entries = reconcile_aliases(settings, pipeline)
+    with registry_lock(settings, pipeline.name, action=f"rejecting version {version}", run_id=run_id) as lease:
+        entries = reconcile_aliases(settings, pipeline, lease)
         chosen = model_version(settings, pipeline, version)
         if chosen.gate != WAITING:
             raise ConflictError(f"Model {pipeline.name!r} version {version} does not wait for approval: {chosen.gate}.")
         entry = describe_move(settings, pipeline, chosen, action="reject", actor=actor, reason=reason, run_id=run_id)
         entry = replace(entry, to_version=entry.from_version, candidate=version, verdict="failed")
-        record_promotion(settings, entry, after=entries[-1] if entries else None)
+        record_promotion(settings, entry, after=entries[-1] if entries else None, lease=lease)
         end_challenge(settings, pipeline, version)
         client = connect_mlflow(settings)
         client.set_model_version_tag(pipeline.name, str(version), "gate_reason", f"rejected by {actor}: {reason}")
@@ -270,16 +279,16 @@ def find_equal_champion(
     )
 
 
-def close_operation(settings: Settings, pipeline: Trainable, closing: Promotion) -> Promotion:
+def close_operation(settings: Settings, pipeline: Trainable, closing: Promotion, lease: Lease) -> Promotion:
     """Append the closing row of an operation, unless another machine has closed it; returns the row that closes it."""
     while True:
         entries = promotions(settings, pipeline.name)
         other = find_closing_row(entries, closing.operation)
         if other is not None:
-            reconcile_aliases(settings, pipeline)
+            reconcile_aliases(settings, pipeline, lease)
             return other
         try:
-            record_promotion(settings, closing, after=entries[-1])
+            record_promotion(settings, closing, after=entries[-1], lease=lease)
         except OtherDecisionError:
             continue
         return closing

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import CheckError, NotFoundError
-from forecache.base.files import lock
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
+from forecache.kit.installation import hold_exclusively
+from forecache.kit.lease import Lease
 from forecache.models.tracking.artifacts import download_artifact, refuse_changed_files
 from forecache.models.tracking.client import connect_mlflow
 
@@ -145,10 +146,11 @@ def verified_folder(settings: Settings, version: ModelVersion) -> Path:
 
 
 @contextmanager
-def registry_lock(settings: Settings) -> Iterator[None]:
-    """Lock the model aliases on this machine, so that one decision about them is made at a time."""
-    with lock(settings.home_path / "registry.lock"):
-        yield
+def registry_lock(settings: Settings, model: str, *, action: str, run_id: str = "") -> Iterator[Lease]:
+    """Lock a model's aliases and rows of the ledger, so that one decision about it is made at a time, on all machines
+    of the installation. The ledger's commit and each move of an alias name the lease."""
+    with hold_exclusively(settings, f"registry/{model}", action=action, run_id=run_id) as lease:
+        yield lease
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[int, list[str]]:

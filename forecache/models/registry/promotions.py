@@ -18,6 +18,7 @@ from typing import Any
 from forecache.base.code_version import code_version
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
+from forecache.kit.lease import Lease
 
 PROMOTION_TABLE = "promotion_ledger"
 
@@ -66,9 +67,16 @@ class OtherDecisionError(ConflictError):
     """Another decision about the model was recorded since the ledger was read; nothing was written."""
 
 
-def record_promotion(settings: Settings, entry: Promotion, *, after: Promotion | None) -> None:
-    """Append a decision to the ledger, with `code_version` and `position`; OtherDecisionError if `after`, the
-    pipeline's last row when the decision was made (None without one), is not the last any more."""
+def record_promotion(
+    settings: Settings, entry: Promotion, *, after: Promotion | None, lease: Lease | None = None
+) -> None:
+    """Append a decision to the ledger, with `code_version` and `position`.
+
+    Raises:
+        OtherDecisionError: `after`, the pipeline's last row when the decision was made (None without one), is not the
+            last any more.
+        LeaseLostError: Another process has taken over the lease under which the decision was made.
+    """
     from forecache.kit.delta.small_tables import append_to_small_table, row_schema
 
     row = {**vars(entry), "metrics": json.dumps(dict(entry.metrics)), "code_version": code_version(settings)}
@@ -84,7 +92,7 @@ def record_promotion(settings: Settings, entry: Promotion, *, after: Promotion |
             )
         return [{**row, "position": newest}]
 
-    append_to_small_table(settings, PROMOTION_TABLE, schema, rows_at)
+    append_to_small_table(settings, PROMOTION_TABLE, schema, rows_at, fence=lease)
 
 
 def _ledger_position(entry: Promotion | None) -> tuple[int | None, datetime] | None:

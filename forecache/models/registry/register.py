@@ -19,8 +19,10 @@ from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
+from forecache.kit.installation import hold_exclusively
+from forecache.kit.lease import Lease
 from forecache.lake.split_rows import training_classes
-from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
+from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.encoding import ENCODING, MatrixEncoding
 from forecache.models.inference.kernel import find_runtimes
 from forecache.models.inference.kernel_spec import OUTPUTS
@@ -42,7 +44,7 @@ from forecache.models.registry.model_versions import (
 )
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
 from forecache.models.tracking.client import connect_mlflow
-from forecache.models.training.launch import trained_encoding
+from forecache.models.training.launch import find_run_folder, trained_encoding
 from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
 if TYPE_CHECKING:
@@ -148,12 +150,17 @@ def register_trained_model(
     started = time.perf_counter()
     connect_mlflow(settings)
     inputs = f"{training.details['inputs']} weights={training.details['weights_digest'][:16]}"
+    name = f"registration/{pipeline.name}"
+
+    def report(holder: str) -> None:
+        progress(f"waiting for {holder}", None)
+
     # Another process may be registering the same training, which would make a second version of it.
-    with hold_table_lock(settings, f"model_{pipeline.name}", run_id, progress):
+    with hold_exclusively(settings, name, action="registering a model", run_id=run_id, report=report) as lease:
         known = find_registered(settings, pipeline, inputs)
         skipped = known is not None
         if known is None:
-            known = _log_and_register(settings, pipeline, training, inputs, progress)
+            known = _log_and_register(settings, pipeline, training, inputs, progress, lease)
     evaluation = load_evaluation(settings, known)
     details = {
         "model_version": known.version,
@@ -243,11 +250,12 @@ def evaluate_model(pipeline: Trainable, model: CandidateModel, splits: Mapping[s
 
 
 def _log_and_register(
-    settings: Settings, pipeline: Trainable, training: StageResult, inputs: str, progress: Progress
+    settings: Settings, pipeline: Trainable, training: StageResult, inputs: str, progress: Progress, lease: Lease
 ) -> ModelVersion:
     import mlflow
 
     client = connect_mlflow(settings)
+    training = replace(training, details={**training.details, "run_dir": str(find_run_folder(settings, training))})
     with mlflow.start_run(training.details["mlflow_run_id"], log_system_metrics=False) as run:
         progress(f"logging {pipeline.name}", 0.2)
         details = training.details
@@ -262,6 +270,7 @@ def _log_and_register(
         _log_figures(client, run.info.run_id, pipeline, details, evaluation)
         _log_dataset(client, run.info.run_id, settings, training)
         _log_artifacts(client, run.info.run_id, training, evaluation)
+    lease.confirm()  # whoever has taken it over makes the version
     return _create_version(settings, client, pipeline, training, evaluation, inputs, logged, run.info.run_id)
 
 

@@ -12,6 +12,7 @@ from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
 from forecache.kit.delta.tables import open_table, table_exists
+from forecache.kit.lease import Lease, LeaseLostError
 from forecache.models.registry.alias_moves import (
     describe_move,
     end_challenge,
@@ -76,8 +77,8 @@ def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: st
         ConflictError: A rollback or a person's promotion is under way on another machine, or was interrupted.
     """
     while True:
-        with registry_lock(settings):
-            entries = reconcile_aliases(settings, pipeline)
+        with registry_lock(settings, pipeline.name, action="moving its aliases", run_id=run_id) as lease:
+            entries = reconcile_aliases(settings, pipeline, lease)
         candidate, before = model_version(settings, pipeline, version), find_champion(settings, pipeline)
         stored = _stored_verdict(pipeline, candidate, before)
         if stored is not None:
@@ -88,8 +89,8 @@ def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: st
             save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, {})
             return verdict
         verdict, plots = _judge_candidate(settings, pipeline, candidate, before)
-        with registry_lock(settings):
-            entries = reconcile_aliases(settings, pipeline)
+        with registry_lock(settings, pipeline.name, action=f"judging version {version}", run_id=run_id) as lease:
+            entries = reconcile_aliases(settings, pipeline, lease)
             champion_now = find_champion(settings, pipeline)
             if (champion_now.version if champion_now else None) != verdict.champion_before:
                 continue
@@ -98,8 +99,10 @@ def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: st
             if find_equal_champion(settings, pipeline, candidate, entries):
                 continue
             try:
-                verdict = _record_decision(settings, pipeline, candidate, verdict, entries, actor=actor, run_id=run_id)
-            except OtherDecisionError:
+                verdict = _record_decision(
+                    settings, pipeline, candidate, verdict, entries, lease, actor=actor, run_id=run_id
+                )
+            except (OtherDecisionError, LeaseLostError):
                 continue
             save_verdict(connect_mlflow(settings), pipeline, candidate, verdict, plots)
             return verdict
@@ -196,6 +199,7 @@ def _record_decision(
     candidate: ModelVersion,
     verdict: GateVerdict,
     entries: Sequence[Promotion],
+    lease: Lease,
     *,
     actor: str,
     run_id: str,
@@ -212,9 +216,9 @@ def _record_decision(
         if state != "passed":
             stays = last.from_version
             last = replace(last, to_version=stays, candidate=candidate.version, verdict=state)
-        record_promotion(settings, replace(last, metrics=verdict.metrics), after=seen)
+        record_promotion(settings, replace(last, metrics=verdict.metrics), after=seen, lease=lease)
     if state == "passed":
-        finish_move(settings, pipeline, last)
+        finish_move(settings, pipeline, last, lease)
     elif state == "failed":
         end_challenge(settings, pipeline, candidate.version)
     return replace(verdict, champion_after=last.to_version)

@@ -15,6 +15,7 @@ from forecache.base.code_version import code_version
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.declare import Trainable
+from forecache.kit.lease import LeaseLostError
 from forecache.models.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def open_training_run(
     """Open the MLflow run of the training in `folder` for the block; a new one, or that of the interrupted training.
 
     MLflow's system metrics (processor, memory, disk, network, GPU) are sampled every five seconds. The run ends as
-    FINISHED, as KILLED if the training was interrupted, or as FAILED.
+    FINISHED, as KILLED if the training was interrupted, or as FAILED; it does not end if another process has taken the
+    training over, which goes on in it.
     """
     client = connect_mlflow(settings)
     run = _find_known_run(settings, folder)
@@ -71,15 +73,20 @@ def open_training_run(
         note = json.dumps({"run_id": run, "tracking_uri": public_tracking_uri(settings)})
         write_durably(folder / RUN_FILE, note)  # half a file would make each later training of the run fail
     client.update_run(run, status="RUNNING")
+    status: str | None
     try:
         with _record_system_metrics(run):
             yield TrainingRun(client, run)
         status = "FINISHED"
+    except LeaseLostError:
+        status = None
+        raise
     except BaseException as error:  # Ctrl-C is no Exception, nor is Dagster's interruption
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         raise
     finally:
-        client.set_terminated(run, status=status)
+        if status is not None:
+            client.set_terminated(run, status=status)
 
 
 class TrainingRun:
@@ -132,6 +139,11 @@ class TrainingRun:
         while self._waiting:
             self._client.log_batch(self.id, metrics=self._waiting[:_LARGEST_BATCH])
             del self._waiting[:_LARGEST_BATCH]
+
+
+def read_run_id(folder: Path) -> str:
+    """Id of the MLflow run that the training in `folder` began in."""
+    return str(json.loads((folder / RUN_FILE).read_text())["run_id"])
 
 
 def _find_known_run(settings: Settings, folder: Path) -> str | None:

@@ -12,19 +12,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import InputError
+from forecache.base.errors import InputError, NotFoundError
 from forecache.base.plugins import load_hook
 from forecache.base.prices import hourly_price
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import EstimatorModel, Trainable
+from forecache.declare import EstimatorModel, Trainable, Training
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
 from forecache.lake.split_rows import split_batches
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.encoding import MatrixEncoding, encoding_of
-from forecache.models.tracking.runs import open_training_run
-from forecache.models.training.process import TrainingPlan, lock_run, read_events, run_process
+from forecache.models.tracking.runs import open_training_run, read_run_id
+from forecache.models.training.process import RunLock, TrainingPlan, lock_run, read_events, run_process
+from forecache.models.training.run_files import RunFiles
 from forecache.models.training.spec import LANES, METRICS_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, checkpoints_of
 
 
@@ -130,7 +131,8 @@ def train(
 ) -> StageResult:
     """Train on the pinned training set, or return the completed run that had the same inputs.
 
-    An interrupted run with the same inputs resumes from its last checkpoint; an estimator starts again.
+    A run with the same inputs that was interrupted, also on a machine that was lost, resumes from its last checkpoint;
+    an estimator starts again. If another process trains with the same inputs, its result is waited for and taken.
 
     Args:
         night: As-of date under which the run is recorded.
@@ -143,7 +145,7 @@ def train(
 
     Raises:
         NotFoundError: There is no training set yet.
-        ConflictError: Another process trains with the same inputs, here or, with checkpoints in a bucket, elsewhere.
+        LeaseLostError: This process stood still, and another machine has taken the training over.
         ForecacheError: The training failed or was stopped; the message names the log.
     """
     started = time.perf_counter()
@@ -159,15 +161,21 @@ def train(
         inputs=inputs,
         training=plan.training,
         lanes=plan.lanes,
-        checkpoints=checkpoints_of(settings, folder) if plan.resumes else "",
+        checkpoints=checkpoints_of(settings, folder),
         device=settings.device,
     )
-    stage = Stage(settings, STAGE, pipeline.name, run_id)
-    row, skipped = stage.run_once(
-        inputs,
-        lambda: _train(settings, pipeline, plan, spec, night, run_id, progress),
-        usable=lambda _: (folder / RESULT_FILE).is_file(),
-    )
+    stage, files = Stage(settings, STAGE, pipeline.name, run_id), RunFiles(settings, spec)
+
+    def report(message: str) -> None:
+        progress(f"training {pipeline.name}: {message}", None)
+
+    # The lock comes first: a process that waits for another one takes the result that this one has recorded.
+    with lock_run(settings, spec, run_id=run_id, report=report) as lock:
+        row, skipped = stage.run_once(
+            inputs,
+            lambda: _train(pipeline, plan, files, lock, night, run_id, progress),
+            usable=lambda _: files.fetch_result(),
+        )
     return StageResult(
         STAGE,
         pipeline.name,
@@ -177,7 +185,7 @@ def train(
         table=pipeline.training_table,
         delta_version=version,
         skipped=skipped,
-        details=row.details,
+        details={**row.details, "run_dir": spec.run_dir},  # of this machine
     )
 
 
@@ -189,41 +197,25 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
 
 
 def _train(
-    settings: Settings,
     pipeline: Trainable,
     plan: TrainingPlan,
-    spec: TrainingSpec,
+    files: RunFiles,
+    lock: RunLock,
     night: date,
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
-    folder, arguments = spec.folder, plan.command(spec)
-
-    def report(message: str) -> None:
-        progress(f"training {pipeline.name}: {message}", None)
-
-    with (
-        # The lock comes first: a run that is locked by another process must not log a failure to that one's MLflow run.
-        lock_run(settings, spec, run_id=run_id, report=report) as lock,
-        open_training_run(settings, pipeline, folder, night=night.isoformat(), run_id=run_id) as streamed,
-    ):
-
-        def on_event(event: dict[str, Any]) -> None:
-            _report_event(progress, pipeline, event)
-            warning = streamed.on_event(event)
-            if warning:
-                progress(warning, None)
-
-        progress(f"training {pipeline.name} {plan.workers()}", 0.0)
-        result = run_process(spec, arguments, plan.environment(), lock, on_event=on_event)
-        streamed.finish(result["history"])
-    cost = cost_record(read_events(folder / METRICS_FILE))
+    settings, spec = files.settings, files.spec
+    if not files.fetch_result():
+        spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
+        _run_workers(pipeline, plan, replace(files, spec=spec), lock, night, run_id, progress)
+    result = json.loads((spec.folder / RESULT_FILE).read_text())
+    cost = cost_record(read_events(spec.folder / METRICS_FILE))
     details = {
         "run_dir": spec.run_dir,
         "training_table": pipeline.training_table,
         "training_version": spec.table_version,
-        "mlflow_run_id": streamed.id,
+        "mlflow_run_id": read_run_id(spec.folder),
         "night": night.isoformat(),
         "seed": pipeline.training.seed,
         "inputs": spec.inputs,
@@ -233,6 +225,42 @@ def _train(
     }
     progress(f"trained {pipeline.name}: {result['epochs']} {result.get('unit', 'epoch')}s", 1.0)
     return StageOutcome(result["rows"]["train"], details)
+
+
+def _run_workers(
+    pipeline: Trainable,
+    plan: TrainingPlan,
+    files: RunFiles,
+    lock: RunLock,
+    night: date,
+    run_id: str,
+    progress: Progress,
+) -> None:
+    """Train in the run's folder, from what is left of an interrupted training, and share the result."""
+    settings, spec, arguments = files.settings, files.spec, plan.command(files.spec)
+    files.fetch_progress()
+    with open_training_run(settings, pipeline, spec.folder, night=night.isoformat(), run_id=run_id) as streamed:
+        files.share_start()
+
+        def on_event(event: dict[str, Any]) -> None:
+            _report_event(progress, pipeline, event)
+            for warning in (streamed.on_event(event), files.share_progress()):
+                if warning:
+                    progress(warning, None)
+
+        progress(f"training {pipeline.name} {plan.workers()}", 0.0)
+        try:
+            with files.offer_to_nodes():
+                result = run_process(
+                    spec, arguments, plan.environment(), lock, on_event=on_event, fetch_error=files.fetch_error
+                )
+        except BaseException:
+            if not lock.lease.is_taken_over:
+                files.share_progress(at_once=True)
+            raise
+        lock.lease.confirm()
+        streamed.finish(result["history"])
+        files.share_result()
 
 
 def pinned_version(settings: Settings, pipeline: Trainable) -> int:
@@ -259,6 +287,31 @@ def training_inputs(pipeline: Trainable, version: int, *, lanes: int = LANES, pr
 def run_folder(settings: Settings, pipeline: Trainable, inputs: str) -> Path:
     """The folder of a run; equal inputs always have the same folder, so that a run resumes there."""
     return settings.training_path / pipeline.name / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+
+
+def find_run_folder(settings: Settings, training: StageResult) -> Path:
+    """The folder of a training's result, which is copied to this machine if another one trained; NotFoundError if this
+    one finds it nowhere."""
+    there = Path(training.details["run_dir"])
+    if (there / RESULT_FILE).is_file():
+        return there
+    folder = settings.training_path / training.subject / there.name
+    spec = TrainingSpec(
+        run_dir=str(folder),
+        pipeline=training.subject,
+        table_uri="",
+        table_version=training.details["training_version"],
+        inputs=training.details["inputs"],
+        training=Training(),
+        checkpoints=checkpoints_of(settings, folder),
+    )
+    if not RunFiles(settings, spec).fetch_result():
+        raise NotFoundError(
+            f"The files of the training of {training.subject!r} in {there} are not on this machine.",
+            remedy="Put trainings where all machines find them, by FORECACHE_TRAINING_CHECKPOINTS and "
+            "FORECACHE_MLFLOW_URI; or train here.",
+        )
+    return folder
 
 
 def _report_event(progress: Progress, pipeline: Trainable, event: dict[str, Any]) -> None:

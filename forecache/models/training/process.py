@@ -14,18 +14,21 @@ from types import MappingProxyType
 from typing import Any
 
 from forecache.base import errors
-from forecache.base.errors import ConflictError, ForecacheError
+from forecache.base.errors import ForecacheError
 from forecache.base.files import lock
-from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings
+from forecache.base.steps import training_step
 from forecache.declare import Training
+from forecache.kit.lease import Lease, hold_lease, local_lease
 from forecache.kit.process.child import end_process
 from forecache.kit.process.wakes import TRAINING_EVENTS
-from forecache.models.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec
+from forecache.models.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec, open_shared
 
 LOG_FILE = "torchrun.log"
+LEASE_NAME = "training"
 GRACE_S = 35.0
 """Seconds that workers may take to save and exit after a stop signal, or after their launcher was killed."""
+_PATIENCE_S = 10.0  # for a renewal of the lease
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -36,72 +39,60 @@ class TrainingPlan:
 
     training: Training  # the declared one, with what the machine decides
     lanes: int
-    resumes: bool  # it leaves checkpoints
     workers: "Callable[[], str]"  # for people, such as "in one process"
     command: Callable[[TrainingSpec], list[str]]
     environment: Callable[[], dict[str, str]]  # of the process at its start
 
 
-@contextmanager
-def lock_folder(folder: Path, doing: str, *, wait_s: float = 0.0) -> Iterator[int]:
-    """Lock the folder; yields the lock's file descriptor. The lock lasts as long as any process has that open.
-
-    ConflictError, which says what is `doing` there, if another process holds it for longer than `wait_s`: workers of a
-    killed launcher save first.
-    """
-
-    def conflict_error(_: str) -> ConflictError:
-        return ConflictError(
-            f"Another process is {doing} in {folder}.", remedy="Wait for it, or stop it, and run again."
-        )
-
-    with lock(folder / "lock", refused=conflict_error, wait_s=wait_s) as descriptor:
-        yield descriptor
-
-
 @dataclass(frozen=True)
 class RunLock:
-    descriptors: tuple[int, ...] = ()  # of the locks, which last as long as any process has them open
-    lease: Any = None  # on checkpoints in a bucket; its `taken_by` is the process that took it over
+    descriptor: int  # of the lock of the run's folder, which lasts as long as any process has it open
+    lease: Lease  # on what all machines find of the run
 
     def stop_if_lost(self, process: "subprocess.Popen[bytes]") -> None:
-        """Kill the training at once if its lease was taken over, because it must not save a checkpoint any more;
-        ConflictError."""
-        if self.lease is None or self.lease.taken_by is None:
-            return
-        os.killpg(process.pid, signal.SIGKILL)
-        raise ConflictError(
-            f"The training was stopped: its lease had expired and was taken over by {self.lease.taken_by}.",
-            remedy="The other process continues from the last checkpoint. Check why this machine could not reach it.",
-        )
+        """Kill the training at once if its lease was taken over, as its work would be in vain; LeaseLostError."""
+        if self.lease.is_taken_over:
+            os.killpg(process.pid, signal.SIGKILL)
+            self.lease.check()
 
 
 @contextmanager
 def lock_run(
     settings: Settings, spec: TrainingSpec, *, run_id: str = "", report: Callable[[str], None]
 ) -> Iterator[RunLock]:
-    """Lock the run of a specification; `report` gets a sentence if there is something to wait for.
+    """Lock the run of a specification as soon as no other process trains it; `report` gets a sentence if there is one
+    to wait for. UnavailableError if the run's files are in a bucket and `obstore` is not installed."""
+    action = f"training {spec.pipeline}"
 
-    ConflictError, with the holder's `run_id`, if another process trains in the same folder, or writes the same
-    checkpoints; UnavailableError if these are in a bucket and `obstore` is not installed.
-    """
-    with lock_folder(spec.folder, "training", wait_s=GRACE_S) as descriptor:
+    def report_holder(holder: str) -> None:
+        report(f"waiting for {holder}")
+
+    run = f", run {run_id}" if run_id else ""
+    holder = f"process {os.getpid()} ({action}{run})"
+    # Also held by the workers of a launcher that was killed, until they have saved.
+    with lock(spec.folder / "lock", holder=holder, waiting=report_holder) as descriptor:
         if not spec.checkpoints:
-            yield RunLock((descriptor,))
+            yield RunLock(descriptor, local_lease(LEASE_NAME, action))
             return
-        lock_checkpoints = load_hook("torch", "lock_checkpoints")
-        with lock_checkpoints(settings, spec.checkpoints, run_id=run_id, report=report) as lock_:
-            yield RunLock((descriptor, *lock_.descriptors), lock_.lease)
+        shared = open_shared(settings, spec.checkpoints, patience_s=_PATIENCE_S)
+        with hold_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as lease:
+            yield RunLock(descriptor, lease)
 
 
 def run_process(
-    spec: TrainingSpec, arguments: list[str], environment: Mapping[str, str], run_lock: RunLock, *, on_event: OnEvent
+    spec: TrainingSpec,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    run_lock: RunLock,
+    *,
+    on_event: OnEvent,
+    fetch_error: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run a command that trains a specification and reports in its folder; returns its `result.json`.
 
     `on_event` is called with every event that the workers report, in order; an exception in it stops the run.
-    ConflictError if another process has taken over the lease of the checkpoints; ForecacheError if the training failed
-    or was stopped, with the reason and the log's place.
+    `fetch_error` puts an error that another node reports into the folder. LeaseLostError if another process has taken
+    over the run; ForecacheError if the training failed or was stopped, with the reason and the log's place.
     """
     (spec.folder / ERROR_FILE).unlink(missing_ok=True)
     spec.save()
@@ -112,14 +103,16 @@ def run_process(
             stderr=log,
             env=environment,
             start_new_session=True,
-            pass_fds=run_lock.descriptors,  # so that the process keeps the lock if this one is killed
+            pass_fds=[run_lock.descriptor],  # so that the process keeps the lock if this one is killed
         )
         try:
             _follow(process, spec.folder, on_event, run_lock)
         finally:
             end_process(process, within_s=GRACE_S)  # the workers save and exit
     if not (spec.folder / RESULT_FILE).is_file():
+        fetch_error()
         raise _failure(spec, process.returncode)
+    training_step("result written")
     result: dict[str, Any] = json.loads((spec.folder / RESULT_FILE).read_text())
     return result
 
@@ -159,7 +152,9 @@ def _follow(process: "subprocess.Popen[bytes]", folder: Path, on_event: OnEvent,
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Every event that the workers of a run reported, over all its attempts."""
+    """Every event that the workers of a run reported, over all its attempts; none without the file."""
+    if not path.is_file():
+        return []
     with path.open() as lines:
         return list(_new_events(lines))
 

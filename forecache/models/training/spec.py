@@ -16,6 +16,7 @@ from typing import Any
 
 from forecache.base.errors import ForecacheError
 from forecache.base.files import write_durably
+from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
 from forecache.declare import EntitySplit, Trainable, Training
 
@@ -41,7 +42,7 @@ class TrainingSpec:
         cache_bytes: A worker keeps its decoded rows in memory if all of them fit in this size; otherwise it streams.
     """
 
-    run_dir: str  # folder of the run; several nodes must share it
+    run_dir: str  # folder of the run on this machine
     pipeline: str
     table_uri: str  # URI of the training table for delta-rs
     table_version: int  # its pinned Delta version
@@ -52,7 +53,7 @@ class TrainingSpec:
     cache_bytes: int = 1 << 27
     checkpoint_steps: int = 200  # steps between checkpoints; another one is written at the end of each epoch
     keep_checkpoints: int = 2  # number of newest checkpoints to keep
-    checkpoints: str = ""  # folder or URI of the run's checkpoints; "" for `checkpoints` in the run's folder
+    checkpoints: str = ""  # folder or URI of what all machines find of the run; "": its folder, on this machine alone
     device: str = "auto"  # "auto", "cpu" or "cuda"
     vocabularies: dict[str, list[str]] = field(default_factory=dict)  # categories that the run has learned, by feature
     export: bool = True  # whether to export the trained model; trials of a search do not
@@ -64,23 +65,43 @@ class TrainingSpec:
     def save(self) -> Path:
         """Write `spec.json` into the run's folder atomically, because other nodes poll for it."""
         path = self.folder / SPEC_FILE
-        write_durably(path, json.dumps(asdict(self), indent=2))
+        write_durably(path, self.to_json())
         return path
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
 
     def applied_to(self, pipeline: Trainable) -> Trainable:
         """The pipeline with this run's `Training` in place of the declared one."""
         return pipeline.replace_training(self.training)
 
 
+def training_root(settings: Settings) -> str:
+    """Folder or URI of what all machines find of trainings: the setting, else in a remote lake, else in the home."""
+    in_lake = f"{settings.lake_uri}/.training" if settings.lake_is_remote else str(settings.training_path)
+    return settings.training_checkpoints or in_lake
+
+
 def checkpoints_of(settings: Settings, run_dir: Path) -> str:
-    """`TrainingSpec.checkpoints` for a run's folder: below `Settings.training_checkpoints`, "" if that is not set."""
-    if not settings.training_checkpoints:
+    """`TrainingSpec.checkpoints` for a run's folder: below `training_root`, "" if that is in the home."""
+    root = training_root(settings)
+    if root == str(settings.training_path):
         return ""
-    return f"{settings.training_checkpoints}/{run_dir.relative_to(settings.training_path).as_posix()}"
+    return f"{root}/{run_dir.relative_to(settings.training_path).as_posix()}"
+
+
+def open_shared(settings: Settings, uri: str, *, patience_s: float | None = None) -> Folder:
+    """Open `training_root`, or a run's folder in it."""
+    setting = "FORECACHE_TRAINING_CHECKPOINTS"
+    return open_folder(uri, settings.storage_options, setting=setting, patience_s=patience_s)
 
 
 def load_spec(path: Path) -> TrainingSpec:
-    values = json.loads(path.read_text())
+    return read_spec(path.read_bytes())
+
+
+def read_spec(content: bytes) -> TrainingSpec:
+    values = json.loads(content)
     training = values["training"]
     split = training["split"] and EntitySplit(**training["split"])
     return TrainingSpec(**{**values, "training": Training(**{**training, "split": split})})

@@ -224,8 +224,8 @@ def name_challenger(settings: Settings, pipeline: Trainable, version: int) -> Mo
     NotFoundError without the version; CheckError if it is the champion or has the same inputs and weights as one, did
     not pass the gate, was rejected by a person, or was rolled back; ConflictError as of `reconcile_aliases`.
     """
-    with registry_lock(settings):
-        entries = reconcile_aliases(settings, pipeline)
+    with registry_lock(settings, pipeline.name, action=f"naming the challenger {version}") as lease:
+        entries = reconcile_aliases(settings, pipeline, lease)
         chosen = model_version(settings, pipeline, version)
         equal = find_equal_champion(settings, pipeline, chosen, entries)
         objection = _objection(chosen) or (
@@ -236,6 +236,7 @@ def name_challenger(settings: Settings, pipeline: Trainable, version: int) -> Mo
                 f"Model {pipeline.name!r} version {version} cannot be the challenger: {objection}.",
                 remedy=f"Name another version; `forecache models list {pipeline.name}` shows them.",
             )
+        lease.confirm()
         connect_mlflow(settings).set_registered_model_alias(pipeline.name, CHALLENGER, str(version))
         return model_version(settings, pipeline, version)
 
@@ -254,9 +255,10 @@ def _objection(version: ModelVersion) -> str | None:
 
 def dismiss_challenger(settings: Settings, pipeline: Trainable) -> ModelVersion | None:
     """Remove the alias; returns the version that had it, or None."""
-    with registry_lock(settings):
+    with registry_lock(settings, pipeline.name, action="dismissing the challenger") as lease:
         holders = [version for version in list_models(settings, pipeline) if CHALLENGER in version.aliases]
         if not holders:
             return None
+        lease.confirm()
         connect_mlflow(settings).delete_registered_model_alias(pipeline.name, CHALLENGER)
         return holders[0]

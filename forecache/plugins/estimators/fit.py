@@ -292,7 +292,6 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
     return TrainingPlan(
         training=pipeline.training,
         lanes=LANES,
-        resumes=False,
         workers=lambda: "in one process",
         command=lambda spec: [
             *(sys.executable, "-m", "forecache.plugins.estimators", "--spec"),

@@ -24,6 +24,7 @@ from forecache.kit.delta.tables import open_table, resolve_place, table_exists, 
 from forecache.lake.ledger import LEDGER_TABLE
 from forecache.models.registry.model_versions import training_tables
 from forecache.models.registry.promotions import PROMOTION_TABLE
+from forecache.models.training.run_files import open_training_root
 from forecache.models.training.spec import SPEC_FILE
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin, maintain_table
 from forecache.serve.store.remote_store import read_retained
@@ -153,9 +154,11 @@ def _promotion_pins(settings: Settings) -> Named:
 def _training_pins(settings: Settings) -> Named:
     if any(name.startswith(TRAINING_SET) for name in table_names(settings)):
         yield from ((table, Pin(version)) for table, version in training_tables(settings))
-    for path in settings.training_path.glob(f"**/{SPEC_FILE}"):
-        spec = json.loads(path.read_text())
-        yield spec["table_uri"].rpartition("/")[2], Pin(spec["table_version"])
+    root = open_training_root(settings)
+    for name in root.names():
+        if name.endswith(f"/{SPEC_FILE}") and (found := root.read(name)) is not None:
+            spec = json.loads(found[0])
+            yield spec["table_uri"].rpartition("/")[2], Pin(spec["table_version"])
 
 
 def _stream_pins(settings: Settings) -> Named:

@@ -1,7 +1,8 @@
 """An additional node of a training run: `python -m forecache.plugins.torch.join PIPELINE`.
 
 One node runs `forecache train` and hosts the rendezvous; every other node runs this. It waits for a run's specification
-in the shared home folder, runs workers for it, starts them again after a preemption, and exits when the run is done.
+beside the checkpoints, or in a home that the nodes share, runs workers for it, starts them again after a preemption,
+and exits when the run is done.
 """
 
 import argparse
@@ -9,61 +10,84 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from forecache.base.errors import ForecacheError, SettingsError, UnavailableError
+from forecache.base.folders import Folder
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.process.child import end_process
 from forecache.kit.process.wakes import TRAINING_JOIN
 from forecache.models.training.process import GRACE_S
-from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, SPEC_FILE, TrainingSpec, load_spec
+from forecache.models.training.run_files import RunFiles, open_training_root, read_node_state
+from forecache.models.training.spec import ERROR_FILE, SPEC_FILE, TrainingSpec, read_spec
 from forecache.plugins.torch.launch import command, worker_environment
 
 
 def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
     """Run workers for the pipeline's training run until it is done; returns the run's folder.
 
-    A run that was specified at most `wait_s` seconds ago is joined, too. SettingsError without a rendezvous or several
-    nodes, UnavailableError if no run appeared within `wait_s` seconds, ForecacheError if it failed.
+    SettingsError without a rendezvous or several nodes, UnavailableError if no run appeared within `wait_s` seconds,
+    ForecacheError if it failed.
     """
     if settings.training_nodes == "1" or not settings.training_rendezvous:
         raise SettingsError(
             "This node cannot join: FORECACHE_TRAINING_NODES or FORECACHE_TRAINING_RENDEZVOUS is not set.",
             remedy="Set them to the same values on all nodes, such as 1:4 and the first node's host:29400.",
         )
-    earliest = time.time() - wait_s
-    deadline = time.monotonic() + wait_s
-    while (spec := _open_run(settings.training_path / pipeline, earliest)) is None:
-        if time.monotonic() > deadline:
-            raise UnavailableError(
-                f"No training run of {pipeline!r} appeared in {settings.training_path} within {wait_s:.0f} s.",
-                remedy="Start `forecache train` on the first node, with the same FORECACHE_HOME.",
+    root, deadline = open_training_root(settings), time.monotonic() + wait_s
+    while True:
+        while (spec := _fetch_open_run(settings, root, pipeline)) is None:
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"No training run of {pipeline!r} appeared in {root} within {wait_s:.0f} s.",
+                    remedy="Start `forecache train` on the first node, with the same FORECACHE_TRAINING_CHECKPOINTS or "
+                    "the same FORECACHE_HOME.",
+                )
+            time.sleep(TRAINING_JOIN.every_s)
+        state = _work(settings, root, spec)
+        if state == "failed":
+            raise ForecacheError(
+                f"Training of {pipeline!r} failed.", remedy="See the output of the node that runs `forecache train`."
             )
-        time.sleep(TRAINING_JOIN.every_s)
-    while not _is_over(spec.folder):
+        if state == "done":
+            return spec.folder
+
+
+def _fetch_open_run(settings: Settings, root: Folder, pipeline: str) -> TrainingSpec | None:
+    """The specification of the run that nodes may join, copied to this node's folder; None if there is none."""
+    run, state = read_node_state(root, pipeline)
+    found = root.read(f"{pipeline}/{run}/{SPEC_FILE}") if state == "open" else None
+    if found is None:
+        return None
+    folder = settings.training_path / pipeline / run
+    spec = replace(read_spec(found[0]), run_dir=str(folder))
+    if spec.checkpoints:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ERROR_FILE).unlink(missing_ok=True)
+        spec.save()
+    return spec
+
+
+def _work(settings: Settings, root: Folder, spec: TrainingSpec) -> str:
+    """Run workers until the run is over; returns its state then, "" if another run has taken its place."""
+
+    def read_state() -> str:
+        run, state = read_node_state(root, spec.pipeline)
+        return state if run == spec.folder.name else ""
+
+    files = RunFiles(settings, spec)
+    while (state := read_state()) == "open":
         process = subprocess.Popen(command(settings, spec, host=False), env=worker_environment(settings))
         try:
-            while process.poll() is None and not _is_over(spec.folder):
+            while process.poll() is None and read_state() == "open":
                 time.sleep(TRAINING_JOIN.every_s)
+                files.share_error()
         finally:
             end_process(process, within_s=GRACE_S)
+        files.share_error()
         time.sleep(TRAINING_JOIN.every_s)
-    if not (spec.folder / RESULT_FILE).is_file():
-        raise ForecacheError(
-            f"Training of {pipeline!r} failed.", remedy="See the output of the node that runs `forecache train`."
-        )
-    return spec.folder
-
-
-def _open_run(folder: Path, earliest: float) -> TrainingSpec | None:
-    """The newest unfinished run that was specified since `earliest`, in seconds since 1970."""
-    found = [path for path in folder.glob(f"*/{SPEC_FILE}") if not _is_over(path.parent)]
-    fresh = [path for path in found if path.stat().st_mtime >= earliest]
-    return load_spec(max(fresh, key=lambda path: path.stat().st_mtime)) if fresh else None
-
-
-def _is_over(folder: Path) -> bool:
-    return (folder / RESULT_FILE).is_file() or (folder / ERROR_FILE).is_file()
+    return state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Training of networks under torchrun: its workers and their GPUs, its command line and its environment."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,7 +22,6 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
         training=resolve_precision(settings, pipeline.training),
         # A power of two and at least one per worker, so that most worker counts divide it evenly.
         lanes=max(LANES, 1 << (most_nodes * settings.training_workers - 1).bit_length()),
-        resumes=True,
         workers=lambda: f"with {num_workers(settings)} workers",
         command=lambda spec: command(settings, spec),
         environment=lambda: worker_environment(settings),
@@ -60,6 +60,9 @@ def command(settings: Settings, spec: TrainingSpec, *, host: bool = True) -> lis
         f"--rdzv-endpoint={settings.training_rendezvous if several else 'localhost:0'}",
         f"--rdzv-id={spec.pipeline}",
         *((f"--rdzv-conf=is_host={int(host)}",) if several else ("--local-addr=localhost",)),
+        # torchrun ranks nodes by their addresses, of which it uses that of rank 0 alone. Rank 0 writes the result, so
+        # it has to be a worker of the host: no other address may come before the host's.
+        *((f"--local-addr=~{socket.getfqdn()}",) if several and not host else ()),
         str(spec.folder / SPEC_FILE),
     ]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from forecache.base.errors import InputError, SettingsError
+from forecache.base.errors import ConflictError, InputError, SettingsError
+from forecache.base.files import lock
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
@@ -26,7 +27,6 @@ from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
 from forecache.models.training.launch import learn_vocabularies, pinned_version, plan_training, training_inputs
-from forecache.models.training.process import lock_folder
 from forecache.models.training.spec import TrainingSpec, checkpoints_of
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def tune(
     pipeline = pipeline.replace_training(training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, "tuning"):
+    with lock(folder / "lock", refused=_conflict_error):
         study = open_study(folder, pipeline)
         requeue_interrupted(study)
         search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
@@ -153,6 +153,12 @@ def tune(
             {None: StageOutcome(finished, details)}, {None: inputs}, seconds
         )
     return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
+
+
+def _conflict_error(_: str) -> ConflictError:
+    return ConflictError(
+        "Another process is searching on the same inputs.", remedy="Wait for it, or stop it, and run again."
+    )
 
 
 def trial_slots(settings: Settings, *, gpus: Callable[[], int] | None = None) -> list[int | None]:

@@ -13,7 +13,6 @@ from torch import nn
 
 from forecache.base.errors import InputError
 from forecache.base.files import write_durably
-from forecache.base.folders import open_folder
 from forecache.base.settings import load_settings
 from forecache.declare import Trainable, Training
 from forecache.declare.loading import load_trainable
@@ -27,6 +26,7 @@ from forecache.models.training.spec import (
     Events,
     Heartbeat,
     TrainingSpec,
+    open_shared,
     report_nothing,
 )
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
@@ -179,8 +179,7 @@ def _train(
     train = TableSplit(table, "train", **reading, cache_bytes=spec.cache_bytes)
     validation = TableSplit(table, "validation", **reading, cache_bytes=spec.cache_bytes)
     widths = output_widths(pipeline, classes)
-    where = spec.checkpoints or str(spec.folder / CHECKPOINTS)
-    folder = open_folder(where, load_settings().storage_options, setting="FORECACHE_TRAINING_CHECKPOINTS")
+    folder = open_shared(load_settings(), spec.checkpoints or str(spec.folder / CHECKPOINTS))
     checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
     statistics = without_scaling(
         group.run_on_rank_0(lambda: fit_statistics(train, log_mask(pipeline))),
