@@ -25,7 +25,7 @@ from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.maintenance.lake import maintain_lake, pinned_versions
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin
 from forecache.serve.store.push_pull import push
-from forecache.serve.store.store import open_store
+from forecache.serve.store import open_store
 
 FEATURES = "features_orders"
 

@@ -22,7 +22,7 @@ from forecache.kit.lease import Lease
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STREAM_MODELS, STREAM_VIEWS
 from forecache.serve.store import open_remote, open_store, pull
-from forecache.serve.store.push_pull import push_layer
+from forecache.serve.store.remote import push_layer
 from forecache.stream.engine.saved_files import copy_saved_files
 from forecache.stream.kafka.client import client_options
 from forecache.stream.live_layers import write_layers
@@ -157,7 +157,7 @@ def follow_views(settings: Settings, stream: Stream) -> Iterator[None]:
                 pull(open_store(settings, name), remote)
 
     for name in stream.live_names:
-        push_layer(open_store(settings, name), remote)
+        push_layer(open_store(settings, name).layout, remote)
     pull_views()
     with PeriodicThread(STREAM_VIEWS, pull_views, close_s=0.0):
         yield
