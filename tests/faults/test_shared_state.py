@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from dataclasses import asdict, replace
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ from lineage_sample import stage_rows
 from store_services import minio_server
 
 from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import extract_step
+from forecache.declare import Column, Query, Source
+from forecache.kit.installation import open_lake
+from forecache.kit.lease import LeaseLostError, read_leases
 from forecache.lake.ledger import append_records
 from forecache.operations.release import record_requests, recorded_requests
 from forecache.plugins.alerts.journal import read_noted_alerts
 from forecache.plugins.lineage.emit import recorded_facts
+from forecache.plugins.table_sources import extract as extraction
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -192,3 +198,24 @@ def test_requests_that_a_training_recorded_prove_a_release_on_another_machine(ma
     record_requests(machines.settings("trained"), "payments", ['{"amount": 1.5}'])
     assert recorded_requests(machines.settings("releases"), "payments") == ['{"amount": 1.5}']
     assert recorded_requests(machines.settings("releases"), "other") == []
+
+
+def test_an_extraction_whose_lease_another_machine_has_taken_over_lands_nothing(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = machines.settings("slow").model_copy(update={"landing": str(tmp_path / "landing")})
+    columns, day = (Column("n", "bigint"), Column("at", "timestamp")), date(2026, 1, 1)
+    source = Source("sales", columns, "at", start=day, extract=Query("shop", table="sales"))
+    monkeypatch.setattr(extraction, "text_batches", lambda *_: iter([[("1", "2026-01-01T00:00:00Z")]]))
+
+    def take_over(step: str) -> None:
+        lake = open_lake(settings)
+        (holder,) = read_leases(lake)
+        assert (holder.name, step) == ("tables/landing_sales", "batch extracted")
+        other = replace(holder, host="other", token=holder.token + 1, mark="another")
+        lake.write(f".leases/{holder.name}.json", json.dumps(asdict(other)).encode())
+
+    monkeypatch.setattr(extract_step, "on_step", take_over)
+    with pytest.raises(LeaseLostError, match="could not be renewed|was lost: it was taken over by"):
+        extraction.extract(settings, source, [day], now=datetime(2026, 1, 3, tzinfo=timezone.utc))
+    assert list((tmp_path / "landing").rglob("*.parquet")) == []

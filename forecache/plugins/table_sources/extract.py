@@ -21,6 +21,7 @@ from forecache.declare.sources.extract import Query, StreamDay, extract_file_nam
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.files import fit_columns
 from forecache.kit.delta.tables import open_table
+from forecache.kit.lease import Lease
 from forecache.lake.ingest.landing import source_uri
 from forecache.lake.ledger import last_records
 from forecache.lake.stage_runner import Stage, StageOutcome, format_nights, hold_table_lock
@@ -53,6 +54,7 @@ def extract(
     left out. Of the result, `nights` are the days that were extracted.
 
     Raises:
+        ConflictError: This process stood still beyond the term of its lease; another one may be extracting.
         InputError: The database refuses the query, a column is missing, or `rebuild` is for a past state.
         UnavailableError: The database or the object store does not answer. Files of earlier days are complete.
     """
@@ -61,7 +63,7 @@ def extract(
     first, last = min(days), max(days)
     rows: dict[date, int] = {}
     with (
-        hold_table_lock(settings, f"landing_{source.name}", run_id, progress),
+        hold_table_lock(settings, f"landing_{source.name}", run_id, progress) as lease,
         _scratch_folder(settings, source) as scratch,
     ):
         if rebuild:
@@ -83,7 +85,7 @@ def extract(
             progress(f"extracting {source.name} of {day} from {_origin(source.extract)}", number / len(chosen))
             begun = time.perf_counter()
             known = before[day].details["rows_digest"] if day in before else ""
-            rows[day], details = _extract_day(settings, source, source.extract, day, scratch, known=known)
+            rows[day], details = _extract_day(settings, source, source.extract, day, scratch, lease, known=known)
             done = StageOutcome(
                 rows[day], {"file": extract_file_name(day), **details, "asked_on": utc_today(now).isoformat()}
             )
@@ -110,7 +112,14 @@ def _origin(extract: Query | StreamDay) -> str:
 
 
 def _extract_day(
-    settings: Settings, source: Source, origin: Query | StreamDay, day: date, scratch: Path, *, known: str
+    settings: Settings,
+    source: Source,
+    origin: Query | StreamDay,
+    day: date,
+    scratch: Path,
+    lease: Lease,
+    *,
+    known: str,
 ) -> tuple[int, dict[str, Any]]:
     """Write the day's file, then move it to the landing zone, unless the digest of its rows is `known`.
 
@@ -126,6 +135,7 @@ def _extract_day(
     size_bytes = written.stat().st_size
     if not rows_digest or rows_digest != known:
         folder = open_folder(source_uri(settings, source), settings.storage_options, setting="FORECACHE_LANDING")
+        lease.confirm()  # an older state of the day must not replace that of a process that went on meanwhile
         folder.upload(written, extract_file_name(day))
         extract_step("file landed")
     written.unlink()
