@@ -137,16 +137,20 @@ def send_day(kafka: KafkaBroker, topic: str, day: date) -> None:
 
 
 class Chaos:
-    """The days on the machines of a cluster."""
+    """The days on the machines of a cluster.
+
+    Attributes:
+        killed_at: When a machine was killed, by its host name, in seconds of this process's clock.
+        allowed_kills: Kills until the end of the day that is run.
+    """
 
     def __init__(self, cluster: Cluster, size: Size, folder: Path, *, seed: int, say: Say) -> None:
         self._cluster, self._size, self._say = cluster, size, say
         self._dice = random.Random(seed)
         self._settings = cluster.settings(folder / "observer")
-        self._ended: dict[str, float] = {}  # host name to when it was killed
-        self._allowed = 0  # kills until now
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self.killed_at: dict[str, float] = {}  # host name to when it was killed
+        self.allowed_kills = 0  # kills until now
+        self.stop = threading.Event()
         self.findings = Findings()
 
     @property
@@ -164,14 +168,16 @@ class Chaos:
 
         bucket = open_bucket(f"s3://{BUCKET}/landing/{AS_THEY_HAPPEN.name}", self._settings.storage_options)
         client.create_topic(client.client_options(self._settings), AS_THEY_HAPPEN.topic, timeout_s=60)
-        threads = [threading.Thread(target=run, daemon=True) for run in (self._kill, self._replace, self._watch)]
+        threads = [
+            threading.Thread(target=run, daemon=True) for run in (self.kill_at_random, self._replace, self.watch_waits)
+        ]
         for thread in threads:
             thread.start()
         probing: threading.Thread | None = None
         try:
             for number, night in enumerate(self._size.nights):
                 began = time.monotonic()
-                self._allowed = round(self._size.kills * (number + 1) / self._size.days)
+                self.allowed_kills = round(self._size.kills * (number + 1) / self._size.days)
                 if number:
                     send_day(self._cluster.kafka, AS_THEY_HAPPEN.topic, night)
                     self._await_stream(night)
@@ -187,7 +193,7 @@ class Chaos:
                     probing = threading.Thread(target=self._probe, daemon=True)
                     probing.start()
         finally:
-            self._stop.set()
+            self.stop.set()
             for thread in [*threads, *([probing] if probing else [])]:
                 thread.join(timeout=60)
         return self.findings
@@ -197,16 +203,16 @@ class Chaos:
         job = self._size.job(night)
         command = ["forecache", "run", *self._size.names, "--job", job, "--night", str(night)]
         pool = ThreadPoolExecutor()
-        futures = [pool.submit(self._insist, "night-a", command)]
+        futures = [pool.submit(self.insist, "night-a", command)]
         if self._cluster.webserver:
             futures.append(pool.submit(self._run_in_dagster, night, job))
         else:
-            futures.append(pool.submit(self._insist, "night-b", command))
+            futures.append(pool.submit(self.insist, "night-b", command))
         pool.shutdown(wait=False)
         for future in futures:
             future.result(_DAY_LIMIT_S)
 
-    def _insist(self, kind: str, command: Sequence[str]) -> None:
+    def insist(self, kind: str, command: Sequence[str]) -> None:
         """Run a command on a new machine until it succeeds, as a scheduler with retries does."""
         failures = 0
         while True:
@@ -214,7 +220,7 @@ class Chaos:
             code = machine.process.wait()
             if code == 0:
                 return
-            if machine.host_name not in self._ended:
+            if machine.host_name not in self.killed_at:
                 failures += 1
                 end = _last_lines(machine.log)
                 self.findings.failures[f"{kind}: {end}"] += 1
@@ -230,9 +236,9 @@ class Chaos:
             chosen = job if name in TRAINED else "nightly"
             for run_id in runs.insist(f"{chosen}_{name}", night):
                 assert time.monotonic() < give_up, f"Dagster did not finish {chosen}_{name} of {night}."
-                if self._stop.is_set():
+                if self.stop.is_set():
                     return
-                if run_id and f"{machine_name(run_id)}-0" not in self._ended:
+                if run_id and f"{machine_name(run_id)}-0" not in self.killed_at:
                     self.findings.failures[f"{chosen}_{name}, run {run_id}"] += 1
                     self._say(f"Dagster's run {run_id} of {chosen}_{name} failed.")
 
@@ -276,59 +282,63 @@ class Chaos:
     # Threads.
 
     def _probe(self) -> None:
-        while not self._stop.wait(0.1):
+        while not self.stop.wait(0.1):
             self.findings.probes += 1
             if reason := self._ask(self._dice.randrange(20)):
                 self.findings.unanswered.append(f"{time.strftime('%H:%M:%S')} {reason}")
 
     def _replace(self) -> None:
-        while not self._stop.wait(_LOOK_S):
+        while not self.stop.wait(_LOOK_S):
             for machine in self._cluster.machines.replace_ended():
                 self.findings.starts[machine.name.partition("-")[0]] += 1
                 before = machine.host_name_before
-                if before not in self._ended:
+                if before not in self.killed_at:
                     end = _last_lines(machine.log)
                     self.findings.failures[f"{machine.name}: {end}"] += 1
                     self._say(f"{before} ended by itself: {end}")
 
-    def _kill(self) -> None:
+    def kill_at_random(self) -> None:
         """Kill machines at random moments, readers one at a time."""
-        while not self._stop.wait(self._dice.expovariate(1 / self._size.every_s)):
-            if self.findings.kills.total() >= self._allowed:
+        while not self.stop.wait(self._dice.expovariate(1 / self._size.every_s)):
+            if self.findings.kills.total() >= self.allowed_kills:
                 continue
             running = self._cluster.machines.list_machines(running_only=True)
             victims = [each for each in running if each.name.startswith(_VICTIMS)]
             readers = [each for each in running if each.name.startswith("reader")]
-            if len(readers) == len(self._cluster.reader_ports) and all(map(_is_ready, self._cluster.reader_ports)):
+            if (
+                readers
+                and len(readers) == len(self._cluster.reader_ports)
+                and all(map(_is_ready, self._cluster.reader_ports))
+            ):
                 victims.append(self._dice.choice(readers))
             if not victims:
                 continue
             machine = self._dice.choice(victims)
-            self._ended[machine.host_name] = time.monotonic()
+            self.killed_at[machine.host_name] = time.monotonic()
             if self._cluster.machines.kill(machine.name):
                 self.findings.kills[machine.name.partition("-")[0]] += 1
             else:
-                del self._ended[machine.host_name]
+                del self.killed_at[machine.host_name]
 
-    def _watch(self) -> None:
+    def watch_waits(self) -> None:
         """Look for machines that wait for a machine that was killed, by the last line that they printed."""
         waits: dict[str, tuple[str, float]] = {}
-        while not self._stop.wait(_LOOK_S):
+        while not self.stop.wait(_LOOK_S):
             for machine in self._cluster.machines.list_machines(running_only=True):
                 last = last_line(machine.log)
                 holder = find_awaited_host(last)
-                if holder not in self._ended:
+                if holder not in self.killed_at:
                     waits.pop(machine.host_name, None)
                     continue
                 line, since = waits.setdefault(machine.host_name, (last, time.monotonic()))
                 if line != last:
                     waits[machine.host_name] = last, time.monotonic()
                     continue
-                waited = time.monotonic() - max(since, self._ended[holder])
+                waited = time.monotonic() - max(since, self.killed_at[holder])
                 longest = self.findings.longest_waits_s
                 longest[machine.name] = round(max(longest.get(machine.name, 0.0), waited), 1)
-                if waited > TERM_S + MARGIN_S and not any(last in each for each in self.findings.stuck):
-                    self.findings.stuck.append(f"{machine.host_name}: {last}")
+                if waited > TERM_S + MARGIN_S and (stuck := f"{machine.host_name}: {last}") not in self.findings.stuck:
+                    self.findings.stuck.append(stuck)
                     self._say(f"{machine.host_name} waits for a dead machine for {waited:.0f} s: {last}")
 
 
