@@ -218,7 +218,7 @@ class Chaos:
         while True:
             machine = self._start(kind, command)
             code = machine.process.wait()
-            if code == 0:
+            if code == 0 or self.stop.is_set():
                 return
             if machine.host_name not in self.killed_at:
                 failures += 1
@@ -305,11 +305,8 @@ class Chaos:
             running = self._cluster.machines.list_machines(running_only=True)
             victims = [each for each in running if each.name.startswith(_VICTIMS)]
             readers = [each for each in running if each.name.startswith("reader")]
-            if (
-                readers
-                and len(readers) == len(self._cluster.reader_ports)
-                and all(map(_is_ready, self._cluster.reader_ports))
-            ):
+            ports = self._cluster.reader_ports
+            if readers and len(readers) == len(ports) and all(map(_is_ready, ports)):
                 victims.append(self._dice.choice(readers))
             if not victims:
                 continue
