@@ -95,7 +95,7 @@ class Machines:
         with self._lock:
             before = self._machines.get(name)
             if self._is_over or (before is not None and before.exit_code is None):
-                raise ValueError(f"A machine {name!r} runs." if before else "The cluster is being stopped.")
+                raise ValueError("The cluster is being stopped." if self._is_over else f"A machine {name!r} runs.")
             number = before.number + 1 if before else 0
             log = self._logs / f"{name}.log"
             words = [*NAMESPACES, "bash", str(_SCRIPT), f"{name}-{number}", str(self.disk), *command]
