@@ -123,6 +123,9 @@ bench-demo: setup ## The main job's time and memory, and the models' figures
 bench-history: setup ## What three years of nightly history cost a run with nothing to do, and other commands
 	@$(BIN)/python benchmarks/history.py $(ARGS)
 
+prove-backfill: setup services ## 30 dates backfilled by 3 runs at once on PostgreSQL, with servers restarted and a run killed
+	@BACKFILL_DATES=30 $(PYTEST) tests/e2e/test_dagster_backfill.py $(PYTEST_ARGS)
+
 prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, none twice (half an hour)
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/python benchmarks/s3_commits.py $(ARGS)

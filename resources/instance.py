@@ -6,7 +6,7 @@ only one process at a time open it.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,11 +184,14 @@ def _require_driver(instance: "DagsterInstance") -> None:
 
 def _limit_pools(instance: "DagsterInstance") -> None:
     """Give the pool of Spark as many places as there may be runs, unless somebody has set its limit."""
+    from sqlalchemy.exc import IntegrityError
+
     storage, config = instance.event_log_storage, instance.get_concurrency_config()
     if config.pool_config.default_pool_limit is None or config.run_queue_config is None:
         return
     if not any(pool.name == SPARK_POOL and not pool.from_default for pool in storage.get_pool_limits()):
-        storage.set_concurrency_slots(SPARK_POOL, config.run_queue_config.max_concurrent_runs)
+        with suppress(IntegrityError):  # another machine does so at this moment
+            storage.set_concurrency_slots(SPARK_POOL, config.run_queue_config.max_concurrent_runs)
 
 
 def job_names_by_run(settings: Settings) -> dict[str, str]:

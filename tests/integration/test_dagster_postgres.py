@@ -188,6 +188,8 @@ def test_runs_at_once_have_limits_and_only_one_whose_process_was_lost_is_run_aga
         assert not instance.run_retries_retry_on_asset_or_op_failure
         assert [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()] == [("spark", 5)]
         instance.event_log_storage.set_concurrency_slots("spark", 2)
+        for _ in ("a run", "another one that has not seen that pool"):
+            assert instance.event_log_storage.initialize_concurrency_limit_to_default("training")
 
         def is_run_again(reason: RunFailureReason | None, tags: dict[str, str]) -> bool:
             job, failure = defs.resolve_implicit_global_asset_job_def(), dg.DagsterRunStatus.FAILURE
@@ -199,7 +201,7 @@ def test_runs_at_once_have_limits_and_only_one_whose_process_was_lost_is_run_aga
         assert not is_run_again(None, process_tags()), "who called `forecache run` does that"
     with runner_instance(load_settings(home=tmp_path / "another machine")) as instance:
         limits = [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()]
-        assert limits == [("spark", 2)], "what an operator has set stays"
+        assert limits == [("spark", 2), ("training", 1)], "what an operator has set stays"
     monkeypatch.delenv("FORECACHE_DAGSTER_URI")
     monkeypatch.delenv("FORECACHE_DAGSTER_RUNS")
     with runner_instance(load_settings(home=tmp_path / "alone")) as instance:

@@ -1,0 +1,1 @@
+"""A project whose nights need no Spark, with definitions of its own for Dagster."""

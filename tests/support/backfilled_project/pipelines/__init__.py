@@ -1,0 +1,1 @@
+"""No pipelines: `definitions` has what there is."""
