@@ -24,8 +24,8 @@ from forecache.kit.delta.writers import write_rows
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.maintenance.lake import maintain_lake, pinned_versions
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin
-from forecache.serve.store.push_pull import push
 from forecache.serve.store import open_store
+from forecache.serve.store.push_pull import push
 
 FEATURES = "features_orders"
 
