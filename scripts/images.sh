@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the images that deploy/helm installs: forecache and forecache-reader, and of a project's folder an image of its own.
 # Usage: [REGISTRY=registry.example.com/ml] [TAG=0.1.0] [TORCH=cpu|cuda|none] [EXTRAS=all] [BASE=python:...]
-#        bash scripts/images.sh [PROJECT_FOLDER PACKAGE]     (its image is REGISTRY/PACKAGE:TAG)
+#        [BUILD_OPTIONS="--network host ..."] bash scripts/images.sh [PROJECT_FOLDER PACKAGE]     (its image is REGISTRY/PACKAGE:TAG)
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -21,7 +21,8 @@ build() { # NAME FILE FOLDER ARGUMENT...
     shift 3
     for argument in "FORECACHE_CODE_VERSION=$(version "$folder")" "$@"; do arguments+=(--build-arg "$argument"); done
     step "$name"
-    "$engine" build -q -f "$here/deploy/$file" -t "$name" "${arguments[@]}" "$folder"
+    # shellcheck disable=SC2086 # several options
+    "$engine" build -q ${BUILD_OPTIONS:-} -f "$here/deploy/$file" -t "$name" "${arguments[@]}" "$folder"
 }
 
 base=(${BASE:+"PYTHON=$BASE"})
