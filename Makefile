@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history cluster prove-s3 prove-store figures settings-doc metrics-doc images docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history cluster prove-s3 prove-store figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ images: ## Build the images of the Helm chart with podman or docker; REGISTRY=, 
 cluster: setup-s3 ## Start what a company has, on this machine: servers, Dagster, readers, machines with empty disks (ARGS="--project cards")
 	@bash scripts/install_test_services.sh minio postgres kafka balancers
 	@$(BIN)/python benchmarks/cluster.py start $(ARGS)
+
+kubernetes: setup-s3 ## Build the images, start a real Kubernetes of one node here, install the chart, use it (root; 20 GB, 40 minutes the first time)
+	@bash scripts/install_test_services.sh minio postgres helm
+	@$(BIN)/python scripts/kubernetes/prove.py $(ARGS)
 
 docs: setup ## Build the documentation site into .site; ARGS=--serve shows it at http://127.0.0.1:8000
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(findstring --serve,$(ARGS)),serve,build --strict --quiet)
