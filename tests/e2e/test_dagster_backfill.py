@@ -159,6 +159,8 @@ def test_dates_are_backfilled_by_runs_at_once_while_servers_restart_and_a_run_is
         with servers(cluster) as url:
             wait_for(lambda: answers(url), seconds=300)
             launch_backfill(url)
+            # A daemon whose code location goes while it queues the runs of a backfill cancels them.
+            seen.wait(lambda: len(instance.get_runs()) == NUM_DATES, "not all runs are queued")
             seen.wait(lambda: len(seen.working()) == AT_ONCE, "not as many are in their second step")
             killed = seen.working()[0]
             os.killpg(pod_pid(pods, killed.run_id), signal.SIGKILL)
