@@ -6,28 +6,37 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from estimator_project.pipelines.trees import churn_trees
 from registry_sample import NIGHT
+from sample_project.pipelines.visits import returns
 from store_services import minio_server
 from training_machine import FITTING, be_machine
-from training_sample import write_training_set
+from training_sample import sample_spec, write_training_set
 from warm import processes, start
+from warm_agents import warm_agents
 
 from forecache.base.errors import NotFoundError
+from forecache.base.folders import LocalFolder
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import training_step
+from forecache.declare import Training
+from forecache.kit import lease
 from forecache.kit.delta.tables import open_table
+from forecache.kit.lease import LeaseLostError, read_leases
 from forecache.models.registry.model_versions import list_models
 from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import register_trained_model
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.training.launch import train
-from forecache.models.training.spec import MODEL_FILES
+from forecache.models.training.process import read_events
+from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE
+from forecache.plugins.torch.launch import run_torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -188,3 +197,34 @@ def test_a_machine_that_cannot_find_the_files_of_a_training_says_so(fields: dict
     shutil.rmtree(first.home_path)
     with pytest.raises(NotFoundError, match="are not on this machine.*FORECACHE_TRAINING_CHECKPOINTS"):
         register_trained_model(second, churn_trees, trained)
+
+
+def test_a_training_that_another_machine_has_taken_over_is_killed_without_saving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE", replace(lease.LEASE, every_s=0.3))
+    settings = load_settings(home=tmp_path / "home", project="sample_project", device="cpu")
+    spec = sample_spec(
+        settings,
+        returns,
+        settings.training_path / "run",
+        2_000,
+        inputs="lease test",
+        training=Training(epochs=400, batch_size=64, patience=1000),
+        checkpoints=str(tmp_path / "shared"),
+    )
+
+    def take_over_at_the_second_epoch(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 1:
+            folder = LocalFolder(tmp_path / "shared")
+            [held] = read_leases(folder)
+            other = replace(held, **ELSEWHERE, mark="of the other", token=held.token + 1)
+            folder.write(".leases/training.json", json.dumps(vars(other)).encode())
+
+    with (
+        warm_agents("forecache.models.training.process"),
+        pytest.raises(LeaseLostError, match="was lost: it was taken over by process .* on gpu-7"),
+    ):
+        run_torchrun(settings, spec, on_event=take_over_at_the_second_epoch)
+    assert not (spec.folder / RESULT_FILE).exists()
+    assert "interrupted" not in {event["event"] for event in read_events(spec.folder / METRICS_FILE)}

@@ -5,6 +5,7 @@ that the command line names. Two tests of tests/faults/test_training_kill.py sta
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,9 @@ class WarmAgent:
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self._process.kill()
