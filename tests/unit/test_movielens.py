@@ -1,6 +1,7 @@
 """The example on MovieLens 100k: a pipeline file of at most 60 lines ranks as well as asked."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ def test_the_model_of_the_example_reaches_an_ndcg_of_48_percent_in_seconds() -> 
     split = split_by_user(ratings.movielens(), test_share=TEST_SHARE, seed=0)
     relevant = split.test.matrix()
     users = np.flatnonzero(np.diff(relevant.indptr)).astype(np.int32)
-    lists, fit_s = lists_of_ours(films.model, split.train, users, seed=films.seed)
+    began = time.process_time()
+    lists, _ = lists_of_ours(films.model, split.train, users, seed=films.seed)
+    cpu_s = time.process_time() - began
     assert float(metrics.ndcg(lists, relevant[users]).mean()) >= 0.48
     assert lists.shape == (len(users), K)
-    assert fit_s < 30, "on a machine with other work; five seconds on one core of its own"
+    assert cpu_s < 30, "of processor time, so that other work on the machine counts little; five by itself"
 
 
 def test_the_example_is_one_file_of_at_most_sixty_lines() -> None:

@@ -1,6 +1,6 @@
-"""A client of Redis or Redis Cluster."""
+"""A client of Redis or Redis Cluster, and commands that both have."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import count
 from typing import Any
@@ -67,6 +67,50 @@ def list_primaries(client: Any) -> dict[str, str]:
     client.nodes_manager.initialize()
     servers = {node: client.info("server", target_nodes=node) for node in client.get_primaries()}
     return {node.name: str(server["run_id"]) for node, server in servers.items()}
+
+
+def read_values(client: Any, names: Sequence[Sequence[bytes]]) -> list[bytes | None]:
+    """The values of groups of Redis keys in one round trip (one per node of a cluster); None for missing ones.
+
+    Of a cluster, the keys of a group are in the same slot, and are read by one command.
+    """
+    if not is_cluster(client):
+        return list(client.mget([name for group in names for name in group]))
+    pipe = client.pipeline(transaction=False)
+    for group in names:
+        pipe.execute_command("MGET", *group)
+    return join_groups(pipe.execute(raise_on_error=False), names, lambda group: [client.get(name) for name in group])
+
+
+def join_groups(
+    results: Sequence[Any], names: Sequence[Sequence[bytes]], read_singly: Callable[[Sequence[bytes]], list[Any]]
+) -> list[Any]:
+    """Join what a cluster answered for each group; raises the first error.
+
+    A slot that is being moved may have the keys of a group on two nodes: they are read singly then.
+    """
+    joined = list[Any]()
+    for result, group in zip(results, names, strict=True):
+        found = read_singly(group) if is_split(result) else result
+        if isinstance(found, Exception):
+            raise found
+        joined += found
+    return joined
+
+
+def is_split(result: Any) -> bool:
+    """Return whether a cluster could not read a group, since two nodes have its keys."""
+    from redis.exceptions import TryAgainError
+
+    return isinstance(result, TryAgainError)
+
+
+def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Run a command with each of these arguments in one round trip per node of a cluster; returns the results."""
+    pipe = cluster.pipeline(transaction=False)
+    for arguments in calls:
+        getattr(pipe, command)(*arguments)
+    return list(pipe.execute())
 
 
 def run_on_each_primary(client: Any, script: str, names: Sequence[bytes], *arguments: Any) -> list[Any]:

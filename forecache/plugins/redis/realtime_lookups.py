@@ -10,8 +10,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from forecache.base.errors import UnavailableError
+from forecache.plugins.redis.client import is_split, join_groups
 from forecache.plugins.redis.reader import RedisSource, RemoteVersion
-from forecache.plugins.redis.versions import is_split, join_groups
 from forecache.realtime.lookups import ViewLookups, keys_of
 from forecache.realtime.metrics import PathCounters
 from forecache.realtime.request.request_answer import (

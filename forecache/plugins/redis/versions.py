@@ -14,7 +14,7 @@ that is missing there is not answered as unknown, and the next load compares and
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,9 @@ from forecache.plugins.redis.client import (
     evicting_policy,
     is_cluster,
     list_primaries,
+    read_values,
     run_on_each_primary,
+    run_pipelined,
     slot_tags,
     wait_for_replicas,
 )
@@ -134,50 +136,6 @@ def slot_of(key: bytes) -> int:
 def mark_names(pipeline: str) -> list[bytes]:
     """For each slot of a cluster, the Redis key with the number of the last load that reached it."""
     return [f"forecache:{pipeline}:{{{tag}}}".encode() for tag in slot_tags()]
-
-
-def read_values(client: Any, names: Sequence[Sequence[bytes]]) -> list[bytes | None]:
-    """The values of groups of Redis keys in one round trip (one per node of a cluster); None for missing ones.
-
-    Of a cluster, the keys of a group are in the same slot, and are read by one command.
-    """
-    if not is_cluster(client):
-        return list(client.mget([name for group in names for name in group]))
-    pipe = client.pipeline(transaction=False)
-    for group in names:
-        pipe.execute_command("MGET", *group)
-    return join_groups(pipe.execute(raise_on_error=False), names, lambda group: [client.get(name) for name in group])
-
-
-def join_groups(
-    results: Sequence[Any], names: Sequence[Sequence[bytes]], read_singly: Callable[[Sequence[bytes]], list[Any]]
-) -> list[Any]:
-    """Join what a cluster answered for each group; raises the first error.
-
-    A slot that is being moved may have the keys of a group on two nodes: they are read singly then.
-    """
-    joined = list[Any]()
-    for result, group in zip(results, names, strict=True):
-        found = read_singly(group) if is_split(result) else result
-        if isinstance(found, Exception):
-            raise found
-        joined += found
-    return joined
-
-
-def is_split(result: Any) -> bool:
-    """Return whether a cluster could not read a group, since two nodes have its keys."""
-    from redis.exceptions import TryAgainError
-
-    return isinstance(result, TryAgainError)
-
-
-def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Run a command with each of these arguments in one round trip per node of a cluster; returns the results."""
-    pipe = cluster.pipeline(transaction=False)
-    for arguments in calls:
-        getattr(pipe, command)(*arguments)
-    return list(pipe.execute())
 
 
 _BATCH = 1000
