@@ -24,8 +24,8 @@ def import_orchestrator(module: str) -> ModuleType:
 
 
 def has_orchestrator_run(settings: Settings) -> bool:
-    """True if the orchestrator is installed and has run in this installation before."""
-    return find_spec("dagster") is not None and settings.dagster_home.is_dir()
+    """True if the orchestrator is installed, and has run here before or has a database that machines share."""
+    return find_spec("dagster") is not None and (bool(settings.dagster_uri) or settings.dagster_home.is_dir())
 
 
 def run_job(

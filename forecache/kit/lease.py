@@ -51,7 +51,7 @@ class Holder:
     started: str  # when the process started, in ticks since the boot, because process ids are reused
     run_id: str  # the orchestrator's run id, "" without one
     since: float  # when the process got the lease, in seconds since 1970 by its clock
-    token: int = 1
+    token: int = 0
     renewals: int = 0
     released: bool = False
     mark: str = ""  # of this holding, different from that of any other one
@@ -92,8 +92,10 @@ class Lease:
 
     @property
     def is_taken_over(self) -> bool:
-        """True once another process has it. For work that does no harm meanwhile, and is not to end already because
-        an object store does not answer for longer than a term."""
+        """True once another process has it; a term that only ended may be renewed.
+
+        For work that does no harm meanwhile, and is not to end because an object store does not answer for a while.
+        """
         return bool(self._lost)
 
     def check(self) -> None:
@@ -108,11 +110,6 @@ class Lease:
                 f"The lease {self.name!r} in {self._folder} was lost: {lost}.",
                 remedy="Nothing was changed after that. Run again.",
             )
-
-    @property
-    def is_taken(self) -> bool:
-        """True once another process has it. A term that only ended may be renewed, if no other process was faster."""
-        return self._lost != ""
 
     def confirm(self) -> None:
         """Renew the lease now; LeaseLostError if it was lost. For an act that nothing can refuse afterwards.
@@ -136,7 +133,9 @@ class Lease:
 
     def try_acquire(self, other: Holder | None, tag: Any) -> bool:
         """Take a lease that is free or was the other holder's; False if another process was faster."""
-        since, token = time.time(), 1 if other is None else other.token + 1
+        since = time.time()
+        # By the clock, so that it is higher than those before, should somebody have deleted the lease.
+        token = int(since) if other is None else other.token + 1
         self._holder = replace(self._holder, token=token, since=since, mark=secrets.token_hex(8))
         self._tag = tag
         return self._put() or (self._is_mine(self.read()) and self._put())

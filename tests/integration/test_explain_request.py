@@ -137,9 +137,17 @@ def test_lightgbm_explains_itself_exactly(settings: Settings) -> None:
     assert found["contributions"]["sum"] == pytest.approx(found["score"], rel=1e-6)
 
 
+def test_a_release_that_this_machine_lacks_is_fetched(settings: Settings, rows: list[dict[str, Any]]) -> None:
+    release(settings, version=2)
+    whole = explain_answer(settings, "ranking", "r00005")
+    shutil.rmtree(open_releases(settings, "ranking").release(1))
+    assert explain_answer(settings, "ranking", "r00005") == whole
+
+
 def test_a_release_that_is_gone_leaves_features_and_scores(settings: Settings, rows: list[dict[str, Any]]) -> None:
     release(settings, version=2)
     shutil.rmtree(open_releases(settings, "ranking").release(1))
+    shutil.rmtree(Path(settings.lake_uri, ".realtime", "ranking", "releases", "00000001"))
     found = explain_answer(settings, "ranking", "r00005")
     about = found["explained"]["contributions"]
     assert "There is no release 1 of ranking" in about["missing"]

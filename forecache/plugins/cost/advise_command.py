@@ -84,10 +84,12 @@ def _advise_model(name: str, requests: Path | None, cache_mib: int) -> None:
 def _load_current_release(current: "Settings", name: str) -> "LoadedRelease":
     from forecache.kit.versioned.pointer import read_pointer
     from forecache.realtime.release.folder import open_releases
+    from forecache.realtime.release.follow_lake import follow_bucket
     from forecache.realtime.release.load import load_release
 
     require_release(current, name)
     folder = open_releases(current, name)
+    follow_bucket(current, folder)
     number = read_pointer(folder).current
     if number is None:
         raise nothing_released_error(name)

@@ -38,6 +38,7 @@ from forecache.plugins.drift.prediction_drift import TEST_SPLIT
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import DAY, table_of
 from forecache.realtime.release.folder import open_releases, read_files, read_release
+from forecache.realtime.release.follow_lake import fetch_missing_releases
 from forecache.realtime.release.format import BINS_FILE, Release
 from forecache.realtime.request.request_answer import MODEL
 
@@ -102,7 +103,9 @@ def _count_day(settings: Settings, name: str, day: date) -> tuple[dict[int, _Rel
         answers += batch.num_rows
         is_current = pc.is_in(batch["arm"], pa.array(_CURRENT))
         rows = batch.filter(pc.and_(is_current, batch["features"].is_valid()))
-        for number in pc.unique(rows["release"]).to_pylist():
+        numbers = pc.unique(rows["release"]).to_pylist()
+        fetch_missing_releases(settings, name, numbers)
+        for number in numbers:
             if number not in found:
                 found[number] = _open_counts(settings, name, number)
             _add_answers(found[number], rows.filter(pc.equal(rows["release"], number)))

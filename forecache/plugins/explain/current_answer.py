@@ -20,6 +20,7 @@ from forecache.realtime.deadline import RequestClock
 from forecache.realtime.log.answer_log import parse_logged
 from forecache.realtime.metrics import ModelCells
 from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.follow_lake import follow_bucket
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release
 from forecache.realtime.request.request_answer import (
@@ -54,6 +55,7 @@ def compute_current_answer(settings: Settings, name: str, body: bytes) -> Curren
     """Answer a logged request with the current release, without a deadline; or return why there is no answer."""
     folder = open_releases(settings, name)
     try:
+        follow_bucket(settings, folder)
         number = read_pointer(folder).current
         if number is None:
             return f"No release of {name} answers here now: `forecache release {name}`."

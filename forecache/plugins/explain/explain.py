@@ -16,6 +16,7 @@ from forecache.plugins.explain.current_answer import CurrentAnswer, compute_curr
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import TIMES, table_of
 from forecache.realtime.release.folder import open_releases, read_release
+from forecache.realtime.release.follow_lake import fetch_missing_releases
 from forecache.realtime.release.format import Release
 from forecache.realtime.release.load import load_release
 
@@ -143,6 +144,7 @@ def explain_answer(
 
 def _find_release(settings: Settings, name: str, number: int) -> tuple[Release | None, str]:
     """Read the release that answered; or return None and why it cannot be read."""
+    fetch_missing_releases(settings, name, [number])
     try:
         return read_release(open_releases(settings, name), number), ""
     except ForecacheError as error:

@@ -4,7 +4,6 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -44,8 +43,8 @@ from forecache.plugins.parity.stream_replay import (
 )
 from forecache.realtime.log.read import newest_day
 from forecache.realtime.log.record import DAY, table_of
-from forecache.realtime.release.folder import lock_releases, open_releases, read_release
-from forecache.realtime.release.follow_lake import require_release
+from forecache.realtime.release.folder import open_releases, read_release
+from forecache.realtime.release.follow_lake import fetch_missing_releases
 from forecache.realtime.release.load import load_release
 from forecache.serve.store.publishing.worker_pool import ProcessPool, num_cores
 
@@ -215,18 +214,6 @@ def find_referenced_versions(settings: Settings, name: str, pieces: Sequence[Log
     return named
 
 
-def _fetch_releases(settings: Settings, name: str, numbers: Iterable[int]) -> None:
-    """Fetch the releases that this machine does not have, from where all machines find them."""
-    folder = open_releases(settings, name)
-    missing = sorted({number for number in numbers if number} - set(folder.numbers()))
-    if not missing:
-        return
-    with lock_releases(folder, action="parity"):
-        for number in missing:
-            with suppress(ForecacheError):  # its answers are counted as not recomputed
-                require_release(settings, folder, number)
-
-
 def contracts_of(settings: Settings, name: str, releases: Iterable[int]) -> dict[str, set[str]]:
     """Return by view the contracts that releases have for it."""
     found: dict[str, set[str]] = {}
@@ -329,7 +316,7 @@ def replay_day(
     ):
         progress(f"Holding the stores of {rows:,} answers of {chosen} against the lake", 0.0)
         named = find_referenced_versions(settings, name, pieces)
-        _fetch_releases(settings, name, named.releases)
+        fetch_missing_releases(settings, name, named.releases)
         checks = _check_stores(logged, named, Path(folder), pool)
         kept = {check.version: check.kept for check in checks if check.kept is not None}
         job = ReplayJob(settings, name, kept, sample, index_views(settings, named.live, Path(folder), pool))

@@ -8,13 +8,20 @@ The caller of each function but `follow_bucket` holds the lock of the releases.
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import CheckError, ConflictError, DamagedError, NotFoundError, UnavailableError
+from forecache.base.errors import (
+    CheckError,
+    ConflictError,
+    DamagedError,
+    ForecacheError,
+    NotFoundError,
+    UnavailableError,
+)
 from forecache.base.files import write_durably
 from forecache.base.settings import Settings
 from forecache.base.steps import release_step
@@ -25,6 +32,7 @@ from forecache.realtime.release.folder import (
     ReleasePointer,
     find_pointer,
     lock_releases,
+    open_releases,
     read_files,
     read_release,
     write_release,
@@ -186,6 +194,19 @@ def require_release(settings: Settings, folder: ReleaseFolder, number: int) -> N
                 fetch_release(folder, origin, number)
         except NotFoundError:
             raise error from None
+
+
+def fetch_missing_releases(settings: Settings, name: str, numbers: Iterable[int]) -> None:
+    """Fetch those releases that this machine does not have, from where all machines find them, as far as they are
+    there."""
+    folder = open_releases(settings, name)
+    missing = sorted({number for number in numbers if number} - set(folder.numbers()))
+    if not missing:
+        return
+    with lock_releases(folder, action="fetch"):
+        for number in missing:
+            with suppress(ForecacheError):
+                require_release(settings, folder, number)
 
 
 def read_local_state(folder: ReleaseFolder) -> ReleaseState:

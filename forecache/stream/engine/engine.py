@@ -221,7 +221,7 @@ class StreamEngine(ABC):
 
     def _end_if_taken_over(self) -> None:
         """Raise LeaseLostError if another process runs the stream; a term that only ended is renewed by a commit."""
-        if self._lease.is_taken:
+        if self._lease.is_taken_over:
             self._lease.check()
 
     def _send_answers(self, held: ExitStack) -> None:

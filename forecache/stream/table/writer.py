@@ -100,7 +100,7 @@ class StreamWriter:
             self._renew_lease()
             return self._write(batch, resets)
         except LeaseLostError as error:
-            if self._lease.is_taken:
+            if self._lease.is_taken_over:
                 raise
             raise UnavailableError(error.message, remedy="It is renewed, and the rows are committed then.") from error
 
