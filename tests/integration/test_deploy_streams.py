@@ -16,7 +16,9 @@ def engine(name: str) -> Object:
 def test_an_engine_runs_once_and_has_time_to_commit() -> None:
     for name, declared in (("cards", "cards"), ("page-views", "page_views")):
         spec = engine(name)
-        assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+        assert spec["replicas"] == 1
+        update = spec["strategy"]["rollingUpdate"]
+        assert update == {"maxUnavailable": 0, "maxSurge": 1}, "the new one waits for the lease"
         assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
         assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
         [container] = spec["template"]["spec"]["containers"]
@@ -40,11 +42,9 @@ def test_the_nightly_job_and_the_engine_have_one_lake_and_no_home_in_common() ->
         assert [volume for volume in pod["spec"]["volumes"] if volume["name"] == "home" and "emptyDir" in volume]
 
 
-def test_an_engine_pulls_what_its_views_and_answers_stand_on() -> None:
-    pod = engine("cards")["template"]
-    first, keep, stream = containers_of(pod)
-    assert (first["command"], keep["restartPolicy"]) == (["forecache", "pull"], "Always")
-    assert {mounts_of(each)["home"] for each in (first, keep, stream)} == {"/var/lib/forecache"}
+def test_an_engine_may_have_a_second_pod_that_stands_by() -> None:
+    streams = [{"name": "cards", "pods": 2}]
+    assert find(render("small", streams=streams), "Deployment", "stream-cards")["spec"]["replicas"] == 2
 
 
 def test_a_tailer_fills_the_store_that_the_reader_of_its_pod_answers_from() -> None:
