@@ -175,7 +175,7 @@ class RedisStore:
     def current_load(self) -> tuple[Manifest | None, int]:
         """The manifest of the served version, None before the first, and the number of the load that completed it."""
         _, state = self._state()
-        return (manifest_from_json(json.dumps(state["manifest"]).encode()), state["load"]) if state else (None, 0)
+        return (manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0)) if state else (None, 0)
 
     def compared_at(self) -> str:
         """Time at which every entry was last compared with a local store; "" for never."""
@@ -263,7 +263,7 @@ class RedisStore:
         if not state or not is_cluster(self.client):
             return False
         least = run_on_each_primary(self.client, _LEAST_MARK, mark_names(self.pipeline))
-        return min(map(int, least)) < state["load"]
+        return min(map(int, least)) < state.get("load", 0)
 
     def _mark_slots(self, load: int, primaries: dict[str, str]) -> None:
         """Write the number of a load that is complete into each slot of a cluster; its replicas have all of it then.
