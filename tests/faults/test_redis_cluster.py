@@ -225,3 +225,34 @@ def test_a_node_that_is_lost_during_a_load_leaves_the_version_before_served(
     there = open_redis_store(cluster, "churn").snapshot()
     assert there.manifest.version == 3
     assert there.get_entries(list(after)) == list(after.values())
+
+
+def test_a_node_that_comes_back_empty_during_a_load_is_not_marked_as_loaded(
+    cluster: Settings, nodes: RedisNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = publish_two_versions(cluster)
+    upsert(cluster, predictions({f"{number:05}": 0.25 for number in range(0, 3000, 60)}, run_id="run-3"))
+    gone = node_without_pointer(cluster, nodes)
+    other = nodes.replica_of(gone)
+    honest = RedisStore._mark_slots
+
+    def lose_then_mark(self: RedisStore, *arguments: object) -> None:
+        for port in (other, gone):
+            nodes.kill(port)
+        for port in (gone, other):
+            nodes.start(port)
+        wait_for(nodes.is_whole, seconds=120)
+        honest(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, "_mark_slots", lose_then_mark)
+        with pytest.raises((ConflictError, UnavailableError)):
+            publish(cluster, IN_REDIS)
+    version = served(RedisSource(cluster.redis_url))
+    assert version.manifest.version == 2
+    answers = {key: version.get_entry(key) for key in before if not is_refused(version, key)}
+    assert 1000 < len(answers) < len(before) - 500
+    assert answers == {key: before[key] for key in answers}, "no key of the lost node is answered as unknown"
+    publish(cluster, IN_REDIS)
+    after = truth_of(cluster)
+    assert served(RedisSource(cluster.redis_url)).get_entries(list(after)) == list(after.values())

@@ -113,8 +113,12 @@ def run_pipelined(cluster: Any, command: str, calls: Iterable[tuple[Any, ...]]) 
     return list(pipe.execute())
 
 
-def run_on_each_primary(client: Any, script: str, names: Sequence[bytes], *arguments: Any) -> list[Any]:
+def run_on_each_primary(
+    client: Any, script: str, names: Sequence[bytes], arguments: Callable[[str], tuple[Any, ...]] = lambda node: ()
+) -> list[Any]:
     """Run a Lua script once on each primary of a cluster, with its own ones of the keys `names` (one for each slot).
+
+    Before these it gets what `arguments` returns for the name of the node.
 
     The script has the flag `allow-cross-slot-keys`, of Redis 7 and Valkey. Raises UnavailableError if a node does not
     have the keys of a slot any more.
@@ -127,7 +131,7 @@ def run_on_each_primary(client: Any, script: str, names: Sequence[bytes], *argum
         try:
             results.append(
                 client.get_redis_connection(node).execute_command(
-                    "EVAL", script, 0, *arguments, *names[int(first) : int(last) + 1]
+                    "EVAL", script, 0, *arguments(node.name), *names[int(first) : int(last) + 1]
                 )
             )
         except ResponseError as error:

@@ -149,8 +149,9 @@ return 1
 """
 
 _SET_MARKS = """#!lua flags=allow-cross-slot-keys
-for i = 2, #ARGV do redis.call('SET', ARGV[i], ARGV[1]) end
-return #ARGV
+if not string.find(redis.call('INFO', 'server'), 'run_id:' .. ARGV[2] .. '\\r', 1, true) then return 0 end
+for i = 3, #ARGV do redis.call('SET', ARGV[i], ARGV[1]) end
+return 1
 """
 _LEAST_MARK = """#!lua flags=allow-cross-slot-keys
 local least = math.huge
@@ -175,7 +176,9 @@ class RedisStore:
     def current_load(self) -> tuple[Manifest | None, int]:
         """The manifest of the served version, None before the first, and the number of the load that completed it."""
         _, state = self._state()
-        return (manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0)) if state else (None, 0)
+        return (
+            (manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0)) if state else (None, 0)
+        )
 
     def compared_at(self) -> str:
         """Time at which every entry was last compared with a local store; "" for never."""
@@ -268,18 +271,19 @@ class RedisStore:
     def _mark_slots(self, load: int, primaries: dict[str, str]) -> None:
         """Write the number of a load that is complete into each slot of a cluster; its replicas have all of it then.
 
-        Raises ConflictError if other processes serve the slots than when the load began: these may lack entries.
+        Raises ConflictError if another process serves a slot than when the load began: it may lack entries.
         """
         if not is_cluster(self.client):
             return
         wait_for_replicas(self.client)
-        run_on_each_primary(self.client, _SET_MARKS, mark_names(self.pipeline), load)
-        wait_for_replicas(self.client)
-        if list_primaries(self.client) != primaries:
+        names = mark_names(self.pipeline)
+        results = run_on_each_primary(self.client, _SET_MARKS, names, lambda node: (load, primaries.get(node, "")))
+        if not all(results):
             raise ConflictError(
                 f"A node of the Redis Cluster was lost, added or restarted while {self.pipeline} was loaded.",
                 remedy="The version before is served. `forecache push` loads it again.",
             )
+        wait_for_replicas(self.client)
 
     def _load_segment(
         self, snapshot: Snapshot, number: int, segment: SegmentInfo, progress: Progress, *, compare: bool
