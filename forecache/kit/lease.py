@@ -147,7 +147,8 @@ class Lease:
         with self._renewing:
             if not self._lost:
                 with suppress(Exception):  # clients of object stores have errors of their own
-                    self._put(released=True)
+                    if not self._put(released=True) and self._is_mine(self.read()):
+                        self._put(released=True)
                 self._holder = replace(self._holder, released=True)
 
     def read(self) -> tuple[Holder, Any] | None:
@@ -205,7 +206,11 @@ def hold_lease(
         ConflictError: Another process holds the lease, and renewed it after `wait_s`.
     """
     lease = Lease(this_process(name, action, run_id), folder)
-    _acquire(lease, wait_s, report)
+    try:
+        _acquire(lease, wait_s, report)
+    except BaseException:
+        lease.release()  # a put whose answer was lost may have taken it
+        raise
     try:
         with PeriodicThread(LEASE, lease.renew, close_s=0.0):
             yield lease

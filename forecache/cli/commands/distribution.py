@@ -137,7 +137,7 @@ def _is_unpublished(current: Settings, name: str) -> bool:
 
 def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Load the served versions into Redis for those pipelines that it serves; returns one row per pipeline."""
-    from forecache.serve.store.push_pull import open_fetched_store
+    from forecache.serve.store.remote_store import RemoteStore, open_store
 
     current = settings()
     stores = resolve_served_names(current, ()) if not names else _select_stores(current, names)
@@ -145,8 +145,12 @@ def _load_redis(names: tuple[str, ...]) -> list[dict[str, Any]]:
     with StageProgress() as progress:
 
         def load(name: str) -> dict[str, Any]:
-            store = open_fetched_store(current, name, progress=progress.update)
-            return load_hook("redis", "open_store")(current, name).load(store, verify=True, progress=progress.update)
+            store, there = open_store(current, name), load_hook("redis", "open_store")(current, name)
+            if not isinstance(store, RemoteStore):
+                return there.load(store, verify=True, progress=progress.update)
+            with store.hold("push", needs_remote=True, progress=progress.update):
+                store.fetch(store.pointer().serving, progress=progress.update)
+                return there.load(store, verify=True, progress=progress.update)
 
         published = [pipeline for pipeline in chosen if names or pipeline.publish is not None]
         in_redis = [pipeline.name for pipeline in published if pipeline.publishing.backend == "redis"]

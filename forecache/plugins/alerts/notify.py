@@ -8,7 +8,7 @@ from traceback import format_tb
 from urllib.parse import quote
 
 from forecache.base.alert import Alert, Kind, Subject
-from forecache.base.errors import ConflictError, ForecacheError
+from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
 from forecache.kit.installation import hold_exclusively
@@ -61,7 +61,7 @@ def notify(
         journal = record_alerts(settings, alerts, well, receivers=names, complete=complete, cursors=cursors)
         alert_step("noted")
         return [_send_waiting(settings, receiver, journal.outbox(receiver.name)) for receiver in receivers]
-    except (ForecacheError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # its callers do not fail for an alert
         _log.warning("Alerts could not be recorded or sent: %s", error)
         return [NotifyResult("", reason=str(error))]
 

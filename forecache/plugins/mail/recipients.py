@@ -21,7 +21,7 @@ from forecache.lake.ingest.ingested_files import delivered_days, ingested_files,
 from forecache.lake.sources import Pins, state_rows
 from forecache.plugins.mail.mailing import Mailing
 from forecache.serve.store import Manifest
-from forecache.serve.store.push_pull import open_fetched_store
+from forecache.serve.store.remote_store import list_served_manifests
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -214,7 +214,7 @@ class PublishedRows:
 
 def open_published(settings: Settings, mailing: Mailing) -> PublishedVersion:
     pipeline = mailing.pipeline
-    manifest = open_fetched_store(settings, pipeline.name).current()
+    manifest = next(iter(list_served_manifests(settings, [pipeline.name])), None)
     if manifest is None:
         raise NotFoundError(
             f"Nothing is published for {pipeline.name}.",

@@ -42,7 +42,7 @@ def check_store(*, settings: Settings, wanted: StoreVersion, contracts: Sequence
     Args:
         contracts: Contracts that releases of the log have for this view.
     """
-    store = open_fetched_store(settings, wanted.name)
+    store = open_fetched_store(settings, wanted.name, wanted.version)
     with keep_version(store.layout, wanted.version) as is_there:
         manifest = find_retained(store, wanted) if is_there else None
         damage = "" if manifest is None else _find_damage(store, manifest)

@@ -217,7 +217,7 @@ class OpenVersions:
         self._rows.clear()
 
     def _open_snapshot(self, wanted: StoreVersion) -> Snapshot | None:
-        store = open_fetched_store(self._settings, wanted.name)
+        store = open_fetched_store(self._settings, wanted.name, wanted.version)
         if find_retained(store, wanted) is None:
             return None
         try:

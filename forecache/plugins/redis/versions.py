@@ -228,12 +228,13 @@ class RedisStore:
             )
         self.client.sadd(_PIPELINES, self.pipeline)
         with targets_lock(store.layout, progress), store.snapshot() as snapshot:
-            return self._load(snapshot, verify, progress)
+            return self._load(store, snapshot, verify, progress)
 
-    def _load(self, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
+    def _load(self, store: Store, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
         manifest = snapshot.manifest
         primaries = list_primaries(self.client)
         raw, state = self._state()
+        store.confirm()  # a process that stood still until now could set Redis back
         verify = verify or self._has_lost_entries(state)
         served = state.get("manifest") == json.loads(manifest.to_json())
         if served and not verify:
@@ -259,6 +260,7 @@ class RedisStore:
                 f"Another publisher flipped {self.pipeline} in Redis meanwhile.", remedy="Its version stands."
             )
         wait_for_replicas(self.client)
+        store.confirm()  # another one may be loading segments that nothing names yet
         return {"version": manifest.version, "loaded": loaded, "unlinked": self._unlink(after)}
 
     def _has_lost_entries(self, state: dict[str, Any]) -> bool:

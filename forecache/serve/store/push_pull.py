@@ -4,6 +4,8 @@ Segments never change and their names are unique, so only missing ones are copie
 small segment. A manifest is created and never replaced. The pointer moves last on both sides.
 """
 
+import logging
+from contextlib import suppress
 from typing import Any
 
 from forecache.base.errors import DamagedError, NotFoundError
@@ -31,8 +33,11 @@ from forecache.serve.store.remote import (
     read_remote_manifest,
     read_remote_pointer,
 )
-from forecache.serve.store.remote_store import RemoteStore, open_store
+from forecache.serve.store.remote_store import WAIT_S, RemoteStore, open_store
 from forecache.serve.store.store import Store, remove_leftovers, retire_versions
+
+logger = logging.getLogger("forecache")
+_PATIENCE_S = 10.0  # for the remote to say what it serves
 
 
 def push_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
@@ -108,15 +113,21 @@ def push(store: Store, remote: Folder, *, keep: int | None = None, progress: Pro
 
 
 def pull(
-    store: Store, remote: Folder, *, keep: int = 2, verify: bool = False, progress: Progress = no_progress
+    store: Store,
+    remote: Folder,
+    *,
+    keep: int = 2,
+    verify: bool = False,
+    wait_s: float | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Update a replica to the version that a remote serves: fetch missing files, check them, warm them, flip.
 
     An interrupted pull resumes where it stopped. A version that the replica has pinned stays served. If the remote's
     store is another one than the replica's, as after a publisher's store was lost and published anew, its versions
-    replace the replica's. With `verify`, local files are read too, and damaged ones fetched again. Returns `{"version",
-    "files", "bytes", "moved"}`: the version that the replica serves, what was copied, and whether the served version
-    has changed.
+    replace the replica's. With `verify`, local files are read too, and damaged ones fetched again. `wait_s` is how long
+    to wait for a process of this machine that changes the store; None: not at all. Returns `{"version", "files",
+    "bytes", "moved"}`: the version that the replica serves, what was copied, and whether the served one has changed.
 
     Raises:
         NotFoundError: The remote serves nothing for this pipeline.
@@ -125,20 +136,21 @@ def pull(
     """
     for _ in range(_PULL_TRIES - 1):
         try:
-            return _pull(store, remote, keep, verify, progress)
+            return _pull(store, remote, keep, verify, wait_s, progress)
         except NotFoundError:
             if remote.read(f"{store.pipeline}/CURRENT") is None:
                 raise
     # The publisher retired the version during each pull.
-    return _pull(store, remote, keep, verify, progress)
+    return _pull(store, remote, keep, verify, wait_s, progress)
 
 
-def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progress) -> dict[str, Any]:
+def _pull(
+    store: Store, remote: Folder, keep: int, verify: bool, wait_s: float | None, progress: Progress
+) -> dict[str, Any]:
     root, layout = store.pipeline, store.layout
-    theirs = read_remote_pointer(remote, root)
-    if theirs is None:
-        raise NotFoundError(f"The remote serves nothing for {root}.", remedy="Publish and push first.")
-    with lock_versions(layout, action="pull"):
+    _read_remote_pointer(remote, root)  # before a folder is made for what the remote does not have
+    with lock_versions(layout, action="pull", wait_s=wait_s):
+        theirs = _read_remote_pointer(remote, root)  # under the lock, so that a publish of this machine is not set back
         pull_layer(layout, remote)
         pointer = read_replica_pointer(layout, verify=verify)
         manifests = fetch_manifests(remote, root, theirs)
@@ -162,6 +174,13 @@ def _pull(store: Store, remote: Folder, keep: int, verify: bool, progress: Progr
         _clean_and_retire(store, keep)
     is_served = is_here and (pointer.store, pointer.serving) == (after.store, after.serving)
     return {"version": served.version, "files": files, "bytes": travelled, "moved": not (same or is_served)}
+
+
+def _read_remote_pointer(remote: Folder, name: str) -> Pointer:
+    pointer = read_remote_pointer(remote, name)
+    if pointer is None:
+        raise NotFoundError(f"The remote serves nothing for {name}.", remedy="Publish and push first.")
+    return pointer
 
 
 def _clean_and_retire(store: Store, keep: int) -> None:
@@ -199,19 +218,27 @@ def sync_served(
 def open_fetched_store(
     settings: Settings, name: str, version: int | None = None, *, progress: Progress = no_progress
 ) -> Store:
-    """The store of a pipeline for reading; what this machine has not comes from the remote first.
+    """The store of a pipeline for reading, after what the remote serves and this machine has not came here.
 
-    That is the served version if nothing is served here, and the files of `version`, if given.
+    With `version`, its files come, too, if the remote retains it. If the remote cannot be reached, the store is what
+    this machine has of it; an error of its client if that is nothing.
     """
     store = open_store(settings, name)
     if not isinstance(store, RemoteStore):
         return store
-    if store.pointer().serving is None:
-        remote = open_remote(settings.store_remote, settings.storage_options)
-        if read_remote_pointer(remote, name) is None:
-            return store
-        pull(store, remote, progress=progress)
+    try:
+        remote = open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S)
+        theirs, here = read_remote_pointer(remote, name), store.pointer()
+        if theirs is not None and not (here.serving is not None and here.descends_from(theirs)):
+            whole = open_remote(settings.store_remote, settings.storage_options)
+            pull(store, whole, wait_s=WAIT_S, progress=progress)
+    except DamagedError:
+        raise
+    except Exception as error:  # clients of object stores have errors of their own
+        if store.pointer().serving is None:
+            raise
+        logger.warning("The remote of %s could not be read; what is here is used: %s", name, error)
     if version is not None and not store.layout.has_files(version):
-        with store.look():
+        with suppress(NotFoundError), store.look():
             store.fetch(version, progress=progress)
     return store

