@@ -35,6 +35,7 @@ from forecache.serve.reader.versions.damage import DamagedVersions, open_newest_
 from forecache.serve.store import Store, open_remote, open_store, publish, pull, push, remote_store, sync_targets
 from forecache.serve.store import remote as files
 from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.push_pull import open_fetched_store
 from forecache.serve.store.remote import read_remote_pointer, remote_pipelines
 from forecache.serve.store.remote_store import RemoteStore
 
@@ -440,6 +441,25 @@ def test_a_rollback_while_the_remote_is_away_is_brought_there_by_the_next_change
     pointer = read_remote_pointer(remote, "churn")
     assert pointer is not None
     assert (pointer.current, sorted(pointer.bad)) == (1, ["2", "3"])
+
+
+def test_a_machine_that_reads_follows_the_remote_and_keeps_its_own_rollback(
+    remote_settings: Settings, other_home: Settings, remote: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_scores(remote_settings, 100)
+    assert open_fetched_store(other_home, "churn").pointer().serving == 1
+    publish_scores(remote_settings, 200)
+    assert open_fetched_store(other_home, "churn").pointer().serving == 2, "also if something is served here"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(remote), "read", away)
+        assert open_fetched_store(other_home, "churn").pointer().serving == 2
+        with pytest.raises(ConnectionError, match="away"):
+            open_fetched_store(other_home, "spend")
+        open_store(other_home, "churn").rollback()
+    assert open_fetched_store(other_home, "churn").pointer().serving == 1
+    assert open_fetched_store(other_home, "churn", 7).pointer().serving == 1, (
+        "a version that is nowhere"
+    )
 
 
 def test_a_publish_that_has_waited_long_names_the_process_that_changes_the_store(
