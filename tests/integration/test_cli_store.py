@@ -1,6 +1,7 @@
 """`forecache publish`, `versions`, `get`, `rollback`, `pin`, `unpin`, `release` and `serve` on a real store."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -242,6 +243,23 @@ def test_pushed_versions_are_pulled_by_a_replica(
     monkeypatch.setenv("FORECACHE_STORE", str(tmp_path / "empty"))
     assert answer(capsys, "get", "churn", "00001")["store_version"] == 1
     assert answer(capsys, "get", "churn", "00001")["value"]["churn_probability"] == 0.25
+
+
+def test_a_replica_goes_on_pulling_until_it_is_told_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    replica = Store(tmp_path / "replica" / "churn")
+    command = [sys.executable, "-m", "forecache.cli.main", "pull", "--every", "1"]
+    environment = {**os.environ, "FORECACHE_STORE": str(tmp_path / "replica")}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as going:
+        for version, how in ((1, []), (2, ["--full"])):
+            answer(capsys, "publish", "churn", "--unchecked", *how)
+            wait_for(lambda wanted=version: replica.pointer().serving == wanted)
+        going.terminate()
+        assert going.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -457,9 +457,7 @@ def test_a_machine_that_reads_follows_the_remote_and_keeps_its_own_rollback(
             open_fetched_store(other_home, "spend")
         open_store(other_home, "churn").rollback()
     assert open_fetched_store(other_home, "churn").pointer().serving == 1
-    assert open_fetched_store(other_home, "churn", 7).pointer().serving == 1, (
-        "a version that is nowhere"
-    )
+    assert open_fetched_store(other_home, "churn", 7).pointer().serving == 1, "a version that is nowhere"
 
 
 def test_a_publish_that_has_waited_long_names_the_process_that_changes_the_store(

@@ -1,5 +1,7 @@
 """Exchange of versions with other machines: `push`, `pull`."""
 
+import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +17,8 @@ from forecache.cli.output import print_json, show, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
 from forecache.cli.resolve_names import find_published, is_released, is_stream_only, resolve_served_names
 from forecache.declare.served import require_published
+from forecache.kit.process.periodic import PeriodicThread
+from forecache.kit.process.wakes import PULL
 
 _PIPELINES = click.argument("pipelines", nargs=-1, metavar="[PIPELINE]...")
 _REMOTE = click.option("--remote", help="Folder or s3:// URI; default: FORECACHE_STORE_REMOTE.")
@@ -194,16 +198,39 @@ def push_command(pipelines: tuple[str, ...], remote: str | None) -> None:
         _show(rows, "served by the remote now")
 
 
-@command("pull", examples="forecache pull churn\nforecache pull --remote s3://bucket/store")
+@command("pull", examples="forecache pull churn\nforecache pull --remote s3://bucket/store\nforecache pull --every 30")
 @_PIPELINES
 @_REMOTE
 @click.option("--verify", is_flag=True, help="Also read the files that are here already, and fetch damaged ones again.")
-def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool) -> None:
+@click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Pull again and again, until SIGTERM.")
+def pull_command(pipelines: tuple[str, ...], remote: str | None, verify: bool, every: float | None) -> None:
     """Copy the served versions of PIPELINEs from the remote to this replica, and verify them before they are served.
 
     Without names, all pipelines that the remote serves; no declarations are needed here. If one fails, the others are
     still pulled. Of a real-time model nothing is pulled while something was done here that could not be brought to the
     lake or the remote yet.
     """
+    if every is not None:
+        _pull_periodically(lambda: _exchange(pipelines, remote, pulling=True, verify=verify), every)
+        return
     rows = _exchange(pipelines, remote, pulling=True, verify=verify)
     show(rows, lambda: _show(rows, "served here now"))
+
+
+def _pull_periodically(pull: Callable[[], list[dict[str, Any]]], every_s: float) -> None:
+    """Pull until SIGTERM or Ctrl-C, which wait for the end of a pull; a failure is reported, and does not end it."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())  # also as process 1 of a container, which has no default
+    with PeriodicThread(PULL, lambda: _report_moved(pull()), every_s=lambda: every_s, at_once=True, report=_report):
+        stopping.wait()
+
+
+def _report_moved(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row.get("moved"):
+            click.echo(f"{row['pipeline']}: version {row['version']} is served here now.")
+
+
+def _report(error: Exception) -> None:
+    click.echo(str(error), err=True)

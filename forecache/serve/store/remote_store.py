@@ -321,7 +321,8 @@ def list_served_manifests(settings: Settings, names: Iterable[str]) -> list[Mani
     """The manifests that these stores serve: in the remote if one is set, which all machines see, else here."""
     if not settings.store_remote:
         return [found for name in names if (found := open_store(settings, name).current()) is not None]
-    remote, served = files.open_remote(settings.store_remote, settings.storage_options), list[Manifest]()
+    remote = files.open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S)
+    served = list[Manifest]()
     for name in names:
         pointer = files.read_remote_pointer(remote, name)
         if pointer is not None and pointer.serving is not None:
@@ -336,7 +337,7 @@ def read_retained(settings: Settings) -> Iterator[Manifest]:
         yield from store.versions()
     if not settings.store_remote:
         return
-    remote = files.open_remote(settings.store_remote, settings.storage_options)
+    remote = files.open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S)
     for name in files.remote_pipelines(remote):
         pointer = files.read_remote_pointer(remote, name)
         named = () if pointer is None else {*pointer.retained, pointer.current, pointer.pinned}

@@ -94,16 +94,14 @@ imagePullPolicy: {{ (index . 0).Values.images.pullPolicy }}
 {{ include "forecache.security" . }}
 {{- end }}
 
-{{- /* The two containers of a pod that pull: one before the others start, and a sidecar that goes on: (list $ "reader"). As
-process 1 a shell ignores SIGTERM unless it traps it, and `wait` lets the trap run at once. */ -}}
+{{- /* The two containers of a pod that pull: one before the others start, and a sidecar that goes on: (list $ "reader"). */ -}}
 {{- define "forecache.pull" -}}
-{{- $loop := printf "trap 'exit 0' TERM; while true; do forecache pull; sleep %v & wait $!; done" (index . 0).Values.reader.pullEveryS -}}
 {{- range list "pull" "keep-pulling" }}
 - name: {{ . }}
   {{- if eq . "pull" }}
   command: [forecache, pull]
   {{- else }}
-  command: [/bin/sh, -c, {{ $loop | quote }}]
+  command: [forecache, pull, --every, {{ (index $ 0).Values.reader.pullEveryS | quote }}]
   restartPolicy: Always # a sidecar
   {{- end }}
   env:
