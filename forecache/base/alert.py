@@ -56,6 +56,10 @@ LASTING: frozenset[Kind] = frozenset(
 REPEATED: frozenset[Kind] = LASTING - {"run_failed"}
 """Kinds that are sent again while they last. A failed run is sent once: nothing shows that it still matters."""
 
+OF_ONE_MACHINE: frozenset[Kind] = frozenset({"log_stuck"})
+"""Lasting kinds about what one machine has: no other one can find that they are over. A machine that is gone never
+says it, so they end when they were not seen for a day."""
+
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")  # the worst first
 

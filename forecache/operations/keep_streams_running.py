@@ -59,7 +59,7 @@ def _start_if_needed(settings: Settings, stream: Stream, command: Sequence[str] 
     try:
         locked = try_lock(descriptor)
         # Read under the lock: another sensor may have started it a moment ago.
-        found = read_stream_status(settings, stream)
+        found = read_stream_status(settings, stream, watches=True)
         if found.is_running:
             return StartResult(name, "runs")
         if not locked:

@@ -27,6 +27,7 @@ FRESH_S = 15.0  # a state that is younger counts as that of a running stream, wh
 STABLE_S = 600.0  # seconds after which a start counts as successful
 AGAIN_AND_AGAIN = 3  # so many unsuccessful starts in a row cause an alert
 _BACKOFF = Backoff(10.0, 1800.0)
+_WATCHED_S, _LOOK_EVERY_S = STREAM_STATE.every_s + 3.0, 1.0
 _PATIENCE_S = 3.0
 """A state is worth no longer wait for a bucket: monitoring shows the machine's own, and the engine puts the next."""
 
@@ -78,7 +79,7 @@ def lease_name(name: str) -> str:
     return f"streams/{name}"
 
 
-def open_shared(settings: Settings, name: str, *, patience_s: float | None = _PATIENCE_S) -> Folder:
+def open_stream_state(settings: Settings, name: str, *, patience_s: float | None = _PATIENCE_S) -> Folder:
     """What all machines know of a stream: a folder of the lake's state; without a bucket that of the home."""
     if not settings.lake_is_remote:
         return LocalFolder(stream_folder(settings.home_path, name))
@@ -92,8 +93,22 @@ def read_state(settings: Settings, name: str) -> StreamState | None:
     """
     found = [_read_state(lambda: LocalFolder(stream_folder(settings.home_path, name)))]
     if settings.lake_is_remote:
-        found.append(_read_state(lambda: open_shared(settings, name)))
+        found.append(_read_state(lambda: open_stream_state(settings, name)))
     return max(filter(None, found), key=lambda state: state.reported_at, default=None)
+
+
+def is_reported(settings: Settings, name: str) -> bool:
+    """Watch the state in the lake until a process puts it there again; False if none does for some seconds.
+
+    No clock is compared. For what is not to be done in vain if the clocks of two machines differ.
+    """
+    first, until = _read_state(lambda: open_stream_state(settings, name)), time.monotonic() + _WATCHED_S
+    while time.monotonic() < until:
+        time.sleep(_LOOK_EVERY_S)
+        found = _read_state(lambda: open_stream_state(settings, name))
+        if found is not None and first is not None and found.alive_at != first.alive_at:
+            return not found.stopped_at
+    return False
 
 
 def _read_state(open_it: Callable[[], Folder]) -> StreamState | None:
@@ -124,7 +139,7 @@ def share_state(settings: Settings, name: str, lease: Lease, read: Callable[[], 
     if not settings.lake_is_remote:
         yield
         return
-    folder, before = open_shared(settings, name), read_state(settings, name)
+    folder, before = open_stream_state(settings, name), read_state(settings, name)
 
     def put() -> None:
         lease.check()
@@ -189,7 +204,7 @@ def read_starts(settings: Settings, name: str) -> Starts:
 
 def read_tagged_starts(settings: Settings, name: str) -> tuple[Starts, Any]:
     """Read the starts and the tag of their file, for `swap_starts`; a file that is damaged counts as none."""
-    found = open_shared(settings, name).read(_STARTS)
+    found = open_stream_state(settings, name).read(_STARTS)
     if found is None:
         return Starts(), None
     with suppress(ValueError, TypeError):
@@ -200,4 +215,4 @@ def read_tagged_starts(settings: Settings, name: str) -> tuple[Starts, Any]:
 def swap_starts(settings: Settings, name: str, starts: Starts, tag: Any) -> bool:
     """Write the starts if nobody has written them since they were read; returns whether they were written."""
     content = json.dumps(asdict(starts)).encode()
-    return open_shared(settings, name).swap(_STARTS, content, tag) is not None
+    return open_stream_state(settings, name).swap(_STARTS, content, tag) is not None

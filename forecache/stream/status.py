@@ -13,7 +13,7 @@ from forecache.declare.loading import read_project
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
 from forecache.serve.store.live.layer import read_tail_state
-from forecache.stream.state import Starts, StreamState, is_running, read_starts, read_state
+from forecache.stream.state import Starts, StreamState, is_reported, is_running, read_starts, read_state
 
 if TYPE_CHECKING:
     from forecache.kit.metrics.page import MetricsPage
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 VERIFIED_WITHIN_S = 300.0
 """Limit for a layer whose comparisons with the table take some seconds: the tailer makes one every minute."""
 MOST_VERIFIED_WITHIN_S = 86_400.0  # largest limit, however long a comparison takes
+_MOST_SKEW_S = 600.0  # largest difference of clocks for which a stream that seems dead is watched
 Word = Literal["runs", "died", "stopped", "never ran"]
 Check = Literal["runs", "lag", "throughput", "delay", "last_commit", "bad_messages", "verified"]
 CHECKS: dict[Check, str] = {
@@ -90,7 +91,7 @@ def read_layer_status(settings: Settings, store: str) -> LayerStatus:
 class StreamStatus:
     stream: Stream
     state: StreamState | None  # the last state of its engine on any machine; None: it never ran
-    is_running: bool  # a process of this machine has its lock, or one of any machine reported within `FRESH_S`
+    is_running: bool  # a process of this machine has its lock, or one of any machine reported lately
     starts: Starts
     layers: tuple[LayerStatus, ...]
     at: float
@@ -105,10 +106,18 @@ class StreamStatus:
         return "stopped" if self.state.stopped_at else "died"
 
 
-def read_stream_status(settings: Settings, stream: Stream) -> StreamStatus:
+def read_stream_status(settings: Settings, stream: Stream, *, watches: bool = False) -> StreamStatus:
+    """Read the status of a stream.
+
+    Args:
+        watches: If the lake is in a bucket, and the state says by its time that the stream died a short time ago, watch
+            for some seconds whether a process puts it, as the clock of its machine may differ.
+    """
     now = time.time()
     state = read_state(settings, stream.name)
     runs = is_running(settings.home_path, stream.name) or (state is not None and state.is_fresh(now))
+    if watches and not runs and settings.lake_is_remote and state is not None and not state.stopped_at:
+        runs = now - state.reported_at < _MOST_SKEW_S and is_reported(settings, stream.name)
     starts = read_starts(settings, stream.name).reset_if_stable(state)
     layers = tuple(read_layer_status(settings, name) for name in stream.live_names if _is_here(settings, name))
     return StreamStatus(stream, state, runs, starts, layers, now, settings.stream_most_bad)

@@ -1,12 +1,13 @@
 """A stream over machines that share a lake in a bucket (MinIO): seen from all, run by one, replaced anywhere."""
 
+import json
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,19 @@ from waiting import beside, wait_for
 from warm import start
 from watched_streams import cards
 
+from forecache.base.alert import Alert
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import copy_step
+from forecache.declare.project import Project
 from forecache.kit import lease
 from forecache.kit.installation import open_lake
 from forecache.operations.keep_streams_running import keep_running
+from forecache.plugins.alerts.collect_alerts import stream_alerts
 from forecache.stream.engine import arrow_engine as arrow
 from forecache.stream.engine.engine import hold_stream
 from forecache.stream.engine.restore_state import tile_saver
-from forecache.stream.state import StreamState, open_shared, read_starts, read_state
+from forecache.stream.state import STATE, StreamState, open_stream_state, read_starts, read_state
 from forecache.stream.status import read_stream_status
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -99,6 +103,34 @@ def test_machines_that_look_at_once_start_a_dead_stream_once_and_count_it_for_al
     assert did.count("started") == 1
     assert set(did) <= {"started", "starting", "waits"}
     assert [read_starts(settings, "cards").total for settings in machines] == [1, 1, 1]
+
+
+def test_a_stream_of_a_machine_whose_clock_is_late_is_neither_started_again_nor_told_as_dead(
+    bucket: dict[str, Any], tmp_path: Path
+) -> None:
+    engine, other = (load_settings(home=tmp_path / name, **bucket) for name in ("one", "two"))
+
+    def put(*, late_s: float) -> None:
+        at = time.time() - late_s
+        state = StreamState(started_at=at - 60, written_at=at, alive_at=at, committed_at=at)
+        open_stream_state(engine, "cards").write(STATE, json.dumps(asdict(state)).encode())
+
+    def report(stop: threading.Event) -> None:
+        while not stop.wait(1.0):
+            put(late_s=60.0)
+
+    put(late_s=60.0)
+    with beside(report):
+        assert keep_running(other, [cards()], command=["sleep"])[0].did == "runs"
+        assert not list(_alerts_of(other))
+    assert read_stream_status(other, cards()).status == "died"
+    assert [each.kind for each in _alerts_of(other)] == ["stream_dead"]
+    assert keep_running(other, [cards()], command=["sleep"])[0].did == "started"
+    assert read_starts(other, "cards").total == 1
+
+
+def _alerts_of(settings: Settings) -> Iterator[Alert]:
+    return stream_alerts(settings, Project({}, {}, streams={"cards": cards()}))
 
 
 @pytest.mark.parametrize("pause_at", [("stream_step", "rows written"), ("lake_step", "decided")])
@@ -213,7 +245,7 @@ def test_a_machine_with_an_empty_disk_starts_from_the_ids_and_tiles_in_the_bucke
     assert rows_read("one") == [0, 0], "its own files are older than those in the lake"
     stored = table_rows(one, "stream_payments")
     assert [row["payment_id"] for row in stored] == list(range(90))
-    lake = open_shared(one, "payments", patience_s=None)
+    lake = open_stream_state(one, "payments", patience_s=None)
     names = lake.names("ids") + lake.names("tiles")
     assert len(lake.names("tiles")) == 1
     for name in names:

@@ -100,6 +100,19 @@ def test_an_alert_that_lasts_is_repeated_and_one_about_a_moment_is_not(tmp_path:
     assert notify(never, [STALE]) == [NotifyResult("webhook")]
 
 
+def test_what_one_machine_has_is_over_when_no_machine_has_seen_it_for_a_day(tmp_path: Path, there: Receiver) -> None:
+    settings = alert_settings(tmp_path, there)
+    stuck = Alert("log_stuck", "fraud", "warning", "The request log of fraud cannot be committed.", {}, AT, "pod-1")
+    notify(settings, [stuck, STALE])
+    pass_time(settings, 86_000)
+    notify(settings)
+    assert read_noted_alerts(settings) == [stuck, STALE]
+    pass_time(settings, 500)
+    notify(settings)
+    assert read_noted_alerts(settings) == [STALE]
+    assert told(there)[-1] == [("resolved", "fraud", 1)]
+
+
 def test_500_failed_partitions_are_one_message_of_one_group(tmp_path: Path, there: Receiver) -> None:
     settings = alert_settings(tmp_path, there)
     days = [(AT + timedelta(days=number)).date().isoformat() for number in range(500)]

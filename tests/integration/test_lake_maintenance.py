@@ -123,6 +123,16 @@ def test_a_machine_with_an_empty_home_keeps_what_versions_in_the_remote_name(lak
     assert pinned_versions(elsewhere)[source.table] == {Pin(source.delta_version, source.as_of)}
 
 
+def test_what_a_search_trains_from_stays_though_all_machines_find_trainings_elsewhere(lake: Settings) -> None:
+    elsewhere = lake.model_copy(update={"training_checkpoints": f"{lake.lake_uri}/.training"})
+    trial = {"table_uri": lake.table_uri(TRAINING), "table_version": 1}
+    LocalFolder(lake.training_path).write("orders/search/trial/spec.json", json.dumps(trial).encode())
+    LocalFolder(Path(lake.lake_uri) / ".training").write(
+        "orders/a/spec.json", json.dumps(trial | {"table_version": 3}).encode()
+    )
+    assert {pin.version for pin in pinned_versions(elsewhere)[TRAINING]} == {1, 2, 3}
+
+
 def test_files_that_no_version_has_stay_for_a_week(lake: Settings) -> None:
     folder = Path(lake.table_uri("raw_orders"))
     inside = next(iter(data_files(lake, "raw_orders")))

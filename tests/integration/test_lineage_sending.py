@@ -16,11 +16,14 @@ from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, H
 from openlineage_valid import client_event
 from reader_support import churn_rows, write_version
 
-from forecache.base.settings import Settings
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ingest.ingested_files import IngestedFile, record_files
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.lineage.emit import EmitResult, emit_again, emit_new, recorded_facts
+from forecache.serve.store import open_store
+from forecache.serve.store.push_pull import push
 
 
 @pytest.fixture
@@ -61,6 +64,20 @@ def test_what_was_taken_is_not_sent_again_and_what_is_new_is(home: Settings, tmp
     assert emit_new(settings) == [EmitResult("file", 0)]
     runs = [event["run"]["runId"] for event in events_in(settings) if event["eventType"] == "START"]
     assert len(runs) == len(set(runs)) == len(JOBS) + 3
+
+
+def test_a_version_that_a_vanished_machine_published_is_told_by_another_one_once(
+    home: Settings, tmp_path: Path
+) -> None:
+    remote = tmp_path / "remote"
+    push(open_store(home, "churn"), LocalFolder(remote))
+    known = {"store_remote": str(remote), "openlineage_file": str(tmp_path / "events.jsonl")}
+    assert emit_new(load_settings(home=tmp_path / "empty", lake=home.lake_uri, **known))[0].reason == ""
+    assert emit_new(home.model_copy(update=known)) == [EmitResult("file", 0)]
+    ended = [
+        event["job"]["name"] for event in events_in(home.model_copy(update=known)) if event["eventType"] != "START"
+    ]
+    assert ended.count("publish.churn") == 1
 
 
 def ingested(at: datetime, number: int) -> IngestedFile:

@@ -34,6 +34,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
 from forecache.declare import Snapshot, TableSource
+from forecache.kit import lease
 from forecache.kit.delta.tables import open_table
 from forecache.plugins.mail.recipients import sending_order
 from forecache.plugins.mail.stage import mail, write_messages
@@ -209,6 +210,25 @@ def test_a_run_that_is_interrupted_records_what_it_knows(
     else:
         assert max(copies.values()) == 1
         assert len(copies) >= 9 - (policy == "skip" and step in ("at the last byte", "sent"))
+
+
+@pytest.mark.parametrize("step", ["intended", "at the last byte", "noted", "recorded"])
+def test_a_machine_that_slept_beyond_the_term_of_its_lease_goes_on(
+    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real, slept_s = lease._now, 0.0
+
+    def sleep(name: str) -> None:
+        nonlocal slept_s
+        slept_s += 100.0 * (name == step)
+
+    monkeypatch.setattr(lease, "_now", lambda: real() + slept_s)
+    with smtp_server(tmp_path / "record") as port:
+        settings = home_with(lake, tmp_path, contacts(60), port)
+        monkeypatch.setattr(mail_step, "on_step", sleep)
+        assert mail(settings, letters).rows == 60
+    assert set(ledger_states(settings).values()) == {"accepted"}
+    assert max(Counter(users_of(tmp_path / "record")).values()) == 1
 
 
 def test_a_journal_that_cannot_be_written_stops_a_message_before_its_last_byte(

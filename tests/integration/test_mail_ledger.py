@@ -3,9 +3,13 @@
 from datetime import date, datetime, timezone
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from forecache.base.settings import Settings, load_settings
+from forecache.base.table_names import MAIL_TABLE
+from forecache.kit.delta.small_tables import row_schema
+from forecache.kit.delta.tables import append_rows
 from forecache.kit.installation import open_lake
 from forecache.kit.lease import Lease, LeaseLostError, hold_lease
 from forecache.plugins.mail.ledger import MailLedger, MailRecord
@@ -20,7 +24,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def intended(user: str, batch: str) -> MailRecord:
     now = datetime.now(timezone.utc)
-    return MailRecord("letters", DAY, user, "intended", "<1@example.com>", now, batch, "host", "predictions", 1, 1)
+    return MailRecord("letters", DAY, user, "intended", "<1@example.com>", now, batch, "predictions", 1, 1)
 
 
 def take(settings: Settings) -> Lease:
@@ -51,3 +55,13 @@ def test_a_mailing_fences_no_other_one(settings: Settings) -> None:
             MailLedger(settings, "offers", lease).record([intended("ann", "a")])
     late.record([intended("ann", "b")])
     assert late.latest_rows(DAY)["ann"].batch == "b"
+
+
+def test_a_ledger_with_a_column_of_an_earlier_version_is_read_and_appended_to(settings: Settings) -> None:
+    with hold_lease(open_lake(settings), "mail/letters", action="sends messages") as lease:
+        ledger = MailLedger(settings, "letters", lease)
+        row = vars(intended("ann", "a")) | {"commit_version": 0}
+        schema = row_schema(MailRecord)
+        append_rows(settings, MAIL_TABLE, pa.Table.from_pylist([row], schema).append_column("home", pa.array(["host"])))
+        ledger.record([intended("ben", "b")])
+        assert {user: row.batch for user, row in ledger.latest_rows(DAY).items()} == {"ann": "a", "ben": "b"}

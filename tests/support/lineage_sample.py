@@ -88,7 +88,7 @@ def promotion(now: datetime) -> Promotion:
 def mails(now: datetime) -> Iterator[MailRecord]:
     for user, state in (("ann", "accepted"), ("bob", "refused")):
         yield MailRecord(
-            "letters", NIGHTS[2], user, state, f"<{user}@x>", now, "batch1", "home", "predictions_churn", 0, 1, RUN
+            "letters", NIGHTS[2], user, state, f"<{user}@x>", now, "batch1", "predictions_churn", 0, 1, RUN
         )
 
 

@@ -1,11 +1,13 @@
 """The state of releases in the lake, moved by several installations: what each finds, and what meets what."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from followed_lake import answers, follow, in_lake, on_remote, shared_lake, whole
+from followed_lake import answers, away, follow, in_lake, on_remote, shared_lake, whole
 from release_support import make_release
 from rollout_support import LOG, NAME, begin, state_of, two_releases
 
@@ -14,7 +16,9 @@ from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.operations.release import roll_back_release
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
-from forecache.realtime.release import lake_state, replicas
+from forecache.realtime.release import follow_lake, lake_state, replicas
+from forecache.realtime.release.folder import open_releases
+from forecache.realtime.release.follow_lake import fetch_missing_releases
 from forecache.realtime.release.lake_state import ReleaseState, UnreachableError, read_lake_state, swap_state
 
 
@@ -92,6 +96,30 @@ def test_an_empty_disk_has_all_again_from_the_lake(homes: tuple[Settings, Settin
     assert found is not None
     assert answers(ours) == before
     whole(ours, 1, 2)
+
+
+def test_what_keeps_a_release_from_being_fetched_is_raised_only_if_the_release_may_be_there(
+    homes: tuple[Settings, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = homes
+    two_releases(ours)
+    fetch_missing_releases(other, NAME, [9])
+    with away(ours.store_remote or ours.lake_uri), pytest.raises(UnreachableError):
+        fetch_missing_releases(other, NAME, [1])
+    with monkeypatch.context() as patched:
+        for error in (
+            OSError(errno.EROFS, "read-only"),
+            PermissionError(errno.EACCES, "denied"),
+            ConflictError("held"),
+        ):
+            patched.setattr(follow_lake, "lock_releases", Mock(side_effect=error))
+            fetch_missing_releases(other, NAME, [1])
+        patched.setattr(follow_lake, "lock_releases", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with pytest.raises(OSError, match="full"):
+            fetch_missing_releases(other, NAME, [1])
+    assert not open_releases(other, NAME).numbers()
+    fetch_missing_releases(other, NAME, [1])
+    whole(other, 1)
 
 
 def test_a_state_that_is_gone_or_damaged_is_said_and_made_again_by_a_release(homes: tuple[Settings, Settings]) -> None:

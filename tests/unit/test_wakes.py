@@ -58,6 +58,7 @@ BOUNDED = {
         "plugins/spark_stream/engine.py:SparkEngine._run_queries",
     ),
     "stream/engine/arrow_engine.py:ArrowEngine._show_pending",
+    "stream/state.py:is_reported",
     *(
         "plugins/stream_answers/send_answers.py:_read_newest_version",
         "plugins/torch/worker/parallel.py:WorkerGroup.run_on_rank_0",

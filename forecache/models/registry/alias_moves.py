@@ -45,7 +45,8 @@ def reconcile_aliases(settings: Settings, pipeline: Trainable, lease: Lease) -> 
     """Move the aliases to where the ledger's last row says, if they are elsewhere; returns the ledger's rows.
 
     The process that recorded a decision may have died before it moved the aliases, or have lost its lease.
-    ConflictError if a rollback or a person's promotion is under way on another machine or was interrupted.
+    ConflictError if a rollback or a person's promotion was interrupted; in a folder that machines share, where
+    there is no lease, also if it is under way on another one.
     """
     entries = promotions(settings, pipeline.name)
     interrupted = find_unfinished(entries)

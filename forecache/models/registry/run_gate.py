@@ -74,7 +74,8 @@ def run_gate(settings: Settings, pipeline: Trainable, version: int, *, actor: st
     Raises:
         NotFoundError: The version does not exist, or its training table is gone.
         CheckError: The artifact does not match its checksums.
-        ConflictError: A rollback or a person's promotion is under way on another machine, or was interrupted.
+        ConflictError: A rollback or a person's promotion was interrupted; in a folder that machines share, where there
+            is no lease, also if it is under way on another one.
     """
     while True:
         with registry_lock(settings, pipeline.name, action="moving its aliases", run_id=run_id) as lease:

@@ -29,7 +29,7 @@ from forecache.models.training.spec import (
     SPEC_FILE,
     TORCH_FILE,
     TrainingSpec,
-    open_shared,
+    open_run_files,
     training_root,
 )
 
@@ -42,7 +42,7 @@ _SHARE_EVERY_S = 10.0
 
 def open_training_root(settings: Settings) -> Folder:
     """The folder of all trainings that every machine finds; without a bucket or a setting that of the home."""
-    return open_shared(settings, training_root(settings))
+    return open_run_files(settings, training_root(settings))
 
 
 @dataclass
@@ -60,7 +60,7 @@ class RunFiles:
     @property
     def shared(self) -> Folder | None:
         """The place where all machines find the run; None if that is its folder."""
-        return open_shared(self.settings, self.spec.checkpoints) if self.spec.checkpoints else None
+        return open_run_files(self.settings, self.spec.checkpoints) if self.spec.checkpoints else None
 
     def fetch_result(self) -> bool:
         """Tell if the training has ended; the files that another machine left of it are copied into its folder."""
@@ -134,7 +134,7 @@ class RunFiles:
         events = read_events(self.folder / METRICS_FILE)
         needed = [event for event in events[:-1] if event["event"] != "progress"] + events[-1:]
         try:
-            shared = open_shared(self.settings, self.spec.checkpoints, patience_s=_SHARE_EVERY_S)
+            shared = open_run_files(self.settings, self.spec.checkpoints, patience_s=_SHARE_EVERY_S)
             shared.write(METRICS_FILE, "".join(f"{json.dumps(event)}\n" for event in needed).encode())
             shared.write(HEARTBEAT_FILE, (self.folder / HEARTBEAT_FILE).read_bytes())
             self.fetch_error()

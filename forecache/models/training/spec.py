@@ -90,7 +90,7 @@ def checkpoints_of(settings: Settings, run_dir: Path) -> str:
     return f"{root}/{run_dir.relative_to(settings.training_path).as_posix()}"
 
 
-def open_shared(settings: Settings, uri: str, *, patience_s: float | None = None) -> Folder:
+def open_run_files(settings: Settings, uri: str, *, patience_s: float | None = None) -> Folder:
     """Open `training_root`, or a run's folder in it."""
     setting = "FORECACHE_TRAINING_CHECKPOINTS"
     return open_folder(uri, settings.storage_options, setting=setting, patience_s=patience_s)

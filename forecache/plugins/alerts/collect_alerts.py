@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from forecache.base.alert import LASTING, Alert, Kind, Severity, Subject
+from forecache.base.alert import LASTING, OF_ONE_MACHINE, Alert, Kind, Severity, Subject
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare.as_of import due_as_of_dates
@@ -112,7 +112,7 @@ def stream_alerts(settings: Settings, project: Project) -> Iterator[Alert]:
     A stream that never ran, or that somebody stopped, is dead only if FORECACHE_STREAM_KEEP_RUNNING is set.
     """
     for stream in project.streams.values():
-        yield from _alerts_of_stream(settings, read_stream_status(settings, stream))
+        yield from _alerts_of_stream(settings, read_stream_status(settings, stream, watches=True))
 
 
 def _alerts_of_stream(settings: Settings, now: StreamStatus) -> Iterator[Alert]:
@@ -132,8 +132,6 @@ def _alerts_of_stream(settings: Settings, now: StreamStatus) -> Iterator[Alert]:
 
 
 _PATIENCE_S = 300.0
-_SEEN_HERE_ONLY: tuple[Kind, ...] = ("log_stuck",)
-"""Kinds about what only one machine has: a look from another machine does not find that they are over."""
 _RECENT = timedelta(minutes=10)
 _UNASKED_FOR, _UNASKED_REQUESTS = timedelta(minutes=1), 5
 """Least duration and number of refusals: a process is replaced sooner, and one request may be refused by chance."""
@@ -255,7 +253,7 @@ def collect_alerts(settings: Settings) -> WatchResult:
         except Exception as error:  # noqa: BLE001  (the clients of object stores have errors of their own)
             problems.append(f"{type(error).__name__}: {error}")
         else:
-            complete += [kind for kind in kinds if kind in LASTING and kind not in _SEEN_HERE_ONLY]
+            complete += [kind for kind in kinds if kind in LASTING and kind not in OF_ONE_MACHINE]
     return WatchResult(tuple(alerts), tuple(complete), tuple(problems), tuple(well), cursors)
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from forecache.base.alert import LASTING, REPEATED, Alert, Kind, Severity, Subject
+from forecache.base.alert import LASTING, OF_ONE_MACHINE, REPEATED, Alert, Kind, Severity, Subject
 from forecache.base.errors import DamagedError, ForecacheError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.kit.installation import open_state
@@ -181,7 +181,8 @@ class Journal:
                 num_before[subject] += 1
             self._record_firing(is_open[subject], alert, receivers, repeat_s, now)
         wrong = {alert.subject for alert in found}
-        for subject in [*well, *(each for each in is_open if each.kind in complete and each not in wrong)]:
+        gone = [each for each, known in is_open.items() if each.kind in OF_ONE_MACHINE and now - known.seen_at > _DAY_S]
+        for subject in [*well, *gone, *(each for each in is_open if each.kind in complete and each not in wrong)]:
             assert subject.kind in LASTING, subject
             if (ended := is_open.pop(subject, None)) is not None:
                 ended.ended_at = now

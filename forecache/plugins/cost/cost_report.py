@@ -31,7 +31,6 @@ from forecache.plugins.cost.stage_costs import (
 from forecache.serve.store.remote import open_remote
 from forecache.stream.state import is_running, read_state
 
-"""Age up to which a state is that of a running stream, even if its process is on another machine."""
 _LEAST_S = 60.0
 """Least age of a process: a younger one has mostly been starting."""
 

@@ -103,10 +103,9 @@ def _count_day(settings: Settings, name: str, day: date) -> tuple[dict[int, _Rel
         answers += batch.num_rows
         is_current = pc.is_in(batch["arm"], pa.array(_CURRENT))
         rows = batch.filter(pc.and_(is_current, batch["features"].is_valid()))
-        numbers = pc.unique(rows["release"]).to_pylist()
-        fetch_missing_releases(settings, name, numbers)
-        for number in numbers:
+        for number in pc.unique(rows["release"]).to_pylist():
             if number not in found:
+                fetch_missing_releases(settings, name, [number])
                 found[number] = _open_counts(settings, name, number)
             _add_answers(found[number], rows.filter(pc.equal(rows["release"], number)))
     return found, answers

@@ -144,8 +144,8 @@ def explain_answer(
 
 def _find_release(settings: Settings, name: str, number: int) -> tuple[Release | None, str]:
     """Read the release that answered; or return None and why it cannot be read."""
-    fetch_missing_releases(settings, name, [number])
     try:
+        fetch_missing_releases(settings, name, [number])
         return read_release(open_releases(settings, name), number), ""
     except ForecacheError as error:
         return None, str(error)

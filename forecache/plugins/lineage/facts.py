@@ -9,7 +9,6 @@ from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
 from forecache.base.table_names import MAIL_TABLE, QUARANTINE, RAW
 from forecache.kit.delta.small_tables import Filter, read_small_table
@@ -19,7 +18,7 @@ from forecache.models.registry.promotions import PROMOTION_TABLE
 from forecache.plugins.lineage import datasets
 from forecache.plugins.lineage.datasets import Dataset
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.remote_store import list_local_stores
+from forecache.serve.store.remote_store import read_retained
 
 _IDS = uuid.UUID("6f1b7a52-3d0e-5c41-9a57-0c5a1d2b7e90")
 """Namespace of the UUIDs that are run ids (RFC 9562, version 5)."""
@@ -137,15 +136,13 @@ def gate_facts(settings: Settings, filters: Sequence[Filter]) -> Iterator[Fact]:
 
 
 def publish_facts(settings: Settings, since: datetime | None) -> Iterator[Fact]:
-    """A fact for each retained version of the stores here that was published after a moment."""
-    for store in list_local_stores(settings):
-        for number in store.version_numbers():
-            try:
-                manifest = store.manifest(number)
-            except UnavailableError:  # it was removed meanwhile, or is damaged: `forecache verify` says so
-                continue
-            if since is None or manifest.published_time > since:
-                yield _publish_fact(settings, manifest)
+    """A fact for each version that was published after a moment, and that a store here or in the remote retains."""
+    facts: dict[str, Fact] = {}
+    for manifest in read_retained(settings):
+        if since is None or manifest.published_time > since:
+            fact = _publish_fact(settings, manifest)
+            facts.setdefault(fact.identity, fact)
+    yield from facts.values()
 
 
 def _publish_fact(settings: Settings, manifest: Manifest) -> Fact:

@@ -10,10 +10,9 @@ stood still and lost the lease can neither begin a batch nor record one over wha
 import errno
 import json
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timezone
 from typing import Any, Literal
 
@@ -43,7 +42,6 @@ class MailRecord:
     message_id: str
     at: datetime  # UTC
     batch: str  # id of the messages that were marked as intended by one commit
-    home: str  # host whose journal has the batch
     table: str  # the published version that the message was made from
     delta_version: int
     store_version: int
@@ -65,7 +63,6 @@ class MailLedger:
 
     def __init__(self, settings: Settings, mailing: str, lease: Lease | None = None) -> None:
         self._settings, self._mailing, self._lease = settings, mailing, lease
-        self.home = socket.gethostname()
 
     def latest_rows(self, as_of: date) -> dict[str, MailRecord]:
         """The row that counts of each user for an as-of date."""
@@ -92,7 +89,9 @@ class MailLedger:
 
     def _rows(self, filters: list[tuple[str, str, Any]]) -> list[MailRecord]:
         rows = read_small_table(self._settings, MAIL_TABLE, [("mailing", "=", self._mailing), *filters])
-        return sorted((MailRecord(**row) for row in rows), key=lambda row: row.commit_version or 0)
+        known = [column.name for column in fields(MailRecord)]  # a table may have columns of earlier versions
+        found = [MailRecord(**{name: row[name] for name in known}) for row in rows]
+        return sorted(found, key=lambda row: row.commit_version or 0)
 
 
 @dataclass(frozen=True)

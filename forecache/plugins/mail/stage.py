@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from datetime import time as clock
@@ -28,7 +29,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
 from forecache.kit.installation import hold_shared_lease, open_lake
-from forecache.kit.lease import Lease
+from forecache.kit.lease import Lease, LeaseLostError
 from forecache.kit.smtp import Relay, ServerAnswer, one_line
 from forecache.plugins.mail.ledger import FINAL, Journal, MailLedger, MailRecord
 from forecache.plugins.mail.mailing import Mailing, address_of, fill
@@ -148,6 +149,7 @@ class MailingRun:
 
     def send_batch(self, users: Sequence[str], values: PublishedRows, relay: Relay) -> None:
         """Intend, send and record the messages of some users."""
+        self._keep_lease()
         self.recipients.refresh()
         at, name = datetime.now(timezone.utc), secrets.token_hex(8)
         letters = list(self.messages(users, values, at))
@@ -167,6 +169,8 @@ class MailingRun:
                     self._require_acceptance()
                     self._send(relay, recipient, content, answers)
             finally:  # also on an interrupt: this is the last moment at which the answers are known
+                with suppress(LeaseLostError):  # of a term that only ended
+                    self.lease.confirm()
                 ended = [row.with_answer(answers.get(user, _NOT_TRIED)) for user, row in records.items()]
                 self.failed = [row for row in self._failed_since_accepted(ended) if row.state != "accepted"]
                 # A user has one row in a commit: the ledger has no order within it.
@@ -178,16 +182,23 @@ class MailingRun:
         user = recipient.user
 
         def last_byte() -> None:
-            assert self.lease is not None
-            self.lease.check()
+            self._keep_lease()
             self.journal.record_last_byte(user)
-            self.lease.check()  # again, as a disk may take long
+            self._keep_lease()  # again, as a disk may take long
             answers[user] = _IN_DOUBT
 
         answer = relay.send(address_of(self.mailing.sender), recipient.address, content, last_byte=last_byte)
         answers[user] = answer
         self.journal.record_answer(user, answer)
         self._count(user, answer.state, f"{answer.code} {answer.reason}")
+
+    def _keep_lease(self) -> None:
+        """Renew a term that ended while this machine slept; LeaseLostError if another process has the lease."""
+        assert self.lease is not None
+        try:
+            self.lease.check()
+        except LeaseLostError:
+            self.lease.confirm()
 
     def _failed_since_accepted(self, ended: Sequence[MailRecord]) -> list[MailRecord]:
         """The rows since the last accepted message, those of earlier batches included."""
@@ -242,7 +253,6 @@ class MailingRun:
             message_id=message_id(self.mailing, self.found.as_of, user),
             at=datetime.now(timezone.utc),
             batch=batch,
-            home=self.ledger.home,
             table=manifest.source.table,
             delta_version=manifest.source.delta_version,
             store_version=manifest.version,

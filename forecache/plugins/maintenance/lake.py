@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from forecache.base.errors import InputError, NotFoundError
+from forecache.base.folders import LocalFolder
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.table_names import REQUEST_LOG, TRAINING_SET
@@ -154,11 +155,13 @@ def _promotion_pins(settings: Settings) -> Named:
 def _training_pins(settings: Settings) -> Named:
     if any(name.startswith(TRAINING_SET) for name in table_names(settings)):
         yield from ((table, Pin(version)) for table, version in training_tables(settings))
-    root = open_training_root(settings)
-    for name in root.names():
-        if name.endswith(f"/{SPEC_FILE}") and (found := root.read(name)) is not None:
-            spec = json.loads(found[0])
-            yield spec["table_uri"].rpartition("/")[2], Pin(spec["table_version"])
+    # Trials of a search have their specification in the home alone.
+    roots = {str(root): root for root in (LocalFolder(settings.training_path), open_training_root(settings))}
+    for root in roots.values():
+        for name in root.names():
+            if name.endswith(f"/{SPEC_FILE}") and (found := root.read(name)) is not None:
+                spec = json.loads(found[0])
+                yield spec["table_uri"].rpartition("/")[2], Pin(spec["table_version"])
 
 
 def _stream_pins(settings: Settings) -> Named:

@@ -6,6 +6,7 @@
 The caller of each function but `follow_bucket` holds the lock of the releases.
 """
 
+import errno
 import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ from forecache.base.errors import (
     CheckError,
     ConflictError,
     DamagedError,
-    ForecacheError,
     NotFoundError,
     UnavailableError,
 )
@@ -61,6 +61,7 @@ from forecache.realtime.release.replicas import (
 from forecache.realtime.release.rollout_state import RolloutState, find_rollout, replicated_fields, write_rollout
 
 logger = logging.getLogger("forecache.realtime")
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -198,15 +199,19 @@ def require_release(settings: Settings, folder: ReleaseFolder, number: int) -> N
 
 def fetch_missing_releases(settings: Settings, name: str, numbers: Iterable[int]) -> None:
     """Fetch those releases that this machine does not have, from where all machines find them, as far as they are
-    there."""
+    there and this machine can keep them; raises `UnreachableError`."""
     folder = open_releases(settings, name)
     missing = sorted({number for number in numbers if number} - set(folder.numbers()))
     if not missing:
         return
-    with lock_releases(folder, action="fetch"):
-        for number in missing:
-            with suppress(ForecacheError):
-                require_release(settings, folder, number)
+    try:
+        with suppress(ConflictError), lock_releases(folder, action="fetch"):  # another process may be changing them
+            for number in missing:
+                with suppress(NotFoundError, DamagedError, CheckError):
+                    require_release(settings, folder, number)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
 
 
 def read_local_state(folder: ReleaseFolder) -> ReleaseState:

@@ -23,7 +23,7 @@ from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import STREAM_FILES
 from forecache.stream.dedup.id_folder import LIST
 from forecache.stream.engine.restore_state import FILE
-from forecache.stream.state import open_shared, stream_folder
+from forecache.stream.state import open_stream_state, stream_folder
 from forecache.stream.tiles.tile_file import TileFile
 
 logger = logging.getLogger("forecache.stream")
@@ -37,7 +37,7 @@ class SavedFiles:
 
     def __init__(self, settings: Settings, name: str, lease: Lease) -> None:
         self._here, self._lease = stream_folder(settings.home_path, name), lease
-        self._lake = open_shared(settings, name, patience_s=None)
+        self._lake = open_stream_state(settings, name, patience_s=None)
         self._copied_list = b""
         self._copied_tiles = -1  # position of the tiles in the lake
         self._took_s = 0.0

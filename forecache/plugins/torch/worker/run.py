@@ -26,7 +26,7 @@ from forecache.models.training.spec import (
     Events,
     Heartbeat,
     TrainingSpec,
-    open_shared,
+    open_run_files,
     report_nothing,
 )
 from forecache.plugins.torch.worker.checkpoints import Checkpoints
@@ -179,7 +179,7 @@ def _train(
     train = TableSplit(table, "train", **reading, cache_bytes=spec.cache_bytes)
     validation = TableSplit(table, "validation", **reading, cache_bytes=spec.cache_bytes)
     widths = output_widths(pipeline, classes)
-    folder = open_shared(load_settings(), spec.checkpoints or str(spec.folder / CHECKPOINTS))
+    folder = open_run_files(load_settings(), spec.checkpoints or str(spec.folder / CHECKPOINTS))
     checkpoints = Checkpoints(folder, group, inputs=spec.inputs, keep=spec.keep_checkpoints)
     statistics = without_scaling(
         group.run_on_rank_0(lambda: fit_statistics(train, log_mask(pipeline))),
