@@ -102,14 +102,12 @@ def build_model(pipeline: Trainable) -> dg.AssetsDefinition:
         from forecache.models.registry.model_versions import model_version
         from forecache.models.registry.register import load_evaluation, register_trained_model
         from forecache.models.registry.run_gate import run_gate
-        from forecache.models.training.launch import train
+        from forecache.models.training.launch import find_training
         from forecache.operations.rollback import recover_interrupted
 
         step = RunStep(context, settings.load())
         current = step.settings
-        # The run that the candidate's step ended; on a machine without its files it is fetched or repeated.
-        night = step.night_of(candidate_name(pipeline))
-        candidate = train(current, pipeline, night, run_id=step.run_id, progress=step.progress)
+        candidate = find_training(current, pipeline, step.night_of(candidate_name(pipeline)))
         result = step.run_stage(register_trained_model, current, pipeline, candidate)
         version = result.details["model_version"]
         evaluation = load_evaluation(current, model_version(current, pipeline, version))

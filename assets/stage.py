@@ -72,9 +72,13 @@ class RunStep:
     def night_of(self, asset: str) -> date:
         """The as-of date of a training set or a candidate, from its newest materialization."""
         event = self.context.instance.get_latest_materialization_event(dg.AssetKey(asset))
-        if event is None or event.asset_materialization is None:
-            raise NotFoundError(f"{asset} was never materialized.", remedy="Materialize it first.")
-        return date.fromisoformat(str(event.asset_materialization.metadata["night"].value))
+        known = event.asset_materialization.metadata if event and event.asset_materialization else {}
+        if "night" not in known:  # such as a materialization that a person reported in the UI
+            raise NotFoundError(
+                f"The newest materialization of {asset} names no as-of date, or there is none.",
+                remedy="Materialize it first.",
+            )
+        return date.fromisoformat(str(known["night"].value))
 
     def session(self) -> "SparkSession":
         """The process's Spark session, started at the first call."""

@@ -236,7 +236,11 @@ class JobRunner:
             remote_job_origin=self._job_origin(job_name),
         )
         self._session.error, self._session.objections = None, []
-        with use_session(self._session), renew_heartbeat(self.instance, run.run_id):
+
+        def report_wait(message: str) -> None:
+            self._session.progress(message, None)
+
+        with use_session(self._session), renew_heartbeat(self.instance, run.run_id, report_wait):
             events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
         finished = self.instance.get_run_by_id(run.run_id)
         assert finished is not None

@@ -59,6 +59,9 @@ _LAUNCHER = {"module": "resources.own_runs", "class": "LocalRunLauncher"}
 SPARK_POOL = "spark"
 """Pool of steps that use Spark; as many at once as runs, unless it was set otherwise."""
 TRAINING_POOL = "training"
+TUNING_POOL = "tuning"
+_OWN_LIMIT = "forecache spark pool limit"
+"""Cursor with the limit that Forecache has set for the pool of Spark; two numbers while it changes it."""
 
 _BUCKET_ADDITION = """
 compute_logs:
@@ -183,15 +186,22 @@ def _require_driver(instance: "DagsterInstance") -> None:
 
 
 def _limit_pools(instance: "DagsterInstance") -> None:
-    """Give the pool of Spark as many places as there may be runs, unless somebody has set its limit."""
+    """Give the pool of Spark as many places as there may be runs, unless somebody else has set its limit."""
     from sqlalchemy.exc import IntegrityError
 
     storage, config = instance.event_log_storage, instance.get_concurrency_config()
     if config.pool_config.default_pool_limit is None or config.run_queue_config is None:
         return
-    if not any(pool.name == SPARK_POOL and not pool.from_default for pool in storage.get_pool_limits()):
-        with suppress(IntegrityError):  # another machine does so at this moment
-            storage.set_concurrency_slots(SPARK_POOL, config.run_queue_config.max_concurrent_runs)
+    runs, cursors = config.run_queue_config.max_concurrent_runs, instance.daemon_cursor_storage
+    limits = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
+    limit = limits.get(SPARK_POOL)
+    own = cursors.get_cursor_values({_OWN_LIMIT}).get(_OWN_LIMIT, "").split()
+    if limit is not None and (limit == runs or str(limit) not in own):
+        return
+    with suppress(IntegrityError):  # another machine does so at this moment
+        cursors.set_cursor_values({_OWN_LIMIT: f"{limit or ''} {runs}"})
+        storage.set_concurrency_slots(SPARK_POOL, runs)
+        cursors.set_cursor_values({_OWN_LIMIT: str(runs)})
 
 
 def job_names_by_run(settings: Settings) -> dict[str, str]:

@@ -25,6 +25,7 @@ from resources.dagster_internals import (
 logger = logging.getLogger("forecache")
 FOLDER = ".logs"
 """Folder of the lake; a life-cycle rule of the bucket may remove its old objects."""
+_PATIENCE_S = 10.0
 _SUFFIXES = {ComputeIOType.STDOUT: "out", ComputeIOType.STDERR: "err"}
 
 
@@ -37,7 +38,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
     def __init__(self, settings: Settings, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__()
         self._inst_data = inst_data
-        self._folder = open_lake(settings, below=FOLDER)
+        self._folder = open_lake(settings, below=FOLDER, patience_s=_PATIENCE_S)
         self._local = LocalComputeLogManager(str(settings.dagster_home / "logs"))
         self._subscriptions = PollingComputeLogSubscriptionManager(self)
 
@@ -78,12 +79,20 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
         return f"{self._folder}/{_name(log_key, io_type)}"
 
     def cloud_storage_has_logs(self, log_key: Sequence[str], io_type: ComputeIOType, partial: bool = False) -> bool:
-        return self._folder.size(_name(log_key, io_type, partial)) is not None
+        try:
+            return self._folder.size(_name(log_key, io_type, partial)) is not None
+        except Exception as error:  # noqa: BLE001
+            logger.warning("The output of the step %s was not found in %s: %s", log_key[-1], self._folder, error)
+            return False
 
     def download_from_cloud_storage(
         self, log_key: Sequence[str], io_type: ComputeIOType, partial: bool = False
     ) -> None:
-        found = self._folder.read(_name(log_key, io_type, partial))
+        try:
+            found = self._folder.read(_name(log_key, io_type, partial))
+        except Exception as error:  # noqa: BLE001
+            logger.warning("The output of the step %s was not read from %s: %s", log_key[-1], self._folder, error)
+            return
         path = Path(self._local.get_captured_local_path(log_key, _SUFFIXES[io_type], partial=partial))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(found[0] if found else b"")

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
@@ -29,10 +29,16 @@ logger = logging.getLogger("forecache")
 PROCESS_TAG = ".dagster/forecache_process"
 HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
 RENEW_S = RUN_HEARTBEAT.every_s
-SILENT_S = 120.0
-"""A process of another machine that has not renewed its tag for this long is dead; clocks must differ by less."""
+SILENT_S = 60.0
+"""A process of another machine that has not renewed its tag for this long is dead, if this one watched it, too."""
+WATCH_S = 30.0
+"""How long at least: after an outage of the database, all processes have to renew their tags first."""
+_LOOK_S = 30.0
+"""Longest time between two looks at a tag; a longer one, such as during an outage, begins the watch anew."""
 _CLOCK_S = 60.0
 """A process that began later than this after a heartbeat is not the one that renewed it."""
+_watched: dict[tuple[str, str], tuple[float, float]] = {}
+"""Of processes of other machines, by their heartbeat: since when this process has seen it, and when it looked last."""
 _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
 
 
@@ -47,12 +53,19 @@ def is_own_run(tags: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def renew_heartbeat(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Renew the heartbeat of a run while the block executes it, and close abandoned runs that it may be waiting for."""
+def renew_heartbeat(
+    instance: dg.DagsterInstance, run_id: str, report_wait: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
+    """Renew the heartbeat of a run while the block executes it, and close abandoned runs that it may be waiting for.
+
+    `report_wait` gets a sentence at each renewal at which the run waits for a place in a pool.
+    """
 
     def renew() -> None:
         instance.add_run_tags(run_id, {HEARTBEAT_TAG: _unix_time_text()})
         close_abandoned_runs(instance)
+        for wait in find_waits(instance, run_id):
+            report_wait(wait)
 
     def report(error: Exception) -> None:  # the database may be unavailable for a while; the run goes on
         logger.warning("The heartbeat of the run %s was not renewed: %s", run_id, error)
@@ -69,7 +82,20 @@ def is_process_gone(tags: Mapping[str, str]) -> bool:
     heartbeat = float(tags[HEARTBEAT_TAG])
     if machine == _machine_id():
         return not _is_running(int(pid), heartbeat)
-    return time.time() - heartbeat > SILENT_S
+    # The clocks of two machines may differ; that alone makes nobody dead.
+    is_old = time.time() - heartbeat > SILENT_S
+    return _watch(tags) >= (WATCH_S if is_old else SILENT_S)
+
+
+def _watch(tags: Mapping[str, str]) -> float:
+    """Look at a heartbeat; returns for how many seconds this process has seen that it is not renewed."""
+    now, key = time.monotonic(), (tags[PROCESS_TAG], tags[HEARTBEAT_TAG])
+    for other, (_, looked_at) in list(_watched.items()):
+        if now - looked_at > _LOOK_S:
+            _watched.pop(other, None)
+    since, _ = _watched.get(key, (now, now))
+    _watched[key] = since, now
+    return now - since
 
 
 def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
@@ -88,6 +114,26 @@ def close_abandoned_runs(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs(filters=dg.RunsFilter(run_ids=taken)) if taken else ():
         if run.is_finished:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def find_waits(instance: dg.DagsterInstance, run_id: str) -> Iterator[str]:
+    """Say for each pool in which a step of a run waits for a place who has the places."""
+    storage = instance.event_log_storage
+    for pool in sorted(storage.get_concurrency_keys()):
+        info = storage.get_concurrency_info(pool)
+        if run_id not in info.pending_run_ids or not info.active_run_ids:
+            continue
+        holders = instance.get_runs(filters=dg.RunsFilter(run_ids=list(info.active_run_ids)))
+        yield f"waiting for a place in the pool {pool}, taken by {', '.join(map(_describe_holder, holders))}"
+
+
+def _describe_holder(run: dg.DagsterRun) -> str:
+    if not is_own_run(run.tags):
+        return f"run {run.run_id[:8]}"
+    machine, _, pid = run.tags[PROCESS_TAG].rpartition(" ")
+    silent_s = time.time() - float(run.tags[HEARTBEAT_TAG])
+    silent = f", silent for {silent_s:.0f} s" if silent_s > 3 * RENEW_S else ""
+    return f"run {run.run_id[:8]} (process {pid} on {machine.partition('/')[0]}{silent})"
 
 
 class OwnRunHealth(RunLauncher):

@@ -38,7 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dg.Execute
         return dg.MaterializeResult(metadata={"night": str(training.nights[0])})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch_training, "train", lambda *_, **__: training)
+        patch.setattr(launch_training, "find_training", lambda *_: training)
         run = dg.materialize([candidate, build_model(CAREFUL)], resources=resources(settings))
     return settings.home_path, run
 

@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,26 @@ def home(tmp_path: Path) -> Path:
     home = ensure_instance(load_settings(home=tmp_path))
     prepare_tables(home)
     return home
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has watched every other one for long enough."""
+    monkeypatch.setattr(own_runs, "WATCH_S", 0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds go by, of which the processes of other machines know as well."""
+    now = {name: getattr(time, name)() for name in ("time", "monotonic")}
+
+    def advance(seconds: float) -> None:
+        for name in now:
+            now[name] += seconds
+
+    for name in now:
+        monkeypatch.setattr(own_runs.time, name, lambda name=name: now[name])
+    return advance
 
 
 @pytest.fixture
@@ -83,6 +103,7 @@ def test_monitoring_leaves_a_run_that_goes_on_and_fails_it_once_its_process_was_
         assert monitored(instance) == FAILURE
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize(("silent_s", "status"), [(0.0, STARTED), (SILENT_S / 2, STARTED), (SILENT_S + 5, FAILURE)])
 def test_a_run_of_another_machine_goes_on_until_its_heartbeat_stopped(
     instance: dg.DagsterInstance, silent_s: float, status: dg.DagsterRunStatus
@@ -91,11 +112,58 @@ def test_a_run_of_another_machine_goes_on_until_its_heartbeat_stopped(
     assert monitored(instance) == status
 
 
+@pytest.mark.usefixtures("watched")
 def test_the_next_run_closes_those_of_other_machines_whose_heartbeat_stopped(instance: dg.DagsterInstance) -> None:
     started_elsewhere(instance, silent_s=0.0)
     started_elsewhere(instance, silent_s=SILENT_S + 5)
     close_abandoned_runs(instance)
     assert sorted(run.status.value for run in instance.get_runs()) == ["FAILURE", "STARTED"]
+
+
+def heartbeat_elsewhere(late_s: float = 0.0) -> dict[str, str]:
+    """Tags of a run of another machine, whose clock is late, that renews its heartbeat now."""
+    return {PROCESS_TAG: "another-pod/4026531836 17", HEARTBEAT_TAG: f"{own_runs.time.time() - late_s:.0f}"}
+
+
+def test_after_an_outage_of_the_database_all_runs_have_time_to_renew_their_heartbeats(
+    clock: Callable[[float], None],
+) -> None:
+    before = heartbeat_elsewhere()
+    assert not own_runs.is_process_gone(before)
+    clock(150)  # nobody could renew, and nobody could look
+    for _ in range(3):
+        assert not own_runs.is_process_gone(before)
+        clock(9)
+    after = heartbeat_elsewhere()
+    assert not own_runs.is_process_gone(after)
+
+
+@pytest.mark.parametrize("late_s", [-3600, 0, 3600])
+def test_a_killed_process_of_another_machine_is_seen_within_a_minute_and_a_running_one_never(
+    clock: Callable[[float], None], late_s: float
+) -> None:
+    for _ in range(60):
+        assert not own_runs.is_process_gone(heartbeat_elsewhere(late_s)), "it renews"
+        clock(10)
+    last, looks = heartbeat_elsewhere(late_s), 0
+    while not own_runs.is_process_gone(last):
+        clock(10)
+        looks += 1
+    assert looks == (3 if late_s > 0 else 6)
+
+
+def test_a_run_that_waits_for_a_place_says_who_has_it(instance: dg.DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("spark", 1)
+    started_elsewhere(instance, silent_s=45)
+    [holder] = instance.get_runs()
+    assert storage.claim_concurrency_slot("spark", holder.run_id, "score").is_claimed
+    assert list(own_runs.find_waits(instance, "waiting")) == []
+    assert not storage.claim_concurrency_slot("spark", "waiting", "score").is_claimed
+    [message] = own_runs.find_waits(instance, "waiting")
+    assert message.startswith("waiting for a place in the pool spark, taken by run ")
+    assert f"{holder.run_id[:8]} (process 17 on another-pod, silent for 4" in message
+    assert list(own_runs.find_waits(instance, holder.run_id)) == []
 
 
 def test_a_run_that_ended_well_after_the_runs_were_listed_is_not_closed(
@@ -155,6 +223,7 @@ def test_dagster_retries_no_run_of_a_process_that_its_caller_starts_again() -> N
     assert process_tags()["dagster/max_retries"] == "0"
 
 
+@pytest.mark.usefixtures("watched")
 def test_the_next_run_frees_the_places_in_pools_that_a_killed_run_left_taken(instance: dg.DagsterInstance) -> None:
     storage = instance.event_log_storage
     storage.set_concurrency_slots("training", 1)

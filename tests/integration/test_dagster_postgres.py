@@ -187,6 +187,9 @@ def test_runs_at_once_have_limits_and_only_one_whose_process_was_lost_is_run_aga
         assert (instance.run_retries_enabled, instance.run_retries_max_retries) == (True, 2)
         assert not instance.run_retries_retry_on_asset_or_op_failure
         assert [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()] == [("spark", 5)]
+    monkeypatch.setenv("FORECACHE_DAGSTER_RUNS", "10")
+    with runner_instance(load_settings(home=tmp_path / "home")) as instance:
+        assert [(pool.name, pool.limit) for pool in instance.event_log_storage.get_pool_limits()] == [("spark", 10)]
         instance.event_log_storage.set_concurrency_slots("spark", 2)
         for _ in ("a run", "another one that has not seen that pool"):
             assert instance.event_log_storage.initialize_concurrency_limit_to_default("training")

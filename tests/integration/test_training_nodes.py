@@ -18,10 +18,13 @@ from training_sample import write_training_set
 from forecache.base.errors import ConflictError, SettingsError, UnavailableError
 from forecache.base.settings import load_settings
 from forecache.declare import Training
+from forecache.kit.lease import local_lease
+from forecache.kit.process.wakes import TRAINING_JOIN
 from forecache.models.training import launch
 from forecache.models.training.launch import train
-from forecache.models.training.run_files import RunFiles
+from forecache.models.training.run_files import RunFiles, open_training_root, read_node_state
 from forecache.models.training.spec import ERROR_FILE, RESULT_FILE, TrainingSpec
+from forecache.plugins.torch import join as join_module
 from forecache.plugins.torch.join import join
 from forecache.plugins.torch.launch import worker_environment
 
@@ -84,6 +87,46 @@ def test_the_error_of_a_worker_on_a_further_node_reaches_the_first(tmp_path: Pat
     assert json.loads((first.folder / ERROR_FILE).read_text()) == found
 
 
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_who_lost_a_training_to_another_process_does_not_tell_further_nodes_how_it_ended(
+    tmp_path: Path, is_taken_over: bool
+) -> None:
+    settings = load_settings(home=tmp_path / "home", training_nodes="2")
+    files = RunFiles(settings, TrainingSpec(str(tmp_path / "run"), "returns", "", 0, "", Training()))
+    files.folder.mkdir()
+    lease = local_lease("training", "training returns")
+    with files.offer_to_nodes(lease):
+        (files.folder / ERROR_FILE).write_text("{}")
+        lease._lost = "it was taken over by another process" if is_taken_over else ""
+    assert read_node_state(open_training_root(settings), "returns") == ("run", "open" if is_taken_over else "failed")
+
+
+def test_a_further_node_reports_only_the_error_of_its_last_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(home=tmp_path / "home", project="sample_project", training_nodes="2")
+    shared = tmp_path / "shared"
+    spec = TrainingSpec(str(tmp_path / "run"), "returns", "", 0, "", Training(), checkpoints=str(shared))
+    spec.folder.mkdir()
+    fail = f"from pathlib import Path; Path({str(spec.folder / ERROR_FILE)!r}).write_text('{{}}')"
+    commands, states = iter([fail, "import time; time.sleep(2.5)"]), iter(["open"] * 9)
+    reported: list[bool] = []
+
+    def start(*_: object, **__: object) -> list[str]:
+        return [sys.executable, "-c", next(commands)]
+
+    def share(files: RunFiles) -> None:
+        reported.append((files.folder / ERROR_FILE).is_file())
+
+    monkeypatch.setattr(join_module, "command", start)
+    monkeypatch.setattr(RunFiles, "share_error", share)
+    monkeypatch.setattr(join_module, "read_node_state", lambda *_: ("run", next(states, "done")))
+    monkeypatch.setattr(join_module, "TRAINING_JOIN", replace(TRAINING_JOIN, every_s=0.3))
+    assert join_module._work(settings, open_training_root(settings), spec) == "done"
+    assert True in reported
+    assert not reported[-1], "the error of the first attempt is gone"
+
+
 def test_training_on_several_nodes_without_a_rendezvous_names_the_settings(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home", project="sample_project", training_nodes="1:4")
     write_training_set(settings, returns, rows_per_date=10)
@@ -131,3 +174,22 @@ def test_joining_where_no_run_appears_ends_with_a_sentence(tmp_path: Path) -> No
     settings = load_settings(home=tmp_path, training_nodes="2", training_rendezvous="127.0.0.1:1")
     with pytest.raises(UnavailableError, match="No training run of 'returns' appeared"):
         join(settings, "returns", wait_s=0.0)
+
+
+def test_a_node_waits_for_the_next_run_as_long_as_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(home=tmp_path, training_nodes="2", training_rendezvous="127.0.0.1:1")
+    spec = TrainingSpec(str(tmp_path / "run"), "returns", "", 0, "", Training())
+    found, states = iter([spec, None, spec]), iter(["", "done"])
+    now = [0.0]
+
+    def work(*_: object) -> str:
+        now[0] += 7200.0
+        return next(states)
+
+    monkeypatch.setattr(join_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(join_module, "TRAINING_JOIN", replace(TRAINING_JOIN, every_s=0.0))
+    monkeypatch.setattr(join_module, "_fetch_open_run", lambda *_: next(found))
+    monkeypatch.setattr(join_module, "_work", work)
+    assert join(settings, "returns", wait_s=3600.0) == spec.folder

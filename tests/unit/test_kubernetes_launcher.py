@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.launcher import WorkerStatus
 
+from resources import own_runs
 from resources.kubernetes import KubernetesRunLauncher
 from resources.own_runs import HEARTBEAT_TAG, PROCESS_TAG, SILENT_S
 
@@ -61,8 +62,9 @@ def test_a_run_with_a_job_is_what_its_job_is(
 
 @pytest.mark.parametrize(("silent_s", "status"), [(0, WorkerStatus.RUNNING), (SILENT_S + 5, WorkerStatus.FAILED)])
 def test_a_run_of_forecache_run_is_no_ghost_and_no_false_failure(
-    launcher: KubernetesRunLauncher, silent_s: float, status: WorkerStatus
+    launcher: KubernetesRunLauncher, silent_s: float, status: WorkerStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(own_runs, "WATCH_S", 0.0)
     tags = {PROCESS_TAG: "another-pod/4026531836 17", HEARTBEAT_TAG: str(time.time() - silent_s)}
     assert health(launcher, Cluster(None), **tags) == status
 

@@ -43,10 +43,17 @@ def test_an_object_store_that_cannot_be_reached_costs_the_output_and_not_the_run
     def refuse(*_: object) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(LocalFolder, "write", refuse)
-    with caplog.at_level(logging.WARNING, logger="forecache"), ours.capture_logs(KEY):
-        print("it", file=sys.stderr)
-    assert "output of the step write_table was not written" in caplog.text
+    for name in ("write", "size", "read"):
+        monkeypatch.setattr(LocalFolder, name, refuse)
+    with caplog.at_level(logging.WARNING, logger="forecache"):
+        with ours.capture_logs(KEY):
+            print("it", file=sys.stderr, flush=True)
+            ours.on_progress(KEY)
+        assert "output of the step write_table was not written" in caplog.text
+        assert ours.get_log_data(KEY).stderr is None
+        monkeypatch.setattr(LocalFolder, "size", lambda *_: 3)  # it answers for a moment
+        assert ours.get_log_data(KEY).stderr is None
+        assert "output of the step write_table was not read" in caplog.text
 
 
 def test_only_an_installation_with_a_lake_in_a_bucket_keeps_them_there(tmp_path: Path) -> None:

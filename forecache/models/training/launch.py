@@ -189,6 +189,33 @@ def train(
     )
 
 
+def find_training(settings: Settings, pipeline: Trainable, night: date) -> StageResult:
+    """The training that was recorded last, as `train` returned it; a machine may use it that could not train the same.
+
+    NotFoundError without one, or if the declaration or the code of the training has changed since.
+    """
+    row = last_record(settings, STAGE, pipeline.name)
+    if row is None:
+        raise NotFoundError(f"No training of {pipeline.name!r} is recorded.", remedy="Train it first.")
+    if _declared_text(pipeline) not in row.inputs:
+        raise NotFoundError(
+            f"The declaration of {pipeline.name!r}, or the code of its training, has changed since it was trained.",
+            remedy="Train it again, and register it then.",
+        )
+    version = row.details["training_version"]
+    return StageResult(
+        STAGE,
+        pipeline.name,
+        row.rows,
+        row.seconds,
+        nights=(night,),
+        table=row.details["training_table"],
+        delta_version=version,
+        skipped=True,
+        details=row.details,
+    )
+
+
 def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
     """Plan the training of a pipeline's model on this machine; UnavailableError without the plug-in for its kind."""
     plugin = "estimators" if isinstance(pipeline.model, EstimatorModel) else "torch"
@@ -244,13 +271,15 @@ def _run_workers(
 
         def on_event(event: dict[str, Any]) -> None:
             _report_event(progress, pipeline, event)
-            for warning in (streamed.on_event(event), files.share_progress()):
-                if warning:
-                    progress(warning, None)
+            warnings = [streamed.on_event(event)]
+            if not lock.lease.is_taken_over:  # else what all machines find of the run belongs to another process
+                warnings.append(files.share_progress())
+            for warning in filter(None, warnings):
+                progress(warning, None)
 
         progress(f"training {pipeline.name} {plan.workers()}", 0.0)
         try:
-            with files.offer_to_nodes():
+            with files.offer_to_nodes(lock.lease):
                 result = run_process(
                     spec, arguments, plan.environment(), lock, on_event=on_event, fetch_error=files.fetch_error
                 )
@@ -281,7 +310,11 @@ def training_inputs(pipeline: Trainable, version: int, *, lanes: int = LANES, pr
         precision = "float32"
     more = f" lanes={lanes}" if lanes != LANES else ""
     more += f" precision={precision}" if precision != "float32" else ""
-    return f"{pipeline.training_table}@{version} declared={pipeline.fingerprints.training} format={_FORMAT}{more}"
+    return f"{pipeline.training_table}@{version} {_declared_text(pipeline)}{more}"
+
+
+def _declared_text(pipeline: Trainable) -> str:
+    return f"declared={pipeline.fingerprints.training} format={_FORMAT}"
 
 
 def run_folder(settings: Settings, pipeline: Trainable, inputs: str) -> Path:

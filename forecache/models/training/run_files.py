@@ -18,6 +18,7 @@ from forecache.base.files import replace_file, write_durably
 from forecache.base.folders import Folder
 from forecache.base.settings import Settings
 from forecache.base.steps import training_step
+from forecache.kit.lease import Lease
 from forecache.models.tracking.runs import RUN_FILE
 from forecache.models.training.process import read_events
 from forecache.models.training.spec import (
@@ -156,8 +157,11 @@ class RunFiles:
             shared.write(ERROR_FILE, error.read_bytes())
 
     @contextmanager
-    def offer_to_nodes(self) -> Iterator[None]:
-        """Let further nodes join the run during the block; after an interruption they wait for it to go on."""
+    def offer_to_nodes(self, lease: Lease) -> Iterator[None]:
+        """Let further nodes join the run during the block; after an interruption they wait for it to go on.
+
+        Once another process has taken the lease over, it is that one that tells them how the run ends.
+        """
         if self.settings.training_nodes == "1":
             yield
             return
@@ -171,7 +175,9 @@ class RunFiles:
         try:
             yield
         finally:
-            if (self.folder / RESULT_FILE).is_file():
+            if lease.is_taken_over:
+                pass
+            elif (self.folder / RESULT_FILE).is_file():
                 write("done")
             elif (self.folder / ERROR_FILE).is_file():
                 write("failed")

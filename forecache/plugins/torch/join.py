@@ -35,8 +35,9 @@ def join(settings: Settings, pipeline: str, *, wait_s: float = 3600.0) -> Path:
             "This node cannot join: FORECACHE_TRAINING_NODES or FORECACHE_TRAINING_RENDEZVOUS is not set.",
             remedy="Set them to the same values on all nodes, such as 1:4 and the first node's host:29400.",
         )
-    root, deadline = open_training_root(settings), time.monotonic() + wait_s
+    root = open_training_root(settings)
     while True:
+        deadline = time.monotonic() + wait_s  # of each wait: the run before it may have gone on for longer
         while (spec := _fetch_open_run(settings, root, pipeline)) is None:
             if time.monotonic() > deadline:
                 raise UnavailableError(
@@ -64,7 +65,6 @@ def _fetch_open_run(settings: Settings, root: Folder, pipeline: str) -> Training
     spec = replace(read_spec(found[0]), run_dir=str(folder))
     if spec.checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ERROR_FILE).unlink(missing_ok=True)
         spec.save()
     return spec
 
@@ -78,6 +78,8 @@ def _work(settings: Settings, root: Folder, spec: TrainingSpec) -> str:
 
     files = RunFiles(settings, spec)
     while (state := read_state()) == "open":
+        if spec.checkpoints:  # else the folder and the error in it are the first node's
+            (spec.folder / ERROR_FILE).unlink(missing_ok=True)
         process = subprocess.Popen(command(settings, spec, host=False), env=worker_environment(settings))
         try:
             while process.poll() is None and read_state() == "open":

@@ -14,7 +14,7 @@ from forecache.base.settings import Settings
 from forecache.declare import TorchModel, Trainable
 from forecache.declare.project import Project
 from jobs.schedules import build_op_job
-from resources.instance import TRAINING_POOL
+from resources.instance import TUNING_POOL
 from resources.settings_and_spark import SettingsResource
 
 
@@ -39,7 +39,7 @@ def build_tuning_job(pipeline: Trainable) -> dg.JobDefinition:
 
     @dg.op(
         name=f"tune_{pipeline.name}",
-        pool=TRAINING_POOL,
+        pool=TUNING_POOL,
         description=f"Search the hyperparameters of {pipeline.name}.",
     )
     @explain_errors
