@@ -12,10 +12,14 @@ mkdir "$disk/home" "$disk/tmp"
 printf '127.0.0.1 localhost %s\n' "$name" >"$disk/hosts"
 mount --bind "$disk/hosts" /etc/hosts
 # The first process of a namespace gets no signal that it has no handler for, and has to wait for orphans: this one does.
+# A signal may come before the command has started: it is passed on then.
+command="" told=""
+pass_on() { told=$1; [ -z "$command" ] || kill -"$told" "$command" 2>/dev/null || true; }
+trap 'pass_on TERM' TERM
+trap 'pass_on INT' INT
 "$@" <&0 &
 command=$!
-trap 'kill -TERM "$command" 2>/dev/null || true' TERM
-trap 'kill -INT "$command" 2>/dev/null || true' INT
+[ -z "$told" ] || pass_on "$told"
 status=0
 wait "$command" || status=$?
 while kill -0 "$command" 2>/dev/null; do
