@@ -179,9 +179,7 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
         )
     if theirs.descends_from(here):
         return after
-    known = {*theirs.retained, theirs.current, theirs.pinned}
-    bad = {number: reason for number, reason in here.bad.items() if int(number) in known}
-    after = replace(after, bad={**bad, **theirs.bad})
+    after = replace(after, bad={**here.bad, **theirs.bad})
     if str(after.current) in after.bad:
         earlier = [each for each in theirs.retained if each < (after.current or 0) and str(each) not in after.bad]
         after = replace(after, current=earlier[-1] if earlier else after.current)
@@ -201,8 +199,7 @@ def retire(pointer: Pointer, added: Iterable[int], *, keep: int | None) -> Point
         for number in surplus_versions(retained, keep=keep, needed=(pointer.current, pointer.pinned)):
             versions[str(number)] = now
     versions = {number: since for number, since in versions.items() if not since or now - since < RETIRED_S}
-    bad = {number: reason for number, reason in pointer.bad.items() if number in versions}
-    return replace(pointer, versions=versions, bad=bad)
+    return replace(pointer, versions=versions)  # its quarantines stay: a machine may have the files of any version
 
 
 def remove_unused(remote: Folder, name: str, pointer: Pointer) -> None:

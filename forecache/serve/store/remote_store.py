@@ -19,7 +19,7 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step, push_step
 from forecache.base.table_names import NAME
-from forecache.kit.lease import Lease, LeaseLostError, hold_lease, local_lease
+from forecache.kit.lease import Lease, hold_lease, local_lease
 from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.transfer import read_replica_pointer, upload_missing
 from forecache.serve.store import remote as files
@@ -136,7 +136,10 @@ class RemoteStore(Store):
             if not replaces_remote:
                 raise
         here = read_pointer(layout) if there is None else read_replica_pointer(layout, verify=True)
-        pointer = here if there is None else _find_newest(name, here, there, replaces_remote=replaces_remote)
+        if there is not None:
+            pointer = _find_newest(name, here, there, replaces_remote=replaces_remote)
+        else:  # a new remote has no version yet, whatever another one had
+            pointer = replace(here, versions={}) if seen is None else here
         push_step("remote read")
         if there is not None and not replaces_remote:
             is_trusted = here.store == there.store and there.descends_from(here)
@@ -260,14 +263,14 @@ class RemoteStore(Store):
             pointer = files.retire(pointer, [manifest.version for manifest in manifests], keep=keep)
             self._swap(held, pointer)
             push_step("pointer moved")
-            if keep is not None:
-                with suppress(LeaseLostError):  # the next publish removes them
-                    held.lease.confirm()
-                    files.remove_unused(held.remote, self.pipeline, pointer)
         except ForecacheError:
             raise
         except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
             self._fail(error, needs_remote=held.needs_remote)
+        if keep is not None and self._held is held:
+            with suppress(Exception):  # the next publish removes them
+                held.lease.confirm()
+                files.remove_unused(held.remote, self.pipeline, pointer)
         return pointer
 
     def _swap(self, held: _Held, pointer: Pointer) -> None:

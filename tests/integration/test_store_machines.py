@@ -1,0 +1,105 @@
+"""What several machines, and one whose remote is away, keep of each other's decisions about a store."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from store_tables import OPEN_RULES, churn, predictions, scores, write_night
+
+from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
+from forecache.serve.store import Store, open_store, publish, pull, push
+from forecache.serve.store import remote as files
+from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.remote import manifest_name, read_remote_pointer
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> LocalFolder:
+    return LocalFolder(tmp_path / "remote")
+
+
+@pytest.fixture
+def open_home(tmp_path: Path, remote: LocalFolder) -> Callable[[str], Settings]:
+    """Settings of a machine with an empty disk over the same lake and the same remote."""
+    return lambda name: load_settings(
+        home=tmp_path / name, lake=str(tmp_path / "lake"), store_remote=str(tmp_path / "remote")
+    )
+
+
+def publish_scores(settings: Settings, *counts: int, keep: int = 5) -> None:
+    for count in counts:
+        write_night(settings, predictions(scores(count)))
+        publish(settings, churn(rules=replace(OPEN_RULES, keep=keep)))
+
+
+def pointer_in(remote: LocalFolder) -> Pointer:
+    pointer = read_remote_pointer(remote, "churn")
+    assert pointer is not None
+    return pointer
+
+
+def test_a_push_keeps_the_quarantines_of_versions_that_the_remote_never_had(settings: Settings, tmp_path: Path) -> None:
+    backup, store = LocalFolder(tmp_path / "backup"), open_store(settings, "churn")
+    publish_scores(settings, 50)
+    push(store, backup)
+    publish_scores(settings, 51, 52)
+    store.rollback()
+    publish_scores(settings, 53)
+    push(store, backup)
+    assert sorted(store.quarantined_versions()) == [3]
+    assert store.rollback().version == 2
+
+
+def test_a_rollback_goes_to_no_quarantined_version_that_the_remote_has_forgotten(
+    open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "RETIRED_S", 0.0)
+    first, second = open_home("first"), open_home("second")
+    publish_scores(first, 50, 51, keep=1)
+    ours, theirs = open_store(first, "churn"), open_store(second, "churn")
+    pull(theirs, remote)
+    ours.rollback()
+    pull(theirs, remote)
+    publish_scores(first, 52, 53, 54, keep=1)
+    with ours.hold("quarantine"):
+        ours.move(ours.pointer().quarantine({4: "bad"}).advance())
+    assert theirs.layout.has_files(2)
+    with pytest.raises(NotFoundError, match="cannot roll back from 5 to an earlier version"):
+        theirs.rollback()
+    pull(theirs, remote, keep=5)
+    assert sorted(theirs.pointer().bad) == sorted(pointer_in(remote).bad) == ["2", "4"]
+
+
+def test_a_push_to_an_empty_remote_names_no_version_that_is_not_in_it(
+    open_home: Callable[[str], Settings], tmp_path: Path
+) -> None:
+    home = open_home("first")
+    publish_scores(home, 50, 51, 52)
+    store, other = Store(open_store(home, "churn").layout.root), LocalFolder(tmp_path / "other")
+    manifest = store.manifest(3)
+    file = next(store.layout.segment(manifest.segments[-1].id).iterdir())
+    content = file.read_bytes()
+    file.unlink()
+    with pytest.raises(DamagedError):
+        push(store, other)
+    assert read_remote_pointer(other, "churn") is None
+    file.write_bytes(content)
+    assert push(store, other)["version"] == 3
+    assert all(other.size(manifest_name("churn", number)) for number in (1, 2, 3))
+    assert pointer_in(other).retained == [1, 2, 3]
+
+
+def test_a_publish_whose_removal_of_old_files_fails_has_taken_place(
+    open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = open_home("first")
+
+    def fail(*_: object) -> None:
+        raise OSError("503 Slow Down")
+
+    monkeypatch.setattr(files, "remove_unused", fail)
+    publish_scores(home, 50)
+    assert pointer_in(remote).serving == open_store(home, "churn").pointer().serving == 1
