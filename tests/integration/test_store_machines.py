@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from store_tables import OPEN_RULES, churn, predictions, scores, write_night
 
-from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.errors import DamagedError, NotEverywhereError, NotFoundError, UnavailableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.serve.store import Store, open_store, publish, pull, push
 from forecache.serve.store import remote as files
 from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.remote import manifest_name, read_remote_pointer
+from forecache.serve.store.remote_store import RemoteStore
 
 
 @pytest.fixture
@@ -103,3 +104,46 @@ def test_a_publish_whose_removal_of_old_files_fails_has_taken_place(
     monkeypatch.setattr(files, "remove_unused", fail)
     publish_scores(home, 50)
     assert pointer_in(remote).serving == open_store(home, "churn").pointer().serving == 1
+
+
+def fail(*_: object, **__: object) -> None:
+    raise ConnectionError("away")
+
+
+def test_an_empty_machine_whose_remote_is_away_changes_nothing_and_says_so(
+    open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_scores(open_home("first"), 50, 51)
+    store = open_store(open_home("second"), "churn")
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStore, "_upload", fail)
+        with pytest.raises(UnavailableError, match="cannot be reached: ConnectionError: away"):
+            store.rollback()
+    assert (pointer_in(remote).current, store.pointer()) == (2, Pointer())
+    store = open_store(open_home("third"), "churn")
+    pull(store, remote)
+    with store.hold("look"):  # the manifest of version 1 is here now, and its files are not
+        pass
+    monkeypatch.setattr(LocalFolder, "read", fail)
+    for act in (store.rollback, lambda: store.pin(1)):
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            act()
+    assert store.pointer().serving == 2
+
+
+def test_a_change_that_only_the_remote_has_says_so(
+    open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_home("first")
+    publish_scores(first, 50)
+    open_store(first, "churn").pin(1)
+    store = open_store(open_home("second"), "churn")
+    pull(store, remote)
+    publish_scores(first, 51)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "fetch_version", fail)
+        with pytest.raises(NotEverywhereError, match="is changed in the remote, but not on this machine"):
+            store.unpin()
+    assert (pointer_in(remote).serving, store.pointer().serving) == (2, 1)
+    pull(store, remote)
+    assert store.pointer().serving == 2

@@ -13,7 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
+from forecache.base.errors import (
+    ConflictError,
+    DamagedError,
+    ForecacheError,
+    NotEverywhereError,
+    NotFoundError,
+    UnavailableError,
+)
 from forecache.base.folders import Folder
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
@@ -114,7 +121,7 @@ class RemoteStore(Store):
             f"The remote of {self.pipeline} cannot be reached: {type(error).__name__}: {error}",
             remedy="What is served is unchanged. Make sure that FORECACHE_STORE_REMOTE answers, then run again.",
         )  # fmt: skip
-        if needs_remote:
+        if needs_remote or super().pointer().current is None:  # a machine that has served nothing has nothing to move
             raise self._problem from error
 
     def _start(
@@ -174,6 +181,18 @@ class RemoteStore(Store):
                 raise
             except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
                 self._fail(error, needs_remote=True)
+
+    @property
+    def is_alone(self) -> bool:
+        return self._problem is not None
+
+    def verify_files(self, version: int) -> Manifest:
+        try:
+            return super().verify_files(version)
+        except (DamagedError, NotFoundError):
+            if self._problem is not None:  # the remote may have what this machine lacks
+                raise self._problem from None
+            raise
 
     def next_version(self) -> int:
         assert self._held is not None, "a publish needs the remote"
@@ -293,9 +312,17 @@ class RemoteStore(Store):
         here = read_replica_pointer(self.layout, verify=True)
         needed = [number for number in (pointer.serving, pointer.current) if number is not None]
         if not all(self.layout.has_files(number) for number in needed):
-            if here.current is None or self._held is None:
+            if self._problem is not None:
+                raise self._problem
+            if here.current is None:
                 return
-            self.fetch(*needed)
+            try:
+                self.fetch(*needed)
+            except ForecacheError as error:
+                raise NotEverywhereError(
+                    f"The store of {self.pipeline} is changed in the remote, but not on this machine: {error.message}",
+                    remedy=f"`forecache pull {self.pipeline}` brings the change here.",
+                ) from error
         after = replace(pointer, generation=max(here.generation + 1, pointer.generation))
         if replace(here, generation=0) != replace(after, generation=0):
             write_pointer(self.layout, after)

@@ -67,6 +67,11 @@ class Store:
         """
         yield
 
+    @property
+    def is_alone(self) -> bool:
+        """True if the remote could not be reached since the store is held: a change is then made here alone."""
+        return False
+
     def move(self, pointer: Pointer) -> None:
         """Move the pointer, in the remote if there is one and then here; the caller holds the store."""
         write_pointer(self.layout, pointer)
