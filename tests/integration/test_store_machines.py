@@ -10,6 +10,10 @@ from store_tables import OPEN_RULES, churn, predictions, scores, write_night
 from forecache.base.errors import DamagedError, NotEverywhereError, NotFoundError, UnavailableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.versioned.leases import remove_old_versions
+from forecache.kit.versioned.pointer import pointer_problem
+from forecache.plugins.doctor.checks import check_stores
+from forecache.plugins.store_checks.verify_stores import verify_stores
 from forecache.serve.store import Store, open_store, publish, pull, push
 from forecache.serve.store import remote as files
 from forecache.serve.store.pointer import Pointer
@@ -147,3 +151,65 @@ def test_a_change_that_only_the_remote_has_says_so(
     assert (pointer_in(remote).serving, store.pointer().serving) == (2, 1)
     pull(store, remote)
     assert store.pointer().serving == 2
+
+
+def test_a_pull_keeps_a_rollback_that_was_made_here_while_the_remote_was_away(
+    open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = open_home("first")
+    publish_scores(home, 50, 51, 52)
+    store = open_store(home, "churn")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFolder, "read", fail)
+        store.rollback(1)
+    pull(store, remote)
+    assert (store.pointer().current, sorted(store.pointer().bad)) == (1, ["3"])
+    push(store, remote)
+    assert (pointer_in(remote).current, sorted(pointer_in(remote).bad)) == (1, ["3"])
+
+
+def test_a_machine_that_is_many_moves_behind_brings_no_old_pin_back(
+    open_home: Callable[[str], Settings], remote: LocalFolder
+) -> None:
+    first = open_home("first")
+    publish_scores(first, 50, 51)
+    ours, theirs = open_store(first, "churn"), open_store(open_home("second"), "churn")
+    ours.pin(1)
+    pull(theirs, remote)
+    ours.unpin()
+    with ours.hold("moves"):
+        pointer = ours.pointer()
+        for _ in range(150):
+            pointer = pointer.advance()
+        ours.move(pointer)
+    with theirs.hold("sync", needs_remote=True):
+        theirs.sync()  # type: ignore[attr-defined]
+    assert pointer_in(remote).serving == theirs.pointer().serving == 2
+
+
+def test_of_two_that_have_both_forgotten_where_they_parted_neither_descends_from_the_other() -> None:
+    first = second = Pointer(store="one").advance()
+    for _ in range(120):
+        first, second = first.advance(), second.advance()
+    assert not first.descends_from(second)
+    assert not second.descends_from(first)
+    for _ in range(120):
+        second = second.advance()
+    assert second.descends_from(Pointer(store="one", generation=1, moves="begun"))
+    assert not replace(second, store="other").descends_from(first)
+
+
+def test_an_empty_machine_that_has_looked_at_the_remote_has_no_damage_and_no_files(
+    open_home: Callable[[str], Settings], remote: LocalFolder
+) -> None:
+    publish_scores(open_home("first"), 50, 51)
+    home = open_home("second")
+    store = open_store(home, "churn")
+    with store.look():
+        pass
+    assert store.layout.numbers() == [1, 2]
+    assert check_stores(home).state == "ok"
+    assert pointer_problem(store.layout) == ""
+    assert all(not result.problem for result in verify_stores(home))
+    assert remove_old_versions(store.layout, keep=0, needed=()) == [1, 2]
+    assert list(store.layout.versions.iterdir()) == []

@@ -167,6 +167,8 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
 
     Raises ConflictError if a version of another store is pinned here.
     """
+    if here.store == theirs.store and here.descends_from(theirs) and not theirs.descends_from(here):
+        return replace(here, versions=theirs.versions)  # the next change brings it to the remote
     last = max(here.last, theirs.last) if here.store == theirs.store else theirs.last
     after = replace(theirs, last=last, generation=max(here.generation, theirs.generation) + 1)
     if here.store != theirs.store:
