@@ -6,6 +6,7 @@ Both are checked under the publisher's lock: neither a rollback nor a scoring ru
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 
 from forecache.base.errors import CheckError, ConflictError, NotFoundError
@@ -22,6 +23,8 @@ from forecache.models.registry.promotions import find_unfinished, promotions, ro
 from forecache.operations.rollback import recover_interrupted
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 from forecache.serve.store.publishing.publish import publish
+from forecache.serve.store.remote import open_remote, push_layer
+from forecache.serve.store.remote_store import open_store
 from forecache.stream.live_layers import write_layers
 
 STAGE = "publish"
@@ -149,6 +152,10 @@ def _declare_layer(settings: Settings, pipeline: Served) -> None:
     for stream in read_project(settings).streams.values():
         if pipeline.name in stream.live_names:
             write_layers(settings, stream, only=pipeline.name)
+            if settings.store_remote:
+                with suppress(Exception):  # the publish says what is wrong with the remote, and the next one retries
+                    remote = open_remote(settings.store_remote, settings.storage_options, patience_s=10.0)
+                    push_layer(open_store(settings, pipeline.name).layout, remote)
 
 
 def _refuse_other_features(settings: Settings, view: FeatureView, source: NightSource) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from store_tables import OPEN_RULES, churn, predictions, scores, write_night
@@ -11,11 +12,13 @@ from forecache.base.errors import DamagedError, NotEverywhereError, NotFoundErro
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.leases import remove_old_versions
-from forecache.kit.versioned.pointer import pointer_problem
+from forecache.kit.versioned.pointer import pointer_problem, write_pointer
+from forecache.operations import publish_night
 from forecache.plugins.doctor.checks import check_stores
 from forecache.plugins.store_checks.verify_stores import verify_stores
 from forecache.serve.store import Store, open_store, publish, pull, push
 from forecache.serve.store import remote as files
+from forecache.serve.store.live.layer import LiveLayer, layer_from_json, read_layer, write_layer
 from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.remote import manifest_name, read_remote_pointer
 from forecache.serve.store.remote_store import RemoteStore
@@ -213,3 +216,54 @@ def test_an_empty_machine_that_has_looked_at_the_remote_has_no_damage_and_no_fil
     assert all(not result.problem for result in verify_stores(home))
     assert remove_old_versions(store.layout, keep=0, needed=()) == [1, 2]
     assert list(store.layout.versions.iterdir()) == []
+
+
+def test_a_stale_machine_leaves_the_live_layer_of_the_remote_and_its_publisher_replaces_it(
+    open_home: Callable[[str], Settings], remote: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = open_home("first")
+    publish_scores(home, 50, 51)
+    store = open_store(home, "churn")
+    manifest = store.manifest(2)
+    old, new = (LiveLayer(name, f"stream_{name}", "rows", manifest.key, manifest.fields) for name in ("old", "new"))
+    write_layer(store.layout, old)
+    store.pin(1)
+    assert layer_in(remote) == old, "it had none"
+    remote.write("churn/LIVE", new.to_json())
+    store.unpin()
+    assert layer_in(remote) == new
+    store.layout.live.unlink()
+    store.pin(1)
+    assert layer_in(remote) == new == read_layer(store.layout)
+
+    def declare(*_: object, **__: object) -> None:
+        write_layer(store.layout, old)
+
+    streams = {"old": SimpleNamespace(live_names=["churn"])}
+    monkeypatch.setattr(publish_night, "read_project", lambda _: SimpleNamespace(streams=streams))
+    monkeypatch.setattr(publish_night, "write_layers", declare)
+    publish_night._declare_layer(home, churn())
+    assert layer_in(remote) == old
+
+
+def layer_in(remote: LocalFolder) -> LiveLayer:
+    found = remote.read("churn/LIVE")
+    assert found is not None
+    return layer_from_json(found[0])
+
+
+def test_the_first_publish_after_an_upgrade_keeps_the_files_of_earlier_versions(
+    open_home: Callable[[str], Settings], remote: LocalFolder
+) -> None:
+    """Earlier pointers list no versions."""
+    home = open_home("first")
+    publish_scores(home, 50, 51, 52)
+    before = replace(pointer_in(remote), versions={})
+    remote.write("churn/CURRENT", before.to_json())
+    write_pointer(open_store(home, "churn").layout, before)
+    second = open_home("second")
+    publish_scores(second, 53, keep=1)
+    assert pointer_in(remote).retained == [3, 4]
+    assert sorted(pointer_in(remote).versions) == ["1", "2", "3", "4"]
+    assert all(remote.size(manifest_name("churn", number)) for number in (1, 2, 3, 4))
+    assert open_store(second, "churn").rollback().version == 3

@@ -4,7 +4,6 @@ A change is made in the remote first, by one compare-and-swap of its pointer, an
 cache: it may be empty, or be of an earlier state.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -142,6 +141,9 @@ class RemoteStore(Store):
         except DamagedError:
             if not replaces_remote:
                 raise
+        if there is not None and not there.versions:  # an earlier Forecache wrote it, and listed none
+            numbers = [number for number in files.list_remote_versions(state, name) if number <= there.last]
+            there = replace(there, versions={str(number): 0.0 for number in numbers})
         here = read_pointer(layout) if there is None else read_replica_pointer(layout, verify=True)
         if there is not None:
             pointer = _find_newest(name, here, there, replaces_remote=replaces_remote)
@@ -196,10 +198,7 @@ class RemoteStore(Store):
 
     def next_version(self) -> int:
         assert self._held is not None, "a publish needs the remote"
-        names = [name.rpartition("/")[2] for name in self._held.remote.names(f"{self.pipeline}/versions")]
-        # A publish that was killed may have used a number.
-        used = [int(name[:8]) for name in names if re.fullmatch(r"\d{8}\.json", name)]
-        return max([self._held.pointer.last, *used]) + 1
+        return max([self._held.pointer.last, *files.list_remote_versions(self._held.remote, self.pipeline)]) + 1
 
     def move(self, pointer: Pointer) -> None:
         if self._held is not None:
@@ -226,6 +225,8 @@ class RemoteStore(Store):
             with self.hold("sync", needs_remote=True, progress=progress):
                 return self.sync(keep=keep, repairs=repairs, progress=progress)
         held = self._held
+        if repairs:
+            files.push_layer(self.layout, held.remote)
         if held.seen is not None and held.seen[0] == held.pointer.to_json():
             if repairs:
                 held.num_files, held.num_bytes = _add(held, self._upload(held, self._list_pushed(held.pointer)))
@@ -278,7 +279,7 @@ class RemoteStore(Store):
             held.lease.check()
             manifests = [*([new] if new else ()), *self._list_pushed(pointer, new)]
             held.num_files, held.num_bytes = _add(held, self._upload(held, manifests))
-            files.push_layer(self.layout, held.remote)
+            files.push_layer(self.layout, held.remote, replaces=False)
             pointer = files.retire(pointer, [manifest.version for manifest in manifests], keep=keep)
             self._swap(held, pointer)
             push_step("pointer moved")
