@@ -175,7 +175,9 @@ class RedisStore:
     def current_load(self) -> tuple[Manifest | None, int]:
         """The manifest of the served version, None before the first, and the number of the load that completed it."""
         _, state = self._state()
-        return (manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0)) if state else (None, 0)
+        return (
+            (manifest_from_json(json.dumps(state["manifest"]).encode()), state.get("load", 0)) if state else (None, 0)
+        )
 
     def compared_at(self) -> str:
         """Time at which every entry was last compared with a local store; "" for never."""
