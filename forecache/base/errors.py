@@ -122,7 +122,7 @@ class NotYetError(ForecacheError):
 
 
 class NotEverywhereError(UnavailableError):
-    """The change is made on this machine; Redis or the remote could not be updated."""
+    """The change is made; this machine, Redis or the remote could not be updated."""
 
 
 class DamagedError(UnavailableError):

@@ -6,7 +6,8 @@ Both are checked under the publisher's lock: neither a rollback nor a scoring ru
 import logging
 import time
 from collections.abc import Callable
-from datetime import date
+from contextlib import suppress
+from datetime import date, timedelta
 
 from forecache.base.errors import CheckError, ConflictError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
@@ -22,6 +23,8 @@ from forecache.models.registry.promotions import find_unfinished, promotions, ro
 from forecache.operations.rollback import recover_interrupted
 from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 from forecache.serve.store.publishing.publish import publish
+from forecache.serve.store.remote import open_remote, push_layer
+from forecache.serve.store.remote_store import open_store
 from forecache.stream.live_layers import write_layers
 
 STAGE = "publish"
@@ -87,33 +90,51 @@ def publish_newest_night(
 
     def refuse_older(source: NightSource) -> None:
         # What is served may not be in the ledger yet, but has passed; or it is written again, but is in the ledger.
-        newest = [_find_passed_night(settings, declared)]
-        newest += [row.night for row in all_records(settings, STAGE, declared.name)[-1:]]
+        next_night = source.night + timedelta(days=1)
+        newest = (_find_published_night(settings, declared), _find_passed_night(settings, declared, since=next_night))
         if any(night is not None and night > source.night for night in newest):
             raise _NewerNight
 
-    night = _find_passed_night(settings, declared)
+    published = _find_published_night(settings, declared)
+    night = _find_passed_night(settings, declared, since=published)
     while True:
         try:
+            if published is not None and night is None:
+                if isinstance(declared, Pipeline):
+                    recover_interrupted(settings, declared, progress=progress)
+                raise _NewerNight
             return publish_night(
                 settings, declared, night=night, run_id=run_id, progress=progress, approve=refuse_older
             )
         except _NewerNight:
-            chosen, night = night, _find_passed_night(settings, declared)
+            published = _find_published_night(settings, declared)
+            chosen, night = night, _find_passed_night(settings, declared, since=published)
             if night == chosen:
-                progress(f"{declared.name} is served as of a date after {chosen}", None)
+                none = f"the rows of {published} and of later dates have not passed their checks since they changed"
+                why = f"; {none}" if chosen is None else f", which is after {chosen}"
+                progress(f"{declared.name} is served as of {published or 'a later date'}{why}", None)
                 seconds = time.perf_counter() - started
                 return StageResult(STAGE, declared.name, 0, seconds, table=declared.served_table, skipped=True)
 
 
-def _find_passed_night(settings: Settings, declared: Served) -> date | None:
-    """The newest as-of date whose present rows passed; without one the newest in the ledger, None without any."""
+def _find_published_night(settings: Settings, declared: Served) -> date | None:
+    """The last published as-of date in the ledger."""
+    return next((row.night for row in all_records(settings, STAGE, declared.name)[-1:]), None)
+
+
+def _find_passed_night(settings: Settings, declared: Served, *, since: date | None) -> date | None:
+    """The newest as-of date, not before `since`, whose present rows passed; without one the newest in the ledger.
+
+    None without any, or if there are earlier dates, which are not looked at: a ledger has years of them.
+    """
     if isinstance(declared, PluginTable):
         stage, subject = declared.maker.stage, declared.maker.name
     else:
         stage, subject = BUILT if isinstance(declared, FeatureView) else "score", declared.name
     nights = sorted((night for night in last_records(settings, stage, subject) if night), reverse=True)
     for night in nights:
+        if since is not None and night < since:
+            return None
         try:
             _require_passed(settings, declared, open_night(settings, declared, night))
         except (CheckError, NotFoundError):
@@ -149,6 +170,10 @@ def _declare_layer(settings: Settings, pipeline: Served) -> None:
     for stream in read_project(settings).streams.values():
         if pipeline.name in stream.live_names:
             write_layers(settings, stream, only=pipeline.name)
+            if settings.store_remote:
+                with suppress(Exception):  # the publish says what is wrong with the remote, and the next one retries
+                    remote = open_remote(settings.store_remote, settings.storage_options, patience_s=10.0)
+                    push_layer(open_store(settings, pipeline.name).layout, remote)
 
 
 def _refuse_other_features(settings: Settings, view: FeatureView, source: NightSource) -> None:

@@ -367,7 +367,9 @@ def _complete_operation(
                 targets = _sync_published(settings, pipeline, store, progress)
             rollback_step("targets synced")
     finally:
-        closing = close_operation(settings, pipeline, make_closing_row(entry), lease)
+        # Otherwise the next operation, on any machine, makes the move in the remote, which other machines follow.
+        if entry.to_published is None or not store.is_alone:
+            closing = close_operation(settings, pipeline, make_closing_row(entry), lease)
     rollback_step("recorded")
     return RollbackResult(store.current(), closing, targets)
 

@@ -20,7 +20,7 @@ from forecache.plugins.cost.stage_costs import describe_unrecorded
 from forecache.plugins.lineage.facts import stage_facts
 from forecache.plugins.status.project_status import last_nights
 from forecache.serve.store import open_store, publish
-from forecache.serve.store.encoding.prediction_source import NightSource
+from forecache.serve.store.encoding.prediction_source import NightSource, open_night
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -178,14 +178,26 @@ def test_a_date_is_not_published_over_a_newer_one_that_another_run_published_mea
     assert (current.as_of, current.rows) == (NEXT_NIGHT.isoformat(), 200)
 
 
-def test_a_date_is_not_published_over_a_newer_one_that_is_being_scored_again(settings: Settings) -> None:
+def test_a_date_is_not_published_over_a_newer_one_that_is_being_scored_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for night in (NIGHT, NEXT_NIGHT):
         write_night(settings, predictions(scores(50), night=night), night=night)
         record_check(settings, night=night)
         record_scores(settings, night)
     assert publish_newest_night(settings, churn()).nights == (NEXT_NIGHT,)
     upsert(settings, predictions({"00001": 0.125}, night=NEXT_NIGHT))
-    assert publish_newest_night(settings, churn()).skipped
+    said, opened = list[str](), list[date | None]()
+
+    def open_counted(*arguments: Any) -> Any:
+        opened.append(arguments[2])
+        return open_night(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("forecache.operations.publish_night.open_night", open_counted)
+        assert publish_newest_night(settings, churn(), progress=lambda what, _: said.append(what)).skipped
+    assert set(opened) == {NEXT_NIGHT}, "earlier dates are not looked at"
+    assert f"churn is served as of {NEXT_NIGHT}; the rows of {NEXT_NIGHT} and of later dates" in said[-1]
     current = open_store(settings, "churn").current()
     assert current is not None
     assert (current.version, current.as_of) == (1, NEXT_NIGHT.isoformat())

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from registry_sample import NIGHT
 from rollback_sample import score_night, two_champions
 from sample_project.pipelines.visits import returns
 
-from forecache.base.errors import CheckError, ConflictError, NotFoundError
+from forecache.base.errors import CheckError, ConflictError, NotEverywhereError, NotFoundError, UnavailableError
+from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.lake.ledger import StageRecord, append_records
@@ -26,7 +28,9 @@ from forecache.operations import rollback as operation
 from forecache.operations.publish_night import publish_night
 from forecache.operations.rollback import recover_interrupted, roll_back, roll_back_model
 from forecache.plugins.model_reports.report import write_report
-from forecache.serve.store import Store, open_store, publish
+from forecache.serve.store import Store, open_store, publish, push
+from forecache.serve.store import remote as files
+from forecache.serve.store.remote_store import RemoteStore
 
 RULES = replace(returns.publish, max_psi=None)
 PIPELINE = replace(returns, publish=RULES)
@@ -190,6 +194,41 @@ def test_to_where_the_pipeline_is_already_there_is_nothing_to_roll_back(home: Se
         roll_back_model(home, PIPELINE, to=2, actor="person")
     with pytest.raises(NotFoundError, match="no good version that model 7 made"):
         roll_back_model(home, PIPELINE, to=7, actor="person")
+
+
+def fail(*_: object, **__: object) -> None:
+    raise ConnectionError("away")
+
+
+def test_a_rollback_that_did_not_reach_the_remote_is_finished_on_a_machine_with_an_empty_disk(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = LocalFolder(tmp_path / "remote")
+    push(open_store(home, "returns"), remote)
+    settings = home.model_copy(update={"store_remote": str(tmp_path / "remote")})
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStore, "_upload", fail)
+        with pytest.raises(NotEverywhereError, match="not in every replica of returns: .*ConnectionError: away"):
+            roll_back(settings, PIPELINE, actor="person")
+    assert [entry.verdict for entry in promotions(settings, "returns")][-1] == "begun"
+    shutil.rmtree(settings.store_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open_remote", fail)
+        for act in (recover_interrupted, partial(roll_back_model, actor="person")):
+            with pytest.raises(UnavailableError, match="cannot be reached"):
+                act(settings, PIPELINE)
+    assert [entry.verdict for entry in promotions(settings, "returns")][-1] == "begun"
+    pointer = files.read_remote_pointer(remote, "returns")
+    assert pointer is not None
+    assert (pointer.current, pointer.bad) == (2, {})
+    done = recover_interrupted(settings, PIPELINE)
+    assert done is not None
+    assert done.entry is not None
+    assert done.entry.verdict == "passed"
+    pointer = files.read_remote_pointer(remote, "returns")
+    assert pointer is not None
+    assert (pointer.current, list(pointer.bad)) == (1, ["2"])
+    assert models.champion(settings, PIPELINE).version == 1
 
 
 def damage(path: Path) -> None:

@@ -122,7 +122,7 @@ def write_version(
     )
     layout.lease(version).touch()
     write_durably(layout.manifest(version), manifest.to_json())
-    write_pointer(layout, Pointer(store_id, version, None, version, version))
+    write_pointer(layout, Pointer(store_id, version, None, version, version, moves=pointer.advance().moves))
     return version
 
 

@@ -55,8 +55,12 @@ def remove_old_versions(folder: VersionedFolder[P], *, keep: int, needed: Collec
     removed = []
     for number in surplus_versions(folder.numbers(), keep=keep, needed=needed):
         lease = folder.lease(number)
-        mode = os.O_RDONLY if lease.is_dir() else os.O_RDWR | os.O_CREAT
-        descriptor = os.open(lease, mode | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(lease, (os.O_RDONLY if lease.is_dir() else os.O_RDWR) | os.O_CLOEXEC)
+        except FileNotFoundError:  # it has no files here, and nobody can open it
+            folder.remove_version(number)
+            removed.append(number)
+            continue
         try:
             if try_lock(descriptor):  # nobody has it open, or can open it until this descriptor is closed
                 folder.remove_version(number)

@@ -91,8 +91,8 @@ def is_copy_equal(folder: VersionedFolder[P]) -> bool:
 def pointer_problem(folder: VersionedFolder[P]) -> str:
     """The problem of the pointer or its copy, in a sentence; "" if both are whole and equal."""
     paths = (folder.pointer, folder.pointer_copy)
-    if not any(path.exists() for path in paths) and not folder.numbers():
-        return ""  # before the first version
+    if not any(path.exists() for path in paths) and not any(folder.lease(each).exists() for each in folder.numbers()):
+        return ""  # before the first version; manifests alone are of versions in a remote
     for path in paths:
         try:
             _read(folder, path)

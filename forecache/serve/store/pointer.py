@@ -49,8 +49,12 @@ class Pointer(VersionPointer):
 
     def descends_from(self, other: "Pointer") -> bool:
         """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
-        last = other.moves.split()[-1:]
-        return last[0] in self.moves.split() if last else self.store == other.store
+        theirs, mine = other.moves.split(), self.moves.split()
+        if not theirs or self.store != other.store:
+            return theirs[-1] in mine if theirs else self.store == other.store
+        # After so many moves the other's are forgotten; one that is as many ahead of it has gone on by itself.
+        is_forgotten = len(mine) >= _MOVES and self.generation - other.generation >= _MOVES // 2
+        return theirs[-1] in mine or (is_forgotten and not set(mine) & set(theirs))
 
 
 def new_store_id() -> str:

@@ -53,6 +53,12 @@ def read_remote_pointer(remote: Folder, name: str) -> Pointer | None:
     return None if content is None else Pointer.from_json(content, what=f"The remote's {name}/CURRENT")
 
 
+def list_remote_versions(remote: Folder, name: str) -> list[int]:
+    """The numbers of all manifests in a remote, also of publishes that were killed."""
+    names = [file.rpartition("/")[2] for file in remote.names(f"{name}/versions")]
+    return sorted(int(file[:8]) for file in names if re.fullmatch(r"\d{8}\.json", file))
+
+
 def read_remote_manifest(remote: Folder, name: str, version: int) -> Manifest:
     """A manifest in a remote; raises NotFoundError or DamagedError."""
     file = manifest_name(name, version)
@@ -138,18 +144,17 @@ def _fetch_segments(layout: StoreLayout, remote: Folder, manifest: Manifest, pro
     return files, travelled
 
 
-def push_layer(layout: StoreLayout, remote: Folder) -> None:
-    """Copy the file LIVE of a store to a remote, or delete it there; replicas fill the layer from the stream."""
+def push_layer(layout: StoreLayout, remote: Folder, *, replaces: bool = True) -> None:
+    """Copy the file LIVE of a store, if it is here, to a remote; replicas fill the layer from the stream.
+
+    Without `replaces`, one that is there stays, as another machine may have declared it since.
+    """
     name = f"{layout.name}/{layout.live.name}"
-    try:
+    with suppress(FileNotFoundError):
         content = layout.live.read_bytes()
-    except FileNotFoundError:
-        if remote.size(name) is not None:
-            remote.delete([name])
-        return
-    there = remote.read(name)
-    if there is None or there[0] != content:
-        remote.write(name, content)
+        there = remote.read(name)
+        if there is None or (replaces and there[0] != content):
+            remote.write(name, content)
 
 
 def pull_layer(layout: StoreLayout, remote: Folder) -> None:
@@ -167,6 +172,8 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
 
     Raises ConflictError if a version of another store is pinned here.
     """
+    if here.store == theirs.store and here.descends_from(theirs) and not theirs.descends_from(here):
+        return replace(here, versions=theirs.versions)  # the next change brings it to the remote
     last = max(here.last, theirs.last) if here.store == theirs.store else theirs.last
     after = replace(theirs, last=last, generation=max(here.generation, theirs.generation) + 1)
     if here.store != theirs.store:
@@ -179,9 +186,7 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
         )
     if theirs.descends_from(here):
         return after
-    known = {*theirs.retained, theirs.current, theirs.pinned}
-    bad = {number: reason for number, reason in here.bad.items() if int(number) in known}
-    after = replace(after, bad={**bad, **theirs.bad})
+    after = replace(after, bad={**here.bad, **theirs.bad})
     if str(after.current) in after.bad:
         earlier = [each for each in theirs.retained if each < (after.current or 0) and str(each) not in after.bad]
         after = replace(after, current=earlier[-1] if earlier else after.current)
@@ -201,8 +206,7 @@ def retire(pointer: Pointer, added: Iterable[int], *, keep: int | None) -> Point
         for number in surplus_versions(retained, keep=keep, needed=(pointer.current, pointer.pinned)):
             versions[str(number)] = now
     versions = {number: since for number, since in versions.items() if not since or now - since < RETIRED_S}
-    bad = {number: reason for number, reason in pointer.bad.items() if number in versions}
-    return replace(pointer, versions=versions, bad=bad)
+    return replace(pointer, versions=versions)  # its quarantines stay: a machine may have the files of any version
 
 
 def remove_unused(remote: Folder, name: str, pointer: Pointer) -> None:
@@ -237,6 +241,5 @@ def remove_unfinished(remote: Folder, name: str) -> None:
 def moved_by_another_error(name: str) -> ConflictError:
     return ConflictError(
         f"The remote's {name}/CURRENT was moved by another publisher, from a state that this home has not seen.",
-        remedy=f"What is there stands. `forecache pull {name}` brings it here; then publish again. "
-        f"`forecache publish {name} --replace-remote` puts what this home has in its place.",
+        remedy="What is there stands. Run again: that starts from it.",
     )

@@ -4,7 +4,6 @@ A change is made in the remote first, by one compare-and-swap of its pointer, an
 cache: it may be empty, or be of an earlier state.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,13 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
+from forecache.base.errors import (
+    ConflictError,
+    DamagedError,
+    ForecacheError,
+    NotEverywhereError,
+    NotFoundError,
+    UnavailableError,
+)
 from forecache.base.folders import Folder
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import publish_step, push_step
 from forecache.base.table_names import NAME
-from forecache.kit.lease import Lease, LeaseLostError, hold_lease, local_lease
+from forecache.kit.lease import Lease, hold_lease, local_lease
 from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.transfer import read_replica_pointer, upload_missing
 from forecache.serve.store import remote as files
@@ -118,7 +124,7 @@ class RemoteStore(Store):
             f"The remote of {self.pipeline} cannot be reached: {type(error).__name__}: {error}",
             remedy="What is served is unchanged. Make sure that FORECACHE_STORE_REMOTE answers, then run again.",
         )  # fmt: skip
-        if needs_remote:
+        if needs_remote or super().pointer().current is None:  # a machine that has served nothing has nothing to move
             raise self._problem from error
 
     def _start(
@@ -139,8 +145,14 @@ class RemoteStore(Store):
         except DamagedError:
             if not replaces_remote:
                 raise
+        if there is not None and not there.versions:  # an earlier Forecache wrote it, and listed none
+            numbers = [number for number in files.list_remote_versions(state, name) if number <= there.last]
+            there = replace(there, versions={str(number): 0.0 for number in numbers})
         here = read_pointer(layout) if there is None else read_replica_pointer(layout, verify=True)
-        pointer = here if there is None else _find_newest(name, here, there, replaces_remote=replaces_remote)
+        if there is not None:
+            pointer = _find_newest(name, here, there, replaces_remote=replaces_remote)
+        else:  # a new remote has no version yet, whatever another one had
+            pointer = replace(here, versions={}) if seen is None else here
         push_step("remote read")
         if there is not None and not replaces_remote:
             is_trusted = here.store == there.store and there.descends_from(here)
@@ -176,12 +188,21 @@ class RemoteStore(Store):
             except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
                 self._fail(error, needs_remote=True)
 
+    @property
+    def is_alone(self) -> bool:
+        return self._problem is not None
+
+    def verify_files(self, version: int) -> Manifest:
+        try:
+            return super().verify_files(version)
+        except (DamagedError, NotFoundError):
+            if self._problem is not None:  # the remote may have what this machine lacks
+                raise self._problem from None
+            raise
+
     def next_version(self) -> int:
         assert self._held is not None, "a publish needs the remote"
-        names = [name.rpartition("/")[2] for name in self._held.remote.names(f"{self.pipeline}/versions")]
-        # A publish that was killed may have used a number.
-        used = [int(name[:8]) for name in names if re.fullmatch(r"\d{8}\.json", name)]
-        return max([self._held.pointer.last, *used]) + 1
+        return max([self._held.pointer.last, *files.list_remote_versions(self._held.remote, self.pipeline)]) + 1
 
     def move(self, pointer: Pointer) -> None:
         if self._held is not None:
@@ -208,6 +229,8 @@ class RemoteStore(Store):
             with self.hold("sync", needs_remote=True, progress=progress):
                 return self.sync(keep=keep, repairs=repairs, progress=progress)
         held = self._held
+        if repairs:
+            files.push_layer(self.layout, held.remote)
         if held.seen is not None and held.seen[0] == held.pointer.to_json():
             if repairs:
                 held.num_files, held.num_bytes = _add(held, self._upload(held, self._list_pushed(held.pointer)))
@@ -260,18 +283,18 @@ class RemoteStore(Store):
             held.lease.check()
             manifests = [*([new] if new else ()), *self._list_pushed(pointer, new)]
             held.num_files, held.num_bytes = _add(held, self._upload(held, manifests))
-            files.push_layer(self.layout, held.remote)
+            files.push_layer(self.layout, held.remote, replaces=False)
             pointer = files.retire(pointer, [manifest.version for manifest in manifests], keep=keep)
             self._swap(held, pointer)
             push_step("pointer moved")
-            if keep is not None:
-                with suppress(LeaseLostError):  # the next publish removes them
-                    held.lease.confirm()
-                    files.remove_unused(held.remote, self.pipeline, pointer)
         except ForecacheError:
             raise
         except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
             self._fail(error, needs_remote=held.needs_remote)
+        if keep is not None and self._held is held:
+            with suppress(Exception):  # the next publish removes them
+                held.lease.confirm()
+                files.remove_unused(held.remote, self.pipeline, pointer)
         return pointer
 
     def _swap(self, held: _Held, pointer: Pointer) -> None:
@@ -294,9 +317,17 @@ class RemoteStore(Store):
         here = read_replica_pointer(self.layout, verify=True)
         needed = [number for number in (pointer.serving, pointer.current) if number is not None]
         if not all(self.layout.has_files(number) for number in needed):
-            if here.current is None or self._held is None:
+            if self._problem is not None:
+                raise self._problem
+            if here.current is None:
                 return
-            self.fetch(*needed)
+            try:
+                self.fetch(*needed)
+            except ForecacheError as error:
+                raise NotEverywhereError(
+                    f"The store of {self.pipeline} is changed in the remote, but not on this machine: {error.message}",
+                    remedy=f"`forecache pull {self.pipeline}` brings the change here.",
+                ) from error
         after = replace(pointer, generation=max(here.generation + 1, pointer.generation))
         if replace(here, generation=0) != replace(after, generation=0):
             write_pointer(self.layout, after)

@@ -10,7 +10,7 @@ from forecache.base.files import write_durably
 from forecache.base.results import Progress, no_progress
 from forecache.base.steps import publish_step
 from forecache.kit.versioned.leases import remove_old_versions, take_lease
-from forecache.kit.versioned.pointer import earlier_versions, lock_versions, read_pointer, write_pointer
+from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.verify import version_state
 from forecache.serve.store.integrity import verify_version
 from forecache.serve.store.layout import StoreLayout, remove_if_abandoned, remove_tree
@@ -72,6 +72,11 @@ class Store:
         Raises UnavailableError if the remote cannot be reached.
         """
         yield
+
+    @property
+    def is_alone(self) -> bool:
+        """True if the remote could not be reached since the store is held: a change is then made here alone."""
+        return False
 
     def move(self, pointer: Pointer) -> None:
         """Move the pointer, in the remote if there is one and then here; the caller holds the store."""
@@ -229,7 +234,7 @@ class Store:
         bad = self.quarantined_versions()
         candidates = [number for number in self.version_numbers() if number != pointer.current and number not in bad]
         if pointer.current is not None and version is None:
-            earlier = next(earlier_versions(self.layout, pointer, than=pointer.current), None)
+            earlier = next((each for each in reversed(candidates) if each < pointer.current), None)
             if earlier is not None:
                 return earlier
         elif version in candidates:
