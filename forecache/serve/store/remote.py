@@ -193,6 +193,29 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
     return after if here.pinned is None else after.advance(pinned=here.pinned)
 
 
+def find_newest(name: str, here: Pointer, there: Pointer, *, replaces_remote: bool) -> Pointer:
+    """The state of a store to start from, by what is here and in the remote.
+
+    Raises ConflictError if this machine has a store, or a version, that the remote does not have and never had.
+    """
+    if replaces_remote:
+        now = time.time()
+        retired = {number: since or now for number, since in there.versions.items()}
+        return replace(here, pinned=None, last=max(here.last, there.last), moves=there.moves, versions=retired)
+    if not here.store or there.descends_from(here):
+        return there
+    if here.descends_from(there):
+        return replace(here, versions=there.versions)
+    if here.store == there.store and str(here.current) in here.versions:
+        # A rollback, a pin or a quarantine was made here while the remote could not be reached.
+        return follow_pointer(name, here, there).advance()
+    raise ConflictError(
+        f"The remote has another store of {name} than this machine, or other versions of it.",
+        remedy=f"What is there stands. `forecache pull {name}` brings it here; then publish again. "
+        f"`forecache publish {name} --replace-remote` puts what this home has in its place.",
+    )
+
+
 def retire(pointer: Pointer, added: Iterable[int], *, keep: int | None) -> Pointer:
     """The pointer with its list of versions as of now: with the added ones, and without those to be removed.
 

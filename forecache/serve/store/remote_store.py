@@ -4,7 +4,6 @@ A change is made in the remote first, by one compare-and-swap of its pointer, an
 cache: it may be empty, or be of an earlier state.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import (
-    ConflictError,
     DamagedError,
     ForecacheError,
     NotEverywhereError,
@@ -150,7 +148,7 @@ class RemoteStore(Store):
             there = replace(there, versions={str(number): 0.0 for number in numbers})
         here = read_pointer(layout) if there is None else read_replica_pointer(layout, verify=True)
         if there is not None:
-            pointer = _find_newest(name, here, there, replaces_remote=replaces_remote)
+            pointer = files.find_newest(name, here, there, replaces_remote=replaces_remote)
         else:  # a new remote has no version yet, whatever another one had
             pointer = replace(here, versions={}) if seen is None else here
         push_step("remote read")
@@ -380,26 +378,3 @@ def read_retained(settings: Settings) -> Iterator[Manifest]:
 
 def _add(held: _Held, pushed: tuple[int, int]) -> tuple[int, int]:
     return held.num_files + pushed[0], held.num_bytes + pushed[1]
-
-
-def _find_newest(name: str, here: Pointer, there: Pointer, *, replaces_remote: bool) -> Pointer:
-    """The state of a store to start from, by what is here and in the remote.
-
-    Raises ConflictError if this machine has a store, or a version, that the remote does not have and never had.
-    """
-    if replaces_remote:
-        now = time.time()
-        retired = {number: since or now for number, since in there.versions.items()}
-        return replace(here, pinned=None, last=max(here.last, there.last), moves=there.moves, versions=retired)
-    if not here.store or there.descends_from(here):
-        return there
-    if here.descends_from(there):
-        return replace(here, versions=there.versions)
-    if here.store == there.store and str(here.current) in here.versions:
-        # A rollback, a pin or a quarantine was made here while the remote could not be reached.
-        return files.follow_pointer(name, here, there).advance()
-    raise ConflictError(
-        f"The remote has another store of {name} than this machine, or other versions of it.",
-        remedy=f"What is there stands. `forecache pull {name}` brings it here; then publish again. "
-        f"`forecache publish {name} --replace-remote` puts what this home has in its place.",
-    )
