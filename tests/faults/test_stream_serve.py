@@ -36,7 +36,7 @@ def test_a_reader_brings_its_layers_forward_is_ready_when_they_are_near_and_ends
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(lambda: _status(f"{url}/readyz") == 200)
-        assert _score(url) == 2 / 8
+        wait_for(lambda: _score(url) == 2 / 8)  # near is what is at most 30 s behind: on a busy machine not yet all
         first = read_tail_state(store.layout).pid
         os.kill(first, signal.SIGKILL)
         stream.commit([click("00001", 0.75, moment(NEXT_NIGHT))])
@@ -59,7 +59,7 @@ def _status(url: str) -> int:
 
 
 def _score(url: str) -> float:
+    """The streamed score of a key; -1 if the published one is answered."""
     answer = httpx.get(f"{url}/v1/churn/00001").json()
-    assert answer["source"] == "live"
-    score: float = answer["value"]["churn_probability"]
+    score: float = answer["value"]["churn_probability"] if answer["source"] == "live" else -1.0
     return score
