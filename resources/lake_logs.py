@@ -1,4 +1,4 @@
-"""What the steps of a run print, kept in a lake in a bucket, so that it outlives the machine that ran them.
+"""Output of the steps of runs, kept in a lake in a bucket, so that it outlives the machine that ran them.
 
 `dagster-aws` has the like for S3 alone. This one reaches the object store of the lake, whatever kind it is, as all else
 does: with FORECACHE_STORAGE_OPTIONS.

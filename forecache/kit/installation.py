@@ -1,4 +1,4 @@
-"""What all machines of an installation share besides its tables: small files, and locks; both are in the lake."""
+"""Small files and locks that all machines of an installation share besides its tables; both are in the lake."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -80,7 +80,7 @@ def lease_name(name: str) -> str:
 
 
 def open_stream_state(settings: Settings, name: str, *, patience_s: float | None = _PATIENCE_S) -> Folder:
-    """What all machines know of a stream: a folder of the lake's state; without a bucket that of the home."""
+    """The folder that all machines see the state of a stream in; without a bucket, that of the home."""
     if not settings.lake_is_remote:
         return LocalFolder(stream_folder(settings.home_path, name))
     return open_lake(settings, below=f".state/streams/{name}", patience_s=patience_s)

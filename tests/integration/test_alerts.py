@@ -18,7 +18,7 @@ from alert_receivers import Receiver, receiver
 
 from forecache.base.alert import Alert, Subject
 from forecache.base.settings import Settings, load_settings
-from forecache.plugins.alerts.journal import CursorMove, Journal, change_journal, read_journal, read_noted_alerts
+from forecache.plugins.alerts.journal import AlertJournal, CursorMove, change_journal, read_journal, read_noted_alerts
 from forecache.plugins.alerts.notify import NotifyResult, notify
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
@@ -39,7 +39,7 @@ def alert_settings(tmp_path: Path, there: Receiver, **more: Any) -> Settings:
 def pass_time(settings: Settings, seconds: float) -> None:
     """Let everything that the journal knows be older."""
 
-    def move(journal: Journal) -> None:
+    def move(journal: AlertJournal) -> None:
         for each in journal.alerts.values():
             each.seen_at -= seconds
             each.notified = {name: (count, last - seconds) for name, (count, last) in each.notified.items()}

@@ -326,7 +326,7 @@ def test_what_was_published_and_rolled_back_elsewhere_binds_an_empty_home(
     assert publish(other_home, churn()).details["version"] == 4
     pointer = read_remote_pointer(remote, "churn")
     assert pointer is not None
-    assert (pointer.current, pointer.pinned, pointer.bad, pointer.retained) == (4, None, {}, [1, 2, 3, 4])
+    assert (pointer.current, pointer.pinned, pointer.bad, pointer.retained_versions) == (4, None, {}, [1, 2, 3, 4])
 
 
 def test_maintenance_on_an_empty_machine_keeps_what_versions_in_the_remote_name(

@@ -97,7 +97,7 @@ def test_a_push_to_an_empty_remote_names_no_version_that_is_not_in_it(
     file.write_bytes(content)
     assert push(store, other)["version"] == 3
     assert all(other.size(manifest_name("churn", number)) for number in (1, 2, 3))
-    assert pointer_in(other).retained == [1, 2, 3]
+    assert pointer_in(other).retained_versions == [1, 2, 3]
 
 
 def test_a_publish_whose_removal_of_old_files_fails_has_taken_place(
@@ -263,7 +263,7 @@ def test_the_first_publish_after_an_upgrade_keeps_the_files_of_earlier_versions(
     write_pointer(open_store(home, "churn").layout, before)
     second = open_home("second")
     publish_scores(second, 53, keep=1)
-    assert pointer_in(remote).retained == [3, 4]
+    assert pointer_in(remote).retained_versions == [3, 4]
     assert sorted(pointer_in(remote).versions) == ["1", "2", "3", "4"]
     assert all(remote.size(manifest_name("churn", number)) for number in (1, 2, 3, 4))
     assert open_store(second, "churn").rollback().version == 3

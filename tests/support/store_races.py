@@ -206,7 +206,7 @@ def _require_readable(
     store = RemoteStore(looked / "churn", lambda **_: remote)
     with store.look():
         numbers = store.version_numbers()
-        assert numbers == sorted({*pointer.retained, *([pointer.serving] if pointer.serving else [])})
+        assert numbers == sorted({*pointer.retained_versions, *([pointer.serving] if pointer.serving else [])})
         for number in numbers:
             store.fetch(number)
             manifest = store.manifest(number)

@@ -59,13 +59,13 @@ class RunFiles:
         return self.spec.folder
 
     @property
-    def shared(self) -> Folder | None:
+    def shared_folder(self) -> Folder | None:
         """The place where all machines find the run; None if that is its folder."""
         return open_run_files(self.settings, self.spec.checkpoints) if self.spec.checkpoints else None
 
     def fetch_result(self) -> bool:
         """Tell if the training has ended; the files that another machine left of it are copied into its folder."""
-        shared = self.shared
+        shared = self.shared_folder
         # A result names its MLflow run, which no other machine finds in the database of a home.
         if shared is None or not self.settings.mlflow_uri:
             return (self.folder / RESULT_FILE).is_file()
@@ -92,7 +92,7 @@ class RunFiles:
 
     def share_result(self) -> None:
         """Copy the files of the ended training to where all machines find them."""
-        shared = self.shared
+        shared = self.shared_folder
         if shared is None:
             return
         digests = {name: _digest(self.folder / name) for name in _RESULT_FILES if (self.folder / name).is_file()}
@@ -106,7 +106,7 @@ class RunFiles:
     def fetch_progress(self) -> None:
         """Copy what another machine left of the interrupted training into its folder, if it got further than this one:
         its MLflow run, and the events for its cost record."""
-        shared = self.shared
+        shared = self.shared_folder
         if shared is None or (self.folder / RESULT_FILE).is_file():
             return
         names = (RUN_FILE, HEARTBEAT_FILE, METRICS_FILE)
@@ -120,7 +120,7 @@ class RunFiles:
 
     def share_start(self) -> None:
         """Write the specification and the MLflow run of a training that begins, or begins again."""
-        shared = self.shared
+        shared = self.shared_folder
         if shared is not None:
             shared.delete([ERROR_FILE])
             shared.write(SPEC_FILE, self.spec.to_json().encode())
@@ -145,14 +145,14 @@ class RunFiles:
 
     def fetch_error(self) -> None:
         """Copy the error of a worker of a further node into the run's folder, if there is none yet."""
-        shared = self.shared if self.settings.training_nodes != "1" else None
+        shared = self.shared_folder if self.settings.training_nodes != "1" else None
         found = shared.read(ERROR_FILE) if shared is not None else None
         if found is not None and not (self.folder / ERROR_FILE).is_file():
             write_durably(self.folder / ERROR_FILE, found[0])
 
     def share_error(self) -> None:
         """Show the first node the error of a worker of this one, if there is one."""
-        shared, error = self.shared, self.folder / ERROR_FILE
+        shared, error = self.shared_folder, self.folder / ERROR_FILE
         if shared is not None and error.is_file():
             shared.write(ERROR_FILE, error.read_bytes())
 

@@ -19,7 +19,7 @@ from forecache.kit.delta.small_tables import read_small_table
 from forecache.lake.sources import find_awaited_sources
 from forecache.models.registry.model_versions import WAITING
 from forecache.models.registry.promotions import PROMOTION_TABLE
-from forecache.plugins.alerts.journal import CursorMove, Journal, home_name, read_journal
+from forecache.plugins.alerts.journal import AlertJournal, CursorMove, home_name, read_journal
 from forecache.plugins.alerts.notify import NotifyResult, notify
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
@@ -142,7 +142,7 @@ _CANDIDATES = ("canary", "shadow")
 def lost_row_alerts(settings: Settings, cursors: dict[str, CursorMove]) -> Iterator[Alert]:
     """An alert for each model whose log has lost rows since the last look."""
     now, models = datetime.now(timezone.utc), spooled_models(settings.request_log_path)
-    journal = read_journal(settings) if models else Journal()
+    journal = read_journal(settings) if models else AlertJournal()
     for model in models:
         name, totals = f"lost rows {model} of {home_name(settings)}", lost_rows(settings, model)
         recorded = journal.cursor(name)

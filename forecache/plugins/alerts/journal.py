@@ -126,7 +126,7 @@ class CursorMove:
 
 
 @dataclass
-class Journal:
+class AlertJournal:
     """Everything that is known of alerts."""
 
     alerts: dict[str, AlertRecord] = field(default_factory=dict)  # by id, in the order of their recording
@@ -219,17 +219,17 @@ class Journal:
         self.cursors = {name: each for name, each in self.cursors.items() if each[1] >= old}
 
 
-_JOURNAL = TypeAdapter(Journal)
+_JOURNAL = TypeAdapter(AlertJournal)
 
 
-def read_journal(settings: Settings) -> Journal:
+def read_journal(settings: Settings) -> AlertJournal:
     """Read the journal; an empty one if nothing was recorded yet. UnavailableError if it cannot be read."""
     return _use_journal(
         settings, lambda: _parse(settings, open_state(settings, patience_s=_PATIENCE_S).read(JOURNAL_FILE))
     )
 
 
-def change_journal(settings: Settings, change: Callable[[Journal], _T]) -> _T:
+def change_journal(settings: Settings, change: Callable[[AlertJournal], _T]) -> _T:
     """Change the journal; `change` gets the newest one, and is called again if another process was faster.
 
     Returns:
@@ -259,9 +259,9 @@ def change_journal(settings: Settings, change: Callable[[Journal], _T]) -> _T:
     return _use_journal(settings, swap)
 
 
-def _parse(settings: Settings, found: tuple[bytes, object] | None) -> Journal:
+def _parse(settings: Settings, found: tuple[bytes, object] | None) -> AlertJournal:
     try:
-        return Journal() if found is None else _JOURNAL.validate_json(found[0])
+        return AlertJournal() if found is None else _JOURNAL.validate_json(found[0])
     except ValidationError as error:
         raise DamagedError(
             f"The journal of alerts {journal_path(settings)} cannot be read: {error.errors()[0]['msg']}.",
@@ -293,7 +293,7 @@ def record_alerts(
     receivers: Collection[str],
     complete: Collection[Kind] = (),
     cursors: Mapping[str, CursorMove] | None = None,
-) -> Journal:
+) -> AlertJournal:
     """Record alerts, then resolved subjects, at once; returns the journal afterwards.
 
     Args:
@@ -305,7 +305,7 @@ def record_alerts(
     """
     found, over, moves = list(alerts), list(well), dict(cursors or {})
 
-    def record(journal: Journal) -> Journal:
+    def record(journal: AlertJournal) -> AlertJournal:
         if any(journal.cursor(name) != move.before for name, move in moves.items()):
             return journal
         repeat_s = settings.alert_repeat_h * 3600

@@ -12,7 +12,14 @@ from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
 from forecache.base.steps import Steps
 from forecache.kit.installation import hold_exclusively
-from forecache.plugins.alerts.journal import CursorMove, Journal, Outbox, change_journal, read_journal, record_alerts
+from forecache.plugins.alerts.journal import (
+    AlertJournal,
+    CursorMove,
+    Outbox,
+    change_journal,
+    read_journal,
+    record_alerts,
+)
 from forecache.plugins.alerts.message import Message
 from forecache.plugins.alerts.receivers import AlertReceiver, configured_alert_receivers
 from forecache.plugins.posting import PostFailure
@@ -106,7 +113,7 @@ def _next_message(settings: Settings, receiver: str) -> Message | None:
     None if nothing waits, if the receiver is not to be tried yet, or if it had its messages of this hour.
     """
 
-    def make(journal: Journal) -> Message | None:
+    def make(journal: AlertJournal) -> Message | None:
         is_due = journal.outbox(receiver).next_message(time.time(), per_hour=settings.alert_messages_per_hour)
         return journal.message_to(receiver, settings.project) if is_due else None
 
@@ -116,7 +123,7 @@ def _next_message(settings: Settings, receiver: str) -> Message | None:
 def _record_answer(settings: Settings, receiver: str, message: Message, failed: PostFailure | None) -> None:
     """Record that the receiver took a message, refused it for good, or is to be tried again."""
 
-    def record(journal: Journal) -> None:
+    def record(journal: AlertJournal) -> None:
         outbox, now = journal.outbox(receiver), time.time()
         if failed is None or failed.refused:
             outbox.end_message(message.id)

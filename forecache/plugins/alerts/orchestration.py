@@ -16,7 +16,7 @@ from forecache.base.settings import Settings
 from forecache.base.table_names import STREAM
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import ALERTS
-from forecache.plugins.alerts.journal import CursorMove, Journal, home_name, read_journal
+from forecache.plugins.alerts.journal import AlertJournal, CursorMove, home_name, read_journal
 from forecache.plugins.alerts.receivers import has_alert_receivers
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -87,7 +87,11 @@ def read_event_log_alerts(settings: Settings, instance: dg.DagsterInstance) -> E
 
 
 def _read_new_events(
-    journal: Journal, instance: dg.DagsterInstance, kind: dg.DagsterEventType, name: str, cursors: dict[str, CursorMove]
+    journal: AlertJournal,
+    instance: dg.DagsterInstance,
+    kind: dg.DagsterEventType,
+    name: str,
+    cursors: dict[str, CursorMove],
 ) -> list[tuple[int, EventLogEntry]]:
     """Events with their ids in the log, ascending; writes the last id to the entry `name` of `cursors`."""
     storage = instance.event_log_storage

@@ -30,7 +30,7 @@ class Pointer(VersionPointer):
     """The versions in the remote by number, and the Unix time since when each is retired; 0: it is retained."""
 
     @property
-    def retained(self) -> list[int]:
+    def retained_versions(self) -> list[int]:
         """The versions that the remote retains, ascending."""
         return sorted(int(number) for number, since in self.versions.items() if not since)
 
@@ -50,11 +50,13 @@ class Pointer(VersionPointer):
     def descends_from(self, other: "Pointer") -> bool:
         """Return whether this pointer is the other one or a later state of it, and so discards none of its moves."""
         theirs, mine = other.moves.split(), self.moves.split()
-        if not theirs or self.store != other.store:
-            return theirs[-1] in mine if theirs else self.store == other.store
+        if not theirs:
+            return self.store == other.store
+        if theirs[-1] in mine:
+            return True
         # After so many moves the other's are forgotten; one that is as many ahead of it has gone on by itself.
-        is_forgotten = len(mine) >= _MOVES and self.generation - other.generation >= _MOVES // 2
-        return theirs[-1] in mine or (is_forgotten and not set(mine) & set(theirs))
+        is_full = len(mine) >= _MOVES and self.generation - other.generation >= _MOVES // 2
+        return self.store == other.store and is_full and not set(mine) & set(theirs)
 
 
 def new_store_id() -> str:

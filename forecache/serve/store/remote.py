@@ -188,7 +188,9 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
         return after
     after = replace(after, bad={**here.bad, **theirs.bad})
     if str(after.current) in after.bad:
-        earlier = [each for each in theirs.retained if each < (after.current or 0) and str(each) not in after.bad]
+        earlier = [
+            each for each in theirs.retained_versions if each < (after.current or 0) and str(each) not in after.bad
+        ]
         after = replace(after, current=earlier[-1] if earlier else after.current)
     return after if here.pinned is None else after.advance(pinned=here.pinned)
 

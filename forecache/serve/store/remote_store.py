@@ -37,7 +37,7 @@ _PATIENCE_S = 10.0  # for the remote to answer a request about the store's state
 
 
 @dataclass
-class _Held:
+class _HeldState:
     """The state of a store that this process may change."""
 
     remote: Folder
@@ -56,7 +56,7 @@ class RemoteStore(Store):
     def __init__(self, folder: Path, open_remote: Callable[..., Folder]) -> None:
         super().__init__(folder)
         self._open_remote = open_remote
-        self._held: _Held | None = None
+        self._held: _HeldState | None = None
         self._problem: UnavailableError | None = None
 
     def pointer(self) -> Pointer:
@@ -67,7 +67,7 @@ class RemoteStore(Store):
         if self._held is None or self._held.seen is None:
             return super().version_numbers()
         pointer = self._held.pointer
-        known = {*pointer.retained, pointer.current, pointer.pinned}
+        known = {*pointer.retained_versions, pointer.current, pointer.pinned}
         return [number for number in super().version_numbers() if number in known]
 
     @contextmanager
@@ -154,13 +154,13 @@ class RemoteStore(Store):
         push_step("remote read")
         if there is not None and not replaces_remote:
             is_trusted = here.store == there.store and there.descends_from(here)
-            for number in (*there.retained, there.current, there.pinned):
+            for number in (*there.retained_versions, there.current, there.pinned):
                 if number is not None and not (is_trusted and self._is_known(number, there.store)):
                     self._take_manifest(state, number)
             if not layout.live.exists():
                 files.pull_layer(layout, state)
         remote = self._open_remote()
-        self._held = _Held(remote, lease, seen, pointer, progress, needs_remote)
+        self._held = _HeldState(remote, lease, seen, pointer, progress, needs_remote)
 
     def _is_known(self, number: int, store: str) -> bool:
         try:
@@ -244,7 +244,7 @@ class RemoteStore(Store):
         found = []
         for number in sorted(needed - {None, None if new is None else new.version}, key=str):
             assert number is not None
-            is_there = number in pointer.retained
+            is_there = number in pointer.retained_versions
             if is_there and not self.layout.has_files(number):
                 continue
             try:
@@ -257,7 +257,7 @@ class RemoteStore(Store):
                 found.append(manifest)
         return found
 
-    def _upload(self, held: _Held, manifests: list[Manifest]) -> tuple[int, int]:
+    def _upload(self, held: _HeldState, manifests: list[Manifest]) -> tuple[int, int]:
         name, what = self.pipeline, f"Pushing {self.pipeline} to the remote"
         files.remove_unfinished(held.remote, name)
         there = {
@@ -295,7 +295,7 @@ class RemoteStore(Store):
                 files.remove_unused(held.remote, self.pipeline, pointer)
         return pointer
 
-    def _swap(self, held: _Held, pointer: Pointer) -> None:
+    def _swap(self, held: _HeldState, pointer: Pointer) -> None:
         name, content = f"{self.pipeline}/CURRENT", pointer.to_json()
         held.lease.check()
         problem: Exception | None = None
@@ -369,12 +369,12 @@ def read_retained(settings: Settings) -> Iterator[Manifest]:
     remote = files.open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S)
     for name in files.remote_pipelines(remote):
         pointer = files.read_remote_pointer(remote, name)
-        named = () if pointer is None else {*pointer.retained, pointer.current, pointer.pinned}
+        named = () if pointer is None else {*pointer.retained_versions, pointer.current, pointer.pinned}
         for number in named:
             with suppress(DamagedError, NotFoundError):
                 if number is not None:
                     yield files.read_remote_manifest(remote, name, number)
 
 
-def _add(held: _Held, pushed: tuple[int, int]) -> tuple[int, int]:
+def _add(held: _HeldState, pushed: tuple[int, int]) -> tuple[int, int]:
     return held.num_files + pushed[0], held.num_bytes + pushed[1]
