@@ -126,6 +126,13 @@ class Lease:
             ) from error
         self.check()
 
+    def ensure(self) -> None:
+        """Renew a term that has ended, as while this machine slept; LeaseLostError if another process has the lease."""
+        try:
+            self.check()
+        except LeaseLostError:
+            self.confirm()
+
     def renew(self) -> None:
         with self._renewing:
             if not self._lost and not self._holder.released and not self._put():

@@ -149,7 +149,8 @@ class MailingRun:
 
     def send_batch(self, users: Sequence[str], values: PublishedRows, relay: Relay) -> None:
         """Intend, send and record the messages of some users."""
-        self._keep_lease()
+        assert self.lease is not None, "a dry run sends nothing"
+        self.lease.ensure()
         self.recipients.refresh()
         at, name = datetime.now(timezone.utc), secrets.token_hex(8)
         letters = list(self.messages(users, values, at))
@@ -162,7 +163,6 @@ class MailingRun:
         with self.journal.begin_batch(name):
             self.ledger.record(list(records.values()))
             mail_step("intended")
-            assert self.lease is not None
             self.lease.confirm()
             try:
                 for _, recipient, content in letters:
@@ -179,26 +179,19 @@ class MailingRun:
 
     def _send(self, relay: Relay, recipient: Recipient, content: bytes, answers: dict[str, ServerAnswer]) -> None:
         """Send one message; `answers` has its state at each moment."""
-        user = recipient.user
+        user, lease = recipient.user, self.lease
+        assert lease is not None
 
         def last_byte() -> None:
-            self._keep_lease()
+            lease.ensure()
             self.journal.record_last_byte(user)
-            self._keep_lease()  # again, as a disk may take long
+            lease.ensure()  # again, as a disk may take long
             answers[user] = _IN_DOUBT
 
         answer = relay.send(address_of(self.mailing.sender), recipient.address, content, last_byte=last_byte)
         answers[user] = answer
         self.journal.record_answer(user, answer)
         self._count(user, answer.state, f"{answer.code} {answer.reason}")
-
-    def _keep_lease(self) -> None:
-        """Renew a term that ended while this machine slept; LeaseLostError if another process has the lease."""
-        assert self.lease is not None
-        try:
-            self.lease.check()
-        except LeaseLostError:
-            self.lease.confirm()
 
     def _failed_since_accepted(self, ended: Sequence[MailRecord]) -> list[MailRecord]:
         """The rows since the last accepted message, those of earlier batches included."""

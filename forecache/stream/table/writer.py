@@ -97,19 +97,12 @@ class StreamWriter:
         brokers do not answer; the call may be repeated.
         """
         try:
-            self._renew_lease()
+            self._lease.ensure()
             return self._write(batch, resets)
         except LeaseLostError as error:
             if self._lease.is_taken_over:
                 raise
             raise UnavailableError(error.message, remedy="It is renewed, and the rows are committed then.") from error
-
-    def _renew_lease(self) -> None:
-        """Renew a term that ended while the lake was away; LeaseLostError if it still is, or if another has it."""
-        try:
-            self._lease.check()
-        except LeaseLostError:
-            self._lease.confirm()
 
     def _write(self, batch: CommitBatch, resets: bool) -> int:
         # Not done by the caller, whose loop has to answer.
