@@ -73,15 +73,15 @@ def test_a_layer_that_differs_is_said_and_made_anew(
 
 
 class Clock:
-    """The time of this process, which comparisons that take `slow_s` move on."""
+    """The time of this process, which only the test moves on: how fast the machine is does not matter."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0.0
         for name in ("time", "monotonic"):
-            monkeypatch.setattr(time, name, self._of(getattr(time, name)))
+            monkeypatch.setattr(time, name, self._of(getattr(time, name)()))
 
-    def _of(self, real: Any) -> Any:
-        return lambda: real() + self.ahead_s
+    def _of(self, began: float) -> Any:
+        return lambda: began + self.ahead_s
 
 
 def verified(settings: Settings, store: Store) -> StreamCheckResult:

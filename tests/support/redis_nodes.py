@@ -68,14 +68,20 @@ class RedisNodes:
         return [port for port in self._processes if self.role(port) == "master"]
 
     def is_whole(self) -> bool:
-        """Return whether all living nodes agree that every slot is served, and each replica follows."""
+        """Return whether all living nodes agree that living ones serve every slot, and each replica follows."""
 
         def each(check: Callable[[int], bool]) -> bool:
             return all(check(port) for port in self._processes)
 
-        return each(lambda port: b"cluster_state:ok" in self.info(port, "CLUSTER", "INFO")) and each(
-            lambda port: self.role(port) == "master" or self.info(port, "ROLE")[3] == b"connected"
+        return (
+            each(lambda port: b"cluster_state:ok" in self.info(port, "CLUSTER", "INFO"))
+            and each(lambda port: self.role(port) == "master" or self.info(port, "ROLE")[3] == b"connected")
+            and each(self._knows_living_primaries)
         )
+
+    def _knows_living_primaries(self, port: int) -> bool:
+        primaries = set(self.primaries())
+        return all(served[2][1] in primaries for served in self.info(port, "CLUSTER", "SLOTS"))
 
     def _answers(self, port: int) -> bool:
         try:

@@ -1,6 +1,7 @@
 """A client of Redis or Redis Cluster, and commands that both have."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from typing import Any
@@ -30,16 +31,22 @@ def connect(url: str, *, timeout_s: float | None = None) -> Any:
         # By default it waits for seconds between tries.
         waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
     client = redis.Redis.from_url(url, **waits)
-    try:
+    with raise_unavailable(f"Redis at {_without_password(url)}", "Start it, or set FORECACHE_REDIS_URL."):
         if client.info("server").get("redis_mode") == "cluster":
             client.close()
             return redis.RedisCluster.from_url(url, **waits)
-    except redis.RedisError as error:
-        raise UnavailableError(
-            f"Redis at {_without_password(url)} does not answer: {error}.",
-            remedy="Start it, or set FORECACHE_REDIS_URL.",
-        ) from None
     return client
+
+
+@contextmanager
+def raise_unavailable(what: str, remedy: str) -> Iterator[None]:
+    """Raise UnavailableError with a remedy if the server `what` does not answer, or refuses, in the block."""
+    import redis
+
+    try:
+        yield
+    except redis.RedisError as error:
+        raise UnavailableError(f"{what} does not answer: {error}.", remedy=remedy) from None
 
 
 def evicting_policy(client: Any) -> str:
@@ -128,6 +135,11 @@ def run_on_each_primary(
     results = []
     for (first, last), served in client.cluster_slots().items():
         node = client.get_node(*served["primary"])
+        if node is None:
+            raise UnavailableError(
+                f"A node of the Redis Cluster took over the slots {first} to {last} just now.",
+                remedy="Redis still serves the version before. `forecache push` loads again.",
+            )
         try:
             results.append(
                 client.get_redis_connection(node).execute_command(

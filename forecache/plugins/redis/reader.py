@@ -50,7 +50,9 @@ class RedisSource:
             return question()
         except redis.RedisError as error:
             self._rest_until = time.monotonic() + PAUSE_S
-            raise UnavailableError(f"Redis does not answer: {error}.", remedy="Start it.") from None
+            raise UnavailableError(
+                f"Redis does not answer: {error}.", remedy="Start it, or check the network."
+            ) from None
 
     @property
     def is_cluster(self) -> bool:

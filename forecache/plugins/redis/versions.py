@@ -27,6 +27,7 @@ from forecache.plugins.redis.client import (
     evicting_policy,
     is_cluster,
     list_primaries,
+    raise_unavailable,
     read_values,
     run_on_each_primary,
     run_pipelined,
@@ -186,8 +187,9 @@ class RedisStore:
         return str(state.get("compared_at", ""))
 
     def snapshot(self) -> RedisSnapshot:
-        """Open the served version; raises NotFoundError if there is none."""
-        manifest, load = self.current_load()
+        """Open the served version; raises NotFoundError if there is none, UnavailableError if Redis does not answer."""
+        with raise_unavailable("Redis", "Start it, or set FORECACHE_REDIS_URL."):
+            manifest, load = self.current_load()
         if manifest is None:
             raise NotFoundError(f"Redis serves nothing for {self.pipeline}.", remedy="Publish first.")
         return RedisSnapshot(self.client, manifest, load=load)
@@ -209,7 +211,7 @@ class RedisStore:
             SettingsError: Redis may evict entries, or the store has a live layer.
             CheckError: What Redis reads back is not what the manifest says; its served version is untouched.
             ConflictError: Another publisher flipped Redis meanwhile, or a node of a cluster was lost.
-            UnavailableError: No replica of a cluster's node has what was loaded.
+            UnavailableError: Redis does not answer, or no replica of a cluster's node has what was loaded.
         """
         if store.current() is None:
             raise NotFoundError(f"Nothing is published for {self.pipeline}.", remedy="Publish first.")
@@ -219,6 +221,14 @@ class RedisStore:
                 "known last night.",
                 remedy="Publish it with backend lmdb; replicas pull it and tail the stream for themselves.",
             )
+        remedy = "It serves the version before, if it has one. Start it, then `forecache push` loads again."
+        with raise_unavailable("Redis", remedy):
+            self._check_eviction()
+            self.client.sadd(_PIPELINES, self.pipeline)
+            with targets_lock(store.layout, progress), store.snapshot() as snapshot:
+                return self._load(store, snapshot, verify, progress)
+
+    def _check_eviction(self) -> None:
         policy = evicting_policy(self.client)
         if policy:
             raise SettingsError(
@@ -226,9 +236,6 @@ class RedisStore:
                 "be answered as unknown.",
                 remedy="Set maxmemory-policy to noeviction, or maxmemory to 0. Redis still serves the version before.",
             )
-        self.client.sadd(_PIPELINES, self.pipeline)
-        with targets_lock(store.layout, progress), store.snapshot() as snapshot:
-            return self._load(store, snapshot, verify, progress)
 
     def _load(self, store: Store, snapshot: Snapshot, verify: bool, progress: Progress) -> dict[str, Any]:
         manifest = snapshot.manifest
