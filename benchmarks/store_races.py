@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(datetime.now(timezone.utc).timestamp()))
     arguments = parser.parse_args()
     began = circumstances()
+    print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="forecache-store-races-") as folder:
         figures = prove(
             Path(folder),

@@ -53,7 +53,9 @@ def act(settings: dict[str, Any], kind: str, number: int, seed: int, outcome: st
             found = publish(current, churn(rules=RULES), full=dice.random() < 0.2)
             result |= {"version": found.details["version"], "skipped": found.skipped, "how": found.details["kind"]}
         else:
-            result["version"] = open_store(current, "churn").rollback().version
+            store = open_store(current, "churn")
+            result["version"] = store.rollback().version
+            store.sync()  # as the command does: if the remote was away, the rollback is one of this machine alone
         result["moves"] = open_store(current, "churn").pointer().moves
     except ForecacheError as error:
         result |= {"error": type(error).__name__, "message": error.message}
