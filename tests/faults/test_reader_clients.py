@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import httpx
 import psutil
 import pytest
-from faulty_reader import begin_post, connected, eventually, metric, read_to_end, status
+from faulty_reader import begin_post, connected, metric, read_to_end, status
 from reader_support import RunningReader, churn_rows, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 

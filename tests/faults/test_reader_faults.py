@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from faulty_reader import begin_post, connected, eventually, metric, read_to_end, status
+from faulty_reader import begin_post, connected, metric, read_to_end, status
 from free_ports import free_port
 from reader_support import RunningReader, churn_rows, running_reader, start_reader, write_version
 from small_disks import within_small_disk
+from waiting import eventually
 
 from forecache.base.errors import ConflictError, SettingsError
 from forecache.base.settings import Settings

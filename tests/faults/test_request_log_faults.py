@@ -18,10 +18,11 @@ import psutil
 import pytest
 from free_ports import free_port
 from log_support import commit_all, logged
-from reader_support import RunningReader, eventually
+from reader_support import RunningReader
 from realtime_support import write_views
 from release_support import a_request, make_release
 from small_disks import within_small_disk
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log

@@ -12,8 +12,8 @@ import httpx
 import psycopg
 import pytest
 from free_ports import free_port
-from reader_support import eventually
 from store_services import postgres_server
+from waiting import eventually
 
 from forecache.base.settings import load_settings
 from forecache.models.tracking.client import upgrade_database

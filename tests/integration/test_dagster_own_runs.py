@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
-from reader_support import eventually
+from waiting import eventually
 
 from forecache.base.settings import load_settings
 from resources import own_runs
@@ -64,7 +64,7 @@ def own_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     started = home / "started"
     process = subprocess.Popen([sys.executable, str(SCRIPT), str(home), str(started)])
     try:
-        assert eventually(lambda: started.is_file() or process.poll() is not None, 120)
+        assert eventually(lambda: started.is_file() or process.poll() is not None)
         assert process.poll() is None
         yield process
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from reader_support import eventually
+from waiting import eventually
 from watched_streams import D, StreamTable, cards, moment
 
 from assets.streams import build_stream_checks
@@ -137,7 +137,7 @@ def test_a_dead_stream_is_started_where_the_settings_ask_for_it(
     assert said(tick(died.cursor)) == "cards was started"
     assert read_starts(home, "cards").total == 1
     # It ends at once: unlike this process it does not find the project.
-    assert eventually(lambda: "cards is started again in" in said(tick()), 30)
+    assert eventually(lambda: "cards is started again in" in said(tick()))
     assert "watched_project" in (stream_folder(home.home_path, "cards") / "log").read_text()
 
 

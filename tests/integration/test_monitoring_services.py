@@ -28,9 +28,10 @@ from monitoring_services import (
     rules,
 )
 from prometheus_client.parser import text_string_to_metric_families
-from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
+from reader_support import RunningReader, churn_rows, running_reader, write_version
 from realtime_support import write_views
 from release_support import FEATURES, make_release
+from waiting import eventually
 from watched_reader import ask, bins, make_batch, make_stream
 
 from forecache.base.settings import Settings, load_settings
@@ -88,13 +89,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def busy(watched: Watched) -> Watched:
     """With traffic before and during some scrapes."""
     drifted = 'forecache_drift_psi{column="score"}'
-    assert eventually(lambda: bool(watched.prometheus.query("forecache_batch_exported_timestamp_seconds")), 30)
+    assert eventually(lambda: bool(watched.prometheus.query("forecache_batch_exported_timestamp_seconds")))
 
     def has_all() -> bool:
         ask(watched.reader, REQUESTS)
         return bool(watched.prometheus.query(drifted) and watched.prometheus.query(LAST_RULE))
 
-    assert eventually(has_all, 60)
+    assert eventually(has_all)
     return watched
 
 
@@ -164,7 +165,7 @@ def test_drift_is_counted_over_the_workers_at_a_small_cost(busy: Watched) -> Non
         [cost] = busy.prometheus.query(share)
         return float(cost["value"][1]) < 0.02
 
-    assert eventually(is_small, 60)
+    assert eventually(is_small)
 
 
 def alerts_at(received: Receiver, path: str) -> set[str]:
@@ -178,15 +179,15 @@ def alerts_at(received: Receiver, path: str) -> set[str]:
 
 def test_alerts_reach_the_webhooks_of_their_severity(busy: Watched) -> None:
     """The gate has refused a model, and workers are killed: one is a ticket, many are a page."""
-    assert eventually(lambda: "ForecacheGateRefused" in alerts_at(busy.receiver, "/ticket"), 30)
+    assert eventually(lambda: "ForecacheGateRefused" in alerts_at(busy.receiver, "/ticket"))
 
     def scraped() -> float:
         return sum(float(each["value"][1]) for each in busy.prometheus.query("forecache_reader_worker_crashes_total"))
 
     for number in range(1, 7):
         os.kill(busy.reader.workers()[-1], signal.SIGKILL)
-        assert eventually(lambda number=number: scraped() >= number, 20)
-    assert eventually(lambda: "ForecacheWorkersRestartOften" in alerts_at(busy.receiver, "/page"), 30)
+        assert eventually(lambda number=number: scraped() >= number)
+    assert eventually(lambda: "ForecacheWorkersRestartOften" in alerts_at(busy.receiver, "/page"))
     assert "ForecacheGateRefused" not in alerts_at(busy.receiver, "/page")
 
 

@@ -14,7 +14,8 @@ from free_ports import free_port
 from helm_chart import NAMESPACE, find, render
 from monitoring_services import program, started
 from open_loop import OpenLoop, get, post
-from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
+from reader_support import RunningReader, churn_rows, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import PROJECT_ROOT, Settings
 from forecache.cli.main import main
@@ -118,11 +119,11 @@ def test_replicas_answers_and_the_autoscalers_metric_come_from_a_real_prometheus
     [trigger] = scaled["spec"]["triggers"]
     with running_reader(store) as reader, prometheus(reader, tmp_path) as url:
         asking = store.model_copy(update={"prometheus_url": url, "prices": {"replica": (0.05, 0.02)}})
-        assert eventually(lambda: bool(query(url, "forecache_reader_workers")), 20)
+        assert eventually(lambda: bool(query(url, "forecache_reader_workers")))
         with OpenLoop(reader.port, lambda _: get("/v1/churn/00042"), 50.0):
-            assert eventually(lambda: replicas.use_of_readers(asking, 1.0).answers > 100, 30)
+            assert eventually(lambda: replicas.use_of_readers(asking, 1.0).answers > 100)
             for text in (adapted, trigger["metadata"]["query"]):
-                assert eventually(lambda text=text: _value(url, text) > 0, 20)
+                assert eventually(lambda text=text: _value(url, text) > 0)
         use = replicas.use_of_readers(asking, 1.0)
         assert use.replicas is not None
         assert 0 < use.replicas < 60 / 86_400  # a reader of a few seconds in a day

@@ -12,9 +12,10 @@ import numpy as np
 import orjson
 import pytest
 from ranking_code import transforms
-from reader_support import RunningReader, eventually, running_reader
+from reader_support import RunningReader, running_reader
 from realtime_support import HOUSEHOLD_KEY, write_packed, write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from waiting import eventually
 
 from forecache.base.errors import InputError, NotFoundError, UnavailableError
 from forecache.base.folders import LocalFolder
@@ -303,7 +304,7 @@ def test_a_replica_answers_by_the_release_of_a_new_publisher_that_has_the_number
         before = ask(reader, a_request()).json()
         assert (before["release"], before["model"]["version"]) == (1, 1)
         assert pull_releases(open_releases(settings, "ranking"), remote)["release"] == 1
-        assert eventually(lambda: ask(reader, a_request()).json()["model"]["version"] == 2, 20)
+        assert eventually(lambda: ask(reader, a_request()).json()["model"]["version"] == 2)
         swaps = counted(reader, 'swaps_total{model="ranking"')
         time.sleep(1.5)
         assert counted(reader, 'swaps_total{model="ranking"') == swaps
@@ -332,8 +333,8 @@ def test_releases_and_stores_are_swapped_under_load_without_a_failed_or_mixed_an
         for number in range(2, 5):
             write_views(settings, shift=float(number))
             make_release(settings, version=number, deadline_ms=10_000.0)
-            assert eventually(lambda n=number: bool(answers) and answers[-1]["release"] == n, 20)  # type: ignore[misc]
-            assert eventually(lambda n=number: answers[-1]["stores"]["product"]["version"] == n, 20)  # type: ignore[misc]
+            assert eventually(lambda n=number: bool(answers) and answers[-1]["release"] == n)  # type: ignore[misc]
+            assert eventually(lambda n=number: answers[-1]["stores"]["product"]["version"] == n)  # type: ignore[misc]
         stop.set()
         for thread in threads:
             thread.join()

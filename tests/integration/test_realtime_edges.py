@@ -14,9 +14,10 @@ import httpx
 import orjson
 import pytest
 from ranking_code import transforms
-from reader_support import RunningReader, eventually, running_reader, start_reader
+from reader_support import RunningReader, running_reader, start_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request import Candidates, RequestField
@@ -252,7 +253,7 @@ def test_a_reader_that_starts_refuses_no_request_for_good(tmp_path: Path) -> Non
             found.extend((path, each.status_code, each.headers.get("retry-after")) for path, each in told)
             return all(each.status_code == 200 for _, each in told)
 
-        assert eventually(answers, 30), found[-4:]
+        assert eventually(answers), found[-4:]
         assert {each[1:] for each in found} <= {(503, "1"), (200, None)}, found
     finally:
         reader.stop()

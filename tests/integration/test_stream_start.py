@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from reader_support import eventually
+from waiting import eventually
 from watched_streams import cards, write_starts
 
 from forecache.base.settings import Settings
@@ -50,7 +50,7 @@ def end(settings: Settings) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    assert eventually(lambda: not is_running(settings.home_path, "cards"), 10)
+    assert eventually(lambda: not is_running(settings.home_path, "cards"))
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
     )
     try:
         subprocess.run([sys.executable, "-c", script], env=with_support(), check=True, timeout=60)
-        assert eventually(lambda: read_state(settings, "cards") is not None, 30)
+        assert eventually(lambda: read_state(settings, "cards") is not None)
         assert is_running(home, "cards")
         assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
         end(settings)
@@ -75,7 +75,7 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
         assert kept.did == "waits", "it died within ten minutes of its start"
         write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=time.time() - 11))
         assert keep_running(settings, [STREAM], command=engine(60)) == [StartResult("cards", "started")]
-        assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"), 30)
+        assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"))
         assert read_starts(settings, "cards").total == 2
     finally:
         end(settings)
@@ -106,7 +106,7 @@ def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
             each.stdin.flush()
         said = sorted(output.readline().decode().strip() for output in outputs)
         assert said.count("started") == 1
-        assert eventually(lambda: is_running(settings.home_path, "cards"), 30)
+        assert eventually(lambda: is_running(settings.home_path, "cards"))
     finally:
         for each in sensors:
             each.communicate()
@@ -127,12 +127,12 @@ def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings:
         def started() -> bool:
             return keep_running(settings, [STREAM], command=command)[0].did == "started"
 
-        assert eventually(started, 20)
+        assert eventually(started)
 
         def died() -> bool:
             return keep_running(settings, [STREAM], command=command)[0].did == "waits"
 
-        assert eventually(died, 20)
+        assert eventually(died)
         (kept,) = keep_running(settings, [STREAM], command=command)
         waits.append(kept.wait_s + time.time() - read_starts(settings, "cards").last_at)
     assert [round(wait_s, -1) for wait_s in waits] == [10, 20, 40, 80]

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import eventually
 
 from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.cli.commands import reader
@@ -23,15 +23,6 @@ from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
 from forecache.kit.process.wakes import Wake
 
 WAKE = Wake("test", "test", "The test", 0.001)
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 60.0) -> bool:
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.01)
-    return holds()
 
 
 def test_pauses_double_up_to_the_longest() -> None:
