@@ -19,12 +19,12 @@ from pool_support import (
     TESTS,
     RunningPath,
     alive,
-    eventually,
     model_processes,
     named_memory,
     num_open,
     running_path,
 )
+from waiting import eventually
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import PROJECT_ROOT

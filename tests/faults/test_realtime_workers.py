@@ -15,10 +15,10 @@ from pool_support import (
     TESTS,
     RunningPath,
     alive,
-    eventually,
     running_path,
     slowness,
 )
+from waiting import eventually
 
 from forecache.base.settings import PROJECT_ROOT
 from forecache.realtime.request.request_answer import ModelCallError, NoScores, RefusedCallError, TooLate, WorkerLost

@@ -224,7 +224,7 @@ class Unread:
         raise AssertionError("a look-up for a model that would be too late")
 
 
-@pytest.mark.parametrize(("left_ms", "expected_s"), [(-1.0, 0.0), (20.0, 5.0)])
+@pytest.mark.parametrize(("left_ms", "expected_s"), [(-1.0, 0.0), (20.0, 300.0)])
 def test_nothing_is_looked_up_for_a_model_elsewhere_that_would_be_too_late(
     left_ms: float, expected_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +240,7 @@ def test_nothing_is_looked_up_for_a_model_elsewhere_that_would_be_too_late(
     began = monotonic()
     answered = asyncio.run(AnswerEngine({}).answer(by, request, clock, StageTimes()))
     assert (answered.why, answered.rung) == (TooLate.reason, "default")
-    assert monotonic() - began < 5
+    assert monotonic() - began < 60
 
 
 def test_a_fallback_elsewhere_costs_what_the_loop_did_for_it_and_not_the_wait_for_the_model() -> None:

@@ -161,19 +161,22 @@ def test_what_a_stream_says_is_read_as_it_was_written_and_damage_is_nothing(sett
     assert read_starts(settings, "cards") == Starts()
 
 
-def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(settings: Settings) -> None:
-    home = settings.home_path
+def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, now = settings.home_path, time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     assert not is_running(home, "cards")
     with lock(home / "locks" / lease_name("cards")):
         assert is_running(home, "cards")
         assert read_stream_status(settings, cards()).status == "runs"
     assert not is_running(home, "cards")
     # On another machine, with the same home folder: no lock is to be seen.
-    write_state(home, "cards", replace(WELL, written_at=time.time() - 10))
+    write_state(home, "cards", replace(WELL, written_at=now - 10))
     assert read_stream_status(settings, cards()).status == "runs"
-    write_state(home, "cards", replace(WELL, written_at=time.time() - 20))
+    write_state(home, "cards", replace(WELL, written_at=now - 20))
     assert read_stream_status(settings, cards()).status == "died"
-    write_state(home, "cards", replace(WELL, written_at=time.time(), stopped_at=time.time()))
+    write_state(home, "cards", replace(WELL, written_at=now, stopped_at=now))
     assert read_stream_status(settings, cards()).status == "stopped"
 
 
