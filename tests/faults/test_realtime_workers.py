@@ -44,9 +44,10 @@ def running(tmp_path: Path) -> Iterator[RunningPath]:
 def ask_steadily(
     running: RunningPath, seconds: float, *, rate: float = 200.0, deadline_ms: float = DEADLINE_MS
 ) -> list[tuple]:
-    """Open-loop requests: (when it was sent, how it ended, seconds it took) of each.
+    """Send requests in an open loop for so many seconds, without those for which the loop is held up.
 
-    None is later than its deadline, but for the longest time for which other work of this machine keeps the loop.
+    Returns of each when it was sent, how it ended and the seconds that it took. None is later than its
+    deadline, but for the longest time for which other work of this machine keeps the loop.
     """
     path = running.path
     outcomes: list[tuple] = []
@@ -65,9 +66,9 @@ def ask_steadily(
 
     async def all_of_them() -> None:
         nonlocal longest
-        began, tasks, gathered = time.monotonic(), [], None
+        tasks, gathered = [], None
         while gathered is None or not gathered.done():
-            if time.monotonic() < began + seconds:
+            if len(tasks) < seconds * rate:
                 tasks.append(asyncio.ensure_future(one()))
             elif gathered is None:
                 gathered = asyncio.gather(*tasks)
