@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-GIVEN_UP_S = 10.0
+GIVEN_UP_S = 60.0
 
 
 @dataclass

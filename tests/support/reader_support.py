@@ -134,7 +134,7 @@ class RunningReader:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def wait_until_ready(self, timeout_s: float = 60) -> None:
+    def wait_until_ready(self, timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the reader ended with {self.process.returncode}"
