@@ -192,7 +192,7 @@ def test_alerts_reach_the_webhooks_of_their_severity(busy: Watched) -> None:
 
 
 def test_without_prometheus_the_reader_answers_as_before(busy: Watched) -> None:
-    busy.reader.wait_until_ready(60)
+    busy.reader.wait_until_ready()
     busy.prometheus.process.send_signal(signal.SIGSTOP)
     try:
         ask(busy.reader, 100)

@@ -89,7 +89,7 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     release(settings, **common)
     bodies = requests(200)
     with running_reader(settings, request_log_delay_s=0.2, wait=False, reader_workers=2) as reader:
-        reader.wait_until_ready(60)
+        reader.wait_until_ready()
         assert eventually(lambda: asked(reader.url, bodies[:1]) == 1)
         stop = threading.Event()
 

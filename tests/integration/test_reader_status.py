@@ -148,7 +148,7 @@ def test_what_is_stale_is_said_and_a_killed_worker_does_not_take_the_history(rea
     last = before["series"]["at_s"][-1]
     assert eventually(lambda: status(reader)["traffic"]["series"]["at_s"][-1] > last + 1)
     assert eventually(lambda: any("ended unexpectedly" in each["what"] for each in status(reader)["attention"]))
-    reader.wait_until_ready(60)  # its replacement has loaded the models, too
+    reader.wait_until_ready()  # its replacement has loaded the models, too
 
 
 def test_json_is_given_to_those_who_ask_for_it_and_a_page_to_all_others(reader: RunningReader) -> None:

@@ -96,7 +96,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=5000.0, on_nan="accept", log=log,
     )  # fmt: skip
     with running_reader(settings, request_log_delay_s=0.2, wait=False) as reader:
-        reader.wait_until_ready(60)
+        reader.wait_until_ready()
         yield Served(reader, settings)
 
 
