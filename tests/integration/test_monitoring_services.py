@@ -115,10 +115,12 @@ def test_pages_of_reader_and_batch_are_clean_and_declared(busy: Watched) -> None
 
 
 def test_prometheus_scrapes_both_halves_and_evaluates_every_rule(busy: Watched) -> None:
-    targets = busy.prometheus.get("targets")["activeTargets"]
-    assert {target["labels"]["job"]: target["health"] for target in targets} == {
-        "forecache-reader": "up", "forecache-batch": "up",
-    }  # fmt: skip
+    def are_up() -> bool:  # a scrape of a machine that stands still fails, and the next one does not
+        targets = busy.prometheus.get("targets")["activeTargets"]
+        health = {target["labels"]["job"]: target["health"] for target in targets}
+        return health == {"forecache-reader": "up", "forecache-batch": "up"}
+
+    assert eventually(are_up)
     evaluated = [rule for group in busy.prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert len(evaluated) == len(rules("recording")) + len(rules("alerts"))
     assert {rule["name"]: rule.get("lastError") for rule in evaluated if rule["health"] != "ok"} == {}
