@@ -335,6 +335,7 @@ def test_without_javascript_the_page_is_whole_and_loads_itself_again(page: Page,
     browser = page.context.browser
     assert browser is not None
     with closing(browser.new_page(java_script_enabled=False)) as opened:
+        opened.set_default_timeout(60_000)
         opened.goto(f"{reader.url}/status")
         assert opened.locator("svg.chart").count() == 3
         assert opened.locator("noscript meta").get_attribute("http-equiv") == "refresh"
