@@ -13,6 +13,7 @@ from forecache.stream.state import (
     STATE,
     Starts,
     StreamState,
+    is_reported,
     is_running,
     lease_name,
     read_starts,
@@ -178,6 +179,24 @@ def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(
     assert read_stream_status(settings, cards()).status == "died"
     write_state(home, "cards", replace(WELL, written_at=now, stopped_at=now))
     assert read_stream_status(settings, cards()).status == "stopped"
+
+
+def test_a_machine_that_stood_still_while_it_watched_a_stream_looks_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_state(settings.home_path, "cards", replace(WELL, alive_at=NOW))
+    began, waits = time.monotonic(), list[float]()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            write_state(settings.home_path, "cards", replace(WELL, alive_at=NOW + 5))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: began + 100 * len(waits))
+    assert is_reported(settings, "cards")
+    assert not is_reported(settings, "cards")
+    assert sum(waits) < 15
 
 
 def test_the_share_of_bad_messages_that_may_be_is_that_of_the_settings(settings: Settings) -> None:
