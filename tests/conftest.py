@@ -58,13 +58,17 @@ def nothing_flushed() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_requests() -> Iterator[None]:
-    """Requests of tests wait for a minute, not for httpx's five seconds, for which a busy machine may stand still."""
+    """Requests of tests wait for a minute, not for the seconds of httpx and our client: machines may stand still."""
     import httpx
+
+    from forecache.serve.reader.client import ClientBase
 
     usual = inspect.signature(httpx.get).parameters["timeout"].default
     with pytest.MonkeyPatch.context() as patched:
         for name in ("connect", "read", "write", "pool"):
             patched.setattr(usual, name, 60.0)
+        for name, limit_s in (("timeout_s", 60.0), ("deadline_s", 240.0)):
+            patched.setitem(ClientBase.__init__.__kwdefaults__, name, limit_s)
         yield
 
 

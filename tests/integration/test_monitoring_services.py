@@ -63,7 +63,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     settings = load_settings(home=str(tmp_path_factory.mktemp("home")), request_log_delay_s=0.2)
     write_version(settings.store_path, "churn", churn_rows(100))
     write_views(settings)
-    make_release(settings, name="search", deadline_ms=5000.0, log=Log("household_id"), bins=bins())
+    make_release(settings, name="search", deadline_ms=60_000.0, log=Log("household_id"), bins=bins())
     make_batch(settings)
     make_stream(settings)
     batch = f"127.0.0.1:{free_port()}"

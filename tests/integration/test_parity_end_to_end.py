@@ -83,7 +83,7 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     """Versions are removed and releases swapped while it answers; late answers and other protocols are among them."""
     publish_views(settings)
     common: dict[str, Any] = {
-        "lookups": LOOKUPS, "ladder": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 5000.0, "created_at": "",
+        "lookups": LOOKUPS, "ladder": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 60_000.0, "created_at": "",
         "warmup": requests(3),
     }  # fmt: skip
     release(settings, **common)

@@ -32,7 +32,7 @@ from forecache.serve.store.remote import open_remote
 @pytest.mark.parametrize("runtime", ["onnx", "lightgbm", "function"])
 def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, runtime: str) -> None:
     write_views(settings)
-    make_release(settings, runtime=runtime, deadline_ms=5000.0)
+    make_release(settings, runtime=runtime, deadline_ms=60_000.0)
     folder = tmp_path / "bento_ranking"
     write_bento(settings, "ranking", folder)
     body = a_request(products=("a", "b", "c", "unknown"))

@@ -29,12 +29,12 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     settings = load_settings(home=tmp_path_factory.mktemp("reader"))
     write_views(settings)
     write_version(settings.store_path, "churn", churn_rows(10))
-    make_release(settings, deadline_ms=5000.0)
-    make_release(settings, name="aside", runs="process", deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
+    make_release(settings, name="aside", runs="process", deadline_ms=60_000.0)
     make_release(
         settings, name="fraud", transform=transforms.fraud, features=("amount", "spend"), candidates=None,
         request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)), lookups=(HOUSEHOLD,),
-        runs="process", warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=5000.0,
+        runs="process", warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=60_000.0,
     )  # fmt: skip
     with running_reader(settings) as running:
         yield running
