@@ -38,7 +38,7 @@ class RunningPath:
         self.lag_s = 0.0
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(300)
 
     def score(self, rows: int = faulty_scorer.ROWS, *, deadline_ms: float = 10_000, fault: str = "") -> np.ndarray:
         request, found = faulty_scorer.request(rows, fault), faulty_scorer.found(rows)
