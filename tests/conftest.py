@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from forecache.base.settings import Settings, load_settings
@@ -24,7 +25,9 @@ pytest_plugins = ["allowed_skips", "kafka"]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Hypothesis's own profile for CI would try the same examples for ever. A busy machine is no failure.
-hypothesis_settings.register_profile("forecache", derandomize=False, print_blob=True, deadline=None)
+hypothesis_settings.register_profile(
+    "forecache", derandomize=False, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis_settings.load_profile("forecache")
 
 
