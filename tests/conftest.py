@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from forecache.base.settings import Settings, load_settings
@@ -24,7 +25,9 @@ pytest_plugins = ["allowed_skips", "kafka"]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Hypothesis's own profile for CI would try the same examples for ever. A busy machine is no failure.
-hypothesis_settings.register_profile("forecache", derandomize=False, print_blob=True, deadline=None)
+hypothesis_settings.register_profile(
+    "forecache", derandomize=False, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis_settings.load_profile("forecache")
 
 
@@ -58,13 +61,17 @@ def nothing_flushed() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_requests() -> Iterator[None]:
-    """Requests of tests wait for a minute, not for httpx's five seconds, for which a busy machine may stand still."""
+    """Requests of tests wait for a minute, not for the seconds of httpx and our client: machines may stand still."""
     import httpx
+
+    from forecache.serve.reader.client import ClientBase
 
     usual = inspect.signature(httpx.get).parameters["timeout"].default
     with pytest.MonkeyPatch.context() as patched:
         for name in ("connect", "read", "write", "pool"):
             patched.setattr(usual, name, 60.0)
+        for name, limit_s in (("timeout_s", 60.0), ("deadline_s", 240.0)):
+            patched.setitem(ClientBase.__init__.__kwdefaults__, name, limit_s)
         yield
 
 

@@ -27,7 +27,8 @@ FRESH_S = 15.0  # a state that is younger counts as that of a running stream, wh
 STABLE_S = 600.0  # seconds after which a start counts as successful
 AGAIN_AND_AGAIN = 3  # so many unsuccessful starts in a row cause an alert
 _BACKOFF = Backoff(10.0, 1800.0)
-_WATCHED_S, _LOOK_EVERY_S = STREAM_STATE.every_s + 3.0, 1.0
+_LOOK_EVERY_S = 1.0
+_NUM_LOOKS = round((STREAM_STATE.every_s + 3.0) / _LOOK_EVERY_S)
 _PATIENCE_S = 3.0
 """A state is worth no longer wait for a bucket: monitoring shows the machine's own, and the engine puts the next."""
 
@@ -102,8 +103,8 @@ def is_reported(settings: Settings, name: str) -> bool:
 
     No clock is compared. For what is not to be done in vain if the clocks of two machines differ.
     """
-    first, until = _read_state(lambda: open_stream_state(settings, name)), time.monotonic() + _WATCHED_S
-    while time.monotonic() < until:
+    first = _read_state(lambda: open_stream_state(settings, name))
+    for _ in range(_NUM_LOOKS):  # counted, as a machine that stands still for seconds has seen nothing meanwhile
         time.sleep(_LOOK_EVERY_S)
         found = _read_state(lambda: open_stream_state(settings, name))
         if found is not None and first is not None and found.alive_at != first.alive_at:

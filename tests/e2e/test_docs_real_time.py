@@ -15,6 +15,18 @@ from forecache.base.settings import PROJECT_ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 PAGE = PROJECT_ROOT / "docs" / "real-time-tutorial.md"
+# A busy machine may take a request past its 30 ms; it is sent again, unless it asks for less time.
+_BEFORE = """set -euo pipefail
+set -m
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+curl() {
+  local answer
+  for _ in {1..50}; do
+    answer=$(command curl "$@") || return
+    [[ $* != *X-Deadline* && $answer == *'"why":"deadline"'* ]] || break
+  done
+  printf '%s' "$answer"
+}"""
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
@@ -33,7 +45,7 @@ def _objects(text: str) -> list[dict[str, Any]]:
 def test_the_commands_of_the_page_end_in_answers_of_the_model_and_of_the_ladder(tmp_path: Path) -> None:
     commands = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     port = free_port()
-    script = "set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + "\necho\n".join(commands)
+    script = "\necho\n".join([_BEFORE, *commands])
     environment = {
         **os.environ,
         "PATH": f"{PROJECT_ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",

@@ -3,8 +3,9 @@
 from datetime import datetime, timezone
 
 import httpx
-from reader_support import eventually, running_reader
+from reader_support import running_reader
 from store_tables import NEXT_NIGHT, churn, predictions, write_night
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.serve.reader import Client

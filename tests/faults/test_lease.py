@@ -185,7 +185,12 @@ def test_a_holder_that_stood_still_past_its_term_knows_and_leaves_the_new_holder
     monkeypatch.setattr(lease, "TERM_S", SOON_S)
     monkeypatch.setattr(lease, "MARGIN_S", 0.5)
     first = Other(place, term_s=SOON_S, **ELSEWHERE)
-    assert first.ask(asked) == "valid"
+    for _ in range(5):
+        if (said := first.ask(asked)) == "valid":
+            break
+        first.kill()  # the machine stood still for longer than the term
+        first = Other(place, term_s=SOON_S, **ELSEWHERE)
+    assert said == "valid"
     first.process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(lease, "TERM_S", 60.0)  # of the holder here, who may be slow, from the takeover on
     with monkeypatch.context() as patch:

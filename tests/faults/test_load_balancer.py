@@ -17,9 +17,10 @@ from balancers import BALANCERS, Replica, replicas
 from free_ports import free_port
 from open_loop import OpenLoop, get, post
 from pool_support import HeldUp, slowness
-from reader_support import churn_rows, eventually, write_version
+from reader_support import churn_rows, write_version
 from realtime_support import write_views
 from release_support import a_request, make_release
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 

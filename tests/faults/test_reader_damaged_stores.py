@@ -2,8 +2,9 @@
 
 import httpx
 import pytest
-from faulty_reader import eventually, metric, status
+from faulty_reader import metric, status
 from reader_support import churn_rows, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.kit.versioned.pointer import read_pointer, write_pointer

@@ -14,10 +14,11 @@ import httpx
 import psutil
 import pytest
 from faulty_code import transforms
-from pool_support import HeldUp, alive, eventually, named_memory, slowness
+from pool_support import HeldUp, alive, named_memory, slowness
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import CANDIDATES, REQUEST, make_release
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request import RequestField

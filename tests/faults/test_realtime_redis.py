@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from pool_support import HeldUp, eventually, slowness
+from pool_support import HeldUp, slowness
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import a_request, make_release
 from store_services import redis_cluster, redis_server
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.plugins.redis.client import connect

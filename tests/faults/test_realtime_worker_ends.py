@@ -19,12 +19,12 @@ from pool_support import (
     TESTS,
     RunningPath,
     alive,
-    eventually,
     model_processes,
     named_memory,
     num_open,
     running_path,
 )
+from waiting import eventually
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import PROJECT_ROOT
@@ -116,7 +116,7 @@ def test_a_template_whose_start_takes_longer_than_its_limit_comes_back_and_the_m
         monkeypatch.setenv(faulty_scorer.IMPORT_S, str(2 * made.limit_s))
         with caplog.at_level(logging.WARNING, logger="forecache.realtime"):
             os.kill(psutil.Process(spare).ppid(), signal.SIGKILL)
-            assert eventually(lambda: running.counters.get("template_failures") >= 2, 120)
+            assert eventually(lambda: running.counters.get("template_failures") >= 2)
             assert eventually(lambda: len(running.pids) == 2, 300)
         assert np.array_equal(running.score(), EXPECTED)
         assert running.counters.get("templates_started") == running.counters.get("template_failures") + 1

@@ -25,6 +25,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 IN_REDIS = churn(rules=replace(OPEN_RULES, backend="redis"))
 
 
+@pytest.fixture(autouse=True)
+def _waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is gone refuses at once; one that answers late is on a busy machine."""
+    monkeypatch.setattr("forecache.plugins.redis.reader.TIMEOUT_S", 60.0)
+
+
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RedisNodes]:
     found = RedisNodes(tmp_path / "nodes")

@@ -15,11 +15,12 @@ import psutil
 import pytest
 from faulty_code import transforms
 from log_support import commit_all
-from pool_support import HeldUp, eventually
+from pool_support import HeldUp
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import REQUEST, make_release
 from rollout_support import LOG, NAME, QUICK, begin, state_of
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Guards
@@ -242,8 +243,8 @@ def test_a_key_is_in_the_same_arm_whatever_the_protocol(settings: Settings, read
                 answer = ask(household)
                 assert (answer["arm"], answer["release"]) == expected, ask
         apply_manual_action(settings, NAME, "return", "enough")
-        assert eventually(lambda: "arm" not in own(0), 60)
-    assert eventually(lambda: not processes_of(reader) - before, 60)
+        assert eventually(lambda: "arm" not in own(0))
+    assert eventually(lambda: not processes_of(reader) - before)
 
 
 def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_keys_stay_on_the_event_loop(
@@ -252,8 +253,9 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
     number, began, own = candidate(settings, version=6), now(), processes_of(reader)
     roll_out(settings, number, at=began, stage="canary", share=0.25, slow_us=1e6)
     with traffic(reader) as asking:
-        assert eventually(lambda: all(len(asking.of(arm)) > 50 for arm in ("canary", "control", "current")), 120)
-        assert len(processes_of(reader) - own) >= 2 * (1 + 2)  # two releases, each a template and two processes
+        assert eventually(lambda: all(len(asking.of(arm)) > 50 for arm in ("canary", "control", "current")))
+        # Two releases, each a template and two processes, of which a busy machine may have one replaced.
+        assert eventually(lambda: len(processes_of(reader) - own) >= 2 * (1 + 2))
     compared = ("canary", "control")
     rows: list[dict[str, Any]] = []
 
@@ -262,7 +264,7 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
         rows[:] = [row for batch in read_log(settings, NAME, since=began) for row in batch.to_pylist()]
         return all(sum(row["arm"] == arm for row in rows) > 50 for arm in compared)
 
-    assert eventually(are_logged, 60)
+    assert eventually(are_logged)
     of_arm = {arm: [row for row in rows if row["arm"] == arm and row["release"] in (1, number)] for arm in ARMS}
     salt = state_of(settings).salt
     for arm, first, last in (("canary", 0.0, 0.25), ("control", 0.25, 0.5)):
@@ -273,7 +275,7 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
     asked = [row for row in of_arm["control"] if row["why"] == "" and row["key"] in scores]
     assert all(row["scores"] == scores[row["key"]] and row["release"] == 1 for row in asked)
     apply_manual_action(settings, NAME, "return", "enough")
-    assert eventually(lambda: not processes_of(reader) - own, 60)
+    assert eventually(lambda: not processes_of(reader) - own)
 
 
 def test_a_good_release_goes_from_a_a_to_all_and_a_replica_may_start_in_the_middle(

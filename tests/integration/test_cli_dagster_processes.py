@@ -12,8 +12,8 @@ import httpx
 import psycopg
 import pytest
 from free_ports import free_port
-from reader_support import eventually
 from store_services import postgres_server
+from waiting import eventually
 
 from forecache.base.settings import load_settings
 from forecache.models.tracking.client import upgrade_database
@@ -118,7 +118,7 @@ def running(home: Path, databases: dict[str, str], *arguments: str) -> Iterator[
             yield process
             assert process.poll() is None, (home / "output.txt").read_text()
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         finally:
             process.kill()
             process.wait()
@@ -147,9 +147,15 @@ def test_code_daemon_and_webserver_on_machines_of_their_own_are_one_dagster(
         running(tmp_path / "webserver", databases, "webserver", "--port", str(port), "--code", served),
         running(tmp_path / "daemon", databases, "daemon", "--code", served),
     ):
-        assert eventually(lambda: bool(ask().get("repositories")), 180), ask()
-        assert eventually(lambda: all(each["healthy"] for each in ask()["daemons"] if each["required"]), 180), ask()
-        known = ask()
+        known: dict[str, list[dict[str, object]]] = {}
+
+        def is_well() -> bool:
+            known.update(ask())
+            return bool(known.get("repositories")) and all(
+                each["healthy"] for each in known["daemons"] if each["required"]
+            )
+
+        assert eventually(is_well, 360), known
     assert known["locations"] == [{"name": "forecache", "loadStatus": "LOADED"}]
     [repository] = known["repositories"]
     jobs = repository["jobs"]

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from live_support import LAYER, NOON_US, live_row, live_store
-from reader_support import RunningReader, eventually, running_reader, write_version
+from reader_support import RunningReader, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.kit.versioned.pointer import write_pointer

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 from live_support import live_row, live_store
-from reader_support import RunningReader, eventually, running_reader, write_version
+from reader_support import RunningReader, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.serve.store.live.writer import open_live_writer
@@ -25,7 +26,7 @@ def test_a_worker_that_is_killed_leaves_no_reader_behind_that_holds_old_pages(tm
             assert eventually(lambda: _of_c1(reader).get("source") == "live")
             for worker in reader.workers():
                 os.kill(worker, signal.SIGKILL)
-            assert eventually(lambda: _alive(reader) and _of_c1(reader).get("source") == "live", 20)
+            assert eventually(lambda: _alive(reader) and _of_c1(reader).get("source") == "live")
             writer.apply(2, [(b"c1", live_row(2, 8))])
             assert eventually(lambda: _of_c1(reader)["position"] == 2)
 

@@ -13,8 +13,9 @@ from deltalake import DeltaTable
 from log_support import commit_all, logged
 from logged_answers import LOOKUPS, Answering, publish_views, release, requests, write_log
 from ranking_code import transforms
-from reader_support import eventually, running_reader
+from reader_support import running_reader
 from release_support import FEATURES
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.cli.main import main
@@ -82,14 +83,14 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     """Versions are removed and releases swapped while it answers; late answers and other protocols are among them."""
     publish_views(settings)
     common: dict[str, Any] = {
-        "lookups": LOOKUPS, "ladder": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 5000.0, "created_at": "",
+        "lookups": LOOKUPS, "ladder": (POPULAR, OrderGiven()), "log": LOG, "deadline_ms": 60_000.0, "created_at": "",
         "warmup": requests(3),
     }  # fmt: skip
     release(settings, **common)
     bodies = requests(200)
     with running_reader(settings, request_log_delay_s=0.2, wait=False, reader_workers=2) as reader:
-        reader.wait_until_ready(60)
-        assert eventually(lambda: asked(reader.url, bodies[:1]) == 1, 20)
+        reader.wait_until_ready()
+        assert eventually(lambda: asked(reader.url, bodies[:1]) == 1)
         stop = threading.Event()
 
         def change() -> None:
@@ -111,7 +112,7 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
             changing.join()
         with httpx.Client(timeout=30) as http:
             # Of two workers the slower one, too.
-            assert all(eventually(lambda: release_of(http, reader.url, bodies[0]) == 2, 60) for _ in range(20))
+            assert all(eventually(lambda: release_of(http, reader.url, bodies[0]) == 2) for _ in range(20))
             by_model += asked(reader.url, bodies)
             for number in range(20):  # no time for the model, or for anything
                 http.post(

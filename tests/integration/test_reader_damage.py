@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from reader_support import churn_rows, eventually, running_reader, served, write_version
+from reader_support import churn_rows, running_reader, served, write_version
 from store_tables import churn, predictions, scores, upsert, write_night
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.serve.reader.versions.catalog import Catalog
@@ -279,18 +280,18 @@ def test_bytes_that_rot_under_a_running_reader_are_found_and_said(settings: Sett
             assert {answer["store_version"] for answer in answers} <= {1, 2}
             return all((answer["store_version"], answer.get("fallback_for")) == (1, 2) for answer in answers)
 
-        assert eventually(fell_back, 15)
+        assert eventually(fell_back)
         assert httpx.get(f"{reader.url}/readyz").status_code == 200
         assert 'forecache_reader_damaged{pipeline="churn"} 1' in httpx.get(f"{reader.url}/metrics").text
         [other] = path.glob("churn/segments/00000001-base-*/000.mdb")
         flip(other, content.index(b'"churn_probability"'))
-        assert eventually(lambda: "churn is damaged" in httpx.get(f"{reader.url}/readyz").json().get("detail", ""), 15)
-        assert eventually(lambda: httpx.get(f"{reader.url}/readyz").status_code == 503, 15)
-        assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn/00042").status_code == 503, 15)
+        assert eventually(lambda: "churn is damaged" in httpx.get(f"{reader.url}/readyz").json().get("detail", ""))
+        assert eventually(lambda: httpx.get(f"{reader.url}/readyz").status_code == 503)
+        assert eventually(lambda: httpx.get(f"{reader.url}/v1/churn/00042").status_code == 503)
         assert httpx.get(f"{reader.url}/healthz").status_code == 200
         write_version(path, "churn", churn_rows(500, shift=3.0))
-        assert eventually(lambda: served(reader) == 3, 15)
-        assert eventually(lambda: httpx.get(f"{reader.url}/readyz").status_code == 200, 15)
+        assert eventually(lambda: served(reader) == 3)
+        assert eventually(lambda: httpx.get(f"{reader.url}/readyz").status_code == 200)
 
 
 def test_a_store_that_is_removed_and_published_anew_is_served_with_its_own_rows(settings: Settings) -> None:
@@ -305,4 +306,4 @@ def test_a_store_that_is_removed_and_published_anew_is_served_with_its_own_rows(
             found = httpx.get(f"{reader.url}/v1/churn/00001", headers={"if-none-match": before.headers["etag"]})
             return found.status_code == 200 and found.json()["value"] == churn_rows(50, shift=2.0)["00001"]
 
-        assert eventually(moved, 15)
+        assert eventually(moved)

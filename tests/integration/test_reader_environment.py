@@ -67,7 +67,7 @@ def published(tmp_path: Path) -> None:
     write_views(settings)
     for view in ("household", "product"):
         push(open_store(settings, view), remote)
-    make_release(settings, deadline_ms=10_000.0)
+    make_release(settings, deadline_ms=60_000.0)
     push_releases(open_releases(settings, "ranking"), remote)
 
 

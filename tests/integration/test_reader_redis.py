@@ -6,9 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from reader_support import RunningReader, churn_rows, eventually, running_reader, start_reader, write_version
+from reader_support import RunningReader, churn_rows, running_reader, start_reader, write_version
 from store_services import redis_server
 from store_tables import OPEN_RULES, churn, predictions, scores, upsert, write_night
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.plugins.redis.client import connect

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from reader_support import churn_rows, eventually, running_reader, write_version
+from reader_support import churn_rows, running_reader, write_version
+from waiting import eventually
 
 from forecache.base.settings import Settings
 from forecache.serve.reader import create_token, revoke_token

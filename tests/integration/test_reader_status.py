@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page
-from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
+from reader_support import RunningReader, churn_rows, running_reader, write_version
 from status_sample import NIGHTS, ask_some, write_sample
 from ui_support import browser_page, find_browser
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.serve.reader import create_token
@@ -39,7 +40,7 @@ def reader(settings: Settings) -> Iterator[RunningReader]:
         with httpx.Client(base_url=running.url) as http:
             for step in range(60):
                 ask_some(http, step)
-        assert eventually(lambda: status(running)["traffic"]["requests"] > 0, 10)
+        assert eventually(lambda: status(running)["traffic"]["requests"] > 0)
         yield running
 
 
@@ -73,7 +74,7 @@ def test_every_worker_tells_the_sums_of_all(reader: RunningReader) -> None:
         asked[:] = [status(reader) for _ in range(12)]
         return {each["traffic"]["since_start"]["requests"] for each in asked} == {before + 25 * 8}
 
-    assert eventually(is_told_by_all, 10)
+    assert eventually(is_told_by_all)
     workers = asked[-1]["reader"]["workers"]
     assert (workers["alive"], workers["wanted"], len(workers["processes"])) == (2, 2, 2)
     assert sum(row["requests"] for row in workers["processes"]) == before + 25 * 8
@@ -99,7 +100,7 @@ def test_rates_and_shares_come_with_the_next_sample(reader: RunningReader) -> No
             and searches["cache_hit_share"] > 0.5
         )
 
-    assert eventually(sampled, 15)
+    assert eventually(sampled)
     traffic, search = found[0]["traffic"], named(found[0]["models"], "search")
     assert 0 < traffic["p50_us"] <= traffic["p90_us"] <= traffic["p99_us"] <= traffic["p999_us"]
     assert sum(traffic["buckets"]) == traffic["requests"]
@@ -116,7 +117,7 @@ def test_the_last_nights_are_read_beside_the_reader(reader: RunningReader) -> No
         rows[:] = status(reader)["nights"]["rows"]
         return bool(rows)
 
-    assert eventually(is_read, 60)
+    assert eventually(is_read)
     churn = [row for row in rows if row["subject"] == "churn"]
     assert len(churn) == NIGHTS
     assert (churn[0]["stages"], churn[0]["rows"]) == (["features", "score", "publish"], 2357)
@@ -139,15 +140,15 @@ def test_what_is_stale_is_said_and_a_killed_worker_does_not_take_the_history(rea
         pids = [row["pid"] for row in workers["processes"]]
         return workers["restarts"] == 1 and len(pids) == 2 and victim not in pids
 
-    assert eventually(replaced, 15)
+    assert eventually(replaced)
     after = status(reader)
     assert after["traffic"]["since_start"]["requests"] >= before["since_start"]["requests"]
     assert after["traffic"]["series"]["at_s"][0] == before["series"]["at_s"][0]
     # Whoever recorded, somebody goes on.
     last = before["series"]["at_s"][-1]
-    assert eventually(lambda: status(reader)["traffic"]["series"]["at_s"][-1] > last + 1, 10)
-    assert eventually(lambda: any("ended unexpectedly" in each["what"] for each in status(reader)["attention"]), 10)
-    reader.wait_until_ready(60)  # its replacement has loaded the models, too
+    assert eventually(lambda: status(reader)["traffic"]["series"]["at_s"][-1] > last + 1)
+    assert eventually(lambda: any("ended unexpectedly" in each["what"] for each in status(reader)["attention"]))
+    reader.wait_until_ready()  # its replacement has loaded the models, too
 
 
 def test_json_is_given_to_those_who_ask_for_it_and_a_page_to_all_others(reader: RunningReader) -> None:
@@ -182,7 +183,7 @@ def test_a_damaged_version_is_at_the_top_with_its_remedy(tmp_path: Path) -> None
         content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 0xFF
         shard.write_bytes(content)
-        assert eventually(lambda: status(reader)["versions"][0]["state"] == "fallback", 20)
+        assert eventually(lambda: status(reader)["versions"][0]["state"] == "fallback")
         found = status(reader)
         assert found["attention"][0]["what"] == "Version 2 of churn is damaged, so version 1 is served instead."
         assert "forecache verify" in found["attention"][0]["remedy"]
@@ -193,7 +194,7 @@ def test_a_damaged_version_is_at_the_top_with_its_remedy(tmp_path: Path) -> None
 def test_a_draining_reader_says_so_while_it_still_answers(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home")
     write_version(settings.store_path, "churn", churn_rows(5))
-    with running_reader(settings, drain_s=60.0) as reader:  # a second signal, at the end, has it wait no longer
+    with running_reader(settings, drain_s=600.0) as reader:  # a second signal, at the end, has it wait no longer
         reader.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: not status(reader)["ready"])
         found = status(reader)
@@ -305,13 +306,16 @@ def test_figures_change_after_traffic_and_the_reader_of_the_page_stays_where_he_
     page.goto(f"{reader.url}/status")
     page.evaluate("window.kept = document.querySelector('h1'); scrollTo(0, 700)")
     place = page.evaluate("scrollY")
-    before = page.locator("#traffic + .cards .told").first.inner_text()
-    moment = page.locator("time").inner_text()
+    figure = page.locator("#traffic + .cards .told").first
+    before, moment = figure.inner_text(), page.locator("time").inner_text()
     with httpx.Client(base_url=reader.url) as http:
-        for step in range(40):
-            ask_some(http, step)
-    page.wait_for_function("text => document.querySelector('#traffic + .cards .told').innerText !== text", arg=before)
-    assert page.locator("time").inner_text() != moment
+
+        def has_changed() -> bool:
+            for step in range(10):
+                ask_some(http, step)
+            return figure.inner_text() != before and page.locator("time").inner_text() != moment
+
+        assert eventually(has_changed)
     assert page.evaluate("window.kept === document.querySelector('h1')")
     assert page.evaluate("scrollY") == place > 0
 
@@ -334,6 +338,7 @@ def test_without_javascript_the_page_is_whole_and_loads_itself_again(page: Page,
     browser = page.context.browser
     assert browser is not None
     with closing(browser.new_page(java_script_enabled=False)) as opened:
+        opened.set_default_timeout(60_000)
         opened.goto(f"{reader.url}/status")
         assert opened.locator("svg.chart").count() == 3
         assert opened.locator("noscript meta").get_attribute("http-equiv") == "refresh"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from bento_server import BENTOML, bento_server, bentoml_environment
 from ranking_code import transforms
-from reader_support import eventually, running_reader
+from reader_support import running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from waiting import eventually
 
 from forecache.base.errors import InputError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.settings import Settings, load_settings
@@ -31,7 +32,7 @@ from forecache.serve.store.remote import open_remote
 @pytest.mark.parametrize("runtime", ["onnx", "lightgbm", "function"])
 def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, runtime: str) -> None:
     write_views(settings)
-    make_release(settings, runtime=runtime, deadline_ms=5000.0)
+    make_release(settings, runtime=runtime, deadline_ms=60_000.0)
     folder = tmp_path / "bento_ranking"
     write_bento(settings, "ranking", folder)
     body = a_request(products=("a", "b", "c", "unknown"))
@@ -43,7 +44,7 @@ def test_bentoml_answers_as_the_reader_does(settings: Settings, tmp_path: Path, 
             own.update(httpx.post(f"{reader.url}/v1/ranking", content=body).json())
             return "why" not in own
 
-        assert eventually(by_the_model, 20)
+        assert eventually(by_the_model)
         answer = httpx.post(f"{url}/v1/ranking", content=body, headers={"content-type": "application/json"}).json()
         assert [item["product_id"] for item in answer["items"]] == [item["product_id"] for item in own["items"]]
         kind = np.float64 if runtime == "lightgbm" else np.float32

@@ -14,9 +14,10 @@ import httpx
 import orjson
 import pytest
 from ranking_code import transforms
-from reader_support import RunningReader, eventually, running_reader, start_reader
+from reader_support import RunningReader, running_reader, start_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare.realtime.request import Candidates, RequestField
@@ -29,7 +30,7 @@ from forecache.serve.reader.http.access import Access
 FRAUD: dict[str, Any] = {
     "transform": transforms.fraud, "features": ("amount", "spend"), "candidates": None, "lookups": (HOUSEHOLD,),
     "request": (RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)),
-    "warmup": [b'{"household_id": 1, "amount": 2.5}'], "deadline_ms": 5000.0,
+    "warmup": [b'{"household_id": 1, "amount": 2.5}'], "deadline_ms": 60_000.0,
 }  # fmt: skip
 NUMBERED = {
     **FRAUD, "candidates": Candidates((RequestField("item", "bigint"),), most=10_000),
@@ -42,7 +43,7 @@ HTTP = httpx.Client(timeout=30)
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     settings = load_settings(home=tmp_path_factory.mktemp("reader"))
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
     make_release(settings, name="fraud", **FRAUD)
     make_release(settings, name="numbered", **NUMBERED)
     with running_reader(settings) as running:
@@ -233,7 +234,7 @@ def test_mlflows_protocol_says_503_where_a_known_release_is_not_served(
 def test_a_reader_that_starts_refuses_no_request_for_good(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path)
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
     table = {"inputs": {"household_id": 1, "product_id": ["a"]}}
     tensors = {"inputs": [tensor("household_id", [1]), tensor("product_id", ["a"], "BYTES")]}
     asked: dict[str, Any] = {
@@ -252,7 +253,7 @@ def test_a_reader_that_starts_refuses_no_request_for_good(tmp_path: Path) -> Non
             found.extend((path, each.status_code, each.headers.get("retry-after")) for path, each in told)
             return all(each.status_code == 200 for _, each in told)
 
-        assert eventually(answers, 30), found[-4:]
+        assert eventually(answers), found[-4:]
         assert {each[1:] for each in found} <= {(503, "1"), (200, None)}, found
     finally:
         reader.stop()

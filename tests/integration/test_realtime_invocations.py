@@ -22,7 +22,7 @@ def add_fraud(settings: Settings) -> None:
     make_release(
         settings, name="fraud", transform=transforms.fraud, features=("amount", "spend"), candidates=None,
         lookups=(HOUSEHOLD,), request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)),
-        warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=5000.0,
+        warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=60_000.0,
     )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     """With the ranking model alone."""
     settings = load_settings(home=tmp_path_factory.mktemp("reader"))
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
     with running_reader(settings) as running:
         yield running
 
@@ -41,7 +41,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     """With two models, and tokens."""
     settings = load_settings(home=tmp_path_factory.mktemp("both"))
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
     add_fraud(settings)
     with running_reader(settings) as running:
         yield running
@@ -145,7 +145,7 @@ def test_other_media_types_and_methods_are_refused(reader: RunningReader) -> Non
 
 def test_tokens_are_asked_for_by_every_protocol(settings: Settings) -> None:
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
     tokens = settings.home / "tokens.json"
     other, _ = create_token(tokens, "other", ["churn"])
     own, _ = create_token(tokens, "own", ["ranking"])

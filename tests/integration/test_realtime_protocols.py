@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from ranking_code import transforms
-from reader_support import RunningReader, churn_rows, eventually, running_reader, write_version
+from reader_support import RunningReader, churn_rows, running_reader, write_version
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from waiting import eventually
 
 from forecache.base.settings import load_settings
 from forecache.declare.realtime.request import RequestField
@@ -28,12 +29,12 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReader]:
     settings = load_settings(home=tmp_path_factory.mktemp("reader"))
     write_views(settings)
     write_version(settings.store_path, "churn", churn_rows(10))
-    make_release(settings, deadline_ms=5000.0)
-    make_release(settings, name="aside", runs="process", deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
+    make_release(settings, name="aside", runs="process", deadline_ms=60_000.0)
     make_release(
         settings, name="fraud", transform=transforms.fraud, features=("amount", "spend"), candidates=None,
         request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)), lookups=(HOUSEHOLD,),
-        runs="process", warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=5000.0,
+        runs="process", warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=60_000.0,
     )  # fmt: skip
     with running_reader(settings) as running:
         yield running
@@ -58,7 +59,7 @@ def data_of(answer: httpx.Response) -> dict[str, list[Any]]:
 
 def test_a_model_in_a_process_of_its_own_gives_the_scores_of_the_one_on_the_loop(reader: RunningReader) -> None:
     asked = {"inputs": inputs(household_id=[1], product_id=PRODUCTS, price=[2.5] * 3)}
-    assert eventually(lambda: set(data_of(infer(reader, "aside", asked))["rung"]) == {"model"}, 20)
+    assert eventually(lambda: set(data_of(infer(reader, "aside", asked))["rung"]) == {"model"})
     assert data_of(infer(reader, "aside", asked)) == data_of(infer(reader, "ranking", asked))
     rows = [{"household_id": 1, "product_id": product, "price": 2.5} for product in PRODUCTS]
     found = HTTP.post(f"{reader.url}/invocations?model=aside", json={"instances": rows}).json()
@@ -68,7 +69,7 @@ def test_a_model_in_a_process_of_its_own_gives_the_scores_of_the_one_on_the_loop
 def test_many_rows_of_a_model_in_a_process_are_all_answered(reader: RunningReader) -> None:
     households, amounts = [1, 2, 3] * 20, [float(number) for number in range(60)]
     asked = {"inputs": inputs(household_id=households, amount=amounts)}
-    assert eventually(lambda: set(data_of(infer(reader, "fraud", asked))["rung"]) == {"model"}, 20)
+    assert eventually(lambda: set(data_of(infer(reader, "fraud", asked))["rung"]) == {"model"})
     scores = data_of(infer(reader, "fraud", asked))["score"]
     for place in (0, 31, 59):
         body = {"household_id": households[place], "amount": amounts[place]}

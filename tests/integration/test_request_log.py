@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from log_support import commit_all, logged
 from ranking_code import transforms
-from reader_support import RunningReader, eventually, running_reader
+from reader_support import RunningReader, running_reader
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
+from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Log
@@ -46,7 +47,7 @@ class Served:
             found[:] = logged(self.settings, name, request_id=request_id)
             return bool(found)
 
-        assert eventually(is_there, 20), f"{request_id} of {name} is not in the log"
+        assert eventually(is_there), f"{request_id} of {name} is not in the log"
         assert len(found) == 1
         return found[0]
 
@@ -63,7 +64,7 @@ class Served:
             answers[:] = [self.ask(name, body)]
             return bool(answers[0]["rung"] == "model")
 
-        assert eventually(is_of_model, 20), answers
+        assert eventually(is_of_model), answers
         return answers[0]
 
     def counted(self, metric: str, **labels: str) -> float:
@@ -82,20 +83,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     write_views(settings)
     log = Log("household_id")
     ladder = (POPULAR, OrderGiven())
-    make_release(settings, ladder=ladder, deadline_ms=5000.0, log=log)
-    make_release(settings, name="aside", runs="process", deadline_ms=5000.0, log=log)
-    make_release(settings, name="kept", cache_bytes=1 << 20, deadline_ms=5000.0, log=log)
+    make_release(settings, ladder=ladder, deadline_ms=60_000.0, log=log)
+    make_release(settings, name="aside", runs="process", deadline_ms=60_000.0, log=log)
+    make_release(settings, name="kept", cache_bytes=1 << 20, deadline_ms=60_000.0, log=log)
     make_release(
-        settings, name="trees", runtime="lightgbm", runs="process", cache_bytes=1 << 20, deadline_ms=5000.0, log=log
+        settings, name="trees", runtime="lightgbm", runs="process", cache_bytes=1 << 20, deadline_ms=60_000.0, log=log
     )
-    make_release(settings, name="tenth", deadline_ms=5000.0, log=Log("household_id", sample=0.1))
+    make_release(settings, name="tenth", deadline_ms=60_000.0, log=Log("household_id", sample=0.1))
     make_release(
         settings, name="fraud", transform=transforms.fraud, features=("amount", "spend"), candidates=None,
         request=(RequestField("household_id", "bigint"), RequestField("amount", "double", 1.0)), lookups=(HOUSEHOLD,),
-        warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=5000.0, on_nan="accept", log=log,
+        warmup=[b'{"household_id": 1, "amount": 2.5}'], deadline_ms=60_000.0, on_nan="accept", log=log,
     )  # fmt: skip
     with running_reader(settings, request_log_delay_s=0.2, wait=False) as reader:
-        reader.wait_until_ready(60)
+        reader.wait_until_ready()
         yield Served(reader, settings)
 
 
@@ -156,7 +157,7 @@ def test_a_ranking_is_logged_as_it_was_answered(served: Served, name: str) -> No
         times = answer["timings_ms"]
         assert row["total_us"] == pytest.approx(times["total"] * 1e3, abs=1.1)
         assert row["lookup_us"] == pytest.approx(times["lookup"] * 1e3, abs=1.1)
-        assert row["deadline_ms"] == 5000
+        assert row["deadline_ms"] == 60_000
         assert row["replica"].rpartition("#")[2].isdecimal()
         assert set(row) == set(schema().names)
 
@@ -262,7 +263,7 @@ def test_the_sample_holds_all_requests_of_some_keys(served: Served) -> None:
         commit_all(served.settings, "tenth")
         return len(logged(served.settings, "tenth")) == taken
 
-    assert eventually(all_there, 20)
+    assert eventually(all_there)
     found = [row["request_id"].split("-") for row in logged(served.settings, "tenth")]
     households = {each[0] for each in found}
     assert len(found) == 2 * len(households)
@@ -278,7 +279,7 @@ def test_nothing_was_lost(served: Served) -> None:
             commit_all(served.settings, name)
             return len(logged(served.settings, name, columns=["request_id"])) == taken
 
-        assert eventually(all_there, 20)
+        assert eventually(all_there)
         assert served.counted("rows_committed_total", model=name) == taken
         assert served.counted("spool_bytes", model=name) == 0
         assert served.counted("commits_total", model=name) > 0

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
-from reader_support import eventually
+from waiting import eventually
 from watched_streams import TOPIC, cards, write_starts
 
 from forecache.base.settings import Settings, load_settings
@@ -79,23 +79,23 @@ def test_a_stream_that_is_killed_is_started_again_and_the_day_lands_with_each_ev
     kafka.send(topic, payments(range(500)))
     try:
         assert [each.did for each in keep_running(settings, [stream])] == ["started"]
-        assert eventually(lambda: said(settings).rows == 500, 60)
+        assert eventually(lambda: said(settings).rows == 500)
         abort_transaction(kafka.brokers, topic, payments(range(9000, 9005)))
         # What was taken back has offsets, too, and is no event that waits: else the day would never be whole.
-        assert eventually(lambda: sum(said(settings).end_offsets.values()) > 505 and said(settings).lag_events == 0, 15)
+        assert eventually(lambda: sum(said(settings).end_offsets.values()) > 505 and said(settings).lag_events == 0)
         assert shown()["state"] == "runs"
         os.kill(said(settings).pid, signal.SIGKILL)
         kafka.send(topic, [b"no payment", *payments(range(300, 800))])
-        assert eventually(lambda: shown()["state"] == "died", 60)
+        assert eventually(lambda: shown()["state"] == "died")
         starts = read_starts(settings, "cards")
         write_starts(settings, "cards", replace(starts, last_at=time.time() - 60))
         assert [each.did for each in keep_running(settings, [stream])] == ["started"]
-        assert eventually(lambda: said(settings).rows == 300 and said(settings).lag_events == 0, 60)
+        assert eventually(lambda: said(settings).rows == 300 and said(settings).lag_events == 0)
         found = shown()
         assert (found["state"], found["bad"], found["repeats"], found["starts"]) == ("runs", 1, 200, 2)
     finally:
         os.kill(said(settings).pid, signal.SIGTERM)
-    assert eventually(lambda: shown()["state"] == "stopped", 30)
+    assert eventually(lambda: shown()["state"] == "stopped")
     result = extract(settings, stream.source, [YESTERDAY.date()])
     assert result.rows == 800
     rows = pq.read_table(Path(settings.landing_uri) / "payments" / f"{YESTERDAY.date()}.parquet")

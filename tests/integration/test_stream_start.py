@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from reader_support import eventually
+from waiting import eventually
 from watched_streams import cards, write_starts
 
 from forecache.base.settings import Settings
@@ -50,7 +50,7 @@ def end(settings: Settings) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    assert eventually(lambda: not is_running(settings.home_path, "cards"), 10)
+    assert eventually(lambda: not is_running(settings.home_path, "cards"))
 
 
 @pytest.mark.slow
@@ -60,22 +60,22 @@ def test_a_killed_stream_is_started_once_and_outlives_who_started_it(settings: S
     script = (
         "import sys; from pathlib import Path; from forecache.base.settings import load_settings; "
         "from watched_streams import cards; from forecache.operations.keep_streams_running import keep_running; "
-        f"print(keep_running(load_settings(home={str(settings.home)!r}), [cards()], command={engine(60)!r}))"
+        f"print(keep_running(load_settings(home={str(settings.home)!r}), [cards()], command={engine(600)!r}))"
     )
     try:
         subprocess.run([sys.executable, "-c", script], env=with_support(), check=True, timeout=60)
-        assert eventually(lambda: read_state(settings, "cards") is not None, 30)
+        assert eventually(lambda: read_state(settings, "cards") is not None)
         assert is_running(home, "cards")
-        assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
+        assert [each.did for each in keep_running(settings, [STREAM], command=engine(600))] == ["runs"]
         end(settings)
         age_state(settings)
         # However long that took.
         write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=time.time()))
-        (kept,) = keep_running(settings, [STREAM], command=engine(60))
+        (kept,) = keep_running(settings, [STREAM], command=engine(600))
         assert kept.did == "waits", "it died within ten minutes of its start"
         write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=time.time() - 11))
-        assert keep_running(settings, [STREAM], command=engine(60)) == [StartResult("cards", "started")]
-        assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"), 30)
+        assert keep_running(settings, [STREAM], command=engine(600)) == [StartResult("cards", "started")]
+        assert eventually(lambda: len(pids(settings)) == 2 and is_running(home, "cards"))
         assert read_starts(settings, "cards").total == 2
     finally:
         end(settings)
@@ -89,7 +89,7 @@ def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
         "from watched_streams import cards; from forecache.operations.keep_streams_running import keep_running; "
         f"settings, stream = load_settings(home={str(settings.home)!r}), cards(); print('ready', flush=True); "
         "sys.stdin.read(1); "
-        f"print(keep_running(settings, [stream], command={engine(60)!r})[0].did, flush=True); sys.stdin.read(1)"
+        f"print(keep_running(settings, [stream], command={engine(600)!r})[0].did, flush=True); sys.stdin.read(1)"
     )
     sensors = [
         subprocess.Popen(
@@ -106,36 +106,37 @@ def test_of_many_sensors_at_once_one_starts_it(settings: Settings) -> None:
             each.stdin.flush()
         said = sorted(output.readline().decode().strip() for output in outputs)
         assert said.count("started") == 1
-        assert eventually(lambda: is_running(settings.home_path, "cards"), 30)
+        assert eventually(lambda: is_running(settings.home_path, "cards"))
     finally:
         for each in sensors:
             each.communicate()
     try:
         # After the sensors that looked have ended it runs on, and is not started again.
-        assert [each.did for each in keep_running(settings, [STREAM], command=engine(60))] == ["runs"]
+        assert [each.did for each in keep_running(settings, [STREAM], command=engine(600))] == ["runs"]
         assert len(pids(settings)) == 1
     finally:
         end(settings)
 
 
-def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(settings: Settings) -> None:
-    home, command = settings.home_path, [sys.executable, "-c", "raise SystemExit(1)"]
+def test_a_stream_that_dies_at_once_waits_longer_each_time_and_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, command, now = settings.home_path, [sys.executable, "-c", "raise SystemExit(1)"], time.time()
+    # Time stands still, so that a slow machine does not use up the pauses.
+    monkeypatch.setattr(time, "time", lambda: now)
+    found: list[StartResult] = []
+
+    def comes(did: str) -> bool:
+        found[:] = keep_running(settings, [STREAM], command=command)
+        return found[0].did == did
+
     waits = []
     for _ in range(4):
         write_starts(settings, "cards", replace(read_starts(settings, "cards"), last_at=0.0)) if waits else None
-
-        def started() -> bool:
-            return keep_running(settings, [STREAM], command=command)[0].did == "started"
-
-        assert eventually(started, 20)
-
-        def died() -> bool:
-            return keep_running(settings, [STREAM], command=command)[0].did == "waits"
-
-        assert eventually(died, 20)
-        (kept,) = keep_running(settings, [STREAM], command=command)
-        waits.append(kept.wait_s + time.time() - read_starts(settings, "cards").last_at)
-    assert [round(wait_s, -1) for wait_s in waits] == [10, 20, 40, 80]
+        assert eventually(lambda: comes("started"))
+        assert eventually(lambda: comes("waits"))
+        waits.append(found[0].wait_s)
+    assert waits == [10, 20, 40, 80]
     write_state(home, "cards", StreamState(1, time.time() - 99, time.time() - 60, last_error="No brokers answer."))
     (alert,) = [each for each in stream_alerts(settings, PROJECT) if each.kind == "stream_dead"]
     assert alert.severity == "critical"

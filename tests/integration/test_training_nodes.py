@@ -109,18 +109,24 @@ def test_a_further_node_reports_only_the_error_of_its_last_attempt(
     spec = TrainingSpec(str(tmp_path / "run"), "returns", "", 0, "", Training(), checkpoints=str(shared))
     spec.folder.mkdir()
     fail = f"from pathlib import Path; Path({str(spec.folder / ERROR_FILE)!r}).write_text('{{}}')"
-    commands, states = iter([fail, "import time; time.sleep(2.5)"]), iter(["open"] * 9)
+    commands = [fail, "import time; time.sleep(600)"]
     reported: list[bool] = []
+    reported_before: list[int] = []  # how often, before each attempt
 
     def start(*_: object, **__: object) -> list[str]:
-        return [sys.executable, "-c", next(commands)]
+        reported_before.append(len(reported))
+        return [sys.executable, "-c", commands[len(reported_before) - 1]]
+
+    def read_state(*_: object) -> tuple[str, str]:
+        is_done = len(reported_before) == 2 and len(reported) > reported_before[1] + 1
+        return "run", "done" if is_done else "open"
 
     def share(files: RunFiles) -> None:
         reported.append((files.folder / ERROR_FILE).is_file())
 
     monkeypatch.setattr(join_module, "command", start)
     monkeypatch.setattr(RunFiles, "share_error", share)
-    monkeypatch.setattr(join_module, "read_node_state", lambda *_: ("run", next(states, "done")))
+    monkeypatch.setattr(join_module, "read_node_state", read_state)
     monkeypatch.setattr(join_module, "TRAINING_JOIN", replace(TRAINING_JOIN, every_s=0.3))
     assert join_module._work(settings, open_training_root(settings), spec) == "done"
     assert True in reported

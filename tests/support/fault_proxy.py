@@ -58,7 +58,7 @@ class Proxy:
 
     def injected(self, kind: Kind) -> dict[str, int]:
         """The faults so far in requests of a kind, by fault."""
-        with urllib.request.urlopen(self.address + _TELL, timeout=10) as answer:
+        with urllib.request.urlopen(self.address + _TELL, timeout=60) as answer:
             counts = json.load(answer)
         return {fault: counts.get(f"{fault} {kind}", 0) for fault in FAULTS}
 

@@ -1,21 +1,11 @@
 """Questions to a reader in trouble: what it answers and counts, and connections that are held half open."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 from reader_support import RunningReader
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def status(reader: RunningReader, path: str = "/v1/churn/00001") -> int:

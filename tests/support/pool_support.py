@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import faulty_scorer
 import numpy as np
 import psutil
 import uvloop
+from waiting import eventually
 
 from forecache.realtime.metrics import PathCounters
 from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, WorkerConfig
@@ -37,7 +38,7 @@ class RunningPath:
         self.lag_s = 0.0
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(300)
 
     def score(self, rows: int = faulty_scorer.ROWS, *, deadline_ms: float = 10_000, fault: str = "") -> np.ndarray:
         request, found = faulty_scorer.request(rows, fault), faulty_scorer.found(rows)
@@ -116,15 +117,6 @@ class HeldUp:
             began = time.monotonic()
             time.sleep(self._PAUSE_S)
             self._overslept_s += max(0.0, time.monotonic() - began - self._PAUSE_S)
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.01)
-    return holds()  # a machine that stalls may leave no time for another look
 
 
 def model_processes() -> set[int]:

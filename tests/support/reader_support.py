@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -134,7 +134,7 @@ class RunningReader:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def wait_until_ready(self, timeout_s: float = 60) -> None:
+    def wait_until_ready(self, timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the reader ended with {self.process.returncode}"
@@ -214,16 +214,6 @@ def running_reader(settings: Settings, **overrides: Any) -> Iterator[RunningRead
 
 def today() -> date:
     return datetime.now(timezone.utc).date()
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
-    """Whether something comes to hold within the time."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return holds()  # a machine that stalls may leave no time for another look
 
 
 def served(reader: RunningReader, pipeline: str = "churn") -> int | None:

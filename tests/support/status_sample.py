@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 import pyarrow as pa
 from ranking_code import transforms
-from reader_support import RunningReader, churn_rows, eventually, running_reader, today, write_version
+from reader_support import RunningReader, churn_rows, running_reader, today, write_version
 from realtime_support import write_views
 from release_support import HOUSEHOLD, a_request, make_release
 from scoring_support import features_table, make_pipeline, register_model, write_features
 from store_tables import churn
 from ui_support import browser_page, save_picture
-from waiting import beside
+from waiting import beside, eventually
 
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands.reader import run_committer_sidecar

@@ -131,7 +131,7 @@ def postgres_server(folder: Path, *, password: str) -> Iterator[str]:
     try:
         initdb = [*prefix, str(binaries[-1] / "initdb"), "-D", str(own / "data"), "-U", "shop", "--no-sync"]
         options = ["--auth=scram-sha-256", f"--pwfile={own / 'password'}", "--encoding=UTF8", "--locale=C"]
-        subprocess.run([*initdb, *options], check=True, capture_output=True, timeout=60, cwd=own)
+        subprocess.run([*initdb, *options], check=True, capture_output=True, timeout=300, cwd=own)
         command = [*prefix, str(binaries[-1] / "postgres"), "-D", str(own / "data"), "-p", str(port), "-c", "fsync=off"]
         with _process([*command, "-c", f"unix_socket_directories={own}"], folder, stop=signal.SIGINT):
             url = f"postgresql://shop:{password}@127.0.0.1:{port}/postgres"

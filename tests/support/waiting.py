@@ -19,6 +19,16 @@ def wait_for(look: Callable[[], _Found], *, seconds: float = 120.0) -> _Found:
     return found
 
 
+def eventually(holds: Callable[[], bool], limit_s: float = 120.0) -> bool:
+    """Look again and again until `holds` returns true; returns False if it has not within the time."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(_LOOK_S)
+    return holds()  # a machine that stalls may leave no time for another look
+
+
 @contextmanager
 def beside(run: Callable[[threading.Event], object]) -> Iterator[None]:
     """Have `run` work in a thread while the block runs; it ends once the event that it is given is set."""

@@ -3,12 +3,11 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import eventually
 
 # As a shell starts what it puts into the background: SIGINT is ignored.
 SCRIPT = """
@@ -24,15 +23,6 @@ TREE = "sleep 600 & setsid sleep 600 & wait"
 
 def start(program: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", SCRIPT, program], text=True)
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.01)
-    return holds()  # a machine that stalls may leave no time for another look
 
 
 def descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:

@@ -9,9 +9,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from waiting import wait_for
 
 from forecache.base.settings import PROJECT_ROOT
 
@@ -31,8 +32,10 @@ class Reader(BaseHTTPRequestHandler):
     """Answers; key 3 with an error, key 5 with a connection that ends."""
 
     protocol_version = "HTTP/1.1"
+    asked: ClassVar[int] = 0
 
     def do_GET(self) -> None:
+        type(self).asked += 1
         if self.path.endswith("/5"):
             self.close_connection = True
             return
@@ -45,7 +48,10 @@ class Reader(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(("keys", "is_lossless"), [(3, True), (6, False)])
-def test_load_counts_each_request_without_its_answer(tmp_path: Path, keys: int, is_lossless: bool) -> None:
+def test_load_counts_each_request_without_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: int, is_lossless: bool
+) -> None:
+    monkeypatch.setattr(Reader, "asked", 0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Reader)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stop = tmp_path / "stop"
@@ -53,7 +59,7 @@ def test_load_counts_each_request_without_its_answer(tmp_path: Path, keys: int, 
     with subprocess.Popen(
         [sys.executable, str(SCRIPTS / "load.py"), str(stop), "2", str(keys), url], stdout=subprocess.PIPE, text=True
     ) as process:
-        time.sleep(1.5)
+        wait_for(lambda: Reader.asked > 20)
         stop.touch()
         figures = json.loads(process.communicate(timeout=60)[0])
     server.shutdown()

@@ -1,6 +1,9 @@
 """Metrics are declared once, by Prometheus's conventions, and docs/metrics.md lists them all."""
 
 import re
+import socket
+import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from forecache.cli.main import main
 from forecache.kit.metrics import page as page_module
 from forecache.kit.metrics.metric import METRICS, PARTS, Metric
 from forecache.kit.metrics.page import MetricsPage, merge_first_buckets, power_of_two_bounds
+from forecache.plugins.exporter.batch_page import create_export_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,3 +114,24 @@ def test_shown_buckets_keep_all_that_was_counted() -> None:
     assert (bounds[0], bounds[-1]) == ("0.000008", "4.194304")
     assert len(shown) == len(bounds) + 1
     assert (shown[0], sum(shown)) == (1 + 2 + 3 + 4, sum(counts))
+
+
+def test_a_scraper_that_has_given_up_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    asks, has_gone = threading.Event(), threading.Event()
+
+    def make() -> str:
+        asks.set()
+        assert has_gone.wait(60)
+        return "#" * 10_000_000
+
+    server = create_export_server("127.0.0.1", 0, make)
+    server.daemon_threads = False  # closing waits for them
+    threading.Thread(target=server.serve_forever).start()
+    with socket.create_connection(("127.0.0.1", server.server_port)) as scraper:
+        scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert asks.wait(60)
+    has_gone.set()
+    server.shutdown()
+    server.server_close()
+    assert capfd.readouterr().err == ""

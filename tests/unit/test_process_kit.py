@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import eventually
 
 from forecache.base.settings import PROJECT_ROOT, load_settings
 from forecache.cli.commands import reader
@@ -23,15 +23,6 @@ from forecache.kit.process.periodic import Backoff, PeriodicThread, RetryPauses
 from forecache.kit.process.wakes import Wake
 
 WAKE = Wake("test", "test", "The test", 0.001)
-
-
-def eventually(holds: Callable[[], bool], timeout_s: float = 60.0) -> bool:
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.01)
-    return holds()
 
 
 def test_pauses_double_up_to_the_longest() -> None:
@@ -214,11 +205,14 @@ def test_a_sidecar_ends_when_its_parent_is_killed(parent: "subprocess.Popen[byte
     assert eventually(lambda: not is_alive(children(tmp_path)[0]))
 
 
-@pytest.mark.parametrize(("last_s", "is_finished"), [(0.5, False), (60.0, True)])
+@pytest.mark.parametrize(("last_s", "takes_s", "is_finished"), [(0.5, 300, False), (60.0, 2, True)])
 def test_a_sidecar_has_the_given_time_to_finish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_s: float, is_finished: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_s: float, takes_s: int, is_finished: bool
 ) -> None:
-    script = "import sys, time; open(sys.argv[1], 'w').close(); sys.stdin.read(); time.sleep(2); open(sys.argv[2], 'w')"
+    script = (
+        "import sys, time; open(sys.argv[1], 'w').close(); sys.stdin.read(); "
+        f"time.sleep({takes_s}); open(sys.argv[2], 'w')"
+    )
     popen, started, finished = subprocess.Popen, tmp_path / "started", tmp_path / "finished"
     command = [sys.executable, "-c", script, str(started), str(finished)]
     monkeypatch.setattr(subprocess, "Popen", lambda _, **more: popen(command, **more))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from reader_support import eventually
+from waiting import eventually
 
 from forecache.base.errors import DamagedError
 from forecache.serve.reader.versions import follow as watcher_module

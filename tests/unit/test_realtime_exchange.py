@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from time import monotonic, perf_counter_ns
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem
+from forecache.realtime.answer import engine as engine_module
 from forecache.realtime.answer.engine import AnswerEngine, RequestHandler
 from forecache.realtime.answer.served_release import Exchange, ModelRequest, ServedRelease
 from forecache.realtime.deadline import CostEstimate, RequestClock, RequestQueue, may_begin
@@ -19,6 +20,24 @@ from forecache.serve.reader.http.messages import Reply
 
 US, MS = 1_000, 1_000_000
 MODEL_US, LAST_US = 200, 20
+
+
+class Clock:
+    """Nanoseconds that only the work of these tests takes: a busy machine takes none of a deadline."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**12
+
+    def read(self) -> int:
+        return self.now_ns
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def _engine_with_this_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "perf_counter_ns", CLOCK.read)
 
 
 def cost(nanoseconds: int) -> CostEstimate:
@@ -52,7 +71,7 @@ class Call:
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
-        self.arrived, self.waited = perf_counter_ns(), 0
+        self.arrived, self.waited = CLOCK.now_ns, 0
         self.replied = asyncio.Event()
 
     def whole_body(self, limit_bytes: int, memory: Any) -> bytes:
@@ -75,9 +94,7 @@ def served(path: Any = None) -> Any:
 
 
 def work(took_us: int) -> None:
-    end = perf_counter_ns() + took_us * US
-    while perf_counter_ns() < end:
-        pass
+    CLOCK.now_ns += took_us * US
 
 
 class Engine:
@@ -86,7 +103,7 @@ class Engine:
     def answer_now(
         self, by: Any, request: Any, clock: RequestClock, times: StageTimes, *, waiting: int, reserve_ns: int
     ) -> RequestAnswer:
-        if not may_begin(by.model_cost, perf_counter_ns(), clock.until, reserve=reserve_ns):
+        if not may_begin(by.model_cost, CLOCK.now_ns, clock.until, reserve=reserve_ns):
             return self.answer_by_fallback(by, request, clock, times, why=TooLate.reason)
         work(MODEL_US)
         return RequestAnswer((), np.zeros(1), MODEL, times=times)
@@ -142,7 +159,7 @@ async def test_many_rows_keep_time_for_the_last_rung_of_each_and_let_others_in_b
     found = await answers(served(), 1_000, 60.0, backlog)
     done.set()
     # 1,000 rows at 20 us leave 40 ms for the model, which answers up to 222 of them at 180 us more each.
-    assert 0 < sum(each.rung == MODEL for each in found) <= 250
+    assert 200 < sum(each.rung == MODEL for each in found) <= 222
     assert len(found) == 1_000
     assert await others > 20
 
@@ -224,7 +241,7 @@ class Unread:
         raise AssertionError("a look-up for a model that would be too late")
 
 
-@pytest.mark.parametrize(("left_ms", "expected_s"), [(-1.0, 0.0), (20.0, 5.0)])
+@pytest.mark.parametrize(("left_ms", "expected_s"), [(-1.0, 0.0), (20.0, 300.0)])
 def test_nothing_is_looked_up_for_a_model_elsewhere_that_would_be_too_late(
     left_ms: float, expected_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,13 +251,13 @@ def test_nothing_is_looked_up_for_a_model_elsewhere_that_would_be_too_late(
     monkeypatch.setattr(
         AnswerEngine, "answer_by_fallback", lambda *_, why, **more: (setattr(lower, "why", why), lower)[1]
     )
-    now = perf_counter_ns()
+    now = CLOCK.now_ns
     clock = RequestClock(now, now + int(left_ms * MS), abs(left_ms))
     request = ParsedRequest(1, {}, ["a"], b"")
     began = monotonic()
     answered = asyncio.run(AnswerEngine({}).answer(by, request, clock, StageTimes()))
     assert (answered.why, answered.rung) == (TooLate.reason, "default")
-    assert monotonic() - began < 5
+    assert monotonic() - began < 60
 
 
 def test_a_fallback_elsewhere_costs_what_the_loop_did_for_it_and_not_the_wait_for_the_model() -> None:

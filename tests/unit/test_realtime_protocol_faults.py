@@ -276,7 +276,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("reader")
     settings = load_settings(home=home)
     write_views(settings)
-    make_release(settings, deadline_ms=5000.0)
+    make_release(settings, deadline_ms=60_000.0)
     return home
 
 

@@ -1,17 +1,30 @@
 """What model processes share with the reader, whether they batch, the breaker in front of them, and their counters."""
 
 import os
+import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecache.kit.process.wakes import HUNG_MODELS
 from forecache.realtime.metrics import CAUSES, PATH_CELLS, PathCounters
 from forecache.realtime.request.request_answer import LookupResult, ParsedRequest
 from forecache.realtime.workers.model_main import is_row_independent
-from forecache.realtime.workers.slot_memory import TEXT, SlotLayout, SlotMemory, check_scores, create_memory
-from forecache.realtime.workers.worker_path import PROBE_S, CircuitBreaker, update_mean
+from forecache.realtime.workers.slot_memory import (
+    BEGUN_NS,
+    TEXT,
+    SlotLayout,
+    SlotMemory,
+    WorkerConfig,
+    check_scores,
+    create_memory,
+)
+from forecache.realtime.workers.worker_path import PROBE_S, CircuitBreaker, ModelProcessPool, update_mean
+from forecache.realtime.workers.worker_supervisor import HANG_S, ModelCall, SupervisorConfig, Worker
 
 LAYOUT = SlotLayout(
     3, 4096, 20,
@@ -182,6 +195,30 @@ class TestBreaker:
         breaker.record_failure(1.0, pause_s=0.7)
         assert not breaker.would_allow(1.6)
         assert breaker.would_allow(1.71)
+
+
+def test_a_process_hangs_if_it_is_silent_while_the_machine_does_not_stand_still(
+    memory: SlotMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    loop: Any = SimpleNamespace(call_later=lambda *_: None)
+    orders = WorkerConfig("", "", 0.005, LAYOUT)
+    pool = ModelProcessPool(SupervisorConfig(2), orders, loop=loop, counters=PathCounters())
+    process: Any = SimpleNamespace(memory=memory, channel=SimpleNamespace(fileno=lambda: 0))
+    worker = Worker(process)
+    pool.workers.append(worker)
+    worker.calls[0] = cast("ModelCall", None)
+    memory.head[BEGUN_NS] = int(now[0] * 1e9)
+    lost: list[float] = []
+    monkeypatch.setattr(pool, "_replace_worker", lambda *_: lost.append(now[0]))
+    for now[0] in (100.05, 103.0):  # it stands still for seconds
+        pool._replace_hung_workers()
+    assert lost == []
+    while not lost:
+        now[0] += HUNG_MODELS.every_s
+        pool._replace_hung_workers()
+    assert 103.0 < lost[0] < 103.0 + HANG_S
 
 
 def test_that_a_model_was_slow_is_forgotten_after_three_fast_calls_and_one_slow_call_does_not_count_for_much() -> None:

@@ -13,6 +13,7 @@ from forecache.stream.state import (
     STATE,
     Starts,
     StreamState,
+    is_reported,
     is_running,
     lease_name,
     read_starts,
@@ -161,20 +162,41 @@ def test_what_a_stream_says_is_read_as_it_was_written_and_damage_is_nothing(sett
     assert read_starts(settings, "cards") == Starts()
 
 
-def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(settings: Settings) -> None:
-    home = settings.home_path
+def test_a_stream_runs_while_its_lock_is_held_or_its_state_is_young(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, now = settings.home_path, time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     assert not is_running(home, "cards")
     with lock(home / "locks" / lease_name("cards")):
         assert is_running(home, "cards")
         assert read_stream_status(settings, cards()).status == "runs"
     assert not is_running(home, "cards")
     # On another machine, with the same home folder: no lock is to be seen.
-    write_state(home, "cards", replace(WELL, written_at=time.time() - 10))
+    write_state(home, "cards", replace(WELL, written_at=now - 10))
     assert read_stream_status(settings, cards()).status == "runs"
-    write_state(home, "cards", replace(WELL, written_at=time.time() - 20))
+    write_state(home, "cards", replace(WELL, written_at=now - 20))
     assert read_stream_status(settings, cards()).status == "died"
-    write_state(home, "cards", replace(WELL, written_at=time.time(), stopped_at=time.time()))
+    write_state(home, "cards", replace(WELL, written_at=now, stopped_at=now))
     assert read_stream_status(settings, cards()).status == "stopped"
+
+
+def test_a_machine_that_stood_still_while_it_watched_a_stream_looks_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_state(settings.home_path, "cards", replace(WELL, alive_at=NOW))
+    began, waits = time.monotonic(), list[float]()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            write_state(settings.home_path, "cards", replace(WELL, alive_at=NOW + 5))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: began + 100 * len(waits))
+    assert is_reported(settings, "cards")
+    assert not is_reported(settings, "cards")
+    assert sum(waits) < 15
 
 
 def test_the_share_of_bad_messages_that_may_be_is_that_of_the_settings(settings: Settings) -> None:

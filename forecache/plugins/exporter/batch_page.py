@@ -130,8 +130,9 @@ def create_export_server(host: str, port: int, make: Callable[[], str]) -> Threa
             self.send_response(status)
             self.send_header("Content-Type", CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # who asked did not wait for so long
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Do not log scrapes."""

@@ -73,10 +73,12 @@ class ModelProcessPool:
         self._answered = 0.0
         self._start_s = HANG_S
         self._sweeper: asyncio.TimerHandle | None = None
+        self._swept = time.monotonic()
 
     def open(self) -> None:
         """Start the processes and wait until one is warm, in any thread; raises `UnavailableError`."""
         self._staff.open()
+        self._swept = time.monotonic()
         self._loop.call_soon_threadsafe(self._replace_hung_workers)
 
     @property
@@ -208,8 +210,12 @@ class ModelProcessPool:
 
     def _replace_hung_workers(self) -> None:
         now = time.monotonic()
+        # If this look comes late, the machine stood still, or the loop did, and so may have the processes.
+        late_s, self._swept = now - self._swept - 2 * HUNG_MODELS.every_s, now
         hang_s = max(HANG_S, HANG_CALLS * self._call_s)
         for worker in list(self._staff.workers):
+            if late_s > 0:
+                worker.excuse_silence(now, late_s)
             if worker.silent_s(now) > hang_s:
                 self._replace_worker(worker, "hung")
         self._sweeper = self._loop.call_later(HUNG_MODELS.every_s, self._replace_hung_workers)

@@ -85,6 +85,10 @@ class Worker:
             return 0.0
         return now - max(self._since, (begun_ns or head[DONE_NS]) / 1e9)
 
+    def excuse_silence(self, now: float, seconds: float) -> None:
+        """Leave seconds out of the time without progress: this machine stood still for so long."""
+        self._since = max(self._since, now - max(0.0, self.silent_s(now) - seconds))
+
     def send(self, call: ModelCall, now: float) -> bool:
         """Send a request; return False if the process has ended."""
         slot = self.free.pop()

@@ -17,7 +17,7 @@ def misbehave(rows: Rows) -> np.ndarray:
     while store == SPIN:
         pass
     if store == SLEEP:
-        time.sleep(10)
+        time.sleep(60)
     if store == BURN:
         until = time.thread_time() + 0.010
         while time.thread_time() < until:

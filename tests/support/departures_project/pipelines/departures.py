@@ -65,7 +65,7 @@ late = Realtime(
     ),
     gate=Gate(metric="roc_auc", floors={"roc_auc": 0.52}, baseline=Baseline("miles"), max_latency_ms=100.0),
     ladder=(LastNight(Stored("carrier", ("carrier",), "late_7d")), Default(0.2)),
-    deadline_ms=500.0,
+    deadline_ms=60_000.0,
 )
 choice = Realtime(
     name="choice",
@@ -76,5 +76,5 @@ choice = Realtime(
     features=(Feature("late_share"), Feature("fare")),
     model=FunctionModel(punctual),
     ladder=(OrderGiven(),),
-    deadline_ms=500.0,
+    deadline_ms=60_000.0,
 )
