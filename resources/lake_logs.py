@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.installation import open_lake
 from forecache.kit.process.wakes import RUN_LOGS
@@ -81,7 +82,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
     def cloud_storage_has_logs(self, log_key: Sequence[str], io_type: ComputeIOType, partial: bool = False) -> bool:
         try:
             return self._folder.size(_name(log_key, io_type, partial)) is not None
-        except Exception as error:  # noqa: BLE001
+        except (ForecacheError, OSError) as error:
             logger.warning("The output of the step %s was not found in %s: %s", log_key[-1], self._folder, error)
             return False
 
@@ -90,7 +91,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
     ) -> None:
         try:
             found = self._folder.read(_name(log_key, io_type, partial))
-        except Exception as error:  # noqa: BLE001
+        except (ForecacheError, OSError) as error:
             logger.warning("The output of the step %s was not read from %s: %s", log_key[-1], self._folder, error)
             return
         path = Path(self._local.get_captured_local_path(log_key, _SUFFIXES[io_type], partial=partial))
@@ -104,7 +105,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
             self._folder.write(_name(log_key, io_type, partial), data.read())
             if not partial and self._folder.size(part := _name(log_key, io_type, partial=True)) is not None:
                 self._folder.delete([part])
-        except Exception as error:  # noqa: BLE001  # whatever it is, the step has done its work
+        except (ForecacheError, OSError) as error:  # the step has done its work
             logger.warning("The output of the step %s was not written to %s: %s", log_key[-1], self._folder, error)
 
     def on_subscribe(self, subscription: CapturedLogSubscription) -> None:

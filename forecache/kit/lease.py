@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import ConflictError
+from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.folders import Folder
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import LEASE
@@ -120,9 +120,10 @@ class Lease:
             return
         try:
             self.renew()
-        except Exception as error:  # clients of object stores have errors of their own
+        except (ForecacheError, OSError) as error:
+            cause = error.message if isinstance(error, ForecacheError) else f"{error}."
             raise LeaseLostError(
-                f"The lease {self.name!r} in {self._folder} could not be renewed: {error}", remedy="Run again."
+                f"The lease {self.name!r} in {self._folder} could not be renewed: {cause}", remedy="Run again."
             ) from error
         self.check()
 
@@ -153,7 +154,7 @@ class Lease:
             return
         with self._renewing:
             if not self._lost:
-                with suppress(Exception):  # clients of object stores have errors of their own
+                with suppress(ForecacheError, OSError):
                     if not self._put(released=True) and self._is_mine(self.read()):
                         self._put(released=True)
                 self._holder = replace(self._holder, released=True)

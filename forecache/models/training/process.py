@@ -19,8 +19,7 @@ from forecache.base.files import lock
 from forecache.base.settings import Settings
 from forecache.base.steps import training_step
 from forecache.declare import Training
-from forecache.kit.installation import hold_shared_lease
-from forecache.kit.lease import Lease, local_lease
+from forecache.kit.lease import Lease, hold_lease, local_lease
 from forecache.kit.process.child import end_process
 from forecache.kit.process.wakes import TRAINING_EVENTS
 from forecache.models.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec, open_run_files
@@ -76,7 +75,7 @@ def lock_run(
             yield RunLock(descriptor, local_lease(LEASE_NAME, action))
             return
         shared = open_run_files(settings, spec.checkpoints, patience_s=_PATIENCE_S)
-        with hold_shared_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as lease:
+        with hold_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as lease:
             yield RunLock(descriptor, lease)
 
 

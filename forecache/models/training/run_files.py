@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forecache.base.errors import ForecacheError
 from forecache.base.files import replace_file, write_durably
 from forecache.base.folders import Folder
 from forecache.base.settings import Settings
@@ -139,7 +140,7 @@ class RunFiles:
             shared.write(METRICS_FILE, "".join(f"{json.dumps(event)}\n" for event in needed).encode())
             shared.write(HEARTBEAT_FILE, (self.folder / HEARTBEAT_FILE).read_bytes())
             self.fetch_error()
-        except Exception as error:  # noqa: BLE001  (whatever a bucket answers, the training goes on)
+        except (ForecacheError, OSError) as error:  # the training goes on
             return f"the progress is not shared with other machines: {error}"
         return ""
 

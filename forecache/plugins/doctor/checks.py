@@ -260,15 +260,10 @@ def check_leases(settings: Settings) -> Finding:
     from forecache.serve.store.remote import open_remote
 
     def read_held() -> "list[Holder]":
-        try:
-            places = [open_lake(settings)]
-            if settings.store_remote:
-                places.append(open_remote(settings.store_remote, settings.storage_options))
-            return [holder for place in places for holder in read_leases(place) if not holder.released]
-        except ForecacheError:
-            raise
-        except Exception as error:  # the clients of object stores have errors of their own
-            raise UnavailableError(f"The leases cannot be read: {error}") from error
+        places = [open_lake(settings)]
+        if settings.store_remote:
+            places.append(open_remote(settings.store_remote, settings.storage_options))
+        return [holder for place in places for holder in read_leases(place) if not holder.released]
 
     held = read_held()
     left = [holder for holder in held if holder.is_dead]

@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.folders import Folder
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
@@ -234,7 +234,7 @@ def open_fetched_store(
             pull(store, whole, wait_s=WAIT_S, progress=progress)
     except DamagedError:
         raise
-    except Exception as error:  # clients of object stores have errors of their own
+    except (ForecacheError, OSError) as error:
         if store.pointer().serving is None:
             raise
         logger.warning("The remote of %s could not be read; what is here is used: %s", name, error)
