@@ -5,9 +5,9 @@ does: with FORECACHE_STORAGE_OPTIONS.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings, load_settings
@@ -16,8 +16,7 @@ from forecache.kit.process.wakes import RUN_LOGS
 from resources.dagster_internals import (
     CapturedLogSubscription,
     ComputeIOType,
-    ConfigurableClass,
-    ConfigurableClassData,
+    InstancePart,
     LocalComputeLogManager,
     PollingComputeLogSubscriptionManager,
     TruncatingCloudStorageComputeLogManager,
@@ -30,32 +29,18 @@ _PATIENCE_S = 10.0
 _SUFFIXES = {ComputeIOType.STDOUT: "out", ComputeIOType.STDERR: "err"}
 
 
-class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass):
+class LakeLogManager(InstancePart, TruncatingCloudStorageComputeLogManager):
     """Writes the output of a step into the lake when the step ends, and what there is of it every few seconds.
 
     An object store that cannot be reached costs the output, and never the run.
     """
 
-    def __init__(self, settings: Settings, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self._inst_data = inst_data
+        settings = settings or load_settings()
         self._folder = open_lake(settings, below=FOLDER, patience_s=_PATIENCE_S)
         self._local = LocalComputeLogManager(str(settings.dagster_home / "logs"))
         self._subscriptions = PollingComputeLogSubscriptionManager(self)
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "LakeLogManager":
-        return cls(load_settings(), inst_data)
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return self._inst_data
 
     @property
     def local_manager(self) -> LocalComputeLogManager:
