@@ -58,11 +58,11 @@ class RunLock:
 
 @contextmanager
 def lock_run(
-    settings: Settings, spec: TrainingSpec, *, run_id: str = "", report: Callable[[str], None]
+    settings: Settings, spec: TrainingSpec, *, action: str = "training", run_id: str = "", report: Callable[[str], None]
 ) -> Iterator[RunLock]:
     """Lock the run of a specification as soon as no other process trains it; `report` gets a sentence if there is one
     to wait for. UnavailableError if the run's files are in a bucket and `obstore` is not installed."""
-    action = f"training {spec.pipeline}"
+    action = f"{action} {spec.pipeline}"
 
     def report_holder(holder: str) -> None:
         report(f"waiting for {holder}")
