@@ -14,6 +14,7 @@ from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
 from forecache.cli.base import Finding, is_port_free
 from forecache.cli.output import size
+from forecache.plugins.doctor.shared_services import check_mlflow_server
 
 if TYPE_CHECKING:
     from forecache.declare import Realtime
@@ -189,7 +190,7 @@ def check_lake(settings: Settings) -> Finding:
 def check_mlflow(settings: Settings) -> Finding:
     uri = settings.mlflow_tracking_uri
     if not uri.startswith("sqlite:///"):
-        return Finding("mlflow", "ok", f"server {uri.partition('@')[2] or uri} (not contacted)")
+        return check_mlflow_server(settings)
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.is_file():
         return Finding("mlflow", "warn", f"no database yet at {path}", "The first training run creates it.")
@@ -257,13 +258,18 @@ def check_leases(settings: Settings) -> Finding:
     from forecache.kit.installation import open_lake
     from forecache.kit.lease import TERM_S, read_leases
     from forecache.kit.process.wakes import LEASE
+    from forecache.models.training.run_files import open_training_root
+    from forecache.models.training.spec import training_root
     from forecache.serve.store.remote import open_remote
 
     def read_held() -> "list[Holder]":
         places = [open_lake(settings)]
         if settings.store_remote:
             places.append(open_remote(settings.store_remote, settings.storage_options))
-        return [holder for place in places for holder in read_leases(place) if not holder.released]
+        leases = [holder for place in places for holder in read_leases(place)]
+        if training_root(settings) != str(settings.training_path):
+            leases += read_leases(open_training_root(settings), is_deep=True)
+        return [holder for holder in leases if not holder.released]
 
     held = read_held()
     left = [holder for holder in held if holder.is_dead]
