@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from free_ports import free_port
+from reader_support import churn_rows, write_version
 
 from forecache.base.errors import UnavailableError
 from forecache.base.folders import LocalFolder
@@ -19,6 +20,7 @@ from forecache.kit.installation import hold_exclusively, open_lake
 from forecache.kit.lease import hold_lease
 from forecache.kit.process import wakes
 from forecache.plugins.doctor import checks, shared_services
+from forecache.serve.store import Store, push
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +178,17 @@ def test_what_lies_on_one_machine_alone_beside_a_lake_in_a_bucket_is_named(monke
             check(load_settings())
         assert str(caught.value).startswith(named)
         assert "secret-word" not in str(caught.value)
+
+
+def test_what_the_remote_serves_is_said_on_a_machine_that_has_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    assert checks.check_stores(load_settings()).found.endswith("yet; the remote serves nothing yet")
+    write_version(tmp_path / "first", "churn", churn_rows(3))
+    push(Store(tmp_path / "first" / "churn"), LocalFolder(tmp_path / "remote"))
+    found = checks.check_stores(load_settings())
+    assert (found.state, found.found.partition("; ")[2]) == ("ok", "the remote serves churn 1")
 
 
 def test_who_holds_what_is_listed_and_what_a_killed_process_has_left(

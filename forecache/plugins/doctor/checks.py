@@ -27,6 +27,7 @@ NEEDED_MEMORY_BYTES = 4 * 10**9
 SPARK_JAVA_VERSIONS = (17, 21)
 _RENEWAL_S = 1.0
 """Time that a renewal of a lease may take."""
+_PATIENCE_S = 10.0  # for a remote to answer
 
 
 def check_java(settings: Settings) -> Finding:
@@ -206,10 +207,12 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
+    """Check the pointers, and that served versions' files exist with their sizes (`check_bytes` reads them); and read
+    what the remote serves."""
     from forecache.kit.versioned.pointer import pointer_problem
     from forecache.serve.store.integrity import check_sizes
-    from forecache.serve.store.remote_store import list_local_stores
+    from forecache.serve.store.remote import open_remote, remote_pipelines
+    from forecache.serve.store.remote_store import list_local_stores, list_served_manifests
 
     served, problems = [], []
     for store in list_local_stores(settings):
@@ -226,7 +229,13 @@ def check_stores(settings: Settings) -> Finding:
     if problems:
         remedy = "`forecache verify` lists the damage and how to repair it."
         return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
-    return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
+    found = f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet"
+    if settings.store_remote:
+        remote = open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S)
+        manifests = list_served_manifests(settings, remote_pipelines(remote))
+        there = ", ".join(f"{each.pipeline} {each.version}" for each in manifests) or "nothing yet"
+        found += f"; the remote serves {there}"
+    return Finding("stores", "ok", found)
 
 
 def check_rollbacks(settings: Settings) -> Finding:
