@@ -4,6 +4,9 @@ Nothing else imports `dagster._...`. After an update of Dagster, run tests/integ
 CHECKED_WITH; test_dagster_internals.py fails until then.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -57,13 +60,12 @@ __all__ = [
     "CapturedLogSubscription",
     "CheckRunHealthResult",
     "ComputeIOType",
-    "ConfigurableClass",
-    "ConfigurableClassData",
     "DagsterAssetCheckFailedError",
     "DagsterExecutionInterruptedError",
     "DefaultRunLauncher",
     "EventLogEntry",
     "InMemoryJob",
+    "InstancePart",
     "LoadableTargetOrigin",
     "LocalComputeLogManager",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
@@ -80,3 +82,26 @@ __all__ = [
     "WorkerStatus",
     "execute_run_iterator",
 ]
+
+
+class InstancePart(ConfigurableClass):
+    """A part of Dagster's instance that `dagster.yaml` names without a `config`: it is made without arguments, and
+    finds in the settings what it needs."""
+
+    _inst_data: ConfigurableClassData | None = None
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "InstancePart":
+        part = cls()
+        part._inst_data = inst_data
+        return part

@@ -5,18 +5,18 @@ does: with FORECACHE_STORAGE_OPTIONS.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.installation import open_lake
 from forecache.kit.process.wakes import RUN_LOGS
 from resources.dagster_internals import (
     CapturedLogSubscription,
     ComputeIOType,
-    ConfigurableClass,
-    ConfigurableClassData,
+    InstancePart,
     LocalComputeLogManager,
     PollingComputeLogSubscriptionManager,
     TruncatingCloudStorageComputeLogManager,
@@ -29,32 +29,18 @@ _PATIENCE_S = 10.0
 _SUFFIXES = {ComputeIOType.STDOUT: "out", ComputeIOType.STDERR: "err"}
 
 
-class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass):
+class LakeLogManager(InstancePart, TruncatingCloudStorageComputeLogManager):
     """Writes the output of a step into the lake when the step ends, and what there is of it every few seconds.
 
     An object store that cannot be reached costs the output, and never the run.
     """
 
-    def __init__(self, settings: Settings, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self._inst_data = inst_data
+        settings = settings or load_settings()
         self._folder = open_lake(settings, below=FOLDER, patience_s=_PATIENCE_S)
         self._local = LocalComputeLogManager(str(settings.dagster_home / "logs"))
         self._subscriptions = PollingComputeLogSubscriptionManager(self)
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "LakeLogManager":
-        return cls(load_settings(), inst_data)
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return self._inst_data
 
     @property
     def local_manager(self) -> LocalComputeLogManager:
@@ -81,7 +67,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
     def cloud_storage_has_logs(self, log_key: Sequence[str], io_type: ComputeIOType, partial: bool = False) -> bool:
         try:
             return self._folder.size(_name(log_key, io_type, partial)) is not None
-        except Exception as error:  # noqa: BLE001
+        except (ForecacheError, OSError) as error:
             logger.warning("The output of the step %s was not found in %s: %s", log_key[-1], self._folder, error)
             return False
 
@@ -90,7 +76,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
     ) -> None:
         try:
             found = self._folder.read(_name(log_key, io_type, partial))
-        except Exception as error:  # noqa: BLE001
+        except (ForecacheError, OSError) as error:
             logger.warning("The output of the step %s was not read from %s: %s", log_key[-1], self._folder, error)
             return
         path = Path(self._local.get_captured_local_path(log_key, _SUFFIXES[io_type], partial=partial))
@@ -104,7 +90,7 @@ class LakeLogManager(TruncatingCloudStorageComputeLogManager, ConfigurableClass)
             self._folder.write(_name(log_key, io_type, partial), data.read())
             if not partial and self._folder.size(part := _name(log_key, io_type, partial=True)) is not None:
                 self._folder.delete([part])
-        except Exception as error:  # noqa: BLE001  # whatever it is, the step has done its work
+        except (ForecacheError, OSError) as error:  # the step has done its work
             logger.warning("The output of the step %s was not written to %s: %s", log_key[-1], self._folder, error)
 
     def on_subscribe(self, subscription: CapturedLogSubscription) -> None:

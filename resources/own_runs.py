@@ -4,15 +4,13 @@ The process renews a tag of its run, by which other processes and machines tell 
 """
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
-import psutil
 
+from forecache.kit.process.identity import ProcessIdentity, identify_process
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import RUN_HEARTBEAT
 from resources.dagster_internals import (
@@ -35,8 +33,6 @@ WATCH_S = 30.0
 """How long at least: after an outage of the database, all processes have to renew their tags first."""
 _LOOK_S = 30.0
 """Longest time between two looks at a tag; a longer one, such as during an outage, begins the watch anew."""
-_CLOCK_S = 60.0
-"""A process that began later than this after a heartbeat is not the one that renewed it."""
 _watched: dict[tuple[str, str], tuple[float, float]] = {}
 """Of processes of other machines, by their heartbeat: since when this process has seen it, and when it looked last."""
 _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
@@ -44,7 +40,7 @@ _GOING_ON = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagst
 
 def process_tags() -> dict[str, str]:
     """Tags of a run that this process will execute. Dagster does not retry it; who called the process does."""
-    return {PROCESS_TAG: f"{_machine_id()} {os.getpid()}", HEARTBEAT_TAG: _unix_time_text(), MAX_RETRIES_TAG: "0"}
+    return {PROCESS_TAG: identify_process().to_text(), HEARTBEAT_TAG: _unix_time_text(), MAX_RETRIES_TAG: "0"}
 
 
 def is_own_run(tags: Mapping[str, str]) -> bool:
@@ -78,12 +74,11 @@ def is_process_gone(tags: Mapping[str, str]) -> bool:
     """Look for the process that executes a run itself; True if it is dead, False also for a run of a launcher."""
     if not is_own_run(tags):
         return False
-    machine, _, pid = tags[PROCESS_TAG].rpartition(" ")
-    heartbeat = float(tags[HEARTBEAT_TAG])
-    if machine == _machine_id():
-        return not _is_running(int(pid), heartbeat)
+    process = ProcessIdentity.from_text(tags[PROCESS_TAG])
+    if process.is_of_this_machine:
+        return process.is_dead
     # The clocks of two machines may differ; that alone makes nobody dead.
-    is_old = time.time() - heartbeat > SILENT_S
+    is_old = time.time() - float(tags[HEARTBEAT_TAG]) > SILENT_S
     return _watch(tags) >= (WATCH_S if is_old else SILENT_S)
 
 
@@ -130,10 +125,10 @@ def find_waits(instance: dg.DagsterInstance, run_id: str) -> Iterator[str]:
 def _describe_holder(run: dg.DagsterRun) -> str:
     if not is_own_run(run.tags):
         return f"run {run.run_id[:8]}"
-    machine, _, pid = run.tags[PROCESS_TAG].rpartition(" ")
+    process = ProcessIdentity.from_text(run.tags[PROCESS_TAG])
     silent_s = time.time() - float(run.tags[HEARTBEAT_TAG])
     silent = f", silent for {silent_s:.0f} s" if silent_s > 3 * RENEW_S else ""
-    return f"run {run.run_id[:8]} (process {pid} on {machine.partition('/')[0]}{silent})"
+    return f"run {run.run_id[:8]} (process {process.pid} on {process.host}{silent})"
 
 
 class OwnRunHealth(RunLauncher):
@@ -159,31 +154,14 @@ class OwnRunHealth(RunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished or not is_own_run(run.tags):
             return super().terminate(run_id)
-        machine, _, pid = run.tags[PROCESS_TAG].rpartition(" ")
-        about = f"Process {pid} on {machine.partition('/')[0]} executes this run: interrupt it there."
+        process = ProcessIdentity.from_text(run.tags[PROCESS_TAG])
+        about = f"Process {process.pid} on {process.host} executes this run: interrupt it there."
         self._instance.report_engine_event(about, run, cls=type(self))
         return False
 
 
 class LocalRunLauncher(OwnRunHealth, DefaultRunLauncher):
     """Dagster's default launcher, which also reports the health of runs that their own process executes."""
-
-
-def _is_running(pid: int, heartbeat: float) -> bool:
-    """Look for a process of this machine; False if it ended, or if another one got its number later."""
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < heartbeat + _CLOCK_S
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _machine_id() -> str:
-    """The host and, on Linux, the namespace of its process ids."""
-    try:
-        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return socket.gethostname()
 
 
 def _unix_time_text() -> str:

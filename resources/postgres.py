@@ -3,15 +3,13 @@
 The URL has a password, so that no file and no command line has it.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from sqlalchemy.exc import InternalError
 
 from forecache.base.settings import load_settings
-from resources.dagster_internals import ConfigurableClassData
+from resources.dagster_internals import InstancePart
 from resources.event_log import enable_batches
 
 
@@ -27,21 +25,12 @@ class _EventLogStorage(PostgresEventLogStorage):
         return True
 
 
-class PostgresStorage(DagsterPostgresStorage):
+class PostgresStorage(InstancePart, DagsterPostgresStorage):
     """Stores runs, events and schedules in one database, over psycopg2, with the events of a range in batches."""
 
-    def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(url, inst_data=inst_data)
+    def __init__(self) -> None:
+        enable_batches()
+        url = load_settings().dagster_database
+        super().__init__(url)
         self._event_log_storage.dispose()
         self._event_log_storage = _EventLogStorage(url)
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "PostgresStorage":
-        enable_batches()
-        return cls(load_settings().dagster_database, inst_data=inst_data)

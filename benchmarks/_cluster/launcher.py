@@ -5,18 +5,16 @@ It does what Dagster's launcher for Kubernetes does with a Job: one machine a ru
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from dagster import DagsterRun
 from dagster._cli.api import ExecuteRunArgs
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from _cluster.control import Control
 from forecache.base.settings import load_settings
+from resources.dagster_internals import InstancePart
 from resources.instance import ensure_instance
 from resources.own_runs import OwnRunHealth
 
@@ -24,25 +22,7 @@ FOLDER_VARIABLE = "CLUSTER_FOLDER"
 RUNS_AT_ONCE = 3
 
 
-class _MachineLauncher(RunLauncher, ConfigurableClass):
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
-        super().__init__()
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> "_MachineLauncher":
-        return cls(inst_data=inst_data)
-
+class _MachineLauncher(InstancePart, RunLauncher):
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a machine that executes the run."""
         run = context.dagster_run

@@ -113,6 +113,10 @@ class UnavailableError(ForecacheError):
     title = "Unavailable"
 
 
+class UnreachableError(UnavailableError):
+    """A lake, a remote or another folder that machines share does not answer, or refuses what was asked of it."""
+
+
 class NotYetError(ForecacheError):
     """A source has not delivered yet; nothing is wrong, and the same call succeeds once it has."""
 

@@ -3,27 +3,30 @@
 import hashlib
 import io
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
-from forecache.base.errors import SettingsError, UnavailableError
+from forecache.base.errors import SettingsError, UnavailableError, UnreachableError
 from forecache.base.files import lock, replace_file, sync, write_durably
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
 _CHUNK_BYTES = 8 << 20  # bytes of one request to a bucket while a file is read
+_NO_OBJECT = "Object at location"
 
 
 def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | None = None) -> Any:
     """Open an obstore store whose paths are relative to the URI, which starts with one of `SCHEMES` and `://`.
 
     `options` are those of delta-rs. A failing request is retried for `patience_s`; None: obstore's default, some
-    minutes. UnavailableError if `obstore` is not installed.
+    minutes. UnavailableError if `obstore` is not installed, SettingsError for unknown options.
     """
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError:
         raise UnavailableError(f"{uri} needs the package obstore.", remedy="Install forecache[s3].") from None
@@ -38,7 +41,10 @@ def open_bucket(uri: str, options: Mapping[str, str], *, patience_s: float | Non
     if patience_s is not None:
         client["timeout"] = client["connect_timeout"] = f"{patience_s:g}s"
         retry = {"retry_timeout": timedelta(seconds=patience_s)}
-    return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client, retry_config=retry)
+    try:
+        return from_url(uri.replace("s3a://", "s3://", 1), config=config, client_options=client, retry_config=retry)
+    except BaseError as error:
+        raise SettingsError(f"{uri} cannot be opened: {_find_cause(str(error))}.") from None
 
 
 def tag_of(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +143,10 @@ class LocalFolder:
 
 
 class BucketFolder:
-    """A prefix of a bucket, like a `LocalFolder`; objects appear whole and are durable."""
+    """A prefix of a bucket, like a `LocalFolder`; objects appear whole and are durable.
+
+    If the object store does not answer or refuses a request, all methods raise UnreachableError.
+    """
 
     durable = True
 
@@ -152,55 +161,89 @@ class BucketFolder:
         return self.uri
 
     def read(self, name: str) -> tuple[bytes, dict[str, Any]] | None:
-        try:
-            found = self._obstore.get(self._store, name)
-        except FileNotFoundError:
-            return None
-        return bytes(found.bytes()), tag_of(found.meta)
+        with self._reach():
+            try:
+                found = self._obstore.get(self._store, name)
+            except FileNotFoundError:
+                return None
+            return bytes(found.bytes()), tag_of(found.meta)
 
     def write(self, name: str, content: bytes) -> None:
-        self._obstore.put(self._store, name, content)
+        with self._reach(creates=True):
+            self._obstore.put(self._store, name, content)
 
     def swap(self, name: str, content: bytes, tag: Any) -> dict[str, Any] | None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        try:
-            return tag_of(self._obstore.put(self._store, name, content, mode="create" if tag is None else tag))
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            return None
+        with self._reach(creates=tag is None):
+            try:
+                return tag_of(self._obstore.put(self._store, name, content, mode="create" if tag is None else tag))
+            except (AlreadyExistsError, PreconditionError):
+                return None
+            except FileNotFoundError:
+                if tag is None:
+                    raise
+                return None
 
     def upload(self, source: Path, name: str) -> None:
-        self._obstore.put(self._store, name, source)
+        with self._reach(creates=True):
+            self._obstore.put(self._store, name, source)
 
     def open(self, name: str, mode: str) -> IO[bytes]:
         if mode == "wb":
-            writer: IO[bytes] = self._obstore.open_writer(self._store, name)
+            writer: IO[bytes] = self._obstore.open_writer(self._store, name)  # its methods raise OSError
             return writer
-        return io.BufferedReader(_Ranges(self._obstore.open_reader(self._store, name)), _CHUNK_BYTES)
+        with self._reach():
+            reader = self._obstore.open_reader(self._store, name)
+        return io.BufferedReader(_Ranges(reader, self._reach), _CHUNK_BYTES)
 
     def chunks(self, name: str, start: int) -> Iterator[Any]:
         options = {"range": {"offset": start}} if start else None
-        yield from self._obstore.get(self._store, name, options=options).stream(min_chunk_size=_CHUNK_BYTES)
+        with self._reach():
+            yield from self._obstore.get(self._store, name, options=options).stream(min_chunk_size=_CHUNK_BYTES)
 
     def size(self, name: str) -> int | None:
-        try:
-            return int(self._obstore.head(self._store, name)["size"])
-        except FileNotFoundError:
-            return None
+        with self._reach():
+            try:
+                return int(self._obstore.head(self._store, name)["size"])
+            except FileNotFoundError:
+                return None
 
     def names(self, prefix: str = "") -> list[str]:
-        pages = self._obstore.list(self._store, f"{prefix}/" if prefix else None)
-        return [item["path"] for page in pages for item in page]
+        with self._reach():
+            pages = self._obstore.list(self._store, f"{prefix}/" if prefix else None)
+            return [item["path"] for page in pages for item in page]
 
     def folders(self) -> list[str]:
-        return list(self._obstore.list_with_delimiter(self._store)["common_prefixes"])
+        with self._reach():
+            return list(self._obstore.list_with_delimiter(self._store)["common_prefixes"])
 
     def rename(self, name: str, new_name: str) -> None:
-        self._obstore.rename(self._store, name, new_name)
+        with self._reach():
+            self._obstore.rename(self._store, name, new_name)
 
     def delete(self, names: list[str]) -> None:
         if names:
-            self._obstore.delete(self._store, names)
+            with self._reach(creates=True):
+                self._obstore.delete(self._store, names)
+
+    @contextmanager
+    def _reach(self, *, creates: bool = False) -> Iterator[None]:
+        """Turn errors of the block's request into UnreachableError, except FileNotFoundError for an object.
+
+        `creates` is for requests that need no object: what they do not find is the bucket.
+        """
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and not (creates and str(error).startswith(_NO_OBJECT)):
+                raise
+            raise UnreachableError(
+                f"{self.uri} cannot be reached: {_find_cause(str(error))}.",
+                remedy="Make sure that the object store answers and takes the keys, then try again.",
+            ) from None
 
 
 Folder = LocalFolder | BucketFolder
@@ -221,8 +264,8 @@ def open_folder(uri: str, options: Mapping[str, str], *, setting: str, patience_
 class _Ranges(io.RawIOBase):
     """An object as a file that is read in ranges, so that it is never whole in memory."""
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, reader: Any, reach: Callable[[], AbstractContextManager[None]]) -> None:
+        self._reader, self._reach = reader, reach
 
     def readable(self) -> bool:
         return True
@@ -231,7 +274,8 @@ class _Ranges(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        content = self._reader.read(len(buffer))
+        with self._reach():
+            content = self._reader.read(len(buffer))
         buffer[: len(content)] = memoryview(content).cast("B")
         return len(content)
 
@@ -240,6 +284,21 @@ class _Ranges(io.RawIOBase):
 
     def tell(self) -> int:
         return int(self._reader.tell())
+
+
+def _find_cause(text: str) -> str:
+    """Find the cause in the message of an error of obstore, whose other lines show how it was made."""
+    status = re.search(r"status code: (\d{3}[\w '-]*)", text)
+    if status:
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        return status[1].strip() + (f" ({code[1]})" if code else "")
+    inner = re.findall(r'(?:message|error): "([^"]+)"', text)
+    if inner:
+        return str(inner[-1])
+    if "TimedOut" in text or "kind: Timeout" in text:
+        return "no answer in time"
+    first_line = text.strip().partition("\n")[0]
+    return first_line.rpartition(" - ")[2][:300].rstrip(".")
 
 
 def _sha256(content: bytes) -> str:

@@ -87,3 +87,5 @@ mail_step = Steps("begun", "intended", "at the last byte", "sent", "answered", "
 """Steps of a mailing's message or its batch."""
 training_step = Steps("result written", "files shared", "result shared")
 """From the result in the run's folder to the list of its files where all machines find it."""
+
+tune_step = Steps("trial begun", "trial ended", "journal shared")

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
-from forecache.base.errors import ConflictError, ForecacheError, UnavailableError
+from forecache.base.errors import ConflictError
 from forecache.base.files import lock
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
@@ -44,7 +43,7 @@ def hold_exclusively(
 
     Raises:
         ConflictError: Another process still holds it after `wait_s` (None: no limit).
-        UnavailableError: The lake cannot be reached.
+        UnreachableError: The lake cannot be reached.
     """
 
     def refuse(holder: str) -> ConflictError:
@@ -62,21 +61,5 @@ def hold_exclusively(
             yield local_lease(name, action)
             return
         lake = open_lake(settings, patience_s=_PATIENCE_S)
-        with hold_shared_lease(lake, name, action=action, run_id=run_id, wait_s=wait_s, report=report) as lease:
+        with hold_lease(lake, name, action=action, run_id=run_id, wait_s=wait_s, report=report) as lease:
             yield lease
-
-
-@contextmanager
-def hold_shared_lease(folder: Folder, name: str, **how: Any) -> Iterator[Lease]:
-    """`hold_lease`, and UnavailableError if the folder cannot be reached while the lease is taken."""
-    with ExitStack() as stack:
-        try:
-            lease = stack.enter_context(hold_lease(folder, name, **how))
-        except ForecacheError:
-            raise
-        except Exception as error:  # clients of object stores have errors of their own
-            raise UnavailableError(
-                f"The lease {name!r} in {folder} could not be taken: {type(error).__name__}: {error}",
-                remedy="Make sure that the object store answers, then run again.",
-            ) from error
-        yield lease

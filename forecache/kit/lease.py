@@ -11,21 +11,18 @@ can refuse it, it names its fencing token there (`forecache.kit.delta.commit.Tar
 """
 
 import json
-import os
 import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from forecache.base.errors import ConflictError
+from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.folders import Folder
+from forecache.kit.process.identity import ProcessIdentity, identify_process
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import LEASE
 
@@ -40,15 +37,11 @@ class LeaseLostError(ConflictError):
 
 
 @dataclass(frozen=True)
-class Holder:
+class Holder(ProcessIdentity):
     """The process that holds a lease, or held it last."""
 
     name: str
     action: str
-    host: str
-    machine: str  # boot id and process namespace, within which process ids are unique; "" if unknown
-    pid: int
-    started: str  # when the process started, in ticks since the boot, because process ids are reused
     run_id: str  # the orchestrator's run id, "" without one
     since: float  # when the process got the lease, in seconds since 1970 by its clock
     token: int = 0
@@ -60,11 +53,6 @@ class Holder:
         run = f", run {self.run_id}" if self.run_id else ""
         since = datetime.fromtimestamp(self.since, timezone.utc)
         return f"process {self.pid} on {self.host} ({self.action}{run}, since {since:%Y-%m-%d %H:%M:%S}Z)"
-
-    @property
-    def is_dead(self) -> bool:
-        """True if the process ran on this machine and has certainly ended."""
-        return self.machine != "" and self.machine == _machine_id() and _start_ticks(self.pid) != self.started
 
 
 class Lease:
@@ -120,9 +108,10 @@ class Lease:
             return
         try:
             self.renew()
-        except Exception as error:  # clients of object stores have errors of their own
+        except (ForecacheError, OSError) as error:
+            cause = error.message if isinstance(error, ForecacheError) else f"{error}."
             raise LeaseLostError(
-                f"The lease {self.name!r} in {self._folder} could not be renewed: {error}", remedy="Run again."
+                f"The lease {self.name!r} in {self._folder} could not be renewed: {cause}", remedy="Run again."
             ) from error
         self.check()
 
@@ -153,7 +142,7 @@ class Lease:
             return
         with self._renewing:
             if not self._lost:
-                with suppress(Exception):  # clients of object stores have errors of their own
+                with suppress(ForecacheError, OSError):
                     if not self._put(released=True) and self._is_mine(self.read()):
                         self._put(released=True)
                 self._holder = replace(self._holder, released=True)
@@ -251,21 +240,23 @@ def local_lease(name: str, action: str) -> Lease:
     return Lease(this_process(name, action, ""))
 
 
-def read_leases(folder: Folder) -> list[Holder]:
-    """The leases of a folder, held or released, by their names."""
+def read_leases(folder: Folder, *, is_deep: bool = False) -> list[Holder]:
+    """The leases of a folder, held or released, by their names; `is_deep`: those of all folders in it, too, whose names
+    begin with the folder's."""
     found = []
-    for name in sorted(folder.names(_FOLDER)):
-        if name.endswith(".json") and not name.rpartition("/")[2].startswith("."):
+    for name in sorted(folder.names("" if is_deep else _FOLDER)):
+        before, is_lease, own = f"/{name}".partition(f"/{_FOLDER}/")
+        if is_lease and own.endswith(".json") and not own.rpartition("/")[2].startswith("."):
             content = folder.read(name)
             if content is not None:
-                found.append(_parse(content[0], f"{folder}/{name}"))
+                holder = _parse(content[0], f"{folder}/{name}")
+                found.append(replace(holder, name=f"{before}/{holder.name}".lstrip("/")))
     return found
 
 
 def this_process(name: str, action: str, run_id: str) -> Holder:
     """This process as a holder of the lease `name` from now on."""
-    pid = os.getpid()
-    return Holder(name, action, socket.gethostname(), _machine_id(), pid, _start_ticks(pid), run_id, time.time())
+    return Holder(**asdict(identify_process()), name=name, action=action, run_id=run_id, since=time.time())
 
 
 def _file_name(name: str) -> str:
@@ -285,20 +276,3 @@ def _parse(content: bytes, what: str) -> Holder:
 def _now() -> float:
     """Seconds by a clock that also runs while the machine sleeps, where there is one."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _machine_id() -> str:
-    if sys.platform != "linux":
-        return ""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-
-
-def _start_ticks(pid: int) -> str:
-    """When a process of this machine started, in ticks since the boot; "" if it does not exist or is a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    state, *fields = stat.rpartition(")")[2].split()
-    return "" if state in "ZX" else fields[18]

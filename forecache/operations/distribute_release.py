@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
-from forecache.base.errors import ForecacheError, NotEverywhereError
+from forecache.base.errors import ForecacheError, NotEverywhereError, UnreachableError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.base.steps import rollout_step
 from forecache.realtime.release.folder import ReleaseFolder, lock_releases
 from forecache.realtime.release.follow_lake import follow_lake, has_unsent, is_undecided, mark_sent
-from forecache.realtime.release.lake_state import ReleaseState, UnreachableError
+from forecache.realtime.release.lake_state import ReleaseState
 from forecache.realtime.release.replicas import push_releases
 from forecache.serve.store.remote import open_remote
 

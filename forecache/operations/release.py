@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from forecache.base.code_version import code_version
-from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError
+from forecache.base.errors import CheckError, DamagedError, InputError, NotFoundError, UnreachableError
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
@@ -33,7 +33,6 @@ from forecache.realtime.release.follow_lake import (
 from forecache.realtime.release.format import FORMAT, LookupContract, Release, ReleasedModel
 from forecache.realtime.release.lake_state import (
     ReleaseState,
-    UnreachableError,
     check_unmoved,
     end_rollout,
     make_current,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from forecache.base.errors import ForecacheError
 from forecache.base.files import is_locked, replace_file
 from forecache.base.folders import Folder, LocalFolder
 from forecache.base.settings import Settings
@@ -113,7 +114,7 @@ def is_reported(settings: Settings, name: str) -> bool:
 
 
 def _read_state(open_it: Callable[[], Folder]) -> StreamState | None:
-    with suppress(Exception):  # clients of object stores have errors of their own
+    with suppress(ForecacheError, OSError, ValueError, TypeError):
         content = open_it().read(STATE)
         if content is not None:
             known = {each.name for each in fields(StreamState)}
@@ -154,7 +155,7 @@ def share_state(settings: Settings, name: str, lease: Lease, read: Callable[[], 
 
     with PeriodicThread(STREAM_STATE, put, at_once=True, report=report, close_s=2 * _PATIENCE_S):
         yield
-    with suppress(Exception):  # clients of object stores have errors of their own
+    with suppress(ForecacheError, OSError):
         put()
 
 
@@ -198,7 +199,7 @@ class Starts:
 
 def read_starts(settings: Settings, name: str) -> Starts:
     """Read the starts of a stream on all machines; none if there is no record, or it cannot be read."""
-    with suppress(Exception):  # clients of object stores have errors of their own
+    with suppress(ForecacheError, OSError):
         return read_tagged_starts(settings, name)[0]
     return Starts()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import Schema
+from free_ports import free_port
 from store_services import minio_server
 from waiting import wait_for
 
@@ -234,6 +236,31 @@ def test_a_lease_that_was_removed_is_lost(place: tuple[str, dict[str, str]]) -> 
         with pytest.raises(LeaseLostError, match="was removed"):
             held.confirm()
     assert take(place)[0] >= held.token, "it does not count from the beginning again"
+
+
+def test_renewals_that_an_object_store_does_not_answer_are_logged_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = BucketFolder(
+        "s3://cloud/lake",
+        {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+         "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "secret-word"},
+        patience_s=0.1,
+    )  # fmt: skip
+    tries: list[int] = []
+
+    def swap(_: LocalFolder, name: str, content: bytes, tag: Any) -> Any:
+        tries.append(1)
+        return away.swap(name, content, None)
+
+    with hold_lease(LocalFolder(tmp_path), "tables/x", action="testing"), monkeypatch.context() as patch:
+        patch.setattr(LocalFolder, "swap", swap)
+        wait_for(lambda: len(tries) > 3)
+    said = [record for record in caplog.records if "Renewing a lease failed" in record.getMessage()]
+    assert said
+    for record in said:
+        assert record.exc_info is None
+        assert re.match(r".*: s3://cloud/lake cannot be reached: .*try again\.$", record.getMessage())
 
 
 def test_an_object_that_is_no_lease_is_named(place: tuple[str, dict[str, str]]) -> None:

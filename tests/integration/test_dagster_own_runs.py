@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 from waiting import eventually
 
 from forecache.base.settings import load_settings
+from forecache.kit.process.identity import identify_process
 from resources import own_runs
 from resources.instance import ensure_instance, prepare_tables
 from resources.own_runs import HEARTBEAT_TAG, PROCESS_TAG, SILENT_S, close_abandoned_runs, process_tags
@@ -200,9 +202,8 @@ def test_the_heartbeat_is_renewed_while_the_run_is_executed(
 
 def test_a_process_number_that_was_given_again_is_another_process(instance: dg.DagsterInstance) -> None:
     assert not own_runs.is_process_gone(process_tags())
-    assert own_runs.is_process_gone({**process_tags(), HEARTBEAT_TAG: "1000"}), (
-        "this process began after that heartbeat"
-    )
+    earlier = replace(identify_process(), started="1").to_text()
+    assert own_runs.is_process_gone({**process_tags(), PROCESS_TAG: earlier}), "this process began later"
     assert not own_runs.is_process_gone({}), "a run of a launcher"
 
 

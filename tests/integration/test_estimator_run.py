@@ -26,6 +26,8 @@ from forecache.models.registry import model_versions as models
 from forecache.models.registry.register import load_evaluation, register_trained_model
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.training.launch import train
+from forecache.plugins.estimators.saving import dump_skops
+from forecache.plugins.estimators.skops_files import load_skops
 from forecache.plugins.model_reports.report import write_report
 from forecache.plugins.tune.search import tune
 from forecache.scoring.run import score
@@ -236,6 +238,38 @@ def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path
     page = write_report(settings, churn_logistic, version).read_text()
     assert page.count("<svg") == 5
     refuses_what_was_changed(settings, churn_logistic, "model.skops")
+
+
+def test_two_homes_that_train_the_same_scikit_learn_model_at_once_have_one_version(tmp_path: Path) -> None:
+    shared = {
+        "project": "estimator_project",
+        "lake": str(tmp_path / "lake"),
+        "mlflow_uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "mlflow_artifacts": (tmp_path / "artifacts").as_uri(),
+    }
+    homes = [load_settings(home=tmp_path / name, **shared) for name in ("first", "second")]
+    write_training_set(homes[0], churn_logistic)
+    trained = [train(settings, churn_logistic, NIGHT) for settings in homes]
+    assert len({result.details["run_dir"] for result in trained}) == 2
+    assert trained[0].details["weights_digest"] == trained[1].details["weights_digest"]
+    for settings, result in zip(homes, trained, strict=True):
+        assert register_trained_model(settings, churn_logistic, result).details["model_version"] == 1
+    assert [version.version for version in models.list_models(homes[1], churn_logistic)] == [1]
+
+
+@pytest.mark.parametrize("kind", ["RandomForestClassifier", "HistGradientBoostingClassifier"])
+def test_equal_estimators_of_scikit_learn_have_equal_files(kind: str) -> None:
+    from sklearn import ensemble
+
+    rng = np.random.default_rng(0)
+    rows, label = rng.normal(size=(500, 4)), rng.random(500) < 0.5
+    first, second = (getattr(ensemble, kind)(random_state=7).fit(rows, label) for _ in range(2))
+    payload = dump_skops(first)
+    assert payload == dump_skops(second)
+    loaded = load_skops(payload)
+    assert np.array_equal(loaded.predict_proba(rows), first.predict_proba(rows))
+    other = getattr(ensemble, kind)(random_state=8).fit(rows[::-1], label)
+    assert payload != dump_skops(other)
 
 
 def test_an_estimator_without_probabilities_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -18,10 +18,14 @@ from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import cli
 from forecache.kit.delta.commit import Target
+from forecache.kit.delta.files import RETENTION
 from forecache.kit.delta.partitions import replace_partitions, take_snapshot
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import write_rows
+from forecache.kit.lease import hold_lease
 from forecache.lake.ledger import StageRecord, append_records
+from forecache.models.training.process import LEASE_NAME
+from forecache.models.training.run_files import remove_old_checkpoints
 from forecache.plugins.maintenance.lake import maintain_lake, pinned_versions
 from forecache.plugins.maintenance.table import MaintenanceResult, Pin
 from forecache.serve.store import open_store
@@ -131,6 +135,28 @@ def test_what_a_search_trains_from_stays_though_all_machines_find_trainings_else
         "orders/a/spec.json", json.dumps(trial | {"table_version": 3}).encode()
     )
     assert {pin.version for pin in pinned_versions(elsewhere)[TRAINING]} == {1, 2, 3}
+
+
+def test_checkpoints_of_trainings_that_ended_a_week_ago_go_and_their_results_stay(tmp_path: Path) -> None:
+    place = LocalFolder(tmp_path / "shared")
+    settings = load_settings(home=tmp_path / "home", training_checkpoints=str(place))
+    for run, days in (("old", 8), ("young", 6), ("running", None), ("held", 8)):
+        for name in ("spec.json", "trained/1a-model.onnx", "step-1/state.pt", "step-1/COMMITTED"):
+            place.write(f"orders/{run}/{name}", b"1")
+        if days is not None:
+            ended = {"files": {}, "ended_at": time.time() - days * 86_400}
+            place.write(f"orders/{run}/trained.json", json.dumps(ended).encode())
+    before = set(place.names())
+    with hold_lease(LocalFolder(tmp_path / "shared" / "orders" / "held"), LEASE_NAME, action="training orders"):
+        assert remove_old_checkpoints(settings, older_than=RETENTION, dry_run=True) == 4
+        assert before <= set(place.names())
+        assert remove_old_checkpoints(settings, older_than=RETENTION) == 2
+    assert before - set(place.names()) == {"orders/old/step-1/state.pt", "orders/old/step-1/COMMITTED"}
+    assert remove_old_checkpoints(settings, older_than=RETENTION) == 2, "those of the other, which nobody holds now"
+    assert remove_old_checkpoints(settings, older_than=RETENTION) == 0
+    home = load_settings(home=tmp_path / "home")
+    LocalFolder(home.training_path).write("orders/a/step-1/COMMITTED", b"1")
+    assert remove_old_checkpoints(home, older_than=timedelta()) == 0
 
 
 def test_files_that_no_version_has_stay_for_a_week(lake: Settings) -> None:

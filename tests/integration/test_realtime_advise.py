@@ -1,16 +1,20 @@
 """`forecache advise`: a cache where requests repeat, the loop for fast native models, each with its figures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from realtime_support import write_views
 from release_support import a_request, make_release
 
-from forecache.base.settings import Settings
+from forecache.base.folders import LocalFolder
+from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
 from forecache.plugins.cost.measured_advice import SCORE_BYTES, CacheSimulation
 from forecache.plugins.score_cache.cached_path import ENTRY_BYTES
+from forecache.serve.store import push
+from forecache.serve.store.remote_store import list_local_stores
 
 
 def asked(settings: Settings, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
@@ -68,6 +72,22 @@ def test_the_advice_is_shown_with_the_stages(home: Settings, capsys: pytest.Capt
     assert "1 recorded requests" in text
     assert "runs='loop': Transform and model take" in text
     assert "cache_bytes=0: 0.0% of 1 request repeat" in text
+
+
+def test_a_machine_without_the_views_on_its_disk_fetches_them(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_release(home)
+    asked_here = asked(home, capsys)
+    for store in list_local_stores(home):
+        push(store, LocalFolder(tmp_path / "remote"))
+    empty = tmp_path / "empty"
+    shutil.copytree(home.store_path / ".realtime", empty / "store" / ".realtime")
+    for name, value in {"HOME": empty, "LAKE": home.lake_uri, "STORE_REMOTE": tmp_path / "remote"}.items():
+        monkeypatch.setenv(f"FORECACHE_{name}", str(value))
+    found = asked(load_settings(), capsys)
+    assert [each["field"] for each in found["advice"]] == [each["field"] for each in asked_here["advice"]]
+    assert found["distinct"] == asked_here["distinct"] == 1
 
 
 def test_a_file_without_a_request_that_can_be_answered_is_refused(

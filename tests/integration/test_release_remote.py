@@ -8,13 +8,13 @@ import pytest
 from asked_project.pipelines.payments import payments
 from released_payments import changed, scores
 
-from forecache.base.errors import CheckError, ConflictError, DamagedError, NotEverywhereError
+from forecache.base.errors import CheckError, ConflictError, DamagedError, NotEverywhereError, UnreachableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.release import release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases
-from forecache.realtime.release.lake_state import UnreachableError, read_lake_state
+from forecache.realtime.release.lake_state import read_lake_state
 from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
 
 

@@ -1,6 +1,7 @@
 """The tailer keeps a live layer as its stream's table is, commit by commit, whatever happens to log and layer."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from forecache.base.files import lock
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import publish_step
 from forecache.serve.store import open_remote, open_store, publish, pull, push
-from forecache.serve.store.live.layer import read_tail_state
+from forecache.serve.store.live.layer import layer_from_json, read_tail_state
 from forecache.serve.store.live.reader import LiveReader
 from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
 from forecache.stream.tail.tailer import Tailer
@@ -225,3 +226,21 @@ def test_a_replica_has_the_layer_of_a_store_that_only_a_stream_fills(settings: S
         follow(tailer)
     assert layer(replica) == truth(stream)
     assert store.layout.live.read_bytes() == replica.layout.live.read_bytes()
+
+
+def test_a_machine_of_many_does_not_set_back_a_layer_that_another_one_has_declared_since(
+    settings: Settings, tmp_path: Any
+) -> None:
+    remote = open_remote(str(tmp_path / "remote"), {})
+    store = live_churn(settings, keep_h=24.0)
+    ours = store.layout.live.read_bytes()
+    one_of_many = settings.model_copy(update={"lake": "s3://cloud/lake"})
+    assert push_stream_only_stores(one_of_many, remote) == ["churn"]
+    assert (remote.read("churn/LIVE") or (b"",))[0] == ours
+    newer = layer_from_json(ours, what="LIVE")
+    theirs = replace(newer, keep_h=48.0).to_json()
+    remote.write("churn/LIVE", theirs)
+    assert push_stream_only_stores(one_of_many, remote) == ["churn"]
+    assert (remote.read("churn/LIVE") or (b"",))[0] == theirs
+    assert push_stream_only_stores(settings, remote) == ["churn"], "the only publisher's is the truth"
+    assert (remote.read("churn/LIVE") or (b"",))[0] == ours

@@ -9,7 +9,7 @@ from registry_sample import NIGHT
 from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
-from forecache.base.errors import ConflictError, NotFoundError
+from forecache.base.errors import NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.lake.ledger import last_record
 from forecache.models.tracking.client import connect_mlflow
@@ -114,14 +114,6 @@ def test_a_search_killed_before_its_first_trial_still_begins_with_the_declaratio
 
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def test_two_searches_on_the_same_inputs_do_not_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings_in(tmp_path)
-    write_training_set(settings, returns, rows_per_date=10)
-    monkeypatch.setattr("forecache.plugins.tune.search.open_study", lambda *_: tune(settings, returns, NIGHT))
-    with pytest.raises(ConflictError, match="Another process is searching on the same inputs"):
-        tune(settings, returns, NIGHT)
 
 
 def test_without_a_training_set_the_error_names_the_table(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from stream_sample import a_stream
 
 from forecache.base import steps
 from forecache.base.settings import load_settings
-from forecache.kit import lease
+from forecache.kit.process import identity
 from forecache.stream.engine import arrow_engine
 from forecache.stream.engine.arrow_engine import ArrowEngine
 from forecache.stream.engine.restore_state import tile_saver
@@ -50,7 +50,7 @@ def stand_by(home: Path, given: dict[str, Any], topic: str, pause_at: tuple[str,
 
     At the step with the name `pause_at`, of a table's commit after the first one, the process stands still.
     """
-    lease._machine_id = lambda: str(home)
+    identity.machine_id = lambda: str(home)
     which, step = pause_at
 
     def pause(name: str) -> None:

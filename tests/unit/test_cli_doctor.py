@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
+from reader_support import churn_rows, write_version
 
+from forecache.base.errors import UnavailableError
+from forecache.base.folders import LocalFolder
 from forecache.base.settings import load_settings
 from forecache.cli.main import main
 from forecache.kit import lease
 from forecache.kit.installation import hold_exclusively, open_lake
 from forecache.kit.lease import hold_lease
 from forecache.kit.process import wakes
+from forecache.plugins.doctor import checks, shared_services
+from forecache.serve.store import Store, push
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +157,40 @@ def test_the_mail_server_is_asked_where_a_mailing_is_declared(
     assert f"The SMTP server 127.0.0.1:{port} cannot be used" in found["found"]
 
 
+def test_what_lies_on_one_machine_alone_beside_a_lake_in_a_bucket_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("FORECACHE_STORAGE_OPTIONS", '{"AWS_ENDPOINT_URL": "http://127.0.0.1"}')
+    assert shared_services.check_machines(load_settings()).state == "ok"
+    monkeypatch.setenv("FORECACHE_LAKE", "s3://cloud/lake")
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", "s3://cloud/store")
+    found = shared_services.check_machines(load_settings())
+    named = "FORECACHE_MLFLOW_URI, FORECACHE_MLFLOW_ARTIFACTS, FORECACHE_DAGSTER_URI"
+    assert (found.state, found.found.partition(": ")[2]) == ("warn", named)
+    monkeypatch.setenv("FORECACHE_MLFLOW_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("FORECACHE_DAGSTER_URI", f"postgresql://shop:secret-word@127.0.0.1:{port}/dagster")
+    assert shared_services.check_machines(load_settings()).state == "ok"
+    named_by = {
+        checks.check_mlflow: f"The MLflow server http://127.0.0.1:{port} cannot be reached: ",
+        shared_services.check_dagster: f"The database 127.0.0.1:{port}/dagster of FORECACHE_DAGSTER_URI",
+    }
+    for check, named in named_by.items():
+        with pytest.raises(UnavailableError) as caught:
+            check(load_settings())
+        assert str(caught.value).startswith(named)
+        assert "secret-word" not in str(caught.value)
+
+
+def test_what_the_remote_serves_is_said_on_a_machine_that_has_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_STORE_REMOTE", str(tmp_path / "remote"))
+    assert checks.check_stores(load_settings()).found.endswith("yet; the remote serves nothing yet")
+    write_version(tmp_path / "first", "churn", churn_rows(3))
+    push(Store(tmp_path / "first" / "churn"), LocalFolder(tmp_path / "remote"))
+    found = checks.check_stores(load_settings())
+    assert (found.state, found.found.partition("; ")[2]) == ("ok", "the remote serves churn 1")
+
+
 def test_who_holds_what_is_listed_and_what_a_killed_process_has_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +211,12 @@ def test_who_holds_what_is_listed_and_what_a_killed_process_has_left(
         state, said = leases()
         assert state == "ok"
         assert said.startswith(f"mail/letters by process {os.getpid()} on gpu-7 (sends messages, since ")
+    place = LocalFolder(settings.home_path.with_name("trainings"))
+    monkeypatch.setenv("FORECACHE_TRAINING_CHECKPOINTS", str(place))
+    with hold_lease(LocalFolder(place.root / "returns" / "1a"), "training", action="training returns"):
+        state, said = leases()
+        assert state == "ok"
+        assert said.startswith(f"returns/1a/training by process {os.getpid()} on gpu-7 (training returns, since ")
     left = replace(found("mail/offers", "sends messages", ""), pid=2**22, mark="left")
     open_lake(settings).write(".leases/mail/offers.json", json.dumps(asdict(left)).encode())
     state, said = leases()

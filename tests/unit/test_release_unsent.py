@@ -9,7 +9,7 @@ from followed_lake import answers, away, follow, in_lake, on_remote, shared_lake
 from release_support import make_release, move_state
 from rollout_support import NAME, begin, two_releases
 
-from forecache.base.errors import NotEverywhereError
+from forecache.base.errors import NotEverywhereError, UnreachableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import release_step
@@ -19,7 +19,7 @@ from forecache.operations.release import roll_back_release
 from forecache.plugins.rollouts.controller import advance_rollout, apply_manual_action, running_rollouts
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.follow_lake import has_unsent
-from forecache.realtime.release.lake_state import UnreachableError, make_current
+from forecache.realtime.release.lake_state import make_current
 from forecache.realtime.release.replicas import push_releases
 
 

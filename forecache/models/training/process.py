@@ -19,8 +19,7 @@ from forecache.base.files import lock
 from forecache.base.settings import Settings
 from forecache.base.steps import training_step
 from forecache.declare import Training
-from forecache.kit.installation import hold_shared_lease
-from forecache.kit.lease import Lease, local_lease
+from forecache.kit.lease import Lease, hold_lease, local_lease
 from forecache.kit.process.child import end_process
 from forecache.kit.process.wakes import TRAINING_EVENTS
 from forecache.models.training.spec import ERROR_FILE, METRICS_FILE, RESULT_FILE, TrainingSpec, open_run_files
@@ -59,11 +58,11 @@ class RunLock:
 
 @contextmanager
 def lock_run(
-    settings: Settings, spec: TrainingSpec, *, run_id: str = "", report: Callable[[str], None]
+    settings: Settings, spec: TrainingSpec, *, action: str = "training", run_id: str = "", report: Callable[[str], None]
 ) -> Iterator[RunLock]:
     """Lock the run of a specification as soon as no other process trains it; `report` gets a sentence if there is one
     to wait for. UnavailableError if the run's files are in a bucket and `obstore` is not installed."""
-    action = f"training {spec.pipeline}"
+    action = f"{action} {spec.pipeline}"
 
     def report_holder(holder: str) -> None:
         report(f"waiting for {holder}")
@@ -76,7 +75,7 @@ def lock_run(
             yield RunLock(descriptor, local_lease(LEASE_NAME, action))
             return
         shared = open_run_files(settings, spec.checkpoints, patience_s=_PATIENCE_S)
-        with hold_shared_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as lease:
+        with hold_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as lease:
             yield RunLock(descriptor, lease)
 
 

@@ -9,18 +9,20 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from forecache.base.errors import ConflictError, ForecacheError
 from forecache.base.files import replace_file, write_durably
 from forecache.base.folders import Folder
 from forecache.base.settings import Settings
 from forecache.base.steps import training_step
-from forecache.kit.lease import Lease
+from forecache.kit.lease import Lease, hold_lease
 from forecache.models.tracking.runs import RUN_FILE
-from forecache.models.training.process import read_events
+from forecache.models.training.process import LEASE_NAME, read_events
 from forecache.models.training.spec import (
     ERROR_FILE,
     HEARTBEAT_FILE,
@@ -38,12 +40,34 @@ TRAINED_FILE = "trained.json"
 NODES_FILE = "nodes.json"
 """The run of a pipeline that further nodes may join, and its state, in the pipeline's folder."""
 _RESULT_FILES = (*MODEL_FILES.values(), TORCH_FILE, METRICS_FILE, RUN_FILE, SPEC_FILE, RESULT_FILE)
+_KEPT_FOLDERS = ("trained", ".leases")
 _SHARE_EVERY_S = 10.0
 
 
 def open_training_root(settings: Settings) -> Folder:
     """The folder of all trainings that every machine finds; without a bucket or a setting that of the home."""
     return open_run_files(settings, training_root(settings))
+
+
+def remove_old_checkpoints(settings: Settings, *, older_than: timedelta, dry_run: bool = False) -> int:
+    """Remove the checkpoints of trainings that ended longer ago, and whose result all machines find; returns the number
+    of their files. Those of a run that a process works on stay."""
+    root, num_files = open_training_root(settings), 0
+    names = root.names()
+    for ended in (name for name in names if name.rpartition("/")[2] == TRAINED_FILE):
+        run = ended.removesuffix(TRAINED_FILE)
+        own = [name for name in names if name.startswith(run) and "/" in name.removeprefix(run)]
+        checkpoints = [name for name in own if name.removeprefix(run).split("/")[0] not in _KEPT_FOLDERS]
+        found = root.read(ended) if checkpoints else None
+        if found is None or time.time() - json.loads(found[0]).get("ended_at", 0.0) < older_than.total_seconds():
+            continue
+        place = open_run_files(settings, f"{training_root(settings)}/{run.rstrip('/')}")
+        with suppress(ConflictError):
+            with nullcontext() if dry_run else hold_lease(place, LEASE_NAME, action="removing checkpoints", wait_s=0.0):
+                if not dry_run:
+                    root.delete(checkpoints)
+            num_files += len(checkpoints)
+    return num_files
 
 
 @dataclass
@@ -100,7 +124,7 @@ class RunFiles:
             if shared.size(_shared_name(name, digest)) is None:
                 shared.upload(self.folder / name, _shared_name(name, digest))
         training_step("files shared")
-        shared.write(TRAINED_FILE, json.dumps({"files": digests}, indent=2).encode())
+        shared.write(TRAINED_FILE, json.dumps({"files": digests, "ended_at": time.time()}, indent=2).encode())
         training_step("result shared")
 
     def fetch_progress(self) -> None:
@@ -139,7 +163,7 @@ class RunFiles:
             shared.write(METRICS_FILE, "".join(f"{json.dumps(event)}\n" for event in needed).encode())
             shared.write(HEARTBEAT_FILE, (self.folder / HEARTBEAT_FILE).read_bytes())
             self.fetch_error()
-        except Exception as error:  # noqa: BLE001  (whatever a bucket answers, the training goes on)
+        except (ForecacheError, OSError) as error:  # the training goes on
             return f"the progress is not shared with other machines: {error}"
         return ""
 

@@ -272,9 +272,7 @@ def _parse(settings: Settings, found: tuple[bytes, object] | None) -> AlertJourn
 def _use_journal(settings: Settings, use: Callable[[], _T]) -> _T:
     try:
         return use()
-    except ForecacheError:
-        raise
-    except Exception as error:  # the clients of object stores have errors of their own
+    except OSError as error:
         raise UnavailableError(
             f"The journal of alerts {journal_path(settings)} cannot be read or written: {error}.",
             remedy="Check its permissions and the disk, or how the object store is reached.",

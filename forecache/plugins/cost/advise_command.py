@@ -102,12 +102,12 @@ def _open_view_answers(current: "Settings", loaded: "LoadedRelease") -> "Iterato
     import time
 
     from forecache.serve.reader.versions.answers import VersionAnswers
-    from forecache.serve.store import Store
+    from forecache.serve.store.push_pull import open_fetched_store
 
     found = {}
     with ExitStack() as stack:
         for view in {lookup.view for lookup in loaded.release.lookups}:
-            snapshot = stack.enter_context(Store(current.store_path / view).snapshot())
+            snapshot = stack.enter_context(open_fetched_store(current, view).snapshot())
             found[view] = VersionAnswers(snapshot)
             found[view].refresh(time.time())
         yield found

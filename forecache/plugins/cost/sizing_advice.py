@@ -17,7 +17,7 @@ from forecache.plugins.cost.autoscalers import Hpa
 from forecache.plugins.cost.stage_costs import ledger_period, query_prometheus, use_of_readers
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import table_of
-from forecache.serve.store import Store
+from forecache.serve.store.remote_store import list_served_manifests
 
 
 @dataclass(frozen=True)
@@ -295,9 +295,8 @@ def _num_served_keys(settings: Settings, realtime: Realtime) -> int:
     """Keys of the served version of the view that is looked up by the key of the log; 0 if there is none."""
     by = set(realtime.log.by) if realtime.log else set()
     for lookup in realtime.lookups:
-        if set(lookup.by) == by and (settings.store_path / lookup.view.name).is_dir():
-            manifest = Store(settings.store_path / lookup.view.name).current()
-            if manifest is not None:
+        if set(lookup.by) == by:
+            for manifest in list_served_manifests(settings, [lookup.view.name]):
                 return manifest.rows
     return 0
 

@@ -14,6 +14,7 @@ from forecache.base.plugins import load_hook
 from forecache.base.settings import Settings, unknown_variables
 from forecache.cli.base import Finding, is_port_free
 from forecache.cli.output import size
+from forecache.plugins.doctor.shared_services import check_mlflow_server
 
 if TYPE_CHECKING:
     from forecache.declare import Realtime
@@ -26,6 +27,7 @@ NEEDED_MEMORY_BYTES = 4 * 10**9
 SPARK_JAVA_VERSIONS = (17, 21)
 _RENEWAL_S = 1.0
 """Time that a renewal of a lease may take."""
+_PATIENCE_S = 10.0  # for a remote to answer
 
 
 def check_java(settings: Settings) -> Finding:
@@ -189,7 +191,7 @@ def check_lake(settings: Settings) -> Finding:
 def check_mlflow(settings: Settings) -> Finding:
     uri = settings.mlflow_tracking_uri
     if not uri.startswith("sqlite:///"):
-        return Finding("mlflow", "ok", f"server {uri.partition('@')[2] or uri} (not contacted)")
+        return check_mlflow_server(settings)
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.is_file():
         return Finding("mlflow", "warn", f"no database yet at {path}", "The first training run creates it.")
@@ -205,10 +207,12 @@ def check_mlflow(settings: Settings) -> Finding:
 
 
 def check_stores(settings: Settings) -> Finding:
-    """Check the pointers, and that served versions' files exist with their sizes; `check_bytes` reads them."""
+    """Check the pointers, and that served versions' files exist with their sizes (`check_bytes` reads them); and read
+    what the remote serves."""
     from forecache.kit.versioned.pointer import pointer_problem
     from forecache.serve.store.integrity import check_sizes
-    from forecache.serve.store.remote_store import list_local_stores
+    from forecache.serve.store.remote import open_remote, remote_pipelines
+    from forecache.serve.store.remote_store import list_local_stores, list_served_manifests
 
     served, problems = [], []
     for store in list_local_stores(settings):
@@ -225,7 +229,13 @@ def check_stores(settings: Settings) -> Finding:
     if problems:
         remedy = "`forecache verify` lists the damage and how to repair it."
         return Finding("stores", "fail", f"{len(problems)} damaged: {' '.join(problems)}", remedy)
-    return Finding("stores", "ok", f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet")
+    found = f"served: {', '.join(served)}" if served else f"none in {settings.store_path} yet"
+    if settings.store_remote:
+        remote = open_remote(settings.store_remote, settings.storage_options, patience_s=_PATIENCE_S)
+        manifests = list_served_manifests(settings, remote_pipelines(remote))
+        there = ", ".join(f"{each.pipeline} {each.version}" for each in manifests) or "nothing yet"
+        found += f"; the remote serves {there}"
+    return Finding("stores", "ok", found)
 
 
 def check_rollbacks(settings: Settings) -> Finding:
@@ -257,18 +267,18 @@ def check_leases(settings: Settings) -> Finding:
     from forecache.kit.installation import open_lake
     from forecache.kit.lease import TERM_S, read_leases
     from forecache.kit.process.wakes import LEASE
+    from forecache.models.training.run_files import open_training_root
+    from forecache.models.training.spec import training_root
     from forecache.serve.store.remote import open_remote
 
     def read_held() -> "list[Holder]":
-        try:
-            places = [open_lake(settings)]
-            if settings.store_remote:
-                places.append(open_remote(settings.store_remote, settings.storage_options))
-            return [holder for place in places for holder in read_leases(place) if not holder.released]
-        except ForecacheError:
-            raise
-        except Exception as error:  # the clients of object stores have errors of their own
-            raise UnavailableError(f"The leases cannot be read: {error}") from error
+        places = [open_lake(settings)]
+        if settings.store_remote:
+            places.append(open_remote(settings.store_remote, settings.storage_options))
+        leases = [holder for place in places for holder in read_leases(place)]
+        if training_root(settings) != str(settings.training_path):
+            leases += read_leases(open_training_root(settings), is_deep=True)
+        return [holder for holder in leases if not holder.released]
 
     held = read_held()
     left = [holder for holder in held if holder.is_dead]

@@ -9,7 +9,7 @@ from forecache.base.plugins import find_checks, find_hooks
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.base import Finding, command
 from forecache.cli.output import print_json, show_table, wants_json
-from forecache.plugins.doctor import checks
+from forecache.plugins.doctor import checks, shared_services
 
 _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("settings", checks.check_variables),
@@ -23,6 +23,8 @@ _CHECKS: list[tuple[str, Callable[[Settings], Finding]]] = [
     ("sources", checks.check_sources),
     ("lake", checks.check_lake),
     ("mlflow", checks.check_mlflow),
+    ("dagster", shared_services.check_dagster),
+    ("machines", shared_services.check_machines),
     ("models", checks.check_registered_models),
     ("stores", checks.check_stores),
     ("releases", checks.check_releases),
@@ -56,7 +58,8 @@ def run_checks(*, deep: bool = False) -> list[Finding]:
 @click.option("--deep", is_flag=True, help="Read every data file of the lake and of the stores, too.")
 @click.pass_context
 def doctor(context: click.Context, deep: bool) -> None:
-    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, stores, leases, mail, alerts.
+    """Check Java, jars, disk, memory, ports, settings, project, sources, lake, MLflow, Dagster, stores, leases, mail,
+    alerts.
 
     Exits with 1 if one fails.
     """

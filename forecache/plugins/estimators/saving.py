@@ -10,7 +10,7 @@ from forecache.base.errors import CheckError, SettingsError
 from forecache.base.files import replace_file
 from forecache.models.training.spec import MODEL_FILES
 from forecache.plugins.estimators.libraries import FittedEstimator, Matrix, library_of
-from forecache.plugins.estimators.skops_files import load_skops, refuse_untrusted, skops_io
+from forecache.plugins.estimators.skops_files import load_skops, make_repeatable, refuse_untrusted, skops_io
 
 
 def save(fitted: FittedEstimator, folder: Path) -> Path:
@@ -37,7 +37,7 @@ def refuse_unsaveable(estimator: Any, train: Matrix) -> None:
         trial = clone(estimator).fit(train.features[rows], train.label[rows])
     except Exception:  # noqa: BLE001  (perhaps too few rows; the fit on all rows reports the error)
         return
-    refuse_untrusted(_dump_skops(trial))
+    refuse_untrusted(dump_skops(trial))
 
 
 def _sample_rows(label: np.ndarray) -> np.ndarray:
@@ -47,14 +47,14 @@ def _sample_rows(label: np.ndarray) -> np.ndarray:
 
 
 def _save_skops(estimator: Any, path: Path) -> None:
-    payload = _dump_skops(estimator)
+    payload = dump_skops(estimator)
     path.write_bytes(payload)
     load_skops(payload)
 
 
-def _dump_skops(estimator: Any) -> bytes:
+def dump_skops(estimator: Any) -> bytes:
     try:
-        return bytes(skops_io().dumps(estimator))
+        return make_repeatable(bytes(skops_io().dumps(estimator)))
     except (TypeError, NotImplementedError) as error:
         raise CheckError(
             f"The estimator cannot be saved without a pickle: {error}.",

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 
 from forecache.base.code_version import code_version
+from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.kit.installation import open_state
@@ -149,9 +150,8 @@ class _RunReporter:
         return failed is None or failed.refused
 
     def _save_note(self) -> None:
-        # Called by both threads. If the note cannot be written, the end of a killed run will not be reported; the
-        # clients of object stores have errors of their own.
-        with self._noting, suppress(Exception):
+        # Called by both threads. If the note cannot be written, the end of a killed run will not be reported.
+        with self._noting, suppress(ForecacheError, OSError):
             if self._noted.receivers:
                 self._notes.write(self._file, json.dumps(asdict(self._noted)).encode())
             else:

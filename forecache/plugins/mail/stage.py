@@ -28,8 +28,8 @@ from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.steps import mail_step
 from forecache.base.table_names import MAIL_TABLE
-from forecache.kit.installation import hold_shared_lease, open_lake
-from forecache.kit.lease import Lease, LeaseLostError
+from forecache.kit.installation import open_lake
+from forecache.kit.lease import Lease, LeaseLostError, hold_lease
 from forecache.kit.smtp import Relay, ServerAnswer, one_line
 from forecache.plugins.mail.ledger import FINAL, Journal, MailLedger, MailRecord
 from forecache.plugins.mail.mailing import Mailing, address_of, fill
@@ -297,7 +297,7 @@ def mail(
     `details`; `waiting` are those beyond the limit.
     """
     started = time.perf_counter()
-    with hold_shared_lease(
+    with hold_lease(
         open_lake(settings, patience_s=_PATIENCE_S),
         f"mail/{mailing.name}",
         action="sends messages",

@@ -16,12 +16,17 @@ def maintain(tables: tuple[str, ...], dry_run: bool) -> None:
     """Merge small files of TABLEs (default: all of the lake) and remove files that no version needs.
 
     It keeps the files of the newest version, of versions to which a published version, the ledger, a model or a
-    training run refers, and files that were in use in the last 7 days. It is safe at any time, also during a run.
+    training run refers, and files that were in use in the last 7 days. Without TABLEs it also removes the checkpoints
+    of trainings that ended 7 days ago or earlier, where all machines find them. It is safe at any time, also during a
+    run.
     """
+    from forecache.kit.delta.files import RETENTION
+    from forecache.models.training.run_files import remove_old_checkpoints
     from forecache.plugins.maintenance.lake import maintain_lake
 
     with StageProgress() as progress:
         done = maintain_lake(settings(), tables, dry_run=dry_run, progress=progress.update)
+        checkpoints = 0 if tables else remove_old_checkpoints(settings(), older_than=RETENTION, dry_run=dry_run)
     if wants_json():
         print_json(done)
         return
@@ -38,3 +43,6 @@ def maintain(tables: tuple[str, ...], dry_run: bool) -> None:
     ]
     figures = ("merged", "removed", "files of the newest version", "files on disk", "size on disk")
     show_table(("table", *figures), rows, right=figures, caption="nothing was changed" if dry_run else "")
+    if checkpoints:
+        done_so = "would be removed" if dry_run else "were removed"
+        click.echo(f"{checkpoints:,} files of checkpoints of trainings that ended {done_so}.")

@@ -35,15 +35,18 @@ def build_maintenance_job() -> dg.JobDefinition:
     @dg.op(name="maintain_tables", description="Merge small files; remove those that no version needs.")
     @explain_errors
     def maintain_tables(context: dg.OpExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from forecache.kit.delta.files import RETENTION
+        from forecache.models.training.run_files import remove_old_checkpoints
         from forecache.plugins.maintenance.lake import maintain_lake
 
         step = RunStep(context, settings.load())
         done = maintain_lake(step.settings, progress=step.progress)
+        checkpoints = remove_old_checkpoints(step.settings, older_than=RETENTION)
         columns = ("table", "merged", "removed", "files_before", "files_after", "bytes_before", "bytes_after")
         records = [dg.TableRecord({name: getattr(item, name) for name in columns}) for item in done]
         freed = sum(item.bytes_before - item.bytes_after for item in done)
         removed = sum(item.removed for item in done)
-        found = {"freed_bytes": freed, "removed_files": removed}
+        found = {"freed_bytes": freed, "removed_files": removed, "removed_checkpoint_files": checkpoints}
         if records:  # Dagster takes no table without rows
             found["tables"] = dg.TableMetadataValue(records, dg.TableSchema([dg.TableColumn(name) for name in columns]))
         yield dg.Output(None, metadata=found)

@@ -89,7 +89,7 @@ def show_look(current: "Settings", found: "AdvanceResult") -> None:
 
 def watch(current: "Settings", name: str, *, every_s: float) -> "RolloutState | None":
     """Run the controller for a rollout until it is over or paused; returns its last state."""
-    from forecache.realtime.release.lake_state import UnreachableError
+    from forecache.base.errors import UnreachableError
 
     while True:
         found = None

@@ -1,8 +1,8 @@
 """A resumable hyperparameter search: Optuna's TPE, parallel trials, and pruning of trials worse than the median.
 
-The study is a journal file in the run's folder. Each trial is a training run without export, and a child run in MLflow.
-The first trial uses the declared values, so that the best is never worse than they are. A search does not change the
-declaration: it reports which values to write there.
+The study is a journal file in the search's folder, which outlives its machine. Each trial is a training run without
+export, and a child run in MLflow. The first trial uses the declared values, so that the best is never worse than they
+are. A search does not change the declaration: it reports which values to write there.
 """
 
 import hashlib
@@ -17,17 +17,20 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from forecache.base.errors import ConflictError, InputError, SettingsError
-from forecache.base.files import lock
+from forecache.base.errors import InputError, SettingsError
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import tune_step
 from forecache.declare import TorchModel, Trainable, Training
+from forecache.kit.lease import Lease
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
 from forecache.models.training.launch import learn_vocabularies, pinned_version, plan_training, training_inputs
-from forecache.models.training.spec import TrainingSpec, checkpoints_of
+from forecache.models.training.process import lock_run
+from forecache.models.training.spec import SPEC_FILE, TrainingSpec, checkpoints_of, open_run_files
+from forecache.plugins.tune.journal import JOURNAL_FILE, SearchJournal
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -51,7 +54,7 @@ def open_study(folder: Path, pipeline: Trainable) -> "Study":
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name=pipeline.name,
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL_FILE))),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_START_UP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS),
         load_if_exists=True,
     )
@@ -118,12 +121,13 @@ def tune(
 ) -> StageResult:
     """Search learning rate, weight decay and batch size for the least validation loss on the pinned training set.
 
-    An interrupted search resumes: its finished trials count, and unfinished ones continue from their checkpoints. As
-    many trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is recorded
+    An interrupted search resumes, also on another machine: its finished trials count, and unfinished ones continue from
+    their checkpoints. If another process searches on the same inputs, its result is waited for and taken. As many
+    trials run at once as the machine has GPUs, or cores without them, each with one worker. The search is recorded
     under the as-of date `night`, and `trials` includes those of earlier calls on the same inputs.
 
-    SettingsError for an estimator, NotFoundError without a training set, ConflictError if another process searches on
-    the same inputs, InputError if no trial completed with a validation loss.
+    SettingsError for an estimator, NotFoundError without a training set, LeaseLostError if this process stood still and
+    another machine has taken the search over, InputError if no trial completed with a validation loss.
 
     Returns:
         `rows`: finished trials. `details`: best (values of `Training`), best_loss, declared_loss, trials, pruned,
@@ -141,24 +145,41 @@ def tune(
     pipeline = pipeline.replace_training(training)
     folder = settings.training_path / pipeline.name / f"tune-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / "lock", refused=_conflict_error):
-        study = open_study(folder, pipeline)
-        requeue_interrupted(study)
-        search = _Search(settings, pipeline, night, study, folder, version, inputs, trials, progress)
-        ran = search.run()
-    details = {**search.summary(), "inputs": inputs, "training_version": version}
-    seconds, finished = time.perf_counter() - started, details["trials"]
-    if ran:
-        Stage(settings, STAGE, pipeline.name, run_id).record(
-            {None: StageOutcome(finished, details)}, {None: inputs}, seconds
-        )
-    return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
-
-
-def _conflict_error(_: str) -> ConflictError:
-    return ConflictError(
-        "Another process is searching on the same inputs.", remedy="Wait for it, or stop it, and run again."
+    spec = TrainingSpec(
+        run_dir=str(folder),
+        pipeline=pipeline.name,
+        table_uri=settings.table_uri(pipeline.training_table),
+        table_version=version,
+        inputs=inputs,
+        training=training,
+        device=settings.device,
+        keep_checkpoints=1,
+        checkpoints=checkpoints_of(settings, folder),
+        export=False,
     )
+
+    def report(message: str) -> None:
+        progress(f"tuning {pipeline.name}: {message}", None)
+
+    with lock_run(settings, spec, action="tuning", run_id=run_id, report=report) as held:
+        # The study names its MLflow run, which no other machine finds in the database of a home.
+        is_shared = bool(spec.checkpoints and settings.mlflow_uri)
+        shared = open_run_files(settings, spec.checkpoints) if is_shared else None
+        journal = SearchJournal(folder, shared, held.lease)
+        journal.fetch()
+        study = open_study(folder, pipeline)
+        search = _Search(settings, pipeline, night, study, journal, spec, held.lease, trials, progress)
+        if shared is not None and search.remaining > 0:
+            shared.write(SPEC_FILE, spec.to_json().encode())  # for maintenance, which keeps what this trains from
+        ran = search.run()
+        details = {**search.summary(), "inputs": inputs, "training_version": version}
+        seconds, finished = time.perf_counter() - started, details["trials"]
+        if ran:
+            held.lease.confirm()
+            Stage(settings, STAGE, pipeline.name, run_id).record(
+                {None: StageOutcome(finished, details)}, {None: inputs}, seconds
+            )
+    return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
 
 
 def trial_slots(settings: Settings, *, gpus: Callable[[], int] | None = None) -> list[int | None]:
@@ -176,19 +197,17 @@ class _Search:
         pipeline: Trainable,
         night: date,
         study: "Study",
-        folder: Path,
-        version: int,
-        inputs: str,
+        journal: SearchJournal,
+        spec: TrainingSpec,
+        lease: Lease,
         trials: int,
         progress: Progress,
     ) -> None:
         self.settings = settings.model_copy(update={"training_workers": 1, "training_nodes": "1"})
-        self.pipeline, self.night, self.study, self.folder = pipeline, night, study, folder
-        self.version, self.inputs, self.trials, self.progress = version, inputs, trials, progress
-        self.vocabularies, self.client = (
-            learn_vocabularies(settings, pipeline, version=version),
-            connect_mlflow(settings),
-        )
+        self.pipeline, self.night, self.study, self.journal = pipeline, night, study, journal
+        self.lease, self.trials, self.progress = lease, trials, progress
+        self.spec = replace(spec, vocabularies=learn_vocabularies(settings, pipeline, version=spec.table_version))
+        self.client = connect_mlflow(settings)
         self.experiment = experiment_of(settings, self.client, pipeline)
         self.parent = self._parent_run()
         self.remaining = trials - len(finished_trials(study))
@@ -202,6 +221,7 @@ class _Search:
     def run(self) -> int:
         missing = max(0, self.remaining)
         if missing:
+            requeue_interrupted(self.study)
             with ThreadPoolExecutor(self.parallel, thread_name_prefix="trial") as pool:
                 futures = [pool.submit(self._run_trial) for _ in range(missing)]
                 try:
@@ -243,12 +263,14 @@ class _Search:
         with self._lock:
             trial = self.study.ask()
             training = suggest(trial, self.pipeline.training)
+            tune_step("trial begun")
+            self.journal.share()
         child = self._child_run(trial.number, training)
-        gpu = self._free.get()
+        gpu, spec = self._free.get(), self._spec(training)
         try:
             watch = self._trial_observer(trial, child)
             run_torchrun = load_hook("torch", "run_torchrun")
-            result = run_torchrun(self.settings, self._spec(training), on_event=watch, threads=1, gpu=gpu)
+            result = run_torchrun(self.settings, spec, on_event=watch, threads=1, gpu=gpu)
         except PruneTrial:
             self._record_trial(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
@@ -261,10 +283,15 @@ class _Search:
             self._record_trial(trial, child, TrialState.COMPLETE, "FINISHED", result["validation_loss"])
         finally:
             self._free.put(gpu)
+        if spec.checkpoints:  # of a trial that has ended nothing is needed any more
+            files = open_run_files(self.settings, spec.checkpoints)
+            files.delete(files.names())
 
     def _record_trial(self, trial: "Trial", child: str, state: Any, status: str, value: float | None = None) -> None:
         with self._lock:
             self.study.tell(trial, value, state=state)
+            tune_step("trial ended")
+            self.journal.share()
             done = len(finished_trials(self.study))
         self.client.set_tag(child, "forecache.trial_state", state.name.lower())
         self.client.set_terminated(child, status=status)
@@ -275,6 +302,8 @@ class _Search:
         def on_event(event: dict[str, Any]) -> None:
             if self._stop.is_set():
                 raise StopSearch
+            if self.lease.is_taken_over:
+                self.lease.check()
             if event["event"] == "epoch":
                 self.client.log_metric(child, "validation_loss", event["validation_loss"], step=event["epoch"])
                 trial.report(event["validation_loss"], event["epoch"])
@@ -284,21 +313,10 @@ class _Search:
         return on_event
 
     def _spec(self, training: Training) -> TrainingSpec:
-        inputs = f"{self.inputs} trial={sorted(asdict(training).items())}"
-        folder = self.folder / hashlib.sha256(inputs.encode()).hexdigest()[:16]
-        return TrainingSpec(
-            run_dir=str(folder),
-            pipeline=self.pipeline.name,
-            table_uri=self.settings.table_uri(self.pipeline.training_table),
-            table_version=self.version,
-            inputs=inputs,
-            training=training,
-            device=self.settings.device,
-            keep_checkpoints=1,
-            checkpoints=checkpoints_of(self.settings, folder),
-            vocabularies=self.vocabularies,
-            export=False,
-        )
+        inputs = f"{self.spec.inputs} trial={sorted(asdict(training).items())}"
+        folder = self.spec.folder / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+        checkpoints = checkpoints_of(self.settings, folder)
+        return replace(self.spec, run_dir=str(folder), inputs=inputs, training=training, checkpoints=checkpoints)
 
     def _parent_run(self) -> str:
         known = self.study.user_attrs.get("mlflow_run_id")

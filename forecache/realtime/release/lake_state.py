@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError, UnavailableError
+from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnreachableError
 from forecache.base.folders import Folder
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
@@ -30,10 +30,6 @@ from forecache.serve.store.remote import open_remote
 FORMAT = 1
 _PATIENCE_S = 10.0
 """Time for which reads of an object store are retried; the lock of the releases may be held meanwhile."""
-
-
-class UnreachableError(UnavailableError):
-    """The lake, or the remote, cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +115,7 @@ def use_origin(settings: Settings, name: str) -> Iterator[Folder]:
 def _name_unreachable(what: str, name: str) -> Iterator[None]:
     try:
         yield
-    except ForecacheError:
-        raise
-    except Exception as error:  # the clients of object stores have errors of their own
+    except OSError as error:
         raise UnreachableError(
             f"{what} could not be reached for the releases of {name}: {type(error).__name__}.",
             remedy="Try again once it answers, or mend how it is reached.",

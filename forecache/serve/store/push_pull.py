@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.folders import Folder
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
@@ -41,11 +41,14 @@ _PATIENCE_S = 10.0  # for the remote to say what it serves
 
 
 def push_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
-    """Push the live layers of stores without published versions; returns their names."""
+    """Push the live layers of stores without published versions; returns their names.
+
+    Where all machines share the lake, one that is in the remote stays: its stream's engine pushes each change.
+    """
     stores = [open_store(settings, name) for name in list_stores_with_layers(settings.store_path)]
     alone = [store for store in stores if store.pointer().current is None]
     for store in alone:
-        push_layer(store.layout, remote)
+        push_layer(store.layout, remote, replaces=not settings.lake_is_remote)
     return [store.pipeline for store in alone]
 
 
@@ -234,7 +237,7 @@ def open_fetched_store(
             pull(store, whole, wait_s=WAIT_S, progress=progress)
     except DamagedError:
         raise
-    except Exception as error:  # clients of object stores have errors of their own
+    except (ForecacheError, OSError) as error:
         if store.pointer().serving is None:
             raise
         logger.warning("The remote of %s could not be read; what is here is used: %s", name, error)

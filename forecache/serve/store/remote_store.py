@@ -17,6 +17,7 @@ from forecache.base.errors import (
     NotEverywhereError,
     NotFoundError,
     UnavailableError,
+    UnreachableError,
 )
 from forecache.base.folders import Folder
 from forecache.base.results import Progress, no_progress
@@ -90,9 +91,7 @@ class RemoteStore(Store):
                 name, what = f"store/{self.pipeline}", f"{action} of {self.pipeline}"
                 lease = stack.enter_context(hold_lease(state, name, action=what, wait_s=WAIT_S, report=report))
                 self._start(state, lease, replaces_remote=replaces_remote, needs_remote=needs_remote, progress=progress)
-            except ForecacheError:
-                raise
-            except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+            except (UnreachableError, OSError) as error:
                 self._fail(error, needs_remote=needs_remote)
             yield
 
@@ -107,9 +106,7 @@ class RemoteStore(Store):
             try:
                 state = self._open_remote(patience_s=_PATIENCE_S)
                 self._start(state, local_lease("look", "look"), needs_remote=True)
-            except ForecacheError:
-                raise
-            except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+            except (UnreachableError, OSError) as error:
                 self._fail(error, needs_remote=True)
             yield
 
@@ -118,8 +115,9 @@ class RemoteStore(Store):
 
     def _fail(self, error: Exception, *, needs_remote: bool) -> None:
         """Go on without the remote, unless the change needs it; then raise UnavailableError."""
+        cause = error.message if isinstance(error, UnreachableError) else f"{type(error).__name__}: {error}"
         self._held, self._problem = None, UnavailableError(
-            f"The remote of {self.pipeline} cannot be reached: {type(error).__name__}: {error}",
+            f"The remote of {self.pipeline} cannot be reached: {cause}",
             remedy="What is served is unchanged. Make sure that FORECACHE_STORE_REMOTE answers, then run again.",
         )  # fmt: skip
         if needs_remote or super().pointer().current is None:  # a machine that has served nothing has nothing to move
@@ -181,9 +179,7 @@ class RemoteStore(Store):
             manifest = self.manifest(number)
             try:
                 files.fetch_version(self.layout, self._held.remote, manifest, progress, is_served=False)
-            except ForecacheError:
-                raise
-            except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+            except (UnreachableError, OSError) as error:
                 self._fail(error, needs_remote=True)
 
     @property
@@ -285,12 +281,10 @@ class RemoteStore(Store):
             pointer = files.retire(pointer, [manifest.version for manifest in manifests], keep=keep)
             self._swap(held, pointer)
             push_step("pointer moved")
-        except ForecacheError:
-            raise
-        except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+        except (UnreachableError, OSError) as error:
             self._fail(error, needs_remote=held.needs_remote)
         if keep is not None and self._held is held:
-            with suppress(Exception):  # the next publish removes them
+            with suppress(ForecacheError, OSError):  # the next publish removes them
                 held.lease.confirm()
                 files.remove_unused(held.remote, self.pipeline, pointer)
         return pointer
@@ -301,7 +295,7 @@ class RemoteStore(Store):
         problem: Exception | None = None
         try:
             tag = held.remote.swap(name, content, held.seen[1] if held.seen else None)
-        except Exception as error:  # noqa: BLE001  # the answer may be lost: what is there now decides
+        except (UnreachableError, OSError) as error:  # the answer may be lost: what is there now decides
             tag, problem = None, error
         found = (content, tag) if tag is not None else held.remote.read(name)
         if found is None or found[0] != content:

@@ -134,13 +134,13 @@ def copy_saved_files(settings: Settings, name: str, lease: Lease) -> Iterator[No
 
     try:
         files.fetch()
-    except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+    except Exception as error:  # noqa: BLE001  # whatever it is, they can be made again from the table
         report(error)
     with PeriodicThread(STREAM_FILES, files.copy, every_s=lambda: files.pause_s, report=report):
         yield
     try:
         files.copy()
-    except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+    except Exception as error:  # noqa: BLE001  # whatever it is, they can be made again from the table
         report(error)
 
 

@@ -1,0 +1,82 @@
+"""What the machines of an installation share besides the lake: whether it is set, and whether it answers."""
+
+import urllib.error
+import urllib.request
+
+from forecache.base.errors import UnavailableError
+from forecache.base.folders import SCHEMES, open_folder
+from forecache.base.settings import Settings
+from forecache.cli.base import Finding
+from forecache.kit.explain_errors import explain_error
+
+_PATIENCE_S = 10
+
+
+def check_machines(settings: Settings) -> Finding:
+    """Name what lies on one machine alone while the lake is in a bucket, which several machines may share."""
+    if not settings.lake_is_remote:
+        return Finding("machines", "ok", "the lake is in a folder, and everything else in the home")
+    needed = {"FORECACHE_STORE_REMOTE": settings.store_remote, "FORECACHE_MLFLOW_URI": settings.mlflow_uri}
+    if not settings.mlflow_uri.startswith("http"):  # a server of MLflow knows its place for artifacts
+        needed["FORECACHE_MLFLOW_ARTIFACTS"] = settings.mlflow_artifacts
+    needed["FORECACHE_DAGSTER_URI"] = settings.dagster_uri
+    missing = [name for name, value in needed.items() if not value]
+    if not missing:
+        return Finding("machines", "ok", "all may have empty disks")
+    found = f"not set, so that it lies on this machine alone: {', '.join(missing)}"
+    return Finding("machines", "warn", found, "Set it before a second machine, or an empty disk, is used.")
+
+
+def check_mlflow_server(settings: Settings) -> Finding:
+    """Connect to the database or the server of MLflow, and look into its bucket for artifacts."""
+    uri = settings.mlflow_tracking_uri
+    place = uri.partition("@")[2] or uri
+    if uri.startswith("http"):
+        _request(uri)
+    else:
+        _connect(uri, setting="FORECACHE_MLFLOW_URI")
+    if settings.mlflow_artifacts.partition("://")[0] in SCHEMES:
+        uri, options = settings.mlflow_artifacts, settings.storage_options
+        open_folder(uri, options, setting="FORECACHE_MLFLOW_ARTIFACTS", patience_s=_PATIENCE_S).folders()
+    return Finding("mlflow", "ok", f"{place} answers")
+
+
+def check_dagster(settings: Settings) -> Finding:
+    """Connect to the database of Dagster."""
+    uri = settings.dagster_database
+    if not uri:
+        return Finding("dagster", "ok", f"SQLite in {settings.dagster_home}")
+    _connect(uri, setting="FORECACHE_DAGSTER_URI")
+    return Finding("dagster", "ok", f"{uri.partition('@')[2]} answers")
+
+
+def _connect(uri: str, *, setting: str) -> None:
+    try:
+        from sqlalchemy import create_engine
+
+        timeout = {"connect_timeout": _PATIENCE_S} if uri.startswith("postgresql") else {}
+        engine = create_engine(uri, connect_args=timeout)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except Exception as error:  # of SQLAlchemy, or of the driver that it loads
+        known = explain_error(error)
+        if isinstance(known, UnavailableError):
+            raise known from error
+        cause = str(error).strip().partition("\n")[0]
+        raise UnavailableError(
+            f"The database {uri.partition('@')[2]} of {setting} cannot be used: {cause.rstrip('.')}.",
+            remedy="Create it, or set the right host, user and password.",
+        ) from error
+
+
+def _request(uri: str) -> None:
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PATIENCE_S).close()
+    except urllib.error.HTTPError:
+        return  # it answers, such as that it wants a password
+    except (OSError, ValueError) as error:
+        raise UnavailableError(
+            f"The MLflow server {uri} cannot be reached: {error}.", remedy="Start it, or set FORECACHE_MLFLOW_URI."
+        ) from error
