@@ -169,6 +169,7 @@ class Catalog:
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
         """Serve the current version, or the last undamaged one before it (else DamagedError); False without any."""
         layer = self._layers.open_layer(store)
+        serves_alone = layer is not None and layer.serves_alone and not self._remote_versions.has(name)
         pointer = store.pointer()
         served = self.answers.get(name)
         before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
@@ -184,7 +185,7 @@ class Catalog:
                 self._swap(name, snapshot, run_on_loop, started, layer=layer, fallback_for=fallback_for)
             cell = self._metrics.pipeline_offset(name) + VERIFIED
             self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
-        elif layer is not None and layer.serves_alone:
+        elif layer is not None and serves_alone:
             if name in (self._remote or ()):
                 raise redis_layer_error(name)
             # A store whose pointer is gone keeps the version that is open.
@@ -195,7 +196,7 @@ class Catalog:
         if seen != self._seen.get(name):
             self.history[name] = encode_history(store)
             self._seen[name] = seen
-        return pointer.serving is not None or (layer is not None and layer.serves_alone)
+        return pointer.serving is not None or serves_alone
 
     def _follow_remote(self, run_on_loop: RunOnLoop) -> None:
         """Serve from the remote what is not here yet."""

@@ -71,7 +71,8 @@ class RemoteVersions:
             return None  # without its live layer, which a pull brings first, older rows would answer than with it
         layout.create()
         parts = [layout.has_segment(segment.id) for segment in manifest.segments]
-        state = manifest.identity, parts, manifest.filter is not None and layout.filter(manifest.filter.file).exists()
+        has_filter = manifest.filter is not None and layout.filter(manifest.filter.file).exists()
+        state = manifest.identity, parts, has_filter, layout.live.exists()
         if self._states.get(name) == state:
             return None
         snapshot = Snapshot(layout, manifest, remote=self._remote, waits=False)
