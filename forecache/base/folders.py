@@ -103,6 +103,11 @@ class LocalFolder:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
 
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Some bytes of a file, fewer at its end; FileNotFoundError if there is no such file."""
+        with self.open(name, "rb") as file:
+            return os.pread(file.fileno(), length, start)
+
     def size(self, name: str) -> int | None:
         """Size of a file in bytes; None if there is no such file."""
         try:
@@ -201,6 +206,9 @@ class BucketFolder:
         options = {"range": {"offset": start}} if start else None
         with self._reach():
             yield from self._obstore.get(self._store, name, options=options).stream(min_chunk_size=_CHUNK_BYTES)
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        return bytes(self._obstore.get_range(self._store, name, start=start, length=length))
 
     def size(self, name: str) -> int | None:
         with self._reach():

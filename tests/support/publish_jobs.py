@@ -33,7 +33,8 @@ def publish_until(home: Path, step: str, how: dict[str, Any]) -> None:
     """Publish, and die at a step, "": at none.
 
     Args:
-        how: `name` of what is published, `full`, and at wish other limits: `shard_rows`, `inline_rows`, `max_segments`.
+        how: `name` of what is published, `full`, `remote`, and at wish other limits: `shard_rows`, `inline_rows`,
+            `max_segments`.
     """
 
     def kill(name: str) -> None:
@@ -45,4 +46,4 @@ def publish_until(home: Path, step: str, how: dict[str, Any]) -> None:
     worker_pool.INLINE_ROWS = how.get("inline_rows", worker_pool.INLINE_ROWS)
     rules = replace(OPEN_RULES, max_segments=how.get("max_segments", OPEN_RULES.max_segments))
     declared = household(rules) if how.get("name") == "household" else churn(rules=rules)
-    publish(load_settings(home=home), declared, full=how.get("full", False))
+    publish(load_settings(home=home, store_remote=how.get("remote", "")), declared, full=how.get("full", False))

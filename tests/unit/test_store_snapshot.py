@@ -107,7 +107,7 @@ def test_a_manifest_of_another_format_names_it_and_the_remedy(tmp_path: Path) ->
         content = replace(snapshot.manifest, format=1).to_json()
     with pytest.raises(UnavailableError, match="has the format 1") as caught:
         manifest_from_json(content)
-    assert "reads format 5" in str(caught.value)
+    assert "reads format 6" in str(caught.value)
     assert "publish again" in str(caught.value)
 
 

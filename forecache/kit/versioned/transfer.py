@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from forecache.base.errors import CheckError, DamagedError, NotFoundError
+from forecache.base.errors import DamagedError
 from forecache.base.files import move_durably, sync
 from forecache.base.folders import Folder
+from forecache.kit.versioned.blocks import BlockFile, BlockFileInfo, missing_file_error, wrong_checksum_error
 from forecache.kit.versioned.folder import P, VersionedFolder
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.kit.versioned.verify import FileInfo, file_checksum
@@ -38,7 +39,7 @@ def upload_missing(
     return list(missing), done
 
 
-def fetch_files(remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], report: Callable[[int], None]) -> None:
+def fetch_files(remote: Folder, files: Mapping[str, tuple[Path, BlockFileInfo]], report: Callable[[int], None]) -> None:
     """Fetch files (by name there, where each is to be here) into existing folders; raises as `fetch_file`.
 
     `report` is called after each with the bytes copied for it; 0 if it was there already.
@@ -48,16 +49,33 @@ def fetch_files(remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], repo
             report(transfer.result())
 
 
-def fetch_file(remote: Folder, name: str, target: Path, info: FileInfo) -> int:
+def fetch_file(remote: Folder, name: str, target: Path, info: BlockFileInfo) -> int:
     """Fetch one file, continuing an interrupted download; returns the bytes copied.
 
-    Raises NotFoundError, or CheckError for another checksum; then the file is removed, so that a new try starts anew.
+    Raises NotFoundError, or CheckError for another checksum; then a new try fetches what was wrong again.
     """
-    part = target.with_name(f"{target.name}.part")
     if target.exists():
         return 0
-    start = part.stat().st_size if part.exists() else 0
-    copied = 0
+    part = target.with_name(f"{target.name}.part")
+    copied = _fetch_blocks(remote, name, part, info) if info.sums else _append_rest(remote, name, part, info)
+    sync(part)
+    if part.stat().st_size != info.size_bytes or file_checksum(part) != info.checksum:
+        part.unlink()
+        raise wrong_checksum_error(name)
+    move_durably(part, target)
+    return copied
+
+
+def _fetch_blocks(remote: Folder, name: str, part: Path, info: BlockFileInfo) -> int:
+    file = BlockFile(remote, name, info, part)
+    try:
+        return file.fetch_rest()
+    finally:
+        file.close()
+
+
+def _append_rest(remote: Folder, name: str, part: Path, info: FileInfo) -> int:
+    start, copied = part.stat().st_size if part.exists() else 0, 0
     if start < info.size_bytes:
         try:
             with open(part, "ab") as file:
@@ -66,19 +84,7 @@ def fetch_file(remote: Folder, name: str, target: Path, info: FileInfo) -> int:
                     copied += len(chunk)
         except FileNotFoundError:
             raise missing_file_error(name) from None
-    sync(part)
-    if part.stat().st_size != info.size_bytes or file_checksum(part) != info.checksum:
-        part.unlink()
-        raise CheckError(
-            f"The file {name} does not have the checksum that the manifest says.",
-            remedy="What is served is unchanged. Pull again; if it repeats, publish a full version.",
-        )
-    move_durably(part, target)
     return copied
-
-
-def missing_file_error(name: str) -> NotFoundError:
-    return NotFoundError(f"The remote has no file {name}.", remedy="It was removed; pull again.")
 
 
 def read_replica_pointer(folder: VersionedFolder[P], *, verify: bool) -> P:

@@ -27,10 +27,14 @@ def version_files(layout: StoreLayout, manifest: Manifest) -> Iterator[tuple[Pat
         yield layout.filter(manifest.filter.file), f"filters/{manifest.filter.file}", manifest.filter
 
 
-def check_sizes(layout: StoreLayout, manifest: Manifest) -> None:
-    """Raise DamagedError if a file is missing or has another size: reading a mapping past its file's end kills."""
+def check_sizes(layout: StoreLayout, manifest: Manifest, *, has_all: bool = True) -> None:
+    """Raise DamagedError if a file is missing or has another size: reading a mapping past its file's end kills.
+
+    Without `has_all`, segments may be missing as a whole, and the filter.
+    """
     for path, _, info in version_files(layout, manifest):
-        check_size(path, info)
+        if has_all or (path if path.parent == layout.filters else path.parent).exists():
+            check_size(path, info)
 
 
 def verify_segment(layout: StoreLayout, segment: SegmentInfo, *, pace: ReadPace | None = None) -> int:
@@ -44,12 +48,19 @@ def verify_filter(layout: StoreLayout, manifest: Manifest, *, pace: ReadPace | N
     return 0 if info is None else verify_file(layout.filter(info.file), info, pace=pace)
 
 
-def verify_version(layout: StoreLayout, manifest: Manifest, *, max_age_s: float | None = None) -> None:
-    """Verify a version's files, but only the sizes of segments that were verified within `max_age_s`."""
-    check_sizes(layout, manifest)
+def verify_version(
+    layout: StoreLayout, manifest: Manifest, *, max_age_s: float | None = None, has_all: bool = True
+) -> None:
+    """Verify a version's files, but only the sizes of segments that were verified within `max_age_s`.
+
+    Without `has_all`, segments may be missing as a whole.
+    """
+    check_sizes(layout, manifest, has_all=has_all)
     for segment in manifest.segments:
         # The modification time of the folder has no other use, as its files never change.
         folder = layout.segment(segment.id)
+        if not has_all and not folder.exists():
+            continue
         if max_age_s is None or time.time() - folder.stat().st_mtime > max_age_s:
             verify_segment(layout, segment)
             with suppress(OSError):  # the store is read-only for this process

@@ -48,6 +48,13 @@ class StoreLayout(VersionedFolder[Pointer]):
     def segment(self, segment_id: str) -> Path:
         return self.segments / segment_id
 
+    def partial_segment(self, segment_id: str) -> Path:
+        """The folder of what is here of a segment that is being fetched."""
+        return self.staging / f"pull-{segment_id}"
+
+    def has_segment(self, segment_id: str) -> bool:
+        return self.segment(segment_id).exists()
+
     def filter(self, file: str) -> Path:
         return self.filters / file
 

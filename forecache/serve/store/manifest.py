@@ -48,17 +48,21 @@ class Field:
         return self.type.startswith("array<struct<")
 
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One LMDB file of a segment; `checksum` is the XXH3-128 of its bytes."""
+    """One file of a segment; `checksum` is the XXH3-128 of its bytes.
+
+    An LMDB file ends with the checksums of its blocks, see `forecache.kit.versioned.blocks`; `sums` is that of them.
+    """
 
     file: str
     entries: int
     size_bytes: int
     checksum: str
+    sums: str = ""
 
 
 @dataclass(frozen=True)

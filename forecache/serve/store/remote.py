@@ -8,7 +8,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from forecache.base.errors import ConflictError, DamagedError, NotFoundError
 from forecache.base.files import move_durably, sync, write_durably
 from forecache.base.folders import Folder, LocalFolder, open_folder
 from forecache.base.results import Progress
+from forecache.kit.versioned.blocks import missing_file_error
 from forecache.kit.versioned.leases import surplus_versions
-from forecache.kit.versioned.transfer import fetch_files, missing_file_error, read_content
+from forecache.kit.versioned.transfer import fetch_files, read_content
 from forecache.serve.store.integrity import segment_files, version_files
 from forecache.serve.store.layout import StoreLayout, remove_if_abandoned
 from forecache.serve.store.live.layer import layer_from_json, write_layer
@@ -109,7 +110,7 @@ def fetch_version(
 
     If it is about to be served, its other files are read and verified, too, and stay in memory.
     """
-    fetched = _fetch_segments(layout, remote, manifest, progress)
+    fetched = fetch_segments(layout, remote, manifest, progress)
     if is_served:
         with Snapshot(layout, manifest) as snapshot:
             snapshot.warm()
@@ -119,9 +120,10 @@ def fetch_version(
     return fetched
 
 
-def _fetch_segments(layout: StoreLayout, remote: Folder, manifest: Manifest, progress: Progress) -> tuple[int, int]:
+def fetch_segments(layout: StoreLayout, remote: Folder, manifest: Manifest, progress: Progress) -> tuple[int, int]:
+    """Fetch the segments and the filter of a version that are missing; returns as `fetch_version`."""
     root = layout.name
-    missing = [segment for segment in manifest.segments if not layout.segment(segment.id).exists()]
+    missing = [segment for segment in manifest.segments if not layout.has_segment(segment.id)]
     total = sum(segment.size_bytes for segment in missing) or 1
     files = travelled = 0
 
@@ -130,18 +132,37 @@ def _fetch_segments(layout: StoreLayout, remote: Folder, manifest: Manifest, pro
         files, travelled = files + 1, travelled + copied
         progress(f"Pulling version {manifest.version}", min(1.0, travelled / total))
 
-    for segment in missing:
-        folder = layout.staging / f"pull-{segment.id}"
+    # The small ones first: with them and the filter, one block of the base has the answer for a key.
+    for segment in sorted(missing, key=lambda segment: segment.kind == "base"):
+        if segment.kind == "base":
+            _fetch_filter(layout, remote, manifest, report)
+        folder = layout.partial_segment(segment.id)
         folder.mkdir(exist_ok=True)
         there = {f"{root}/{name}": (folder / info.file, info) for _, name, info in segment_files(layout, segment)}
         fetch_files(remote, there, report)
         sync(folder)
         move_durably(folder, layout.segment(segment.id))
+    _fetch_filter(layout, remote, manifest, report)
+    return files, travelled
+
+
+def _fetch_filter(layout: StoreLayout, remote: Folder, manifest: Manifest, report: Callable[[int], None]) -> None:
     info = manifest.filter
     if info is not None and not layout.filter(info.file).exists():
-        fetch_files(remote, {f"{root}/filters/{info.file}": (layout.staging / info.file, info)}, report)
+        fetch_files(remote, {f"{layout.name}/filters/{info.file}": (layout.staging / info.file, info)}, report)
         move_durably(layout.staging / info.file, layout.filter(info.file))
-    return files, travelled
+
+
+def fetch_hashes(layout: StoreLayout, remote: Folder, manifest: Manifest) -> None:
+    """Fetch the filter of a version, and the key hashes of those deltas that are not here."""
+    wanted = {}
+    for segment in manifest.segments:
+        folder, info = layout.partial_segment(segment.id), segment.hashes
+        if info is not None and not layout.has_segment(segment.id):
+            folder.mkdir(exist_ok=True)
+            wanted[f"{layout.name}/segments/{segment.id}/{info.file}"] = (folder / info.file, info)
+    fetch_files(remote, wanted, lambda copied: None)
+    _fetch_filter(layout, remote, manifest, lambda copied: None)
 
 
 def push_layer(layout: StoreLayout, remote: Folder, *, replaces: bool = True) -> None:

@@ -31,6 +31,7 @@ from forecache.serve.store import remote as files
 from forecache.serve.store.integrity import check_sizes, version_files
 from forecache.serve.store.manifest import Manifest
 from forecache.serve.store.pointer import Pointer
+from forecache.serve.store.read.snapshot import Snapshot
 from forecache.serve.store.store import Store, manifest_of
 
 WAIT_S = 600.0  # for another process that changes the store
@@ -176,11 +177,23 @@ class RemoteStore(Store):
         for number in versions:
             if self._held is None or number is None or self.layout.has_files(number):
                 continue
-            manifest = self.manifest(number)
-            try:
-                files.fetch_version(self.layout, self._held.remote, manifest, progress, is_served=False)
-            except (UnreachableError, OSError) as error:
-                self._fail(error, needs_remote=True)
+            self._fetch(files.fetch_version, self.manifest(number), progress, is_served=False)
+
+    def fetch_hashes(self, manifest: Manifest) -> None:
+        self._fetch(files.fetch_hashes, manifest)
+
+    def fetch_segments(self, manifest: Manifest) -> None:
+        self._fetch(files.fetch_segments, manifest, no_progress)
+
+    def _fetch(self, fetch: Callable[..., object], *arguments: Any, **more: Any) -> None:
+        assert self._held is not None, "the caller holds the store"
+        try:
+            fetch(self.layout, self._held.remote, *arguments, **more)
+        except (UnreachableError, OSError) as error:
+            self._fail(error, needs_remote=True)
+
+    def open_version(self, manifest: Manifest) -> Snapshot:
+        return Snapshot(self.layout, manifest, remote=None if self._held is None else self._held.remote)
 
     @property
     def is_alone(self) -> bool:
@@ -256,11 +269,16 @@ class RemoteStore(Store):
     def _upload(self, held: _HeldState, manifests: list[Manifest]) -> tuple[int, int]:
         name, what = self.pipeline, f"Pushing {self.pipeline} to the remote"
         files.remove_unfinished(held.remote, name)
-        there = {
-            f"{name}/{file}": (path, info)
-            for manifest in manifests
-            for path, file, info in version_files(self.layout, manifest)
-        }
+        there = {}
+        for manifest in manifests:
+            for path, file, info in version_files(self.layout, manifest):
+                if path.exists():
+                    there[f"{name}/{file}"] = path, info
+                elif held.remote.size(f"{name}/{file}") != info.size_bytes:
+                    raise DamagedError(
+                        f"The remote has lost {name}/{file}, which version {manifest.version} needs.",
+                        remedy=f"`forecache publish {name} --full` makes a version that does not need it.",
+                    )
         uploaded, size = upload_missing(held.remote, there, lambda share: held.progress(what, share))
         push_step("uploaded")
         held.lease.check()

@@ -93,7 +93,8 @@ class Store:
         publish_step("pointer moved")
 
     def _put_version(self, manifest: Manifest) -> None:
-        self.layout.lease(manifest.version).touch()
+        if all(self.layout.has_segment(segment.id) for segment in manifest.segments):
+            self.layout.lease(manifest.version).touch()
         write_durably(self.layout.manifest(manifest.version), manifest.to_json())
         publish_step("manifest written")
         # Otherwise a worker that serves the new version would have newer rows than one that serves the old one.
@@ -105,6 +106,20 @@ class Store:
 
     def fetch(self, *versions: int | None, progress: Progress = no_progress) -> None:
         """Fetch those files of versions from the remote that are not here; the caller holds the store."""
+
+    def fetch_hashes(self, manifest: Manifest) -> None:
+        """Fetch the filter of a version and the key hashes of its deltas, which a publish over it reads whole.
+
+        The caller holds the store.
+        """
+
+    def fetch_segments(self, manifest: Manifest) -> None:
+        """Fetch the segments of a version that are not here; the caller holds the store."""
+
+    def open_version(self, manifest: Manifest) -> Snapshot:
+        """Open a version that need not be published; a process that holds the store reads from the remote what is not
+        here."""
+        return Snapshot(self.layout, manifest)
 
     def current(self) -> Manifest | None:
         """The manifest of the served version (the pinned one if there is one), None before the first publish."""

@@ -70,6 +70,7 @@ def compact(publication: Publication, pending: PendingVersion, reason: str) -> P
     layout, version = publication.store.layout, pending.manifest
     publication.progress(f"Merging {len(version.segments)} segments into a new base: {reason}", 0.3)
     folder = publication.create_segment("base")
+    publication.store.fetch_segments(version)
     with Snapshot(layout, version) as before:
         shards = [_merge_shard(before, shard, folder) for shard in range(len(version.segments[0].shards))]
     publish_step("merged")
@@ -214,7 +215,7 @@ def _build_version(
     manifest = publication.manifest(
         kind="incremental", segments=segments, rows=rows, content_sum=content_sum, filter_file=filter_file, **figures
     )
-    with Snapshot(publication.store.layout, manifest) as after:
+    with publication.store.open_version(manifest) as after:
         found, read_sum = _read_back(after, changes)
     unchanged = current.rows + changes.num_added - len(changes.keys), hashing.from_hex(current.content_hash)
     require_equal(publication, (rows, content_sum), [unchanged, (found, hashing.subtract(read_sum, changes.old_sum))])

@@ -146,9 +146,9 @@ def _refuse_quarantined(store: Store, inputs: str) -> None:
 def _find_current(store: Store, pointer: Pointer, *, inputs: str) -> tuple[Manifest | None, str]:
     """(version that the gates compare with, reason for a full publish or "").
 
-    Verifies files of the current version that were not verified for a day, so that no publish builds on damaged ones,
-    and fetches those that are only in the remote. If its manifest cannot be read, the gates compare with the newest
-    good version before it.
+    Verifies files of the current version that were not verified for a day, so that no publish builds on damaged ones.
+    Of those that are only in the remote it fetches what the publish reads whole. If its manifest cannot be read, the
+    gates compare with the newest good version before it.
 
     Args:
         inputs: Those of a publish that may be skipped or incremental; "": it is full.
@@ -158,11 +158,12 @@ def _find_current(store: Store, pointer: Pointer, *, inputs: str) -> tuple[Manif
     current: Manifest | None = None
     try:
         current = store.manifest(pointer.current)
-        if not store.layout.has_files(pointer.current):
+        is_here = store.layout.has_files(pointer.current)
+        if not is_here:
             if inputs in ("", current.inputs):
                 return current, ""
-            store.fetch(pointer.current)
-        verify_version(store.layout, current, max_age_s=VERIFY_EVERY_S)
+            store.fetch_hashes(current)
+        verify_version(store.layout, current, max_age_s=VERIFY_EVERY_S, has_all=is_here)
     except (CheckError, DamagedError, NotFoundError) as error:
         bad = store.quarantined_versions()
         earlier = [each for each in store.versions() if each.version < pointer.current and each.version not in bad]
@@ -178,6 +179,8 @@ def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion
             pending = build_incremental(publication)
         except ChangesUnavailable as unavailable:
             why_full = str(unavailable)
+        except DamagedError as error:  # of a version in the remote, of which blocks are verified when they are read
+            why_full = f"version {publication.published.version} is damaged. {error.message}"
         else:
             reason = compaction_reason(publication, pending.manifest)
             return compact(publication, pending, reason) if reason else pending

@@ -51,6 +51,7 @@ _BLOCK_ROWS = 1 << 16  # rows of the feed encoded at a time: larger blocks need 
 _SAMPLED_PIECES = 2
 _MOST_SAMPLED_PIECES = 8  # bounded, as a look-up maps up to 64 KiB of the store for every row, which counts as memory
 _SAMPLED_ROWS = 128
+_SAMPLED_REMOTE_ROWS = 16  # the same of a version that is not here: each may need a block of the remote
 _HOPELESS = 3  # if the estimate is so many times `limit`, the comparison is given up
 
 
@@ -220,7 +221,7 @@ def compare_partitions(publication: Publication, *, limit: int) -> RowChanges:
         old_encoding = replace(publication.encoding, provenance=current.provenance)
         old, new = _hash_partition(old_reader, old_encoding), _hash_partition(new_reader, publication.encoding)
         publication.progress("Comparing with the published night", 0.6)
-        with publication.store.snapshot(current.version) as snapshot, _threads() as threads:
+        with publication.store.open_version(current) as snapshot, _threads() as threads:
             estimate = _ChangeEstimate(snapshot, new_reader, publication.encoding, limit)
             found = find_differing_rows(old, new, threads, publication.staging, most=limit, look=estimate.add)
         if found is None:
@@ -268,7 +269,7 @@ class _ChangeEstimate:
         """Compare some rows of a piece's first batch; raises ChangesUnavailable if far too many seem to differ."""
         if self._pieces >= _MOST_SAMPLED_PIECES:
             return
-        some = batch.slice(0, _SAMPLED_ROWS)
+        some = batch.slice(0, _SAMPLED_ROWS if self._snapshot.is_whole else _SAMPLED_REMOTE_ROWS)
         keys = encode_keys(some, self._encoding.key)
         refuse_bad_keys(some, keys, self._encoding.key, "{}", 0)
         entries = encode_entries(some, self._encoding, self._reader.provenance(piece))[0].to_pylist()

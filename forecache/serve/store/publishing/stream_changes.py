@@ -90,7 +90,7 @@ def _rows_of_night(publication: Publication, keys: pa.Array, encoding: EntryEnco
 def find_published(publication: Publication, keys: list[bytes]) -> list[bytes]:
     """The entries of the published version; empty for unknown keys."""
     found: list[bytes] = []
-    with publication.store.snapshot(publication.published.version) as snapshot:
+    with publication.store.open_version(publication.published) as snapshot:
         for start in range(0, len(keys), _BLOCK_KEYS):
             found += [entry or b"" for entry in snapshot.get_entries(keys[start : start + _BLOCK_KEYS])]
     return found

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xxhash
 
+from forecache.serve.store.segment.ranged import RangedIndex, RangedShard, run_searches
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -30,11 +32,11 @@ _FEW_PACKED = 10  # the same where entries are packed
 _BLOCK = 1 << 16  # most keys that are looked up together, so that memory stays bounded
 
 
-def _many_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None) -> GetMany:
+def _many_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None, few: int) -> GetMany:
     from forecache.serve.store.segment.index import key_hashes
 
     def get_many(keys: Sequence[bytes]) -> list[bytes | None]:
-        if len(keys) <= _FEW:
+        if len(keys) <= few:
             return list(map(get, keys))
         if len(keys) > _BLOCK:
             return [entry for block in _blocks(keys) for entry in get_many(block)]
@@ -51,7 +53,7 @@ def _many_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None) ->
     return get_many
 
 
-def _matrix_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None, columns: int) -> GetMatrix:
+def _matrix_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None, columns: int, few: int) -> GetMatrix:
     import numpy as np
 
     from forecache.serve.store.segment.index import key_hashes
@@ -60,7 +62,7 @@ def _matrix_reader(find: Any, base_get: Get, get: Get, newer: _GetNewer | None, 
     size, number = columns * FLOAT_BYTES, np.dtype(FLOAT)
 
     def matrix(keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        if len(keys) <= _FEW_PACKED:
+        if len(keys) <= few:
             return matrix_of(list(map(get, keys)), columns)
         if len(keys) > _BLOCK:
             parts = [matrix(block) for block in _blocks(keys)]
@@ -106,7 +108,7 @@ _NEWLINE = ord("\n")  # as a number: `in` finds it ten times as fast as a bytes 
 
 
 def entry_readers(
-    layers: list[list[Any]], index: "Index", filter_map: mmap.mmap | None, *, carried: bool, columns: int
+    layers: list[list[Any]], index: "Index | RangedIndex", filter_map: mmap.mmap | None, *, carried: bool, columns: int
 ) -> tuple[Get, Get, GetMany, GetMatrix | None]:
     """The fastest readers of a version: of a value, an entry, many entries and, if it is packed, a matrix.
 
@@ -117,11 +119,13 @@ def entry_readers(
     def make_readers(
         get: Get, get_entry: Get, newer: _GetNewer | None = None
     ) -> tuple[Get, Get, GetMany, GetMatrix | None]:
-        matrix = _matrix_reader(index.find_packed, base_get, get_entry, newer, columns) if columns else None
-        return get, get_entry, _many_reader(index.find, base_get, get_entry, newer), matrix
+        matrix = _matrix_reader(index.find_packed, base_get, get_entry, newer, columns, few_packed) if columns else None
+        return get, get_entry, _many_reader(index.find, base_get, get_entry, newer, few), matrix
 
     from forecache.serve.store.segment.index import slot_width
 
+    # Of a segment in a remote the blocks that several keys need are fetched side by side.
+    few, few_packed = (1, 1) if isinstance(index, RangedIndex) else (_FEW, _FEW_PACKED)
     base_get = _layer_reader(layers[0])
     if len(layers) == 1:
         return make_readers(_value_reader(base_get) if carried else base_get, base_get)
@@ -187,3 +191,40 @@ def _value_reader(get_entry: Get) -> Get:
         return entry[: entry.index(b"\n")]
 
     return get
+
+
+def layered_readers(layers: Sequence[list[Any]], *, columns: int) -> tuple[Get, Get, GetMany, GetMatrix | None]:
+    """Readers as of `entry_readers`, of a version whose filter is not here, by a look into all segments at once.
+
+    The filter may be larger than all that is read. The searches of all keys in all segments take as many requests, one
+    after the other, as a tree is deep.
+    """
+
+    def get_entries(keys: Sequence[bytes]) -> list[bytes | None]:
+        hashes = list(map(xxhash.xxh3_64_intdigest, keys))
+        found: list[list[bytes | None]] = []
+        searches, waits = [], True
+        for layer in reversed(layers):
+            shards = [layer[digest & (len(layer) - 1)] for digest in hashes]
+            if isinstance(layer[0], RangedShard):
+                waits = layer[0].waits
+                searches += [(shard.file, shard.search(key)) for shard, key in zip(shards, keys, strict=True)]
+                found.append([])
+            else:
+                found.append([shard.get(key) for shard, key in zip(shards, keys, strict=True)])
+        results = run_searches(searches, waits=waits)
+        for entries in found:
+            if not entries:
+                entries += results[: len(keys)]
+                del results[: len(keys)]
+        return [next((entry for entry in each if entry is not None), None) or None for each in zip(*found, strict=True)]
+
+    def get_entry(key: bytes) -> bytes | None:
+        return get_entries([key])[0]
+
+    def matrix(keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
+        from forecache.serve.store.values import matrix_of
+
+        return matrix_of(get_entries(keys), columns)
+
+    return _value_reader(get_entry), get_entry, get_entries, matrix if columns else None

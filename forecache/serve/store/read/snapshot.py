@@ -23,16 +23,18 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from forecache.base.errors import ConflictError, DamagedError, InputError
+from forecache.base.folders import Folder
 from forecache.serve.store.integrity import check_sizes, verify_filter, verify_segment
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest
-from forecache.serve.store.read.lookup import Get, GetMany, entry_readers
+from forecache.serve.store.read.lookup import Get, GetMany, entry_readers, layered_readers
 from forecache.serve.store.segment import mapping as segments
+from forecache.serve.store.segment.ranged import RangedSegment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +60,7 @@ class Snapshot:
 
     Attributes:
         manifest: The manifest of the version.
+        is_whole: Whether all segments are here.
         get: `get(key)` returns the JSON object of the served fields (of a packed version its numbers), or None. A bound
             function: keep it in a local variable in hot loops.
         get_entry: Like `get`, but with the row's provenance id if it has one of its own.
@@ -66,41 +69,61 @@ class Snapshot:
 
     __slots__ = (
         "__weakref__", "_handles", "_inodes", "_layers", "_matrix", "_release",
-        "get", "get_entries", "get_entry", "layout", "manifest",
+        "get", "get_entries", "get_entry", "is_whole", "layout", "manifest",
     )  # fmt: skip
 
     get: Get
     get_entry: Get
     get_entries: GetMany
 
-    def __init__(self, layout: StoreLayout, manifest: Manifest, *, lease: int | None = None) -> None:
+    def __init__(
+        self,
+        layout: StoreLayout,
+        manifest: Manifest,
+        *,
+        lease: int | None = None,
+        remote: Folder | None = None,
+        waits: bool = True,
+    ) -> None:
+        """Open a version.
+
+        Segments that are not here are read from the remote, if one is given. Without `waits`, reads do not wait for
+        it, and raise BlocksMissingError.
+        """
         self.layout = layout
         self.manifest = manifest
-        self._handles: list[segments.SegmentHandle] = []
+        self._handles: list[segments.SegmentHandle | RangedSegment] = []
+        self.is_whole = True
         self._inodes: dict[Path, tuple[int, int]] = {}
         path = layout.manifest(manifest.version)
         with suppress(FileNotFoundError):  # a version is verified before its manifest is written
             self._inodes[path] = segments.inode_of(path)
         filter_map: mmap.mmap | None = None
         try:
-            check_sizes(layout, manifest)
+            check_sizes(layout, manifest, has_all=remote is None)
             for segment in manifest.segments:
+                if remote is not None and not layout.has_segment(segment.id):
+                    self.is_whole = False
+                    self._handles.append(RangedSegment(remote, layout, segment, waits=waits))
+                    continue
                 files = [shard.file for shard in segment.shards]
                 handle = segments.acquire(layout.segment(segment.id), files, indexed=segment.kind == "base")
                 self._handles.append(handle)
-            if manifest.filter is not None:
+            if manifest.filter is not None and (remote is None or layout.filter(manifest.filter.file).exists()):
                 path = layout.filter(manifest.filter.file)
                 filter_map, self._inodes[path] = _map_filter(path, deltas=len(manifest.segments) - 1)
         except BaseException:
             _release_handles(self._handles, lease)
             raise
-        self._layers = [handle.transactions for handle in self._handles]
+        self._layers: list[list[Any]] = [handle.transactions for handle in self._handles]
         index = self._handles[0].index
         assert index is not None, "the first segment is a base"
         columns = manifest.width if manifest.is_packed else 0
-        self.get, self.get_entry, self.get_entries, self._matrix = entry_readers(
-            self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns
-        )
+        if manifest.filter is not None and filter_map is None:
+            readers = layered_readers(self._layers, columns=columns)
+        else:
+            readers = entry_readers(self._layers, index, filter_map, carried=manifest.carried > 0, columns=columns)
+        self.get, self.get_entry, self.get_entries, self._matrix = readers
         self._release = weakref.finalize(self, _release_handles, self._handles, lease)
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
@@ -227,9 +250,13 @@ def split_entry(entry: bytes) -> tuple[bytes, str]:
     return value, provenance.decode()
 
 
-def _release_handles(handles: list[segments.SegmentHandle], lease: int | None) -> None:
+def _release_handles(handles: list[segments.SegmentHandle | RangedSegment], lease: int | None) -> None:
     while handles:
-        segments.release(handles.pop())
+        handle = handles.pop()
+        if isinstance(handle, RangedSegment):
+            handle.close()
+        else:
+            segments.release(handle)
     if lease is not None:
         os.close(lease)
 

@@ -43,7 +43,7 @@ _NO_ROOT = (1 << 64) - 1
 
 def pages_size(content: bytes | memoryview) -> int:
     """Bytes of the pages of an LMDB file that starts with `content` (two pages or more)."""
-    page_size, _, last = _newest_meta(content)
+    page_size, _, last = newest_meta(content)
     return (last + 1) * page_size
 
 
@@ -56,7 +56,7 @@ def leaf_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     data; see struct MDB_page, MDB_node and MDB_meta in LMDB's mdb.c.
     """
     halves = np.memmap(path, "<u2", "r")
-    page_size, root, _ = _newest_meta(halves.data.cast("B"))
+    page_size, root, _ = newest_meta(halves.data.cast("B"))
     if root == _NO_ROOT:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     pages = np.array([root], np.int64)
@@ -74,11 +74,17 @@ def leaf_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return nodes * 2 + _KEY_SIZE, np.where(flags == 0, lengths, 0)
 
 
-def _newest_meta(content: bytes | memoryview) -> tuple[int, int, int]:
-    """(page size, root page of the main tree, number of the last page) by the newer one of the two meta pages."""
+def page_size_of(content: bytes | memoryview) -> int:
+    """The size of the pages of an LMDB file that starts with `content`."""
     magic, version, page_size = _META.unpack_from(content)
     if (magic, version) != (_MAGIC, _FORMAT):
         raise ValueError(f"not an LMDB file of data format {_FORMAT}: magic {magic:#x}, format {version}")
+    return int(page_size)
+
+
+def newest_meta(content: bytes | memoryview) -> tuple[int, int, int]:
+    """(page size, root page of the main tree, number of the last page) by the newer one of the two meta pages."""
+    page_size = page_size_of(content)
     root, last, _ = max((_ROOT.unpack_from(content, page) for page in (0, page_size)), key=lambda meta: meta[2])
     return page_size, root, last
 
@@ -293,7 +299,8 @@ def write_filter(layout: StoreLayout, version: int, deltas: list[SegmentInfo]) -
         slots *= 2
     table = np.zeros(slots, f"<u{width}")
     for bit, segment in enumerate(deltas):
-        hashes = np.fromfile(layout.segment(segment.id) / HASHES_FILE, "<u8")
+        folder = layout.segment(segment.id) if layout.has_segment(segment.id) else layout.partial_segment(segment.id)
+        hashes = np.fromfile(folder / HASHES_FILE, "<u8")
         places = hashes & np.uint64(slots - 1)
         table[places] |= table.dtype.type(1 << bit)
     content = bytes([width, 0, 0, 0, 0, 0, 0, 0]) + table.tobytes()

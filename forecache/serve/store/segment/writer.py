@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from forecache.base.errors import InputError
 from forecache.base.files import sync
 from forecache.base.hashes import TextWords
+from forecache.kit.versioned.blocks import append_block_sums
 from forecache.kit.versioned.verify import file_checksum
 from forecache.serve.store.manifest import ShardInfo
 from forecache.serve.store.segment.index import append_index, key_hashes
@@ -78,8 +79,9 @@ def write_sorted(
         environment.close()
     if indexed:
         append_index(path, np.concatenate(hashes))
+    sums = append_block_sums(path)
     sync(path)
-    return ShardInfo(path.name, rows, path.stat().st_size, file_checksum(path))
+    return ShardInfo(path.name, rows, path.stat().st_size, file_checksum(path), sums)
 
 
 def sorted_order(keys: pa.Array) -> pa.Array:
