@@ -50,6 +50,7 @@ class Topic:
         source: Source of events with landing files and an event time that is a timestamp; a message is validated like a
             row of it.
         without: Columns that messages do not have yet, such as a label; they are null in the stream.
+        key: Columns by which producers choose the partition of a message. A stream with several shards needs them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Topic:
     source: Source
     format: Json | Avro = field(default_factory=Json)
     without: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         owner = f"Topic {self.name!r}"
@@ -76,6 +78,10 @@ class Topic:
             needed = {self.source.event_time, *self.source.unique}
             rule = f"Name columns of the source other than {', '.join(sorted(needed))}, which every message has."
             check_value(owner, "without", name, name in types and name not in needed, rule)
+        check_unique("column in `key`", owner, self.key)
+        for name in self.key:
+            rule = "Name columns of the source that every message has."
+            check_value(owner, "key", name, name in {column.name for column in self.columns if column.required}, rule)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -167,6 +173,8 @@ class Stream:
         commit_s: Seconds between commits.
         max_lag_s: Most seconds that the stream may be behind. Beyond them its checks fail and alerts are sent; a reader
             that starts is ready once its live layers are no further behind.
+        shards: Most engines that share it at once: shard i of n has the partitions i, i + n, i + 2n, ... More than one
+            needs `Topic.key`, the engine "arrow", the freshness "commit" and no `ToTopic`.
         keep_features: True: the table has the features that each event was answered with, to the bit, in the column
             `features`: a list of float in the order of the release's features, or of the pipeline's; NaN for unknown.
     """
@@ -181,6 +189,7 @@ class Stream:
     late_days: int = 2
     commit_s: float = 1.0
     max_lag_s: float = 60.0
+    shards: int = 1
     keep_features: bool = False
     description: str = ""
     owner: str = ""
@@ -269,6 +278,8 @@ def check_stream(owner: str, stream: Stream) -> None:
     check_unique("view", owner, [view.name for view in stream.views])
     for view in stream.views:
         _check_view(owner, stream, view)
+    check_least(owner, stream, 1, "shards")
+    _check_shards(owner, stream)
     rule = "Without `answers` nothing is answered with features."
     check_value(
         owner, "keep_features", stream.keep_features, not stream.keep_features or stream.answers is not None, rule
@@ -301,6 +312,21 @@ def _check_view(owner: str, stream: Stream, view: FeatureView) -> None:
                 f"{owner} keeps the view {view.name!r}, whose window {window.name!r} needs {min(missing)!r}, which the "
                 "messages of its topic do not have.",
                 remedy="Give that window as many `delay_days` as pass until the column is known, or leave it out.",
+            )
+
+
+def _check_shards(owner: str, stream: Stream) -> None:
+    """Refuse shards whose engines would not see all events of a key, or that an engine does not know."""
+    key = set(stream.topic.key)
+    can = bool(key) and stream.engine == "arrow" and stream.freshness == "commit" and stream.to_topic is None
+    rule = 'Give the topic a `key`, and the stream the engine "arrow", the freshness "commit" and no `ToTopic`.'
+    check_value(owner, "shards", stream.shards, can or stream.shards == 1, rule)
+    for view in stream.views if stream.shards > 1 else ():
+        if not key <= set(view.key):
+            raise SettingsError(
+                f"{owner} has {stream.shards} shards by {', '.join(stream.topic.key)}, and its view {view.name!r} is "
+                f"keyed by {', '.join(view.key)}: the events of one key would be in several shards.",
+                remedy="Keep the view in a stream with one shard, or send the messages by columns of its key.",
             )
 
 

@@ -14,7 +14,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -214,6 +214,30 @@ def hold_lease(
         lease.release()
 
 
+@contextmanager
+def hold_free_lease(folder: Folder, names: Iterable[str], *, action: str) -> Iterator[Lease]:
+    """Hold the first one of some leases that nobody holds during the block; `names` has always one more."""
+    for name in names:
+        lease = Lease(this_process(name, action, ""), folder)
+        found = lease.read()
+        is_free = found is None or found[0].released or found[0].is_dead
+        if is_free and lease.try_acquire(*(found or (None, None))):
+            break
+    try:
+        with PeriodicThread(LEASE, lease.renew, close_s=0.0):
+            yield lease
+    finally:
+        lease.release()
+
+
+def release_for(holder: Holder, folder: Folder) -> None:
+    """Mark the lease of a holder that has not renewed it for a term as released, unless it does now."""
+    lease = Lease(this_process(holder.name, holder.action, ""), folder)
+    found = lease.read()
+    if found is not None and found[0] == holder and lease.try_acquire(*found):
+        lease.release()
+
+
 def _acquire(lease: Lease, wait_s: float | None, report: Callable[[str], None]) -> None:
     began = _now()
     watched: tuple[Any, float] | None = None  # the tag, and since when it was seen
@@ -240,11 +264,14 @@ def local_lease(name: str, action: str) -> Lease:
     return Lease(this_process(name, action, ""))
 
 
-def read_leases(folder: Folder, *, is_deep: bool = False) -> list[Holder]:
-    """The leases of a folder, held or released, by their names; `is_deep`: those of all folders in it, too, whose names
-    begin with the folder's."""
+def read_leases(folder: Folder, below: str = "", *, is_deep: bool = False) -> list[Holder]:
+    """The leases of a folder, held or released, by their names.
+
+    With `below`, those whose names begin with it and a slash; `is_deep`: those of all folders in it, too, whose names
+    begin with the folder's.
+    """
     found = []
-    for name in sorted(folder.names("" if is_deep else _FOLDER)):
+    for name in sorted(folder.names("" if is_deep else f"{_FOLDER}/{below}".rstrip("/"))):
         before, is_lease, own = f"/{name}".partition(f"/{_FOLDER}/")
         if is_lease and own.endswith(".json") and not own.rpartition("/")[2].startswith("."):
             content = folder.read(name)

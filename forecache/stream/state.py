@@ -7,7 +7,8 @@ the state into the folder `.state` of the lake every five seconds, where all mac
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ class StreamState:
     """Figures of a stream, counted since its process started. Times are Unix times; 0: never."""
 
     pid: int = 0
+    process: str = ""  # host and pid
     started_at: float = 0.0
     written_at: float = 0.0
     alive_at: float = 0.0  # when its process last put the state into the lake; 0: the lake is in no bucket
@@ -95,8 +97,13 @@ def read_state(settings: Settings, name: str) -> StreamState | None:
     """
     found = [_read_state(lambda: LocalFolder(stream_folder(settings.home_path, name)))]
     if settings.lake_is_remote:
-        found.append(_read_state(lambda: open_stream_state(settings, name)))
+        found.append(read_shared_state(settings, name))
     return max(filter(None, found), key=lambda state: state.reported_at, default=None)
+
+
+def read_shared_state(settings: Settings, name: str) -> StreamState | None:
+    """The state that was put into the lake if that is in a bucket, else that of this machine; None as `read_state`."""
+    return _read_state(lambda: open_stream_state(settings, name))
 
 
 def is_reported(settings: Settings, name: str) -> bool:
@@ -104,10 +111,10 @@ def is_reported(settings: Settings, name: str) -> bool:
 
     No clock is compared. For what is not to be done in vain if the clocks of two machines differ.
     """
-    first = _read_state(lambda: open_stream_state(settings, name))
+    first = read_shared_state(settings, name)
     for _ in range(_NUM_LOOKS):  # counted, as a machine that stands still for seconds has seen nothing meanwhile
         time.sleep(_LOOK_EVERY_S)
-        found = _read_state(lambda: open_stream_state(settings, name))
+        found = read_shared_state(settings, name)
         if found is not None and first is not None and found.alive_at != first.alive_at:
             return not found.stopped_at
     return False
@@ -159,10 +166,32 @@ def share_state(settings: Settings, name: str, lease: Lease, read: Callable[[], 
         put()
 
 
+def merge_states(shards: Sequence[StreamState]) -> StreamState:
+    """The state of a stream from those of all its shards: as old as the oldest one, and as late as the latest."""
+    cpu_s: dict[str, float] = {}  # of a process that runs several
+    for each in shards:
+        cpu_s[each.process] = max(cpu_s.get(each.process, 0.0), each.cpu_s or 0.0)
+    sums = ("lag_events", "rows", "rows_per_s", "bad", "repeats", "unknown", "late")
+    most = ("started_at", "delay_p50_s", "delay_p99_s", "committed_version", "committed_at", "release")
+    values: dict[str, Any] = {name: sum(getattr(each, name) for each in shards) for name in sums}
+    values |= {name: max(filter(_is_known, (getattr(each, name) for each in shards)), default=None) for name in most}
+    values |= {name: min(getattr(each, name) for each in shards) for name in ("written_at", "alive_at")}
+    values["stopped_at"] = max(each.stopped_at for each in shards) if all(each.stopped_at for each in shards) else 0.0
+    for name in ("offsets", "end_offsets"):
+        values[name] = dict(ChainMap(*(getattr(each, name) for each in shards)))
+    error = next((each.last_error for each in shards if each.last_error), "")
+    return replace(shards[0], **values, cpu_s=sum(cpu_s.values()), last_error=error)
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None
+
+
 def is_running(home: Path, name: str) -> bool:
-    """Return whether a process of this machine runs the stream, or waits to run it."""
+    """Return whether a process of this machine runs the stream or one of its shards, or waits to run it."""
+    path = home / "locks" / lease_name(name)
     with suppress(OSError):
-        return is_locked(home / "locks" / lease_name(name))
+        return any(is_locked(each) for each in (path, *path.parent.glob(f"{name}.shards/*")))
     return False
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from dying import dies_at
 from stream_jobs import stand_on_an_empty_night
 from stream_sample import a_stream
+from stream_shards import SHARDED, keyed_topic
 
 from forecache.base import steps
 from forecache.base.settings import load_settings
@@ -17,6 +18,7 @@ from forecache.kit.process import identity
 from forecache.stream.engine import arrow_engine
 from forecache.stream.engine.arrow_engine import ArrowEngine
 from forecache.stream.engine.restore_state import tile_saver
+from forecache.stream.engine.sharded_engine import ShardedEngine
 
 
 def run_on_machine(
@@ -63,6 +65,34 @@ def stand_by(home: Path, given: dict[str, Any], topic: str, pause_at: tuple[str,
         getattr(steps, which).on_step = pause
     try:
         run_on_machine(home, given, topic, stop=threading.Event(), is_standby=True)
+    except Exception as error:
+        (home / "ended").write_text(f"{type(error).__name__}: {error}")
+        raise
+
+
+def run_shards(
+    home: Path, given: dict[str, Any], topic: str, at: tuple[str, str] = ("", ""), how: int = signal.SIGKILL
+) -> None:
+    """Run the stream of payments beside other processes, on another machine than all of them.
+
+    Once there is the file `now` in the home, the process sends itself the signal `how` at a step, and the file `there`
+    says so. The file `ended` has the error that it ended with.
+    """
+    lease._machine_id = lambda: str(home)
+    which, step = at
+
+    def act(name: str) -> None:
+        if name == step and (home / "now").exists():
+            (home / "now").unlink()
+            (home / "there").touch()
+            os.kill(os.getpid(), how)
+
+    if which:
+        getattr(steps, which).on_step = act
+    settings = load_settings(home=home, **given)
+    stand_on_an_empty_night(settings)
+    try:
+        ShardedEngine(settings, a_stream(keyed_topic(topic), **SHARDED)).run()
     except Exception as error:
         (home / "ended").write_text(f"{type(error).__name__}: {error}")
         raise

@@ -62,6 +62,8 @@ from forecache.declare import (
         (lambda: Topic("t", topic="t", source=of_days()), "whose rows have the event time 'day', a date"),
         (lambda: Topic("t", topic="t", source=PAYMENTS, without=("at",)), "without='at'"),
         (lambda: Topic("t", topic="t", source=PAYMENTS, without=("nothing",)), "without='nothing'"),
+        (lambda: Topic("t", topic="t", source=PAYMENTS, key=("nothing",)), "key='nothing'"),
+        (lambda: Topic("t", topic="t", source=PAYMENTS, key=("fraud",), without=("fraud",)), "key='fraud'"),
         (lambda: Avro(""), "schema=''"),
         (lambda: ToTopic(""), "topic=''"),
         (lambda: LiveRows(keep_h=0), "keep_h=0"),
@@ -80,6 +82,7 @@ def of_days() -> Source:
 
 OTHER = replace(VIEW, name="other")
 NO_UNIQUE = replace(PAYMENTS, unique=())
+SHARDED = {"shards": 2, "topic": replace(TOPIC, key=("card",))}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,15 @@ NO_UNIQUE = replace(PAYMENTS, unique=())
         ({"late_days": -1}, "late_days=-1"),
         ({"answers": None, "to": (Table(),), "keep_features": True}, "has keep_features=True. Without `answers`"),
         ({"commit_s": 0}, "commit_s=0"),
+        ({"shards": 0}, "shards=0"),
+        ({"shards": 2}, "shards=2"),
+        ({**SHARDED, "engine": "spark"}, "shards=2"),
+        ({**SHARDED, "freshness": "event"}, "shards=2"),
+        ({**SHARDED, "to": (Table(), ToTopic("t"))}, "shards=2"),
+        (
+            {"shards": 2, "topic": replace(TOPIC, key=("payment",))},
+            "2 shards by payment, and its view 'card_live' is keyed by card",
+        ),
         ({"views": (VIEW, VIEW)}, "declares the view 'card_live' twice"),
         ({"views": (replace(VIEW, live=None, windows=VIEW.windows[:1]),)}, "'card_live', which is not live"),
         ({"views": (replace(VIEW, sources=(replace(PAYMENTS, name="p2"),)),)}, "and its topic carries 'payments'"),

@@ -48,6 +48,7 @@ BOUNDED = {
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",
+    "stream/engine/sharded_engine.py:_ShardThread._run",  # a shard that another process still has
     # Work in progress: results that are waited for, a full disk or a broker that is away, pauses for others.
     *("scoring/tasks/engines.py:score_with_arrow", "serve/store/publishing/worker_pool.py:ProcessPool.map"),
     *("serve/store/publishing/publication.py:row_blocks", "stream/tail/layer_comparison.py:_summarize_rows"),

@@ -55,6 +55,7 @@ TAILER_POLL = Wake(
 TAILER_LAYERS = Wake("tailer-layers", _TAILER, "Looking for new live layers", 1.0)
 TAILER_COMPARE = Wake("compare", _TAILER, "Comparing a live layer with its table", rule="FORECACHE_STREAM_VERIFY_S")
 
+STREAM_SHARDS = Wake("stream-shards", _STREAM, "Looking which shards fall to this process, and putting figures", 2.0)
 STREAM_READ = Wake("stream-read", _STREAM, "Reading from Kafka, while there are no messages", 0.2)
 STREAM_FIGURES = Wake("stream-figures", _STREAM, "Writing the figures of a stream", 1.0)
 STREAM_STATE = Wake("stream-state", _STREAM, "Putting a stream's state into a lake in a bucket", 5.0)

@@ -22,7 +22,7 @@ from forecache.kit.delta.log import open_if_exists
 from forecache.kit.delta.tables import open_table
 from forecache.kit.lease import Lease
 from forecache.plugins.backfill.lake_states import LakeStates
-from forecache.stream.engine.engine import hold_stream
+from forecache.stream.engine.engine import hold_shards
 from forecache.stream.engine.restore_state import rebuild_state
 from forecache.stream.step import StreamStep, switch_to_newest
 from forecache.stream.table.schema import EVENT_DAY, KAFKA_AT, OFFSET, PARTITION, QUARANTINE, RECEIVED_AT, event_fields
@@ -103,7 +103,7 @@ def backfill(
     if last < first:
         raise InputError(f"The last day {last} is before the first, {first}.", remedy="Give FROM before TO.")
     with ExitStack() as held:
-        lease = held.enter_context(hold_stream(settings, stream.name, action="backfill"))
+        lease = held.enter_context(hold_shards(settings, stream, action="backfill"))
         work, done = _Backfill(settings, stream, lease), []
         held.callback(work.close)
         for number in range((last - first).days + 1):

@@ -133,7 +133,7 @@ class ArrowEngine(StreamEngine):
         held.callback(self._step.repeats.close)
         switch_to_newest(self._step.answerer)
         letters = DeadLetters(settings, stream.topic.topic)
-        self._writer = StreamWriter(settings, stream, send_bad=letters.send, lease=self._lease)
+        self._writer = StreamWriter(settings, stream, send_bad=letters.send, lease=self._lease, shard=self._shard)
         self._reader = open_topic(
             settings,
             stream,
@@ -143,10 +143,11 @@ class ArrowEngine(StreamEngine):
             linger_s=_LINGER_S[stream.freshness],
         )
         held.callback(self._reader.close)
-        self._tiles = tile_saver(settings, stream, self._step.views)
+        self._tiles = tile_saver(settings, stream, self._step.views, shard=self._shard)
         held.callback(self._tiles.close)
-        tiles, ids = rebuild_state(settings, stream, self._step, self._tiles)
-        logger.info("The stream %s goes on: %d rows were read for tiles, %d for ids.", stream.name, tiles, ids)
+        tiles, ids = rebuild_state(settings, stream, self._step, self._tiles, shard=self._shard)
+        name = self._shard.name_of(stream.name)
+        logger.info("The stream %s goes on: %d rows were read for tiles, %d for ids.", name, tiles, ids)
         self._pending = (PendingRows if stream.freshness == "event" else OrphanedPendingRows)(
             settings, stream, self._writer
         )

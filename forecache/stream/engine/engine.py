@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +29,10 @@ from forecache.stream.kafka.client import client_options
 from forecache.stream.live_layers import write_layers
 from forecache.stream.state import StreamState, lease_name, share_state, write_state
 from forecache.stream.step import Answerer
+from forecache.stream.table.schema import ALL_PARTITIONS, Shard, shards_of
+
+if TYPE_CHECKING:
+    from forecache.stream.engine.sharded_engine import ShardedEngine
 
 _WINDOW_S = 60.0
 _KEPT_DELAYS = 200
@@ -64,7 +69,10 @@ class StreamFigures:
 
     def __init__(self, home: Path, name: str, *, engine: str, freshness: str) -> None:
         self._home, self._name = home, name
-        self.state = StreamState(pid=os.getpid(), started_at=time.time(), engine=engine, freshness=freshness)
+        process = f"{socket.gethostname()}/{os.getpid()}"
+        self.state = StreamState(
+            pid=os.getpid(), process=process, started_at=time.time(), engine=engine, freshness=freshness
+        )
         # Of each commit: when, how many rows, and some of their delays.
         self._commits: deque[tuple[float, int, np.ndarray]] = deque()
         self._began, self._write_at, self._look_at = time.monotonic(), 0.0, 0.0
@@ -165,7 +173,7 @@ def follow_views(settings: Settings, stream: Stream) -> Iterator[None]:
 
 
 class StreamEngine(ABC):
-    """Runs one stream, once; its figures are written to a file once a second.
+    """Runs one stream or one of its shards, once; its figures are written to a file once a second.
 
     With `until_caught_up` it ends when the messages that the topic had at the start are committed; with `skip_lost` it
     continues with the messages that the topic still has, if others were lost. As a standby, which only a lake in a
@@ -184,11 +192,13 @@ class StreamEngine(ABC):
         skip_lost: bool = False,
         is_standby: bool = False,
         make_stop: Callable[[], threading.Event] = threading.Event,
+        shard: Shard = ALL_PARTITIONS,
     ) -> None:
-        self._settings, self._stream = settings, stream
+        self._settings, self._stream, self._shard = settings, stream, shard
         self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
         self._waits, self._make_stop = is_standby and settings.lake_is_remote, make_stop
-        self.figures = StreamFigures(settings.home_path, stream.name, engine=self.name, freshness=stream.freshness)
+        name = shard.name_of(stream.name)
+        self.figures = StreamFigures(settings.home_path, name, engine=self.name, freshness=stream.freshness)
 
     def run(self) -> None:
         """Run until it is stopped, or has caught up.
@@ -199,7 +209,7 @@ class StreamEngine(ABC):
             DamagedError: Messages that were not read yet are lost.
             UnavailableError: No broker answers at the start, Spark does not start, or a lake or store cannot be read.
         """
-        settings, name = self._settings, self._stream.name
+        settings, name = self._settings, self._shard.name_of(self._stream.name)
         # The end of the run is reported last, after the stream's lease was released.
         with ExitStack() as telling, ExitStack() as held:
             action = f"stream with the engine {self.name}"
@@ -208,10 +218,11 @@ class StreamEngine(ABC):
             self.figures.state.started_at = time.time()
             held.enter_context(share_state(settings, name, self._lease, lambda: self.figures.state))
             held.enter_context(copy_saved_files(settings, name, self._lease))
-            for report_run in find_hooks("report_stream_run"):
+            for report_run in find_hooks("report_stream_run") if self._shard.number == 0 else ():
                 telling.enter_context(report_run(settings, self._stream, self.figures.state))
             try:
-                held.enter_context(follow_views(settings, self._stream))
+                if self._shard == ALL_PARTITIONS:  # of shards, the process does it once
+                    held.enter_context(follow_views(settings, self._stream))
                 self._run(held)
             except BaseException as error:
                 self.figures.state.last_error = str(error)
@@ -281,10 +292,22 @@ class ModelWatch:
             self._found = self._answerer.find_newer()
 
 
-def engine_of(stream: Stream) -> type[StreamEngine]:
+@contextmanager
+def hold_shards(settings: Settings, stream: Stream, *, action: str) -> Iterator[Lease]:
+    """Hold the leases of all shards of a stream, as `hold_stream`; yields that of the first."""
+    with ExitStack() as held:
+        names = [shard.name_of(stream.name) for shard in shards_of(stream)]
+        yield [held.enter_context(hold_stream(settings, name, action=action)) for name in names][0]
+
+
+def engine_of(stream: Stream) -> "type[StreamEngine] | type[ShardedEngine]":
     if stream.engine == "spark":
         spark_engine: type[StreamEngine] = load_hook("spark_stream", "engine")
         return spark_engine
+    if stream.shards > 1:
+        from forecache.stream.engine.sharded_engine import ShardedEngine
+
+        return ShardedEngine
     from forecache.stream.engine.arrow_engine import ArrowEngine
 
     return ArrowEngine

@@ -17,20 +17,23 @@ from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import PENDING, LiveLayer, LiveRow, read_layer
 from forecache.serve.store.live.pending import PendingWriter, open_pending_writer
 from forecache.stream.step import StepResult
-from forecache.stream.table.schema import BASE, MODEL_VERSION, POSITION, RELEASE
+from forecache.stream.table.schema import ALL_PARTITIONS, BASE, MODEL_VERSION, POSITION, RELEASE
 from forecache.stream.table.writer import Offsets, StreamWriter
 
 Rows = list[tuple[bytes, LiveRow]]
 
 
 class _PendingLayers(ABC):
-    """The pending layers of one stream. ConflictError if another process writes them."""
+    """The pending layers of one stream. ConflictError if another process writes them.
+
+    A shard has none: what an engine of the whole stream left waits for the events of all shards.
+    """
 
     def __init__(self, settings: Settings, stream: Stream, table: StreamWriter) -> None:
         self._table, self._held = table, ExitStack()
         self._writers: list[PendingWriter] = []
         try:
-            for name in stream.live_names:
+            for name in stream.live_names if table.shard == ALL_PARTITIONS else ():
                 self._open(name, open_store(settings, name).layout)
         except BaseException:
             self._held.close()

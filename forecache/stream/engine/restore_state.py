@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +24,7 @@ from forecache.stream.state import stream_folder
 from forecache.stream.step import StreamStep
 from forecache.stream.table.rows import TableCursor, TableRows, has_row
 from forecache.stream.table.schema import (
+    ALL_PARTITIONS,
     EVENT_DAY,
     HOUR,
     OFFSET,
@@ -32,9 +32,11 @@ from forecache.stream.table.schema import (
     PLACE,
     POSITION,
     RECEIVED_AT,
+    Shard,
     add_missing_columns,
     event_fields,
 )
+from forecache.stream.table.writer import offsets_of
 from forecache.stream.tiles.saver import COMMITS, TileSaver
 from forecache.stream.tiles.tile_file import TileFile
 from forecache.stream.tiles.view_tiles import ViewTiles
@@ -46,10 +48,11 @@ _EPOCH = date(1970, 1, 1)
 
 
 def tile_saver(
-    settings: Settings, stream: Stream, views: Mapping[str, ViewTiles], *, commits: int = COMMITS
-) -> TileSaver:
+    settings: Settings, stream: Stream, views: Mapping[str, ViewTiles], *, commits: int = COMMITS,
+    shard: Shard = ALL_PARTITIONS,
+) -> TileSaver:  # fmt: skip
     """Make the saver of a stream's tiles, and remove incomplete files; this process holds the stream's lock."""
-    folder = stream_folder(settings.home_path, stream.name) / "tiles"
+    folder = stream_folder(settings.home_path, shard.name_of(stream.name)) / "tiles"
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.name != FILE:
@@ -123,19 +126,22 @@ def _find_mismatch(file: TileFile, declaration: str, views: Mapping[str, ViewTil
 
 
 def rebuild_state(
-    settings: Settings, stream: Stream, step: StreamStep, tiles: TileSaver | None = None
-) -> tuple[int, int]:
+    settings: Settings, stream: Stream, step: StreamStep, tiles: TileSaver | None = None, *,
+    shard: Shard = ALL_PARTITIONS,
+) -> tuple[int, int]:  # fmt: skip
     """Rebuild tiles and ids of a new step; returns how many rows of the table were read for tiles and for ids.
 
     Tiles are made from the events of the days after the batch states, all from rows without a saver `tiles`. The
     process holds the stream's lock, so no other one uses the files.
     """
-    table = open_rows(settings, stream)
-    ids = load_ids(settings, stream, step.repeats, table)
+    table = open_rows(settings, stream, shard)
+    ids = load_ids(settings, stream, step.repeats, table, shard=shard)
     return _replay_rows(stream, step, table, tiles), ids
 
 
-def load_ids(settings: Settings, stream: Stream, repeats: Deduplicator, table: TableRows | None) -> int:
+def load_ids(
+    settings: Settings, stream: Stream, repeats: Deduplicator, table: TableRows | None, *, shard: Shard = ALL_PARTITIONS
+) -> int:
     """Load the ids of the last days; returns how many rows were read from the table because no file had them."""
     unique = set(stream.source.unique)
     if not unique:
@@ -143,13 +149,11 @@ def load_ids(settings: Settings, stream: Stream, repeats: Deduplicator, table: T
     fields = [field for field in event_fields(stream.topic) if field.name in unique]
     since = datetime.now(timezone.utc).date() - timedelta(days=stream.late_days)
     ids = {field.name: str(field.type) for field in sorted(fields, key=lambda field: field.name)}
-    folder = stream_folder(settings.home_path, stream.name) / "ids"
+    folder = stream_folder(settings.home_path, shard.name_of(stream.name)) / "ids"
     repeats.open(folder, ids=ids, since=(since - _EPOCH).days)
     if repeats.cursor is not None and (table is None or not has_row(table.dataset, repeats.cursor)):
         repeats.discard_files()
-    return (
-        0 if table is None else repeats.add_table_rows(_rows_after_cursor(table.dataset, fields, repeats.cursor, since))
-    )
+    return 0 if table is None else repeats.add_table_rows(_rows_after_cursor(table, fields, repeats.cursor, since))
 
 
 def _replay_rows(stream: Stream, step: StreamStep, table: TableRows | None, tiles: TileSaver | None) -> int:
@@ -177,20 +181,21 @@ def _replay_rows(stream: Stream, step: StreamStep, table: TableRows | None, tile
     return count
 
 
-def open_rows(settings: Settings, stream: Stream) -> TableRows | None:
-    """Open the rows of the stream's table at its current version; None if there is no table."""
+def open_rows(settings: Settings, stream: Stream, shard: Shard = ALL_PARTITIONS) -> TableRows | None:
+    """Open the rows of the stream, or of a shard, at the table's current version; None if there is no table."""
     delta = open_if_exists(settings, stream.table)
-    return None if delta is None else TableRows(delta)
+    return None if delta is None else TableRows(delta, shard.rows_filter(offsets_of(delta, stream.name)))
 
 
 def _rows_after_cursor(
-    dataset: Any, fields: Sequence[pa.Field], mark: TableCursor | None, since: date
+    table: TableRows, fields: Sequence[pa.Field], mark: TableCursor | None, since: date
 ) -> Iterator[pa.Table]:
     """Read the rows after a cursor that were received since a day, in any order."""
     first = datetime.combine(since, datetime.min.time(), timezone.utc)
     wanted = (pc.field(HOUR) >= hour_of(first)) & (pc.field(RECEIVED_AT) >= pa.scalar(first, pa.timestamp("us", "UTC")))
     if mark is not None:
         wanted &= pc.field(POSITION) > mark.position
+    dataset, wanted = table.dataset, table.restrict(wanted)
     there = [field.name for field in fields if field.name in dataset.schema.names]
     columns = [POSITION, PLACE, PARTITION, OFFSET, RECEIVED_AT, *there]
     for batch in dataset.to_batches(columns, filter=wanted, batch_size=_PART_ROWS, fragment_readahead=2):

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from forecache.base.errors import DamagedError, NotFoundError
+from forecache.base.errors import DamagedError, NotFoundError, SettingsError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.stream.kafka.client import client_options, unreachable_error
-from forecache.stream.table.schema import MESSAGES, QUARANTINE, schema_of
+from forecache.stream.table.schema import ALL_PARTITIONS, MESSAGES, QUARANTINE, Shard, schema_of
 from forecache.stream.table.writer import CommitBatch, StreamWriter
 
 _TIMEOUT_S = 15.0
@@ -30,19 +30,21 @@ class TopicReader:
 
     `start` has by partition the offset to start at; empty: all partitions are read from their first message. A batch
     has at most `batch` messages; `linger_s` after the first it is complete. With `skip_lost` it continues with the
-    first message that exists, if those before it are lost.
+    first message that exists, if those before it are lost. Of a `shard` it reads the partitions, and the topic has to
+    have as many as `partitions` says.
 
     UnavailableError if no broker answers, NotFoundError if there is no such topic, DamagedError if messages that were
-    not read yet are lost.
+    not read yet are lost, SettingsError if there are more partitions.
     """
 
     def __init__(
-        self, settings: Settings, topic: str, start: Offsets, *, batch: int, linger_s: float, skip_lost: bool = False
-    ) -> None:
+        self, settings: Settings, topic: str, start: Offsets, *, batch: int, linger_s: float, skip_lost: bool = False,
+        shard: Shard = ALL_PARTITIONS, partitions: int = 0,
+    ) -> None:  # fmt: skip
         from confluent_kafka import Consumer
 
         self._settings, self._topic, self._batch, self._linger_s = settings, topic, batch, linger_s
-        self._skip_lost = skip_lost
+        self._skip_lost, self._shard, self._partitions = skip_lost, shard, partitions
         self._failure, self._failed_at = "", 0.0
         self.next: dict[int, int] = {}
         self._ends_at: dict[int, int] = {}
@@ -101,7 +103,7 @@ class TopicReader:
         self._look_again = time.monotonic() + _PARTITIONS_EVERY_S
         try:
             known = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic].partitions
-            new = sorted(set(known) - set(self.next))
+            new = sorted(filter(self._shard.has_partition, set(known) - set(self.next)))
             bounds = {
                 partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _TIMEOUT_S)
                 for partition in new
@@ -112,6 +114,8 @@ class TopicReader:
             raise unreachable_error(self._settings, f"The topic {self._topic} cannot be read", error) from error
         if not known:
             raise self._no_topic_error()
+        if self._shard.count > 1 and len(known) > self._partitions:
+            raise self._more_partitions_error(len(known))
         for partition, offset in self._start.items():
             if partition not in known and offset and not self._skip_lost:
                 raise self._recreated_error(f"it has no partition {partition}, of which the stream has read {offset}")
@@ -129,6 +133,13 @@ class TopicReader:
             self.next[partition], self._ends_at[partition] = offset, high
         if new:
             self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self.next.items()])
+
+    def _more_partitions_error(self, count: int) -> SettingsError:
+        return SettingsError(
+            f"The topic {self._topic} has {count} partitions, and had {self._partitions} when the stream began: its "
+            "keys are in other partitions now, and their shards lack what was before.",
+            remedy="Declare the stream with `shards=1`, or another stream for a topic with more partitions.",
+        )
 
     def _expired_error(self, partition: int, offset: int, low: int) -> DamagedError:
         return DamagedError(
@@ -248,7 +259,10 @@ def open_topic(
     topic = stream.topic.topic
 
     def open_reader(start: dict[int, int]) -> TopicReader:
-        return TopicReader(settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost)
+        return TopicReader(
+            settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost, shard=writer.shard,
+            partitions=writer.partitions,
+        )  # fmt: skip
 
     reader = open_reader(writer.offsets)
     try:

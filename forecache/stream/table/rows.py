@@ -56,16 +56,19 @@ def _message_of(rows: pa.Table, row: int) -> tuple[int, int, int]:
 
 
 class TableRows:
-    """The rows of a stream's table at one version; `dataset` has all."""
+    """The rows of a stream's table at one version, or some of them, `where`; `dataset` has all."""
 
-    def __init__(self, delta: Any) -> None:
+    def __init__(self, delta: Any, where: pc.Expression | None = None) -> None:
         self.dataset = open_dataset(delta)
-        self._delta = delta
+        self._delta, self._where = delta, where
+
+    def restrict(self, where: pc.Expression) -> pc.Expression:
+        return where if self._where is None else where & self._where
 
     def read_in_order(self, columns: Sequence[str], where: pc.Expression) -> Iterator[pa.Table]:
         """Yield some rows sorted by position and place; columns that the table lacks are left out."""
         wanted = [name for name in dict.fromkeys([POSITION, PLACE, *columns]) if name in self.dataset.schema.names]
-        found = self.dataset.to_table(wanted, filter=where)
+        found = self.dataset.to_table(wanted, filter=self.restrict(where))
         found = found.sort_by([(POSITION, "ascending"), (PLACE, "ascending")])
         for start in range(0, found.num_rows, _BATCH_ROWS):
             yield found.slice(start, _BATCH_ROWS).combine_chunks()
@@ -77,9 +80,11 @@ class TableRows:
 
     @cached_property
     def count(self) -> int:
-        """The number of rows, from the log if it has the counts of all files."""
+        """The number of rows; that of all rows from the log if it has the counts of all files."""
+        if self._where is not None:
+            return int(self.dataset.count_rows(filter=self._where))
         counts = self._delta.get_add_actions(flatten=True).column("num_records").to_pylist()
         return int(self.dataset.count_rows()) if None in counts else sum(counts)
 
     def count_up_to(self, position: int) -> int:
-        return self.count - int(self.dataset.count_rows(filter=pc.field(POSITION) > position))
+        return self.count - int(self.dataset.count_rows(filter=self.restrict(pc.field(POSITION) > position)))

@@ -4,10 +4,12 @@ A stream is ordered by `position` and `place` of the rows in its table. The answ
 it in this order and on the batch states that `base` names, never on how events were batched.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from forecache.declare import Pipeline, Realtime
 from forecache.declare.stream import FEATURES
@@ -69,6 +71,38 @@ ARROW_TYPES = {
     "boolean": pa.bool_(),
 }
 """Arrow types by the declared type of a source's column."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a stream that has one engine at a time: every `count`th partition from `number` on."""
+
+    number: int
+    count: int
+
+    def name_of(self, stream: str) -> str:
+        """The name under which its lease, its state and its files are: that of the stream if it is all of it."""
+        return stream if self.count == 1 else f"{stream}.shards/{self.number}-of-{self.count}"
+
+    def select(self, offsets: Mapping[int, int]) -> dict[int, int]:
+        return {partition: offset for partition, offset in offsets.items() if self.has_partition(partition)}
+
+    def has_partition(self, partition: int) -> bool:
+        return partition % self.count == self.number
+
+    def rows_filter(self, partitions: Iterable[int]) -> pc.Expression | None:
+        """The rows that its state is made of, with backfilled ones, whose partition is below 0; None for all rows."""
+        if self.count == 1:
+            return None
+        own = [partition for partition in partitions if self.has_partition(partition)]
+        return pc.field(PARTITION).isin(own) | (pc.field(PARTITION) < 0)
+
+
+ALL_PARTITIONS = Shard(0, 1)
+
+
+def shards_of(stream: Any) -> list[Shard]:
+    return [Shard(number, stream.shards) for number in range(stream.shards)]
 
 
 def transaction_name(name: str, partition: int) -> str:

@@ -31,12 +31,14 @@ from forecache.kit.delta.writers import new_folder
 from forecache.kit.lease import Lease, LeaseLostError, local_lease
 from forecache.lake.ingest.parsing import KEPT_BYTES
 from forecache.stream.table.schema import (
+    ALL_PARTITIONS,
     HOUR,
     OFFSET,
     PARTITION,
     PLACE,
     POSITION,
     QUARANTINE_TABLE,
+    Shard,
     schema_of,
     transaction_name,
 )
@@ -54,13 +56,14 @@ class CommitBatch:
 
 
 class StreamWriter:
-    """Writes the tables of one stream, under its `lease`.
+    """Writes the tables of one stream, or the rows of one of its shards, under its `lease`.
 
     `send_bad` is called with bad messages before they are quarantined.
     """
 
     offsets: dict[int, int]  # by partition, the next one to read according to the table; empty before the first commit
     version: int  # Delta version of the table; -1 before the first commit
+    partitions: int  # that the topic had according to the table, those of other shards as well
 
     def __init__(
         self,
@@ -69,8 +72,9 @@ class StreamWriter:
         *,
         send_bad: Callable[[pa.Table], None] = lambda bad: None,
         lease: Lease | None = None,
+        shard: Shard = ALL_PARTITIONS,
     ) -> None:
-        self._settings, self._stream, self._send_bad = settings, stream, send_bad
+        self._settings, self._stream, self._send_bad, self.shard = settings, stream, send_bad, shard
         self._lease = lease or local_lease(stream.name, "write")
         self.topic_id = ""
         self._schema = schema_of(stream)
@@ -81,7 +85,8 @@ class StreamWriter:
     def refresh(self) -> None:
         delta = self._kept[self._stream.table].open_newest()
         self.version = -1 if delta is None else int(delta.version())
-        self.offsets = {} if delta is None else offsets_of(delta, self._stream.name)
+        found = {} if delta is None else offsets_of(delta, self._stream.name)
+        self.offsets, self.partitions = self.shard.select(found), len(found)
 
     def is_known_topic(self) -> bool:
         """True if the table's offsets belong to the topic with `topic_id`, or if one of both ids is not known."""
@@ -185,8 +190,9 @@ class StreamWriter:
         if delta is None:
             return set()
         again = pc.scalar(False)
-        for partition, end in offsets_of(delta, self._stream.name).items():
+        for partition in self.offsets.keys() | self.shard.select(offsets_of(delta, self._stream.name)).keys():
             start = self.offsets.get(partition, 0)
+            end = delta.transaction_version(transaction_name(self._stream.name, partition)) or 0
             again |= (pc.field(PARTITION) == partition) & (pc.field(OFFSET) >= start) & (pc.field(OFFSET) < end)
         return set(_message_places(open_dataset(delta).to_table([PARTITION, OFFSET], filter=again)))
 
@@ -218,7 +224,7 @@ class StreamWriter:
 
     def _refuse_if_overtaken(self, delta: Any) -> None:
         """Raise ConflictError if the stream's table has other offsets than this process committed."""
-        now = {} if delta is None else offsets_of(delta, self._stream.name)
+        now = {} if delta is None else self.shard.select(offsets_of(delta, self._stream.name))
         if now != self.offsets:
             raise ConflictError(
                 f"Another process has committed to the stream {self._stream.name!r}: its table is at the offsets "

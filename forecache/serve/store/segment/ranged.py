@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forecache.base.errors import CheckError, DamagedError, ForecacheError, NotFoundError, UnavailableError
+from forecache.base.errors import CheckError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.folders import Folder
 from forecache.kit.versioned.blocks import BLOCK_BYTES, BlockFile, fetch_wanted
 from forecache.serve.store.layout import StoreLayout
@@ -150,9 +150,7 @@ def _fetch(wanted: Mapping[BlockFile, set[int]]) -> None:
         raise DamagedError(error.message, remedy="Publish a full version.") from None
     except NotFoundError as error:
         raise UnavailableError(error.message, remedy=error.remedy) from None
-    except ForecacheError:
-        raise
-    except Exception as error:  # clients of object stores have errors of their own
+    except OSError as error:
         raise UnavailableError(
             f"The remote of versions cannot be read: {type(error).__name__}: {error}",
             remedy="Make sure that FORECACHE_STORE_REMOTE answers.",
