@@ -2,7 +2,8 @@
 # Install everything that Forecache needs into this folder: uv, the locked environment, Java if missing, the Spark jars.
 # Runs again at no cost: when nothing changed since the last time, nothing is contacted and nothing is written.
 # Usage: bash scripts/setup.sh [--force] [--s3]     (--s3: also what Spark needs for a lake on S3)
-#        bash scripts/setup.sh --image EXTRAS TORCH (of deploy/Containerfile: without the tools of development)
+#        bash scripts/setup.sh --image-packages EXTRAS TORCH (of deploy/Containerfile: without the tools of development)
+#        bash scripts/setup.sh --image-code (then, with the code)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -109,7 +110,7 @@ install_uv() {
         fail "pip could not install uv $UV_VERSION: $(tail -n 1 .tools/uv.log)" "Check the network, then run again."
 }
 
-install_for_image() { # EXTRAS (a,b) TORCH: torch for the processor alone (cpu), for GPUs too (cuda), or none.
+install_image_packages() { # EXTRAS (a,b) TORCH: torch for the processor alone (cpu), for GPUs too (cuda), or none.
     local extras=() extra torch
     for extra in ${1//,/ }; do extras+=(--extra "$extra"); done
     export_lock() { "$UV" export -q --frozen --no-dev --no-emit-project "${extras[@]}" "$@"; }
@@ -124,7 +125,20 @@ install_for_image() { # EXTRAS (a,b) TORCH: torch for the processor alone (cpu),
             "${pip[@]}" --index https://download.pytorch.org/whl/cpu -r - <<<"$torch" || return 1
         fi
     fi
-    "${pip[@]}" --no-deps -e .
+}
+
+install_image_code() {
+    JAVA="$(find_java)" || fail "The image has no Java." "Install openjdk-17-jre-headless in it."
+    trust_machine
+    "$UV" pip install -q --python .venv/bin/python --no-deps -e . || fail "uv could not install the code; its message is above."
+    compile_sources
+    archive_classes
+    empty_database
+}
+
+trust_machine() { # Its certificates, not uv's own: a company's proxy is trusted there.
+    if [ -f /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=1; fi
+    export UV_PYTHON_DOWNLOADS=never
 }
 
 compile_sources() { # PYTHONDONTWRITEBYTECODE would otherwise make every start two to three times slower.
@@ -182,11 +196,15 @@ while [ "$#" -gt 0 ]; do
     case "$1" in
         --force) force=yes ;;
         --s3) s3=yes ;;
-        --image)
+        --image-packages)
             force=yes s3=yes image=("${2:?EXTRAS}" "${3:?TORCH}")
             shift 2
             ;;
-        *) fail "setup.sh does not know $1." "Usage: bash scripts/setup.sh [--force] [--s3] [--image EXTRAS TORCH]" ;;
+        --image-code)
+            install_image_code
+            exit 0
+            ;;
+        *) fail "setup.sh does not know $1." "Usage: bash scripts/setup.sh [--force] [--s3]" ;;
     esac
     shift
 done
@@ -214,13 +232,11 @@ if [ "$("$UV" --version 2>/dev/null | cut -d ' ' -f 2)" != "$UV_VERSION" ]; then
 fi
 
 step "the locked environment into .venv"
-# The certificates of the machine, not uv's own: a company's proxy is trusted there.
-if [ -f /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=1; fi
-export UV_PYTHON_DOWNLOADS=never
-if [ "${#image[@]}" -gt 0 ]; then install_for_image "${image[@]}"
+trust_machine
+if [ "${#image[@]}" -gt 0 ]; then install_image_packages "${image[@]}"
 else UV_COMPILE_BYTECODE=1 "$UV" sync --locked --python "$PYTHON"; fi ||
     fail "uv could not install the locked environment; its message is above." "Check network and disk, then run again."
-compile_sources
+if [ "${#image[@]}" = 0 ]; then compile_sources; fi
 
 java_state=0
 JAVA="$(find_java)" || java_state=$?
@@ -243,6 +259,7 @@ step "the Spark jars into .tools/jars"
 resolve_jars .tools/jars
 resolve_jars .tools/jars/kafka --streams
 resolve_s3_jars
+if [ "${#image[@]}" -gt 0 ]; then exit 0; fi
 
 archive_classes
 empty_database

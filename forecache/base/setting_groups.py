@@ -114,6 +114,12 @@ class ReaderSettings(BaseSettings):
         64 << 20, ge=1024, description="Most bytes of request bodies under way in a reader worker; more get 503."
     )
     reader_request_timeout_s: float = Field(10.0, gt=0, description="Time a client has to send its request.")
+    reader_drain_s: float = Field(
+        2.0, ge=0, description="Seconds without a request after which a reader that was told to stop does stop."
+    )
+    reader_max_drain_s: float = Field(
+        0.0, ge=0, description="Most seconds that it goes on while requests still come; 0: FORECACHE_READER_DRAIN_S."
+    )
     reader_scrub_s: float = Field(
         300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
     )

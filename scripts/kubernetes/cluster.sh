@@ -77,6 +77,7 @@ make_groups() { # A group for the node below this shell's own in each hierarchy,
         group=/sys/fs/cgroup/$controller${own%/}/forecache-kubernetes
         mkdir -p "$group"
         echo "$group"
+        if [ "$controller" = cpu ]; then echo 8192 >"$group/cpu.shares"; fi # else the node has the share of one process
         if [ "$controller" = cpuset ]; then
             cat "$group/../cpuset.cpus" >"$group/cpuset.cpus"
             cat "$group/../cpuset.mems" >"$group/cpuset.mems"

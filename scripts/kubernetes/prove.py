@@ -8,123 +8,15 @@ Usage: .venv/bin/python scripts/kubernetes/prove.py [TRANSCRIPT]
 
 import contextlib
 import json
-import os
-import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent
-ROOT = SCRIPTS.parent.parent
-CHART = ROOT / "deploy/helm/forecache"
-CACHE = Path(
-    os.environ.get("FORECACHE_KUBERNETES_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "forecache-kubernetes"
-)
-ADDRESS, SPACE, READER = "10.200.0.10", "forecache", "forecache-reader"
-PIPELINE, KEYS = "user_risk", 300
-
-
-class TrialError(Exception):
-    """A step that did not do what it has to."""
-
-
-class Trial:
-    """A cluster that runs, a folder of the trial's own, and the lines that were written about it."""
-
-    def __init__(self, folder: Path, transcript: Path) -> None:
-        self.folder, self.transcript = folder, transcript
-        self.began = time.monotonic()
-        self.secret = secrets.token_hex(12)
-        self.tokens: dict[str, str] = {}
-        transcript.write_text("")
-
-    def write(self, text: str) -> None:
-        line = f"{time.monotonic() - self.began:6.0f} s  {text}"
-        print(line, flush=True)
-        with self.transcript.open("a") as opened:
-            opened.write(line + "\n")
-
-    def run(self, *command: str, env: dict[str, str] | None = None, stdin: str | None = None) -> str:
-        """Run a command of this machine; TrialError with what it wrote if it fails."""
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
-        if done.returncode:
-            raise TrialError(
-                f"{' '.join(command)[:200]} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
-        return done.stdout.strip()
-
-    def node(self, *command: str, env: dict[str, str] | None = None) -> str:
-        return self.run("bash", str(SCRIPTS / "cluster.sh"), "run", *command, env=env)
-
-    def start_on_node(self, name: str, *command: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        with (CACHE / f"node/log/{name}.txt").open("wb") as log:
-            whole = ["bash", str(SCRIPTS / "cluster.sh"), "run", *command]
-            return subprocess.Popen(whole, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=log, stderr=log)
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.run("bash", str(SCRIPTS / "cluster.sh"), "kubectl", "--namespace", SPACE, *arguments, stdin=stdin)
-
-    def helm(self, *arguments: str) -> str:
-        return self.node(str(find_helm()), "--namespace", SPACE, *arguments)
-
-    def install(self, *arguments: str) -> None:
-        """Install the chart, or upgrade it, and wait until all of it is ready."""
-        values = ["--values", str(SCRIPTS / "values.yaml"), *arguments]
-        self.helm("upgrade", "--install", "forecache", str(CHART), "--wait", "--timeout", "10m", *values)
-
-    def wait_until(self, seconds: float, what: str, is_so: Callable[[], object]) -> None:
-        end = time.monotonic() + seconds
-        while not is_so():
-            if time.monotonic() > end:
-                raise TrialError(f"{what} did not come within {seconds:.0f} s")
-            time.sleep(1)
-
-    @contextlib.contextmanager
-    def load(self, threads: int) -> Iterator[dict[str, object]]:
-        """Ask the readers through their Service while the body runs; afterwards the yielded dict holds the figures."""
-        stop = self.folder / f"stop-{time.monotonic_ns()}"
-        url = f"http://{self.get_service_address(READER)}/v1/{PIPELINE}"
-        command = [sys.executable, str(SCRIPTS / "load.py"), str(stop), str(threads), str(KEYS), url]
-        process = subprocess.Popen(
-            ["bash", str(SCRIPTS / "cluster.sh"), "run", *command],
-            cwd=ROOT,
-            env={**os.environ, "TOKEN": self.tokens["shop"]},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        figures: dict[str, object] = {}
-        try:
-            yield figures
-        finally:
-            stop.touch()
-            said, _ = process.communicate(timeout=60)
-            figures.update(json.loads(said or "{}"))
-
-    def get_service_address(self, name: str) -> str:
-        return self.kubectl("get", "service", name, "--output", "jsonpath={.spec.clusterIP}")
-
-    def count_ready(self, deployment: str) -> int:
-        return int(self.kubectl("get", "deployment", deployment, "--output", "jsonpath={.status.readyReplicas}") or 0)
-
-
-def find_helm() -> Path:
-    found = [path for path in (ROOT / ".tools/bin/helm", Path(shutil.which("helm") or "")) if path.is_file()]
-    if not found:
-        raise TrialError("There is no helm: bash scripts/install_test_services.sh helm")
-    return found[0]
+from runs import compare_with_alone, do_nights_alone, kill_run_pod, land_files, run_by_cron_job, run_main_job
+from trial import ADDRESS, CACHE, READER, ROOT, SCRIPTS, SPACE, Trial, TrialError, get_settings
 
 
 def start_services(trial: Trial) -> None:
@@ -179,23 +71,6 @@ def start_services(trial: Trial) -> None:
     trial.write("an object store (MinIO) and a database (PostgreSQL) answer beside the cluster")
 
 
-def get_settings(trial: Trial) -> dict[str, str]:
-    """The settings with secrets, which the Secret `forecache` has."""
-    options = {
-        "AWS_ACCESS_KEY_ID": "forecache",
-        "AWS_SECRET_ACCESS_KEY": trial.secret,
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{ADDRESS}:9000",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    database = f"postgresql://forecache:{trial.secret}@{ADDRESS}"
-    return {
-        "FORECACHE_STORAGE_OPTIONS": json.dumps(options),
-        "FORECACHE_MLFLOW_URI": f"{database}/mlflow",
-        "FORECACHE_DAGSTER_URI": f"{database}/dagster",
-    }
-
-
 def build(trial: Trial) -> None:
     """Build the cluster's binary and the images, which later runs find in the cache, and start the cluster."""
     for what, command in (
@@ -229,31 +104,18 @@ def make_secrets(trial: Trial) -> None:
     trial.write("Secrets made: the readers' tokens, the keys of bucket and databases")
 
 
-def publish_from_node(trial: Trial) -> None:
-    """Land files and publish the newest night from this checkout, as a machine outside the cluster does."""
-    root = "s3://forecache/prod"
-    places = {"LAKE": "lake", "LANDING": "landing", "STORE_REMOTE": "store", "MLFLOW_ARTIFACTS": "mlflow"}
-    env = {f"FORECACHE_{name}": f"{root}/{place}" for name, place in places.items()} | get_settings(trial)
-    env |= {"FORECACHE_HOME": str(trial.folder / "home"), "FORECACHE_PROJECT": "fraud", "PYTHONPATH": "examples/fraud"}
-    del env["FORECACHE_DAGSTER_URI"]  # its runs are a machine's own
-    modules = "from forecache.base import settings; from forecache.plugins.new_project import demo_data"
-    trial.node(sys.executable, "-c", f"{modules}; demo_data.land_demo_data(settings.load_settings())", env=env)
-    forecache = [sys.executable, "-m", "forecache.cli.main"]
-    trial.node(*forecache, "run", PIPELINE, "--job", "nightly", env=env)
-    trial.node(*forecache, "push", PIPELINE, env=env)
-    trial.write(f"{PIPELINE}: landed, ingested, checked, scored and published by a machine outside the cluster")
-
-
 def install(trial: Trial) -> None:
     began = time.monotonic()
     trial.install()
     seconds, ready = time.monotonic() - began, trial.count_ready(READER)
-    trial.write(f"helm install: tables of Dagster and MLflow made, {ready} readers ready after {seconds:.0f} s")
+    trial.write(
+        f"helm upgrade, readers and a CronJob in the place of Dagster: {ready} readers ready after {seconds:.0f} s"
+    )
     with trial.load(4) as asked:
         time.sleep(5)
     check_load(trial, "readers through their Service", asked)
     find = f"import socket; print(socket.gethostbyname('{READER}'))"
-    address = trial.kubectl("exec", list_readers(trial)[0], "--container", "reader", "--", "python", "-c", find)
+    address = trial.kubectl("exec", trial.list_readers()[0], "--container", "reader", "--", "python", "-c", find)
     if address != trial.get_service_address(READER):
         raise TrialError(f"The name {READER} is {address} in a pod.")
     trial.write(f"the cluster's DNS finds {READER} in a pod")
@@ -268,21 +130,31 @@ def check_load(trial: Trial, what: str, figures: dict[str, object]) -> None:
 
 def upgrade_under_load(trial: Trial) -> None:
     """Change a setting by `helm upgrade`, which replaces every reader, while they are asked."""
-    before = trial.kubectl(
-        "get", "pods", "--selector", "app.kubernetes.io/component=reader", "--output", "name"
-    ).split()
+    before = trial.list_readers()
     with trial.load(8) as asked:
         time.sleep(3)
         began = time.monotonic()
         trial.install("--set", "settings.FORECACHE_READER_SCRUB_S=3600")
         seconds = time.monotonic() - began
-        trial.wait_until(120, "the end of the old readers", lambda: not set(before) & set(list_readers(trial)))
+        trial.wait_until(120, "the end of the old readers", lambda: not set(before) & set(trial.list_readers()))
         time.sleep(3)
     check_load(trial, f"helm upgrade, all readers replaced in {seconds:.0f} s, under load", asked)
 
 
-def list_readers(trial: Trial) -> list[str]:
-    return trial.kubectl("get", "pods", "--selector", "app.kubernetes.io/component=reader", "--output", "name").split()
+def drain_reader(trial: Trial) -> None:
+    """Evict a reader, as `kubectl drain` does with each pod of a node, while they are asked."""
+    pod = trial.list_readers()[0].removeprefix("pod/")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": SPACE}}
+    path = f"/api/v1/namespaces/{SPACE}/pods/{pod}/eviction"
+    with trial.load(8) as asked:
+        time.sleep(3)
+        began = time.monotonic()
+        trial.kubectl("create", "--raw", path, "--filename", "-", stdin=json.dumps(eviction))
+        trial.wait_until(240, "the end of the evicted reader", lambda: f"pod/{pod}" not in trial.list_readers())
+        seconds = time.monotonic() - began
+        trial.wait_until(240, "a reader in its place", lambda: trial.count_ready(READER) >= 2)
+        time.sleep(3)
+    check_load(trial, f"a reader was evicted and gone after {seconds:.0f} s, under load", asked)
 
 
 def scale_by_metric(trial: Trial) -> None:
@@ -310,9 +182,10 @@ def uninstall(trial: Trial) -> None:
 def main(transcript: str = "kubernetes.txt") -> None:
     folder = Path(tempfile.mkdtemp(prefix="forecache-kubernetes-"))
     trial = Trial(folder, Path(transcript))
-    steps = [build, start_services, make_secrets, publish_from_node, install, upgrade_under_load, scale_by_metric]
+    batch = [land_files, do_nights_alone, run_main_job, kill_run_pod]
+    online = [install, run_by_cron_job, compare_with_alone, upgrade_under_load, drain_reader, scale_by_metric]
     try:
-        for step in [*steps, uninstall]:
+        for step in [build, start_services, make_secrets, *batch, *online, uninstall]:
             step(trial)
         used = trial.run("du", "--summarize", "--block-size", "1M", str(CACHE)).split()[0]
         trial.write(f"done; the cache takes {int(used) / 1000:.1f} GB, with the node and its images")

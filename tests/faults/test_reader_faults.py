@@ -97,6 +97,47 @@ def test_a_request_under_way_is_answered_before_the_exit(store: Settings) -> Non
     assert reader.process.wait(timeout=60) == 0
 
 
+def test_a_reader_goes_on_while_requests_come_and_no_longer(store: Settings) -> None:
+    """As long as a balancer that is slow to notice still sends them, each is answered, on a connection that ends."""
+    for _ in range(10):  # a machine that stood still for `drain_s` sent none, and the reader was right to stop
+        drain_s, longest_s, answers = 1.0, 0.0, []
+        reader = start_reader(store, drain_s=drain_s, reader_max_drain_s=600.0)
+        reader.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda reader=reader: status(reader, "/readyz") == 503)
+        began = last = time.monotonic()
+        with suppress(httpx.TransportError):
+            while time.monotonic() < began + 4 * drain_s:
+                answers.append(httpx.get(f"{reader.url}/v1/churn/00001"))
+                last, longest_s = time.monotonic(), max(longest_s, time.monotonic() - last)
+        longest_s = max(longest_s, time.monotonic() - last)
+        assert reader.process.wait(timeout=60) == 0  # nobody asks any more
+        if last - began >= 3 * drain_s:
+            break
+        assert longest_s > drain_s / 2
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].headers["connection"] == "close"
+    assert len(answers) > 10
+
+
+def test_a_reader_stops_in_time_although_requests_come(store: Settings) -> None:
+    reader = start_reader(store, drain_s=0.2, reader_max_drain_s=1.0)
+    has_ended = threading.Event()
+
+    def ask() -> None:
+        while not has_ended.is_set():
+            with suppress(httpx.TransportError):
+                httpx.get(f"{reader.url}/v1/churn/00001")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        reader.process.send_signal(signal.SIGTERM)
+        assert reader.process.wait(timeout=60) == 0
+    finally:
+        has_ended.set()
+        asking.join()
+
+
 def test_a_second_signal_ends_the_wait(store: Settings) -> None:
     reader = start_reader(store, drain_s=600)
     reader.process.send_signal(signal.SIGINT)

@@ -30,7 +30,9 @@ from helm_chart import (
 
 from forecache.base.errors import CheckError, InputError, NotFoundError, SettingsError
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
+from forecache.cli.commands.reader import COMMIT_REMOTE_S
 from forecache.cli.main import COMMANDS, PLUGIN_COMMANDS
+from forecache.serve.reader.server import STOP_TIMEOUT_S
 
 CUSTOM = {"ScaledObject", "PodMonitor"}
 """Kinds that are no part of Kubernetes."""
@@ -336,9 +338,11 @@ def test_a_rolling_update_takes_no_reader_away_before_another_is_ready_and_told(
     pod = spec["template"]["spec"]
     [reader] = pod["containers"]
     assert reader["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    pause_s = reader["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pause_s > reader["readinessProbe"]["periodSeconds"]
-    assert pod["terminationGracePeriodSeconds"] > pause_s + 40
+    own = variables_of(reader)
+    quiet_s, most_s = (float(own[f"FORECACHE_READER_{name}"]) for name in ("DRAIN_S", "MAX_DRAIN_S"))
+    probe = reader["readinessProbe"]
+    assert most_s > quiet_s > probe["periodSeconds"] * probe["failureThreshold"]
+    assert pod["terminationGracePeriodSeconds"] > most_s + STOP_TIMEOUT_S + COMMIT_REMOTE_S
     before = deployment("reader", settings__FORECACHE_READER_LOG="x")["template"]["metadata"]["annotations"]
     assert before["checksum/config"] != spec["template"]["metadata"]["annotations"]["checksum/config"]
 

@@ -1,13 +1,17 @@
 """Requests on real sockets: read in whatever pieces they come, answered in their order, refused where they are none."""
 
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from echo_server import CLOSE, LIMIT, bodies, connect, request, rest, serving, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import wait_for
+
+from forecache.kit.http import connections as module
 
 ASKED = st.lists(
     st.tuples(st.sampled_from(["/a", "/later", "/b%20c"]), st.none() | st.binary(max_size=40), st.booleans()),
@@ -188,3 +192,51 @@ def test_no_more_connections_are_taken_than_there_may_be() -> None:
         finally:
             for client in clients:
                 client.close()
+
+
+def test_what_has_arrived_when_a_worker_ends_is_answered() -> None:
+    """Also on connections that it has not accepted yet: a client takes their end for a failure."""
+    with ExitStack() as clients:
+        server = ExitStack()
+        echo, port, _ = server.enter_context(serving())
+        holding = clients.enter_context(connect(port))
+        holding.sendall(request("/hold", None))
+        wait_for(lambda: "/hold" in echo.seen)
+        asking = [clients.enter_context(connect(port)) for _ in range(100)]
+        for client in asking:
+            client.sendall(request("/a", None))
+        end = threading.Thread(target=server.close)
+        end.start()
+        end.join(0.2)  # the loop is held until it has been told to end
+        echo.goes_on.set()
+        assert [rest(client)[:12] for client in (holding, *asking)] == [b"HTTP/1.1 200"] * 101
+        end.join(60)
+
+
+def test_a_new_connection_has_time_for_its_first_request_when_a_worker_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NEW_SILENCE_S", 60.0)
+    with ExitStack() as clients:
+        server = ExitStack()
+        _, port, connections = server.enter_context(serving())
+        used, new = (clients.enter_context(connect(port)) for _ in range(2))
+        used.sendall(request("/a", None))
+        assert used.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        wait_for(lambda: connections.num_open == 2)
+        end = threading.Thread(target=server.close)
+        end.start()
+        assert rest(used) == b""  # its client knows that a connection which it keeps may end
+        new.sendall(request("/b", None))
+        answer = rest(new)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        end.join(60)
+        assert not end.is_alive()
+
+
+def test_a_worker_ends_although_a_new_connection_stays_silent() -> None:
+    with ExitStack() as server:
+        _, port, connections = server.enter_context(serving())
+        with connect(port) as silent:
+            wait_for(lambda: connections.num_open == 1)
+            server.close()
+            assert rest(silent) == b""

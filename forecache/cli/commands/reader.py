@@ -45,7 +45,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 _HERE = "forecache.cli.commands.reader"
-_COMMIT_S, _COMMIT_REMOTE_S = 5.0, 60.0
+_COMMIT_S, COMMIT_REMOTE_S = 5.0, 60.0
 
 
 @click.group(
@@ -136,7 +136,7 @@ def run_committer_sidecar(settings: Settings) -> Iterator[None]:
         yield
         return
     what = "The committer of the request log"
-    last_s = _COMMIT_REMOTE_S if settings.lake_is_remote else _COMMIT_S
+    last_s = COMMIT_REMOTE_S if settings.lake_is_remote else _COMMIT_S
     with run_sidecar(
         ["log", "commit"], what=what, last_s=last_s,
         is_needed=lambda: bool(spooled_models(settings.request_log_path)),

@@ -25,6 +25,10 @@ PRESSURE_SHARE = 0.5
 """While a larger share of the connections is open, silent ones are closed early."""
 PRESSURE_SILENCE_S = 0.5
 """Silence after which a connection may be closed early: longer than a round trip around the world."""
+NEW_SILENCE_S = 1.0
+"""Time that a client has for its first request if the worker ends."""
+_DRAIN_INTERVAL_S = 0.02
+"""Between two looks for idle connections of a worker that ends; what has arrived is read meanwhile."""
 _AT_ONCE = 64
 """Most connections that are accepted in one iteration of the loop."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -49,7 +53,6 @@ class Connections:
         self._open: set[Http1Connection] = set()
         self._coming: set[asyncio.Task[None]] = set()
         self._accepts = False
-        self._emptied: asyncio.Event | None = None
         self.turns = SocketWaitEstimator(loop)
         self.is_ending = False
         self.num_closed = self.waited_ns = 0
@@ -63,18 +66,22 @@ class Connections:
         self._loop.call_later(SILENT_CONNECTIONS.every_s, self._close_silent)
 
     async def drain(self) -> None:
-        """Stop accepting; return when every request is answered and every connection closed."""
-        self._stop_accepting()
-        self._listener.close()
+        """Stop accepting; return when every request is answered and every connection closed.
+
+        A connection that the kernel has accepted, and a request that it has received, are answered too: a client takes
+        the end of a connection that it has just opened for a failure.
+        """
         self.is_ending = True
-        while self._coming:
-            await asyncio.wait(self._coming)
-        self._emptied = asyncio.Event()
-        for each in list(self._open):
-            if each.is_idle:
-                each.close()
-        if self._open:
-            await self._emptied.wait()
+        self._stop_accepting()
+        while self._accept():
+            pass
+        self._listener.close()
+        until = monotonic() + NEW_SILENCE_S
+        while self._coming or self._open:
+            await asyncio.sleep(_DRAIN_INTERVAL_S)
+            for each in list(self._open):
+                if each.is_idle and (not each.is_new or monotonic() > until):
+                    each.close()
 
     def add_connection(self, connection: Http1Connection) -> None:
         self._open.add(connection)
@@ -83,8 +90,6 @@ class Connections:
 
     def remove_connection(self, connection: Http1Connection) -> None:
         self._open.discard(connection)
-        if self._emptied is not None and not self._open:
-            self._emptied.set()
         self._resume_accepting()
 
     def _start_accepting(self) -> None:
@@ -97,7 +102,8 @@ class Connections:
             self._accepts = False
             self._loop.remove_reader(self._listener.fileno())
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept connections that wait; return whether more of them may be accepted at once."""
         for _ in range(min(_AT_ONCE, self._most - len(self._open) - len(self._coming))):
             try:
                 accepted, _ = self._listener.accept()
@@ -106,12 +112,13 @@ class Connections:
                     logger.error("No connection can be accepted for %g s: %s.", _PAUSE_S, error.strerror)
                     self._stop_accepting()
                     self._loop.call_later(_PAUSE_S, self._resume_accepting)
-                return
+                return False
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._connect(accepted))
             self._coming.add(task)
             task.add_done_callback(self._coming.discard)
+        return len(self._open) + len(self._coming) < self._most
 
     async def _connect(self, accepted: socket.socket) -> None:
         try:
@@ -120,7 +127,7 @@ class Connections:
             accepted.close()
 
     def _resume_accepting(self) -> None:
-        if not self.is_ending and len(self._open) < self._most:
+        if self._listener.fileno() >= 0 and len(self._open) < self._most:
             self._start_accepting()
 
     def _close_silent(self) -> None:

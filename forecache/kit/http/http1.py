@@ -138,7 +138,9 @@ class Http1Connection(asyncio.Protocol):
         self._refused: InvalidRequestError | None = None
         self._task: asyncio.Task[None] | None = None
         self._ends = self._is_paused = self._is_full = self._is_running = False
-        self.heard_at = monotonic()  # when the client last sent something, or read a part of a long answer
+        self.heard_at = self._began = (
+            monotonic()
+        )  # when the client last sent something, or read a part of a long answer
         self.peer = ""  # the client's address
 
     def connection_made(self, transport: Any) -> None:
@@ -241,6 +243,11 @@ class Http1Connection(asyncio.Protocol):
     def head_since(self) -> float:
         """`monotonic` when an incomplete head of a request began; 0: there is none."""
         return self._requests.head_since
+
+    @property
+    def is_new(self) -> bool:
+        """True if the client has sent nothing yet."""
+        return self.heard_at == self._began
 
     @property
     def is_idle(self) -> bool:

@@ -23,12 +23,12 @@ from forecache.base.errors import ConflictError, SettingsError, UnavailableError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
 from forecache.kit.http.connections import Connections
-from forecache.kit.process.wakes import READER_WORKERS
+from forecache.kit.process.wakes import DRAIN, READER_WORKERS
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.app import ReaderApp
 from forecache.serve.reader.http.extension import MakeExtension
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
-from forecache.serve.reader.worker_metrics import SLOT_BYTES
+from forecache.serve.reader.worker_metrics import SLOT_BYTES, WorkerMetrics
 
 BACKLOG = 4096
 """Most connections that wait in the kernel until a worker accepts them."""
@@ -76,7 +76,6 @@ def listen(host: str, port: int, *, anonymous: bool, count: int = 1) -> list[soc
 
 
 logger = logging.getLogger("forecache.reader")
-DRAIN_S = 2.0
 CRASHES_ALLOWED, CRASHES_WITHIN_S = 10, 60.0
 """Most unexpected ends of workers within a time; after more the reader stops, so that its supervisor notices."""
 STOP_TIMEOUT_S = 10.0
@@ -92,17 +91,19 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     workers: int | None = None,
-    drain_s: float = DRAIN_S,
+    drain_s: float | None = None,
     on_start: Callable[[str], None] | None = None,
     extensions: Sequence[MakeExtension] = (),
 ) -> None:
     """Serve the store until SIGTERM, SIGINT or SIGHUP; returns after a graceful stop.
 
-    On the signal `/readyz` answers 503 at once, requests are still answered for `drain_s` seconds, then connections
-    are finished and closed. A second signal ends the wait.
+    On the signal `/readyz` answers 503 at once. Requests are still answered, with `Connection: close`, until none has
+    come for `reader_drain_s` seconds or `reader_max_drain_s` are over; then connections are finished and closed. A
+    second signal ends the wait.
 
     Args:
-        host, port, workers: Override the settings `reader_host`, `reader_port`, `reader_workers`.
+        host, port, workers, drain_s: Override the settings `reader_host`, `reader_port`, `reader_workers`,
+            `reader_drain_s`.
         on_start: Called with the reader's URL before the workers start.
         extensions: Each makes an extension for every worker, in the worker's process.
 
@@ -111,7 +112,7 @@ def serve(
         SettingsError: The address cannot be used or is open to others without tokens, or the token file cannot be read.
         UnavailableError: The workers ended unexpectedly too often.
     """
-    given = {"reader_host": host, "reader_port": port, "reader_workers": workers}
+    given = {"reader_host": host, "reader_port": port, "reader_workers": workers, "reader_drain_s": drain_s}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     host, port = settings.reader_host, settings.reader_port
     if settings.reader_tokens is not None:
@@ -126,7 +127,7 @@ def serve(
         if on_start is not None:
             at, port = listeners[0].getsockname()[:2]
             on_start(f"http://[{at}]:{port}" if ":" in at else f"http://{at}:{port}")
-        _MainProcess(settings, listeners, runtime, drain_s=drain_s, extensions=extensions).run()
+        _MainProcess(settings, listeners, runtime, extensions).run()
     finally:
         for listener in listeners:
             listener.close()
@@ -141,11 +142,11 @@ class _MainProcess:
     """
 
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], runtime: ReaderSharedMemory, *,
-        drain_s: float, extensions: Sequence[MakeExtension],
+        self, settings: Settings, listeners: Sequence[socket.socket], runtime: ReaderSharedMemory,
+        extensions: Sequence[MakeExtension],
     ) -> None:  # fmt: skip
         self._settings, self._listeners, self._runtime = settings, listeners, runtime
-        self._drain_s, self._extensions = drain_s, tuple(extensions)
+        self._extensions = tuple(extensions)
         self._workers: dict[int, BaseProcess] = {}
         self._due: dict[int, float] = {}
         self._crashes: list[float] = []
@@ -201,11 +202,22 @@ class _MainProcess:
         self._due[place] = now + _PAUSE_S
 
     def _drain(self, woken: int) -> None:
-        """Wait until balancers notice that the reader is not ready any more; a second signal ends the wait."""
-        until = time.monotonic() + self._drain_s
-        while self._signals < 2 and (left_s := until - time.monotonic()) > 0:
-            wait([woken], left_s)
+        """Wait until balancers send no more requests; a second signal ends the wait.
+
+        How long a balancer takes to notice that the reader is not ready depends on the balancer's machine, so what
+        comes decides, not a fixed time.
+        """
+        quiet_s = self._settings.reader_drain_s
+        last = time.monotonic()
+        most = last + max(quiet_s, self._settings.reader_max_drain_s)
+        slots = WorkerMetrics.open_all(self._runtime)
+        num_before = sum(slot.num_asked for slot in slots)
+        while self._signals < 2 and (left_s := min(last + quiet_s, most) - time.monotonic()) > 0:
+            wait([woken], min(left_s, DRAIN.every_s))
             _empty_pipe(woken)
+            num_asked = sum(slot.num_asked for slot in slots)
+            if num_asked != num_before:
+                num_before, last = num_asked, time.monotonic()
 
     def _stop(self) -> None:
         for listener in self._listeners:

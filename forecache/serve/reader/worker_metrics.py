@@ -61,6 +61,11 @@ SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * NAME_BYTES + EXTENSION_BYTES
 """Size of one worker's slot."""
 
 _STALE_HEARTBEAT_S = 10.0
+_ROUTE_CELLS = len(STATUSES) * BUCKETS
+_ASKED = tuple(
+    LATENCY + ROUTE[name] * _ROUTE_CELLS for name in ROUTES if name not in ("healthz", "readyz", "metrics", "status")
+)
+"""First cells of the routes that clients ask for values."""
 
 
 class WorkerMetrics:
@@ -99,6 +104,12 @@ class WorkerMetrics:
             start = LATENCY + outcome * BUCKETS
             if any(buckets := self.cells[start : start + BUCKETS].tolist()):
                 yield route, status, buckets, self.cells[SECONDS + outcome]
+
+    @property
+    def num_asked(self) -> int:
+        """Number of answered requests, without those of probes and scrapes."""
+        spans = (self.cells[start : start + _ROUTE_CELLS].tolist() for start in _ASKED)
+        return sum(map(sum, spans))
 
     def handling_ns(self) -> int:
         return sum(self.cells[SECONDS:_PIPELINES].tolist())

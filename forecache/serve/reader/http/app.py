@@ -237,6 +237,8 @@ class ReaderApp:
         if self._access is not None and not self._access.reload():
             self._metrics.cells[cell.TOKEN_ERRORS] += 1
         if self.connections is not None:
+            if self._runtime.is_draining:
+                self.connections.is_ending = True
             cells, closed = self._metrics.cells, self.connections.num_closed
             cells[cell.CONNECTIONS] = self.connections.num_open
             cells[cell.CLOSED_EARLY] += closed - self._closed
