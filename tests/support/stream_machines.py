@@ -78,7 +78,7 @@ def run_shards(
     Once there is the file `now` in the home, the process sends itself the signal `how` at a step, and the file `there`
     says so. The file `ended` has the error that it ended with.
     """
-    lease._machine_id = lambda: str(home)
+    identity.machine_id = lambda: str(home)
     which, step = at
 
     def act(name: str) -> None:
