@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from forecache.base.errors import PipelinesFailedError as PipelinesFailedError
     from forecache.base.errors import SettingsError as SettingsError
     from forecache.base.errors import UnavailableError as UnavailableError
+    from forecache.base.errors import UnreachableError as UnreachableError
     from forecache.base.results import StageResult as StageResult
     from forecache.base.settings import Settings as Settings
     from forecache.base.settings import load_settings as load_settings
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "forecache.base.errors": """
         CheckError ConflictError DamagedError ForecacheError InputError NotEverywhereError NotFoundError NotYetError
-        PipelinesFailedError SettingsError UnavailableError
+        PipelinesFailedError SettingsError UnavailableError UnreachableError
     """,
     "forecache.plugins.recommend.models": """
         Als Ease Factors Fitted Habits Popularity RecommenderModel RepeatPurchase TwoTowers WithFallback

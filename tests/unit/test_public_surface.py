@@ -25,10 +25,10 @@ PUBLIC = {
         RealtimeAnswer Recommender RecommenderModel RegisteredModel RepeatPurchase RequestField Retraining Rollout Rows
         SOURCE_COLUMNS Schedule Segment Served Settings SettingsError Snapshot Source SqlModel StageResult Static Store
         Stored Stream StreamDay Structs Subject Table TableSource Task Text ToTopic Topic TorchModel Trainable Training
-        TwoTowers UnavailableError Vector Where Window WithFallback encode_columns encode_key expect features_of
-        historical_features load_pipeline load_pipelines load_realtime load_served load_settings load_stream notify
-        open_dataset open_store open_table order_of prediction_drift publish query read_encoding read_log read_project
-        run_night score score_shadow scores_of scoring_udf
+        TwoTowers UnavailableError UnreachableError Vector Where Window WithFallback encode_columns encode_key expect
+        features_of historical_features load_pipeline load_pipelines load_realtime load_served load_settings load_stream
+        notify open_dataset open_store open_table order_of prediction_drift publish query read_encoding read_log
+        read_project run_night score score_shadow scores_of scoring_udf
     """,
     "forecache.testing": """
         ACCENT MUTED ReaderProcess SECOND StreamState land_demo_data make_page read_state render_svg spark_session
