@@ -1,6 +1,6 @@
 """How many events a second one, two and more processes of one stream take in from a full topic of Kafka.
 
-python benchmarks/stream_shards.py 2 200000 3      processes, events, rounds; some minutes
+python benchmarks/stream_shards.py 2 1000000 3      processes, events, rounds; some minutes
 
 Each round measures all ways one after the other: one engine with all partitions, then 1, 2, ... processes with as many
 shards, at least 2. A stream of a view of 100,000 keys with ids goes through one topic of 8 partitions, on a lake of its
@@ -55,7 +55,7 @@ STREAM = Stream(
 
 def main() -> None:
     """Print the events a second of each way and round, and the median of the ratios to one engine."""
-    processes, events, rounds = (int(each) for each in (*sys.argv[1:], *("2", "200000", "3")[len(sys.argv) - 1 :]))
+    processes, events, rounds = (int(each) for each in (*sys.argv[1:], *("2", "1000000", "3")[len(sys.argv) - 1 :]))
     ways = {"one engine": (1, 1), "1 process, 2 shards": (1, 2)}
     ways |= {f"{count} processes, {count} shards": (count, count) for count in range(2, processes + 1)}
     found: dict[str, list[float]] = {name: [] for name in ways}

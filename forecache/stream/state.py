@@ -40,7 +40,6 @@ class StreamState:
     """Figures of a stream, counted since its process started. Times are Unix times; 0: never."""
 
     pid: int = 0
-    process: str = ""  # host and pid
     started_at: float = 0.0
     written_at: float = 0.0
     alive_at: float = 0.0  # when its process last put the state into the lake; 0: the lake is in no bucket
@@ -63,6 +62,7 @@ class StreamState:
     release: int | None = None  # of the real-time model that answers; None: the stream has no model
     cpu_s: float | None = None  # of the process and its children, measured every five seconds; None: not known
     last_error: str = ""  # the present error, or the last one since the last commit, as a sentence
+    process: str = ""  # its host and pid
 
     @property
     def reported_at(self) -> float:

@@ -117,6 +117,7 @@ def test_a_machine_with_an_empty_disk_goes_on_from_the_ids_and_tiles_of_each_sha
         assert_partitions_hold(one, sent, topic)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("kill_at", "pause_at"),
     [
