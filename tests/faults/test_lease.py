@@ -28,6 +28,7 @@ from forecache.kit.delta.commit import Change, Target, commit
 from forecache.kit.delta.tables import open_table
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import LeaseLostError, hold_lease, read_leases
+from forecache.kit.process.child import is_stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
@@ -35,9 +36,11 @@ RENEW_S, SOON_S = 0.3, 3.0
 _HOLDER = """
 import json, sys
 from dataclasses import replace
+from other_machine import guard_swaps, stand_still
 from forecache.base.folders import open_folder
 from forecache.kit import lease
 
+guard_swaps()
 lease.LEASE = replace(lease.LEASE, every_s=0.3)
 lease.TERM_S, lease.MARGIN_S = float(sys.argv[4]), 0.5
 found = lease.this_process
@@ -47,7 +50,7 @@ with lease.hold_lease(folder, "tables/x", action="writing", run_id="run-a") as h
     print("held", held.token, flush=True)
     for line in sys.stdin:
         try:
-            getattr(held, line.strip())()
+            stand_still() if line.strip() == "stand still" else getattr(held, line.strip())()
             print("valid", flush=True)
         except lease.LeaseLostError as error:
             print(error.message, flush=True)
@@ -94,10 +97,13 @@ class Other:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def ask(self, what: str) -> str:
+    def tell(self, what: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
+
+    def ask(self, what: str) -> str:
+        self.tell(what)
         return self.line()
 
     def kill(self) -> None:
@@ -193,7 +199,8 @@ def test_a_holder_that_stood_still_past_its_term_knows_and_leaves_the_new_holder
         first.kill()  # the machine stood still for longer than the term
         first = Other(place, term_s=SOON_S, **ELSEWHERE)
     assert said == "valid"
-    first.process.send_signal(signal.SIGSTOP)
+    first.tell("stand still")
+    wait_for(lambda: is_stopped(first.process.pid))
     monkeypatch.setattr(lease, "TERM_S", 60.0)  # of the holder here, who may be slow, from the takeover on
     with monkeypatch.context() as patch:
         patch.setattr(lease, "TERM_S", SOON_S)
@@ -202,6 +209,7 @@ def test_a_holder_that_stood_still_past_its_term_knows_and_leaves_the_new_holder
     held.renew()
     try:
         first.process.send_signal(signal.SIGCONT)
+        assert first.line() == "valid"  # that is all that it was told
         assert first.ask(asked).startswith("The lease 'tables/x' in ")
         first.end()  # it does not release what is another's
         held.confirm()

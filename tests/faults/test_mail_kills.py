@@ -141,7 +141,7 @@ def test_of_two_runs_at_once_each_message_is_sent_by_one(
 def mail_elsewhere(host: str, lake_uri: str, home: Path, *of_run: Any) -> None:
     """Send as on a machine of its own; `of_run` as `mail_until` has it."""
     os.environ["FORECACHE_LAKE"] = lake_uri
-    move_to(host)
+    move_to(host, takes_over=host == "next")
     mail_until(home, *of_run)
 
 

@@ -1,6 +1,6 @@
 """What was sent and done, with a lake in a bucket: known to machines with empty homes, done by one of those at once.
 
-A machine is a process with a home of its own, a host and a boot of its own, and leases whose terms are short.
+A machine is a process with a home, a host and a boot of its own.
 """
 
 import json
@@ -43,8 +43,8 @@ from forecache.base.settings import load_settings
 from forecache.plugins.alerts import notify as alerts
 from forecache.plugins.lineage import emit
 
-host, what, step, end = sys.argv[1:]
-move_to(host)
+host, what, step, end, takes_over = sys.argv[1:]
+move_to(host, takes_over=bool(takes_over))
 left = 3 if what == "lineage" else 1
 
 def on_step(name):
@@ -103,14 +103,16 @@ class Machines:
                 patch.setenv(name, value)
             return load_settings()
 
-    def start(self, host: str, what: str, step: str = "", end: str = "SIGKILL") -> "subprocess.Popen[str]":
+    def start(
+        self, host: str, what: str, step: str = "", end: str = "SIGKILL", *, takes_over: bool = False
+    ) -> "subprocess.Popen[str]":
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self._environment(host)}
-        command = [sys.executable, "-c", _MACHINE, host, what, step, end]
+        command = [sys.executable, "-c", _MACHINE, host, what, step, end, "yes" if takes_over else ""]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
     def run(self, host: str, what: str) -> dict[str, Any]:
         """What the receiver was sent by a run that nothing disturbs."""
-        process = self.start(host, what)
+        process = self.start(host, what, takes_over=host == "next")
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         (found,) = json.loads(said)
@@ -182,7 +184,7 @@ def test_lineage_is_sent_once_by_machines_at_once_and_goes_on_where_one_was_lost
     append_records(writer, list(stage_rows()))
     machines.lose("lost", "lineage", "noted")
     assert len(_ended_runs(there)) == 3
-    runs = [machines.start(host, "lineage") for host in ("one", "two")]
+    runs = [machines.start(host, "lineage", takes_over=True) for host in ("one", "two")]
     assert [run.wait(120) for run in runs] == [0, 0]
     machines.run("three", "lineage")
     ended = _ended_runs(there)

@@ -167,10 +167,10 @@ def test_a_machine_that_is_lost_is_taken_over_with_its_mlflow_run_and_its_cost(
 def test_a_machine_that_stood_still_for_longer_than_its_term_leaves_nothing_of_its_own(
     fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    first = Machine(fields, tmp_path / "first", stop="result written")
+    first = Machine(fields, tmp_path / "first", stop="result written", term_s=9.0)
     assert first.said() == "result written"
     os.kill(first.process.pid, signal.SIGSTOP)
-    second = Machine(fields, tmp_path / "second")
+    second = Machine(fields, tmp_path / "second", term_s=9.0)
     assert second.said() == "waiting"
     trained, version, champion = second.ended()
     first.go_on()

@@ -60,7 +60,7 @@ from forecache.kit import lease
 
 settings, todo = load_settings(), json.loads(sys.argv[1])
 
-lease.TERM_S, lease.LEASE = todo.get("term_s", 30.0), replace(lease.LEASE, every_s=0.5)
+lease.TERM_S, lease.MARGIN_S, lease.LEASE = todo.get("term_s", 30.0), 0.5, replace(lease.LEASE, every_s=0.5)
 
 def report(message, share):
     if message.startswith("waiting for"):
@@ -387,6 +387,7 @@ def test_a_machine_that_stood_still_for_longer_than_its_term_promotes_nothing_an
     cloud: Settings, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     monkeypatch.setattr(lease, "TERM_S", TERM_S)
+    monkeypatch.setattr(lease, "MARGIN_S", 0.5)
     monkeypatch.setattr(lease, "LEASE", replace(lease.LEASE, every_s=0.5))
     training = sample.made_up_training(cloud, returns, BETTER, training_version=2)
     register_trained_model(cloud, returns, training)

@@ -5,7 +5,9 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from other_machine import guard_swaps, stand_still
 from store_tables import OPEN_RULES, churn
 
 from forecache.base.errors import ForecacheError
@@ -19,25 +21,32 @@ RULES = replace(OPEN_RULES, keep=0)
 """Each publish retires every version before it, and removes it at once, so that a wrong deletion shows at once."""
 
 TERM_S = 3.0
+_LONG_S = 60.0
 
 
-def publish_at(home: Path, remote: str, options: dict[str, str], step: str, stop: str = "", dies: bool = False) -> None:
+def publish_at(
+    home: Path, remote: str, options: dict[str, str], step: str, stop: str = "", end: Literal["", "dies", "loses"] = ""
+) -> None:
     """Publish what the home's lake has; write "published" or the error's name into HOME/outcome.
 
     While it waits for another publisher, there is the file HOME/waits.
 
     Args:
         stop: A folder: at the step the file `reached` is written there, and the process waits for the file `go`.
-        dies: Whether it is killed at the step instead.
+        end: It is killed at the step ("dies"), or stands still there, with a lease whose term is short ("loses").
     """
 
     def reach(name: str) -> None:
+        if end != "loses":
+            lease.TERM_S = _LONG_S  # it has the lease, which a machine that stands still is not to lose
         if name != step:
             return
-        if dies:
+        if end == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         if stop:
             Path(stop, f"reached-{home.name}").touch()
+            if end == "loses":
+                stand_still()
             while not Path(stop, "go").exists():
                 time.sleep(0.005)
 
@@ -45,9 +54,11 @@ def publish_at(home: Path, remote: str, options: dict[str, str], step: str, stop
         if message.startswith("Waiting for process"):
             (home / "waits").touch()
 
+    guard_swaps()
     push_step.on_step = reach
     lease.LEASE = replace(lease.LEASE, every_s=0.3)
-    lease.TERM_S, lease.MARGIN_S = TERM_S, 0.5
+    # One that stops or dies waits for no other.
+    lease.TERM_S, lease.MARGIN_S = _LONG_S if step and end != "loses" else TERM_S, 0.5
     remote_files.RETIRED_S = 0.0
     try:
         publish(settings_of(home, remote, options), churn(rules=RULES), full=True, progress=report)

@@ -64,6 +64,9 @@ def follow(tailer: Tailer) -> None:
 
 def compare_now(tailer: Tailer) -> None:
     """Have every layer compared with its stream's table now."""
+    if tailer._comparing is not None:  # on a slow machine one was due
+        tailer._comparing.result.exception(timeout=120)
+        tailer.step()
     for follower in tailer._followers.values():
         follower.compared_at = float("-inf")
     tailer.step()

@@ -27,10 +27,12 @@ def be_machine(fields: Mapping[str, Any], todo: Mapping[str, Any], own: Any) -> 
 
     Args:
         fields: The settings.
-        todo: `stop` or `die` at a step of `training_step`, or at `FITTING`; `holder`: fields of the lease's holder.
+        todo: `stop` or `die` at a step of `training_step`, or at `FITTING`; `holder`: fields of the lease's holder;
+            `term_s` of leases.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    lease.TERM_S, lease.MARGIN_S, lease.LEASE = 9.0, 2.0, replace(lease.LEASE, every_s=0.5)
+    lease.TERM_S, lease.MARGIN_S = todo.get("term_s", 60.0), 0.5
+    lease.LEASE = replace(lease.LEASE, every_s=0.5)
     this_process = lease.this_process
     lease.this_process = lambda *named: replace(this_process(*named), **todo.get("holder", {}))
 

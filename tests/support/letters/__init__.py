@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import write_deltalake
+from other_machine import stand_still
 from shelf_lake import LAST, ingested
 from shelf_project.pipelines.letters import letters as declared
 from shelf_project.pipelines.shelf import offers
@@ -103,7 +104,7 @@ def mail_until(
         times += name == step
         if name == step and times == number:
             told.send(name)
-            os.kill(os.getpid(), end)
+            stand_still() if end == signal.SIGSTOP else os.kill(os.getpid(), end)
 
     mail_step.on_step = die
     try:
