@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forecache.base.errors import UnavailableError
 from forecache.serve.store.segment import index
-from forecache.serve.store.segment.index import append_index, key_hashes, leaf_records
+from forecache.serve.store.segment.index import key_hashes, leaf_records
 from forecache.serve.store.segment.mapping import SegmentHandle
 from forecache.serve.store.segment.writer import write_shard
 
@@ -125,5 +125,6 @@ def test_a_file_without_its_index_cannot_be_opened_as_a_base(tmp_path: Path) -> 
     write_shard(path, pa.array([b"a"], pa.binary()), pa.array([b"1"], pa.binary()))
     with pytest.raises(UnavailableError, match=r"The index of the segment .* cannot be read: .* Publish again"):
         SegmentHandle(path.parent, [path.name], indexed=True)
-    append_index(path, key_hashes([b"a"]))
+    path.unlink()
+    write(path, {b"a": b"1"})
     SegmentHandle(path.parent, [path.name], indexed=True).close()
