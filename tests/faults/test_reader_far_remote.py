@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 from fault_proxy import Distance, Proxy, fault_proxy
-from reader_support import RunningReader, eventually, running_reader
+from reader_support import RunningReader, running_reader
 from store_services import minio_server
 from store_tables import churn, predictions, scores, upsert, write_night
+from waiting import eventually
 
 from forecache.base.settings import load_settings
 from forecache.serve.store import open_store, publish
@@ -88,7 +89,7 @@ def ask(reader: RunningReader, key: str) -> tuple[int, float | None]:
 def ask_until_answered(reader: RunningReader, key: str) -> tuple[int, float | None]:
     """As `ask`, again and again while the answer is 503: a machine that stands still makes the bucket look away."""
     answers = list[tuple[int, float | None]]()
-    assert eventually(lambda: answers.append(ask(reader, key)) or answers[-1][0] != 503, timeout_s=120)
+    assert eventually(lambda: answers.append(ask(reader, key)) or answers[-1][0] != 503, limit_s=120)
     return answers[-1]
 
 
@@ -100,7 +101,7 @@ def ask_many(reader: RunningReader, keys: list[str]) -> list[float | None]:
         answers.append(httpx.post(f"{reader.url}/v1/churn", json={"keys": keys}, timeout=120))
         return answers[-1].status_code != 503
 
-    assert eventually(ask_once, timeout_s=300)
+    assert eventually(ask_once, limit_s=300)
     assert answers[-1].status_code == 200, answers[-1].text
     return [row["value"]["churn_probability"] if row["found"] else None for row in answers[-1].json()["results"]]
 
@@ -139,7 +140,7 @@ def test_an_empty_reader_answers_from_the_bucket_and_from_its_disk_once_a_pull_h
         pulled = run_pull(replica)
         assert pulled.communicate("")[0] == "pulled\n"
         assert store.pointer().serving == store.manifest(4).version
-        assert eventually(lambda: _is_local(reader), timeout_s=120)
+        assert eventually(lambda: _is_local(reader), limit_s=120)
         os.kill(far.pid, signal.SIGSTOP)
         require_rows(reader, rows)
 
@@ -164,8 +165,8 @@ def test_a_bucket_that_does_not_answer_is_503_and_never_an_unknown_key(
         answers = {key: ask(reader, key) for key in ("20000", "39998")}
         assert all(found in ((200, rows[key]), (503, None)) for key, found in answers.items())
         os.kill(far.pid, signal.SIGCONT)
-        assert eventually(lambda: ask(reader, "20000") == (200, rows["20000"]), timeout_s=60)
-        assert eventually(lambda: ask(reader, "nobody")[0] == 404, timeout_s=60)
+        assert eventually(lambda: ask(reader, "20000") == (200, rows["20000"]), limit_s=60)
+        assert eventually(lambda: ask(reader, "nobody")[0] == 404, limit_s=60)
 
 
 def test_a_reader_that_starts_before_the_bucket_answers_gets_ready_once_it_does(
@@ -173,7 +174,7 @@ def test_a_reader_that_starts_before_the_bucket_answers_gets_ready_once_it_does(
 ) -> None:
     os.kill(far.pid, signal.SIGSTOP)
     with running_reader(load_settings(home=replica["home"]), reader_workers=1, wait=False, **replica) as reader:
-        assert eventually(lambda: _status_of(reader, "/readyz") == 503, timeout_s=60)
+        assert eventually(lambda: _status_of(reader, "/readyz") == 503, limit_s=60)
         assert _status_of(reader, "/v1/churn/00042") == 503
         os.kill(far.pid, signal.SIGCONT)
         reader.wait_until_ready(300)
