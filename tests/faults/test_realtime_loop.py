@@ -86,7 +86,7 @@ def test_a_spin_is_ended_in_time_and_its_model_goes_on_in_processes_of_its_own(r
         meanwhile.append(ask(reader)["rung"])
         return runs(reader) == "process"
 
-    assert eventually(has_moved_out)
+    assert eventually(has_moved_out, 300)
     assert "model" in meanwhile, "also while its processes are started"
     assert eventually(lambda: ask(reader)["rung"] == "model")
     with HeldUp(worker) as held_up:
