@@ -158,13 +158,17 @@ def drain_reader(trial: Trial) -> None:
 
 
 def scale_by_metric(trial: Trial) -> None:
-    """Let requests in flight ask for more readers."""
+    """Let requests in flight ask for more readers; those of the step before are over when the autoscaler comes."""
+    time.sleep(30)  # its metric is the mean of 20 s
     scaling = ["--set-json", 'reader.autoscaling={"kind": "hpa", "min": 1, "max": 3, "inFlight": 0.2}']
     trial.install(*scaling)
+    before = trial.count_ready(READER)
+    if before >= 3:
+        raise TrialError(f"there are {before} readers before the load")
     with trial.load(16) as asked:
         trial.wait_until(180, "a third reader", lambda: trial.count_ready(READER) >= 3)
     metric = trial.kubectl("get", "hpa", READER, "--no-headers")
-    check_load(trial, "load until the autoscaler had made 3 readers of 1", asked)
+    check_load(trial, f"load until the autoscaler had made 3 readers of {before}", asked)
     trial.write(f"autoscaler: {' '.join(metric.split())}")
 
 
