@@ -37,8 +37,8 @@ BOUNDED = {
     *("kit/delta/commit.py:read_commit_mark", "kit/delta/commit.py:commit", "kit/delta/files.py:retry_write"),
     *("lake/ingest/ingest.py:retry_if_overtaken", "kit/smtp.py:Relay._connection"),
     *("serve/reader/client.py:Client._send", "serve/reader/client.py:AsyncClient._send"),
-    *("kit/http/connections.py:Connections.drain", "serve/reader/server.py:_MainProcess._drain"),
     *(
+        "kit/http/connections.py:Connections.drain",
         "kit/http/connections.py:Connections._accept",
         "serve/reader/versions/follow.py:Watcher.run_on_loop",
     ),
