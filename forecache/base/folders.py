@@ -208,7 +208,8 @@ class BucketFolder:
             yield from self._obstore.get(self._store, name, options=options).stream(min_chunk_size=_CHUNK_BYTES)
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        return bytes(self._obstore.get_range(self._store, name, start=start, length=length))
+        with self._reach():
+            return bytes(self._obstore.get_range(self._store, name, start=start, length=length))
 
     def size(self, name: str) -> int | None:
         with self._reach():

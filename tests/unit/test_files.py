@@ -82,6 +82,7 @@ _REQUESTS: dict[str, Callable[[BucketFolder, Path], object]] = {
     "upload": lambda bucket, file: bucket.upload(file, "x"),
     "open": lambda bucket, _: bucket.open("x", "rb").read(),
     "chunks": lambda bucket, _: list(bucket.chunks("x", 0)),
+    "range": lambda bucket, _: bucket.read_range("x", 0, 1),
     "size": lambda bucket, _: bucket.size("x"),
     "names": lambda bucket, _: bucket.names(),
     "folders": lambda bucket, _: bucket.folders(),
