@@ -192,8 +192,6 @@ class ViewLookups:
         answers = self._served.get(view)
         if answers is None:
             raise ViewUnavailable(f"The view {view} has no published version here.")
-        if not answers.is_whole:
-            raise ViewUnavailable(f"Version {answers.manifest.version} of the view {view} is not here as a whole yet.")
         if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         if answers.refused:

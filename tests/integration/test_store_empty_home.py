@@ -193,6 +193,31 @@ def test_a_publish_over_a_file_that_the_remote_lost_says_so_and_a_full_one_mends
     require_served(empty, rows, tmp_path)
 
 
+@pytest.mark.parametrize("max_segments", [16, 1])
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_an_empty_home_publishes_in_full_over_a_version_of_which_the_remote_lacks_or_spoilt_a_part(
+    first: Settings, empty: Settings, tmp_path: Path, max_segments: int, is_lost: bool
+) -> None:
+    """A part that blocks do not read, such as the index, is found when segments are merged."""
+    rows = scores(500)
+    write_night(first, predictions(rows))
+    publish(first, churn())
+    remote = open_remote(first.store_remote, first.storage_options)
+    ending = ".mdb" if max_segments > 1 else ".index"
+    name = next(name for name in remote.names("churn") if name.endswith(ending))
+    found = remote.read(name)
+    assert found is not None
+    if is_lost:
+        remote.delete([name])
+    else:
+        remote.write(name, bytes(len(found[0])))
+    rows |= {"00001": 0.125}
+    done = publish_next(empty, rows, replace(OPEN_RULES, max_segments=max_segments))
+    assert done["kind"] == "full"
+    assert "version 1 is damaged" in done["why_full"]
+    require_served(empty, rows, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_segments", "step"),

@@ -146,7 +146,10 @@ def fetch_wanted(wanted: Iterable[tuple[BlockFile, set[int]]]) -> None:
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each run of adjacent numbers, which are ascending."""
+    """The first and the last of each run of adjacent numbers, which are ascending; SUMS is a run of its own."""
+    if numbers[:1] == [SUMS]:
+        yield SUMS, SUMS
+        numbers = numbers[1:]
     start = 0
     for place in range(1, len(numbers) + 1):
         is_end = place == len(numbers) or numbers[place] != numbers[place - 1] + 1

@@ -105,7 +105,6 @@ class RemoteVersion(RedisSnapshot):
     """
 
     mapped_bytes = 0
-    is_whole = True
 
     def __init__(self, source: RedisSource, client: Any, manifest: Manifest, *, load: int) -> None:
         super().__init__(client, manifest, load=load)

@@ -221,7 +221,7 @@ class RedisStore:
                 "known last night.",
                 remedy="Publish it with backend lmdb; replicas pull it and tail the stream for themselves.",
             )
-        remedy = "It serves the version before, if it has one. Start it, then `forecache push` loads again."
+        remedy = "It serves this version or the one before. Start it, then `forecache push` loads what is missing."
         with raise_unavailable("Redis", remedy):
             self._check_eviction()
             self.client.sadd(_PIPELINES, self.pipeline)

@@ -122,8 +122,6 @@ class _StoredNumbers:
                     *(declared.store, declared.store),
                 )
             raise FallbackUnavailable
-        if not answers.is_whole:
-            raise FallbackUnavailable
         if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         if answers.refused:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forecache.base.errors import (
+    CheckError,
     DamagedError,
     ForecacheError,
     NotEverywhereError,
@@ -183,7 +184,10 @@ class RemoteStore(Store):
         self._fetch(files.fetch_hashes, manifest)
 
     def fetch_segments(self, manifest: Manifest) -> None:
-        self._fetch(files.fetch_segments, manifest, no_progress)
+        try:
+            self._fetch(files.fetch_segments, manifest, no_progress)
+        except (CheckError, NotFoundError) as error:
+            raise DamagedError(error.message, remedy="Publish a full version.") from None
 
     def _fetch(self, fetch: Callable[..., object], *arguments: Any, **more: Any) -> None:
         assert self._held is not None, "the caller holds the store"

@@ -5,7 +5,6 @@ import gzip
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns, time
 from typing import Any
 
@@ -25,14 +24,11 @@ from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.follow import RunOnLoop
 from forecache.serve.reader.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
-from forecache.serve.store.segment.ranged import BlocksMissingError
 
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
 _ONE = ROUTE["one"]
-_FETCHED = Reply(0, (), b"")
-_MOST_FETCHES = 32  # requests that wait for the remote at once
 
 
 class ReaderApp:
@@ -54,7 +50,6 @@ class ReaderApp:
         self.readiness = Readiness(context, self._extensions)
         self.routes = Routes(context, self.readiness, self._extensions)
         self.connections: Connections | None = None
-        self._fetchers = ThreadPoolExecutor(_MOST_FETCHES, "forecache-fetch")
         self._closed = 0
         self._in_flight = InFlightTime(
             self._metrics, lambda: 0 if self.connections is None else self.connections.waited_ns
@@ -74,7 +69,6 @@ class ReaderApp:
         for extension in self._extensions:
             extension.close()
         self.catalog.close()
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
 
     def handle(self, call: HttpCall) -> Awaitable[None] | None:
         """Answer a call, or return an awaitable that does."""
@@ -98,8 +92,6 @@ class ReaderApp:
             reply = problem_reply(problem)
         else:
             reply = self._make_reply(request, self.routes.handle)
-            if request.missing is not None:
-                return self._fetch_and_answer(call, request)
             if request.render is not None:
                 return self._render_and_send(call, request, reply)
         self._send(call, request, _compress_if_accepted(request, reply))
@@ -114,23 +106,6 @@ class ReaderApp:
 
         loop = asyncio.get_running_loop()
         self._send(call, request, await loop.run_in_executor(None, self._make_reply, request, render))
-
-    async def _fetch_and_answer(self, call: HttpCall, request: HttpRequest) -> None:
-        """Answer a request by a version in the remote: fetch in another thread what each step of it needs."""
-
-        def fetch(request: HttpRequest) -> Reply:
-            assert request.missing is not None
-            request.missing.fetch()
-            return _FETCHED
-
-        loop, reply = asyncio.get_running_loop(), _FETCHED
-        while request.missing is not None:
-            reply = await loop.run_in_executor(self._fetchers, self._make_reply, request, fetch)
-            if reply is not _FETCHED:
-                break
-            request.missing = None
-            reply = self._make_reply(request, self.routes.handle)
-        self._send(call, request, _compress_if_accepted(request, reply))
 
     def _answer_one(self, call: HttpCall, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; return False if it is another request or fails."""
@@ -187,8 +162,6 @@ class ReaderApp:
     def _answer_body(self, call: HttpCall, request: HttpRequest, body: bytes) -> Awaitable[None] | None:
         request.body, request.now = body, time()
         reply = self._make_reply(request, self.routes.handle)
-        if request.missing is not None:
-            return self._fetch_and_answer(call, request)
         size = len(reply.body)
         if size >= GZIP_FROM_BYTES and _accepts_gzip(call.headers):
             if size >= GZIP_IN_THREAD_FROM_BYTES:
@@ -212,9 +185,6 @@ class ReaderApp:
             return problem_reply(problem)
         except InputError as error:
             return problem_reply(Problem(problems.BAD_KEY, str(error)))
-        except BlocksMissingError as error:
-            request.missing = error
-            return _FETCHED
         except ForecacheError as error:
             kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
             logger.error("%s %s failed: %s", request.method, quote_value(request.path), error)

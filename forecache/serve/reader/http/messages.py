@@ -11,7 +11,6 @@ from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import JSON_TYPES, Problem, bad_request, describe_type, parse_json_object, quote_value
 from forecache.serve.reader.versions.answers import JSON, Headers
 from forecache.serve.reader.worker_metrics import ROUTE
-from forecache.serve.store.segment.ranged import BlocksMissingError
 
 
 class Reply(NamedTuple):
@@ -30,7 +29,6 @@ class HttpRequest:
     body: bytes = b""
     route: int = ROUTE["other"]  # in the metrics, set once it is known
     render: Callable[[], bytes] | None = None  # makes the body of the reply in another thread
-    missing: BlocksMissingError | None = None  # fetches in another thread what the reply needs
 
 
 NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))

@@ -91,9 +91,6 @@ class Version(Protocol):
     @property
     def mapped_bytes(self) -> int: ...
 
-    @property
-    def is_whole(self) -> bool: ...
-
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
 
     def warm(self) -> int: ...
@@ -122,7 +119,6 @@ class VersionAnswers:
         self.offset = offset  # first metrics cell of the pipeline
         self.found_cell = offset + HITS
         self.fallback_for = fallback_for  # the damaged version that this one replaces
-        self.is_whole = snapshot.is_whole  # else some reads raise BlocksMissingError
         self.layer: OpenLayer | None = None
         self.fields = frozenset(manifest.field_names)
         self.keys = RequestKeys(manifest.key)

@@ -22,7 +22,6 @@ from forecache.serve.reader.versions.describe import encode_history, hash_versio
 from forecache.serve.reader.versions.follow import Follow, RunOnLoop, VersionFollower, Watcher
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
 from forecache.serve.reader.versions.live_layers import LayerLag, LiveLayers, redis_layer_error
-from forecache.serve.reader.versions.remote_versions import RemoteVersions
 from forecache.serve.reader.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.store import Manifest, Snapshot, Store, open_store
 
@@ -41,8 +40,7 @@ class Catalog:
         self.damaged: set[str] = set()  # pipelines with no undamaged version left to serve
         self.history: dict[str, bytes] = {}  # the retained versions of each pipeline, newest first, as JSON
         self.lag = LayerLag()
-        self.warm = False  # every version found at the start is in memory and verified, or is read from the remote
-        self._remote_versions = RemoteVersions(settings)
+        self.warm = False  # every version found at the start has been read into memory and verified
         self._layers, self._damage = LiveLayers(), DamagedVersions()
         self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
@@ -74,16 +72,11 @@ class Catalog:
                 verify_open_versions(self._local_snapshots(), self._replace_damaged)
             each_turn()
             self._poll(watcher.run_on_loop)
-            self.warm = self.warm or not self.settings.store_remote
+            self.warm = True
 
-        others = [self._follow_remote, *after]
-        watcher = self._watcher = Watcher(loop, poll_once, self._metrics.record_heartbeat, others)
+        watcher = self._watcher = Watcher(loop, poll_once, self._metrics.record_heartbeat, after)
         watcher.start()
         self._scrub.start()
-
-    def may_have(self, name: str) -> bool:
-        """Return whether a pipeline that is not served is still being looked for, or opened."""
-        return not self.warm or not self._remote_versions.has_listed or self._remote_versions.has(name)
 
     @property
     def is_following(self) -> bool:
@@ -110,11 +103,7 @@ class Catalog:
 
     def _local_snapshots(self) -> list[tuple[Store, Snapshot]]:
         served = [(name, each.snapshot) for name, each in list(self.answers.items())]
-        return [
-            (open_store(self.settings, name), found)
-            for name, found in served
-            if isinstance(found, Snapshot) and found.is_whole
-        ]
+        return [(open_store(self.settings, name), found) for name, found in served if isinstance(found, Snapshot)]
 
     def _replace_damaged(self, store: Store, snapshot: Snapshot, reason: str) -> None:
         """Mark a served version as damaged, so that the watching thread replaces it.
@@ -135,7 +124,6 @@ class Catalog:
             try:
                 if not self._serve_current(name, store, run_on_loop):
                     waiting.add(name)
-                    return not self._remote_versions.has(name)
             except DamagedError as error:
                 self._follower.record_failure(name, error)  # first, so that a request in between gets this error
                 self._withdraw(name, store, run_on_loop)
@@ -169,12 +157,9 @@ class Catalog:
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
         """Serve the current version, or the last undamaged one before it (else DamagedError); False without any."""
         layer = self._layers.open_layer(store)
-        serves_alone = layer is not None and layer.serves_alone and not self._remote_versions.has(name)
         pointer = store.pointer()
         served = self.answers.get(name)
         before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
-        if before is not None and not before.is_whole:
-            before = None  # it is read from the remote, and was not here as a whole
         if pointer.serving is not None:
             started = time.perf_counter()
             snapshot = open_newest_undamaged(store, pointer, before, self._damage)
@@ -185,7 +170,7 @@ class Catalog:
                 self._swap(name, snapshot, run_on_loop, started, layer=layer, fallback_for=fallback_for)
             cell = self._metrics.pipeline_offset(name) + VERIFIED
             self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
-        elif layer is not None and serves_alone:
+        elif layer is not None and layer.serves_alone:
             if name in (self._remote or ()):
                 raise redis_layer_error(name)
             # A store whose pointer is gone keeps the version that is open.
@@ -196,23 +181,7 @@ class Catalog:
         if seen != self._seen.get(name):
             self.history[name] = encode_history(store)
             self._seen[name] = seen
-        return pointer.serving is not None or serves_alone
-
-    def _follow_remote(self, run_on_loop: RunOnLoop) -> None:
-        """Serve from the remote what is not here yet."""
-
-        def serve(name: str) -> bool:
-            started, store = time.perf_counter(), open_store(self.settings, name)
-            snapshot = self._remote_versions.open_version(store)
-            if snapshot is not None:
-                self.history.setdefault(name, encode_history(store))
-                self._swap(name, snapshot, run_on_loop, started, layer=self._layers.open_layer(store))
-            return True
-
-        try:
-            self._follower.follow(self._remote_versions.list_names(), serve)
-        finally:
-            self.warm = True
+        return pointer.serving is not None or (layer is not None and layer.serves_alone)
 
     def _swap(self, name: str, version: Version, run_on_loop: RunOnLoop, started: float, **more: Any) -> None:
         """Serve another version, and close the one before; `more` as for `answers_of`."""

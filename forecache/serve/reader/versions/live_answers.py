@@ -193,7 +193,6 @@ class NoVersion:
     """Replaces the version of a store that has published none: only streamed rows are found."""
 
     mapped_bytes = 0
-    is_whole = True
 
     def __init__(self, name: str, layer: LiveLayer) -> None:
         self.manifest = _empty_manifest(name, layer)

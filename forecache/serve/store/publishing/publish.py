@@ -177,13 +177,12 @@ def _build_pending(publication: Publication, *, why_full: str) -> PendingVersion
     if not why_full:
         try:
             pending = build_incremental(publication)
-        except ChangesUnavailable as unavailable:
-            why_full = str(unavailable)
-        except DamagedError as error:  # of a version in the remote, of which blocks are verified when they are read
-            why_full = f"version {publication.published.version} is damaged. {error.message}"
-        else:
             reason = compaction_reason(publication, pending.manifest)
             return compact(publication, pending, reason) if reason else pending
+        except ChangesUnavailable as unavailable:
+            why_full = str(unavailable)
+        except DamagedError as error:  # of a version in the remote, which is verified when it is read
+            why_full = f"version {publication.published.version} is damaged. {error.message}"
     publication.progress(f"A full publish: {why_full}", 0.0)
     with ProcessPool(num_workers(publication.source.num_rows or 0)) as pool:
         night = encode_night(publication, pool)

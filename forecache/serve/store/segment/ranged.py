@@ -146,14 +146,12 @@ def run_searches(searches: Sequence[tuple[BlockFile, _Search]], *, waits: bool) 
 def _fetch(wanted: Mapping[BlockFile, set[int]]) -> None:
     try:
         fetch_wanted(wanted.items())
-    except CheckError as error:
-        raise DamagedError(error.message, remedy="Publish a full version.") from None
-    except NotFoundError as error:
-        raise UnavailableError(error.message, remedy=error.remedy) from None
+    except (CheckError, NotFoundError) as error:
+        raise DamagedError(error.message, remedy="Try again; if it repeats, publish a full version.") from None
     except OSError as error:
         raise UnavailableError(
-            f"The remote of versions cannot be read: {type(error).__name__}: {error}",
-            remedy="Make sure that FORECACHE_STORE_REMOTE answers.",
+            f"Blocks of a version cannot be fetched: {type(error).__name__}: {error}.",
+            remedy="Make sure that FORECACHE_STORE_REMOTE answers, and that this machine's disk is not full.",
         ) from error
 
 
@@ -170,7 +168,9 @@ class RangedSegment:
         try:
             for shard in segment.shards:
                 name = f"{layout.name}/segments/{segment.id}/{shard.file}"
-                file = BlockFile(remote, name, shard, folder / f"{shard.file}.part")
+                whole = folder / shard.file  # fetched by a pull that has not ended
+                path = whole if whole.exists() else folder / f"{shard.file}.part"
+                file = BlockFile(remote, name, shard, path)
                 self.transactions.append(RangedShard(file, waits=waits))
         except BaseException:
             self.close()
