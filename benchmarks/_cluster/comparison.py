@@ -10,7 +10,7 @@ from forecache.kit.delta.tables import table_names
 from forecache.lake.query import query
 from forecache.models.tracking.client import connect_mlflow
 from forecache.realtime.release.lake_state import read_lake_state
-from forecache.serve.store import Store, open_remote, open_store, pull, split_entry
+from forecache.serve.store import Store, open_remote, open_store, pull
 
 _OWN = {
     "run_id", "code_version", "ingested_at", "scored_at", "modified_at", "received_at", "recorded_at",
@@ -66,7 +66,8 @@ def _rows(settings: Settings, name: str) -> Counter[str]:
 
 def _served(store: Store) -> Counter[str]:
     with store.snapshot() as snapshot:
-        return Counter(f"{key!r}: {split_entry(entry)[0]!r}" for key, entry in snapshot.items())
+        keys = sorted(key for key, _ in snapshot.items())
+        return Counter(f"{key!r}: {value!r}" for key, value in zip(keys, snapshot.get_many(keys), strict=True))
 
 
 def _versions(settings: Settings) -> dict[str, int]:
