@@ -150,6 +150,7 @@ class Chaos:
         self._settings = cluster.settings(folder / "observer")
         self.killed_at: dict[str, float] = {}  # host name to when it was killed
         self.allowed_kills = 0  # kills until now
+        self._broken = ""  # why no day can end
         self.stop = threading.Event()
         self.findings = Findings()
 
@@ -257,6 +258,7 @@ class Chaos:
         give_up = time.monotonic() + _DAY_LIMIT_S
         found = -1
         while found < expected:
+            assert not self._broken, self._broken
             assert time.monotonic() < give_up, f"{table} has {found} of {expected} rows of {day}."
             time.sleep(2.0)
             with suppress(InputError):  # no table yet
@@ -296,6 +298,8 @@ class Chaos:
                     end = _last_lines(machine.log)
                     self.findings.failures[f"{machine.name}: {end}"] += 1
                     self._say(f"{before} ended by itself: {end}")
+                    if self.findings.failures[f"{machine.name}: {end}"] >= _FAILURES:
+                        self._broken = f"{machine.name} ended by itself {_FAILURES} times, at last with: {end}"
 
     def kill_at_random(self) -> None:
         """Kill machines at random moments, readers one at a time."""
