@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from balancers import READERS, haproxy
 from free_ports import free_port
@@ -18,7 +19,7 @@ from store_services import minio_server, postgres_server
 from _cluster.control import serve_control
 from _cluster.launcher import FOLDER_VARIABLE
 from _cluster.machines import NAMESPACES, Machines
-from forecache.base.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 
 BUCKET = "forecache"
 _WORKERS = 2
@@ -42,6 +43,30 @@ class Cluster:
     address: str
     webserver: str
     kafka: KafkaBroker
+    reader_ports: Sequence[int]
+
+    def settings(self, home: Path) -> Settings:
+        """Settings of a process outside of its machines, with a home of its own."""
+        given: dict[str, Any] = {
+            name.removeprefix("FORECACHE_").lower(): value
+            for name, value in self.environment.items()
+            if name.startswith("FORECACHE_")
+        }
+        for name in ("storage_options", "spark_conf"):
+            given[name] = json.loads(given[name])
+        return load_settings(home=home, **given)
+
+    def settings_alone(self, home: Path) -> tuple[Settings, dict[str, str]]:
+        """Settings of a machine that shares nothing but Kafka, and its variables."""
+        shared = ("LANDING", "LAKE", "CHECKPOINTS", "REMOTE", "MLFLOW", "DAGSTER", "STORAGE", "SPARK_MASTER")
+        environment = {
+            name: value
+            for name, value in self.machines.environment.items()
+            if not (name.startswith("FORECACHE_") and any(word in name for word in shared))
+        }
+        environment |= {"FORECACHE_HOME": str(home), "TMPDIR": str(home.parent), "FORECACHE_SPARK_MASTER": "local[2]"}
+        given = {"project": environment["FORECACHE_PROJECT"], "kafka_brokers": environment["FORECACHE_KAFKA_BROKERS"]}
+        return load_settings(home=home, **given), environment
 
 
 @contextmanager
@@ -100,7 +125,7 @@ def run_cluster(
             for name, words in {"webserver": ("webserver", str(port)), "daemon": ("daemon",)}.items():
                 machines.start(name, [sys.executable, "-m", "_cluster.launcher", *words], is_replaced=True)
             say(f"Dagster         {webserver}, each run on a machine of its own")
-        yield Cluster(folder, machines, environment, address, webserver, kafka)
+        yield Cluster(folder, machines, environment, address, webserver, kafka, ports[:readers])
 
 
 def enter_namespaces() -> None:

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from _cluster.cluster import Cluster
 from _cluster.control import Control, serve_control
 from _cluster.machines import NAMESPACES, Machine, Machines
+from _cluster.proof import Chaos, Size
+from kafka import KafkaBroker
 from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -90,3 +94,45 @@ def test_machines_are_started_listed_and_killed_over_the_control_interface_with_
             control.list_machines()
     with pytest.raises(FileNotFoundError):
         Control(tmp_path)
+
+
+@pytest.fixture
+def chaos(machines: Machines, tmp_path: Path) -> Iterator[Chaos]:
+    """Chaos on these machines alone, without servers; it kills every 0.3 s."""
+    given = {"FORECACHE_STORAGE_OPTIONS": "{}", "FORECACHE_SPARK_CONF": "{}"}
+    cluster = Cluster(tmp_path, machines, given, "", "", KafkaBroker(tmp_path / "kafka"), ())
+    chaos = Chaos(cluster, Size(1, (), kills=3, every_s=0.3), tmp_path, seed=4, say=print)
+    yield chaos
+    chaos.stop.set()
+
+
+def run_beside(run: Callable[[], object]) -> None:
+    threading.Thread(target=run, daemon=True).start()
+
+
+def test_a_command_is_started_again_until_it_succeeds_whether_it_was_killed_or_failed(
+    chaos: Chaos, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    command = f"until [ -e {allowed} ]; do sleep 0.1; done; mkdir {tmp_path}/first || exit 0; echo no disk; exit 4"
+    chaos.allowed_kills = 3
+    run_beside(chaos.kill_at_random)
+    run_beside(lambda: chaos.insist("night-a", ["bash", "-c", command]))
+    wait_for(lambda: chaos.findings.kills.total() == 3)
+    allowed.touch()
+    wait_for(lambda: chaos.findings.starts["night-a"] == 5)
+    assert chaos.findings.kills == {"night": 3}
+    assert chaos.findings.failures == {"night-a: no disk": 1}
+
+
+def test_a_wait_for_a_dead_machine_that_is_longer_than_a_term_is_found(
+    chaos: Chaos, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("_cluster.proof.TERM_S", 0.5)
+    monkeypatch.setattr("_cluster.proof.MARGIN_S", 0.5)
+    chaos.killed_at["night-c-0"] = 0.0
+    for name, host in {"night-a": "night-c-0", "night-b": "night-c-0", "night-d": "night-e-0"}.items():
+        machines.start(name, ["bash", "-c", f"echo 'waiting for process 7 on {host} (publish)'; sleep 600"])
+    run_beside(chaos.watch_waits)
+    wait_for(lambda: len(chaos.findings.stuck) == 2)
+    assert sorted(each.partition(":")[0] for each in chaos.findings.stuck) == ["night-a-0", "night-b-0"]
