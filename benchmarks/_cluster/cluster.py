@@ -23,7 +23,12 @@ from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 
 BUCKET = "forecache"
 _WORKERS = 2
-_PULL = 'while true; do forecache pull >/dev/null 2>>"$TMPDIR/pull" || tail -n 3 "$TMPDIR/pull"; sleep 10; done'
+_SPARK = {
+    "spark.cores.max": "2",
+    "spark.executor.memory": "512m",
+    "spark.sql.shuffle.partitions": "2",  # the data are small
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "2",
+}
 Say = Callable[[str], None]
 
 
@@ -113,7 +118,7 @@ def run_cluster(
         stack.enter_context(serve_control(folder, machines))
         ports = [free_port() for _ in READERS]
         for number, port in enumerate(ports[:readers], 1):
-            serve = f"forecache pull; {_PULL} & exec forecache serve --port {port}"
+            serve = f"forecache pull --every 10 & exec forecache serve --port {port}"
             machines.start(f"reader-{number}", ["bash", "-c", serve], is_replaced=True)
         address = f"http://127.0.0.1:{stack.enter_context(haproxy(folder / 'haproxy', ports))}"
         say(f"load balancer   {address}, before {readers} readers")
@@ -159,7 +164,7 @@ def _variables(
         "FORECACHE_KAFKA_BROKERS": brokers,
         "FORECACHE_SPARK_MASTER": "local[2]",
         "FORECACHE_SPARK_DRIVER_MEMORY": "1g",
-        "FORECACHE_SPARK_CONF": json.dumps({"spark.cores.max": "2", "spark.executor.memory": "512m"}),
+        "FORECACHE_SPARK_CONF": json.dumps(_SPARK),
         "FORECACHE_SPARK_JVM": "short",
         "FORECACHE_TRAINING_WORKERS": "1",
         "FORECACHE_READER_ANONYMOUS": "true",
@@ -169,7 +174,8 @@ def _variables(
 
 def _outside() -> dict[str, str]:
     """Variables of this process that a machine gets, too: nothing of another installation."""
-    given = {name: value for name, value in os.environ.items() if not name.startswith(("FORECACHE_", "DAGSTER_"))}
+    others = ("FORECACHE_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
+    given = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     programs = str(Path(sys.executable).parent)
     return {**given, "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
 

@@ -1,7 +1,7 @@
 """Comparison of two installations after the same days: every table, what is served, models, releases."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from forecache.base.settings import Settings
 from forecache.kit.delta.tables import table_names
 from forecache.lake.query import query
 from forecache.models.tracking.client import connect_mlflow
-from forecache.realtime.release.lake_state import read_lake_state
+from forecache.realtime.release.lake_state import list_models_in_lake, read_lake_state
 from forecache.serve.store import Store, open_remote, open_store, pull
 
 _OWN = {
@@ -21,29 +21,31 @@ _OWN = {
 _DECISION = ("pipeline", "action", "from_version", "to_version", "candidate", "verdict")
 _LEDGERS = ("stage_ledger",)
 """Tables of which a stage that two machines did adds a row each."""
+_LOG = "request_log_"
 _SHOWN = 3
 
 
-def compare(
-    expected: Settings, found: Settings, *, served: Iterable[str], models: Iterable[str], folder: Path
-) -> list[str]:
+def compare(expected: Settings, found: Settings, *, served: Iterable[str], asked: Set[str], folder: Path) -> list[str]:
     """Compare all contents; returns a sentence for each difference.
 
     Args:
         served: Names of published pipelines and views.
-        models: Names of real-time models.
+        asked: Ids of the requests that real-time models have answered.
         folder: For what is pulled, as a new replica does.
     """
     differences = []
     names = {name for settings in (expected, found) for name in table_names(settings)}
     for name in sorted(names.difference(_LEDGERS)):
-        differences += compare_counts(name, _rows(expected, name), _rows(found, name))
+        if name.startswith(_LOG):
+            differences += _check_log(found, name, asked)
+        else:
+            differences += compare_counts(name, _rows(expected, name), _rows(found, name))
     remote = open_remote(found.store_remote, found.storage_options)
     for name in sorted(served):
         replica = Store(folder / name)
         pull(replica, remote)
         differences += compare_counts(f"served {name}", _served(open_store(expected, name)), _served(replica))
-    for name in models:
+    for name in list_models_in_lake(expected):
         releases = [read_lake_state(settings, name) for settings in (expected, found)]
         current = [None if state is None else state.pointer.current for state in releases]
         if current[0] != current[1]:
@@ -52,6 +54,15 @@ def compare(
     if versions[0] != versions[1]:
         differences.append(f"Registered versions: {versions[1]} instead of {versions[0]}.")
     return differences
+
+
+def _check_log(settings: Settings, name: str, asked: Set[str]) -> list[str]:
+    """Compare a request log with what was asked: a killed reader loses answers, and no reader logs one twice."""
+    rows = query(settings, f"select request_id, replica, arm, count(*) n from {name} group by all").to_pylist()
+    doubled = [row["request_id"] for row in rows if row["n"] > 1]
+    made_up = {row["request_id"] for row in rows} - asked
+    found = [f"{name}: {len(doubled)} answers doubled, such as {doubled[:_SHOWN]}."] if doubled else []
+    return found + ([f"{name}: {len(made_up)} answers that were not asked for."] if made_up else [])
 
 
 def _rows(settings: Settings, name: str) -> Counter[str]:

@@ -22,7 +22,8 @@ class Machine:
     """A machine that was started.
 
     Attributes:
-        log: File with what its command has printed.
+        log: File with what its command has printed, after what those before it have.
+        log_offset: Bytes of those before it.
         is_replaced: Another machine takes its name and command when it ends, as a Deployment's pods are replaced.
         number: How many machines had this name before.
     """
@@ -34,6 +35,13 @@ class Machine:
     started_at: float
     is_replaced: bool = False
     number: int = 0
+    log_offset: int = 0
+
+    def read_log(self, last_bytes: int = 2000) -> str:
+        """Read the end of what its command has printed."""
+        with open(self.log, "rb") as file:
+            file.seek(max(self.log_offset, file.seek(0, os.SEEK_END) - last_bytes))
+            return file.read().decode(errors="replace")
 
     @property
     def host_name(self) -> str:
@@ -100,11 +108,12 @@ class Machines:
             log = self._logs / f"{name}.log"
             words = [*NAMESPACES, "bash", str(_SCRIPT), f"{name}-{number}", str(self.disk), *command]
             with open(log, "ab") as output:
+                offset = output.tell()
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                     env={**self.environment, **(environment or {})},
                 )  # fmt: skip
-            machine = Machine(name, tuple(command), log, process, time.time(), is_replaced, number)
+            machine = Machine(name, tuple(command), log, process, time.time(), is_replaced, number, offset)
             self._machines[name] = machine
             return machine
 

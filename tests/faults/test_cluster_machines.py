@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _cluster.cluster import Cluster
 from _cluster.control import Control, serve_control
 from _cluster.machines import NAMESPACES, Machine, Machines
-from _cluster.proof import Chaos, Size
+from _cluster.proof import Chaos, Size, worker_command
+from _cluster.waits import Waits
 from kafka import KafkaBroker
 from waiting import wait_for
 
@@ -97,42 +98,59 @@ def test_machines_are_started_listed_and_killed_over_the_control_interface_with_
 
 
 @pytest.fixture
-def chaos(machines: Machines, tmp_path: Path) -> Iterator[Chaos]:
+def chaos(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
     """Chaos on these machines alone, without servers; it kills every 0.3 s."""
+    monkeypatch.setattr("_cluster.proof._STARTED_S", 0.0)
     given = {"FORECACHE_STORAGE_OPTIONS": "{}", "FORECACHE_SPARK_CONF": "{}"}
     cluster = Cluster(tmp_path, machines, given, "", "", KafkaBroker(tmp_path / "kafka"), ())
-    chaos = Chaos(cluster, Size(1, (), kills=3, every_s=0.3), tmp_path, seed=4, say=print)
+    chaos = Chaos(cluster, Size(1, (), kills=3, every_s=0.3, trained_every_days=1), tmp_path, seed=4, say=print)
     yield chaos
     chaos.stop.set()
 
 
-def run_beside(run: Callable[[], object]) -> None:
-    threading.Thread(target=run, daemon=True).start()
-
-
-def test_a_command_is_started_again_until_it_succeeds_whether_it_was_killed_or_failed(
-    chaos: Chaos, tmp_path: Path
+def test_a_command_is_done_by_the_next_worker_if_the_machine_of_one_was_killed(
+    chaos: Chaos, machines: Machines, tmp_path: Path
 ) -> None:
-    allowed = tmp_path / "allowed"
-    command = f"until [ -e {allowed} ]; do sleep 0.1; done; mkdir {tmp_path}/first || exit 0; echo no disk; exit 4"
+    task = chaos.tasks["night-a"]
+    machines.environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    machines.start("night-a", worker_command(task), is_replaced=True)
     chaos.allowed_kills = 3
-    run_beside(chaos.kill_at_random)
-    run_beside(lambda: chaos.insist("night-a", ["bash", "-c", command]))
+    for run in (chaos.kill_at_random, chaos.replace_ended):
+        threading.Thread(target=run, daemon=True).start()
+    task.assign(["run", "--help"])
     wait_for(lambda: chaos.findings.kills.total() == 3)
-    allowed.touch()
-    wait_for(lambda: chaos.findings.starts["night-a"] == 5)
+    wait_for(lambda: not chaos.try_again("night-a", ["run", "--help"]))
+    task.assign(["no-such-command"])
+    wait_for(lambda: task.exit_code is not None)
+    assert chaos.try_again("night-a", ["run", "--help"])
+    wait_for(lambda: not chaos.try_again("night-a", ["run", "--help"]))
     assert chaos.findings.kills == {"night": 3}
-    assert chaos.findings.failures == {"night-a: no disk": 1}
+    assert chaos.findings.starts == {"night": 3}
+    [failure] = chaos.findings.failures
+    assert "no-such-command" in failure
 
 
-def test_a_wait_for_a_dead_machine_that_is_longer_than_a_term_is_found(
-    chaos: Chaos, machines: Machines, monkeypatch: pytest.MonkeyPatch
+def test_a_machine_that_does_nothing_is_found_unless_a_living_one_works_for_it(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("_cluster.proof.TERM_S", 0.5)
-    monkeypatch.setattr("_cluster.proof.MARGIN_S", 0.5)
-    chaos.killed_at["night-c-0"] = 0.0
-    for name, host in {"night-a": "night-c-0", "night-b": "night-c-0", "night-d": "night-e-0"}.items():
-        machines.start(name, ["bash", "-c", f"echo 'waiting for process 7 on {host} (publish)'; sleep 600"])
-    run_beside(chaos.watch_waits)
-    wait_for(lambda: len(chaos.findings.stuck) == 2)
-    assert sorted(each.partition(":")[0] for each in chaos.findings.stuck) == ["night-a-0", "night-b-0"]
+    monkeypatch.setattr("_cluster.waits._WINDOW_S", 1.0)
+    monkeypatch.setattr("_cluster.waits.LIMIT_S", 2.0)
+    waiting = "echo 'waiting for process 7 on {} (publish)'; sleep 600"
+    commands = {
+        "night-a": waiting.format("killed-0"),
+        "night-b": waiting.format("living-0"),
+        "night-c": "sleep 600",
+        "night-d": "while true; do :; done",
+    }
+    for name, command in commands.items():
+        machines.start(name, ["bash", "-c", command])
+    waits = Waits()
+
+    def is_stuck() -> bool:
+        waits.look(machines.list_machines(), {"killed-0": 0.0})
+        return len(waits.stuck) >= 2
+
+    wait_for(is_stuck)
+    assert sorted(each.partition(":")[0] for each in waits.stuck) == ["night-a-0", "night-c-0"]
+    assert waits.longest_s.keys() == {"night-a"}
+    assert waits.longest_s["night-a"] > 2.0

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from _bank.payments import START, landing_file, messages_of, payments_of
 from _cluster.comparison import compare_counts
-from _cluster.proof import FIRST_NIGHT, Size, find_awaited_host, last_line
+from _cluster.proof import FIRST_NIGHT, Size
+from _cluster.waits import find_awaited_host, last_line
 
 from forecache.kit.lease import this_process
 
@@ -25,15 +25,13 @@ def test_rows_that_are_missing_doubled_or_different_are_each_a_difference() -> N
     assert "+ c" in different
 
 
-def test_what_a_waiting_machine_prints_names_the_machine_that_it_waits_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_waiting_machine_prints_names_the_machine_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "night-a-3")
-    log = tmp_path / "log"
-    log.write_text(f"[  4.1 s]   waiting for {this_process('store/user_risk', 'publish', '')}\n\n")
-    assert find_awaited_host(last_line(log)) == "night-a-3"
-    log.write_text("[  4.1 s]   checking raw_payments\n")
-    assert find_awaited_host(last_line(log)) == ""
+    holder = this_process("store/user_risk", "publish", "")
+    assert find_awaited_host(last_line(f"[  4.1 s]   waiting for {holder}\n\n")) == "night-a-3"
+    pool = "waiting for a place in the pool spark, taken by run 7a89 (process 7 on night-a-3, silent for 20 s)"
+    assert find_awaited_host(last_line(f"[  4.1 s]   {pool}\n")) == "night-a-3"
+    assert find_awaited_host(last_line("[  4.1 s]   checking raw_payments\n")) == ""
 
 
 def test_the_bank_has_the_same_payments_each_time_in_files_and_messages_and_no_number_twice() -> None:
@@ -46,6 +44,6 @@ def test_the_bank_has_the_same_payments_each_time_in_files_and_messages_and_no_n
 
 
 def test_models_are_trained_on_the_first_day_and_each_fifth_after_it() -> None:
-    size = Size(10, (), kills=0, every_s=1.0)
+    size = Size(10, (), kills=0, every_s=1.0, trained_every_days=5)
     assert [size.job(night) == "full" for night in size.nights].index(True, 1) == 5
     assert size.job(FIRST_NIGHT) == "full"
