@@ -46,12 +46,22 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="one night of one pipeline and three kills, to try this")
     parser.add_argument("--kills", type=int, help="in all; default: 100, or 10")
     parser.add_argument("--every", type=float, help="mean seconds between two kills")
+    parser.add_argument(
+        "--started", type=float, default=10.0, help="seconds that a machine has before it can be killed"
+    )
+    parser.add_argument("--train-every", type=int, help="days between two trainings; default: 2, or 1")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no day after that")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     parser.add_argument("--keep", type=Path, help="keep logs and data in this folder")
     arguments = parser.parse_args()
     size = TINY if arguments.tiny else SHORT if arguments.short else LONG
-    size = replace(size, kills=arguments.kills or size.kills, every_s=arguments.every or size.every_s)
+    size = replace(
+        size,
+        kills=arguments.kills or size.kills,
+        every_s=arguments.every or size.every_s,
+        trained_every_days=arguments.train_every or size.trained_every_days,
+        started_s=arguments.started,
+    )
     enter_namespaces()
     began = circumstances()
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="forecache-cluster-"))

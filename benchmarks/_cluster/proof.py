@@ -36,7 +36,8 @@ MODEL = "fraud"
 _VICTIMS = ("night", "stream", "rollouts")
 _DAY_LIMIT_S = 3600.0
 _FAILURES = 8
-_LOOK_S, _STARTED_S = 1.0, 30.0
+_LOOK_S = 1.0
+_KILLS_OF_THE_FIRST_DAY = 4
 _SCHEDULERS, _CONTROLLERS = ("night-a", "night-b"), ("rollouts-a", "rollouts-b")
 _ENGINES = ("stream-a", "stream-b")  # one stands by
 
@@ -47,10 +48,12 @@ class Size:
 
     Attributes:
         names: Pipelines and real-time models of each night.
-        kills: SIGKILLs of machines in all; spread evenly over the days.
+        kills: SIGKILLs of machines in all: few on the first day, on which only schedulers work, then evenly.
         every_s: Mean time between two kills, while kills of the day are left.
         trained_every_days: Models are trained on the first day, and again after so many; the real-time model's second
             release and each later one takes over by a rollout.
+        started_s: Seconds that a machine may have to start before it can be killed, a scheduler with Spark three times
+            as many: killing all of them before they do anything would only prove that they start.
     """
 
     days: int
@@ -58,6 +61,7 @@ class Size:
     kills: int
     every_s: float
     trained_every_days: int
+    started_s: float = 10.0
 
     @property
     def nights(self) -> list[date]:
@@ -65,6 +69,11 @@ class Size:
 
     def job(self, night: date) -> str:
         return "nightly" if (night - FIRST_NIGHT).days % self.trained_every_days else "full"
+
+    def allow_kills(self, number: int) -> int:
+        """Kills until the end of a day."""
+        first = min(_KILLS_OF_THE_FIRST_DAY, self.kills)
+        return first + round((self.kills - first) * number / max(1, self.days - 1))
 
     def has_rollout(self, night: date) -> bool:
         return MODEL in self.names and night != FIRST_NIGHT and self.job(night) == "full"
@@ -114,7 +123,9 @@ def run_undisturbed(cluster: Cluster, home: Path, size: Size, nights: Iterable[d
 
     task, log = Task(home / "task"), home / "log"
     with open(log, "wb") as output:
-        worker = subprocess.Popen(worker_command(task), env=environment, stdout=output, stderr=output, cwd=home)
+        worker = subprocess.Popen(
+            worker_command(task), env=environment, stdout=output, stderr=output, cwd=home, start_new_session=True
+        )
 
     def forecache(*words: str) -> None:
         task.assign(words)
@@ -210,7 +221,7 @@ class Chaos:
                 if (began := time.monotonic()) > until:
                     break
                 begun.put(night)
-                self.allowed_kills = round(self._size.kills * (number + 1) / self._size.days)
+                self.allowed_kills = self._size.allow_kills(number)
                 if number:
                     send_day(self._cluster.kafka, AS_THEY_HAPPEN.topic, night)
                     self._await_stream(night)
@@ -318,17 +329,22 @@ class Chaos:
                     self._report_failure(machine.name, machine.log.read_text(errors="replace")[: machine.log_offset])
 
     def kill_at_random(self) -> None:
-        """Kill machines that work at random moments, readers one at a time."""
+        """Kill machines that work at random moments: readers one at a time, schedulers half as often as others."""
         while not self.stop.wait(self._dice.expovariate(1 / self._size.every_s)):
             if self.findings.kills.total() >= self.allowed_kills:
                 continue
             running = self._cluster.machines.list_machines(running_only=True)
-            victims = [each.name for each in running if each.name.startswith(_VICTIMS) and _works(each)]
+            victims = [each.name for each in running if each.name.startswith(_VICTIMS) and self._has_started(each)]
             readers = [each.name for each in running if each.name.startswith("reader")]
             if len(readers) == len(self._cluster.reader_ports) and all(map(_is_ready, self._cluster.reader_ports)):
                 victims += readers
+            victims += [name for name in victims if name not in _SCHEDULERS]
             if victims:
                 self._kill(self._dice.choice(victims))
+
+    def _has_started(self, machine: Machine) -> bool:
+        least_s = self._size.started_s * (3 if machine.name in _SCHEDULERS else 1)
+        return time.time() - machine.started_at > least_s
 
     def _kill(self, name: str) -> None:
         machine = self._cluster.machines.find(name)
@@ -352,14 +368,6 @@ class Chaos:
 
 def _kind(name: str) -> str:
     return name.partition("-")[0]
-
-
-def _works(machine: Machine) -> bool:
-    """True once a machine has started; killing all of them before that would only prove that they start."""
-    if machine.name in _SCHEDULERS:
-        lines = [line for line in machine.read_log().splitlines() if line.startswith("[")]
-        return bool(lines) and not lines[-1].endswith("starting Dagster")
-    return time.time() - machine.started_at > _STARTED_S
 
 
 def _is_ready(port: int) -> bool:

@@ -98,12 +98,13 @@ def test_machines_are_started_listed_and_killed_over_the_control_interface_with_
 
 
 @pytest.fixture
-def chaos(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
+def chaos(machines: Machines, tmp_path: Path) -> Iterator[Chaos]:
     """Chaos on these machines alone, without servers; it kills every 0.3 s."""
-    monkeypatch.setattr("_cluster.proof._STARTED_S", 0.0)
     given = {"FORECACHE_STORAGE_OPTIONS": "{}", "FORECACHE_SPARK_CONF": "{}"}
     cluster = Cluster(tmp_path, machines, given, "", "", KafkaBroker(tmp_path / "kafka"), ())
-    chaos = Chaos(cluster, Size(1, (), kills=3, every_s=0.3, trained_every_days=1), tmp_path, seed=4, say=print)
+    chaos = Chaos(
+        cluster, Size(1, (), kills=3, every_s=0.3, trained_every_days=1, started_s=0.0), tmp_path, seed=4, say=print
+    )
     yield chaos
     chaos.stop.set()
 
@@ -153,4 +154,4 @@ def test_a_machine_that_does_nothing_is_found_unless_a_living_one_works_for_it(
     wait_for(is_stuck)
     assert sorted(each.partition(":")[0] for each in waits.stuck) == ["night-a-0", "night-c-0"]
     assert waits.longest_s.keys() == {"night-a"}
-    assert waits.longest_s["night-a"] > 2.0
+    assert waits.longest_s["night-a"] >= 2.0
