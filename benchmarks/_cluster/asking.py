@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _EVERY_S, _TIMEOUT_S = 0.2, 10.0
@@ -43,13 +44,24 @@ class Requests:
                 self.unanswered.append(f"{time.strftime('%H:%M:%S')} {reason}")
                 print(f"A request had no answer: {reason}", flush=True)
 
+    def find_missing(self, ports: Iterable[int]) -> str:
+        """Ask each reader for a prediction and of the model; returns why one has no answer yet, "" if all have."""
+        for port in ports:
+            self.number += 1
+            reader = Requests(f"http://127.0.0.1:{port}", self.model, answered_ids=self.answered_ids)
+            if reason := reader.ask(0) or (self.model and reader.ask_model(f"r{self.number}", 0)):
+                return reason
+        return ""
+
     def ask(self, user: int) -> str:
         """Ask for a prediction; returns why there is none, "" if there is one."""
         return self._send(urllib.request.Request(f"{self.address}/v1/user_risk/{user}"))
 
     def ask_model(self, request_id: str, user: int) -> str:
         """Ask the model about a payment; returns why there is no answer, "" if there is one."""
-        body = json.dumps({"request_id": request_id, "user_id": user, "amount": 4 + user % 37, "country": "home"})
+        body = json.dumps(
+            {"request_id": request_id or "first", "user_id": user, "amount": 4 + user % 37, "country": "home"}
+        )
         headers = {"Content-Type": "application/json"}
         reason = self._send(urllib.request.Request(f"{self.address}/v1/{self.model}", body.encode(), headers))
         if not reason:

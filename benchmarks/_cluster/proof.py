@@ -250,10 +250,10 @@ class Chaos:
                 self._start(name, ["forecache", "stream", stream_of_payments.name])
             for name in _CONTROLLERS:
                 self._start(name, ["forecache", "rollouts", "--every", "3"])
-        give_up = time.monotonic() + 300
-        while reason := self.findings.requests.ask(0):
+        give_up = time.monotonic() + _DAY_LIMIT_S
+        while reason := self.findings.requests.find_missing(self._cluster.reader_ports):
             assert time.monotonic() < give_up, f"The readers do not answer: {reason}"
-            time.sleep(1.0)
+            time.sleep(_LOOK_S)
         asking = threading.Thread(target=self.findings.requests.run, args=(self.stop,), daemon=True)
         asking.start()
         return [asking]

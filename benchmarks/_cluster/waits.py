@@ -20,19 +20,27 @@ _HOLDER = re.compile(r"process \d+ on ([^\s,)]+)")
 
 @dataclass
 class _Use:
-    """Use of a machine: the beginning of the window, and since when it has done nothing (0: it works)."""
+    """Use of a machine.
+
+    Attributes:
+        at: The beginning of the window, and `wanted_s` the seconds until then.
+        idle_since: Since when it has done nothing; 0 if it works.
+        about: Killed machines that its last line names, or that line, and `about_since` since when.
+    """
 
     at: float
     wanted_s: float
     idle_since: float = 0.0
+    about: str = ""
+    about_since: float = 0.0
 
 
 @dataclass
 class Waits:
     """Waits of machines, measured at each look.
 
-    A wait counts if nobody else works on what it is for: it begins when the machine does nothing and the process that
-    its last line names was on a machine that is dead, or when it does nothing and its last line names no process.
+    A wait counts if nobody else works on what it is for: it begins when the machine does nothing and its last line
+    names a process on a machine that was killed, or names no process at all. A new line ends the latter.
 
     Attributes:
         longest_s: The longest wait for a machine that had been killed, by the name of the machine that waited.
@@ -59,14 +67,18 @@ class Waits:
             is_idle = 0 <= wanted_s - use.wanted_s < _IDLE_SHARE * (now - use.at)
             use.idle_since = (use.idle_since or use.at) if is_idle else 0.0
             use.at, use.wanted_s = now, wanted_s
-        holder = find_awaited_host(line)
-        if not use.idle_since or (holder and holder not in killed_at):
+        holders = find_awaited_hosts(line)
+        killed = [holder for holder in holders if holder in killed_at]
+        about = " ".join(killed) if holders else line
+        if use.about != about or not use.about_since:
+            use.about, use.about_since = about, now
+        if not use.idle_since or (holders and not killed):
             return
-        waited = now - max(use.idle_since, killed_at.get(holder, 0.0))
-        longest = self.longest_s if holder else self.longest_unnamed_s
+        waited = now - max(use.idle_since, use.about_since)
+        longest = self.longest_s if holders else self.longest_unnamed_s
         longest[name] = round(max(longest.get(name, 0.0), waited), 1)
         if waited > LIMIT_S:
-            self.stuck[f"{host}: {line}"] = f"{waited:.0f} s"
+            self.stuck[f"{host}: {about}"] = f"{waited:.0f} s: {line}"
 
 
 def _find_wanted_s(pid: int) -> float:
@@ -82,10 +94,9 @@ def _find_wanted_s(pid: int) -> float:
     return total_ns / 1e9
 
 
-def find_awaited_host(line: str) -> str:
-    """Host name of the process that a line of a waiting machine names; "" if it names none."""
-    found = _HOLDER.search(line)
-    return found[1] if found else ""
+def find_awaited_hosts(line: str) -> list[str]:
+    """Host names of the processes that a line of a waiting machine names."""
+    return _HOLDER.findall(line)
 
 
 def last_line(text: str) -> str:

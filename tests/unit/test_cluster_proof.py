@@ -7,7 +7,7 @@ import pytest
 from _bank.payments import START, landing_file, messages_of, payments_of
 from _cluster.comparison import compare_counts
 from _cluster.proof import FIRST_NIGHT, Size
-from _cluster.waits import find_awaited_host, last_line
+from _cluster.waits import find_awaited_hosts, last_line
 
 from forecache.kit.lease import this_process
 
@@ -28,10 +28,11 @@ def test_rows_that_are_missing_doubled_or_different_are_each_a_difference() -> N
 def test_what_a_waiting_machine_prints_names_the_machine_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "night-a-3")
     holder = this_process("store/user_risk", "publish", "")
-    assert find_awaited_host(last_line(f"[  4.1 s]   waiting for {holder}\n\n")) == "night-a-3"
-    pool = "waiting for a place in the pool spark, taken by run 7a89 (process 7 on night-a-3, silent for 20 s)"
-    assert find_awaited_host(last_line(f"[  4.1 s]   {pool}\n")) == "night-a-3"
-    assert find_awaited_host(last_line("[  4.1 s]   checking raw_payments\n")) == ""
+    assert find_awaited_hosts(last_line(f"[  4.1 s]   waiting for {holder}\n\n")) == ["night-a-3"]
+    runs = "run 1 (process 7 on night-b-1), run 2 (process 7 on night-a-3, silent for 20 s)"
+    pool = f"waiting for a place in the pool spark, taken by {runs}"
+    assert find_awaited_hosts(last_line(f"[  4.1 s]   {pool}\n")) == ["night-b-1", "night-a-3"]
+    assert find_awaited_hosts(last_line("[  4.1 s]   checking raw_payments\n")) == []
 
 
 def test_the_bank_has_the_same_payments_each_time_in_files_and_messages_and_no_number_twice() -> None:
