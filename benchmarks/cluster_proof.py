@@ -7,7 +7,7 @@
 
 Two schedulers run each night of all pipelines at once, on machines that start with empty disks, and again until it has
 succeeded. A stream scores the day's payments, two controllers roll releases of the model out by its request log, and
-readers are asked ten times a second. Machines of all kinds are killed at random. It fails if a row is lost, doubled or
+readers are asked five times a second. Machines of all kinds are killed at random. It fails if a row is lost, doubled or
 different, if a request to the readers has no answer, or if a run does nothing for longer than the term of a lease and
 ten seconds because of a machine that was killed. Models are trained on the first day, and on each second one after it.
 """
