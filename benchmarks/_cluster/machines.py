@@ -137,7 +137,12 @@ class Machines:
         if machine.exit_code is not None:
             return False
         with suppress(ProcessLookupError):
+            # One that has just been forked does not end with its parent yet.
+            machine.process.send_signal(signal.SIGSTOP)
+            first = _find_children(machine.process.pid)
             machine.process.kill()
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
         machine.process.wait()
         return True
 
@@ -148,9 +153,9 @@ class Machines:
         """
         machine = self.find(name)
         machine.is_replaced = False
-        with suppress(OSError, ValueError):
-            children = Path(f"/proc/{machine.process.pid}/task/{machine.process.pid}/children").read_text().split()
-            os.kill(int(children[0]), signal.SIGTERM)
+        with suppress(OSError):
+            for pid in _find_children(machine.process.pid):
+                os.kill(pid, signal.SIGTERM)
         try:
             machine.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -176,6 +181,13 @@ class Machines:
             self._is_over = True
         for machine in self.list_machines(running_only=True):
             self.kill(machine.name)
+
+
+def _find_children(pid: int) -> list[int]:
+    """Process ids of the children of a process; none if it has ended."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def write_json(path: Path, content: object) -> None:

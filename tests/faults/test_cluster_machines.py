@@ -63,6 +63,14 @@ def test_a_killed_machine_takes_all_its_processes_along_and_is_replaced_by_an_em
     assert machines.find("reader").number == 1
 
 
+def test_a_machine_that_is_killed_while_it_starts_leaves_nothing(machines: Machines, tmp_path: Path) -> None:
+    mark = f"{tmp_path}/never ends"
+    for number in range(30):
+        machines.start(f"pod-{number}", ["bash", "-c", "sleep 600", mark])
+        machines.kill(f"pod-{number}")
+    wait_for(lambda: mark not in subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True))
+
+
 def test_a_machine_that_is_told_to_stop_ends_its_command_in_its_own_way(machines: Machines, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     command = f"trap 'echo drained; exit 3' TERM; touch {ready}; while true; do sleep 0.1; done"
