@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history cluster prove-s3 prove-store figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -137,6 +137,10 @@ prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, n
 prove-store: setup ## 8 publishers and 4 rollbacks at once on a failing S3 server, 200 rounds: one history (an hour)
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/python benchmarks/store_races.py $(ARGS)
+
+prove-cluster: setup-s3 ## Ten days on machines that are killed 100 times: nothing lost, doubled or stuck (hours; ARGS=--short: minutes)
+	@bash scripts/install_test_services.sh minio postgres kafka balancers
+	@$(BIN)/python benchmarks/cluster_proof.py $(ARGS)
 
 figures: setup ## Write the README's figures and docs/benchmarks.md from the benchmarks' results
 	@$(BIN)/python benchmarks/figures.py

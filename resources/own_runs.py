@@ -27,10 +27,11 @@ logger = logging.getLogger("forecache")
 PROCESS_TAG = ".dagster/forecache_process"
 HEARTBEAT_TAG = ".dagster/forecache_heartbeat"
 RENEW_S = RUN_HEARTBEAT.every_s
-SILENT_S = 60.0
-"""A process of another machine that has not renewed its tag for this long is dead, if this one watched it, too."""
-WATCH_S = 30.0
-"""How long at least: after an outage of the database, all processes have to renew their tags first."""
+SILENT_S = 25.0
+"""A process of another machine is dead once this one has watched for so long that it does not renew its tag.
+
+Clocks are not compared. After an outage of the database the watch begins anew, so that all can renew their tags first.
+"""
 _LOOK_S = 30.0
 """Longest time between two looks at a tag; a longer one, such as during an outage, begins the watch anew."""
 _watched: dict[tuple[str, str], tuple[float, float]] = {}
@@ -77,9 +78,7 @@ def is_process_gone(tags: Mapping[str, str]) -> bool:
     process = ProcessIdentity.from_text(tags[PROCESS_TAG])
     if process.is_of_this_machine:
         return process.is_dead
-    # The clocks of two machines may differ; that alone makes nobody dead.
-    is_old = time.time() - float(tags[HEARTBEAT_TAG]) > SILENT_S
-    return _watch(tags) >= (WATCH_S if is_old else SILENT_S)
+    return _watch(tags) >= SILENT_S
 
 
 def _watch(tags: Mapping[str, str]) -> float:

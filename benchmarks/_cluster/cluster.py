@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from balancers import READERS, haproxy
 from free_ports import free_port
@@ -18,11 +19,16 @@ from store_services import minio_server, postgres_server
 from _cluster.control import serve_control
 from _cluster.launcher import FOLDER_VARIABLE
 from _cluster.machines import NAMESPACES, Machines
-from forecache.base.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 
 BUCKET = "forecache"
 _WORKERS = 2
-_PULL = 'while true; do forecache pull >/dev/null 2>>"$TMPDIR/pull" || tail -n 3 "$TMPDIR/pull"; sleep 10; done'
+_SPARK = {
+    "spark.cores.max": "2",
+    "spark.executor.memory": "512m",
+    "spark.sql.shuffle.partitions": "2",  # the data are small
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "2",
+}
 Say = Callable[[str], None]
 
 
@@ -42,6 +48,30 @@ class Cluster:
     address: str
     webserver: str
     kafka: KafkaBroker
+    reader_ports: Sequence[int]
+
+    def settings(self, home: Path) -> Settings:
+        """Settings of a process outside of its machines, with a home of its own."""
+        given: dict[str, Any] = {
+            name.removeprefix("FORECACHE_").lower(): value
+            for name, value in self.environment.items()
+            if name.startswith("FORECACHE_")
+        }
+        for name in ("storage_options", "spark_conf"):
+            given[name] = json.loads(given[name])
+        return load_settings(home=home, **given)
+
+    def settings_alone(self, home: Path) -> tuple[Settings, dict[str, str]]:
+        """Settings of a machine that shares nothing but Kafka, and its variables."""
+        shared = ("LANDING", "LAKE", "CHECKPOINTS", "REMOTE", "MLFLOW", "DAGSTER", "STORAGE", "SPARK_MASTER")
+        environment = {
+            name: value
+            for name, value in self.machines.environment.items()
+            if not (name.startswith("FORECACHE_") and any(word in name for word in shared))
+        }
+        environment |= {"FORECACHE_HOME": str(home), "TMPDIR": str(home.parent), "FORECACHE_SPARK_MASTER": "local[2]"}
+        given = {"project": environment["FORECACHE_PROJECT"], "kafka_brokers": environment["FORECACHE_KAFKA_BROKERS"]}
+        return load_settings(home=home, **given), environment
 
 
 @contextmanager
@@ -88,7 +118,8 @@ def run_cluster(
         stack.enter_context(serve_control(folder, machines))
         ports = [free_port() for _ in READERS]
         for number, port in enumerate(ports[:readers], 1):
-            serve = f"forecache pull; {_PULL} & exec forecache serve --port {port}"
+            # An empty reader that is ready would be asked for what it has not pulled yet.
+            serve = f"forecache pull; forecache pull --every 10 & exec forecache serve --port {port}"
             machines.start(f"reader-{number}", ["bash", "-c", serve], is_replaced=True)
         address = f"http://127.0.0.1:{stack.enter_context(haproxy(folder / 'haproxy', ports))}"
         say(f"load balancer   {address}, before {readers} readers")
@@ -100,7 +131,7 @@ def run_cluster(
             for name, words in {"webserver": ("webserver", str(port)), "daemon": ("daemon",)}.items():
                 machines.start(name, [sys.executable, "-m", "_cluster.launcher", *words], is_replaced=True)
             say(f"Dagster         {webserver}, each run on a machine of its own")
-        yield Cluster(folder, machines, environment, address, webserver, kafka)
+        yield Cluster(folder, machines, environment, address, webserver, kafka, ports[:readers])
 
 
 def enter_namespaces() -> None:
@@ -134,7 +165,7 @@ def _variables(
         "FORECACHE_KAFKA_BROKERS": brokers,
         "FORECACHE_SPARK_MASTER": "local[2]",
         "FORECACHE_SPARK_DRIVER_MEMORY": "1g",
-        "FORECACHE_SPARK_CONF": json.dumps({"spark.cores.max": "2", "spark.executor.memory": "512m"}),
+        "FORECACHE_SPARK_CONF": json.dumps(_SPARK),
         "FORECACHE_SPARK_JVM": "short",
         "FORECACHE_TRAINING_WORKERS": "1",
         "FORECACHE_READER_ANONYMOUS": "true",
@@ -144,7 +175,8 @@ def _variables(
 
 def _outside() -> dict[str, str]:
     """Variables of this process that a machine gets, too: nothing of another installation."""
-    given = {name: value for name, value in os.environ.items() if not name.startswith(("FORECACHE_", "DAGSTER_"))}
+    others = ("FORECACHE_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
+    given = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     programs = str(Path(sys.executable).parent)
     return {**given, "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
 

@@ -22,7 +22,8 @@ class Machine:
     """A machine that was started.
 
     Attributes:
-        log: File with what its command has printed.
+        log: File with what its command has printed, after what those before it have.
+        log_offset: Bytes of those before it.
         is_replaced: Another machine takes its name and command when it ends, as a Deployment's pods are replaced.
         number: How many machines had this name before.
     """
@@ -34,6 +35,13 @@ class Machine:
     started_at: float
     is_replaced: bool = False
     number: int = 0
+    log_offset: int = 0
+
+    def read_log(self, last_bytes: int = 2000) -> str:
+        """Read the end of what its command has printed."""
+        with open(self.log, "rb") as file:
+            file.seek(max(self.log_offset, file.seek(0, os.SEEK_END) - last_bytes))
+            return file.read().decode(errors="replace")
 
     @property
     def host_name(self) -> str:
@@ -100,11 +108,12 @@ class Machines:
             log = self._logs / f"{name}.log"
             words = [*NAMESPACES, "bash", str(_SCRIPT), f"{name}-{number}", str(self.disk), *command]
             with open(log, "ab") as output:
+                offset = output.tell()
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                     env={**self.environment, **(environment or {})},
                 )  # fmt: skip
-            machine = Machine(name, tuple(command), log, process, time.time(), is_replaced, number)
+            machine = Machine(name, tuple(command), log, process, time.time(), is_replaced, number, offset)
             self._machines[name] = machine
             return machine
 
@@ -128,7 +137,12 @@ class Machines:
         if machine.exit_code is not None:
             return False
         with suppress(ProcessLookupError):
+            # One that has just been forked does not end with its parent yet.
+            machine.process.send_signal(signal.SIGSTOP)
+            first = _find_children(machine.process.pid)
             machine.process.kill()
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
         machine.process.wait()
         return True
 
@@ -139,9 +153,9 @@ class Machines:
         """
         machine = self.find(name)
         machine.is_replaced = False
-        with suppress(OSError, ValueError):
-            children = Path(f"/proc/{machine.process.pid}/task/{machine.process.pid}/children").read_text().split()
-            os.kill(int(children[0]), signal.SIGTERM)
+        with suppress(OSError):
+            for pid in _find_children(machine.process.pid):
+                os.kill(pid, signal.SIGTERM)
         try:
             machine.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -167,6 +181,13 @@ class Machines:
             self._is_over = True
         for machine in self.list_machines(running_only=True):
             self.kill(machine.name)
+
+
+def _find_children(pid: int) -> list[int]:
+    """Process ids of the children of a process; none if it has ended."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def write_json(path: Path, content: object) -> None:

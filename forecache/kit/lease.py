@@ -196,7 +196,7 @@ def hold_lease(
         action: What this process does, for others to show.
         wait_s: How long to wait for another holder that renews the lease; None: without a limit. A holder that does
             not renew it is waited for until its term is over.
-        report: Called with the holder, as text, if there is one to wait for.
+        report: Called with the holder, as text, if there is one to wait for, and with each that follows it.
 
     Raises:
         ConflictError: Another process holds the lease, and renewed it after `wait_s`.
@@ -241,6 +241,7 @@ def release_for(holder: Holder, folder: Folder) -> None:
 def _acquire(lease: Lease, wait_s: float | None, report: Callable[[str], None]) -> None:
     began = _now()
     watched: tuple[Any, float] | None = None  # the tag, and since when it was seen
+    reported = ""  # mark of the holder
     while True:
         found = lease.read()
         if found is None or found[0].released or found[0].is_dead:
@@ -249,10 +250,11 @@ def _acquire(lease: Lease, wait_s: float | None, report: Callable[[str], None]) 
             continue
         other, tag = found
         if watched is None or watched[0] != tag:
-            if watched is None:
-                report(str(other))
-            elif wait_s is not None and _now() - began >= wait_s:
+            if watched is not None and wait_s is not None and _now() - began >= wait_s:
                 raise ConflictError(f"{lease.name!r} is being held by {other}.", remedy="Wait for it, and run again.")
+            if reported != other.mark:
+                report(str(other))
+                reported = other.mark
             watched = tag, _now()
         elif _now() - watched[1] >= TERM_S and lease.try_acquire(other, tag):
             return

@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _cluster.cluster import Cluster
 from _cluster.control import Control, serve_control
 from _cluster.machines import NAMESPACES, Machine, Machines
+from _cluster.proof import Chaos, Size, worker_command
+from _cluster.waits import Waits
+from kafka import KafkaBroker
 from waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -52,11 +57,18 @@ def test_a_killed_machine_takes_all_its_processes_along_and_is_replaced_by_an_em
     wait_for(began.exists)
     assert machines.kill("reader")
     assert machine.exit_code == -9
-    lines = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert mark not in lines
+    wait_for(lambda: mark not in subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True))
     wait_for(lambda: bool(machines.replace_ended()))
     wait_for(lambda: began.read_text() == "xx")
     assert machines.find("reader").number == 1
+
+
+def test_a_machine_that_is_killed_while_it_starts_leaves_nothing(machines: Machines, tmp_path: Path) -> None:
+    mark = f"{tmp_path}/never ends"
+    for number in range(30):
+        machines.start(f"pod-{number}", ["bash", "-c", "sleep 600", mark])
+        machines.kill(f"pod-{number}")
+    wait_for(lambda: mark not in subprocess.check_output(["ps", "-ww", "-eo", "args"], text=True))
 
 
 def test_a_machine_that_is_told_to_stop_ends_its_command_in_its_own_way(machines: Machines, tmp_path: Path) -> None:
@@ -90,3 +102,63 @@ def test_machines_are_started_listed_and_killed_over_the_control_interface_with_
             control.list_machines()
     with pytest.raises(FileNotFoundError):
         Control(tmp_path)
+
+
+@pytest.fixture
+def chaos(machines: Machines, tmp_path: Path) -> Iterator[Chaos]:
+    """Chaos on these machines alone, without servers; it kills every 0.3 s."""
+    given = {"FORECACHE_STORAGE_OPTIONS": "{}", "FORECACHE_SPARK_CONF": "{}"}
+    cluster = Cluster(tmp_path, machines, given, "", "", KafkaBroker(tmp_path / "kafka"), ())
+    chaos = Chaos(
+        cluster, Size(1, (), kills=3, every_s=0.3, trained_every_days=1, started_s=0.0), tmp_path, seed=4, say=print
+    )
+    yield chaos
+    chaos.stop.set()
+
+
+def test_a_command_is_done_by_the_next_worker_if_the_machine_of_one_was_killed(
+    chaos: Chaos, machines: Machines, tmp_path: Path
+) -> None:
+    task = chaos.tasks["night-a"]
+    machines.environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    machines.start("night-a", worker_command(task), is_replaced=True)
+    chaos.allowed_kills = 3
+    for run in (chaos.kill_at_random, chaos.replace_ended):
+        threading.Thread(target=run, daemon=True).start()
+    task.assign(["run", "--help"])
+    wait_for(lambda: chaos.findings.kills.total() == 3)
+    wait_for(lambda: not chaos.try_again("night-a", ["run", "--help"]))
+    task.assign(["no-such-command"])
+    wait_for(lambda: task.exit_code is not None)
+    assert chaos.try_again("night-a", ["run", "--help"])
+    wait_for(lambda: not chaos.try_again("night-a", ["run", "--help"]))
+    assert chaos.findings.kills == {"night": 3}
+    assert chaos.findings.starts == {"night": 3}
+    [failure] = chaos.findings.failures
+    assert "no-such-command" in failure
+
+
+def test_a_machine_that_does_nothing_is_found_unless_a_living_one_works_for_it(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("_cluster.waits._WINDOW_S", 1.0)
+    monkeypatch.setattr("_cluster.waits.LIMIT_S", 2.0)
+    waiting = "echo 'waiting for process 7 on {} (publish)'; sleep 600"
+    commands = {
+        "night-a": waiting.format("killed-0"),
+        "night-b": waiting.format("living-0"),
+        "night-c": "sleep 600",
+        "night-d": "while true; do :; done",
+    }
+    for name, command in commands.items():
+        machines.start(name, ["bash", "-c", command])
+    waits = Waits()
+
+    def is_stuck() -> bool:
+        waits.look(machines.list_machines(), {"killed-0": 0.0})
+        return len(waits.stuck) >= 2
+
+    wait_for(is_stuck)
+    assert sorted(each.partition(":")[0] for each in waits.stuck) == ["night-a-0", "night-c-0"]
+    assert waits.longest_s.keys() == {"night-a"}
+    assert waits.longest_s["night-a"] >= 2.0

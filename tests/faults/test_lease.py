@@ -125,6 +125,28 @@ def take(place: tuple[str, dict[str, str]], *, wait_s: float | None = 0.0) -> tu
         return held.token, said
 
 
+def test_who_waits_is_told_of_each_holder_that_follows_the_one_it_waited_for(
+    place: tuple[str, dict[str, str]],
+) -> None:
+    first, folder, said = Other(place, **ELSEWHERE), folder_of(place), []
+
+    def wait_for_it() -> None:
+        with hold_lease(folder, "tables/x", action="testing", report=said.append):
+            pass
+
+    waiting = threading.Thread(target=wait_for_it)
+    waiting.start()
+    wait_for(lambda: len(said) == 1)
+    first.kill()
+    content, tag = folder.read(".leases/tables/x.json")
+    second = {**json.loads(content), "host": "gpu-8", "mark": "of the second"}
+    tag = folder.swap(".leases/tables/x.json", json.dumps(second).encode(), tag)
+    wait_for(lambda: len(said) == 2)
+    folder.swap(".leases/tables/x.json", json.dumps({**second, "released": True}).encode(), tag)
+    waiting.join()
+    assert ["on gpu-7" in said[0], "on gpu-8" in said[1], len(said)] == [True, True, 2]
+
+
 @pytest.mark.parametrize("where", [{}, ELSEWHERE])
 def test_the_second_of_two_processes_is_refused_with_the_holder_and_has_it_after_the_release(
     place: tuple[str, dict[str, str]], where: dict[str, str]

@@ -64,7 +64,7 @@ def test_a_run_with_a_job_is_what_its_job_is(
 def test_a_run_of_forecache_run_is_no_ghost_and_no_false_failure(
     launcher: KubernetesRunLauncher, silent_s: float, status: WorkerStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_runs, "WATCH_S", 0.0)
+    monkeypatch.setattr(own_runs, "_watch", lambda tags: time.time() - float(tags[HEARTBEAT_TAG]))
     tags = {PROCESS_TAG: "another-pod/4026531836 17", HEARTBEAT_TAG: str(time.time() - silent_s)}
     assert health(launcher, Cluster(None), **tags) == status
 

@@ -75,7 +75,7 @@ STREAM_LINEAGE = Wake(
 TRAINING_EVENTS = Wake("training-events", _TRAIN, "Reading what the workers report", 0.2)
 TRAINING_JOIN = Wake("training-join", "forecache.plugins.torch.join", "Looking for a run, and if it is done", 1.0)
 SCORING_PROGRESS = Wake("scoring-progress", _SCORE, "Reporting the progress of a job", 1.0)
-RUN_HEARTBEAT = Wake("heartbeat", _RUN, "Renewing the heartbeat of a run", 10.0)
+RUN_HEARTBEAT = Wake("heartbeat", _RUN, "Renewing the heartbeat of a run", 5.0)
 RUN_LOGS = Wake("run-logs", "run that Dagster launched", "Uploading what a step printed, to a lake in a bucket", 20.0)
 
 PULL = Wake("pull", "forecache pull --every", "Pulling what the remote serves", rule="--every")
