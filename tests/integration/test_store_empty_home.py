@@ -193,26 +193,29 @@ def test_a_publish_over_a_file_that_the_remote_lost_says_so_and_a_full_one_mends
     require_served(empty, rows, tmp_path)
 
 
-@pytest.mark.parametrize("max_segments", [16, 1])
-@pytest.mark.parametrize("is_lost", [True, False])
+@pytest.mark.parametrize("how", ["lost", "spoilt", "spoilt beside what is looked up"])
 def test_an_empty_home_publishes_in_full_over_a_version_of_which_the_remote_lacks_or_spoilt_a_part(
-    first: Settings, empty: Settings, tmp_path: Path, max_segments: int, is_lost: bool
+    first: Settings, empty: Settings, tmp_path: Path, how: str
 ) -> None:
-    """A part that blocks do not read, such as the index, is found when segments are merged."""
-    rows = scores(500)
+    """A part that no look-up reads is found when segments are merged."""
+    rows = scores(5000)
     write_night(first, predictions(rows))
     publish(first, churn())
     remote = open_remote(first.store_remote, first.storage_options)
-    ending = ".mdb" if max_segments > 1 else ".index"
-    name = next(name for name in remote.names("churn") if name.endswith(ending))
+    name = next(name for name in remote.names("churn") if name.endswith(".mdb"))
     found = remote.read(name)
     assert found is not None
-    if is_lost:
+    content = bytearray(found[0])
+    if how == "lost":
         remote.delete([name])
+    elif how == "spoilt":
+        remote.write(name, bytes(len(content)))
     else:
-        remote.write(name, bytes(len(found[0])))
+        content[len(content) // 2] ^= 0xFF
+        remote.write(name, bytes(content))
     rows |= {"00001": 0.125}
-    done = publish_next(empty, rows, replace(OPEN_RULES, max_segments=max_segments))
+    merges = how.endswith("looked up")
+    done = publish_next(empty, rows, replace(OPEN_RULES, max_segments=1 if merges else 16))
     assert done["kind"] == "full"
     assert "version 1 is damaged" in done["why_full"]
     require_served(empty, rows, tmp_path)
