@@ -121,7 +121,7 @@ def is_reported(settings: Settings, name: str) -> bool:
 
 
 def _read_state(open_it: Callable[[], Folder]) -> StreamState | None:
-    with suppress(ForecacheError, OSError, ValueError, TypeError):
+    with suppress(ForecacheError, OSError, ValueError, TypeError, AttributeError):  # also for damaged content
         content = open_it().read(STATE)
         if content is not None:
             known = {each.name for each in fields(StreamState)}
