@@ -1,15 +1,22 @@
 """Shards of a stream: their partitions, the processes that they fall to, and the state of the stream as a whole."""
 
+import threading
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from forecache.base.errors import ConflictError, DamagedError, UnavailableError
 from forecache.base.settings import Settings, load_settings
 from forecache.kit import lease
+from forecache.kit.process.periodic import Backoff
 from forecache.stream.engine import sharded_engine
-from forecache.stream.engine.sharded_engine import EngineProcesses
-from forecache.stream.state import StreamState, merge_states
+from forecache.stream.engine.sharded_engine import EngineProcesses, ShardedEngine, _ShardThread
+from forecache.stream.state import StreamState, is_reported, merge_states, read_state, write_state
 from forecache.stream.table.schema import ALL_PARTITIONS, Shard
 
 
@@ -86,8 +93,83 @@ def test_the_state_of_a_stream_is_made_of_those_of_its_shards() -> None:
     assert (found.offsets, found.end_offsets) == ({"0": 5, "1": 3}, {"0": 7, "1": 3})
     assert (found.lag_events, found.rows, found.rows_per_s, found.bad, found.repeats) == (2, 8, 3.5, 1, 1)
     assert (found.delay_p50_s, found.delay_p99_s, found.release) == (None, 0.5, 3)
-    assert (found.committed_version, found.committed_at, found.started_at) == (9, 99.0, 20.0)
+    assert (found.committed_version, found.committed_at, found.started_at) == (9, 99.0, 10.0), "since the first began"
     assert (found.written_at, found.alive_at) == (90.0, 95.0), "it is as old as that of the shard that is behind"
     assert (found.stopped_at, found.last_error) == (0.0, "The lake is away.")
     assert found.cpu_s == 5.5, "a process that runs two shards counts once"
     assert merge_states([one, three]).stopped_at == 100.0
+    behind = merge_states([one, replace(two, lag_events=4)])
+    assert behind.committed_at == 80.0, "a shard that waits is not hidden by one that goes on"
+
+
+def test_a_shard_that_could_not_open_the_table_does_not_say_that_the_stream_has_no_lag(settings: Settings) -> None:
+    running: Any = ShardedEngine(settings, SimpleNamespace(name="cards", shards=2))  # type: ignore[arg-type]
+    names = [shard.name_of("cards") for shard in running._shards]
+    write_state(settings.home_path, names[0], StreamState(written_at=100.0, end_offsets={"0": 5}, committed_version=3))
+    write_state(settings.home_path, names[1], StreamState(written_at=100.0, last_error="The lake is away."))
+    running._put_figures()
+    assert read_state(settings, "cards") is None
+    ends = {"1": 7}
+    well = StreamState(written_at=90.0, end_offsets=ends, lag_events=7, committed_version=3)
+    write_state(settings.home_path, names[1], well)
+    running._put_figures()
+    found = read_state(settings, "cards")
+    assert found is not None
+    assert (found.written_at, found.lag_events) == (90.0, 7)
+    write_state(settings.home_path, names[1], StreamState(written_at=100.0, last_error="The lake is away."))
+    running._put_figures()
+    assert read_state(settings, "cards") == found, "it gets old"
+
+
+def _run_shard(*errors: Exception, is_remote: bool = False) -> _ShardThread:
+    """Run engines that raise the errors, one each, and then one that ends."""
+    left = iter(errors)
+
+    def run() -> None:
+        if (error := next(left, None)) is not None:
+            raise error
+
+    engines: Any = lambda stop: SimpleNamespace(run=run)  # noqa: E731
+    thread = _ShardThread(ALL_PARTITIONS, engines, is_remote=is_remote)
+    thread.join()
+    assert thread.failure is not None or not list(left), "it is run until one ends"
+    return thread
+
+
+def test_a_shard_is_tried_again_unless_messages_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded_engine, "_BACKOFF", Backoff(0.001, 0.001))
+    again = [ConflictError("It is another's."), UnavailableError("No broker answers.")]
+    assert _run_shard(*again).failure is None
+    lost, away = DamagedError("Messages 3 to 5 expired."), OSError("Generic S3 error")
+    assert _run_shard(*again, lost).failure is lost
+    assert _run_shard(away).failure is away
+    assert _run_shard(away, is_remote=True).failure is None
+
+
+def test_a_shard_says_why_its_last_rows_are_not_committed() -> None:
+    def run(stop: threading.Event, error: Exception) -> None:
+        stop.wait()
+        raise error
+
+    uncommitted, elsewhere = UnavailableError("The last rows are not committed."), ConflictError("It is another's.")
+    for error, left in ((uncommitted, uncommitted), (elsewhere, None)):
+        engines: Any = lambda stop, error=error: SimpleNamespace(run=lambda: run(stop, error))  # noqa: E731
+        thread = _ShardThread(ALL_PARTITIONS, engines)
+        thread.stop.set()
+        thread.join()
+        assert (thread.failure, thread.left) == (None, left)
+
+
+def test_a_stream_runs_while_one_of_its_shards_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [shard.name_of("cards") for shard in (Shard(0, 2), Shard(1, 2))]
+    for name in names:
+        write_state(settings.home_path, name, StreamState(alive_at=100.0))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert not is_reported(settings, *names)
+    at = count(101)
+    alive = lambda seconds: write_state(settings.home_path, names[1], StreamState(alive_at=next(at)))  # noqa: E731
+    monkeypatch.setattr("time.sleep", alive)
+    assert is_reported(settings, *names)
+    ended = StreamState(alive_at=999.0, stopped_at=999.0)
+    monkeypatch.setattr("time.sleep", lambda seconds: write_state(settings.home_path, names[1], ended))
+    assert not is_reported(settings, *names)
