@@ -84,8 +84,9 @@ def test_a_topic_that_got_more_partitions_or_is_another_one_ends_the_stream(sett
     run(settings, topic)
     admin = AdminClient({"bootstrap.servers": kafka.brokers})
     admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(30)
-    with pytest.raises(SettingsError, match="has 5 partitions, and had 4 when the stream began"):
-        run(settings, topic)
+    for skip_lost in (False, True):
+        with pytest.raises(SettingsError, match="has 5 partitions, and had 4 when the stream began"):
+            run(settings, topic, skip_lost=skip_lost)
     assert_partitions_hold(settings, sent, topic)
 
     other, more = kafka.create_topic("payments", partitions=PARTITIONS), Sent()
