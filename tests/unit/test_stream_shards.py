@@ -1,7 +1,8 @@
 """Shards of a stream: their partitions, the processes that they fall to, and the state of the stream as a whole."""
 
 import threading
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from forecache.base.errors import ConflictError, DamagedError, UnavailableError
+from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.kit import lease
+from forecache.kit.lease import Lease, LeaseLostError, hold_free_lease, read_leases, release_for
 from forecache.kit.process.periodic import Backoff
-from forecache.stream.engine import sharded_engine
+from forecache.stream.engine import engine, sharded_engine
 from forecache.stream.engine.sharded_engine import EngineProcesses, ShardedEngine, _ShardThread
 from forecache.stream.state import StreamState, is_reported, merge_states, read_state, write_state
 from forecache.stream.table.schema import ALL_PARTITIONS, Shard
@@ -173,3 +176,52 @@ def test_a_stream_runs_while_one_of_its_shards_is_reported(settings: Settings, m
     ended = StreamState(alive_at=999.0, stopped_at=999.0)
     monkeypatch.setattr("time.sleep", lambda seconds: write_state(settings.home_path, names[1], ended))
     assert not is_reported(settings, *names)
+
+
+def test_a_free_lease_whose_put_was_not_answered_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, swap = LocalFolder(tmp_path), LocalFolder.swap
+
+    def lose_answer(*args: Any) -> Any:
+        swap(*args)
+        monkeypatch.setattr(LocalFolder, "swap", swap)
+        raise UnavailableError("The connection was reset.")
+
+    monkeypatch.setattr(LocalFolder, "swap", lose_answer)
+    names = (f"engine-{number}" for number in count())
+    with pytest.raises(UnavailableError), hold_free_lease(folder, names, action="stream"):
+        pass
+    assert [(each.name, each.released) for each in read_leases(folder)] == [("engine-0", True)]
+
+
+def test_a_lease_that_was_released_is_no_more_valid(tmp_path: Path) -> None:
+    with hold_free_lease(LocalFolder(tmp_path), ["x"], action="stream") as held:
+        held.check()
+    with pytest.raises(LeaseLostError, match="was lost: it was released"):
+        held.check()
+
+
+def test_what_holds_all_shards_commits_nothing_once_one_of_them_is_lost(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, leases = LocalFolder(tmp_path / "lake"), list[Lease]()
+
+    @contextmanager
+    def hold_stream(settings: Settings, name: str, *, action: str) -> Iterator[Lease]:
+        with hold_free_lease(folder, [name], action=action) as held:
+            leases.append(held)
+            yield held
+
+    monkeypatch.setattr(engine, "hold_stream", hold_stream)
+    stream: Any = SimpleNamespace(name="cards", shards=3)
+    with engine.hold_shards(settings, stream, action="backfill") as first:
+        leases[2]._valid_until = 0.0  # this machine slept
+        with pytest.raises(LeaseLostError, match="2-of-3"):
+            first.check()
+        first.ensure()
+        first.check()
+        assert not first.is_taken_over
+        release_for(next(each for each in read_leases(folder, "cards.shards") if "2-of-3" in each.name), folder)
+        leases[2].renew()
+        assert first.is_taken_over
+        with pytest.raises(LeaseLostError, match="2-of-3"):
+            first.ensure()

@@ -295,10 +295,12 @@ class ModelWatch:
 
 @contextmanager
 def hold_shards(settings: Settings, stream: Stream, *, action: str) -> Iterator[Lease]:
-    """Hold the leases of all shards of a stream, as `hold_stream`; yields that of the first."""
+    """Hold the leases of all shards of a stream, as `hold_stream`; yields that of the first, which is lost with any."""
     with ExitStack() as held:
         names = [shard.name_of(stream.name) for shard in shards_of(stream)]
-        yield [held.enter_context(hold_stream(settings, name, action=action)) for name in names][0]
+        first, *others = [held.enter_context(hold_stream(settings, name, action=action)) for name in names]
+        first.depend_on(others)
+        yield first
 
 
 def engine_of(stream: Stream) -> "type[StreamEngine] | type[ShardedEngine]":
