@@ -14,7 +14,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -68,6 +68,7 @@ class Lease:
         self._renewing = threading.Lock()
         self._valid_until = 0.0
         self._lost = ""  # why
+        self._others: Sequence[Lease] = ()
 
     @property
     def name(self) -> str:
@@ -84,13 +85,17 @@ class Lease:
 
         For work that does no harm meanwhile, and is not to end because an object store does not answer for a while.
         """
-        return bool(self._lost)
+        return bool(self._lost) or any(each.is_taken_over for each in self._others)
+
+    def depend_on(self, others: "Sequence[Lease]") -> None:
+        """Count as lost from now on once one of the others is, for a change that all of them protect."""
+        self._others = others
 
     def check(self) -> None:
         """Raise LeaseLostError if the term may be over, or another process has taken the lease over; reads nothing."""
         if self._folder is None:
             return
-        lost = self._lost
+        lost = self._lost or ("it was released" if self._holder.released else "")
         if not lost and _now() > self._valid_until:
             lost = "its term ended without a renewal: this process stood still, or could not reach the storage"
         if lost:
@@ -98,6 +103,8 @@ class Lease:
                 f"The lease {self.name!r} in {self._folder} was lost: {lost}.",
                 remedy="Nothing was changed after that. Run again.",
             )
+        for each in self._others:
+            each.check()
 
     def confirm(self) -> None:
         """Renew the lease now; LeaseLostError if it was lost. For an act that nothing can refuse afterwards.
@@ -117,10 +124,11 @@ class Lease:
 
     def ensure(self) -> None:
         """Renew a term that has ended, as while this machine slept; LeaseLostError if another process has the lease."""
-        try:
-            self.check()
-        except LeaseLostError:
-            self.confirm()
+        for each in (*self._others, self):
+            try:
+                each.check()
+            except LeaseLostError:
+                each.confirm()
 
     def renew(self) -> None:
         with self._renewing:
@@ -217,17 +225,20 @@ def hold_lease(
 @contextmanager
 def hold_free_lease(folder: Folder, names: Iterable[str], *, action: str) -> Iterator[Lease]:
     """Hold the first one of some leases that nobody holds during the block; `names` has always one more."""
-    for name in names:
-        lease = Lease(this_process(name, action, ""), folder)
-        found = lease.read()
-        is_free = found is None or found[0].released or found[0].is_dead
-        if is_free and lease.try_acquire(*(found or (None, None))):
-            break
+    lease: Lease | None = None
     try:
+        for name in names:
+            lease = Lease(this_process(name, action, ""), folder)
+            found = lease.read()
+            is_free = found is None or found[0].released or found[0].is_dead
+            if is_free and lease.try_acquire(*(found or (None, None))):
+                break
+        assert lease is not None
         with PeriodicThread(LEASE, lease.renew, close_s=0.0):
             yield lease
     finally:
-        lease.release()
+        if lease is not None:
+            lease.release()  # also if a put whose answer was lost has taken it
 
 
 def release_for(holder: Holder, folder: Folder) -> None:

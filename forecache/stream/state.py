@@ -37,7 +37,7 @@ _PATIENCE_S = 3.0
 
 @dataclass
 class StreamState:
-    """Figures of a stream, counted since its process started. Times are Unix times; 0: never."""
+    """Figures of a stream, counted since its engine started. Times are Unix times; 0: never."""
 
     pid: int = 0
     started_at: float = 0.0
@@ -60,7 +60,7 @@ class StreamState:
     committed_version: int = -1  # Delta version of the last commit; -1: none
     committed_at: float = 0.0
     release: int | None = None  # of the real-time model that answers; None: the stream has no model
-    cpu_s: float | None = None  # of the process and its children, measured every five seconds; None: not known
+    cpu_s: float | None = None  # of the process and its children since then, every five seconds; None: not known
     last_error: str = ""  # the present error, or the last one since the last commit, as a sentence
     process: str = ""  # its host and pid
 
@@ -106,22 +106,25 @@ def read_shared_state(settings: Settings, name: str) -> StreamState | None:
     return _read_state(lambda: open_stream_state(settings, name))
 
 
-def is_reported(settings: Settings, name: str) -> bool:
-    """Watch the state in the lake until a process puts it there again; False if none does for some seconds.
+def is_reported(settings: Settings, *names: str) -> bool:
+    """Watch the states in the lake, of a stream or its shards, until a process puts one of them there again.
+
+    False if none does for some seconds, but for such that say that they ended.
 
     No clock is compared. For what is not to be done in vain if the clocks of two machines differ.
     """
-    first = read_shared_state(settings, name)
+    first = [read_shared_state(settings, name) for name in names]
     for _ in range(_NUM_LOOKS):  # counted, as a machine that stands still for seconds has seen nothing meanwhile
         time.sleep(_LOOK_EVERY_S)
-        found = read_shared_state(settings, name)
-        if found is not None and first is not None and found.alive_at != first.alive_at:
-            return not found.stopped_at
+        for before, name in zip(first, names, strict=True):
+            found = read_shared_state(settings, name)
+            if found and before and found.alive_at != before.alive_at and not found.stopped_at:
+                return True
     return False
 
 
 def _read_state(open_it: Callable[[], Folder]) -> StreamState | None:
-    with suppress(ForecacheError, OSError, ValueError, TypeError, AttributeError):  # also for damaged content
+    with suppress(ForecacheError, OSError, ValueError, TypeError, AttributeError):
         content = open_it().read(STATE)
         if content is not None:
             known = {each.name for each in fields(StreamState)}
@@ -167,15 +170,21 @@ def share_state(settings: Settings, name: str, lease: Lease, read: Callable[[], 
 
 
 def merge_states(shards: Sequence[StreamState]) -> StreamState:
-    """The state of a stream from those of all its shards: as old as the oldest one, and as late as the latest."""
+    """The state of a stream from those of all its shards: as old as the oldest one, and as late as the latest.
+
+    It committed last when the shard did that waits longest, if one has a lag; and it runs since its first shard does.
+    """
     cpu_s: dict[str, float] = {}  # of a process that runs several
     for each in shards:
         cpu_s[each.process] = max(cpu_s.get(each.process, 0.0), each.cpu_s or 0.0)
     sums = ("lag_events", "rows", "rows_per_s", "bad", "repeats", "unknown", "late")
-    most = ("started_at", "delay_p50_s", "delay_p99_s", "committed_version", "committed_at", "release")
+    most = ("delay_p50_s", "delay_p99_s", "committed_version", "committed_at", "release")
     values: dict[str, Any] = {name: sum(getattr(each, name) for each in shards) for name in sums}
     values |= {name: max(filter(_is_known, (getattr(each, name) for each in shards)), default=None) for name in most}
-    values |= {name: min(getattr(each, name) for each in shards) for name in ("written_at", "alive_at")}
+    values |= {name: min(getattr(each, name) for each in shards) for name in ("started_at", "written_at", "alive_at")}
+    values["committed_at"] = min(
+        (each.committed_at for each in shards if each.lag_events), default=values["committed_at"]
+    )
     values["stopped_at"] = max(each.stopped_at for each in shards) if all(each.stopped_at for each in shards) else 0.0
     for name in ("offsets", "end_offsets"):
         values[name] = dict(ChainMap(*(getattr(each, name) for each in shards)))

@@ -109,6 +109,16 @@ def test_a_stream_of_another_machine_is_known_by_its_table(settings: Settings, t
     assert days(settings, now=moment(D[3], 2)) == D[:3]
 
 
+def test_a_day_waits_for_each_partition_as_one_shard_may_be_ahead_of_another(
+    settings: Settings, table: StreamTable
+) -> None:
+    table.commit([moment(D[2], 13)], at=moment(D[2], 13), partition=1)
+    table.commit([moment(D[3], 1)], at=moment(D[3], 1))
+    assert days(settings, now=moment(D[3], 2)) == D[:2]
+    table.commit([moment(D[3], 1)], at=moment(D[3], 1.1), partition=1)
+    assert days(settings, now=moment(D[3], 2)) == D[:3]
+
+
 def test_an_engine_that_could_not_read_its_topic_does_not_say_that_nothing_waits(
     settings: Settings, table: StreamTable
 ) -> None:

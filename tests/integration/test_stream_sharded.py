@@ -4,6 +4,7 @@ import logging
 import threading
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 from stream_jobs import stand_on_an_empty_night, state_of
@@ -14,6 +15,7 @@ from waiting import beside, wait_for
 
 from forecache.base.errors import ConflictError, DamagedError, SettingsError
 from forecache.base.settings import Settings, load_settings
+from forecache.stream.engine.arrow_engine import ArrowEngine
 from forecache.stream.engine.engine import engine_of, hold_shards
 from forecache.stream.status import read_stream_status
 
@@ -76,6 +78,18 @@ def test_a_stream_that_runs_is_seen_and_is_not_changed_by_others(settings: Setti
     assert_partitions_hold(settings, sent, topic)
 
 
+def test_the_engine_of_a_shard_that_has_ended_is_not_kept_in_memory(settings: Settings, kafka: Any) -> None:
+    topic = kafka.create_topic("payments", partitions=PARTITIONS)
+    send(kafka, topic, some_values(8), Sent())
+    stream = a_stream(keyed_topic(topic))
+    ended = ArrowEngine(settings, stream, until_caught_up=True)
+    ended.run()
+    before = ref(ended)
+    del ended
+    ArrowEngine(settings, stream, until_caught_up=True).run()
+    assert before() is None
+
+
 def test_a_topic_that_got_more_partitions_or_is_another_one_ends_the_stream(settings: Settings, kafka: Any) -> None:
     from confluent_kafka.admin import AdminClient, NewPartitions
 
@@ -84,8 +98,9 @@ def test_a_topic_that_got_more_partitions_or_is_another_one_ends_the_stream(sett
     run(settings, topic)
     admin = AdminClient({"bootstrap.servers": kafka.brokers})
     admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(30)
-    with pytest.raises(SettingsError, match="has 5 partitions, and had 4 when the stream began"):
-        run(settings, topic)
+    for skip_lost in (False, True):
+        with pytest.raises(SettingsError, match="has 5 partitions, and had 4 when the stream began"):
+            run(settings, topic, skip_lost=skip_lost)
     assert_partitions_hold(settings, sent, topic)
 
     other, more = kafka.create_topic("payments", partitions=PARTITIONS), Sent()

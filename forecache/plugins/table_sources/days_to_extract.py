@@ -14,10 +14,13 @@ from forecache.lake.ingest.ingested_files import ingested_files
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.ledger import last_records
 from forecache.stream.state import StreamState, read_state
+from forecache.stream.table.writer import offsets_of
 
 _DAY, _POSITION = "event_day", "position"
 _ELSEWHERE = timedelta(hours=1)
-"""If the stream's state is not known here, a day is complete once a message so long after its end was read."""
+"""If the stream's state is not known here, a day is complete once a message so long after its end was read of
+each partition.
+"""
 
 
 def first_whole_day(settings: Settings, extract: StreamDay) -> date | None:
@@ -44,7 +47,8 @@ def unread_reason(settings: Settings, stream: str, day: date) -> str:
         return ""
     newest = _newest_message_times(settings, STREAM + stream, end)
     if state is None:
-        is_read = any(at >= end + _ELSEWHERE for at in newest.values())
+        begun = _read_partitions(settings, stream) or set(newest)
+        is_read = bool(newest) and all(each in newest and newest[each] >= end + _ELSEWHERE for each in begun)
         return "" if is_read else f"The stream {stream!r} has not read to an hour after the end of {day}."
     lagging = _lagging_partitions(state, end)
     late = sorted(each for each in lagging if each not in newest or newest[each] < end)
@@ -62,6 +66,12 @@ def _lagging_partitions(state: StreamState, end: datetime) -> set[int]:
     if state.written_at < end.timestamp():
         return {int(each) for each in state.end_offsets}
     return {int(each) for each, offset in state.end_offsets.items() if state.offsets.get(each, 0) < offset}
+
+
+def _read_partitions(settings: Settings, stream: str) -> set[int]:
+    """Partitions of which the stream's table has read anything; shards do not read theirs at the same pace."""
+    delta = open_if_exists(settings, STREAM + stream)
+    return {each for each, offset in offsets_of(delta, stream).items() if offset} if delta is not None else set()
 
 
 def _newest_message_times(settings: Settings, table: str, end: datetime) -> dict[int, datetime]:

@@ -116,6 +116,7 @@ class ArrowEngine(StreamEngine):
     def _run(self, held: ExitStack) -> None:
         self._open(held)
         self._ends = self._reader.end_offsets()
+        self._write_figures()  # first of all, the lag
         with PeriodicThread(STREAM_FIGURES, self._write_figures, close_s=5.0):
             self._run_loop()
             self._commit_rest()
@@ -163,7 +164,8 @@ class ArrowEngine(StreamEngine):
         self.figures.state.committed_version = self._writer.version
         # With the default of 5 ms each call of a commit in the other thread could hold the interpreter for so long.
         sys.setswitchinterval(0.0005)
-        # Objects that live as long as the process need not be scanned at each collection.
+        # Objects that live as long as the engine need not be scanned at each collection; those of one before may go.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
 

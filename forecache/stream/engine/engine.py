@@ -65,7 +65,7 @@ def tree_cpu_s(pid: int) -> float:
 
 
 class StreamFigures:
-    """Figures of one process in a `state` that is written; any thread may add to them."""
+    """Figures of one engine in a `state` that is written; any thread may add to them."""
 
     def __init__(self, home: Path, name: str, *, engine: str, freshness: str) -> None:
         self._home, self._name = home, name
@@ -76,6 +76,7 @@ class StreamFigures:
         # Of each commit: when, how many rows, and some of their delays.
         self._commits: deque[tuple[float, int, np.ndarray]] = deque()
         self._began, self._write_at, self._look_at = time.monotonic(), 0.0, 0.0
+        self._cpu_before_s = tree_cpu_s(os.getpid())
 
     def count_commit(self, version: int, offsets: Mapping[int, int], arrived_us: np.ndarray) -> None:
         """Count a commit, given the Kafka timestamps of its messages in microseconds since 1970."""
@@ -110,7 +111,7 @@ class StreamFigures:
         if at >= self._look_at or now:
             self._look_at = at + _PROCESSOR_EVERY_S
             # The time of a child that ended and was not waited for is lost: never report less than before.
-            state.cpu_s = max(state.cpu_s or 0.0, tree_cpu_s(os.getpid()))
+            state.cpu_s = max(state.cpu_s or 0.0, tree_cpu_s(os.getpid()) - self._cpu_before_s)
         write_state(self._home, self._name, state)
 
 
@@ -294,10 +295,12 @@ class ModelWatch:
 
 @contextmanager
 def hold_shards(settings: Settings, stream: Stream, *, action: str) -> Iterator[Lease]:
-    """Hold the leases of all shards of a stream, as `hold_stream`; yields that of the first."""
+    """Hold the leases of all shards of a stream, as `hold_stream`; yields that of the first, which is lost with any."""
     with ExitStack() as held:
         names = [shard.name_of(stream.name) for shard in shards_of(stream)]
-        yield [held.enter_context(hold_stream(settings, name, action=action)) for name in names][0]
+        first, *others = [held.enter_context(hold_stream(settings, name, action=action)) for name in names]
+        first.depend_on(others)
+        yield first
 
 
 def engine_of(stream: Stream) -> "type[StreamEngine] | type[ShardedEngine]":

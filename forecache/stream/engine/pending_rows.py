@@ -125,6 +125,10 @@ class OrphanedPendingRows(_PendingLayers):
         if (layout.streamed_folder / "pending.mdb").exists():
             self._open_writer(layout)
 
+    @property
+    def has_layers(self) -> bool:
+        return bool(self._writers)
+
     def confirm(self, batch: int, version: int) -> None:
         del batch
         with self._busy:

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from forecache.base.errors import ConflictError, UnavailableError
+from forecache.base.errors import ConflictError, DamagedError, ForecacheError, UnavailableError
 from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.kit.installation import open_lake
@@ -91,12 +91,20 @@ def _number_of(lease: str) -> int:
 
 
 class _ShardThread:
-    """Runs the engine of a shard until it is stopped or has caught up; again if the shard was another process's."""
+    """Runs the engine of a shard until it is stopped or has caught up.
 
-    def __init__(self, shard: Shard, make_engine: Callable[[threading.Event], ArrowEngine]) -> None:
+    It is run again if the shard was another process's, or if the brokers or the lake did not answer.
+    """
+
+    def __init__(
+        self, shard: Shard, make_engine: Callable[[threading.Event], ArrowEngine], *, is_remote: bool = False
+    ) -> None:
         self.stop = threading.Event()
-        self.failure: BaseException | None = None
-        self._make_engine = make_engine
+        self.failure: BaseException | None = None  # with which the process ends
+        self.left: Exception | None = None  # why the last rows before a stop are not committed
+        self._make_engine, self._number = make_engine, shard.number
+        # delta-rs tells of an object store that fails by an OSError.
+        self._retried = (UnavailableError, OSError) if is_remote else (UnavailableError,)
         self._thread = threading.Thread(target=self._run, name=f"forecache-stream-shard-{shard.number}", daemon=True)
         self._thread.start()
 
@@ -112,8 +120,15 @@ class _ShardThread:
             try:
                 self._make_engine(self.stop).run()
                 return
-            except (ConflictError, UnavailableError) as error:
-                logger.info("A shard is tried again: %s", error)
+            except ConflictError as error:
+                logger.info("Shard %d is another process's: %s", self._number, error)
+            except DamagedError as error:  # messages are lost, which another try does not bring back
+                self.failure = error
+                return
+            except self._retried as error:
+                logger.warning("Shard %d failed: %s", self._number, error)
+                if self.stop.is_set():
+                    self.left = error
             except BaseException as error:  # noqa: BLE001  # the process ends with it
                 self.failure = error
                 return
@@ -142,7 +157,7 @@ class ShardedEngine:
         self._until_caught_up, self._skip_lost = until_caught_up, skip_lost
         self._shards = shards_of(stream)
         self._threads: dict[Shard, _ShardThread] = {}
-        self._said = ""
+        self._said, self._is_first = "", False
 
     def run(self) -> None:
         settings, stream, stop = self._settings, self._stream, self._make_stop()
@@ -155,15 +170,20 @@ class ShardedEngine:
                 while not stop.is_set() and not self._has_caught_up():
                     self._look(processes, table, left)
                     self._raise_failure()
-                    self._put_figures()
+                    if self._is_first and not self._said and not stop.is_set():
+                        self._put_figures()
                     stop.wait(STREAM_SHARDS.every_s)
             finally:
                 for thread in self._threads.values():
                     thread.stop.set()
                 for thread in self._threads.values():
                     thread.join()
-                self._put_figures()
+                if not self._said:
+                    self._put_figures()
             self._raise_failure()
+            for thread in self._threads.values():
+                if thread.left is not None:
+                    raise thread.left
 
     def _begin(self) -> StreamWriter:
         """Commit the first offsets of all partitions, unless the table has them; raises as `open_topic`."""
@@ -180,10 +200,13 @@ class ShardedEngine:
     def _look(self, processes: EngineProcesses, table: StreamWriter, left: OrphanedPendingRows) -> None:
         """Start and stop shards; while the lake is away, those that run go on."""
         try:
-            self._start_and_stop(*processes.read_numbers())
-            table.refresh()
-            left.confirm(-1, table.version)
-            left.sweep()
+            own, numbers = processes.read_numbers()
+            self._is_first = own == numbers[0]  # puts the figures of all
+            self._start_and_stop(own, numbers)
+            if left.has_layers:
+                table.refresh()
+                left.confirm(-1, table.version)
+                left.sweep()
             self._said = ""
         except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
             if str(error) != self._said:
@@ -199,7 +222,8 @@ class ShardedEngine:
                 if thread.has_ended and thread.failure is None:
                     del self._threads[shard]
             elif thread is None and is_own:
-                self._threads[shard] = _ShardThread(shard, partial(self._make_engine, shard))
+                make, is_remote = partial(self._make_engine, shard), self._settings.lake_is_remote
+                self._threads[shard] = _ShardThread(shard, make, is_remote=is_remote)
             elif thread is not None and thread.stop.is_set() and thread.has_ended and thread.failure is None:
                 del self._threads[shard]  # it falls to this process again, and is started at the next look
 
@@ -218,17 +242,20 @@ class ShardedEngine:
                 raise thread.failure
 
     def _put_figures(self) -> None:
-        """Put the state of the stream where monitoring reads it, once each shard has one."""
+        """Put the state of the stream where monitoring reads it, once each shard has one.
+
+        One that failed before it had opened the table knows of no lag: meanwhile the stream's state gets old.
+        """
         settings, name = self._settings, self._stream.name
         found = [read_shared_state(settings, shard.name_of(name)) for shard in self._shards]
-        states = [state for state in found if state is not None]
+        states = [state for state in found if state is not None and state.committed_version >= 0]
         if len(states) < len(found):
             return
         state = merge_states(states)
         if not settings.lake_is_remote:
             write_state(settings.home_path, name, state)
             return
-        with suppress(Exception):  # clients of object stores have errors of their own
+        with suppress(ForecacheError, OSError):
             open_stream_state(settings, name).write(STATE, json.dumps(asdict(state)).encode())
 
 

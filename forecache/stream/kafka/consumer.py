@@ -30,8 +30,8 @@ class TopicReader:
 
     `start` has by partition the offset to start at; empty: all partitions are read from their first message. A batch
     has at most `batch` messages; `linger_s` after the first it is complete. With `skip_lost` it continues with the
-    first message that exists, if those before it are lost. Of a `shard` it reads the partitions, and the topic has to
-    have as many as `partitions` says.
+    first message that exists, if those before it are lost. Of a `shard` it reads the partitions. The topic may not
+    have more than `partitions`; 0: any number.
 
     UnavailableError if no broker answers, NotFoundError if there is no such topic, DamagedError if messages that were
     not read yet are lost, SettingsError if there are more partitions.
@@ -114,7 +114,7 @@ class TopicReader:
             raise unreachable_error(self._settings, f"The topic {self._topic} cannot be read", error) from error
         if not known:
             raise self._no_topic_error()
-        if self._shard.count > 1 and len(known) > self._partitions:
+        if 0 < self._partitions < len(known):
             raise self._more_partitions_error(len(known))
         for partition, offset in self._start.items():
             if partition not in known and offset and not self._skip_lost:
@@ -138,7 +138,8 @@ class TopicReader:
         return SettingsError(
             f"The topic {self._topic} has {count} partitions, and had {self._partitions} when the stream began: its "
             "keys are in other partitions now, and their shards lack what was before.",
-            remedy="Declare the stream with `shards=1`, or another stream for a topic with more partitions.",
+            remedy="Declare the stream with `shards=1` and leave it at 1, or declare another stream for a topic "
+            "with more partitions.",
         )
 
     def _expired_error(self, partition: int, offset: int, low: int) -> DamagedError:
@@ -261,7 +262,7 @@ def open_topic(
     def open_reader(start: dict[int, int]) -> TopicReader:
         return TopicReader(
             settings, topic, start, batch=batch, linger_s=linger_s, skip_lost=skip_lost, shard=writer.shard,
-            partitions=writer.partitions,
+            partitions=writer.partitions if stream.shards > 1 else 0,
         )  # fmt: skip
 
     reader = open_reader(writer.offsets)

@@ -229,7 +229,7 @@ class StreamWriter:
             raise ConflictError(
                 f"Another process has committed to the stream {self._stream.name!r}: its table is at the offsets "
                 f"{now}, and this one had {self.offsets}.",
-                remedy="Let one process run a stream, on one machine, and start it again.",
+                remedy="Start it again: one process at a time has a stream, or each of its shards.",
             )
 
 
