@@ -42,7 +42,7 @@ def be_searcher(fields: Mapping[str, Any], todo: Mapping[str, Any], own: Any) ->
             own.send("stopped")
             own.recv()
 
-    def make_up(_: Any, spec: Any, *, on_event: Any, threads: int, gpu: int | None) -> dict[str, Any]:
+    def make_up(_: Any, spec: Any, *, on_event: Any, threads: int, gpu: int | None, lease: Any) -> dict[str, Any]:
         with Path(todo["log"], TRAINED).open("a") as log:
             log.write(f"{sorted(asdict(spec.training).items())}\n")
         loss = 0.5 + spec.training.learning_rate

@@ -270,7 +270,7 @@ class _Search:
         try:
             watch = self._trial_observer(trial, child)
             run_torchrun = load_hook("torch", "run_torchrun")
-            result = run_torchrun(self.settings, spec, on_event=watch, threads=1, gpu=gpu)
+            result = run_torchrun(self.settings, spec, on_event=watch, threads=1, gpu=gpu, lease=self.lease)
         except PruneTrial:
             self._record_trial(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
