@@ -129,8 +129,7 @@ def kill_run_pod(trial: Trial) -> None:
         runs = [run for run in list_runs(trial, night) if run["status"] == "STARTED"]
         return [run["runId"] for run in runs if run["stats"].get("stepsSucceeded")]
 
-    trial.wait_until(900, "the first step of a run", find_working)
-    [killed] = find_working()
+    [killed] = trial.wait_until(900, "the first step of a run", find_working)
     trial.node("pkill", "--signal", "KILL", "--full", killed)  # the only command on the node with the run's number
     at = time.monotonic()
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parent.parent
@@ -24,6 +24,7 @@ CACHE = Path(
 )
 ADDRESS, SPACE, READER = "10.200.0.10", "forecache", "forecache-reader"
 PIPELINE, KEYS = "user_risk", 300
+Found = TypeVar("Found")
 
 
 class TrialError(Exception):
@@ -82,12 +83,14 @@ class Trial:
         values = ["--values", str(SCRIPTS / "values.yaml"), *arguments]
         self.helm("upgrade", "--install", "forecache", str(CHART), "--wait", "--timeout", "20m", *values)
 
-    def wait_until(self, seconds: float, what: str, is_so: Callable[[], object]) -> None:
+    def wait_until(self, seconds: float, what: str, find: Callable[[], Found]) -> Found:
+        """Wait for something that is found, or true; returns it. TrialError if it does not come."""
         end = time.monotonic() + seconds
-        while not is_so():
+        while not (found := find()):
             if time.monotonic() > end:
                 raise TrialError(f"{what} did not come within {seconds:.0f} s")
             time.sleep(1)
+        return found
 
     @contextlib.contextmanager
     def load(self, threads: int) -> Iterator[dict[str, object]]:

@@ -34,7 +34,7 @@ from forecache.models.registry.promotions import promotions
 from forecache.models.registry.register import register_trained_model
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.training.launch import train
-from forecache.models.training.process import read_events
+from forecache.models.training.process import lock_run, read_events
 from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE
 from forecache.plugins.torch.launch import run_torchrun
 
@@ -197,6 +197,19 @@ def test_a_machine_that_cannot_find_the_files_of_a_training_says_so(fields: dict
     shutil.rmtree(first.home_path)
     with pytest.raises(NotFoundError, match="are not on this machine.*FORECACHE_TRAINING_CHECKPOINTS"):
         register_trained_model(second, churn_trees, trained)
+
+
+def test_a_trial_of_a_search_is_locked_by_the_lease_of_the_search(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", project="sample_project")
+    fields = {"inputs": "", "training": returns.training, "checkpoints": str(tmp_path / "shared")}
+    search = sample_spec(settings, returns, tmp_path / "search", 10, **fields)
+    trial = replace(search, run_dir=str(tmp_path / "search" / "1"), checkpoints=f"{search.checkpoints}/1")
+    with (
+        lock_run(settings, search, report=pytest.fail) as held,
+        lock_run(settings, trial, report=pytest.fail, lease=held.lease) as locked,
+    ):
+        assert locked.lease is held.lease
+        assert [each.name for each in read_leases(LocalFolder(tmp_path / "shared"), is_deep=True)] == ["training"]
 
 
 def test_a_training_that_another_machine_has_taken_over_is_killed_without_saving(

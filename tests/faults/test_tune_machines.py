@@ -106,7 +106,7 @@ def test_the_second_machine_waits_for_the_first_and_takes_its_result(fields: dic
 def test_a_search_goes_on_where_a_machine_that_is_lost_had_got_to(
     fields: dict[str, Any], tmp_path: Path, step: str
 ) -> None:
-    number = 4 if step == "journal shared" else 2  # the second trial has begun, or has ended
+    number = 5 if step == "journal shared" else 2  # the second trial has begun, or has ended
     first = Machine(fields, tmp_path / "first", die=[step, number])
     first.process.join(200)
     assert first.process.exitcode == -signal.SIGKILL
@@ -126,6 +126,20 @@ def test_a_search_goes_on_where_a_machine_that_is_lost_had_got_to(
     else:
         assert (len(before), len(after)) == (2, 2)
     assert_searched_once(settings, found)
+    assert Machine(fields, tmp_path / "third").ended().skipped
+
+
+@pytest.mark.parametrize(("number", "trainings"), [(1, 4), (9, 0)])
+def test_a_machine_that_is_lost_before_the_first_trial_or_after_the_last_one_leaves_no_open_run(
+    fields: dict[str, Any], tmp_path: Path, number: int, trainings: int
+) -> None:
+    first = Machine(fields, tmp_path / "first", die=["journal shared", number])
+    first.process.join(200)
+    assert first.process.exitcode == -signal.SIGKILL
+    before = trained(tmp_path) if (tmp_path / TRAINED).exists() else []
+    found = Machine(fields, tmp_path / "second").ended()
+    assert (found.skipped, found.rows, len(trained(tmp_path)) - len(before)) == (False, 4, trainings)
+    assert_searched_once(load_settings(home=tmp_path / "here", **fields), found)
     assert Machine(fields, tmp_path / "third").ended().skipped
 
 

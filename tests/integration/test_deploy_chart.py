@@ -338,11 +338,16 @@ def test_a_rolling_update_takes_no_reader_away_before_another_is_ready_and_told(
     pod = spec["template"]["spec"]
     [reader] = pod["containers"]
     assert reader["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    own = variables_of(reader)
-    quiet_s, most_s = (float(own[f"FORECACHE_READER_{name}"]) for name in ("DRAIN_S", "MAX_DRAIN_S"))
+    drain = ("FORECACHE_READER_DRAIN_S", "FORECACHE_READER_MAX_DRAIN_S")
+    settings = find(render("postgres"), "ConfigMap", "")["data"]
+    quiet_s, most_s = (float(settings[name]) for name in drain)
     probe = reader["readinessProbe"]
     assert most_s > quiet_s > probe["periodSeconds"] * probe["failureThreshold"]
     assert pod["terminationGracePeriodSeconds"] > most_s + STOP_TIMEOUT_S + COMMIT_REMOTE_S
+    assert not set(drain) & set(variables_of(reader)), "they would win over the settings that a user gives"
+    for given in ({"settings__FORECACHE_READER_MAX_DRAIN_S": 300}, {"settings__FORECACHE_READER_DRAIN_S": "300"}):
+        longer = deployment("reader", **given)["template"]["spec"]
+        assert longer["terminationGracePeriodSeconds"] > 300 + STOP_TIMEOUT_S + COMMIT_REMOTE_S
     before = deployment("reader", settings__FORECACHE_READER_LOG="x")["template"]["metadata"]["annotations"]
     assert before["checksum/config"] != spec["template"]["metadata"]["annotations"]["checksum/config"]
 

@@ -272,6 +272,13 @@ def test_equal_estimators_of_scikit_learn_have_equal_files(kind: str) -> None:
     assert payload != dump_skops(other)
 
 
+def test_an_estimator_with_an_argument_named_file_is_saved() -> None:
+    from sklearn.preprocessing import FunctionTransformer
+
+    saved = load_skops(dump_skops(FunctionTransformer(kw_args={"file": "x"})))
+    assert saved.kw_args == {"file": "x"}
+
+
 def test_an_estimator_without_probabilities_is_refused_in_a_sentence(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     write_training_set(settings, churn_wrong, rows_per_date=50)

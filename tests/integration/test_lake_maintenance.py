@@ -13,7 +13,7 @@ from deltalake import Schema
 from maintenance_lake import DAY, TRAINING, age, contents, data_files, write_lake
 from reader_support import churn_rows, write_version
 
-from forecache.base.errors import NotFoundError
+from forecache.base.errors import NotFoundError, UnreachableError
 from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import cli
@@ -180,7 +180,23 @@ def test_files_that_no_version_has_stay_for_a_week(lake: Settings) -> None:
 def test_the_command_shows_each_table_and_takes_names(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORECACHE_HOME", str(lake.home))
     done = CliRunner().invoke(cli, ["maintain", TRAINING, "--json"], catch_exceptions=False)
-    (item,) = json.loads(done.output)
+    (item,) = json.loads(done.output)["tables"]
     assert (item["table"], item["removed"], item["files_before"], item["files_after"]) == (TRAINING, 3, 5, 2)
     with pytest.raises(NotFoundError, match="no table 'nothing'"):
         maintain_lake(lake, ["nothing"])
+
+
+def test_the_command_says_what_was_done_although_checkpoints_are_out_of_reach(
+    lake: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise UnreachableError("The bucket does not answer.")
+
+    monkeypatch.setenv("FORECACHE_HOME", str(lake.home))
+    with monkeypatch.context() as patched:
+        patched.setattr("forecache.models.training.run_files.remove_old_checkpoints", fail)
+        done = CliRunner().invoke(cli, ["maintain", "--json"])
+    assert isinstance(done.exception, UnreachableError)
+    found = json.loads(done.output)
+    assert {item["table"] for item in found["tables"]} == {item.table for item in maintain_lake(lake, dry_run=True)}
+    assert found["removed_checkpoint_files"] == 0

@@ -133,7 +133,8 @@ def test_all_that_a_reader_answers_under_publishes_and_releases_is_equal(setting
     # Of a version that the store has removed, the lake has the features; what rungs read there counts as left out.
     assert found.equal + sum(found.not_recomputed.values()) == found.requests == len(rows)
     assert found.equal >= by_model
-    assert set(found.not_recomputed) <= {"version", "release", "unread"}
+    # A late answer of a slow machine may have read the request, and no view.
+    assert set(found.not_recomputed) <= {"version", "release", "unread", "not logged"}
     assert not found.not_recomputed["release"]
 
 

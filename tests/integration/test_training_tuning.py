@@ -10,12 +10,16 @@ from sample_project.pipelines.visits import returns
 from training_sample import write_training_set
 
 from forecache.base.errors import NotFoundError
+from forecache.base.folders import LocalFolder
 from forecache.base.settings import Settings, load_settings
+from forecache.kit import lease
+from forecache.kit.lease import Lease, LeaseLostError, hold_lease
 from forecache.lake.ledger import last_record
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.training.process import OnEvent
 from forecache.models.training.spec import TrainingSpec
 from forecache.plugins.tune import search as tuning
+from forecache.plugins.tune.journal import JOURNAL_FILE, SearchJournal
 from forecache.plugins.tune.search import finished_trials, open_study, requeue_interrupted, suggest, tune
 
 
@@ -62,7 +66,7 @@ def test_a_trial_that_is_worse_than_the_others_at_the_same_epoch_is_ended_and_re
     epochs_of: list[int] = []
 
     def made_up(
-        settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int, gpu: int | None
+        settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int, gpu: int | None, lease: Lease
     ) -> dict[str, Any]:
         number = len(epochs_of)
         epochs_of.append(0)
@@ -114,6 +118,21 @@ def test_a_search_killed_before_its_first_trial_still_begins_with_the_declaratio
 
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_search_goes_on_after_an_outage_of_the_bucket_that_outlasted_its_term(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE", replace(lease.LEASE, every_s=600.0))
+    shared = LocalFolder(tmp_path / "shared")
+    (tmp_path / JOURNAL_FILE).write_bytes(b"a trial\n")
+    with hold_lease(shared, "training", action="tuning returns") as held:
+        term_s, now = lease.TERM_S, lease._now
+        monkeypatch.setattr(lease, "_now", lambda: now() + term_s)
+        with pytest.raises(LeaseLostError, match="its term ended without a renewal"):
+            held.check()
+        SearchJournal(tmp_path, shared, held).share()
+    assert (shared.root / JOURNAL_FILE).read_bytes() == b"a trial\n"
 
 
 def test_without_a_training_set_the_error_names_the_table(tmp_path: Path) -> None:

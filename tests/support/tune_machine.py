@@ -14,6 +14,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.settings import load_settings
 from forecache.base.steps import tune_step
 from forecache.kit import lease
+from forecache.models.training.spec import open_run_files
 from forecache.plugins.tune import search
 from forecache.plugins.tune.search import tune
 
@@ -42,9 +43,10 @@ def be_searcher(fields: Mapping[str, Any], todo: Mapping[str, Any], own: Any) ->
             own.send("stopped")
             own.recv()
 
-    def make_up(_: Any, spec: Any, *, on_event: Any, threads: int, gpu: int | None) -> dict[str, Any]:
+    def make_up(_: Any, spec: Any, *, on_event: Any, threads: int, gpu: int | None, lease: Any) -> dict[str, Any]:
         with Path(todo["log"], TRAINED).open("a") as log:
             log.write(f"{sorted(asdict(spec.training).items())}\n")
+        open_run_files(load_settings(**fields), spec.checkpoints).write("step-1/COMMITTED", b"")
         loss = 0.5 + spec.training.learning_rate
         on_event({"event": "epoch", "epoch": 0, "validation_loss": loss})
         return {"validation_loss": loss}

@@ -170,7 +170,7 @@ def test_what_lies_on_one_machine_alone_beside_a_lake_in_a_bucket_is_named(monke
     monkeypatch.setenv("FORECACHE_DAGSTER_URI", f"postgresql://shop:secret-word@127.0.0.1:{port}/dagster")
     assert shared_services.check_machines(load_settings()).state == "ok"
     named_by = {
-        checks.check_mlflow: f"The MLflow server http://127.0.0.1:{port} cannot be reached: ",
+        checks.check_mlflow: f"The MLflow server 127.0.0.1:{port} cannot be reached: ",
         shared_services.check_dagster: f"The database 127.0.0.1:{port}/dagster of FORECACHE_DAGSTER_URI",
     }
     for check, named in named_by.items():
@@ -178,6 +178,33 @@ def test_what_lies_on_one_machine_alone_beside_a_lake_in_a_bucket_is_named(monke
             check(load_settings())
         assert str(caught.value).startswith(named)
         assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:secret-word@127.0.0.1:{port}",
+        "http://user:secret-word@127.0.0.1:no-port",
+        "http://user:secret-word/of-ours@127.0.0.1:{port}",
+        "postgresql://127.0.0.1:{port}/shop?user=me&password=secret-word",
+        "postgresql://user:secret-word/of-ours@127.0.0.1:{port}/shop",
+    ],
+)
+def test_a_password_in_the_url_of_mlflow_is_not_shown(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECACHE_MLFLOW_URI", uri.format(port=free_port()))
+    with pytest.raises(UnavailableError) as caught:
+        checks.check_mlflow(load_settings())
+    assert "secret-word" not in str(caught.value)
+    assert "of-ours" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["databricks://mine", "file:///runs", "/runs"])
+def test_a_place_of_mlflow_that_is_neither_server_nor_database_is_not_asked(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORECACHE_MLFLOW_URI", uri)
+    found = checks.check_mlflow(load_settings())
+    assert (found.state, found.found.rpartition(", ")[2]) == ("ok", "which is not asked here")
 
 
 def test_what_the_remote_serves_is_said_on_a_machine_that_has_no_store(

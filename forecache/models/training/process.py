@@ -58,10 +58,19 @@ class RunLock:
 
 @contextmanager
 def lock_run(
-    settings: Settings, spec: TrainingSpec, *, action: str = "training", run_id: str = "", report: Callable[[str], None]
+    settings: Settings,
+    spec: TrainingSpec,
+    *,
+    action: str = "training",
+    run_id: str = "",
+    report: Callable[[str], None],
+    lease: Lease | None = None,
 ) -> Iterator[RunLock]:
     """Lock the run of a specification as soon as no other process trains it; `report` gets a sentence if there is one
-    to wait for. UnavailableError if the run's files are in a bucket and `obstore` is not installed."""
+    to wait for. `lease`: one that is held already and includes the run.
+
+    UnavailableError if the run's files are in a bucket and `obstore` is not installed.
+    """
     action = f"{action} {spec.pipeline}"
 
     def report_holder(holder: str) -> None:
@@ -71,12 +80,12 @@ def lock_run(
     holder = f"process {os.getpid()} ({action}{run})"
     # Also held by the workers of a launcher that was killed, until they have saved.
     with lock(spec.folder / "lock", holder=holder, waiting=report_holder) as descriptor:
-        if not spec.checkpoints:
-            yield RunLock(descriptor, local_lease(LEASE_NAME, action))
+        if lease is not None or not spec.checkpoints:
+            yield RunLock(descriptor, lease or local_lease(LEASE_NAME, action))
             return
         shared = open_run_files(settings, spec.checkpoints, patience_s=_PATIENCE_S)
-        with hold_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as lease:
-            yield RunLock(descriptor, lease)
+        with hold_lease(shared, LEASE_NAME, action=action, run_id=run_id, report=report_holder) as held:
+            yield RunLock(descriptor, held)
 
 
 def run_process(

@@ -2,6 +2,8 @@
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
+from urllib.parse import urlsplit
 
 from forecache.base.errors import UnavailableError
 from forecache.base.folders import SCHEMES, open_folder
@@ -10,6 +12,7 @@ from forecache.cli.base import Finding
 from forecache.kit.explain_errors import explain_error
 
 _PATIENCE_S = 10
+_DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def check_machines(settings: Settings) -> Finding:
@@ -30,15 +33,17 @@ def check_machines(settings: Settings) -> Finding:
 def check_mlflow_server(settings: Settings) -> Finding:
     """Connect to the database or the server of MLflow, and look into its bucket for artifacts."""
     uri = settings.mlflow_tracking_uri
-    place = uri.partition("@")[2] or uri
-    if uri.startswith("http"):
+    scheme = urlsplit(uri).scheme
+    is_server, is_database = scheme in ("http", "https"), scheme.partition("+")[0] in _DATABASES
+    if is_server:
         _request(uri)
-    else:
+    elif is_database:
         _connect(uri, setting="FORECACHE_MLFLOW_URI")
     if settings.mlflow_artifacts.partition("://")[0] in SCHEMES:
-        uri, options = settings.mlflow_artifacts, settings.storage_options
-        open_folder(uri, options, setting="FORECACHE_MLFLOW_ARTIFACTS", patience_s=_PATIENCE_S).folders()
-    return Finding("mlflow", "ok", f"{place} answers")
+        place, options = settings.mlflow_artifacts, settings.storage_options
+        open_folder(place, options, setting="FORECACHE_MLFLOW_ARTIFACTS", patience_s=_PATIENCE_S).folders()
+    said = f"{_place(uri)} answers" if is_server or is_database else f"{scheme or 'a folder'}, which is not asked here"
+    return Finding("mlflow", "ok", said)
 
 
 def check_dagster(settings: Settings) -> Finding:
@@ -47,7 +52,18 @@ def check_dagster(settings: Settings) -> Finding:
     if not uri:
         return Finding("dagster", "ok", f"SQLite in {settings.dagster_home}")
     _connect(uri, setting="FORECACHE_DAGSTER_URI")
-    return Finding("dagster", "ok", f"{uri.partition('@')[2]} answers")
+    return Finding("dagster", "ok", f"{_place(uri)} answers")
+
+
+def _place(uri: str) -> str:
+    """Host, port and path of a URL: its user, password and options are not for a report."""
+    parts = urlsplit(uri)
+    address = parts.netloc.rpartition("@")[2]
+    try:
+        is_whole = parts.port is None or "@" not in parts.path
+    except ValueError:  # a password with a "/" that should be written as %2F ends the address
+        is_whole = False
+    return f"{address}{parts.path}" if is_whole else f"{parts.scheme}://..."
 
 
 def _connect(uri: str, *, setting: str) -> None:
@@ -64,19 +80,21 @@ def _connect(uri: str, *, setting: str) -> None:
         known = explain_error(error)
         if isinstance(known, UnavailableError):
             raise known from error
-        cause = str(error).strip().partition("\n")[0]
+        # An error about the URL may quote a part of it.
+        cause = "the URL is not valid" if isinstance(error, ValueError) else str(error).strip().partition("\n")[0]
         raise UnavailableError(
-            f"The database {uri.partition('@')[2]} of {setting} cannot be used: {cause.rstrip('.')}.",
+            f"The database {_place(uri)} of {setting} cannot be used: {cause.rstrip('.')}.",
             remedy="Create it, or set the right host, user and password.",
         ) from error
 
 
 def _request(uri: str) -> None:
+    place = _place(uri)
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PATIENCE_S).close()
+        urllib.request.urlopen(f"{urlsplit(uri).scheme}://{place.rstrip('/')}/health", timeout=_PATIENCE_S).close()
     except urllib.error.HTTPError:
         return  # it answers, such as that it wants a password
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise UnavailableError(
-            f"The MLflow server {uri} cannot be reached: {error}.", remedy="Start it, or set FORECACHE_MLFLOW_URI."
+            f"The MLflow server {place} cannot be reached: {error}.", remedy="Start it, or set FORECACHE_MLFLOW_URI."
         ) from error

@@ -216,7 +216,7 @@ def make_repeatable(payload: bytes) -> bytes:
         if isinstance(value, dict):
             if "__id__" in value:
                 value["__id__"] = numbers.setdefault(value["__id__"], len(numbers))
-            if value.get("file") in members:
+            if isinstance(value.get("file"), str) and value["file"] in members:  # else it is a key of the user's
                 value["file"] = names.setdefault(value["file"], f"{len(names)}{Path(value['file']).suffix}")
         for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             number(part)

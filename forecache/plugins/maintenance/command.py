@@ -1,10 +1,15 @@
 """`forecache maintain`: the lake's small files are merged, and what nothing needs is removed."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from forecache.cli.base import command, settings
 from forecache.cli.output import print_json, show_table, size, wants_json
 from forecache.cli.progress import StageProgress
+
+if TYPE_CHECKING:
+    from forecache.plugins.maintenance.table import MaintenanceResult
 
 
 @command(
@@ -24,11 +29,19 @@ def maintain(tables: tuple[str, ...], dry_run: bool) -> None:
     from forecache.models.training.run_files import remove_old_checkpoints
     from forecache.plugins.maintenance.lake import maintain_lake
 
+    checkpoints = 0
     with StageProgress() as progress:
         done = maintain_lake(settings(), tables, dry_run=dry_run, progress=progress.update)
-        checkpoints = 0 if tables else remove_old_checkpoints(settings(), older_than=RETENTION, dry_run=dry_run)
+    try:
+        if not tables:
+            checkpoints = remove_old_checkpoints(settings(), older_than=RETENTION, dry_run=dry_run)
+    finally:  # where checkpoints are may be out of reach
+        _report(done, checkpoints, dry_run=dry_run)
+
+
+def _report(done: "list[MaintenanceResult]", checkpoints: int, *, dry_run: bool) -> None:
     if wants_json():
-        print_json(done)
+        print_json({"tables": done, "removed_checkpoint_files": checkpoints})
         return
     rows = [
         (

@@ -155,7 +155,7 @@ def _promotion_pins(settings: Settings) -> Named:
 def _training_pins(settings: Settings) -> Named:
     if any(name.startswith(TRAINING_SET) for name in table_names(settings)):
         yield from ((table, Pin(version)) for table, version in training_tables(settings))
-    # Trials of a search have their specification in the home alone.
+    # The home alone has those of trials, and of searches in a registry of this machine.
     roots = {str(root): root for root in (LocalFolder(settings.training_path), open_training_root(settings))}
     for root in roots.values():
         for name in root.names():

@@ -11,6 +11,7 @@ from typing import Any
 from forecache.base.errors import SettingsError
 from forecache.base.settings import Settings
 from forecache.declare import Trainable, Training
+from forecache.kit.lease import Lease
 from forecache.models.training.process import OnEvent, TrainingPlan, lock_run, process_environment, run_process
 from forecache.models.training.spec import LANES, SPEC_FILE, TrainingSpec
 
@@ -29,15 +30,22 @@ def plan_training(settings: Settings, pipeline: Trainable) -> TrainingPlan:
 
 
 def run_torchrun(
-    settings: Settings, spec: TrainingSpec, *, on_event: OnEvent, threads: int | None = None, gpu: int | None = None
+    settings: Settings,
+    spec: TrainingSpec,
+    *,
+    on_event: OnEvent,
+    threads: int | None = None,
+    gpu: int | None = None,
+    lease: Lease | None = None,
 ) -> dict[str, Any]:
-    """Lock the specification's run, execute it and return its `result.json`; raises as `lock_run` and `run_process`."""
+    """Lock the specification's run, execute it and return its `result.json`; `lease` and errors as of `lock_run` and
+    `run_process`."""
 
     def report(message: str) -> None:
         on_event({"event": "warning", "message": message})
 
     environment = worker_environment(settings, threads=threads, gpu=gpu)
-    with lock_run(settings, spec, report=report) as run_lock:
+    with lock_run(settings, spec, report=report, lease=lease) as run_lock:
         return run_process(spec, command(settings, spec), environment, run_lock, on_event=on_event)
 
 

@@ -34,7 +34,7 @@ class SearchJournal:
         """Copy the journal; LeaseLostError if another machine has taken the search over."""
         if self._shared is None:
             return
-        self._lease.check()
+        self._lease.ensure()
         content = self.path.read_bytes()
         content = content[: content.rfind(b"\n") + 1]  # a thread may be writing a line
         tag = self._shared.swap(JOURNAL_FILE, content, self._tag)

@@ -24,6 +24,7 @@ from forecache.base.settings import Settings
 from forecache.base.steps import tune_step
 from forecache.declare import TorchModel, Trainable, Training
 from forecache.kit.lease import Lease
+from forecache.lake.ledger import all_records
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.runs import experiment_of
@@ -171,15 +172,24 @@ def tune(
         search = _Search(settings, pipeline, night, study, journal, spec, held.lease, trials, progress)
         if shared is not None and search.remaining > 0:
             shared.write(SPEC_FILE, spec.to_json().encode())  # for maintenance, which keeps what this trains from
-        ran = search.run()
+        ran, finished = search.run(), len(finished_trials(study))
+        # A machine may be lost after the last trial, before it has recorded the search.
+        known = () if ran else all_records(settings, STAGE, pipeline.name)
+        is_known = any((row.inputs, row.rows) == (inputs, finished) for row in known)
+        if not is_known:
+            search.client.set_terminated(search.parent)
         details = {**search.summary(), "inputs": inputs, "training_version": version}
-        seconds, finished = time.perf_counter() - started, details["trials"]
-        if ran:
+        seconds = time.perf_counter() - started
+        if not is_known:
             held.lease.confirm()
             Stage(settings, STAGE, pipeline.name, run_id).record(
                 {None: StageOutcome(finished, details)}, {None: inputs}, seconds
             )
-    return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=not ran, details=details)
+        # A machine may be lost before it has deleted the checkpoints of a trial that has ended.
+        if shared is not None and all(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+            held.lease.ensure()
+            shared.delete([name for name in shared.names() if "/" in name and not name.startswith(".leases/")])
+    return StageResult(STAGE, pipeline.name, finished, seconds, nights=(night,), skipped=is_known, details=details)
 
 
 def trial_slots(settings: Settings, *, gpus: Callable[[], int] | None = None) -> list[int | None]:
@@ -232,7 +242,6 @@ class _Search:
                     for future in futures:
                         future.cancel()
                     raise
-            self.client.set_terminated(self.parent)
         return missing
 
     def summary(self) -> dict[str, Any]:
@@ -270,7 +279,7 @@ class _Search:
         try:
             watch = self._trial_observer(trial, child)
             run_torchrun = load_hook("torch", "run_torchrun")
-            result = run_torchrun(self.settings, spec, on_event=watch, threads=1, gpu=gpu)
+            result = run_torchrun(self.settings, spec, on_event=watch, threads=1, gpu=gpu, lease=self.lease)
         except PruneTrial:
             self._record_trial(trial, child, TrialState.PRUNED, "KILLED")
         except InputError as error:
@@ -325,6 +334,7 @@ class _Search:
         tags = {"mlflow.runName": f"tune {self.pipeline.name} {self.night}", "forecache.pipeline": self.pipeline.name}
         run: str = self.client.create_run(self.experiment, tags=tags).info.run_id
         self.study.set_user_attr("mlflow_run_id", run)
+        self.journal.share()  # else a machine that goes on would make another one
         return run
 
     def _child_run(self, number: int, training: Training) -> str:
