@@ -176,7 +176,7 @@ def test_a_key_that_is_none_is_told_with_the_field_that_holds_it(reader: Running
 
 def test_a_request_that_is_too_late_on_arrival_gets_the_last_rung_and_is_told_so(reader: RunningReader) -> None:
     late = counted(reader, 'late_answers_total{model="ranking"')
-    answer = ask(reader, a_request(), x_request_start=f"t={time.time() - 20:.3f}").json()
+    answer = ask(reader, a_request(), x_request_start=f"t={time.time() - 20:.3f}", x_deadline_ms="5000").json()
     assert answer["rung"] == "order_given"
     assert answer["why"] == "deadline"
     assert answer["late"] is True
