@@ -15,6 +15,7 @@ from pool_support import (
     RunningPath,
     running_path,
 )
+from waiting import eventually
 
 from forecache.base.settings import PROJECT_ROOT
 from forecache.realtime.request.request_answer import ModelCallError, WorkerLost
@@ -84,7 +85,7 @@ def test_a_request_that_crashes_its_process_is_not_tried_again_and_others_are(ru
     slow, poison, *others = running.run(mixed())
     assert isinstance(poison, WorkerLost)
     assert all(np.array_equal(scores, EXPECTED) for scores in (slow, *others))
-    assert running.counters.get("replaced_crashed") == 1
+    assert eventually(lambda: running.counters.get("replaced_crashed") == 1)
     assert running.counters.get("requeued") >= 1
 
 
