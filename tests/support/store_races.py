@@ -45,6 +45,7 @@ _PRELOAD = ["forecache.serve.store.publishing.publish", "obstore.store", "deltal
 def act(settings: dict[str, Any], kind: str, number: int, seed: int, outcome: str) -> None:
     """Publish or roll back in this process; write what became of it to a file, unless it is killed."""
     _shorten_terms()
+    moves = _record_moves()
     current, dice = load_settings(**settings), random.Random(seed)
     result: dict[str, Any] = {"kind": kind}
     try:
@@ -56,12 +57,24 @@ def act(settings: dict[str, Any], kind: str, number: int, seed: int, outcome: st
             store = open_store(current, "churn")
             result["version"] = store.rollback().version
             store.sync()  # as the command does: if the remote was away, the rollback is one of this machine alone
-        result["moves"] = open_store(current, "churn").pointer().moves
+        result["moves"] = moves[-1] if moves else ""
     except ForecacheError as error:
         result |= {"error": type(error).__name__, "message": error.message}
     unfinished = Path(f"{outcome}.unfinished")
     unfinished.write_text(json.dumps(result))
     unfinished.rename(outcome)
+
+
+def _record_moves() -> list[str]:
+    """Have this process record the moves of each pointer that it writes to the remote; returns the list."""
+    made, swap = list[str](), RemoteStore._swap
+
+    def swap_and_record(self: RemoteStore, held: Any, pointer: Pointer) -> None:
+        swap(self, held, pointer)
+        made.append(pointer.moves)
+
+    RemoteStore._swap = swap_and_record  # type: ignore[method-assign]
+    return made
 
 
 def _shorten_terms() -> None:
@@ -193,7 +206,9 @@ def _require_all(done: list[dict[str, Any]], history: _History) -> None:
     """Every change that was acknowledged is in the history, and no number was given to two."""
     for each in done:
         if "error" not in each and not each.get("skipped"):
-            assert each["moves"].split()[-1] in history.moves, f"{each} is lost"
+            made = each["moves"].split()
+            assert made, f"{each} moved nothing"
+            assert made[-1] in history.moves, f"{each} is lost"
     numbers = [each["version"] for each in done if each["kind"] == "publish" and not each.get("skipped", True)]
     assert len(set(numbers)) == len(numbers), f"numbers were given twice: {sorted(numbers)}"
 
