@@ -14,7 +14,6 @@ from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.counters import APPLIED, ENTRIES, LOOKED_AT_US, VERIFIED, is_of_this_boot, read_cells
 from forecache.serve.store.live.layer import read_tail_state
 from forecache.stream.state import Starts, StreamState, is_reported, is_running, read_starts, read_state
-from forecache.stream.table.schema import shards_of
 
 if TYPE_CHECKING:
     from forecache.kit.metrics.page import MetricsPage
@@ -118,6 +117,8 @@ def read_stream_status(settings: Settings, stream: Stream, *, watches: bool = Fa
     state = read_state(settings, stream.name)
     runs = is_running(settings.home_path, stream.name) or (state is not None and state.is_fresh(now))
     if watches and not runs and settings.lake_is_remote and state is not None and not state.stopped_at:
+        from forecache.stream.table.schema import shards_of
+
         # The state of a stream with shards stands still once one of them does.
         names = [shard.name_of(stream.name) for shard in shards_of(stream)]
         runs = now - state.reported_at < _MOST_SKEW_S and is_reported(settings, *names)
