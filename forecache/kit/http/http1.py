@@ -138,9 +138,8 @@ class Http1Connection(asyncio.Protocol):
         self._refused: InvalidRequestError | None = None
         self._task: asyncio.Task[None] | None = None
         self._ends = self._is_paused = self._is_full = self._is_running = False
-        self.heard_at = self._began = (
-            monotonic()
-        )  # when the client last sent something, or read a part of a long answer
+        # When the client last sent something, or read a part of a long answer.
+        self.heard_at = self._began = monotonic()
         self.peer = ""  # the client's address
 
     def connection_made(self, transport: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which process of which machine this is, so that others find out that it has ended.
+"""Identity of a process among those of all machines, by which others find out that it has ended.
 
 On Linux a process is known by the boot of its machine, the namespace of its number, its number, and its start: numbers
 are given again. Elsewhere nobody can tell that a process has ended, and other signs have to be waited for.

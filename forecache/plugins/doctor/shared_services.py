@@ -1,4 +1,4 @@
-"""What the machines of an installation share besides the lake: whether it is set, and whether it answers."""
+"""Checks of the services that machines share besides the lake: that they are set, and that they answer."""
 
 import urllib.error
 import urllib.request

@@ -208,7 +208,7 @@ class ShardedEngine:
                 left.confirm(-1, table.version)
                 left.sweep()
             self._said = ""
-        except Exception as error:  # noqa: BLE001  # clients of object stores have errors of their own
+        except Exception as error:  # noqa: BLE001  # whatever it is, the shards that run go on
             if str(error) != self._said:
                 logger.warning("Which shards of %s fall to this process is not known: %s", self._stream.name, error)
             self._said = str(error)
@@ -261,7 +261,7 @@ class ShardedEngine:
 
 @contextmanager
 def _orphaned_rows(settings: Settings, stream: Stream, table: StreamWriter) -> Iterator[OrphanedPendingRows]:
-    """What an engine with the freshness "event" left on this machine, unless another process has opened it."""
+    """Open the rows that an engine with the freshness "event" left on this machine, unless another process has."""
     try:
         rows = OrphanedPendingRows(settings, stream, table)
     except ConflictError:

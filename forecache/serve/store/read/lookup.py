@@ -203,16 +203,15 @@ def layered_readers(layers: Sequence[list[Any]], *, columns: int) -> tuple[Get, 
     def get_entries(keys: Sequence[bytes]) -> list[bytes | None]:
         hashes = list(map(xxhash.xxh3_64_intdigest, keys))
         found: list[list[bytes | None]] = []
-        searches, waits = [], True
+        searches = []
         for layer in reversed(layers):
             shards = [layer[digest & (len(layer) - 1)] for digest in hashes]
             if isinstance(layer[0], RangedShard):
-                waits = layer[0].waits
                 searches += [(shard.file, shard.search(key)) for shard, key in zip(shards, keys, strict=True)]
                 found.append([])
             else:
                 found.append([shard.get(key) for shard, key in zip(shards, keys, strict=True)])
-        results = run_searches(searches, waits=waits)
+        results = run_searches(searches)
         for entries in found:
             if not entries:
                 entries += results[: len(keys)]

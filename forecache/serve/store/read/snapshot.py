@@ -83,12 +83,10 @@ class Snapshot:
         *,
         lease: int | None = None,
         remote: Folder | None = None,
-        waits: bool = True,
     ) -> None:
         """Open a version.
 
-        Segments that are not here are read from the remote, if one is given. Without `waits`, reads do not wait for
-        it, and raise BlocksMissingError.
+        Segments that are not here are read from the remote, if one is given.
         """
         self.layout = layout
         self.manifest = manifest
@@ -104,7 +102,7 @@ class Snapshot:
             for segment in manifest.segments:
                 if remote is not None and not layout.has_segment(segment.id):
                     self.is_whole = False
-                    self._handles.append(RangedSegment(remote, layout, segment, waits=waits))
+                    self._handles.append(RangedSegment(remote, layout, segment))
                     continue
                 files = [shard.file for shard in segment.shards]
                 handle = segments.acquire(layout.segment(segment.id), files, indexed=segment.kind == "base")

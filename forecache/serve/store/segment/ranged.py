@@ -31,31 +31,15 @@ _Search = Generator[tuple[int, int], None, bytes | None]
 """A search yields each range of bytes that it is about to read, and returns the entry."""
 
 
-class BlocksMissingError(UnavailableError):
-    """Blocks that are not here are needed, and whoever reads must not wait; once `fetch` has fetched them, it is to
-    read again."""
-
-    def __init__(self, wanted: Mapping[BlockFile, set[int]]) -> None:
-        super().__init__("Blocks of a version are in the remote, and not on this machine yet.", remedy="Try again.")
-        self._wanted = wanted
-
-    def fetch(self) -> None:
-        """Fetch the blocks; raises UnavailableError or DamagedError."""
-        _fetch(self._wanted)
-
-
 class RangedShard:
-    """One LMDB file of a segment; `get` as of a read transaction.
+    """One LMDB file of a segment; `get` as of a read transaction."""
 
-    Reads that need blocks that are not here wait for them or, without `waits`, raise BlocksMissingError.
-    """
-
-    def __init__(self, file: BlockFile, *, waits: bool) -> None:
-        self.file, self.waits = file, waits
+    def __init__(self, file: BlockFile) -> None:
+        self.file = file
         self._tree: tuple[int, int] | None = None  # page size, root
 
     def get(self, key: bytes) -> bytes | None:
-        return run_searches([(self.file, self.search(key))], waits=self.waits)[0]
+        return run_searches([(self.file, self.search(key))])[0]
 
     def search(self, key: bytes) -> _Search:
         if self._tree is None:
@@ -115,11 +99,10 @@ class _Page:
         return bytes(self._content[at : at + size])
 
 
-def run_searches(searches: Sequence[tuple[BlockFile, _Search]], *, waits: bool) -> list[bytes | None]:
+def run_searches(searches: Sequence[tuple[BlockFile, _Search]]) -> list[bytes | None]:
     """Run searches in step, so that what all of them need next is fetched side by side; returns their results.
 
-    Raises UnavailableError if a block cannot be fetched, DamagedError if it is not what was written, and without
-    `waits` BlocksMissingError if one is not here.
+    Raises UnavailableError if a block cannot be fetched, DamagedError if it is not what was written.
     """
     found: list[bytes | None] = [None] * len(searches)
     running: list[tuple[int, tuple[int, int]]] = [(place, (0, 0)) for place in range(len(searches))]
@@ -136,8 +119,6 @@ def run_searches(searches: Sequence[tuple[BlockFile, _Search]], *, waits: bool) 
                 continue
             wanted.setdefault(file, set()).update(missing)
             waiting.append((place, needed))
-        if wanted and not waits:
-            raise BlocksMissingError(wanted)
         _fetch(wanted)
         running = waiting
     return found
@@ -160,7 +141,7 @@ class RangedSegment:
 
     verified = True  # each block when it is first read
 
-    def __init__(self, remote: Folder, layout: StoreLayout, segment: SegmentInfo, *, waits: bool) -> None:
+    def __init__(self, remote: Folder, layout: StoreLayout, segment: SegmentInfo) -> None:
         folder = layout.partial_segment(segment.id)
         folder.mkdir(exist_ok=True)
         self.paths: list[Path] = []
@@ -171,7 +152,7 @@ class RangedSegment:
                 whole = folder / shard.file  # fetched by a pull that has not ended
                 path = whole if whole.exists() else folder / f"{shard.file}.part"
                 file = BlockFile(remote, name, shard, path)
-                self.transactions.append(RangedShard(file, waits=waits))
+                self.transactions.append(RangedShard(file))
         except BaseException:
             self.close()
             raise
@@ -195,7 +176,7 @@ class RangedIndex:
         mask = len(self._shards) - 1
         shards = [self._shards[digest & mask] for digest in hashes.tolist()]
         searches = [(shard.file, shard.search(key)) for shard, key in zip(shards, keys, strict=True)]
-        return run_searches(searches, waits=shards[0].waits), []
+        return run_searches(searches), []
 
     def find_packed(
         self, keys: Sequence[bytes], hashes: "np.ndarray", size: int
