@@ -1,7 +1,6 @@
 """Expectations evaluated by DuckDB, against Great Expectations on Spark over the same rows."""
 
 import random
-import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
@@ -13,7 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from forecache.declare import Expectation, expect
-from forecache.lake.quality.evaluate import _PLANS, evaluate, plan_checks, translate_regex
+from forecache.lake.quality.evaluate import _PLANS, evaluate, plan_checks
+from forecache.lake.quality.regular_expressions import translate_regex
 from forecache.lake.quality.validate import make_result, validate
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _expectations(dice: random.Random, rows: int) -> list[Expectation]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "rows"), [(1, 200), (2, 5), (3, 1), (4, 0)])
+@pytest.mark.parametrize(("seed", "rows"), [(1, 200), (2, 5), (4, 0)])
 def test_duckdb_finds_what_great_expectations_finds(
     spark: "SparkSession", tmp_path: "Path", seed: int, rows: int
 ) -> None:
@@ -247,7 +247,6 @@ def test_translated_regular_expressions_match_what_java_matches(spark: "SparkSes
         for number, regex in enumerate(ordered):
             translated = translate_regex(regex)
             assert translated is not None, regex
-            assert re.compile(regex)
             found = connection.execute(
                 "SELECT list(regexp_matches(t, ?)) FROM (SELECT unnest(?) AS t)", [translated, texts]
             ).fetchone()

@@ -52,9 +52,9 @@ def test_a_night_is_checked_again_only_when_its_rows_or_the_expectations_changed
     spark: "SparkSession", settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _append(settings, DAYS[0], 0.1)
-    checked: list[str] = []
-    real = verdicts.validate
-    monkeypatch.setattr(verdicts, "validate", lambda *a, **k: (checked.append(k["name"]), real(*a, **k))[1])
+    checked: list[date] = []
+    real = verdicts.evaluate
+    monkeypatch.setattr(verdicts, "evaluate", lambda *a, **k: (checked.extend(k["dates"]), real(*a, **k))[1])
     _check(spark, settings, {DAYS[0]: "v1"})
     _check(spark, settings, {DAYS[0]: "v1"})
     assert len(checked) == 1

@@ -164,7 +164,7 @@ def _run_suite(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
 
 def _build_expectation(expectation: Expectation, position: int) -> Any:
     """Great Expectations' object for a declared expectation; it keeps its position, as outcomes are unordered."""
-    known = load_expectations()
+    known = _load_expectations()
     type_, arguments = expectation.type, dict(expectation.arguments)
     if type_ in _UNIQUE:
         # The built-in expectation uses a window over the whole frame; a count of distinct keys is one aggregation.
@@ -186,7 +186,7 @@ def _build_expectation(expectation: Expectation, position: int) -> Any:
         ) from None
 
 
-def load_expectations() -> Any:
+def _load_expectations() -> Any:
     """Import the module with Great Expectations' expectation classes, which takes six seconds."""
     # Great Expectations reads this once, at import; by default it reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
