@@ -60,7 +60,10 @@ def main() -> None:
         spark = spark_session(settings)
 
         def check_with_duckdb(number: int) -> None:
-X            assert (report.success, report.rows) == (True, rows)
+            state = {NIGHT: f"state-{number}"}
+            found = check_nights(lambda: spark, settings, "scores", EXPECTATIONS, column=AS_OF, states=state)
+            report = found[NIGHT]
+            assert (report.success, report.rows) == (True, rows)
 
         def check_with_spark(number: int) -> None:
             report = validate(read_table(spark, settings, "scores"), EXPECTATIONS, name="scores")

@@ -14,6 +14,7 @@ from forecache.serve.reader.versions.damage import Scrubber
 from forecache.serve.store import Pointer, Snapshot, Store
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.live.layer import read_layer
+from forecache.serve.store.remote import find_newest, follow_pointer
 from forecache.serve.store.store import remove_leftovers
 
 _DECLARES = """
@@ -70,6 +71,17 @@ def store(tmp_path: Path) -> Store:
         layout.manifest(1).write_bytes(snapshot.manifest.to_json())
         write_pointer(layout, Pointer(snapshot.manifest.store, 1, None, 1))
     return Store(layout.root)
+
+
+@pytest.mark.parametrize(("retained", "serving", "bad"), [((1, 2, 3), 2, {"3"}), ((2, 3), 2, {"3"}), ((3,), 3, set())])
+def test_a_rollback_of_this_machine_alone_counts_only_if_the_remote_has_an_earlier_version_to_serve(
+    retained: tuple[int, ...], serving: int, bad: set[str]
+) -> None:
+    seen = Pointer("0123", current=3, last=3, moves="a", versions={str(number): 0.0 for number in (1, 2, 3)})
+    here = seen.quarantine({3: "rolled back"}).advance(current=2)
+    theirs = replace(seen, versions={str(number): 0.0 for number in retained}).advance()
+    for found in (follow_pointer("churn", here, theirs), find_newest("churn", here, theirs, replaces_remote=False)):
+        assert (found.serving, set(found.bad)) == (serving, bad)
 
 
 def test_the_current_version_is_found_while_a_publish_removes_the_one_before(store: Store) -> None:

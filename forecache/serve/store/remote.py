@@ -207,12 +207,14 @@ def follow_pointer(name: str, here: Pointer, theirs: Pointer) -> Pointer:
         )
     if theirs.descends_from(here):
         return after
-    after = replace(after, bad={**here.bad, **theirs.bad})
-    if str(after.current) in after.bad:
-        earlier = [
-            each for each in theirs.retained_versions if each < (after.current or 0) and str(each) not in after.bad
-        ]
-        after = replace(after, current=earlier[-1] if earlier else after.current)
+    bad, current = {**here.bad, **theirs.bad}, theirs.current
+    if str(current) in bad:
+        earlier = [each for each in theirs.retained_versions if each < (current or 0) and str(each) not in bad]
+        if earlier:
+            current = earlier[-1]
+        else:  # nothing else can be served: as any rollback without a target, the one made here does not count
+            bad.pop(str(current))
+    after = replace(after, bad=bad, current=current)
     return after if here.pinned is None else after.advance(pinned=here.pinned)
 
 
