@@ -1,7 +1,5 @@
 """The Dagster resources of assets, sensors and schedules: the settings, and the process's one Spark session."""
 
-import threading
-from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -35,17 +33,4 @@ class SparkResource(dg.ConfigurableResource):
         """The process's session."""
         from forecache.kit.spark.session import spark_session
 
-        _preload_expectations()
         return spark_session(self.settings.load())
-
-
-@cache
-def _preload_expectations() -> None:
-    """Import Great Expectations while Spark's JVM starts: each takes five seconds of one core."""
-    # Needed by both threads: modules that import each other must not be imported by two threads at once.
-    import pandas  # noqa: F401
-    import pyspark.sql  # noqa: F401
-
-    from forecache.lake.quality.validate import load_expectations
-
-    threading.Thread(target=load_expectations, name="great-expectations", daemon=True).start()

@@ -1,10 +1,14 @@
-"""SQL over the lake's tables by name: DuckDB over delta-rs, without a JVM and without access to files or network."""
+"""SQL over the lake's tables by name: DuckDB over delta-rs, without a JVM and without access to files or network.
+
+Also DuckDB for the framework's own work, with bounded memory.
+"""
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import InputError
 from forecache.base.files import process_folder
@@ -76,3 +80,23 @@ def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     proposed = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
     return ". ".join(line.rstrip(".!") for line in [*lines[:1], *proposed])
+
+
+def scratch_folder(settings: Settings) -> Path:
+    folder = settings.home_path / "scoring"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def scratch_database(settings: Settings) -> Iterator[Any]:
+    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder.
+
+    DuckDB before 2.0 gives its files the same names in every process, and two that share a folder crash.
+    """
+    import duckdb
+
+    with process_folder(scratch_folder(settings), "duckdb-") as folder:
+        config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
+        with duckdb.connect(":memory:", config=config) as connection:
+            yield connection

@@ -3,16 +3,13 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forecache.base.code_version import code_version
 from forecache.base.errors import InputError, NotFoundError
-from forecache.base.files import process_folder
 from forecache.base.results import Progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
@@ -187,23 +184,3 @@ class ScoringWork(ScoringRun):
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def scratch_folder(settings: Settings) -> Path:
-    folder = settings.home_path / "scoring"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def scratch_database(settings: Settings) -> Iterator[Any]:
-    """DuckDB with bounded memory that spills into a folder of its own in the scratch folder.
-
-    DuckDB before 2.0 gives its files the same names in every process, and two that share a folder crash.
-    """
-    import duckdb
-
-    with process_folder(scratch_folder(settings), "duckdb-") as folder:
-        config: dict[str, Any] = {"memory_limit": "512MB", "temp_directory": str(folder)}
-        with duckdb.connect(":memory:", config=config) as connection:
-            yield connection

@@ -6,11 +6,11 @@ from pathlib import Path
 from second_process import running
 
 from forecache.base.settings import load_settings
-from forecache.scoring.night_inputs import scratch_database, scratch_folder
+from forecache.lake.query import scratch_database, scratch_folder
 
 _SPILLS = """
 import sys, time
-from forecache.scoring.night_inputs import scratch_database
+from forecache.lake.query import scratch_database
 from forecache.base.settings import load_settings
 with scratch_database(load_settings(home=sys.argv[1])) as connection:
     connection.execute("SET memory_limit = '60MB'; SET threads = 1")

@@ -1,1 +1,1 @@
-"""Expectations about tables, checked with Great Expectations, and the verdicts that later stages require."""
+"""Expectations about tables, their evaluation, and the verdicts that later stages require."""

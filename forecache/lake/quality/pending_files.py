@@ -148,6 +148,6 @@ def check_raw_days(run: Run, source: Source, days: Collection[date], files: Sequ
     counts = {day: count for day, count in day_counts(files, days).items() if count.files}
     states = {day: state for day, state in row_states(source, counts).items() if day in done}
     expectations = raw_expectations(source)
-    reports = check_nights(run.session(), run.settings, table, expectations, column="event_day", states=states)
+    reports = check_nights(run.session, run.settings, table, expectations, column="event_day", states=states)
     sums = reconcile_days(run.settings, source, list(counts), files=files, run_id=run.run_id)
     return RawChecks(reports, sums)

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,8 +133,7 @@ def validate(frame: "DataFrame", expectations: Sequence[Expectation], *, name: s
         CheckError: An expectation could not be evaluated, for example because its column is missing.
     """
     started = time.perf_counter()
-    for expectation in expectations:
-        _require_columns(frame, expectation, name)
+    require_columns(frame.columns, expectations, name)
     suite = [_build_expectation(e, position) for position, e in enumerate([*expectations, _ROW_COUNT])]
     outcomes = _run_suite(_add_key_columns(_replace_nan(frame), expectations), suite, name)
     for expectation, outcome in zip([*expectations, _ROW_COUNT], outcomes, strict=True):
@@ -165,7 +164,7 @@ def _run_suite(frame: "DataFrame", suite: list[Any], name: str) -> list[Any]:
 
 def _build_expectation(expectation: Expectation, position: int) -> Any:
     """Great Expectations' object for a declared expectation; it keeps its position, as outcomes are unordered."""
-    known = load_expectations()
+    known = _load_expectations()
     type_, arguments = expectation.type, dict(expectation.arguments)
     if type_ in _UNIQUE:
         # The built-in expectation uses a window over the whole frame; a count of distinct keys is one aggregation.
@@ -187,7 +186,7 @@ def _build_expectation(expectation: Expectation, position: int) -> Any:
         ) from None
 
 
-def load_expectations() -> Any:
+def _load_expectations() -> Any:
     """Import the module with Great Expectations' expectation classes, which takes six seconds."""
     # Great Expectations reads this once, at import; by default it reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -197,13 +196,15 @@ def load_expectations() -> Any:
     return known
 
 
-def _require_columns(frame: "DataFrame", expectation: Expectation, name: str) -> None:
-    missing = [column for column in expectation.columns if column not in frame.columns]
-    if missing:
-        raise CheckError(
-            f"{name} lacks the column {missing[0]!r}, which {expectation.type} is about.",
-            remedy=f"It has {', '.join(frame.columns)}.",
-        )
+def require_columns(columns: Sequence[str], expectations: Iterable[Expectation], name: str) -> None:
+    """Refuse expectations about a column that a table does not have, by CheckError."""
+    for expectation in expectations:
+        missing = [column for column in expectation.columns if column not in columns]
+        if missing:
+            raise CheckError(
+                f"{name} lacks the column {missing[0]!r}, which {expectation.type} is about.",
+                remedy=f"It has {', '.join(columns)}.",
+            )
 
 
 def _key_column(expectation: Expectation) -> str:
@@ -247,14 +248,21 @@ def _read_outcome(expectation: Expectation, outcome: Any, rows: int) -> CheckRes
         success = bool(outcome.success)
         if observed is None:
             count = count or 0
-    percent = None if count is None else 100.0 * count / rows if rows else 0.0
+    return make_result(expectation, success, observed, count, rows)
+
+
+def make_result(
+    expectation: Expectation, success: bool, observed: Any, unexpected_count: int | None, rows: int
+) -> CheckResult:
+    """Make the outcome of an expectation, with its sentence, from what was found in a number of rows."""
+    percent = None if unexpected_count is None else 100.0 * unexpected_count / rows if rows else 0.0
     return CheckResult(
         expectation=expectation.type,
         subject=", ".join(expectation.columns),
         severity=expectation.severity,
         success=success,
-        sentence=describe_outcome(expectation, success, observed, count, percent),
+        sentence=describe_outcome(expectation, success, observed, unexpected_count, percent),
         observed=observed if observed is None or isinstance(observed, float | int) else str(observed),
-        unexpected_count=count,
+        unexpected_count=unexpected_count,
         unexpected_percent=percent,
     )

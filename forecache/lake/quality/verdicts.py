@@ -6,16 +6,22 @@ all the publisher, has to read its verdict. An as-of date with the same rows and
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
 from forecache.declare import Expectation
-from forecache.kit.delta.tables import read_table
+from forecache.kit.delta.damage import as_damaged_error
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.log import active_files, group_by_partition
+from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.ledger import StageRecord, last_record
-from forecache.lake.quality.validate import CheckReport, validate
+from forecache.lake.quality.evaluate import evaluate, plan_checks
+from forecache.lake.quality.validate import CheckReport, make_result, require_columns, validate
+from forecache.lake.query import scratch_database
 from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
 
 if TYPE_CHECKING:
@@ -25,10 +31,11 @@ STAGE = "check"
 DRIFT_STAGE = "drift"
 """Ledger stage of the drift verdicts; `blocks` in their details is the reason why a date must not be published."""
 _MAX_VALIDATIONS = 64
+_MAX_ROWS = 50_000_000
 
 
 def check_nights(
-    spark: "SparkSession",
+    session: "Callable[[], SparkSession]",
     settings: Settings,
     table: str,
     expectations: Sequence[Expectation],
@@ -39,17 +46,20 @@ def check_nights(
 ) -> dict[date, CheckReport]:
     """Check as-of dates of a table against expectations and record the verdicts; returns a report for each date.
 
-    Dates without a current verdict are checked together in one validation. If that finds something, the dates are
-    halved until the failing ones are found. At most 64 validations are run; after that every date of an undivided range
-    gets the range's verdict, so that a good date in it can fail.
+    Dates without a current verdict are checked together, by DuckDB if it knows the expectations and they have at most
+    50 million rows (`forecache.lake.quality.evaluate`). Else `session` is called, and Great Expectations validates them
+    on Spark. If that finds something, the dates are halved until the failing ones are found. At most 64 validations are
+    run; after that every date of an undivided range gets the range's verdict, so that a good date in it can fail.
 
     `column` is the table's partition column (date), and `states` has a text without blanks that identifies the rows of
     each date at the Delta version, such as the digest of its data files.
     """
 
     def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
-        frame = read_table(spark, settings, table, version=version)
-        found = _validate_nights(frame, table, expectations, column, nights)
+        found = _evaluate_nights(settings, table, expectations, column, nights, version)
+        if found is None:
+            frame = read_table(session(), settings, table, version=version)
+            found = _validate_nights(frame, table, expectations, column, nights)
         return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 
     stage, inputs = Stage(settings, STAGE, table), check_inputs(states, expectations)
@@ -104,6 +114,47 @@ def refuse_failed_date(settings: Settings, table: str, night: date) -> StageReco
             remedy="Fix the cause and run the as-of date again.",
         )
     return verdict
+
+
+def _evaluate_nights(
+    settings: Settings,
+    table: str,
+    expectations: Sequence[Expectation],
+    column: str,
+    nights: Sequence[date],
+    version: int | None,
+) -> dict[date, CheckReport] | None:
+    """Evaluate expectations by DuckDB; None if it does not know them, or cannot read the table or so many rows."""
+    import duckdb
+    from deltalake.exceptions import DeltaProtocolError
+
+    started, delta = time.perf_counter(), open_table(settings, table, version=version)
+    files = group_by_partition(active_files(delta), column)
+    days = [night.isoformat() for night in nights]
+    if sum(file.rows for day in days for file in files.get(day, ())) > _MAX_ROWS:
+        return None
+    try:
+        data = open_dataset(delta, partitions=[(column, "in", days)])
+    except DeltaProtocolError:
+        return None
+    with scratch_database(settings) as connection:
+        connection.register("rows", data)
+        types = {name: str(kind) for name, kind, *_ in connection.execute("DESCRIBE rows").fetchall()}
+        require_columns(list(types), expectations, table)
+        checks = plan_checks(expectations, types)
+        if checks is None:
+            return None
+        try:
+            found = evaluate(connection, "rows", checks, types, column=column, dates=nights)
+        except duckdb.Error as error:
+            if (damaged := as_damaged_error(error)) is not None:
+                raise damaged from None
+            return None
+    seconds, reports = (time.perf_counter() - started) / len(nights), {}
+    for night, (rows, outcomes) in found.items():
+        results = tuple(make_result(e, *o, rows) for e, o in zip(expectations, outcomes, strict=True))
+        reports[night] = CheckReport(f"{table} for {night}", results, rows, seconds)
+    return reports
 
 
 def _validate_nights(

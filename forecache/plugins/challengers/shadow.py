@@ -18,6 +18,7 @@ from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_record
+from forecache.lake.query import scratch_database
 from forecache.lake.stage_runner import hold_table_lock
 from forecache.models.registry.alias_moves import find_equal_champion, reconcile_aliases
 from forecache.models.registry.model_versions import (
@@ -33,7 +34,7 @@ from forecache.models.registry.model_versions import (
 )
 from forecache.models.tracking.client import connect_mlflow
 from forecache.scoring.cost_estimate import combine_plans
-from forecache.scoring.night_inputs import STAGE, ScoringRun, scratch_database
+from forecache.scoring.night_inputs import STAGE, ScoringRun
 from forecache.scoring.run import score_stale
 
 if TYPE_CHECKING:

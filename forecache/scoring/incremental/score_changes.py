@@ -38,6 +38,7 @@ from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ledger import StageRecord
+from forecache.lake.query import scratch_folder
 from forecache.scoring.incremental.carry_forward import Copier, FileCopy, as_type, entity_ids, new_file
 from forecache.scoring.night_inputs import (
     FeatureFile,
@@ -47,7 +48,6 @@ from forecache.scoring.night_inputs import (
     files_of,
     num_cores,
     partition_files,
-    scratch_folder,
 )
 from forecache.scoring.tasks.job import local_scorer
 from forecache.scoring.tasks.prediction_file import open_output

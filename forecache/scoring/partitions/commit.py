@@ -31,14 +31,13 @@ from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
+from forecache.lake.query import scratch_database, scratch_folder
 from forecache.lake.stage_runner import StageOutcome, format_nights
 from forecache.scoring.night_inputs import (
     ScoringNight,
     ScoringWork,
     num_cores,
     partition_files,
-    scratch_database,
-    scratch_folder,
 )
 from forecache.scoring.partitions.shards import StagedNights, describe_committed
 from forecache.scoring.tasks.prediction_file import explain_full_disk

@@ -9,8 +9,9 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import place_of
 from forecache.kit.process.wakes import SCORING_PROGRESS
+from forecache.lake.query import scratch_folder
 from forecache.models.inference.outputs import known_outputs
-from forecache.scoring.night_inputs import FeatureFile, ScoringWork, scratch_folder
+from forecache.scoring.night_inputs import FeatureFile, ScoringWork
 from forecache.scoring.tasks.prediction_rows import layout_of
 from forecache.scoring.tasks.task import JobSpec, Task, TaskScorer, row_groups
 
