@@ -211,14 +211,15 @@ class PartialVersions:
             store = open_store(self._settings, name)
             if store.pointer().serving is not None:
                 return False
+            live, known = store.layout.live, self.opened.get(name)
+            has_layer = None if live.exists() else self._threads.submit(remote.size, f"{name}/{live.name}")
             pointer = read_remote_pointer(remote, name)
             if pointer is None or pointer.serving is None:
                 return False
-            known = self.opened.get(name)
             if known is None or known.manifest.identity != (pointer.store, pointer.serving):
                 manifest = read_remote_manifest(remote, name, pointer.serving)
                 # Without its live layer, which a pull brings first, older rows would answer than with it.
-                if not store.layout.live.exists() and remote.size(f"{name}/{store.layout.live.name}") is not None:
+                if has_layer is not None and has_layer.result() is not None:
                     self._without_layer.add(name)
                     return True
                 self._open(remote, name, manifest)
