@@ -83,8 +83,8 @@ class Catalog:
         watcher.start()
         self._scrub.start()
 
-    def find_reason(self, name: str = "") -> str:
-        """The reason why a pipeline that is not served, or any, may be served soon; "" if that is not so."""
+    def find_reason(self, name: str) -> str:
+        """The reason why a pipeline that is not served may be served soon; "" if that is not so."""
         return self.partial.find_reason(name) or ("" if self.warm else _VERIFYING)
 
     @property
