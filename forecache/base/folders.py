@@ -120,6 +120,11 @@ class LocalFolder:
         found = os.walk(self.root / prefix)
         return [os.path.relpath(os.path.join(folder, name), self.root) for folder, _, names in found for name in names]
 
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Sizes in bytes of the files under a folder, at any depth, by name."""
+        found = ((name, self.size(name)) for name in self.names(prefix))
+        return {name: size for name, size in found if size is not None}
+
     def folders(self) -> list[str]:
         """Names of the folders at the top."""
         return [path.name for path in self.root.iterdir() if path.is_dir()] if self.root.is_dir() else []
@@ -219,9 +224,12 @@ class BucketFolder:
                 return None
 
     def names(self, prefix: str = "") -> list[str]:
+        return list(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
         with self._reach():
             pages = self._obstore.list(self._store, f"{prefix}/" if prefix else None)
-            return [item["path"] for page in pages for item in page]
+            return {item["path"]: int(item["size"]) for page in pages for item in page}
 
     def folders(self) -> list[str]:
         with self._reach():

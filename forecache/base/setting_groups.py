@@ -123,6 +123,10 @@ class ReaderSettings(BaseSettings):
     reader_scrub_s: float = Field(
         300.0, ge=0, description="Pause between two slow reads of all that is served, for rotten bytes; 0: never."
     )
+    reader_waits_for_all: bool = Field(
+        False,
+        description="Makes a new reader ready only once it has each live layer and model of the remote.",
+    )
     reader_model_processes: int = Field(
         1, ge=1, le=64, description="Processes of a reader worker for a real-time model off its loop, beside a spare."
     )

@@ -17,6 +17,7 @@ from forecache.realtime.release.format import LookupContract
 from forecache.realtime.request.request_answer import LiveRead, LookupResult, NoScores, ParsedRequest
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_layers import OpenLayer
+from forecache.serve.reader.versions.partial_versions import PartialVersion
 from forecache.serve.store import KeySchema, Manifest, Snapshot
 from forecache.serve.store.keys import encode_columns
 from forecache.serve.store.live.layer import PENDING
@@ -168,7 +169,7 @@ class ViewLookups:
     def is_remote(self) -> bool:
         """Return True if a view is served from another machine now, so that look-ups must be awaited."""
         served = self._served
-        return any(not isinstance(found.snapshot, Snapshot) for each in self._lookups
+        return any(not isinstance(found.snapshot, (Snapshot, PartialVersion)) for each in self._lookups
                    if (found := served.get(each.contract.view)) is not None)  # fmt: skip
 
     def read(self, request: ParsedRequest, now: float) -> LookupResult:
@@ -192,6 +193,8 @@ class ViewLookups:
         answers = self._served.get(view)
         if answers is None:
             raise ViewUnavailable(f"The view {view} has no published version here.")
+        if isinstance(answers.snapshot, PartialVersion):
+            raise ViewUnavailable(f"Version {answers.manifest.version} of the view {view} is not here as a whole yet.")
         if not answers.valid_from <= now < answers.valid_until:
             answers.refresh(now)
         if answers.refused:

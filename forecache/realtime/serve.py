@@ -71,7 +71,14 @@ class RealtimeExtension:
         ]
 
     def not_ready_reason(self) -> str:
-        return "" if self._has_looked else "The reader is still loading the releases of real-time models."
+        if not self._has_looked:
+            return "The reader is still loading the releases of real-time models."
+        context, models = self._context, self.models
+        known = set() if models is None else models.served.keys() | models.failures.keys()
+        awaited = context.catalog.partial.awaited_models - known
+        if not awaited or self.failure or context.runtime.was_ready:
+            return ""
+        return f"The reader waits until `forecache pull` has brought the release of {', '.join(sorted(awaited))}."
 
     def openapi_paths(self) -> dict[str, Any]:
         if self.models is None:

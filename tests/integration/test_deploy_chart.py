@@ -352,10 +352,14 @@ def test_a_rolling_update_takes_no_reader_away_before_another_is_ready_and_told(
     assert before["checksum/config"] != spec["template"]["metadata"]["annotations"]["checksum/config"]
 
 
-def test_a_sidecar_goes_on_pulling() -> None:
-    [pull] = [each for each in containers_of(deployment("reader")["template"]) if each["name"] == "keep-pulling"]
-    assert pull["restartPolicy"] == "Always"
+def test_a_sidecar_pulls_and_the_reader_that_does_not_wait_for_it_is_ready_once_it_serves_everything() -> None:
+    spec = deployment("reader")["template"]["spec"]
+    assert all(each["restartPolicy"] == "Always" for each in spec["initContainers"])
+    [pull] = [each for each in spec["initContainers"] if each["name"] == "pull"]
     assert pull["command"] == ["forecache", "pull", "--every", "30"]
+    [reader] = spec["containers"]
+    assert variables_of(reader)["FORECACHE_READER_WAITS_FOR_ALL"] == "true"
+    assert mounts_of(pull)["home"] == mounts_of(reader)["home"]
 
 
 def test_the_log_of_a_reader_waits_in_a_volume_that_its_sidecar_empties() -> None:
@@ -374,7 +378,7 @@ def test_the_log_of_a_reader_waits_in_a_volume_that_its_sidecar_empties() -> Non
     assert volume["emptyDir"]["sizeLimit"] == "2Gi"
     assert Settings.model_fields["request_log_spool_bytes"].default < 2 << 30
     without = containers_of(deployment("reader", reader__requestLog=False)["template"])
-    assert [each["name"] for each in without] == ["pull", "keep-pulling", "reader"]
+    assert [each["name"] for each in without] == ["pull", "reader"]
 
 
 def test_a_job_outlives_a_preemption_and_not_an_error_of_the_user() -> None:

@@ -55,7 +55,7 @@ def test_a_tailer_fills_the_store_that_the_reader_of_its_pod_answers_from() -> N
     assert tail["command"] == ["forecache", "stream", "tail"]
     assert variables_of(served)["FORECACHE_STREAM_TAILER"] == "off"
     assert mounts_of(tail)["home"] == mounts_of(served)["home"]
-    assert [each["name"] for each in spec["initContainers"]] == ["pull", "keep-pulling", "commit-log", "tail"]
+    assert [each["name"] for each in spec["initContainers"]] == ["pull", "commit-log", "tail"]
     without = find(render("small"), "Deployment", "reader")["spec"]["template"]["spec"]
     assert "tail" not in [each["name"] for each in without["initContainers"]]
 

@@ -15,7 +15,8 @@ from forecache.kit.versioned.pointer import read_pointer
 from forecache.operations.release import release_model, roll_back_release
 from forecache.realtime.release.folder import open_releases
 from forecache.realtime.release.lake_state import read_lake_state
-from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
+from forecache.realtime.release.replicas import pull_releases, push_releases
+from forecache.serve.store.remote import list_remote_models
 
 
 def test_a_replica_pulls_what_was_pushed_and_nothing_twice(settings: Settings, tmp_path: Path) -> None:

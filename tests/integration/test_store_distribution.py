@@ -201,7 +201,7 @@ push(Store(store), LocalFolder(remote))
 """
 
 
-@pytest.mark.parametrize("moment", ["read", "size"])
+@pytest.mark.parametrize("moment", ["read", "sizes"])
 def test_a_push_that_was_begun_before_a_publish_takes_nothing_back(
     settings: Settings, tmp_path: Path, replica: Store, moment: str
 ) -> None:

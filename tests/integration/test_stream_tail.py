@@ -16,7 +16,7 @@ from forecache.base.steps import publish_step
 from forecache.serve.store import open_remote, open_store, publish, pull, push
 from forecache.serve.store.live.layer import layer_from_json, read_tail_state
 from forecache.serve.store.live.reader import LiveReader
-from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
+from forecache.serve.store.push_pull import pull_layers, push_stream_only_stores
 from forecache.stream.tail.tailer import Tailer
 
 LATER = NIGHT.replace(year=1998, month=7, day=2)
@@ -220,7 +220,7 @@ def test_a_replica_has_the_layer_of_a_store_that_only_a_stream_fills(settings: S
     replica_settings = load_settings(home=tmp_path / "replica", lake=settings.lake_uri)
     store, stream = live_churn(settings, keep_h=24.0), StreamTable(settings)
     stream.commit(clicks(0, 3, 0.25))
-    assert push_stream_only_stores(settings, remote) == pull_stream_only_stores(replica_settings, remote) == ["churn"]
+    assert push_stream_only_stores(settings, remote) == pull_layers(replica_settings, remote) == ["churn"]
     replica = open_store(replica_settings, "churn")
     with Tailer(replica_settings) as tailer:
         follow(tailer)

@@ -1,4 +1,5 @@
-"""An HTTP proxy before an object store that answers 503, resets connections, and loses answers to what was done.
+"""An HTTP proxy before an object store that is far away, answers 503, resets connections, and loses answers to what
+was done.
 
 Which request gets which fault is drawn from a seeded generator. A lost answer is the ambiguous case: the server has
 done what it was asked for, and the client sees its connection reset. The proxy is a process of its own: delta-rs's file
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -50,11 +52,19 @@ class Faults:
     most: int | None = None
 
 
+@dataclass(frozen=True)
+class Distance:
+    """The time that each request takes more, and the bytes that pass in a second in all, 0: any number of them."""
+
+    latency_s: float = 0.0
+    bytes_per_s: float = 0.0
+
+
 class Proxy:
     """A proxy that runs."""
 
-    def __init__(self, port: int) -> None:
-        self.address = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, pid: int) -> None:
+        self.address, self.pid = f"http://127.0.0.1:{port}", pid
 
     def injected(self, kind: Kind) -> dict[str, int]:
         """The faults so far in requests of a kind, by fault."""
@@ -64,13 +74,14 @@ class Proxy:
 
 
 @contextmanager
-def fault_proxy(endpoint: str, *faults: Faults, seed: int = 0) -> Iterator[Proxy]:
+def fault_proxy(endpoint: str, *faults: Faults, seed: int = 0, distance: Distance = Distance()) -> Iterator[Proxy]:
     """Run a proxy that passes on to an endpoint; kinds of requests that are not given do not fail."""
-    told = json.dumps({"endpoint": endpoint, "faults": [asdict(some) for some in faults], "seed": seed})
+    failing = [asdict(some) for some in faults]
+    told = json.dumps({"endpoint": endpoint, "faults": failing, "seed": seed, "distance": asdict(distance)})
     with subprocess.Popen([sys.executable, __file__, told], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Proxy(int(process.stdout.readline()))
+            yield Proxy(int(process.stdout.readline()), process.pid)
         finally:
             process.send_signal(signal.SIGKILL)
 
@@ -108,13 +119,33 @@ class Dice:
         return ""
 
 
-def serve(endpoint: str, faults: list[Faults], seed: int) -> None:
+_CHUNK_BYTES = 1 << 16
+
+
+class Line:
+    """A line of limited width; answers that pass at once share it."""
+
+    def __init__(self, distance: Distance) -> None:
+        self.distance = distance
+        self._free_s, self._lock = 0.0, threading.Lock()
+
+    def wait(self, size: int) -> None:
+        """Wait until so many bytes have passed."""
+        if self.distance.bytes_per_s:
+            with self._lock:
+                self._free_s = max(self._free_s, time.monotonic()) + size / self.distance.bytes_per_s
+                passed_s = self._free_s
+            time.sleep(max(0.0, passed_s - time.monotonic()))
+
+
+def serve(endpoint: str, faults: list[Faults], seed: int, distance: Distance) -> None:
     """Print the port and serve until killed."""
     upstream = urlsplit(endpoint)
 
     class Handler(_Handler):
         server_address = (upstream.hostname or "", upstream.port or 80)
         dice = Dice(faults, seed)
+        line = Line(distance)
 
     server = _Server(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
@@ -134,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server_address: tuple[str, int]
     dice: Dice
+    line: Line
 
     def setup(self) -> None:
         super().setup()
@@ -152,6 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == _TELL:
             self._answer(200, [], json.dumps(self.dice.injected).encode())
             return
+        time.sleep(self.line.distance.latency_s)
         fault = self.dice.draw(self.command, self.path)
         if fault == "busy":
             self._answer(503, [("Content-Type", "application/xml")], _BUSY)
@@ -195,8 +228,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD" and status not in (204, 304):
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        for start in range(0, len(content) if self.command != "HEAD" else 0, _CHUNK_BYTES):
+            chunk = memoryview(content)[start : start + _CHUNK_BYTES]
+            self.line.wait(len(chunk))
+            self.wfile.write(chunk)
         self.wfile.flush()
         self.close_connection = self.headers.get("Connection", "").lower() == "close"
 
@@ -209,4 +244,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    serve(given["endpoint"], [Faults(**some) for some in given["faults"]], given["seed"])
+    faults = [Faults(**some) for some in given["faults"]]
+    serve(given["endpoint"], faults, given["seed"], Distance(**given["distance"]))

@@ -18,7 +18,12 @@ class Worker:
         self.runtime = ReaderSharedMemory(made.path, SLOT_BYTES)
         self.metrics = WorkerMetrics.claim(self.runtime)
         self.catalog: Any = SimpleNamespace(
-            warm=False, is_following=True, damaged=set(), answers={"churn": None}, lag=SimpleNamespace(reason="")
+            warm=False,
+            is_following=True,
+            damaged=set(),
+            answers={"churn": None},
+            lag=SimpleNamespace(reason=""),
+            partial=SimpleNamespace(find_reason=lambda: ""),
         )
         settings: Any = SimpleNamespace(reader_workers=2)
         context: Any = SimpleNamespace(

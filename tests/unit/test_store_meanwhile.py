@@ -61,6 +61,18 @@ while True:
     os.rename(sys.argv[1] + ".away", sys.argv[1])
 """
 
+_OPENS_IN_STAGING = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1]) / "pull-00000002-base-0"
+print(flush=True)
+while True:
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / "000.mdb.part").write_bytes(b"block")
+    except OSError:
+        continue
+"""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -99,6 +111,19 @@ def test_a_publish_tidies_while_a_stream_declares_its_layer(store: Store) -> Non
     declared = read_layer(layout)
     assert declared is not None
     assert declared.stream == LAYER.stream
+
+
+def test_what_killed_pulls_left_is_removed_while_a_reader_opens_a_version_there(
+    store: Store,
+) -> None:
+    staging = store.layout.staging
+    with running(_OPENS_IN_STAGING, staging) as opening:
+        for number in range(300):
+            (staging / f"{number}.bin.part").write_bytes(b"half a filter")
+            remove_leftovers(store)
+        assert opening.poll() is None
+    remove_leftovers(store)
+    assert not list(staging.iterdir())
 
 
 def test_a_file_that_is_removed_while_it_is_scrubbed_is_not_taken_for_damaged(store: Store) -> None:

@@ -59,10 +59,10 @@ def _exchange(
     from forecache.realtime.release.folder import open_releases
     from forecache.realtime.release.lake_state import read_lake_state
     from forecache.realtime.release.released_models import list_released_models
-    from forecache.realtime.release.replicas import list_remote_models, pull_releases, push_releases
+    from forecache.realtime.release.replicas import pull_releases, push_releases
     from forecache.serve.store import open_remote, open_store, pull, push
-    from forecache.serve.store.push_pull import pull_stream_only_stores, push_stream_only_stores
-    from forecache.serve.store.remote import remote_pipelines
+    from forecache.serve.store.push_pull import pull_layers, push_stream_only_stores
+    from forecache.serve.store.remote import list_remote_models, remote_pipelines
 
     current = settings()
     uri = remote or current.store_remote
@@ -76,7 +76,7 @@ def _exchange(
         check_name("pipeline", name)
     releases = [name for name in (list_remote_models(opened) if pulling else list_released_models(current))
                 if not names or name in names]  # fmt: skip
-    streamed = (pull_stream_only_stores if pulling else push_stream_only_stores)(current, opened)
+    streamed = pull_layers(current, opened, names) if pulling else push_stream_only_stores(current, opened)
     stores = [name for name in dict.fromkeys(names) if name not in releases and name not in streamed]
     chosen: list[str] = []
     told = [{"pipeline": name, "skipped": f"{name} has no version: its live layer is filled from its stream."}

@@ -30,6 +30,10 @@ DRAIN = Wake("drain", _SERVE, "Looking if requests still come, after the signal 
 READER_WORKERS = Wake("reader-workers", _SERVE, "Looking if a worker is to be replaced, also whenever one ends", 60.0)
 
 STORE_POLL = Wake("swap", _WORKER, "Looking for new versions, releases, rollouts and live rows", 0.25)
+REMOTE_VERSIONS = Wake(
+    "remote-versions", _WORKER, "Looking what the remote serves, as long as this machine lacks a version of a pipeline",
+    1.0,
+)  # fmt: skip
 SILENT_CONNECTIONS = Wake("silent-connections", _WORKER, "Closing silent connections", 0.25)
 SCRUB = Wake(
     "scrub", _WORKER, "Reading all that is served again, to find damaged bytes", rule="FORECACHE_READER_SCRUB_S"

@@ -81,13 +81,16 @@ class BlockFile:
             os.close(self._file)
 
     def find_missing(self, start: int, end: int) -> list[int]:
-        """The blocks of a range of bytes that are not here yet; `SUMS` alone as long as the checksums are not here."""
+        """The blocks of a range of bytes that are not here yet.
+
+        As long as the checksums are not here, `SUMS`, and the block if it is one: it is verified once they are.
+        """
+        numbers = range(start // BLOCK_BYTES, -(-min(end, self._end) // BLOCK_BYTES))
         if not self._sums:
             sums = bytes(self._view[self._end :])
             if not self._are_sums(sums):
-                return [SUMS]
+                return [SUMS, *(numbers if len(numbers) == 1 else ())]
             self._sums = sums
-        numbers = range(start // BLOCK_BYTES, -(-min(end, self._end) // BLOCK_BYTES))
         return [number for number in numbers if not self._verified[number] and not self._verify(number)]
 
     def _are_sums(self, content: bytes) -> bool:
@@ -111,7 +114,7 @@ class BlockFile:
             return len(self._fetch(self._end, self._info.size_bytes, self._are_sums))
         start, end = first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, self._end)
         sums = self._sums[first * _SUM_BYTES : (last + 1) * _SUM_BYTES]
-        return len(self._fetch(start, end, lambda content: b"".join(map(_sum_of, _blocks_of(content))) == sums))
+        return len(self._fetch(start, end, lambda content: not sums or _sums_of(content) == sums))
 
     def _fetch(self, start: int, end: int, is_whole: Callable[[bytes], bool]) -> bytes:
         for _ in range(_TRIES):
@@ -158,9 +161,9 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
             start = place
 
 
-def _blocks_of(content: bytes) -> Iterator[memoryview]:
+def _sums_of(content: bytes) -> bytes:
     view = memoryview(content)
-    return (view[start : start + BLOCK_BYTES] for start in range(0, len(view), BLOCK_BYTES))
+    return b"".join(_sum_of(view[start : start + BLOCK_BYTES]) for start in range(0, len(view), BLOCK_BYTES))
 
 
 def missing_file_error(name: str) -> NotFoundError:

@@ -22,13 +22,16 @@ def read_content(remote: Folder, name: str) -> bytes | None:
 
 
 def upload_missing(
-    remote: Folder, files: Mapping[str, tuple[Path, FileInfo]], report: Callable[[float], None]
+    remote: Folder,
+    files: Mapping[str, tuple[Path, FileInfo]],
+    sizes: Mapping[str, int],
+    report: Callable[[float], None],
 ) -> tuple[list[str], int]:
     """Upload the files (by name there, where each is here) that a remote lacks; returns their names, and their bytes.
 
-    `report` is called with the share that is done.
+    `sizes` are those of the files that it has; `report` is called with the share that is done.
     """
-    missing = {name: file for name, file in files.items() if remote.size(name) != file[1].size_bytes}
+    missing = {name: file for name, file in files.items() if sizes.get(name) != file[1].size_bytes}
     done, total = 0, sum(info.size_bytes for _, info in missing.values()) or 1
     with ThreadPoolExecutor(_TRANSFERS) as threads:
         uploads = [(threads.submit(remote.upload, path, name), info) for name, (path, info) in missing.items()]

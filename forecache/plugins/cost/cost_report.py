@@ -113,7 +113,7 @@ def storage_lines(settings: Settings) -> list[CostLine]:
     if settings.store_remote:
         remote = open_remote(settings.store_remote, settings.storage_options)
         for name in sorted(remote.folders()):
-            size = sum(remote.size(file) or 0 for file in remote.names(name))
+            size = sum(remote.sizes(name).values())
             lines.append(storage_line(settings, name, "remote", size, in_object_store=_REMOTE in settings.store_remote))
     return [line for line in lines if line.amount]
 

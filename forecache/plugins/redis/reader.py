@@ -9,12 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import orjson
-
 from forecache.base.errors import UnavailableError
 from forecache.plugins.redis.client import connect, evicting_policy, is_cluster
 from forecache.plugins.redis.versions import RedisSnapshot, RedisStore, pipelines_in_redis
-from forecache.serve.reader.versions.describe import version_summary
 from forecache.serve.store import Manifest
 
 logger = logging.getLogger("forecache.reader")
@@ -34,11 +31,6 @@ class RedisSource:
         self._failed = False
         self._unsure: dict[str, tuple[str, str]] = {}
         self._loads: dict[str, int] = {}
-
-    def encode_history(self, manifest: Manifest) -> bytes:
-        """The JSON of `/versions/{pipeline}`: Redis has only the served version."""
-        row = {**version_summary(manifest), "state": ["serving", "current"]}
-        return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})
 
     def call(self, question: Callable[[], _T]) -> _T:
         """The result of a call that talks to Redis; raises UnavailableError if it does not answer, or just did not."""

@@ -36,7 +36,7 @@ from forecache.plugins.redis.client import (
 )
 from forecache.serve.store.layout import targets_lock
 from forecache.serve.store.manifest import Manifest, SegmentInfo, current_timestamp, manifest_from_json
-from forecache.serve.store.read.snapshot import Snapshot, split_entry
+from forecache.serve.store.read.snapshot import Snapshot, values_of
 from forecache.serve.store.store import Store
 from forecache.serve.store.values import matrix_of
 
@@ -66,10 +66,7 @@ class RedisSnapshot:
         return self.get_many([key])[0]
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
-        entries = self.get_entries(list(keys))
-        if not self.manifest.carried:
-            return entries
-        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+        return values_of(self.get_entries(list(keys)), self.manifest)
 
     def matrix(self, keys: Sequence[bytes]) -> "tuple[np.ndarray, np.ndarray]":
         """As `Snapshot.matrix`, of a packed version, in one round trip (one per node of a cluster)."""

@@ -14,6 +14,7 @@ from forecache.realtime.lookups import keys_of
 from forecache.realtime.request.request_answer import MODEL, LookupResult, ParsedRequest, RequestAnswer, StageTimes
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.reader.versions.live_answers import NoVersion
+from forecache.serve.reader.versions.partial_versions import PartialVersion
 from forecache.serve.store import Snapshot
 
 logger = logging.getLogger("forecache.realtime")
@@ -114,7 +115,7 @@ class _StoredNumbers:
         answers = served.get(declared.store)
         # A store on another machine may be the reason for the fallback; waiting for it would block other requests.
         if answers is None or not isinstance(answers.snapshot, (Snapshot, NoVersion)):
-            if answers is not None and not self._told:
+            if answers is not None and not isinstance(answers.snapshot, PartialVersion) and not self._told:
                 self._told = True
                 logger.warning(
                     "The rung that reads %s is left out: this reader has that store in Redis, and rungs read stores on "

@@ -11,10 +11,11 @@ from forecache.base.table_names import NAME
 from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import Problem, quote_value, unknown_name_problem
-from forecache.realtime.release.released_models import REALTIME, list_released_models
+from forecache.realtime.release.released_models import list_released_models
 from forecache.serve.reader.http.app import problem_reply
 from forecache.serve.reader.http.extension import ExtensionContext, Handler
 from forecache.serve.reader.http.messages import NO_STORE, Reply
+from forecache.serve.store.layout import REALTIME
 
 if TYPE_CHECKING:
     from forecache.realtime.answer.served_release import ServedRelease

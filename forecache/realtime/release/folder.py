@@ -36,7 +36,7 @@ from forecache.realtime.release.format import (
     ReleaseFile,
     release_from_json,
 )
-from forecache.realtime.release.released_models import REALTIME
+from forecache.serve.store.layout import REALTIME
 
 
 @dataclass(frozen=True)

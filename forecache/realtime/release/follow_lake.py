@@ -52,13 +52,13 @@ from forecache.realtime.release.lake_state import (
 )
 from forecache.realtime.release.replicas import (
     fetch_release,
-    list_remote_models,
     pull_locked_releases,
     remove_retired_files,
     retire_releases,
     upload_release,
 )
 from forecache.realtime.release.rollout_state import RolloutState, find_rollout, replicated_fields, write_rollout
+from forecache.serve.store.remote import list_remote_models
 
 logger = logging.getLogger("forecache.realtime")
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -23,8 +23,8 @@ from forecache.kit.installation import open_lake
 from forecache.kit.versioned.folder import dump_with_checksum, load_with_checksum
 from forecache.kit.versioned.transfer import read_content
 from forecache.realtime.release.folder import KEEP, ReleasePointer
-from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.rollout_state import RolloutState, rollout_from_dict, running_rollout
+from forecache.serve.store.layout import REALTIME
 from forecache.serve.store.remote import open_remote
 
 FORMAT = 1

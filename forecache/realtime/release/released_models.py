@@ -2,9 +2,7 @@
 
 from forecache.base.settings import Settings
 from forecache.base.table_names import NAME
-
-REALTIME = ".realtime"
-"""The folder of releases, beside the stores, whose names begin with a letter."""
+from forecache.serve.store.layout import REALTIME
 
 
 def list_released_models(settings: Settings) -> list[str]:

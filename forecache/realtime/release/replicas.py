@@ -28,7 +28,6 @@ from forecache.realtime.release.folder import (
 )
 from forecache.realtime.release.format import RELEASE_FILE, ReleaseFile, release_from_json
 from forecache.realtime.release.lake_state import ReleaseState
-from forecache.realtime.release.released_models import REALTIME
 from forecache.realtime.release.rollout_state import (
     RolloutState,
     find_rollout,
@@ -39,15 +38,10 @@ from forecache.realtime.release.rollout_state import (
     running_rollout,
     write_rollout,
 )
+from forecache.serve.store.layout import REALTIME
 from forecache.serve.store.remote import remove_unfinished
 
 logger = logging.getLogger("forecache.realtime")
-
-
-def list_remote_models(remote: Folder) -> list[str]:
-    """List the real-time models that have a current release on a remote, in alphabetical order."""
-    names = {name.split("/")[1] for name in remote.names(REALTIME) if name.endswith("/CURRENT")}
-    return sorted(names)
 
 
 def push_releases(folder: ReleaseFolder, remote: Folder, state: ReleaseState | None = None) -> dict[str, Any]:

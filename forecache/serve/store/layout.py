@@ -26,6 +26,8 @@ from forecache.base.results import Progress
 from forecache.kit.versioned.folder import PathBelow, VersionedFolder
 from forecache.serve.store.pointer import Pointer
 
+REALTIME = ".realtime"
+"""The folder of releases of real-time models, beside the stores, whose names begin with a letter."""
 _UNFINISHED_S = 3600.0
 
 

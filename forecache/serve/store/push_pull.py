@@ -5,10 +5,11 @@ small segment. A manifest is created and never replaced. The pointer moves last 
 """
 
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
+from forecache.base.errors import ConflictError, DamagedError, ForecacheError, NotFoundError
 from forecache.base.folders import Folder
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
@@ -52,18 +53,19 @@ def push_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
     return [store.pipeline for store in alone]
 
 
-def pull_stream_only_stores(settings: Settings, remote: Folder) -> list[str]:
-    """Pull the live layers of stores without published versions; returns their names."""
-    names = [
-        name
-        for name in sorted(remote.folders())
-        if NAME.fullmatch(name) and remote.size(f"{name}/CURRENT") is None and remote.size(f"{name}/LIVE") is not None
-    ]
-    for name in names:
-        store = open_store(settings, name)
-        with lock_versions(store.layout, action="pull"):
+def pull_layers(settings: Settings, remote: Folder, names: Collection[str] = ()) -> list[str]:
+    """Pull the live layers of stores (default: all), before the versions of any; returns which have no version."""
+    alone = []
+    for name in sorted(remote.folders()):
+        if not NAME.fullmatch(name) or (names and name not in names) or remote.size(f"{name}/LIVE") is None:
+            continue
+        store, has_version = open_store(settings, name), remote.size(f"{name}/CURRENT") is not None
+        reported_later = (ConflictError, DamagedError) if has_version else ()  # by the pull of its version
+        with suppress(*reported_later), lock_versions(store.layout, action="pull"):
             pull_layer(store.layout, remote)
-    return names
+        if not has_version:
+            alone.append(name)
+    return alone
 
 
 def fetch_manifests(remote: Folder, root: str, theirs: Pointer) -> list[Manifest]:

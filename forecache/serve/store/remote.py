@@ -21,7 +21,7 @@ from forecache.kit.versioned.blocks import missing_file_error
 from forecache.kit.versioned.leases import surplus_versions
 from forecache.kit.versioned.transfer import fetch_files, read_content
 from forecache.serve.store.integrity import segment_files, version_files
-from forecache.serve.store.layout import StoreLayout, remove_if_abandoned
+from forecache.serve.store.layout import REALTIME, StoreLayout, remove_if_abandoned
 from forecache.serve.store.live.layer import layer_from_json, write_layer
 from forecache.serve.store.manifest import Manifest, manifest_from_json
 from forecache.serve.store.pointer import Pointer
@@ -42,6 +42,12 @@ def open_remote(uri: str, options: Mapping[str, str], *, patience_s: float | Non
 
 def remote_pipelines(remote: Folder) -> list[str]:
     return sorted(name for name in remote.folders() if remote.size(f"{name}/CURRENT") is not None)
+
+
+def list_remote_models(remote: Folder) -> list[str]:
+    """List the real-time models that have a current release on a remote, in alphabetical order."""
+    names = {name.split("/")[1] for name in remote.names(REALTIME) if name.endswith("/CURRENT")}
+    return sorted(names)
 
 
 def manifest_name(name: str, version: int) -> str:

@@ -273,17 +273,17 @@ class RemoteStore(Store):
     def _upload(self, held: _HeldState, manifests: list[Manifest]) -> tuple[int, int]:
         name, what = self.pipeline, f"Pushing {self.pipeline} to the remote"
         files.remove_unfinished(held.remote, name)
-        there = {}
+        there, sizes = {}, held.remote.sizes(name)
         for manifest in manifests:
             for path, file, info in version_files(self.layout, manifest):
                 if path.exists():
                     there[f"{name}/{file}"] = path, info
-                elif held.remote.size(f"{name}/{file}") != info.size_bytes:
+                elif sizes.get(f"{name}/{file}") != info.size_bytes:
                     raise DamagedError(
                         f"The remote has lost {name}/{file}, which version {manifest.version} needs.",
                         remedy=f"`forecache publish {name} --full` makes a version that does not need it.",
                     )
-        uploaded, size = upload_missing(held.remote, there, lambda share: held.progress(what, share))
+        uploaded, size = upload_missing(held.remote, there, sizes, lambda share: held.progress(what, share))
         push_step("uploaded")
         held.lease.check()
         for manifest in manifests:

@@ -1,5 +1,6 @@
 """A pipeline's store: its versions, the served one, rollback and pin, and the removal of what nobody uses."""
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -302,7 +303,10 @@ def remove_leftovers(store: Store) -> None:
     """Remove leftovers of killed publishes and pulls; the caller holds the store's lock."""
     layout = store.layout
     for path in layout.staging.iterdir():
-        remove_tree(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # a reader may be opening a version of the remote in it
+        else:
+            path.unlink(missing_ok=True)
     remove_foreign_versions(store)
     last = store.pointer().last
     for number in layout.numbers():

@@ -94,28 +94,6 @@ imagePullPolicy: {{ (index . 0).Values.images.pullPolicy }}
 {{ include "forecache.security" . }}
 {{- end }}
 
-{{- /* The two containers of a pod that pull: one before the others start, and a sidecar that goes on: (list $ "reader"). */ -}}
-{{- define "forecache.pull" -}}
-{{- range list "pull" "keep-pulling" }}
-- name: {{ . }}
-  {{- if eq . "pull" }}
-  command: [forecache, pull]
-  {{- else }}
-  command: [forecache, pull, --every, {{ (index $ 0).Values.reader.pullEveryS | quote }}]
-  restartPolicy: Always # a sidecar
-  {{- end }}
-  env:
-    - {name: HOME, value: /tmp}
-  resources:
-    requests: {cpu: 100m, memory: 256Mi}
-    limits: {memory: 512Mi}
-  volumeMounts:
-    - {name: home, mountPath: /var/lib/forecache}
-    - {name: tmp, mountPath: /tmp}
-  {{- include "forecache.container" $ | nindent 2 }}
-{{- end }}
-{{- end }}
-
 {{- /* The settings of the ConfigMap. */ -}}
 {{- define "forecache.settings" -}}
 {{- $root := trimSuffix "/" .Values.storage.root -}}

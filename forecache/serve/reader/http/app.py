@@ -5,7 +5,8 @@ import gzip
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter_ns, time
+from functools import partial
+from time import monotonic, perf_counter_ns, time
 from typing import Any
 
 from forecache.base.errors import ForecacheError, InputError
@@ -23,12 +24,14 @@ from forecache.serve.reader.http.routes import Routes
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
 from forecache.serve.reader.versions.follow import RunOnLoop
+from forecache.serve.reader.versions.partial_versions import LONGEST_S, EntriesMissingError, PartialVersion
 from forecache.serve.reader.worker_metrics import ROUTE, InFlightTime, WorkerMetrics
 
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
 _ONE = ROUTE["one"]
+_MISSING = Reply(0, (), b"")  # with what `HttpRequest.missing` says
 
 
 class ReaderApp:
@@ -92,6 +95,8 @@ class ReaderApp:
             reply = problem_reply(problem)
         else:
             reply = self._make_reply(request, self.routes.handle)
+            if request.missing is not None:
+                return self._fetch_and_send(call, request, request.missing)
             if request.render is not None:
                 return self._render_and_send(call, request, reply)
         self._send(call, request, _compress_if_accepted(request, reply))
@@ -106,6 +111,37 @@ class ReaderApp:
 
         loop = asyncio.get_running_loop()
         self._send(call, request, await loop.run_in_executor(None, self._make_reply, request, render))
+
+    async def _fetch_and_send(self, call: HttpCall, request: HttpRequest, missing: EntriesMissingError) -> None:
+        """Fetch entries from the remote, and handle the request again with them, until none is missing."""
+        fetched: dict[PartialVersion, dict[bytes, bytes | None]] = {}
+        until, reply = monotonic() + LONGEST_S, _MISSING
+        while reply is _MISSING:
+            problem: Exception | None = None
+            try:
+                found = await self.catalog.partial.fetch(missing, until - monotonic())
+                fetched.setdefault(missing.version, {}).update(found)
+            except (Problem, ForecacheError) as error:
+                problem = error
+            reply = self._make_reply(request, partial(self._handle_with, fetched, problem))
+            missing = request.missing or missing
+        self._send(call, request, _compress_if_accepted(request, reply))
+
+    def _handle_with(
+        self,
+        fetched: dict[PartialVersion, dict[bytes, bytes | None]],
+        problem: Exception | None,
+        request: HttpRequest,
+    ) -> Reply:
+        if problem is not None:
+            raise problem
+        for version, entries in fetched.items():
+            version.fetched = entries
+        try:
+            return self.routes.handle(request)
+        finally:
+            for version in fetched:
+                version.fetched = {}
 
     def _answer_one(self, call: HttpCall, answers: Any, key: str) -> bool:
         """Answer a plain request for one key, at most with a limit; return False if it is another request or fails."""
@@ -162,6 +198,8 @@ class ReaderApp:
     def _answer_body(self, call: HttpCall, request: HttpRequest, body: bytes) -> Awaitable[None] | None:
         request.body, request.now = body, time()
         reply = self._make_reply(request, self.routes.handle)
+        if request.missing is not None:
+            return self._fetch_and_send(call, request, request.missing)
         size = len(reply.body)
         if size >= GZIP_FROM_BYTES and _accepts_gzip(call.headers):
             if size >= GZIP_IN_THREAD_FROM_BYTES:
@@ -185,6 +223,9 @@ class ReaderApp:
             return problem_reply(problem)
         except InputError as error:
             return problem_reply(Problem(problems.BAD_KEY, str(error)))
+        except EntriesMissingError as error:
+            request.missing = error
+            return _MISSING
         except ForecacheError as error:
             kind = problems.UNREADABLE if error.status == 503 else problems.INTERNAL
             logger.error("%s %s failed: %s", request.method, quote_value(request.path), error)

@@ -10,6 +10,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
 from forecache.kit.http.problems import JSON_TYPES, Problem, bad_request, describe_type, parse_json_object, quote_value
 from forecache.serve.reader.versions.answers import JSON, Headers
+from forecache.serve.reader.versions.partial_versions import EntriesMissingError
 from forecache.serve.reader.worker_metrics import ROUTE
 
 
@@ -29,6 +30,7 @@ class HttpRequest:
     body: bytes = b""
     route: int = ROUTE["other"]  # in the metrics, set once it is known
     render: Callable[[], bytes] | None = None  # makes the body of the reply in another thread
+    missing: EntriesMissingError | None = None  # what the reply needs and is to be fetched
 
 
 NO_CACHE: Headers = (("content-type", JSON), ("cache-control", "no-cache"))

@@ -65,7 +65,7 @@ class Readiness:
         if not catalog.is_following:
             return WorkerState.UNWATCHED, _REASONS[WorkerState.UNWATCHED]
         if not catalog.warm:
-            return WorkerState.STARTING, _LOADING
+            return WorkerState.STARTING, catalog.partial.find_reason() or _LOADING
         if catalog.damaged:
             return WorkerState.DAMAGED, _damage_reason(sorted(catalog.damaged))
         if not catalog.answers and not any(extension.serves_anything() for extension in self._extensions):

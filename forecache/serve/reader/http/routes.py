@@ -100,8 +100,8 @@ class Routes:
         if name in self._catalog.failures:
             detail = f"The published version of {name} cannot be read; see the reader's log for the cause."
             raise Problem(problems.UNREADABLE, detail, headers=retry)
-        if not self._catalog.warm:
-            raise Problem(problems.NOT_READY, "The reader is still verifying the published versions.", headers=retry)
+        if reason := self._catalog.find_reason(name):
+            raise Problem(problems.NOT_READY, reason, headers=retry)
         if name in self._catalog.waiting:
             raise Problem(problems.NOT_PUBLISHED, f"{name} has no published version yet; publish one.", headers=retry)
         raise unknown_name_problem(name)

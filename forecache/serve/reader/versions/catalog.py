@@ -18,15 +18,17 @@ from forecache.serve.reader.versions.damage import (
     open_newest_undamaged,
     verify_open_versions,
 )
-from forecache.serve.reader.versions.describe import encode_history, hash_version
+from forecache.serve.reader.versions.describe import encode_history, encode_served, hash_version
 from forecache.serve.reader.versions.follow import Follow, RunOnLoop, VersionFollower, Watcher
 from forecache.serve.reader.versions.live_answers import NoVersion, answers_of
 from forecache.serve.reader.versions.live_layers import LayerLag, LiveLayers, redis_layer_error
+from forecache.serve.reader.versions.partial_versions import PartialVersion, PartialVersions
 from forecache.serve.reader.worker_metrics import DAMAGED, LIVE, SWAP_FAILURES, VERIFIED, WorkerMetrics
 from forecache.serve.store import Manifest, Snapshot, Store, open_store
 
 logger = logging.getLogger("forecache.reader")
 Current = dict[str, Manifest | None]
+_VERIFYING = "The reader is still verifying the published versions."
 
 
 class Catalog:
@@ -40,7 +42,9 @@ class Catalog:
         self.damaged: set[str] = set()  # pipelines with no undamaged version left to serve
         self.history: dict[str, bytes] = {}  # the retained versions of each pipeline, newest first, as JSON
         self.lag = LayerLag()
-        self.warm = False  # every version found at the start has been read into memory and verified
+        self.warm = False  # every version found at the start is verified in memory, or is read from the remote
+        self.partial = PartialVersions(settings)
+        self._has_verified = False
         self._layers, self._damage = LiveLayers(), DamagedVersions()
         self._scrub = Scrubber(self._local_snapshots, self._replace_damaged, every_s=settings.reader_scrub_s)
         self._metrics = metrics
@@ -68,15 +72,20 @@ class Catalog:
         """Start the thread that calls `each_turn`, polls the versions and calls `after`, a few times a second."""
 
         def poll_once() -> None:
-            if not self.warm:
+            if not self._has_verified:
                 verify_open_versions(self._local_snapshots(), self._replace_damaged)
             each_turn()
             self._poll(watcher.run_on_loop)
-            self.warm = True
+            self._has_verified = True
 
         watcher = self._watcher = Watcher(loop, poll_once, self._metrics.record_heartbeat, after)
+        self.partial.start()
         watcher.start()
         self._scrub.start()
+
+    def find_reason(self, name: str) -> str:
+        """The reason why a pipeline that is not served may be served soon; "" if that is not so."""
+        return self.partial.find_reason(name) or ("" if self.warm else _VERIFYING)
 
     @property
     def is_following(self) -> bool:
@@ -91,6 +100,7 @@ class Catalog:
         if self._watcher is not None:
             self._watcher.close()
         self._scrub.close()
+        self.partial.close()
         for answers in self.answers.values():
             answers.snapshot.close()
         self.answers.clear()
@@ -124,6 +134,7 @@ class Catalog:
             try:
                 if not self._serve_current(name, store, run_on_loop):
                     waiting.add(name)
+                    return not self.partial.may_have(name)
             except DamagedError as error:
                 self._follower.record_failure(name, error)  # first, so that a request in between gets this error
                 self._withdraw(name, store, run_on_loop)
@@ -134,6 +145,7 @@ class Catalog:
         self._follower.follow(found, serve)
         if self._redis is not None and self._remote is not None:
             waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
+        self._serve_partial((found - waiting) | self._in_redis, run_on_loop)
         for name in self.answers.keys() - found - self._in_redis:
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
             gone = NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
@@ -149,14 +161,36 @@ class Catalog:
             manifest, served = current[name], self.answers.get(name)
             if manifest is None:
                 waiting.add(name)
-            elif served is None or served.manifest != manifest:
-                self.history[name] = source.encode_history(manifest)
+            elif served is None or served.manifest != manifest or isinstance(served.snapshot, PartialVersion):
+                self.history[name] = encode_served(manifest)
                 self._swap(name, source.version(manifest), run_on_loop, time.perf_counter())
         return waiting
+
+    def _serve_partial(self, here: set[str], run_on_loop: RunOnLoop) -> None:
+        """Serve what was opened in the remote of pipelines that are neither on this machine nor in Redis."""
+        partial = (PartialVersion, NoVersion)
+        here |= {name for name, each in self.answers.items() if not isinstance(each.snapshot, partial)}
+        self.partial.note_served(here)
+        is_settled = self.partial.is_settled
+        for name, error in list(self.partial.failures.items()):
+            if name not in here:
+                self._follower.record_failure(name, error)
+
+        def serve(name: str) -> bool:
+            started, version, served = time.perf_counter(), self.partial.opened[name], self.answers.get(name)
+            layer = self._layers.open_layer(open_store(self.settings, name))
+            if served is None or (served.snapshot, served.layer) != (version, layer):
+                self.history[name] = encode_served(version.manifest)
+                self._swap(name, version, run_on_loop, started, layer=layer)
+            return name not in self.partial.failures
+
+        self._follower.follow(self.partial.opened.keys() - here, serve)
+        self.warm = self.warm or is_settled
 
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
         """Serve the current version, or the last undamaged one before it (else DamagedError); False without any."""
         layer = self._layers.open_layer(store)
+        serves_alone = layer is not None and layer.serves_alone and not self.partial.may_have(name)
         pointer = store.pointer()
         served = self.answers.get(name)
         before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
@@ -170,7 +204,9 @@ class Catalog:
                 self._swap(name, snapshot, run_on_loop, started, layer=layer, fallback_for=fallback_for)
             cell = self._metrics.pipeline_offset(name) + VERIFIED
             self._metrics.cells[cell] = hash_version(snapshot.manifest) if wanted else 0
-        elif layer is not None and layer.serves_alone:
+        elif layer is None or not serves_alone:
+            return False
+        else:
             if name in (self._remote or ()):
                 raise redis_layer_error(name)
             # A store whose pointer is gone keeps the version that is open.
@@ -181,7 +217,7 @@ class Catalog:
         if seen != self._seen.get(name):
             self.history[name] = encode_history(store)
             self._seen[name] = seen
-        return pointer.serving is not None or (layer is not None and layer.serves_alone)
+        return True
 
     def _swap(self, name: str, version: Version, run_on_loop: RunOnLoop, started: float, **more: Any) -> None:
         """Serve another version, and close the one before; `more` as for `answers_of`."""

@@ -77,6 +77,12 @@ def encode_history(store: Store) -> bytes:
     return orjson.dumps({"pipeline": store.pipeline, "versions": rows})
 
 
+def encode_served(manifest: Manifest) -> bytes:
+    """As `encode_history`, of a version that is not on this machine: the others are not known."""
+    row = {**version_summary(manifest), "state": ["serving", "current"]}
+    return orjson.dumps({"pipeline": manifest.pipeline, "versions": [row]})
+
+
 def version_summary(manifest: Manifest) -> dict[str, Any]:
     return {
         "store_version": manifest.version,

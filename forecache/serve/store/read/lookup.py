@@ -88,8 +88,11 @@ def _blocks(keys: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK)]
 
 
-def _newer_reader(get_delta: GetDelta, slots: memoryview) -> _GetNewer:
-    """A reader of the entries of many keys in the deltas, with their places, by the filter's slots."""
+def _newer_reader(get_delta: GetDelta, slots: memoryview, far: list[tuple[int, list[RangedShard]]]) -> _GetNewer:
+    """A reader of the entries of many keys in the deltas, with their places, by the filter's slots.
+
+    `far` are the deltas in a remote, with their bits: what is searched in them is fetched for all keys together.
+    """
     import numpy as np
 
     table, slot_mask = np.asarray(slots), np.uint64(len(slots) - 1)
@@ -97,7 +100,11 @@ def _newer_reader(get_delta: GetDelta, slots: memoryview) -> _GetNewer:
     def newer(keys: Sequence[bytes], hashes: np.ndarray) -> list[tuple[int, bytes]]:
         candidates = table.take((hashes & slot_mask).view(np.int64))
         places = np.flatnonzero(candidates)
-        asked = zip(places.tolist(), candidates.take(places).tolist(), strict=True)
+        asked = list(zip(places.tolist(), candidates.take(places).tolist(), strict=True))
+        if far:
+            wanted = [(layer, place) for place, bits in asked for bit, layer in far if bits & bit]
+            shards = [(layer[int(hashes[place]) & (len(layer) - 1)], keys[place]) for layer, place in wanted]
+            run_searches([(shard.file, shard.search(key)) for shard, key in shards])
         entries = [(place, get_delta(keys[place], bits)) for place, bits in asked]
         return [(place, entry) for place, entry in entries if entry is not None]
 
@@ -168,7 +175,8 @@ def entry_readers(
             return entry
         return entry[: entry.index(b"\n")]
 
-    return make_readers(get if carried else get_entry, get_entry, _newer_reader(get_delta, slots))
+    far = [(1 << i, layer) for i, layer in enumerate(layers[1:]) if isinstance(layer[0], RangedShard)]
+    return make_readers(get if carried else get_entry, get_entry, _newer_reader(get_delta, slots, far))
 
 
 def _layer_reader(layer: list[Any]) -> Get:

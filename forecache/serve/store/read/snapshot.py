@@ -68,7 +68,7 @@ class Snapshot:
     """
 
     __slots__ = (
-        "__weakref__", "_handles", "_inodes", "_layers", "_matrix", "_release",
+        "__weakref__", "_handles", "_has_filter", "_inodes", "_layers", "_matrix", "_release",
         "get", "get_entries", "get_entry", "is_whole", "layout", "manifest",
     )  # fmt: skip
 
@@ -117,6 +117,7 @@ class Snapshot:
         index = self._handles[0].index
         assert index is not None, "the first segment is a base"
         columns = manifest.width if manifest.is_packed else 0
+        self._has_filter = filter_map is not None
         if manifest.filter is not None and filter_map is None:
             readers = layered_readers(self._layers, columns=columns)
         else:
@@ -126,10 +127,7 @@ class Snapshot:
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of several keys, in their order; None where a key is missing."""
-        entries = self.get_entries(list(keys))
-        if not self.manifest.carried:
-            return entries
-        return [None if entry is None else split_entry(entry)[0] for entry in entries]
+        return values_of(self.get_entries(list(keys)), self.manifest)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -198,7 +196,8 @@ class Snapshot:
         """Read the mapped files into the page cache and this process's page tables, and verify them; return bytes read.
 
         The first gets then wait neither for the disk nor for the kernel. Files that were verified for another open
-        version are skipped, unless `discard_verification` was called since.
+        version are skipped, unless `discard_verification` was called since; so is what is read from a remote, by blocks
+        that are verified when they are read.
 
         Raises:
             DamagedError: A file is not what was written.
@@ -211,7 +210,8 @@ class Snapshot:
             total += verify_segment(self.layout, segment)
             segments.populate_page_tables(handle.paths)
             handle.verified = True
-        total += verify_filter(self.layout, self.manifest)
+        if self._has_filter:
+            total += verify_filter(self.layout, self.manifest)
         if self.is_replaced():
             raise ConflictError(
                 f"The files of version {self.manifest.version} of {self.manifest.pipeline} are being replaced.",
@@ -240,6 +240,11 @@ class Snapshot:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def values_of(entries: list[bytes | None], manifest: Manifest) -> list[bytes | None]:
+    """The values of a version's entries, without the ids of provenances."""
+    return [entry and split_entry(entry)[0] for entry in entries] if manifest.carried else entries
 
 
 def split_entry(entry: bytes) -> tuple[bytes, str]:

@@ -45,7 +45,6 @@ class RangedShard:
         if self._tree is None:
             from forecache.serve.store.segment.index import newest_meta, page_size_of
 
-            yield 0, BLOCK_BYTES
             page_size = page_size_of(self.file.view(0, BLOCK_BYTES))
             yield 0, 2 * page_size
             self._tree = page_size, newest_meta(self.file.view(0, 2 * page_size))[1]
@@ -105,7 +104,7 @@ def run_searches(searches: Sequence[tuple[BlockFile, _Search]]) -> list[bytes | 
     Raises UnavailableError if a block cannot be fetched, DamagedError if it is not what was written.
     """
     found: list[bytes | None] = [None] * len(searches)
-    running: list[tuple[int, tuple[int, int]]] = [(place, (0, 0)) for place in range(len(searches))]
+    running: list[tuple[int, tuple[int, int]]] = [(place, (0, BLOCK_BYTES)) for place in range(len(searches))]
     while running:
         wanted: dict[BlockFile, set[int]] = {}
         waiting = []
