@@ -11,6 +11,7 @@ listened, percentiles of the answers, how many were 503 after the first, and how
 import argparse
 import http.client
 import json
+import os
 import random
 import subprocess
 import sys
@@ -115,6 +116,7 @@ def measure(replica: dict[str, Any], manifest: Manifest, changed: set[int]) -> d
     reader = start_reader(load_settings(home=replica["home"]), wait=False, reader_workers=2, **replica)
     pull = subprocess.Popen([sys.executable, "-c", _PULL, json.dumps(replica)])
     first_s = ready_s = up_s = pulled_s = None
+    cpu_s = 0.0
     answers, num_refused = list[float](), 0
     try:
         while pulled_s is None:
@@ -127,7 +129,8 @@ def measure(replica: dict[str, Any], manifest: Manifest, changed: set[int]) -> d
                 key = name_of(number).encode()
                 value = entry_of(key, "delta" if number in changed else "base")
                 assert b'"value":' + value in body, (number, body[:100])
-                first_s = first_s or time.perf_counter() - began
+                if first_s is None:
+                    first_s, cpu_s = time.perf_counter() - began, cpu_seconds([reader.process.pid, *reader.workers()])
                 answers.append(took)
             else:
                 assert status in (0, 503), (status, body)
@@ -150,6 +153,7 @@ def measure(replica: dict[str, Any], manifest: Manifest, changed: set[int]) -> d
         "reader_up_s": round(up_s, 2),
         "first_answer_s": round(first_s, 2),
         "first_answer_after_up_s": round(first_s - up_s, 2),
+        "reader_cpu_until_then_s": round(cpu_s, 2),
         "ready_s": round(ready_s, 2),
         "answers": len(answers),
         "refused_after_the_first": num_refused,
@@ -157,7 +161,14 @@ def measure(replica: dict[str, Any], manifest: Manifest, changed: set[int]) -> d
         "p99_ms": round(float(np.percentile(answers, 99)) * 1e3, 1),
         "slowest_ms": round(max(answers) * 1e3, 1),
         "pull_s": round(pulled_s, 1),
+        "load_average": os.getloadavg()[0],
     }
+
+
+def cpu_seconds(processes: list[int]) -> float:
+    """The processor time of processes since their starts."""
+    texts = [Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split() for process in processes]
+    return sum(int(text[11]) + int(text[12]) for text in texts) / os.sysconf("SC_CLK_TCK")
 
 
 def ask(port: int, path: str) -> tuple[int, bytes]:
