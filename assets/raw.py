@@ -90,7 +90,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         try:
             extract_days(step, source, days, rebuild=step.rebuild)
             correctable = days if source.extract else raw_verdicts(current, source).refused_days
-            result = step.run_stage(ingest, step.session(), current, source, days=days, correctable=correctable)
+            result = step.run_stage(ingest, current, source, days=days, correctable=correctable)
         except Exception:
             # Some days were ingested before a file failed the run.
             record_days(step, source, ingested_files(current, source))

@@ -134,7 +134,7 @@ def test_days_are_materialized_although_another_file_failed_the_run_or_nobody_to
     shop: Settings, instance: dg.DagsterInstance, spark: Any
 ) -> None:
     land(shop, DAYS[0], DAYS[1])
-    ingest(spark, shop, ORDERS)
+    ingest(shop, ORDERS)
     land(shop, DAYS[1], content="customer,day,amount\nbob,2026-01-02,70\n")
     land(shop, DAYS[2])
     with pytest.raises(InputError, match=r"'2026-01-02\.csv' of source 'orders' has changed"):
@@ -154,7 +154,7 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
 ) -> None:
     land(shop, *DAYS[:3])
     land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,9000\n")
-    ingest(spark, shop, ORDERS)  # a run that was killed before its checks leaves this
+    ingest(shop, ORDERS)  # a run that was killed before its checks leaves this
     (lost,) = [file for file in ingested_files(shop, ORDERS) if file.event_day == DAYS[0]]
     record_files(shop, [replace(lost, landing_rows=9)])
     with pytest.raises(CheckError, match=r"2026-01-01\.csv has 9 rows, of which 1 are in raw_orders"):

@@ -11,12 +11,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from spark_judge import judge_by_spark
 from stream_sample import messages
 
-from forecache.base.settings import Settings
 from forecache.declare import Avro, Column, Json, Source
-from forecache.lake.ingest.judge import judge
-from forecache.lake.ingest.parsing import parse_file, parsed_columns
 from forecache.stream.events.event_judge import EventJudge
 from forecache.stream.table.schema import OFFSET
 
@@ -116,20 +114,9 @@ def lines() -> list[bytes]:
     return made
 
 
-def by_spark(spark: Any, settings: Settings, content: bytes) -> dict[int, tuple[str | None, dict[str, Any]]]:
+def by_spark(spark: Any, content: bytes) -> dict[int, tuple[str | None, dict[str, Any]]]:
     """By line number, what ingestion says of the lines of a landing file."""
-    name = f"{DAY}.jsonl"
-    rows = [
-        (name, row.line, row.content, row.error, row.sha256, row.counted_rows, *row.values)
-        for row in parse_file(name, io.BytesIO(content), SOURCE)
-    ]
-    schema = ", ".join(f"`{column}` {kind}" for column, kind in parsed_columns(SOURCE).items())
-    frame = spark.createDataFrame(rows, schema)
-    from pyspark.sql import functions as F
-
-    frame = frame.withColumn("event_day", F.lit(DAY))
-    table = judge(spark, settings, SOURCE, frame, [name], raw_version=-1).toArrow()
-    table = table.filter(pc.greater(table["source_line"], 0))
+    table = judge_by_spark(spark, f"{DAY}.jsonl", content, SOURCE, DAY)
     # Values beyond the years that Python knows are in bad rows only.
     is_good = pc.or_(table["reason"].is_null(), pc.match_substring(table["reason"], "is not on the file's day"))
     good = table.filter(is_good).select(["source_line", *(f"typed_{column.name}" for column in COLUMNS)])
@@ -139,9 +126,9 @@ def by_spark(spark: Any, settings: Settings, content: bytes) -> dict[int, tuple[
 
 
 @pytest.mark.slow
-def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any, settings: Settings) -> None:
+def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any) -> None:
     given = [line for line in lines() if line.strip()]
-    expected = by_spark(spark, settings, b"\n".join(given) + b"\n")
+    expected = by_spark(spark, b"\n".join(given) + b"\n")
     assert len(expected) == len(given)
     judged = EventJudge(STREAM, Path())(messages(given))
     good = {row[OFFSET]: row for row in judged.events.to_pylist()}
