@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from shop_project.pipelines.orders import ORDERS
 
+from assets.checks import EXPECTATIONS
 from forecache.base.errors import CheckError, InputError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands import run as run_commands
@@ -74,6 +75,17 @@ def test_the_nightly_job_ingests_what_landed_up_to_its_night(shop: Settings, ins
     assert {
         day for day, (ok, _) in last_check(instance, "raw_orders", "adds_up_to_what_landed").items() if ok
     } == expected
+
+
+def test_a_raw_table_is_ingested_and_checked_without_spark(
+    shop: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forecache.kit.spark.session.spark_session", lambda _: pytest.fail("Spark was started"))
+    land(shop, *DAYS[:2])
+    launch(shop, instance, "ingest_orders", DAYS[0], DAYS[1])
+    assert {day for day, (ok, _) in last_check(instance, "raw_orders", EXPECTATIONS).items() if ok} == {
+        day.isoformat() for day in DAYS[:2]
+    }
 
 
 def test_a_day_is_materialized_only_where_a_file_was_read(shop: Settings, instance: dg.DagsterInstance) -> None:

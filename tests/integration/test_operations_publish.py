@@ -14,7 +14,7 @@ from forecache.declare import AS_OF, Drift, expect
 from forecache.kit.delta.comparison.partition import partition_digests
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, all_records, append_records, records_since
-from forecache.lake.quality.verdicts import check_nights
+from forecache.lake.quality.verdicts import check_nights, validation_on_spark
 from forecache.operations.publish_night import publish_newest_night, publish_night
 from forecache.plugins.cost.stage_costs import describe_unrecorded
 from forecache.plugins.lineage.facts import stage_facts
@@ -127,7 +127,10 @@ def test_what_spark_checked_is_what_is_published(spark: "SparkSession", settings
         table = open_table(settings, "predictions_churn")
         rules = [expect("expect_column_values_to_be_unique", column="customer_id")]
         states, version = partition_digests(table, AS_OF, [NIGHT]), table.version()
-        check_nights(spark, settings, "predictions_churn", rules, column=AS_OF, states=states, version=version)
+        on_spark = validation_on_spark(
+            lambda: spark, settings, "predictions_churn", rules, column=AS_OF, version=version
+        )
+        check_nights(on_spark, settings, "predictions_churn", rules, states=states)
 
     write_night(settings, predictions(scores(50)))
     check()

@@ -9,7 +9,7 @@ import pytest
 
 from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
-from forecache.declare import Column, Source, expect
+from forecache.declare import Column, Expectation, Source, expect
 from forecache.kit.delta.tables import append_rows
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files, record_files
@@ -32,8 +32,15 @@ def _append(settings: Settings, day: date, *scores: float) -> None:
     append_rows(settings, "scores", pa.table(rows), partition_by=["as_of"])
 
 
+def _reports(
+    spark: "SparkSession", settings: Settings, rules: list[Expectation], states: dict[date, str]
+) -> dict[date, CheckReport]:
+    on_spark = verdicts.validation_on_spark(lambda: spark, settings, "scores", rules, column="as_of")
+    return verdicts.check_nights(on_spark, settings, "scores", rules, states=states)
+
+
 def _check(spark: "SparkSession", settings: Settings, states: dict[date, str]) -> dict[date, bool]:
-    reports = verdicts.check_nights(spark, settings, "scores", BETWEEN, column="as_of", states=states)
+    reports = _reports(spark, settings, BETWEEN, states)
     return {night: report.success for night, report in reports.items()}
 
 
@@ -60,7 +67,7 @@ def test_a_night_is_checked_again_only_when_its_rows_or_the_expectations_changed
     assert len(checked) == 1
     _append(settings, DAYS[0], 3.0)
     assert _check(spark, settings, {DAYS[0]: "v2"}) == {DAYS[0]: False}
-    verdicts.check_nights(spark, settings, "scores", [], column="as_of", states={DAYS[0]: "v2"})
+    _reports(spark, settings, [], {DAYS[0]: "v2"})
     assert len(checked) == 3
 
 
@@ -69,7 +76,7 @@ def test_a_warning_is_told_of_the_nights_that_it_concerns(spark: "SparkSession",
         _append(settings, day, score)
     warning = [expect("expect_column_values_to_be_between", column="score", max_value=1, severity="warning")]
     states = dict.fromkeys(DAYS, "v1")
-    reports = verdicts.check_nights(spark, settings, "scores", warning, column="as_of", states=states)
+    reports = _reports(spark, settings, warning, states)
     assert [len(report.warnings) for report in reports.values()] == [0, 1, 0]
     assert all(report.success for report in reports.values())
 

@@ -22,9 +22,10 @@ from forecache.lake.ingest.ingested_files import (
 )
 from forecache.lake.ingest.landing import list_landing
 from forecache.lake.quality.expectations import raw_expectations
+from forecache.lake.quality.plain_validation import PlainValidation
 from forecache.lake.quality.raw_days import Reconciliation, day_counts, raw_verdicts, reconcile_days, row_states
 from forecache.lake.quality.validate import CheckReport
-from forecache.lake.quality.verdicts import check_nights
+from forecache.lake.quality.verdicts import check_nights, validation_name, validation_on_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -143,11 +144,20 @@ def ingest_pending(
 
 
 def check_raw_days(run: Run, source: Source, days: Collection[date], files: Sequence[IngestedFile]) -> RawChecks:
-    """Check days of a raw table: the expectations of those that were read, and whether rows add up."""
+    """Check days of a raw table: the expectations of those that were read, and whether rows add up.
+
+    Spark is started only if the source declares an expectation that `PlainValidation` does not know.
+    """
     table, done = source.raw_table, delivered_days(files)
     counts = {day: count for day, count in day_counts(files, days).items() if count.files}
     states = {day: state for day, state in row_states(source, counts).items() if day in done}
     expectations = raw_expectations(source)
-    reports = check_nights(run.session(), run.settings, table, expectations, column="event_day", states=states)
+    plain = PlainValidation(run.settings, table, expectations, column="event_day")
+    on_spark = validation_on_spark(run.session, run.settings, table, expectations, column="event_day")
+
+    def validate_days(some: Sequence[date]) -> CheckReport:
+        return plain.validate(some, name=validation_name(table, some)) if plain.is_possible else on_spark(some)
+
+    reports = check_nights(validate_days, run.settings, table, expectations, states=states)
     sums = reconcile_days(run.settings, source, list(counts), files=files, run_id=run.run_id)
     return RawChecks(reports, sums)

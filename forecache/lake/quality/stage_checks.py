@@ -22,7 +22,7 @@ from forecache.lake.quality.expectations import (
 )
 from forecache.lake.quality.pending_files import Run
 from forecache.lake.quality.validate import CheckReport
-from forecache.lake.quality.verdicts import check_nights
+from forecache.lake.quality.verdicts import check_nights, validation_on_spark
 
 _ORDER = ("train", "validation", "test")
 
@@ -71,7 +71,8 @@ def check_features(run: Run, declared: FeatureView | Pipeline, nights: Sequence[
     versions = feature_versions(run.settings, declared, nights)
     states = {night: f"{table}@{version}" for night, version in versions.items()}
     expectations = feature_expectations(declared)
-    return check_nights(run.session(), run.settings, table, expectations, column=AS_OF, states=states)
+    on_spark = validation_on_spark(run.session, run.settings, table, expectations, column=AS_OF)
+    return check_nights(on_spark, run.settings, table, expectations, states=states)
 
 
 def check_predictions(run: Run, declared: Pipeline | PluginTable, nights: Sequence[date]) -> Reports:
@@ -79,15 +80,12 @@ def check_predictions(run: Run, declared: Pipeline | PluginTable, nights: Sequen
     table = declared.prediction_table
     run.report_progress(f"checking {table}")
     checked = open_table(run.settings, table)
-    return check_nights(
-        run.session(),
-        run.settings,
-        table,
-        prediction_expectations(declared) if isinstance(declared, Pipeline) else made_expectations(declared),
-        column=AS_OF,
-        states=partition_digests(checked, AS_OF, nights),
-        version=checked.version(),
+    expectations = prediction_expectations(declared) if isinstance(declared, Pipeline) else made_expectations(declared)
+    on_spark = validation_on_spark(
+        run.session, run.settings, table, expectations, column=AS_OF, version=checked.version()
     )
+    states = partition_digests(checked, AS_OF, nights)
+    return check_nights(on_spark, run.settings, table, expectations, states=states)
 
 
 def check_training_splits(declared: Pipeline | Realtime, result: StageResult) -> Separation:

@@ -247,6 +247,11 @@ def _read_outcome(expectation: Expectation, outcome: Any, rows: int) -> CheckRes
         success = bool(outcome.success)
         if observed is None:
             count = count or 0
+    return make_result(expectation, success, observed, count, rows)
+
+
+def make_result(expectation: Expectation, success: bool, observed: object, count: int | None, rows: int) -> CheckResult:
+    """The outcome of an expectation over some rows, of which `count` violate it; None: it is about an aggregate."""
     percent = None if count is None else 100.0 * count / rows if rows else 0.0
     return CheckResult(
         expectation=expectation.type,

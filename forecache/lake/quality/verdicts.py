@@ -6,8 +6,9 @@ all the publisher, has to read its verdict. An as-of date with the same rows and
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import cache
 from typing import TYPE_CHECKING
 
 from forecache.base.errors import CheckError
@@ -27,15 +28,17 @@ DRIFT_STAGE = "drift"
 _MAX_VALIDATIONS = 64
 
 
+ValidateNights = Callable[[Sequence[date]], CheckReport]
+"""Validates the rows of some as-of dates of a table together."""
+
+
 def check_nights(
-    spark: "SparkSession",
+    validate_nights: ValidateNights,
     settings: Settings,
     table: str,
     expectations: Sequence[Expectation],
     *,
-    column: str,
     states: Mapping[date, str],
-    version: int | None = None,
 ) -> dict[date, CheckReport]:
     """Check as-of dates of a table against expectations and record the verdicts; returns a report for each date.
 
@@ -43,13 +46,11 @@ def check_nights(
     halved until the failing ones are found. At most 64 validations are run; after that every date of an undivided range
     gets the range's verdict, so that a good date in it can fail.
 
-    `column` is the table's partition column (date), and `states` has a text without blanks that identifies the rows of
-    each date at the Delta version, such as the digest of its data files.
+    `states` has a text without blanks that identifies the rows of each date, such as the digest of its data files.
     """
 
     def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
-        frame = read_table(spark, settings, table, version=version)
-        found = _validate_nights(frame, table, expectations, column, nights)
+        found = _find_failing(validate_nights, nights)
         return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 
     stage, inputs = Stage(settings, STAGE, table), check_inputs(states, expectations)
@@ -106,21 +107,47 @@ def refuse_failed_date(settings: Settings, table: str, night: date) -> StageReco
     return verdict
 
 
-def _validate_nights(
-    frame: "DataFrame", table: str, expectations: Sequence[Expectation], column: str, nights: Sequence[date]
-) -> dict[date, CheckReport]:
-    """Validate dates together, and halve a failing range until the failing dates are found."""
-    from pyspark.sql import functions as F
+def validation_on_spark(
+    session: Callable[[], "SparkSession"],
+    settings: Settings,
+    table: str,
+    expectations: Sequence[Expectation],
+    *,
+    column: str,
+    version: int | None = None,
+) -> ValidateNights:
+    """Validation of a table at a version by Great Expectations on Spark, which starts with the first as-of dates.
 
+    `column` is the table's partition column (date).
+    """
+
+    @cache
+    def read() -> "DataFrame":
+        return read_table(session(), settings, table, version=version)
+
+    def validate_nights(nights: Sequence[date]) -> CheckReport:
+        from pyspark.sql import functions as F
+
+        # Literals let Delta skip the other partitions' files; as text they cost one call of the JVM for all.
+        dates = ", ".join(f"DATE '{night.isoformat()}'" for night in nights)
+        chosen = read().where(F.expr(f"`{column}` IN ({dates})"))
+        return validate(chosen, expectations, name=validation_name(table, nights))
+
+    return validate_nights
+
+
+def validation_name(table: str, nights: Sequence[date]) -> str:
+    return f"{table} for {format_nights(nights)}"
+
+
+def _find_failing(validate_nights: ValidateNights, nights: Sequence[date]) -> dict[date, CheckReport]:
+    """Validate dates together, and halve a failing range until the failing dates are found."""
     left = _MAX_VALIDATIONS
 
     def check(some: Sequence[date]) -> dict[date, CheckReport]:
         nonlocal left
         left -= 1
-        # Literals let Delta skip the other partitions' files; as text they cost one call of the JVM for all.
-        dates = ", ".join(f"DATE '{night.isoformat()}'" for night in some)
-        chosen = frame.where(F.expr(f"`{column}` IN ({dates})"))
-        report = validate(chosen, expectations, name=f"{table} for {format_nights(some)}")
+        report = validate_nights(some)
         if (report.success and not report.warnings) or len(some) == 1 or left < 2:
             return dict.fromkeys(some, report)
         middle = len(some) // 2
