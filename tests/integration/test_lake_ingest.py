@@ -10,7 +10,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Column
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.ingest.parsing import inspect_file
+from forecache.lake.ingest.row_count import CsvRowCount
 from forecache.lake.ledger import all_records
 
 
@@ -94,11 +94,8 @@ def test_rows_are_counted_apart_from_judging_them(
     """A parser that lost a row would be found: the check compares the tables with the file's bytes."""
     from forecache.lake.quality.raw_days import reconcile
 
-    def count_one_more(*given: Any, **more: Any) -> Any:
-        facts = inspect_file(*given, **more)
-        return replace(facts, counted_rows=facts.counted_rows + 1)
-
-    monkeypatch.setattr("forecache.lake.ingest.landed_rows.inspect_file", count_one_more)
+    count = CsvRowCount.finish
+    monkeypatch.setattr(CsvRowCount, "finish", lambda self: count(self) + 1)
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
     ingest(settings, ORDERS)
     outcome = reconcile(settings, ORDERS, [D1])[D1]

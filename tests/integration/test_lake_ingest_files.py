@@ -1,5 +1,6 @@
 """Files that are unreadable, empty, changed, late, copies, or still being written."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -35,6 +36,36 @@ def test_unreadable_and_empty_files_are_quarantined_whole_and_the_night_says_why
         require_days(settings, ORDERS, [D2])
     with pytest.raises(InputError, match=r"night 2026-01-04 is empty"):
         require_days(settings, ORDERS, [date(2026, 1, 4)])
+
+
+@pytest.mark.parametrize("unique", [("order_id",), ()])
+def test_a_file_that_is_unreadable_only_at_its_end_gives_no_rows(
+    settings: Settings, land: Land, unique: tuple[str, ...]
+) -> None:
+    """It is read in pieces of 4 MiB, and rows of the first ones are written before the last one is looked at."""
+    source = replace(ORDERS, unique=unique)
+    good = [f"{number},a,2026-01-01T10:00:00Z,5\n" for number in range(300_000)]
+    land("2026-01-01.csv", HEADER + "x,a,2026-01-01T10:00:00Z,5\n")
+    land("2026-01-01.2.csv", (HEADER + "0,a,2026-01-01T10:00:00Z,-1\n" + "".join(good)).encode() + b"1,\xff\n")
+    land("2026-01-01.3.csv", HEADER + "".join(good) + '1,"a,2026-01-01T10:00:00Z,5\n')
+    land("2026-01-01.4.csv", HEADER + "1,a,2026-01-01T10:00:00Z,5\n2,a,2026-01-01T10:00:00Z,-5\n")
+    result = ingest(settings, source)
+    assert result.details["quarantined_files"] == {
+        "2026-01-01.2.csv": "line 300003 is not UTF-8: can't decode byte 0xff",
+        "2026-01-01.3.csv": "the last quoted field never ends: unexpected end of data",
+    }
+    assert rows(settings, "select order_id, source_file from raw_orders order by order_id") == [
+        {"order_id": "1", "source_file": "2026-01-01.4.csv"},
+        {"order_id": "x", "source_file": "2026-01-01.csv"},
+    ]
+    quarantined = rows(settings, "select source_file, source_line from quarantine_orders order by all")
+    assert [(row["source_file"], row["source_line"]) for row in quarantined] == [
+        ("2026-01-01.2.csv", 0), ("2026-01-01.3.csv", 0), ("2026-01-01.4.csv", 3),
+    ]  # fmt: skip
+    counts = {file.file: (file.landing_rows, file.raw_rows) for file in ingested_files(settings, source)}
+    assert counts == {
+        "2026-01-01.2.csv": (0, 0), "2026-01-01.3.csv": (0, 0), "2026-01-01.4.csv": (2, 1), "2026-01-01.csv": (1, 1),
+    }  # fmt: skip
 
 
 def test_changed_file_is_an_error_and_new_files_are_ingested_all_the_same(

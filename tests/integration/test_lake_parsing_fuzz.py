@@ -1,5 +1,6 @@
 """Whatever the bytes: each row of a landing file is given once, or the whole file is refused with a reason."""
 
+import hashlib
 import io
 from collections import Counter
 from pathlib import Path
@@ -24,14 +25,14 @@ from landing_files import (
     parquet_file,
     variants,
 )
-from spark_judge import parse
+from spark_judge import FileFacts, parse
 
 from forecache.base.settings import load_settings
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files
-from forecache.lake.ingest.parsing import FileFacts, ParsedRow
-from forecache.lake.ingest.typed_files import read_judged_rows
+from forecache.lake.ingest.parsing import ParsedRow
+from forecache.lake.ingest.typed_files import FileReader, UnreadableFileError
 from forecache.lake.ingest.typed_rows import JudgedRows, RowJudge
 
 pytestmark = pytest.mark.slow
@@ -45,21 +46,33 @@ def expect_rows_or_a_reason(name: str, content: bytes, num_rows: int | None) -> 
     if facts.error is not None or num_rows is None:
         assert facts.error
         assert rows == []
-        return facts
-    assert facts.counted_rows == num_rows == len(rows)
-    places = [row.line for row in rows]
-    assert places == sorted(set(places))
-    for row in rows:
-        assert row.error is None or set(row.values) == {None}
-    expect_equal_judgements(name, content, rows)
+    else:
+        assert facts.counted_rows == num_rows == len(rows)
+        places = [row.line for row in rows]
+        assert places == sorted(set(places))
+        for row in rows:
+            assert row.error is None or set(row.values) == {None}
+    expect_equal_judgements(name, content, facts, rows)
     return facts
 
 
-def expect_equal_judgements(name: str, content: bytes, rows: list[ParsedRow]) -> None:
+def expect_equal_judgements(name: str, content: bytes, facts: FileFacts, rows: list[ParsedRow]) -> None:
     judge = RowJudge(SOURCE, SOURCE.start, keeps_content=True)
-    found = list(read_judged_rows(io.BytesIO(content), name, judge))
-    expected = [judge.judge_rows(rows)]
-    assert rows_of(found) == rows_of(expected)
+    reader = FileReader(io.BytesIO(content), name, judge)
+    found, reason = read_all(reader)
+    assert facts == (FileFacts(error=reason) if reason else FileFacts(reader.num_rows))
+    if reason is None:
+        assert rows_of(found) == rows_of([judge.judge_rows(rows)])
+    assert reader.read_checksum() == hashlib.sha256(content).hexdigest()
+
+
+def read_all(reader: FileReader) -> tuple[list[JudgedRows], str | None]:
+    found = list[JudgedRows]()
+    try:
+        found += reader.read_rows()
+    except UnreadableFileError as error:
+        return found, str(error)
+    return found, None
 
 
 def rows_of(judged: list[JudgedRows]) -> list[str]:

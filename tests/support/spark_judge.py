@@ -1,51 +1,89 @@
 """Landing rows judged by Spark's own casts and comparisons, which the judges without Spark have to equal."""
 
+import csv
 import io
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from forecache.base.errors import InputError
 from forecache.declare import Column, Source
+from forecache.lake.ingest.landing import file_day
 from forecache.lake.ingest.parsing import (
     CsvHeader,
-    FileFacts,
     ParsedRow,
     column_names,
-    inspect_file,
+    parquet_column_names,
     parse_batch,
     parse_json_line,
     read_batches,
+    require_declared_columns,
+    require_texts,
     split_records,
     suffix_of,
 )
-from forecache.lake.ingest.row_count import BOM, split_lines
+from forecache.lake.ingest.row_count import BOM, count_rows, split_lines
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import Column as SparkColumn
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What is known of a landing file that was read: its row count, or why it cannot be read."""
+
+    counted_rows: int | None = None
+    error: str | None = None
+
+
+def inspect_file(name: str, content: bytes, source: Source) -> FileFacts:
+    """Read a file by itself for its row count, and find out whether it is readable."""
+    try:
+        if file_day(source, name) is None:
+            raise InputError("the file name has no day of the source")
+        stream = io.BytesIO(content)
+        counted = count_rows(stream, suffix_of(name))
+        if name.endswith(".csv"):
+            CsvHeader(content.removeprefix(BOM), source)
+        elif name.endswith(".parquet"):
+            require_declared_columns(parquet_column_names(stream), source)
+            num_rows = 0
+            for batch in read_batches(stream, column_names(source)):
+                num_rows += len(batch)
+                for column in column_names(source):
+                    require_texts(column, batch.column(column))
+            if num_rows != counted:
+                raise InputError(f"the footer says {counted:,} rows and the file holds {num_rows:,}")
+        return FileFacts(counted)
+    except (InputError, ValueError, OSError, csv.Error, pa.ArrowException) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        known = isinstance(error, InputError)
+        return FileFacts(error=text if known else f"not a readable file: {type(error).__name__}: {text}")
 
 
 def parse(name: str, content: bytes, source: Source) -> tuple[FileFacts, list[ParsedRow]]:
     """What is known of a landing file, and its rows, each parsed by itself."""
-    stream = io.BytesIO(content)
-    facts = inspect_file(name, stream, source)
+    facts = inspect_file(name, content, source)
     if facts.error is not None:
         return facts, []
+    text = content.removeprefix(BOM)
     if suffix_of(name) == "csv":
-        header = CsvHeader(stream, source)
-        records = split_records(map(bytes.decode, stream), header.next_line)
+        header = CsvHeader(text, source)
+        records = split_records(map(bytes.decode, split_lines(text[header.end :])), header.next_line)
         return facts, [header.parse_row(line, text) for line, text in records if text]
     if suffix_of(name) == "jsonl":
-        lines = split_lines(content.removeprefix(BOM))
-        rows = [parse_json_line(number, line, 0, source) for number, line in enumerate(lines, start=1)]
+        rows = [parse_json_line(number, line, 0, source) for number, line in enumerate(split_lines(text), start=1)]
         return facts, [row for row in rows if row is not None]
     found, line = [], 1
-    for batch in read_batches(stream, column_names(source)):
+    for batch in read_batches(io.BytesIO(content), column_names(source)):
         found += parse_batch(line, batch)
         line += len(batch)
     return facts, found
 
 
-def judge_by_spark(spark: Any, name: str, content: bytes, source: Source, day: date) -> "pa.Table":
+def judge_by_spark(spark: Any, name: str, content: bytes, source: Source, day: date) -> pa.Table:
     """The rows of a file with their texts, `typed_<column>`, and `reason`, which is null for a good row."""
     from pyspark.sql import functions as F
 

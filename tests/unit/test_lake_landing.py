@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from forecache.declare import Column, Source
 from forecache.lake.ingest.landing import file_day
-from forecache.lake.ingest.parsing import FileFacts, ParsedRow
+from forecache.lake.ingest.parsing import ParsedRow
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 
 SOURCE = Source(
@@ -32,7 +32,7 @@ def parse(name: str, content: bytes) -> list[ParsedRow]:
     return rows
 
 
-def inspect(name: str, content: bytes) -> FileFacts:
+def inspect(name: str, content: bytes) -> spark_judge.FileFacts:
     return spark_judge.parse(name, content, SOURCE)[0]
 
 

@@ -4,7 +4,8 @@ Bad rows, and the good ones of sources whose rows are compared with each other, 
 disk. So memory stays bounded whatever the size of the files.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
@@ -20,10 +21,9 @@ from forecache.base.settings import Settings
 from forecache.declare import Source
 from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
 from forecache.kit.delta.writers import fit_schema, join_to_groups, new_folder
-from forecache.lake.ingest.landing import LandingFile, open_landing, source_uri
-from forecache.lake.ingest.parsing import FileFacts, inspect_file
+from forecache.lake.ingest.landing import LandingFile, open_landing, read_checksum, source_uri
 from forecache.lake.ingest.repeats import PLACE, StagedFile, StagedRows
-from forecache.lake.ingest.typed_files import read_judged_rows
+from forecache.lake.ingest.typed_files import FileReader, UnreadableFileError
 from forecache.lake.ingest.typed_rows import BAD_ROWS, CONTENT, LINE, TYPES, RowJudge
 
 if TYPE_CHECKING:
@@ -47,15 +47,18 @@ def raw_schema(source: Source) -> pa.Schema:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a landing file; `facts.error` says why it is in quarantine as a whole."""
+    """What became of a landing file."""
 
     file: LandingFile
-    facts: FileFacts
+    sha256: str = ""
+    counted_rows: int = 0
     good: int = 0
     bad: int = 0
+    error: str | None = None
+    """Why it is in quarantine as a whole."""
 
     def refuse(self, reason: str) -> "FileResult":
-        return replace(self, facts=replace(self.facts, counted_rows=None, error=reason), good=0, bad=0)
+        return replace(self, counted_rows=0, error=reason, good=0, bad=0)
 
 
 class LandedRows:
@@ -87,11 +90,18 @@ class LandedRows:
         self._staged = dict[str, StagedFile]()
         self._repeats = np.empty(0, np.int64)
         files = sorted(files, key=lambda file: file.name)
-        self.results = {file.name: FileResult(file, self._inspect(file, refused.get(file.name))) for file in files}
+        self.results = {file.name: FileResult(file) for file in files}
+        for file in files:
+            reason = refused.get(file.name)
+            if file.day is None and reason is None:
+                reason = f"the file name has no day of the source as in {source.file_pattern}"
+            if reason is not None:
+                self.results[file.name] = FileResult(file, read_checksum(settings, source, file.name)).refuse(reason)
         if self._compares:
             place = 0
             for result in self._readable():
-                place = self._stage(result, place)
+                with suppress(UnreadableFileError):
+                    place = self._stage(result, place)
             staged = self._open_staged(raw_version)
             if self._is_state:
                 self._refuse_states(staged, several, raw_version)
@@ -105,18 +115,29 @@ class LandedRows:
         schema, name = raw_schema(self._source), self._source.raw_table
         fitted = fit_schema(schema, self._settings, name)
         filesystem, folder = place_of(self._settings, name).open(), new_folder()
-        written = []
-        for day, results in groupby(sorted(self._readable(), key=_day_of), _day_of):
-            write = partial(self._write_day, filesystem, folder, day, list(results), fitted)
-            file = retry_write(write, is_remote=self._settings.lake_is_remote)
-            written += [] if file is None else [file]
+
+        def day_of(result: FileResult) -> date:
+            return _day_of(result.file)
+
+        written = list[DataFile]()
+        for day, results in groupby(sorted(self._readable(), key=day_of), day_of):
+            names = [result.file.name for result in results]
+            write = partial(self._write_day, filesystem, folder, day, names, fitted)
+            written += self._write_readable(partial(retry_write, write, is_remote=self._settings.lake_is_remote))
         return Schema.from_arrow(schema), written
+
+    def _write_readable(self, write: Callable[[], DataFile | None]) -> list[DataFile]:
+        """Write again without the files that turned out to be unreadable; what was written is in no commit."""
+        while True:
+            with suppress(UnreadableFileError):
+                file = write()
+                return [] if file is None else [file]
 
     def write_bad(self) -> Written | None:
         """Write the bad rows to quarantine, in one file; None if there are none. `write_good` comes before."""
         from deltalake import Schema
 
-        if not any(result.bad or result.facts.error for result in self.results.values()):
+        if not any(result.bad or result.error for result in self.results.values()):
             return None
         name = self._source.quarantine_table
         filesystem, path = place_of(self._settings, name).open(), new_path(new_folder(), {})
@@ -126,41 +147,43 @@ class LandedRows:
         return Schema.from_arrow(QUARANTINE), [file]
 
     def _readable(self) -> list[FileResult]:
-        return [result for result in self.results.values() if result.facts.error is None]
-
-    def _inspect(self, file: LandingFile, refused: str | None) -> FileFacts:
-        with self._open(file) as stream:
-            return inspect_file(file.name, stream, self._source, refused=refused)
+        return [result for result in self.results.values() if result.error is None]
 
     def _open(self, file: LandingFile) -> Any:
         return open_landing(source_uri(self._settings, self._source), self._settings.storage_options, file.name)
 
     def _read_good(self, file: LandingFile, bad: "BadRowsFile") -> Iterator[pa.Table]:
-        """Yield the good rows of a file from its bytes; the bad ones go to `bad`."""
-        assert file.day is not None
-        judge = RowJudge(self._source, file.day, keeps_content=bool(self._source.unique))
+        """Yield the good rows of a file from its bytes; the bad ones go to `bad`, and its result to `results`.
+
+        UnreadableFileError, also after the last rows: it is refused.
+        """
+        judge = RowJudge(self._source, _day_of(file), keeps_content=bool(self._source.unique))
         with self._open(file) as stream:
-            for judged in read_judged_rows(stream, file.name, judge):
-                bad.add(judged.bad, file)
-                yield judged.good
+            reader, good = FileReader(stream, file.name, judge), 0
+            try:
+                for judged in reader.read_rows():
+                    bad.add(judged.bad, file)
+                    good += len(judged.good)
+                    yield judged.good
+            except UnreadableFileError as error:
+                self.results[file.name] = FileResult(file, reader.read_checksum()).refuse(str(error))
+                raise
+            self.results[file.name] = FileResult(file, reader.read_checksum(), reader.num_rows, good, bad.rows)
 
     def _stage(self, result: FileResult, place: int) -> int:
         """Write the good rows of a file to the disk, with their places from `place` on; returns the next place."""
         file, path = result.file, self._folder / f"staged-{len(self._staged)}.parquet"
-        judge = RowJudge(self._source, _day_of(result), keeps_content=bool(self._source.unique))
+        judge = RowJudge(self._source, _day_of(file), keeps_content=bool(self._source.unique))
         schema = judge.schema.append(pa.field(PLACE, pa.int64()))
-        good = 0
         with (
             self._open_bad(file, "judged") as bad,
-            pq.ParquetWriter(path, schema, compression="lz4") as writer,
+            pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False) as writer,
         ):
             for rows in join_to_groups(self._read_good(file, bad)):
-                places = pa.array(np.arange(len(rows)) + place + good)
-                writer.write_table(rows.append_column(schema.field(PLACE), places))
-                good += len(rows)
-        self._staged[file.name] = StagedFile(file.name, _day_of(result), path, bad.rows)
-        self.results[file.name] = replace(result, good=good, bad=bad.rows)
-        return place + good
+                writer.write_table(rows.append_column(schema.field(PLACE), pa.array(np.arange(len(rows)) + place)))
+                place += len(rows)
+        self._staged[file.name] = StagedFile(file.name, _day_of(file), path, bad.rows)
+        return place
 
     def _open_bad(self, file: LandingFile, why: str) -> "BadRowsFile":
         path = self._bad.setdefault((file.name, why), self._folder / f"bad-{len(self._bad)}.parquet")
@@ -183,15 +206,16 @@ class LandedRows:
             del self._staged[name]
 
     def _write_day(
-        self, filesystem: Any, folder: str, day: date, results: Sequence[FileResult], fitted: pa.Schema
+        self, filesystem: Any, folder: str, day: date, names: Sequence[str], fitted: pa.Schema
     ) -> DataFile | None:
         path = new_path(folder, {"event_day": day})
         schema = pa.schema([field for field in fitted if field.name != "event_day"])
 
         def read() -> Iterator[pa.Table]:
-            for result in results:
-                for rows in self._read_staged(result) if self._compares else self._read_landed(result):
-                    yield self._complete(rows, result.file).cast(schema)
+            for result in self._readable():
+                if result.file.name in names:
+                    for rows in self._read_staged(result) if self._compares else self._read_landed(result.file):
+                        yield self._complete(rows, result.file).cast(schema)
 
         return _write_tables(filesystem, path, schema, lambda: join_to_groups(read()))
 
@@ -203,13 +227,9 @@ class LandedRows:
         names = [*(column.name for column in self._source.columns), "source_file", LINE, "ingested_at"]
         return pa.table([*columns, *own], names)
 
-    def _read_landed(self, result: FileResult) -> Iterator[pa.Table]:
-        good = 0
-        with self._open_bad(result.file, "judged") as bad:
-            for rows in self._read_good(result.file, bad):
-                good += len(rows)
-                yield rows
-        self.results[result.file.name] = replace(result, good=good, bad=bad.rows)
+    def _read_landed(self, file: LandingFile) -> Iterator[pa.Table]:
+        with self._open_bad(file, "judged") as bad:
+            yield from self._read_good(file, bad)
 
     def _read_staged(self, result: FileResult) -> Iterator[pa.Table]:
         """Yield the staged rows of a file that repeat no other; those that do go to the bad ones."""
@@ -230,14 +250,14 @@ class LandedRows:
 
     def _read_bad(self) -> Iterator[pa.Table]:
         errors = [
-            (result.file.day, name, 0, result.facts.error, None, self._now)
+            (result.file.day, name, 0, result.error, None, self._now)
             for name, result in self.results.items()
-            if result.facts.error is not None
+            if result.error is not None
         ]
         if errors:
             yield pa.Table.from_pylist([dict(zip(QUARANTINE.names, row, strict=True)) for row in errors], QUARANTINE)
         for (name, _), path in self._bad.items():
-            if self.results[name].facts.error is None and path.exists():
+            if self.results[name].error is None and path.exists():
                 with pq.ParquetFile(path) as bad:
                     for batch in bad.iter_batches(_BATCH_ROWS, use_threads=False):
                         moments = pa.repeat(pa.scalar(self._now, _MOMENT), len(batch))
@@ -274,9 +294,9 @@ class BadRowsFile:
             self._writer.close()
 
 
-def _day_of(result: FileResult) -> date:
-    assert result.file.day is not None, "a file without a day is not readable"
-    return result.file.day
+def _day_of(file: LandingFile) -> date:
+    assert file.day is not None, "a file without a day is not readable"
+    return file.day
 
 
 def _write_tables(filesystem: Any, path: str, schema: pa.Schema, read: Any) -> DataFile | None:
@@ -285,7 +305,9 @@ def _write_tables(filesystem: Any, path: str, schema: pa.Schema, read: Any) -> D
     first = next(iter(filled), None)
     if first is None:
         return None
-    return write_file(filesystem, path, schema, _chain(first, filled))
+    # Of columns whose values mostly differ, a dictionary would be built in vain: half of the time of writing.
+    alike = [field.name for field in schema if field.type not in (pa.int64(), pa.float64(), _MOMENT)]
+    return write_file(filesystem, path, schema, _chain(first, filled), use_dictionary=alike or False)
 
 
 def _chain(first: pa.Table, rest: Iterable[pa.Table]) -> Iterator[pa.Table]:

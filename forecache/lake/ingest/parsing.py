@@ -14,8 +14,7 @@ import orjson
 
 from forecache.base.errors import InputError
 from forecache.declare import Source
-from forecache.lake.ingest.landing import file_day
-from forecache.lake.ingest.row_count import MAX_ROW_BYTES, checksum, count_rows, skip_byte_order_mark
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES, split_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,15 +35,6 @@ class ParsedRow:
     line: int
     values: tuple[str | None, ...]
     content: str
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """Checksum of a landing file, and its row count or why it cannot be read."""
-
-    sha256: str
-    counted_rows: int | None = None
     error: str | None = None
 
 
@@ -73,20 +63,21 @@ def escape_surrogates(text: str) -> str:
 
 
 class CsvHeader:
-    """The header of a CSV file; the stream stands at the first line behind it, whose number is `next_line`.
+    """The header in the first lines of a CSV file, which ends at the place `end`; the line behind it is `next_line`.
 
     InputError if it is not what the source declares.
     """
 
-    def __init__(self, stream: BinaryIO, source: Source) -> None:
-        skip_byte_order_mark(stream)
-        _, text = next(split_records(map(bytes.decode, iter(stream.readline, b"")), 1), (0, ""))
+    def __init__(self, content: bytes, source: Source) -> None:
+        _, text = next(split_records(map(bytes.decode, split_lines(content)), 1), (0, ""))
         if not text:
             raise InputError("the file has no header")
         self.names = [name.strip() for name in _split_fields(text)]
         require_declared_columns(self.names, source)
         self._order = [self.names.index(name) for name in column_names(source)]
-        self.next_line = text.count("\n") + 2
+        self.next_line, self.end = text.count("\n") + 2, 0
+        for _ in range(self.next_line - 1):
+            self.end = content.find(b"\n", self.end) + 1 or len(content)
 
     def parse_row(self, line: int, text: str) -> ParsedRow:
         """Parse the text of a record that begins in a line."""
@@ -284,7 +275,7 @@ def _to_texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
         ) from None
 
 
-def _require_texts(name: str, column: "pa.Array") -> None:
+def require_texts(name: str, column: "pa.Array") -> None:
     """Raise InputError if values of a column have no text."""
     import pyarrow.types as types
 
@@ -312,50 +303,6 @@ def parquet_column_names(stream: BinaryIO) -> list[str]:
 
     stream.seek(0)
     return list(pq.ParquetFile(stream).schema_arrow.names)
-
-
-def inspect_file(name: str, stream: BinaryIO, source: Source, *, refused: str | None = None) -> FileFacts:
-    """Read a file for its checksum and its row count, and find out whether it is readable.
-
-    `refused` says why a file is not to be read. OSError passes through: that reading failed is not the file's fault.
-    """
-    stream.seek(0)
-    sha256 = checksum(stream)
-    try:
-        if refused is not None:
-            raise InputError(refused)
-        if file_day(source, name) is None:
-            raise InputError(f"the file name has no day of the source as in {source.file_pattern}")
-        return FileFacts(sha256, _require_readable(name, stream, source))
-    except Exception as error:  # no bytes may stop a source
-        if isinstance(error, OSError) and error.errno:
-            raise
-        return FileFacts(sha256, error=_reason(error))
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    text = text if isinstance(error, InputError) else f"not a readable file: {type(error).__name__}: {text}"
-    return text.encode(errors="backslashreplace").decode()[:KEPT_BYTES]
-
-
-def _require_readable(name: str, stream: BinaryIO, source: Source) -> int:
-    """Raise InputError if the file is unreadable as a whole; returns its row count, from its bytes."""
-    suffix = suffix_of(name)
-    counted = count_rows(stream, suffix)
-    if suffix == "csv":
-        CsvHeader(stream, source)
-    elif suffix == "parquet":
-        require_declared_columns(parquet_column_names(stream), source)
-        names = column_names(source)
-        num_rows = 0
-        for batch in read_batches(stream, names):
-            num_rows += len(batch)
-            for column in names:
-                _require_texts(column, batch.column(column))
-        if num_rows != counted:
-            raise InputError(f"the footer says {counted:,} rows and the file holds {num_rows:,}")
-    return counted
 
 
 def suffix_of(name: str) -> str:

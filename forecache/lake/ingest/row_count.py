@@ -8,10 +8,14 @@ compares the tables with it.
 
 import csv
 import hashlib
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO
 
 from forecache.base.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_ROW_BYTES = 1 << 20
 """A longer row is not kept in memory: a JSON line is then a bad row, a CSV record makes the whole file unreadable."""
@@ -19,6 +23,7 @@ BOM = b"\xef\xbb\xbf"
 PIECE_BYTES = 4 << 20
 _SMALL_PIECE_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 20
+_NEWLINE = ord("\n")
 _END = "\x01 end"
 _BLANKS = (b"\n\n", b"\n\r", b"\n ", b"\n\t", b"\n\x0b", b"\n\x0c")
 # Otherwise a quoted field of more than 128 KiB would be an error.
@@ -27,108 +32,158 @@ csv.field_size_limit(2 * MAX_ROW_BYTES)
 
 def checksum(stream: BinaryIO) -> str:
     """SHA-256 of a stream, from its position to its end."""
-    digest = hashlib.sha256()
-    while block := stream.read(_BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
+    return HashedStream(stream).read_checksum()
 
 
-def skip_byte_order_mark(stream: BinaryIO) -> None:
-    """Go to the start of a stream's text."""
-    stream.seek(0)
-    stream.seek(0 if stream.read(len(BOM)) != BOM else len(BOM))
+class HashedStream:
+    """A stream that is read once, with the checksum of all that was read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+        self._checksum: str | None = None
+
+    def read(self, num_bytes: int) -> bytes:
+        block = self._stream.read(num_bytes)
+        self._digest.update(block)
+        return block
+
+    def readline(self, num_bytes: int) -> bytes:
+        line = self._stream.readline(num_bytes)
+        self._digest.update(line)
+        return line
+
+    def read_checksum(self) -> str:
+        """SHA-256 of the whole stream; its rest is read."""
+        if self._checksum is None:
+            while self.read(_BLOCK_BYTES):
+                pass
+            self._checksum = self._digest.hexdigest()
+        return self._checksum
 
 
-def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield lines, which only "\n" ends, without a byte order mark, cut to MAX_ROW_BYTES; and the bytes of each."""
-    skip_byte_order_mark(stream)
-    while line := stream.readline(MAX_ROW_BYTES):
-        num_bytes = len(line)
-        rest = line
-        while num_bytes >= MAX_ROW_BYTES and not rest.endswith(b"\n") and (rest := stream.readline(_BLOCK_BYTES)):
-            num_bytes += len(rest)
-        yield line, num_bytes
+class Piece:
+    """Some whole lines of a file, which only "\n" ends.
 
-
-def read_pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield the bytes from a stream's position on in pieces of whole lines; the last one may lack its newline.
-
-    A line that is longer than a piece ends its piece and is cut; the number is that of the bytes that were left out.
+    The file's last line may lack its newline. A line that is too long is a piece, and its end is left out.
     """
-    rest = b""
+
+    def __init__(self, content: bytes, left_out: int = 0) -> None:
+        self.content, self.left_out = content, left_out  # bytes
+
+    @cached_property
+    def line_ends(self) -> "np.ndarray":
+        """The places of the newlines; of a last line without one, the end of the content."""
+        import numpy as np
+
+        ends = np.flatnonzero(np.frombuffer(self.content, np.uint8) == _NEWLINE)
+        return ends if self.content.endswith(b"\n") or not self.content else np.append(ends, len(self.content))
+
+    @property
+    def num_lines(self) -> int:
+        return len(self.line_ends)
+
+    @cached_property
+    def is_utf8(self) -> bool:
+        try:
+            return self.content.isascii() or bool(self.content.decode())
+        except UnicodeDecodeError:
+            return False
+
+    @cached_property
+    def has_long_line(self) -> bool:
+        """Whether a line has more than MAX_ROW_BYTES."""
+        import numpy as np
+
+        if len(self.content) <= MAX_ROW_BYTES:
+            return False
+        return int(np.diff(self.line_ends, prepend=-1).max()) > MAX_ROW_BYTES
+
+    @cached_property
+    def has_plain_records(self) -> bool:
+        """Whether each line of a piece of CSV, which begins with a record, is surely a record.
+
+        Quotes only enclose whole fields within a line, and only "\n" and "\r\n" end lines, of at most MAX_ROW_BYTES.
+        """
+        content = self.content
+        if content.startswith(BOM) or self.has_long_line:
+            return False
+        if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
+            return False
+        return b'"' not in content or self._encloses_fields()
+
+    def _encloses_fields(self) -> bool:
+        """Return whether quotes come in pairs, before the first and behind the last character of a field of a line."""
+        import numpy as np
+
+        codes = np.frombuffer(self.content, np.uint8)
+        quotes = np.flatnonzero(codes == ord('"'))
+        if len(quotes) % 2:
+            return False
+        opening, closing = quotes[0::2], quotes[1::2]
+        before = np.where(opening == 0, _NEWLINE, codes[opening - 1])
+        behind = np.append(codes, _NEWLINE)[closing + 1]
+        return bool(
+            np.isin(before, list(b",\n")).all()
+            and np.isin(behind, list(b",\r\n")).all()
+            and (np.searchsorted(self.line_ends, opening) == np.searchsorted(self.line_ends, closing)).all()
+        )
+
+    @cached_property
+    def lines(self) -> "tuple[np.ndarray, np.ndarray]":
+        """The places at which the lines begin, and those at which they end without their line ends."""
+        import numpy as np
+
+        ends = self.line_ends
+        starts = np.append(0, ends[:-1] + 1)
+        if b"\r" in self.content:
+            codes = np.frombuffer(self.content, np.uint8)
+            ends = ends - ((ends > starts) & (codes[ends - 1] == ord("\r")))
+        return starts, ends
+
+    def count_empty_lines(self) -> int:
+        starts, ends = self.lines
+        return int((starts == ends).sum())
+
+    @cached_property
+    def parts(self) -> "list[Piece]":
+        """Small pieces, of which this one consists."""
+        parts, start = [], 0
+        while start < len(self.content):
+            end = self.content.find(b"\n", start + _SMALL_PIECE_BYTES) + 1 or len(self.content)
+            parts.append(Piece(self.content[start:end]))
+            start = end
+        return parts
+
+
+def read_pieces(stream: "BinaryIO | HashedStream") -> Iterator[Piece]:
+    """Yield a stream from its start on in pieces, without a byte order mark."""
+    rest, is_start = b"", True
     while block := stream.read(PIECE_BYTES):
+        if is_start:
+            block, is_start = block.removeprefix(BOM), False
         end = block.rfind(b"\n") + 1
         if end:
-            yield rest + block[:end], 0
+            yield Piece(rest + block[:end])
             rest = block[end:]
             continue
         rest += block
         if len(rest) > PIECE_BYTES:
-            left_out = sum(map(len, _rest_of_line(stream)))
-            yield rest, left_out
+            yield Piece(rest, left_out=sum(map(len, _rest_of_line(stream))))
             rest = b""
     if rest:
-        yield rest, 0
+        yield Piece(rest)
 
 
-def _rest_of_line(stream: BinaryIO) -> Iterator[bytes]:
+def _rest_of_line(stream: "BinaryIO | HashedStream") -> Iterator[bytes]:
     while part := stream.readline(PIECE_BYTES):
         yield part
         if part.endswith(b"\n"):
             return
 
 
-def split_piece(piece: bytes) -> Iterator[bytes]:
-    """Split a piece into small ones of whole lines."""
-    start = 0
-    while start < len(piece):
-        end = piece.find(b"\n", start + _SMALL_PIECE_BYTES) + 1 or len(piece)
-        yield piece[start:end]
-        start = end
-
-
-def has_plain_records(piece: bytes) -> bool:
-    """Return whether each line of a piece of CSV, which begins with a record, is surely a record.
-
-    Quotes only enclose whole fields within a line, and only "\n" and "\r\n" end lines, of at most MAX_ROW_BYTES.
-    """
-    if piece.startswith(BOM) or piece.count(b"\r") != piece.count(b"\r\n") or _has_long_line(piece):
-        return False
-    return b'"' not in piece or _encloses_fields(piece)
-
-
-def _has_long_line(piece: bytes) -> bool:
-    start = 0
-    while len(piece) - start > MAX_ROW_BYTES:
-        end = piece.rfind(b"\n", start, start + MAX_ROW_BYTES) + 1
-        if not end:
-            return True
-        start = end
-    return False
-
-
-def _encloses_fields(piece: bytes) -> bool:
-    """Return whether quotes come in pairs, before the first and behind the last character of a field of one line."""
-    import numpy as np
-
-    codes = np.frombuffer(piece, np.uint8)
-    quotes = np.flatnonzero(codes == ord('"'))
-    if len(quotes) % 2:
-        return False
-    opening, closing = quotes[0::2], quotes[1::2]
-    before = np.where(opening == 0, ord("\n"), codes[opening - 1])
-    behind = np.append(codes, ord("\n"))[closing + 1]
-    ends = np.flatnonzero(codes == ord("\n"))
-    return bool(
-        np.isin(before, list(b",\n")).all()
-        and np.isin(behind, list(b",\r\n")).all()
-        and (np.searchsorted(ends, opening) == np.searchsorted(ends, closing)).all()
-    )
-
-
-def count_lines(piece: bytes) -> int:
-    """Count the lines of a piece, also one at its end without a newline."""
-    return piece.count(b"\n") + (not piece.endswith(b"\n") and bool(piece))
+def count_lines(content: bytes) -> int:
+    """Count lines, also one at the end without a newline."""
+    return content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
 
 
 def count_rows(stream: BinaryIO, suffix: str) -> int:
@@ -136,63 +191,75 @@ def count_rows(stream: BinaryIO, suffix: str) -> int:
 
     InputError says why the whole file cannot be read: it is empty, not UTF-8, or its structure is broken.
     """
+    require_format(stream, suffix)
+    if suffix == "parquet":
+        return _count_parquet(stream)
+    count = TEXT_COUNTS[suffix]()
+    for piece in read_pieces(stream):
+        count.add(piece)
+    return count.finish()
+
+
+def require_format(stream: BinaryIO, suffix: str) -> None:
+    """Raise InputError if a file is empty, or of an unknown format; the stream is at its start then."""
     stream.seek(0)
     if not stream.read(1):
         raise InputError("the file is empty")
     stream.seek(0)
-    counters = {"csv": _count_csv, "jsonl": _count_json_lines, "parquet": _count_parquet}
-    if suffix not in counters:
-        raise InputError(f"the format .{suffix} is not one of {', '.join(counters)}")
-    return counters[suffix](stream)
+    if suffix not in (*TEXT_COUNTS, "parquet"):
+        raise InputError(f"the format .{suffix} is not one of {', '.join((*TEXT_COUNTS, 'parquet'))}")
 
 
-def _count_csv(stream: BinaryIO) -> int:
-    skip_byte_order_mark(stream)
-    num_records, first_line, unread, next_size = 0, 1, b"", 0
-    for piece, _ in read_pieces(stream):
-        is_plain = not unread and has_plain_records(piece)
-        for part in (piece,) if is_plain else split_piece(piece):
-            if first_line == 1 and not unread:
-                _require_header_line(part)
-            if not unread and (is_plain or has_plain_records(part)) and _is_utf8(part):
-                num_records += count_lines(part) - _count_empty_lines(part)
-                first_line += count_lines(part)
-                continue
-            unread += part
-            if len(unread) < next_size:
-                continue
-            found, is_open = _count_records(unread, first_line)
-            next_size = 2 * len(unread) if is_open else 0
-            if not is_open:
-                num_records += found
-                first_line += count_lines(unread)
-                unread = b""
-    if first_line == 1 and not unread:
-        raise InputError("the file has no header")
-    if unread:
-        found, is_open = _count_records(unread, first_line)
-        if is_open:
-            raise InputError("the last quoted field never ends: unexpected end of data")
-        num_records += found
-    return num_records - 1
+class TextRowCount:
+    """The rows in pieces of a file; InputError if its bytes are unreadable as a whole."""
+
+    def __init__(self) -> None:
+        self._num_rows, self._first_line = 0, 1
+
+    def add(self, piece: Piece) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> int:
+        """The number of rows, after all pieces."""
+        raise NotImplementedError
 
 
-def _require_header_line(part: bytes) -> None:
-    if part.startswith((b"\n", b"\r\n")):
-        raise InputError("the file has no header")
+class CsvRowCount(TextRowCount):
+    def __init__(self) -> None:
+        super().__init__()
+        self._unread, self._next_size = b"", 0  # lines of a record that does not end, and when it is looked at again
 
+    def add(self, piece: Piece) -> None:
+        if self._first_line == 1 and not self._unread and piece.content.startswith((b"\n", b"\r\n")):
+            raise InputError("the file has no header")
+        is_plain = not self._unread and piece.has_plain_records
+        for part in [piece] if is_plain else piece.parts:
+            if not self._unread and part.has_plain_records and part.is_utf8:
+                self._num_rows += part.num_lines - part.count_empty_lines()
+                self._first_line += part.num_lines
+            else:
+                self._add_unusual(part.content)
 
-def _count_empty_lines(part: bytes) -> int:
-    if b"\n\n" not in part and b"\n\r\n" not in part and not part.startswith((b"\n", b"\r\n")):
-        return 0
-    return sum(not line.removesuffix(b"\r") for line in part.removesuffix(b"\n").split(b"\n"))
+    def _add_unusual(self, content: bytes) -> None:
+        self._unread += content
+        if len(self._unread) < self._next_size:
+            return
+        found, is_open = _count_records(self._unread, self._first_line)
+        self._next_size = 2 * len(self._unread) if is_open else 0
+        if not is_open:
+            self._num_rows += found
+            self._first_line += count_lines(self._unread)
+            self._unread = b""
 
-
-def _is_utf8(part: bytes) -> bool:
-    try:
-        return part.isascii() or bool(part.decode())
-    except UnicodeDecodeError:
-        return False
+    def finish(self) -> int:
+        if self._first_line == 1 and not self._unread:
+            raise InputError("the file has no header")
+        if self._unread:
+            found, is_open = _count_records(self._unread, self._first_line)
+            if is_open:
+                raise InputError("the last quoted field never ends: unexpected end of data")
+            self._num_rows += found
+        return self._num_rows - 1
 
 
 def _count_records(content: bytes, first_line: int) -> tuple[int, bool]:
@@ -234,18 +301,23 @@ def split_lines(content: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _count_json_lines(stream: BinaryIO) -> int:
-    skip_byte_order_mark(stream)
-    num_rows, first_line = 0, 1
-    for piece, _ in read_pieces(stream):
-        if _has_long_line(piece) or piece[:1].isspace() or any(b in piece for b in _BLANKS) or not _is_utf8(piece):
-            num_rows += _count_filled_lines(piece, first_line)
+class JsonLinesCount(TextRowCount):
+    def add(self, piece: Piece) -> None:
+        content = piece.content
+        is_blank = content[:1].isspace() or any(blank in content for blank in _BLANKS)
+        if is_blank or piece.has_long_line or not piece.is_utf8:
+            self._num_rows += _count_filled_lines(content, self._first_line)
         else:
-            num_rows += count_lines(piece)
-        first_line += count_lines(piece)
-    if first_line == 1:
-        raise InputError("the file is empty")
-    return num_rows
+            self._num_rows += piece.num_lines
+        self._first_line += piece.num_lines
+
+    def finish(self) -> int:
+        if self._first_line == 1:
+            raise InputError("the file is empty")
+        return self._num_rows
+
+
+TEXT_COUNTS: Mapping[str, type[TextRowCount]] = {"csv": CsvRowCount, "jsonl": JsonLinesCount}
 
 
 def _count_filled_lines(piece: bytes, first_line: int) -> int:

@@ -1,12 +1,13 @@
-"""Reads landing files to judged rows, piece by piece, by all cores, in bounded memory.
+"""Reads landing files once to judged rows, piece by piece, by all cores, in bounded memory.
 
 A piece is some megabytes of whole lines, or a batch of a Parquet file. Pieces that Arrow's readers understand in the
 same way as `parsing` are read by them; of the others each row is parsed by itself.
 """
 
+import csv
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO
@@ -15,151 +16,144 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from forecache.base.errors import InputError
 from forecache.declare import Source
+from forecache.lake.ingest.csv_pieces import CsvScan
 from forecache.lake.ingest.parsing import (
-    CsvHeader,
+    KEPT_BYTES,
     ParsedRow,
     column_names,
+    parquet_column_names,
     parse_batch,
     parse_json_line,
     plain_json_record,
     read_batches,
-    split_records,
+    require_declared_columns,
+    require_texts,
     suffix_of,
 )
 from forecache.lake.ingest.row_count import (
     MAX_ROW_BYTES,
-    count_lines,
-    has_plain_records,
+    TEXT_COUNTS,
+    HashedStream,
+    Piece,
+    count_rows,
     read_pieces,
-    skip_byte_order_mark,
+    require_format,
     split_lines,
-    split_piece,
 )
-from forecache.lake.ingest.typed_rows import TYPES, Converted, JudgedRows, RowJudge, convert_texts
-
-Work = Callable[[], JudgedRows]
+from forecache.lake.ingest.typed_rows import TYPES, Converted, JudgedRows, RowJudge, Scan, TextScan, convert_texts
 
 
-def read_judged_rows(stream: BinaryIO, name: str, judge: RowJudge, *, careful: bool = False) -> Iterator[JudgedRows]:
-    """Yield the judged rows of a readable file, in order; with `careful`, each row is parsed by itself."""
-    read = {"csv": _read_csv, "jsonl": _read_json_lines, "parquet": _read_parquet}[suffix_of(name)]
-    yield from _run_in_order(read(stream, judge, careful))
+class UnreadableFileError(Exception):
+    """A landing file is unreadable as a whole; the message is the reason."""
 
 
-def _run_in_order(works: Iterator[Work]) -> Iterator[JudgedRows]:
-    """Run pieces of work by all cores, some ahead of the one whose result is wanted."""
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads, thread_name_prefix="forecache-ingest") as pool:
-        running = deque[Future[JudgedRows]]()
-        for work in works:
-            running.append(pool.submit(work))
-            if len(running) > threads:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+class FileReader:
+    """Reads a landing file once, for its judged rows, its checksum and its row count.
 
+    Args:
+        judge: Of the source and the file's day.
+        careful: Parse each row by itself.
+    """
 
-def _read_csv(stream: BinaryIO, judge: RowJudge, careful: bool) -> Iterator[Work]:
-    header = CsvHeader(stream, judge.source)
-    first_line, unread = header.next_line, b""
-    for piece, _ in read_pieces(stream):
-        if not careful and not unread and has_plain_records(piece):
-            yield partial(_judge_plain_csv, piece, first_line, header, judge)
-            first_line += count_lines(piece)
-            continue
-        for part in split_piece(piece):
-            if not careful and not unread and has_plain_records(part):
-                yield partial(_judge_plain_csv, part, first_line, header, judge)
-                first_line += count_lines(part)
-                continue
-            content = unread + part
-            rows, unread = _parse_csv(content, first_line, header)
-            yield partial(judge.judge_rows, rows)
-            first_line += count_lines(content) - count_lines(unread)
-    assert not unread, "a file whose last record does not end is not readable"
+    def __init__(self, stream: BinaryIO, name: str, judge: RowJudge, *, careful: bool = False) -> None:
+        self._stream, self._suffix, self._judge, self._careful = HashedStream(stream), suffix_of(name), judge, careful
+        self._file = stream
+        self.num_rows = 0
+        """The row count, from the file's bytes; known once all rows are read."""
 
+    def read_rows(self) -> Iterator[JudgedRows]:
+        """Yield the judged rows, in order.
 
-def _parse_csv(content: bytes, first_line: int, header: CsvHeader) -> tuple[list[ParsedRow], bytes]:
-    """Parse records one by one; returns them, and the lines of a last one that does not end."""
-    rows = list[ParsedRow]()
-    records = split_records(map(bytes.decode, split_lines(content)), first_line)
-    while True:
+        UnreadableFileError, also after the last row: the file is unreadable as a whole, and none of its rows is to be
+        taken. OSError passes through: that reading failed is not the file's fault.
+        """
+        works = self._scan()
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="forecache-ingest") as pool:
+            try:
+                yield from _run_in_order(works, pool)
+            except UnreadableFileError:
+                raise
+            except Exception:
+                # The row's place in a file that is unreadable as a whole is no error of its own.
+                for _ in works:
+                    pass
+                raise
+
+    def read_checksum(self) -> str:
+        """SHA-256 of the file, of which the rest is read."""
+        return self._stream.read_checksum()
+
+    def _scan(self) -> Scan:
         try:
-            line, text = next(records)
-        except StopIteration as end:
-            return rows, end.value.encode()
-        if text:
-            rows.append(header.parse_row(line, text))
+            require_format(self._file, self._suffix)
+            yield from self._scan_parquet() if self._suffix == "parquet" else self._scan_text()
+        except Exception as error:  # no bytes may stop a source
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+                raise
+            raise UnreadableFileError(_reason(error)) from error
+
+    def _scan_text(self) -> Scan:
+        """Yield the work on each piece, once its rows are counted."""
+        count = TEXT_COUNTS[self._suffix]()
+        scan = _SCANS[self._suffix](self._judge, careful=self._careful)
+        failure: Exception | None = None
+        for piece in read_pieces(self._stream):
+            count.add(piece)
+            if failure is None:
+                try:
+                    yield from scan.read_piece(piece)
+                except (InputError, UnicodeDecodeError, csv.Error) as error:
+                    failure = error  # unless the count finds a reason in the rest of the file
+        self.num_rows = count.finish()
+        if failure is not None:
+            raise failure
+        scan.finish()
+
+    def _scan_parquet(self) -> Scan:
+        self._stream.read_checksum()
+        names, counted, first_line = column_names(self._judge.source), count_rows(self._file, self._suffix), 1
+        require_declared_columns(parquet_column_names(self._file), self._judge.source)
+        for batch in read_batches(self._file, names):
+            for column in names:
+                require_texts(column, batch.column(column))
+            yield partial(_judge_batch, batch, first_line, self._judge, self._careful)
+            first_line += len(batch)
+        if first_line - 1 != counted:
+            raise InputError(f"the footer says {counted:,} rows and the file holds {first_line - 1:,}")
+        self.num_rows = counted
 
 
-def _judge_plain_csv(piece: bytes, first_line: int, header: CsvHeader, judge: RowJudge) -> JudgedRows:
-    """Judge CSV of which each line that is not empty is a record."""
-    import pyarrow.csv as pcsv
-
-    wrong = list[int]()  # of the lines that are not empty, those with another number of fields
-
-    def skip(row: pcsv.InvalidRow) -> str:
-        wrong.append(row.number - 1)
-        return "skip"
-
-    table = pcsv.read_csv(
-        pa.BufferReader(piece),
-        pcsv.ReadOptions(use_threads=False, column_names=header.names, block_size=len(piece) + 1),
-        pcsv.ParseOptions(double_quote=False, invalid_row_handler=skip),
-        pcsv.ConvertOptions(
-            column_types=dict.fromkeys(header.names, pa.string()), null_values=[""], strings_can_be_null=True
-        ),
-    )
-    starts, ends = _find_lines(piece)
-    filled = np.flatnonzero(ends > starts)
-    assert len(filled) == len(table) + len(wrong), "the reader found other records than lines"
-    places = np.delete(filled, wrong)
-    columns = [
-        convert_texts(_strip(table[column.name].combine_chunks()), column.type) for column in judge.source.columns
-    ]
-
-    def parse_line(place: int) -> ParsedRow:
-        return header.parse_row(first_line + place, piece[starts[place] : ends[place]].decode())
-
-    judged = judge.judge_columns(
-        columns, places + first_line, lambda row: parse_line(int(places[row])), lambda: _texts(piece, places)
-    )
-    return judged.with_rows(judge.judge_rows(parse_line(int(filled[row])) for row in wrong)) if wrong else judged
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = text if isinstance(error, InputError) else f"not a readable file: {type(error).__name__}: {text}"
+    return text.encode(errors="backslashreplace").decode()[:KEPT_BYTES]
 
 
-def _find_lines(piece: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where the lines of a piece begin and end, without their line ends."""
-    ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
-    if not piece.endswith(b"\n"):
-        ends = np.append(ends, len(piece))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if b"\r" in piece:
-        codes = np.frombuffer(piece, np.uint8)
-        ends = ends - ((ends > starts) & (codes[ends - 1] == ord("\r")))
-    return starts, ends
+_THREADS = os.cpu_count() or 1
 
 
-def _strip(texts: pa.Array) -> pa.Array:
-    stripped = pc.utf8_trim_whitespace(texts)
-    return pc.if_else(pc.equal(stripped, ""), pa.scalar(None, pa.string()), stripped)
+def _run_in_order(works: Scan, pool: ThreadPoolExecutor) -> Iterator[JudgedRows]:
+    """Run pieces of work by all cores, some ahead of the one whose result is wanted."""
+    running = deque[Future[JudgedRows]]()
+    for work in works:
+        running.append(pool.submit(work))
+        if len(running) > _THREADS:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
-def _texts(piece: bytes, places: np.ndarray) -> pa.Array:
-    """The text of lines of a piece."""
-    starts, ends = _find_lines(piece)
-    content = pa.py_buffer(piece)
-    offsets = np.append(starts, len(piece)).astype(np.int32)
-    lines = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), content)
-    return pc.utf8_rtrim(lines.take(pa.array(places)), "\r\n")
+class JsonLinesScan(TextScan):
+    """Turns the pieces of a file of JSON lines to work, in order."""
+
+    def read_piece(self, piece: Piece) -> Scan:
+        yield partial(_judge_json_lines, piece.content, piece.left_out, self._first_line, self._judge, self._careful)
+        self._first_line += piece.num_lines
 
 
-def _read_json_lines(stream: BinaryIO, judge: RowJudge, careful: bool) -> Iterator[Work]:
-    skip_byte_order_mark(stream)
-    first_line = 1
-    for piece, left_out in read_pieces(stream):
-        yield partial(_judge_json_lines, piece, left_out, first_line, judge, careful)
-        first_line += count_lines(piece)
+_SCANS: Mapping[str, type[TextScan]] = {"csv": CsvScan, "jsonl": JsonLinesScan}
 
 
 def _judge_json_lines(piece: bytes, left_out: int, first_line: int, judge: RowJudge, careful: bool) -> JudgedRows:
@@ -222,13 +216,6 @@ def _convert_values(values: list[Any], kind: str) -> Converted:
     if kind == "double":
         values = [value if value is None else float(value) for value in values]
     return pa.array(values, TYPES[kind]), unknown
-
-
-def _read_parquet(stream: BinaryIO, judge: RowJudge, careful: bool) -> Iterator[Work]:
-    first_line = 1
-    for batch in read_batches(stream, column_names(judge.source)):
-        yield partial(_judge_batch, batch, first_line, judge, careful)
-        first_line += len(batch)
 
 
 def _judge_batch(batch: pa.RecordBatch, first_line: int, judge: RowJudge, careful: bool) -> JudgedRows:

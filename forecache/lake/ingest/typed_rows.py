@@ -4,7 +4,7 @@ A value is converted with others if its text has a form that all readers underst
 and every row that breaks a limit, is judged by itself (`cast.judge_texts`), with the same result as if all were.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from forecache.declare import Column, Source
 from forecache.lake.ingest.cast import DAYS_OF_YEARS, cast, judge_texts
 from forecache.lake.ingest.parsing import ParsedRow
+from forecache.lake.ingest.row_count import Piece
 
 TYPES = {
     "string": pa.string(),
@@ -39,6 +40,7 @@ _DAY = (
     "[12][0-9]{3}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
     "|02-(?:0[1-9]|1[0-9]|2[0-8]))|[12][0-9](?:0[48]|[2468][048]|[13579][26])-02-29"
 )
+_LENGTHS_WITH_Z = [20, *range(22, 28)]
 _MOMENT = f"^(?:{_DAY})[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{{1,6}})?Z?$"
 
 
@@ -52,6 +54,11 @@ class JudgedRows:
     def with_rows(self, others: "JudgedRows") -> "JudgedRows":
         """These rows and others, ordered by line."""
         return JudgedRows(_join_by_line(self.good, others.good), _join_by_line(self.bad, others.bad))
+
+
+Work = Callable[[], JudgedRows]
+Scan = Iterator[Work]
+"""The work on the pieces of a file, in order."""
 
 
 class RowJudge:
@@ -149,6 +156,19 @@ class RowJudge:
         return column.minimum, column.maximum
 
 
+class TextScan:
+    """Turns the pieces of a file to work, in order; with `careful` each row is parsed by itself."""
+
+    def __init__(self, judge: RowJudge, *, careful: bool) -> None:
+        self._judge, self._careful, self._first_line = judge, careful, 1
+
+    def read_piece(self, piece: Piece) -> Scan:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Called after the last piece."""
+
+
 def _to_numbers(values: pa.Array, *, as_doubles: bool) -> pa.Array:
     if pa.types.is_date(values.type):
         return values.cast(pa.int32()).cast(pa.int64())
@@ -163,6 +183,11 @@ def convert_texts(texts: pa.Array, kind: str) -> Converted:
         return texts, None
     if kind in ("date", "boolean"):
         return _convert_distinct(texts, kind)
+    if kind == "timestamp" and _end_with_z(texts):
+        try:
+            return texts.cast(TYPES[kind]), None
+        except pa.ArrowInvalid:
+            pass  # a text is no moment
     form = {"int": _WHOLE, "bigint": _WHOLE, "double": _NUMBER, "timestamp": _MOMENT}[kind]
     fits = pc.match_substring_regex(texts, form)
     unknown = None
@@ -179,6 +204,17 @@ def convert_texts(texts: pa.Array, kind: str) -> Converted:
         wide = beyond.to_numpy(zero_copy_only=False)
         unknown = wide if unknown is None else unknown | wide
     return values.cast(pa.int32(), safe=False), unknown
+
+
+def _end_with_z(texts: pa.StringArray) -> bool:
+    """Return whether texts have the length of a moment to the second, or a part of it, with a "Z" at the end."""
+    _, offsets, content = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    lengths = np.diff(ends)
+    filled = lengths > 0
+    if content is None or not np.isin(lengths[filled], _LENGTHS_WITH_Z).all():
+        return False
+    return bool((np.frombuffer(content, np.uint8)[ends[1:][filled] - 1] == ord("Z")).all())
 
 
 def _convert_distinct(texts: pa.Array, kind: str) -> Converted:
