@@ -17,8 +17,7 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
-from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
@@ -36,7 +35,7 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
     raw, quarantine = source.raw_table, source.quarantine_table
     partitions = source_partitions(source)
     common: dict[str, Any] = {
-        "kinds": {"deltalake", "spark"},
+        "kinds": {"deltalake"},
         "owners": owners_of(source),
         "deps": [f"landing_{source.name}"],
         "group_name": "raw",
@@ -57,7 +56,6 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=raw,
-        pool=SPARK_POOL,
         specs=[
             dg.AssetSpec(
                 raw,
@@ -77,20 +75,18 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     @explain_errors
-    def ingest_source(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def ingest_source(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.ingest.ingest import ingest
         from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, require_days
         from forecache.lake.quality.pending_files import check_raw_days, extract_days
         from forecache.lake.quality.raw_days import raw_verdicts
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         current, days = step.settings, step.nights
         try:
             extract_days(step, source, days, rebuild=step.rebuild)
             correctable = days if source.extract else raw_verdicts(current, source).refused_days
-            result = step.run_stage(ingest, step.session(), current, source, days=days, correctable=correctable)
+            result = step.run_stage(ingest, current, source, days=days, correctable=correctable)
         except Exception:
             # Some days were ingested before a file failed the run.
             record_days(step, source, ingested_files(current, source))

@@ -24,7 +24,7 @@ def main() -> None:
     spark = spark_session(settings)
     try:
         for source in card_fraud.all_sources:
-            ingest(spark, settings, source)
+            ingest(settings, source)
         build_examples(spark, settings, card_fraud, night)
     finally:
         stop_spark()

@@ -72,7 +72,7 @@ def prepare(
     for place in range(days):
         day = night - timedelta(days=days - 1 - place)
         land(settings, history(day, place, customers=customers, terminals=terminals, payments=payments), day)
-    ingest(spark, settings, scored.payments_source)
+    ingest(settings, scored.payments_source)
     for view in (scored.customer, scored.terminal):
         build_view(spark, settings, view, [night])
         publish(settings, view, night=night)

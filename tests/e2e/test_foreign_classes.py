@@ -79,6 +79,6 @@ def test_a_class_that_comes_up_after_the_training_split_is_named(settings: Setti
     file = Path(settings.landing_uri) / "bookings" / f"{END}.csv"
     file.write_text(file.read_text().replace(",flat,", ",unlimited,", 1))
     for source in plans.sources:
-        ingest(spark, settings, source)
+        ingest(settings, source)
     with pytest.raises(InputError, match="test split of pipeline 'plans' has the class 'unlimited' of 'tariff', which"):
         build_training_set(spark, settings, plans, END)

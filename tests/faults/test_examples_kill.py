@@ -40,7 +40,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = settings_in(tmp_path_factory.mktemp("landed") / "home")
     land_offers(settings, visits(), shown(per_day=4))
     for source in (VISITS, SHOWN):
-        ingest(spark, settings, source)
+        ingest(settings, source)
     return settings.home_path
 
 

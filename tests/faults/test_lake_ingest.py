@@ -57,7 +57,7 @@ def undisturbed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     def ingested(settings: Settings, *landings: dict[str, str]) -> Iterator[Any]:
         for files in landings:
             land(settings, files)
-            ingest(spark, settings, ORDERS)
+            ingest(settings, ORDERS)
             yield contents(settings)
 
     first, both = ingested(settings_of(tmp_path_factory.mktemp("quiet")), FIRST, LATER)
@@ -111,6 +111,6 @@ def test_ingestion_killed_after_a_step_is_made_good_by_the_next(
     assert open_table(settings, ORDERS.raw_table).to_pyarrow_table().num_rows == 2
 
     land(settings, LATER)
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     # Files that were not entered are judged together with those that landed since.
     assert contents(settings) == undisturbed["first, then later" if step == STEPS[-1] else "all at once"]

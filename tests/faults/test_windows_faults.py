@@ -35,7 +35,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings, rng = load_settings(home=home, spark_master="local[2]"), random.Random(3)
     for number in range(6):
         land(settings, days_after(number), random_rows(rng, days_after(number), 10))
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     return home
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from shop_project.pipelines.orders import ORDERS
 
+from assets.checks import EXPECTATIONS
 from forecache.base.errors import CheckError, InputError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.commands import run as run_commands
@@ -76,6 +77,17 @@ def test_the_nightly_job_ingests_what_landed_up_to_its_night(shop: Settings, ins
     } == expected
 
 
+def test_a_raw_table_is_ingested_and_checked_without_spark(
+    shop: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forecache.kit.spark.session.spark_session", lambda _: pytest.fail("Spark was started"))
+    land(shop, *DAYS[:2])
+    launch(shop, instance, "ingest_orders", DAYS[0], DAYS[1])
+    assert {day for day, (ok, _) in last_check(instance, "raw_orders", EXPECTATIONS).items() if ok} == {
+        day.isoformat() for day in DAYS[:2]
+    }
+
+
 def test_a_day_is_materialized_only_where_a_file_was_read(shop: Settings, instance: dg.DagsterInstance) -> None:
     land(shop, DAYS[0], DAYS[3])
     land(shop, DAYS[1], content="customer,day\n")
@@ -134,7 +146,7 @@ def test_days_are_materialized_although_another_file_failed_the_run_or_nobody_to
     shop: Settings, instance: dg.DagsterInstance, spark: Any
 ) -> None:
     land(shop, DAYS[0], DAYS[1])
-    ingest(spark, shop, ORDERS)
+    ingest(shop, ORDERS)
     land(shop, DAYS[1], content="customer,day,amount\nbob,2026-01-02,70\n")
     land(shop, DAYS[2])
     with pytest.raises(InputError, match=r"'2026-01-02\.csv' of source 'orders' has changed"):
@@ -154,7 +166,7 @@ def test_a_day_that_a_check_refuses_holds_up_every_run_until_its_file_is_correct
 ) -> None:
     land(shop, *DAYS[:3])
     land(shop, DAYS[1], content="customer,day,amount\nann,2026-01-02,9000\n")
-    ingest(spark, shop, ORDERS)  # a run that was killed before its checks leaves this
+    ingest(shop, ORDERS)  # a run that was killed before its checks leaves this
     (lost,) = [file for file in ingested_files(shop, ORDERS) if file.event_day == DAYS[0]]
     record_files(shop, [replace(lost, landing_rows=9)])
     with pytest.raises(CheckError, match=r"2026-01-01\.csv has 9 rows, of which 1 are in raw_orders"):

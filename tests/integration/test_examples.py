@@ -42,7 +42,7 @@ BOUGHT, ASKED = visits(), shown()
 def lake(settings: Settings, spark: Any, bought: list[Visit], asked: list[Shown]) -> Settings:
     land_offers(settings, bought, asked)
     for source in (VISITS, SHOWN):
-        ingest(spark, settings, source)
+        ingest(settings, source)
     return settings
 
 

@@ -70,7 +70,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = load_settings(home=home, project="offered_project", spark_master="local[2]")
     land_offers(settings, visits(), ASKED)
     for source in (VISITS, SHOWN):
-        ingest(spark, settings, source)
+        ingest(settings, source)
     return settings
 
 

@@ -60,7 +60,7 @@ def trained(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> 
         day = date(2026, 1, 1) + timedelta(days=number)
         # A shop that no training split has seen.
         land(settings, day, shops=("north", "south", "", "west") if day >= date(2026, 1, 8) else SHOPS)
-    ingest(spark, settings, VISITS)
+    ingest(settings, VISITS)
     for pipeline in (network_typed, trees_typed):
         build_training_set(spark, settings, pipeline, LAST)
         version = int(
@@ -110,7 +110,7 @@ def test_both_engines_and_incremental_scoring_give_the_same_bits(
     folder = Path(home.landing_uri) / VISITS.name
     late = f'c005,{LAST},500,south,"a stool"\nc006,{LAST},1,north,\n'
     (folder / f"{LAST}-late.csv").write_text(f"customer,day,amount,shop,note\n{late}")
-    ingest(spark, home, VISITS)
+    ingest(home, VISITS)
     build_features(spark, home, pipeline, [LAST])
     score(None, home, pipeline, [LAST], engine="arrow", mode="incremental")
     details = last_records(home, "score", pipeline.name)[LAST].details

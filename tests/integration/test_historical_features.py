@@ -39,7 +39,7 @@ def lake(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     land_all(settings)
     land(settings, "sales", 3, "shop,amount,day", ["b,4"], name=".more")
     for source in (SALES, FLOWS, OPENED):
-        ingest(spark, settings, source)
+        ingest(settings, source)
     return settings
 
 
@@ -155,7 +155,7 @@ def test_command_keeps_order_and_columns_of_files(
     folder = Path(settings.landing_uri) / PURCHASES.name
     folder.mkdir(parents=True)
     (folder / f"{PURCHASES.start}.csv").write_text(f"customer_id,date,quantity,amount\n00001,{PURCHASES.start},1,9.5\n")
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     spine, out = tmp_path / "asked.csv", tmp_path / "known.parquet"
     spine.write_text("customer_id,asked,note\n00002,1997-01-02 10:00:00,x\n00001,1997-01-02 10:00:00,y\n")
     assert main(["features", "churn", "--spine", str(spine), "--timestamp", "asked", "--out", str(out)]) == 0

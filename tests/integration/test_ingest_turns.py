@@ -54,7 +54,6 @@ def test_a_run_that_waited_takes_what_the_other_one_landed_anew_for_ingested(tmp
         if message.startswith("waiting for process"):
             (tmp_path / "waits").touch()
 
-    spark: Any = None  # there is nothing to read
     with running(_LANDS_ANEW, settings.home_path, file, tmp_path / "waits"):
-        result = ingest(spark, settings, SOURCE, progress=told)
+        result = ingest(settings, SOURCE, progress=told)
     assert (result.skipped, result.rows) == (True, 1)

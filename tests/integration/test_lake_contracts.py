@@ -72,7 +72,7 @@ def lake(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
         day = START + timedelta(days=offset)
         rows = [f"{customer},{day},1,5\n" for customer in ("00001", "00002") if offset == 0 or customer == "00001"]
         (folder / f"{day}.csv").write_text("customer_id,date,quantity,amount\n" + "".join(rows))
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     return settings
 
 

@@ -110,7 +110,7 @@ def ingested(url: str, spark: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     with filled(url):
         for day in D[:2]:
             extract(settings, SALES, [day], now=NOW)
-            ingest(spark, settings, SALES, days=[day])
+            ingest(settings, SALES, days=[day])
     return settings.home_path
 
 
@@ -131,7 +131,7 @@ def test_rows_of_each_day_that_is_over_land_once_and_are_ingested(shop: Settings
     assert [path.name for path in (Path(shop.landing_uri) / "sales").iterdir() if path.name.startswith(".")] == []
     again = extract(shop, SALES, D, now=NOW)
     assert (again.skipped, again.nights) == (True, ())
-    ingest(spark, shop, SALES)
+    ingest(shop, SALES)
     rows = query(shop, "select * exclude (source_line, ingested_at) from raw_sales order by sale_id").to_pylist()
     utc = timezone.utc
     assert [tuple(row.values()) for row in rows] == [
@@ -158,7 +158,7 @@ def test_home_that_was_copied_without_times_of_files_ingests_nothing_anew(two_da
     before = source_state(two_days, SALES, D[:2])
     for file in (Path(two_days.landing_uri) / "sales").iterdir():
         os.utime(file, (1_000_000_000, 1_000_000_000))
-    ingest(spark, two_days, SALES, correctable=D[:2])
+    ingest(two_days, SALES, correctable=D[:2])
     assert source_state(two_days, SALES, D[:2]) == before
 
 
@@ -166,7 +166,7 @@ def test_rebuilt_day_takes_the_place_of_the_one_before(two_days: Settings, spark
     database.execute("update shop.sales set amount = 99 where sale_id = 1")
     result = extract(two_days, SALES, [D[0]], rebuild=True, now=NOW)
     assert result.nights == (D[0],)
-    ingest(spark, two_days, SALES, days=[D[0]], correctable=[D[0]])
+    ingest(two_days, SALES, days=[D[0]], correctable=[D[0]])
     rows = query(two_days, "select sale_id, amount from raw_sales order by sale_id").to_pylist()
     assert [tuple(row.values()) for row in rows] == [(1, 99.0), (2, None), (3, 0.1)]
 
@@ -178,7 +178,7 @@ def test_rebuilt_day_that_lost_all_its_rows_changes_the_state_of_later_nights(
     before = source_state(two_days, SALES, D[:2])
     database.execute(change)
     extract(two_days, SALES, [D[0]], rebuild=True, now=NOW)
-    ingest(spark, two_days, SALES, days=[D[0]], correctable=[D[0]])
+    ingest(two_days, SALES, days=[D[0]], correctable=[D[0]])
     assert query(two_days, "select sale_id from raw_sales")["sale_id"].to_pylist() == [3]
     after = source_state(two_days, SALES, D[:2])
     assert [after[day] != before[day] for day in D[:2]] == [True, True]
@@ -199,7 +199,7 @@ def test_day_is_asked_for_again_while_rows_come_late_and_lands_again_only_where_
 
     assert asked(0) == D[:4]
     assert asked(1) == []
-    ingest(spark, shop, late)
+    ingest(shop, late)
     before, states = written(), source_state(shop, late, D[:4])
     # The same rows in another order.
     database.execute("update shop.sales set note = note where sale_id = 1")
@@ -207,7 +207,7 @@ def test_day_is_asked_for_again_while_rows_come_late_and_lands_again_only_where_
     # The 1st and the 2nd were over for longer than two days when they were asked for first.
     assert asked(24) == [D[2], D[3], D[4]]
     assert {day for day, at in written().items() if before.get(day) != at} == {D[3], D[4]}
-    ingest(spark, shop, late, correctable=D)
+    ingest(shop, late, correctable=D)
     assert query(shop, "select sale_id from raw_sales order by 1")["sale_id"].to_pylist() == [1, 2, 3, 5, 6, 9]
     after = source_state(shop, late, D[:4])
     assert [after[day] != states[day] for day in D[:4]] == [False, False, False, True]
@@ -240,7 +240,7 @@ def test_snapshot_is_extracted_for_the_day_that_has_just_ended_and_no_other(
         extract(shop, PRODUCTS, D[:2], rebuild=True, now=NOW)
     database.execute("insert into shop.products values (2, 30)")
     extract(shop, PRODUCTS, [D[4]], now=NOW + timedelta(days=1))
-    ingest(spark, shop, PRODUCTS)
+    ingest(shop, PRODUCTS)
     require_delivered(shop, PRODUCTS, [D[3]])
     with pytest.raises(InputError) as refused:
         require_delivered(shop, PRODUCTS, [D[4]])
@@ -250,7 +250,7 @@ def test_snapshot_is_extracted_for_the_day_that_has_just_ended_and_no_other(
     )
     database.execute("delete from shop.products where price = 20.25")
     extract(shop, PRODUCTS, [D[4]], rebuild=True, now=NOW + timedelta(days=1))
-    ingest(spark, shop, PRODUCTS, correctable=[D[4]])
+    ingest(shop, PRODUCTS, correctable=[D[4]])
     require_delivered(shop, PRODUCTS, [D[4]])
 
 
@@ -330,7 +330,7 @@ def test_wrong_password_and_password_elsewhere_are_not_shown(shop: Settings, spa
         extract(wrong, SALES, [D[0]], now=NOW)
     assert "wr0ng" not in str(refused.value)
     result = extract(shop, SALES, [D[0]], now=NOW)
-    ingest(spark, shop, SALES)
+    ingest(shop, SALES)
     assert PASSWORD not in repr(result) + repr(shop) + json.dumps(setting_rows(shop), default=str)
     for path in Path(shop.home_path).rglob("*"):
         assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path

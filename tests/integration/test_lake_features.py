@@ -53,7 +53,7 @@ def test_values_of_a_small_history_are_those_computed_by_hand(
 ) -> None:
     # 1997-01-04 is a Saturday.
     land(settings, [("00001", 0, 10.0), ("00001", 3, 20.0), ("00001", 3, 5.0), ("00002", 4, 7.0)], days=12)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     build_features(spark, settings, pipeline, [START + timedelta(days=10)])
     first, second = features(settings, START + timedelta(days=10))
     expected = {
@@ -80,7 +80,7 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
     settings: Settings, spark: Any, pipeline: Pipeline
 ) -> None:
     land(settings, [("00001", 0, 10.0), ("00002", 5, 3.0)], days=8)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     nights = [START + timedelta(days=day) for day in (2, 4, 6)]
     first = build_features(spark, settings, pipeline, nights)
     again = build_features(spark, settings, pipeline, nights)
@@ -89,7 +89,7 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
     assert table_version(settings, "features_churn") == first.delta_version
 
     land(settings, [("00003", 3, 9.0)], days=8, suffix=".late")
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     assert stale_nights(settings, pipeline.views[0]) == tuple(nights[1:])
     rebuilt = build_features(spark, settings, pipeline, nights)
     assert rebuilt.details["built"] == [night.isoformat() for night in nights[1:]]
@@ -101,7 +101,7 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
 
 def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, spark: Any, pipeline: Pipeline) -> None:
     land(settings, [("00001", 0, 10.0)], days=2)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     with pytest.raises(InputError, match=r"night 1997-01-05 is empty.*Land a file for 1997-01-05"):
         build_features(spark, settings, pipeline, [START + timedelta(days=4)])
     with pytest.raises(InputError, match=r"night 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
@@ -112,7 +112,7 @@ def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, sp
 
 def test_declared_feature_that_is_not_computed_is_named(settings: Settings, spark: Any, pipeline: Pipeline) -> None:
     land(settings, [("00001", 0, 10.0)], days=2)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
 
     def forgetful(events: Mapping[str, Any]) -> Any:
         return purchase_features(events).drop("monetary")
@@ -126,7 +126,7 @@ def test_feature_added_to_the_declaration_is_added_to_the_table(
     settings: Settings, spark: Any, pipeline: Pipeline
 ) -> None:
     land(settings, [("00001", 0, 10.0)], days=3)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     fewer = dataclasses.replace(pipeline.features, columns=PURCHASE_FEATURES[:3])
     build_features(
         spark,
@@ -157,7 +157,7 @@ def test_training_set_has_labels_of_the_horizon_only_and_is_skipped_when_current
     # Train on days 4 and 6, validate on 9, test on 12, with three days of horizon; the night is day 15.
     purchases = [("00001", 0, 1.0), ("00001", 7, 1.0), ("00001", 12, 1.0), ("00001", 15, 1.0), ("00001", 16, 1.0)]
     land(settings, purchases, days=18)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     night = START + timedelta(days=15)
     result = build_training_set(spark, settings, pipeline, night)
     labels = query(settings, "select as_of, split, churned from training_set_churn order by as_of").to_pylist()
@@ -182,7 +182,7 @@ def test_a_training_set_by_entity_has_each_customer_in_one_split_on_all_dates(
         pipeline, training=Training(num_as_of=2, every_days=2, split=EntitySplit(validation=0.25, test=0.25))
     )
     land(settings, [(f"{i:05d}", 0, 10.0) for i in range(60)], days=18)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     result = build_training_set(spark, settings, by_entity, START + timedelta(days=15))
     asked = "select customer_id, list(distinct split) as splits, count(*) as n from training_set_churn group by all"
     rows = query(settings, asked).to_pylist()
@@ -240,7 +240,7 @@ def test_feature_table_has_a_change_feed_and_no_deletion_vectors(
     settings: Settings, spark: Any, pipeline: Pipeline
 ) -> None:
     land(settings, [("00001", 0, 10.0)], days=1)
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     build_features(spark, settings, pipeline, [START])
     configuration = open_table(settings, "features_churn").metadata().configuration
     assert configuration["delta.enableChangeDataFeed"] == "true"

@@ -9,7 +9,8 @@ from landed_orders import D1, HEADER, ORDERS, Land, landing, rows
 from forecache.base.settings import Settings
 from forecache.declare import Column
 from forecache.kit.delta.tables import open_table, table_version
-from forecache.lake.ingest.ingest import _count_rows, ingest
+from forecache.lake.ingest.ingest import ingest
+from forecache.lake.ingest.row_count import CsvRowCount
 from forecache.lake.ledger import all_records
 
 
@@ -33,7 +34,7 @@ def test_bad_rows_go_to_quarantine_with_file_line_and_reason(settings: Settings,
         + "o8,a,2026-01-01T10:00:00Z,NaN\n"
         + "o9,a\n",
     )
-    result = ingest(spark, settings, ORDERS)
+    result = ingest(settings, ORDERS)
     assert (result.rows, result.details["raw_rows"], result.details["quarantined_rows"]) == (10, 1, 9)
     reasons = rows(settings, "select source_line, reason, source_file from quarantine_orders order by source_line")
     assert [(row["source_line"], row["reason"]) for row in reasons] == [
@@ -55,8 +56,8 @@ def test_bad_rows_go_to_quarantine_with_file_line_and_reason(settings: Settings,
 
 def test_ingesting_twice_is_a_no_op(settings: Settings, spark: Any, land: Land) -> None:
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    first = ingest(spark, settings, ORDERS)
-    second = ingest(spark, settings, ORDERS)
+    first = ingest(settings, ORDERS)
+    second = ingest(settings, ORDERS)
     assert not first.skipped
     assert second.skipped
     assert (first.rows, second.rows) == (1, 1)
@@ -81,7 +82,7 @@ def test_csv_json_and_parquet_files_of_the_same_rows_give_the_same_raw_rows(
     land("2026-01-01.parquet", buffer.getvalue())
     land("2026-01-01.csv", HEADER + "c,a,2026-01-01T10:30:00Z,0.1\n")
     land("2026-01-01.jsonl", '{"order_id": "j", "customer_id": "a", "at": "2026-01-01T10:30:00Z", "amount": 0.1}\n')
-    assert ingest(spark, settings, ORDERS).details["quarantined_rows"] == 0
+    assert ingest(settings, ORDERS).details["quarantined_rows"] == 0
     found = rows(settings, 'select order_id, customer_id, "at", amount from raw_orders order by order_id')
     assert [row["order_id"] for row in found] == ["c", "j", "p"]
     assert {(row["customer_id"], row["at"], row["amount"]) for row in found} == {("a", at, 0.1)}
@@ -93,13 +94,10 @@ def test_rows_are_counted_apart_from_judging_them(
     """A parser that lost a row would be found: the check compares the tables with the file's bytes."""
     from forecache.lake.quality.raw_days import reconcile
 
-    def one_more(judged: Any) -> dict[str, dict[str, Any]]:
-        return {name: {**count, "counted": count["counted"] + 1} for name, count in _count_rows(judged).items()}
-
-    # Spark's workers import the parser themselves, so the count of the bytes is changed instead.
-    monkeypatch.setattr("forecache.lake.ingest.ingest._count_rows", one_more)
+    count = CsvRowCount.finish
+    monkeypatch.setattr(CsvRowCount, "finish", lambda self: count(self) + 1)
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     outcome = reconcile(settings, ORDERS, [D1])[D1]
     assert not outcome.success
     assert "2026-01-01.csv has 2 rows, of which 1 are in raw_orders and 0 in quarantine_orders" in outcome.sentence
@@ -113,7 +111,7 @@ def test_infinite_numbers_and_years_that_others_cannot_read_are_bad_rows(
     land("2026-01-01.csv", header + "a,a,2026-01-01T10:00:00Z,5,+12345-01-01\nb,a,2026-01-01T10:00:00Z,5,9999-12-31\n")
     land("2026-01-01.2.csv", header + "c,a,2026-01-01T10:00:00Z,-Infinity,\n")
     unbounded = tuple(replace(c, minimum=None, maximum=None) for c in source.columns)
-    ingest(spark, settings, replace(source, columns=unbounded))
+    ingest(settings, replace(source, columns=unbounded))
     reasons = [row["reason"] for row in rows(settings, "select reason from quarantine_orders order by source_file")]
     assert reasons == ["amount -Infinity is not finite", "due +12345-01-01 is outside the years 1 to 9999"]
     assert [row["order_id"] for row in rows(settings, "select order_id from raw_orders")] == ["b"]
@@ -130,9 +128,9 @@ def test_run_killed_before_the_files_were_entered_is_made_good_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr("forecache.lake.ingest.ingest.record_files", killed)
         with pytest.raises(KeyboardInterrupt):
-            ingest(spark, settings, ORDERS)
+            ingest(settings, ORDERS)
     land("2026-01-02.csv", HEADER + "o3,a,2026-01-02T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     counts = "select (select count(*) from raw_orders) good, (select count(*) from quarantine_orders) bad"
     assert rows(settings, counts) == [{"good": 2, "bad": 1}]
 
@@ -141,7 +139,7 @@ def test_raw_table_is_partitioned_by_day_and_has_neither_deletion_vectors_nor_co
     settings: Settings, spark: Any, land: Land
 ) -> None:
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     table = open_table(settings, "raw_orders")
     assert table.metadata().partition_columns == ["event_day"]
     assert table.metadata().configuration.get("delta.enableDeletionVectors", "false") == "false"

@@ -15,7 +15,6 @@ import pytest
 
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Column, Source
-from forecache.kit.delta import tables
 from forecache.kit.delta.partitions import take_snapshot
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.kit.delta.writers import write_rows
@@ -35,24 +34,17 @@ NOW = datetime(2026, 2, 1, tzinfo=timezone.utc)
 Files = dict[str, list[str]]  # ids by file name; all of one day
 
 
-class Frame:
-    """Rows in the place of a Spark frame."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        schema = pa.schema(
-            [("order_id", "string"), ("event_day", "date32"), ("source_file", "string"), ("source_line", "int64")]
-        )
-        self.rows = pa.Table.from_pylist(rows, schema=schema)
-
-    def repartition(self, *_: str) -> "Frame":
-        return self
+SCHEMA = pa.schema(
+    [("order_id", "string"), ("event_day", "date32"), ("source_file", "string"), ("source_line", "int64")]
+)
 
 
-def write_frame(frame: Frame, settings: Settings, name: str, *, partition_by: str | None = None) -> Any:
+def write(rows: list[dict[str, Any]], settings: Settings, name: str, partition_by: list[str]) -> Any:
     from deltalake import Schema
 
-    files = write_rows(frame.rows, settings, name, partition_by=[partition_by] if partition_by else [])
-    return Schema.from_arrow(frame.rows.schema), files
+    return Schema.from_arrow(SCHEMA), write_rows(
+        pa.Table.from_pylist(rows, SCHEMA), settings, name, partition_by=partition_by
+    )
 
 
 def judge(settings: Settings, files: Files, raw_exists: bool) -> tuple[list[Any], list[Any]]:
@@ -80,10 +72,11 @@ def ingest(settings: Settings, landed: Files, pause: Any) -> None:
         seen = take_snapshot(settings, ORDERS.raw_table, "event_day")
         good, bad = judge(settings, pending, seen.version >= 0)
         pause()
-        version = commit_raw(settings, ORDERS, Frame(good), files, seen=seen, run_id="")  # type: ignore[arg-type]
+        raw = write(good, settings, ORDERS.raw_table, ["event_day"])
+        version = commit_raw(settings, ORDERS, raw, files, seen=seen, run_id="")
         pause()
-        frame: Any = Frame(bad) if bad else None
-        commit_quarantine(settings, ORDERS, frame, files, raw_version=version, run_id="")
+        quarantine = write(bad, settings, ORDERS.quarantine_table, []) if bad else None
+        commit_quarantine(settings, ORDERS, quarantine, files, raw_version=version, run_id="")
         pause()
         done = []
         for file in files:
@@ -117,8 +110,6 @@ def expect_agreement(settings: Settings, landed: Files) -> None:
 def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(tables, "write_frame", write_frame)
-    monkeypatch.setattr(tables, "write_partitioned", write_frame)
     sleep = time.sleep
     monkeypatch.setattr(ingest_commit.time, "sleep", lambda seconds: sleep(seconds / 10))
     chance, settings = random.Random(seed), load_settings(home=tmp_path / "home")
@@ -148,8 +139,6 @@ def test_ingestions_that_overlap_without_a_lock_leave_tables_that_agree(
 def test_ingestion_that_is_overtaken_whole_at_a_step_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(tables, "write_frame", write_frame)
-    monkeypatch.setattr(tables, "write_partitioned", write_frame)
     settings = load_settings(home=tmp_path / "home")
     earlier: Files = {"2026-01-01.b.csv": ["a", "b"], "2026-01-01.c.csv": ["b", "c"]}
     later: Files = {"2026-01-01.a.csv": ["a", "c", "d"], **earlier}

@@ -1,5 +1,6 @@
 """Files that are unreadable, empty, changed, late, copies, or still being written."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -23,7 +24,7 @@ def test_unreadable_and_empty_files_are_quarantined_whole_and_the_night_says_why
     land("2026-01-01.csv", "")
     land("2026-01-02.csv", "order_id,customer_id,at\no1,a,2026-01-02\n")
     land("2026-01-03.csv", HEADER + "o1,a,2026-01-03T10:00:00Z,5\n")
-    result = ingest(spark, settings, ORDERS)
+    result = ingest(settings, ORDERS)
     assert result.details["quarantined_files"] == {
         "2026-01-01.csv": "the file is empty",
         "2026-01-02.csv": "the column 'amount' is missing",
@@ -37,15 +38,45 @@ def test_unreadable_and_empty_files_are_quarantined_whole_and_the_night_says_why
         require_days(settings, ORDERS, [date(2026, 1, 4)])
 
 
+@pytest.mark.parametrize("unique", [("order_id",), ()])
+def test_a_file_that_is_unreadable_only_at_its_end_gives_no_rows(
+    settings: Settings, land: Land, unique: tuple[str, ...]
+) -> None:
+    """It is read in pieces of 4 MiB, and rows of the first ones are written before the last one is looked at."""
+    source = replace(ORDERS, unique=unique)
+    good = [f"{number},a,2026-01-01T10:00:00Z,5\n" for number in range(300_000)]
+    land("2026-01-01.csv", HEADER + "x,a,2026-01-01T10:00:00Z,5\n")
+    land("2026-01-01.2.csv", (HEADER + "0,a,2026-01-01T10:00:00Z,-1\n" + "".join(good)).encode() + b"1,\xff\n")
+    land("2026-01-01.3.csv", HEADER + "".join(good) + '1,"a,2026-01-01T10:00:00Z,5\n')
+    land("2026-01-01.4.csv", HEADER + "1,a,2026-01-01T10:00:00Z,5\n2,a,2026-01-01T10:00:00Z,-5\n")
+    result = ingest(settings, source)
+    assert result.details["quarantined_files"] == {
+        "2026-01-01.2.csv": "line 300003 is not UTF-8: can't decode byte 0xff",
+        "2026-01-01.3.csv": "the last quoted field never ends: unexpected end of data",
+    }
+    assert rows(settings, "select order_id, source_file from raw_orders order by order_id") == [
+        {"order_id": "1", "source_file": "2026-01-01.4.csv"},
+        {"order_id": "x", "source_file": "2026-01-01.csv"},
+    ]
+    quarantined = rows(settings, "select source_file, source_line from quarantine_orders order by all")
+    assert [(row["source_file"], row["source_line"]) for row in quarantined] == [
+        ("2026-01-01.2.csv", 0), ("2026-01-01.3.csv", 0), ("2026-01-01.4.csv", 3),
+    ]  # fmt: skip
+    counts = {file.file: (file.landing_rows, file.raw_rows) for file in ingested_files(settings, source)}
+    assert counts == {
+        "2026-01-01.2.csv": (0, 0), "2026-01-01.3.csv": (0, 0), "2026-01-01.4.csv": (2, 1), "2026-01-01.csv": (1, 1),
+    }  # fmt: skip
+
+
 def test_changed_file_is_an_error_and_new_files_are_ingested_all_the_same(
     settings: Settings, spark: Any, land: Land
 ) -> None:
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,6\n")
     land("2026-01-02.csv", HEADER + "o2,a,2026-01-02T10:00:00Z,7\n")
     with pytest.raises(InputError, match=r"'2026-01-01\.csv' of source 'orders' has changed.*under a new name"):
-        ingest(spark, settings, ORDERS)
+        ingest(settings, ORDERS)
     assert rows(settings, "select order_id, amount from raw_orders order by order_id") == [
         {"order_id": "o1", "amount": 5.0},
         {"order_id": "o2", "amount": 7.0},
@@ -56,9 +87,9 @@ def test_touched_file_with_the_same_content_is_no_error(settings: Settings, spar
     import os
 
     path = land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     os.utime(path, (1, 1))
-    assert ingest(spark, settings, ORDERS).skipped
+    assert ingest(settings, ORDERS).skipped
 
 
 def test_late_file_is_ingested_beside_the_first_and_moves_the_state_of_later_nights_only(
@@ -66,10 +97,10 @@ def test_late_file_is_ingested_beside_the_first_and_moves_the_state_of_later_nig
 ) -> None:
     for day in (1, 2, 3):
         land(f"2026-01-0{day}.csv", HEADER + f"o{day},a,2026-01-0{day}T10:00:00Z,5\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     before = [last_raw_version(settings, ORDERS, night) for night in (D1, D2, D3)]
     land("2026-01-02.late.csv", HEADER + "o9,a,2026-01-02T11:00:00Z,5\no1,a,2026-01-02T11:00:00Z,5\n")
-    result = ingest(spark, settings, ORDERS)
+    result = ingest(settings, ORDERS)
     assert result.details["late_days"] == ["2026-01-02"]
     assert (result.details["raw_rows"], result.details["quarantined_rows"]) == (1, 1)
     after = [last_raw_version(settings, ORDERS, night) for night in (D1, D2, D3)]
@@ -79,13 +110,13 @@ def test_late_file_is_ingested_beside_the_first_and_moves_the_state_of_later_nig
 def test_copy_of_a_file_of_the_same_day_is_quarantined_whole(settings: Settings, spark: Any, land: Land) -> None:
     content = HEADER + "o1,a,2026-01-01T10:00:00Z,5\n"
     land("2026-01-01.csv", content)
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     land("2026-01-01.again.csv", content)
     land("2026-01-02.a.csv", HEADER)
     land("2026-01-02.b.csv", HEADER)
     land("2026-01-03.a.csv", HEADER + "o2,a,2026-01-03T10:00:00Z,5\n")
     land("2026-01-03.b.csv", HEADER + "o2,a,2026-01-03T10:00:00Z,5\n")
-    assert ingest(spark, settings, ORDERS).details["quarantined_files"] == {
+    assert ingest(settings, ORDERS).details["quarantined_files"] == {
         "2026-01-01.again.csv": "it is a copy of '2026-01-01.csv', a file of the same day",
         "2026-01-03.b.csv": "it is a copy of '2026-01-03.a.csv', a file of the same day",
     }
@@ -99,7 +130,7 @@ def test_counts_of_every_file_reconcile_and_files_being_written_are_left_alone(
     land("2026-01-01.csv", HEADER + "o1,a,2026-01-01T10:00:00Z,5\no2,a,2026-01-01T10:00:00Z,-5\n")
     land(".2026-01-02.csv", HEADER)
     land("_SUCCESS", "")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     (file,) = ingested_files(settings, ORDERS)
     assert file.landing_rows == file.raw_rows + file.quarantined_rows == 2
     assert len(file.sha256) == 64

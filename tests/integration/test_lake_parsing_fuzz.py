@@ -1,5 +1,6 @@
 """Whatever the bytes: each row of a landing file is given once, or the whole file is refused with a reason."""
 
+import hashlib
 import io
 from collections import Counter
 from pathlib import Path
@@ -24,44 +25,58 @@ from landing_files import (
     parquet_file,
     variants,
 )
+from spark_judge import FileFacts, parse
 
 from forecache.base.settings import load_settings
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files
-from forecache.lake.ingest.parsing import ParsedRow, parse_file, parse_files, parsed_columns
+from forecache.lake.ingest.parsing import ParsedRow
+from forecache.lake.ingest.typed_files import FileReader, UnreadableFileError
+from forecache.lake.ingest.typed_rows import JudgedRows, RowJudge
 
 pytestmark = pytest.mark.slow
 # Eight variants of each file: 2,400 files of each format.
 many = hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def parse(name: str, content: bytes) -> list[ParsedRow]:
-    return list(parse_file(name, io.BytesIO(content), SOURCE))
+def expect_rows_or_a_reason(name: str, content: bytes, num_rows: int | None) -> FileFacts:
+    """Each row is given once by the careful parser, or the file is refused; the vectorised readers judge as it does."""
+    facts, rows = parse(name, content, SOURCE)
+    if facts.error is not None or num_rows is None:
+        assert facts.error
+        assert rows == []
+    else:
+        assert facts.counted_rows == num_rows == len(rows)
+        places = [row.line for row in rows]
+        assert places == sorted(set(places))
+        for row in rows:
+            assert row.error is None or set(row.values) == {None}
+    expect_equal_judgements(name, content, facts, rows)
+    return facts
 
 
-def expect_rows_or_a_reason(rows: list[ParsedRow], num_rows: int | None) -> None:
-    about = rows[0]
-    assert about.line == 0
-    if about.error is not None or num_rows is None:
-        assert about.error
-        assert len(rows) == 1
-        return
-    assert about.counted_rows == num_rows
-    assert len(rows) == num_rows + 1
-    places = [row.line for row in rows]
-    assert places == sorted(set(places))
-    for row in rows[1:]:
-        assert row.error is None or set(row.values) == {None}
-        assert row.content is not None
+def expect_equal_judgements(name: str, content: bytes, facts: FileFacts, rows: list[ParsedRow]) -> None:
+    judge = RowJudge(SOURCE, SOURCE.start, keeps_content=True)
+    reader = FileReader(io.BytesIO(content), name, judge)
+    found, reason = read_all(reader)
+    assert facts == (FileFacts(error=reason) if reason else FileFacts(reader.num_rows))
+    if reason is None:
+        assert rows_of(found) == rows_of([judge.judge_rows(rows)])
+    assert reader.read_checksum() == hashlib.sha256(content).hexdigest()
 
 
-def expect_spark_gets_them(name: str, content: bytes, num_rows: int, folder: Any) -> None:
-    (folder / name).write_bytes(content)
-    names = pa.record_batch([pa.array([name])], names=["source_file"])
-    batches = list(parse_files([names], uri=str(folder), storage_options={}, source=SOURCE, refused={}))
-    assert sum(batch.num_rows for batch in batches) == num_rows
-    assert batches[0].schema.names == list(parsed_columns(SOURCE))
+def read_all(reader: FileReader) -> tuple[list[JudgedRows], str | None]:
+    found = list[JudgedRows]()
+    try:
+        found += reader.read_rows()
+    except UnreadableFileError as error:
+        return found, str(error)
+    return found, None
+
+
+def rows_of(judged: list[JudgedRows]) -> list[str]:
+    return [repr(row) for kind in ("good", "bad") for each in judged for row in getattr(each, kind).to_pylist()]
 
 
 @many
@@ -78,15 +93,14 @@ def test_a_quote_that_is_open_at_the_end_of_a_csv_file_is_found_also_before_blan
 
 def expect_csv_rows(content: bytes) -> None:
     records = csv_records(content)
-    rows = parse("2026-01-01.csv", content)
-    expect_rows_or_a_reason(rows, None if records is None else len(records) - 1)
+    facts = expect_rows_or_a_reason("2026-01-01.csv", content, None if records is None else len(records) - 1)
     try:
         content.decode()
         sound = records is not None and sorted(records[0].decode().split(",")) == sorted(NAMES)
     except UnicodeDecodeError:
         sound = False
     if sound:
-        assert rows[0].error is None
+        assert facts.error is None
 
 
 @many
@@ -98,38 +112,27 @@ def test_rows_of_any_json_lines_file_are_each_given_once(original: bytes, severa
 
 def expect_json_rows(content: bytes) -> None:
     lines = json_lines(content)
-    rows = parse("2026-01-01.jsonl", content)
-    expect_rows_or_a_reason(rows, len(lines))
+    facts = expect_rows_or_a_reason("2026-01-01.jsonl", content, len(lines))
     try:
         content.decode()
-        assert rows[0].error in (None, "the file is empty")
+        assert facts.error in (None, "the file is empty")
     except UnicodeDecodeError:
-        assert "not UTF-8" in str(rows[0].error)
+        assert "not UTF-8" in str(facts.error)
 
 
 @many
 @given(file=parquet_file(), several=variants)
 def test_rows_of_any_parquet_file_are_each_given_once(file: tuple[bytes, int], several: list[Edits]) -> None:
     content, num_rows = file
-    rows = parse("2026-01-01.parquet", content)
-    expect_rows_or_a_reason(rows, num_rows)
+    facts = expect_rows_or_a_reason("2026-01-01.parquet", content, num_rows)
     kinds = pq.read_schema(io.BytesIO(content)).types
     if not any(pa.types.is_nested(kind) or kind in (pa.duration("s"), pa.float16()) for kind in kinds):
-        assert rows[0].error is None
+        assert facts.error is None
     for changes in several:
-        damaged = parse("2026-01-01.parquet", edited(content, changes))
-        expect_rows_or_a_reason(damaged, damaged[0].counted_rows)
-
-
-@hypothesis_settings(max_examples=100, deadline=None)
-@given(contents=st.tuples(csv_file, edits), lines=st.tuples(json_file, edits))
-def test_rows_of_any_file_can_be_handed_to_spark(contents: Any, lines: Any) -> None:
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in (("2026-01-01.csv", edited(*contents)), ("2026-01-01.jsonl", edited(*lines))):
-            expect_spark_gets_them(name, content, len(parse(name, content)), Path(folder))
+        damaged = edited(content, changes)
+        expect_rows_or_a_reason(
+            "2026-01-01.parquet", damaged, parse("2026-01-01.parquet", damaged, SOURCE)[0].counted_rows
+        )
 
 
 @hypothesis_settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
@@ -139,7 +142,7 @@ def test_rows_of_any_file_can_be_handed_to_spark(contents: Any, lines: Any) -> N
     parquets=st.lists(st.tuples(parquet_file(), edits), min_size=20, max_size=20),
 )
 def test_rows_of_any_file_are_ingested_once_or_the_file_is_in_quarantine_whole(
-    spark: Any, tmp_path_factory: pytest.TempPathFactory, csvs: Any, jsons: Any, parquets: Any
+    tmp_path_factory: pytest.TempPathFactory, csvs: Any, jsons: Any, parquets: Any
 ) -> None:
     settings = load_settings(home=tmp_path_factory.mktemp("fuzz") / "home")
     folder = Path(settings.landing_uri) / SOURCE.name
@@ -160,7 +163,7 @@ def test_rows_of_any_file_are_ingested_once_or_the_file_is_in_quarantine_whole(
         name = f"2026-01-01.{number}.parquet"
         expected[name] = num_rows if not number % 2 else _footer_rows(content)
         (folder / name).write_bytes(content)
-    ingest(spark, settings, SOURCE)
+    ingest(settings, SOURCE)
 
     rows: Counter[str] = Counter()
     places = []

@@ -200,7 +200,7 @@ def test_nights_and_training_set_hold_what_was_known_also_after_late_files(setti
     for suffix, landed in (("", on_time), (".late", late)):
         land(settings, landed, suffix)
         for source in PIPELINE.sources:
-            ingest(spark, settings, source)
+            ingest(settings, source)
         events = {name: [*on_time[name], *(late[name] if suffix else [])] for name in on_time}
         build_features(spark, settings, PIPELINE, nights)
         found = by_night(open_table(settings, PIPELINE.feature_table).to_pyarrow_table().to_pylist())

@@ -51,7 +51,7 @@ def known(spark: Any, settings: Settings, source: Source, *nights: date) -> dict
 def test_as_of_a_date_counts_the_last_state_up_to_it(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[1]}.csv", "1,10", "2,20")
     land(settings, PRODUCTS, f"{D[3]}.csv", "1,11", "3,30")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     old, new = [(1, 10.0), (2, 20.0)], [(1, 11.0), (3, 30.0)]
     found = known(spark, settings, PRODUCTS, *D[:5])
     assert found == {D[0]: [], D[1]: old, D[2]: old, D[3]: new, D[4]: new}
@@ -62,10 +62,10 @@ def test_as_of_a_date_counts_the_last_state_up_to_it(settings: Settings, spark: 
 
 def test_of_several_files_of_a_day_the_one_ingested_last_counts(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[1]}.csv", "1,10", "2,20")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     before = source_state(settings, PRODUCTS, D[:3])
     land(settings, PRODUCTS, f"{D[1]}.2.csv", "1,15", written=-60)  # a copy that kept its time
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     assert known(spark, settings, PRODUCTS, D[2]) == {D[2]: [(1, 15.0)]}
     after = source_state(settings, PRODUCTS, D[:3])
     assert [after[day] != before[day] for day in D[:3]] == [False, True, True]
@@ -86,10 +86,10 @@ def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
     monkeypatch.setattr(stage, "feature_versions", lambda _, __, nights: dict.fromkeys(nights, 0))
     for day in (D[1], D[4]):
         land(settings, PRODUCTS, f"{day}.csv", "1,10")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     before = stage._inputs(run, D[4:6])
     land(settings, PRODUCTS, f"{D[3]}.csv", "1,99")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     after = stage._inputs(run, D[4:6])
     assert [after[night] != before[night] for night in D[4:6]] == [True, False]
 
@@ -97,7 +97,7 @@ def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
 def test_snapshot_with_a_key_twice_is_quarantined_whole_and_names_key_and_file(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[0]}.csv", "1,10")
     land(settings, PRODUCTS, f"{D[1]}.csv", "1,11", "2,20", "x,5", "2,21")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     [file] = [file for file in ingested_files(settings, PRODUCTS) if file.event_day == D[1]]
     assert (file.error, file.landing_rows, file.raw_rows, file.quarantined_rows) == (
         "it has the key product_id 2 in lines 3 and 5", 0, 0, 0,
@@ -111,7 +111,7 @@ def test_snapshot_with_a_key_twice_is_quarantined_whole_and_names_key_and_file(s
     )
     assert known(spark, settings, PRODUCTS, D[1]) == {D[1]: [(1, 10.0)]}
     land(settings, PRODUCTS, f"{D[1]}.2.csv", "1,11", "2,21", written=60)
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     require_delivered(settings, PRODUCTS, [D[1]])
     assert known(spark, settings, PRODUCTS, D[1]) == {D[1]: [(1, 11.0), (2, 21.0)]}
     whole = query(settings, "select source_line, reason from quarantine_products").to_pylist()
@@ -122,10 +122,10 @@ def test_state_in_parts_is_quarantined_whatever_the_order_in_which_they_land(set
     for part, row in enumerate(("1,10", "2,20", "3,30")):
         land(settings, PRODUCTS, f"{D[1]}.part{part}.csv", row)
     land(settings, PRODUCTS, f"{D[2]}.part0.csv", "1,10")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     land(settings, PRODUCTS, f"{D[2]}.part1.csv", "2,20")
     land(settings, PRODUCTS, f"{D[2]}.empty.csv")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     first, other = f"{D[1]}.part0.csv", f"{D[1]}.part1.csv"
     why = "it has no key of '{}', a file of the same day: a state is one file"
     errors = {file.file: file.error for file in ingested_files(settings, PRODUCTS)}
@@ -144,13 +144,13 @@ def test_state_in_parts_is_quarantined_whatever_the_order_in_which_they_land(set
 
 def test_night_before_the_first_state_has_no_rows(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[3]}.csv", "1,10")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     assert known(spark, settings, PRODUCTS, D[0]) == {D[0]: []}
 
 
 def test_row_in_quarantine_makes_no_key_a_double(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[0]}.csv", "1,10", "1,-5", "2,20")
-    ingest(spark, settings, PRODUCTS)
+    ingest(settings, PRODUCTS)
     [file] = ingested_files(settings, PRODUCTS)
     assert (file.error, file.raw_rows, file.quarantined_rows) == (None, 2, 1)
 
@@ -159,14 +159,14 @@ def test_rows_without_time_count_for_every_date_and_a_change_makes_all_stale(set
     land(settings, REGIONS, f"{D[2]}.csv", "1,10")
     with pytest.raises(InputError, match="has not been ingested"):
         require_delivered(settings, REGIONS, [D[2]])
-    ingest(spark, settings, REGIONS)
+    ingest(settings, REGIONS)
     require_delivered(settings, REGIONS, D)
     assert known(spark, settings, REGIONS, D[0], D[5]) == {D[0]: [(1, 10.0)], D[5]: [(1, 10.0)]}
     later = horizon_rows(spark, settings, [REGIONS], [D[5]], 3)["regions"]
     assert [(row.product_id, row.as_of) for row in later.collect()] == [(1, D[5])]
     before = source_state(settings, REGIONS, D)
     land(settings, REGIONS, f"{D[4]}.csv", "2,20")
-    ingest(spark, settings, REGIONS)
+    ingest(settings, REGIONS)
     after = source_state(settings, REGIONS, D)
     assert all(after[day] != before[day] for day in D)
     assert known(spark, settings, REGIONS, D[0]) == {D[0]: [(2, 20.0)]}
@@ -175,7 +175,7 @@ def test_rows_without_time_count_for_every_date_and_a_change_makes_all_stale(set
 @pytest.mark.parametrize("source", [ORDERS, dataclasses.replace(PRODUCTS, name="items")], ids=["events", "snapshot"])
 def test_missing_delivery_fails_waits_or_goes_on_as_declared(settings: Settings, spark: Any, source: Source) -> None:
     land(settings, source, f"{D[1]}.csv", f"1,{D[1]}" if source.event_time else "1,10")
-    ingest(spark, settings, source)
+    ingest(settings, source)
     for missing, error, sentence in (
         ("fail", InputError, f"The night {D[2]} is empty: source {source.name!r} has no landing file for that day."),
         ("wait", NotYetError, f"The night {D[2]} waits: source {source.name!r} has not delivered that day yet. Run"),
@@ -195,7 +195,7 @@ def test_file_in_quarantine_is_refused_whatever_is_missing_but_last(settings: Se
     land(settings, ORDERS, f"{D[1]}.csv", f"1,{D[1]}")
     land(settings, ORDERS, f"{D[2]}.csv")
     (Path(settings.landing_uri) / "orders" / f"{D[2]}.csv").write_text("no,such,header\n")
-    ingest(spark, settings, ORDERS)
+    ingest(settings, ORDERS)
     with pytest.raises(InputError, match="is in quarantine"):
         require_delivered(settings, dataclasses.replace(ORDERS, missing="wait"), [D[2]])
     require_delivered(settings, dataclasses.replace(ORDERS, missing="last"), [D[2]])

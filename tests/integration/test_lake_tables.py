@@ -22,7 +22,7 @@ from forecache.kit.delta.tables import (
     replace_table,
     table_version,
 )
-from forecache.kit.delta.writers import write_frame, write_rows
+from forecache.kit.delta.writers import fit_schema, write_frame, write_rows
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 from forecache.lake.query import query
 
@@ -147,8 +147,9 @@ ROWS_SCHEMA = "source_file string, line int, at timestamp, value float, event_da
 def test_replacing_rows_by_name_keeps_the_other_rows_of_their_files(settings: Settings, spark: Any) -> None:
     def put(names: list[str], rows: list[tuple[Any, ...]]) -> int:
         frame = spark.createDataFrame(rows, ROWS_SCHEMA).coalesce(1)
+        written = write_frame(frame, settings, "raw_t", partition_by="event_day")
         return replace_rows(
-            frame, settings, "raw_t", column="source_file", values=names, partition_by="event_day", within=[N1, N2]
+            written, settings, "raw_t", column="source_file", values=names, partition_by="event_day", within=[N1, N2]
         )
 
     at = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)
@@ -173,7 +174,12 @@ def test_replacing_rows_by_name_keeps_the_other_rows_of_their_files(settings: Se
 
 def test_narrower_numbers_are_widened_to_the_tables_type(settings: Settings, spark: Any) -> None:
     append_rows(settings, "t", pa.table({"name": ["a"], "x": pa.array([1], pa.int64())}))
-    replace_rows(spark.createDataFrame([("b", 2)], "name string, x int"), settings, "t", column="name", values=["b"])
+    frame = spark.createDataFrame([("b", 2)], "name string, x int")
+    replace_rows(write_frame(frame, settings, "t"), settings, "t", column="name", values=["b"])
+    narrow = pa.schema([("name", pa.string()), ("x", pa.int16())])
+    assert fit_schema(narrow, settings, "t") == pa.schema([("name", pa.string()), ("x", pa.int64())])
+    with pytest.raises(InputError, match="x"):
+        fit_schema(pa.schema([("name", pa.string()), ("x", pa.string())]), settings, "t")
     assert query(settings, "select * from t order by x").to_pylist() == [{"name": "a", "x": 1}, {"name": "b", "x": 2}]
 
 

@@ -25,7 +25,7 @@ def test_second_pipeline_of_a_view_finds_its_table_current(settings: Settings, s
     folder = Path(settings.landing_uri) / PURCHASES.name
     folder.mkdir(parents=True)
     (folder / f"{PURCHASES.start}.csv").write_text(f"customer_id,date,quantity,amount\n00001,{PURCHASES.start},1,9.5\n")
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     churn, spend = load_pipelines(settings).values()
     first = build_features(spark, settings, churn, [PURCHASES.start])
     second = build_features(spark, settings, spend, [PURCHASES.start])
@@ -43,7 +43,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = load_settings(home=tmp_path_factory.mktemp("views") / "home", spark_master="local[2]")
     land_all(settings)
     for source in (SALES, FLOWS, OPENED):
-        ingest(spark, settings, source)
+        ingest(settings, source)
     return settings
 
 
@@ -87,7 +87,7 @@ def test_late_file_of_one_view_makes_the_join_stale_and_only_that_view_is_built_
     build_features(spark, lake, WITH_REGION, [NIGHT])
     before = {name: table_version(lake, f"features_{name}") for name in ("shop", "region", "takings")}
     land(lake, "flows", 1, "region,people,day", ["south,3"], name=".late")
-    ingest(spark, lake, FLOWS)
+    ingest(lake, FLOWS)
     assert stale_nights(lake, WITH_REGION) == (NIGHT,)
     assert not build_features(spark, lake, WITH_REGION, [NIGHT]).skipped
     assert rows(lake, "features_takings", NIGHT)["b"] == (7.0, 3.0)

@@ -72,17 +72,17 @@ def test_nights_after_late_and_corrected_days_are_those_of_all_rows(
     rng, settings = random.Random(seed), load_settings(home=tmp_path_factory.mktemp("windows"), spark_master="local[2]")
     for number in range(LAST + 1):
         land(settings, days_after(number), random_rows(rng, days_after(number), rng.randint(0, 8)))
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     first = build_view(spark, settings, VIEW, NIGHTS)
     assert len(first.details["built"]) == len(NIGHTS)
     for turn, (number, is_correction) in enumerate(changes):
         day, before = days_after(number), tile_commits(settings)
         if is_correction:
             land(settings, day, random_rows(rng, day, rng.randint(0, 8)))
-            ingest(spark, settings, SALES, correctable=[day])
+            ingest(settings, SALES, correctable=[day])
         else:
             land(settings, day, random_rows(rng, day, rng.randint(1, 8)), name=f".late{turn}")
-            ingest(spark, settings, SALES)
+            ingest(settings, SALES)
         reached = [night for night in NIGHTS if 0 <= (night - day).days < VIEW.longest_window_days]
         assert set(stale_nights(settings, VIEW)) <= set(reached)
         result = build_view(spark, settings, VIEW, NIGHTS)
@@ -98,13 +98,13 @@ def test_nights_after_late_and_corrected_days_are_those_of_all_rows(
 def test_late_day_redoes_its_tile_and_the_nights_that_see_it_and_nothing_else(settings: Settings, spark: Any) -> None:
     for number in range(9):
         land(settings, days_after(number), [f"x,1,{days_after(number)}T01:00:00Z,2.5,1,a"])
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     view = dataclasses.replace(VIEW, active_days="longest")
     nights = [days_after(number) for number in (3, 4, 6, 7, 8)]
     build_view(spark, settings, view, nights)
     before = tile_commits(settings)
     land(settings, days_after(2), [f"y,2,{days_after(2)}T02:00:00Z,4.5,3,b"], name=".late")
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     assert stale_nights(settings, view) == tuple(nights[:3])
     assert build_view(spark, settings, view, nights).details["built"] == [night.isoformat() for night in nights[:3]]
     after = tile_commits(settings)
@@ -116,11 +116,11 @@ def test_new_night_reads_one_day_of_raw_rows(settings: Settings, spark: Any) -> 
     """The raw rows of older days may be gone, as after a retention: their tiles do."""
     for number in range(5):
         land(settings, days_after(number), [f"x,1,{days_after(number)}T01:00:00Z,{number}.5,1,a"])
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     build_view(spark, settings, VIEW, [days_after(4)])
     open_table(settings, SALES.raw_table).delete("event_day < '2026-01-05'")
     land(settings, days_after(5), [f"x,1,{days_after(5)}T01:00:00Z,5.5,1,b"])
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     build_view(spark, settings, VIEW, [days_after(5)])
     (row,) = open_table(settings, VIEW.feature_table).to_pyarrow_table([("as_of", "=", "2026-01-06")]).to_pylist()
     assert (row["amount_5d"], row["articles_5d"], row["rows_3d"]) == (1.5 + 2.5 + 3.5 + 4.5 + 5.5, 2.0, 3.0)
@@ -132,7 +132,7 @@ def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
     rng = random.Random(5)
     for number in range(LAST + 1):
         land(settings, days_after(number), random_rows(rng, days_after(number), 8))
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     every = as_float(of_frame(window_frame(spark, settings, VIEW, NIGHTS)))
     wanted = [key for key in every if rng.random() < 0.3] + [("nowhere", 7, NIGHTS[0]), ("x", 2**40, NIGHTS[0])]
     asked = spark.createDataFrame(wanted * 2 + [(None, 1, NIGHTS[0])], "shop string, till bigint, as_of date")
@@ -149,7 +149,7 @@ def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
 def test_tiles_that_were_deleted_are_made_again(settings: Settings, spark: Any) -> None:
     for number in range(2):
         land(settings, days_after(number), [f"x,1,{days_after(number)}T01:00:00Z,{number}.5,1,a"])
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     build_view(spark, settings, VIEW, [days_after(0)])
     shutil.rmtree(Path(settings.lake_uri) / VIEW.tile_table)
     build_view(spark, settings, VIEW, [days_after(1)])
@@ -159,7 +159,7 @@ def test_tiles_that_were_deleted_are_made_again(settings: Settings, spark: Any) 
 
 def test_value_too_large_for_an_exact_sum_is_named_and_nothing_is_written(settings: Settings, spark: Any) -> None:
     land(settings, days_after(0), [f"x,1,{days_after(0)}T01:00:00Z,1e15,1,a"])
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     with pytest.raises(
         InputError, match=r"sums the column 'amount', which has the value 1000000000000000\.0\. Sums are exact.*min"
     ):
@@ -176,7 +176,7 @@ def test_keys_ever_seen_have_a_row_where_that_is_declared(settings: Settings, sp
     for number in range(12):
         rows = [f"x,1,{days_after(0)}T01:00:00Z,1,1,a"] if number == 0 else []
         land(settings, days_after(number), rows)
-    ingest(spark, settings, SALES)
+    ingest(settings, SALES)
     night = days_after(11)
     ever = dataclasses.replace(VIEW, active_days="ever")
     assert of_frame(window_frame(spark, settings, ever, [night])) == of_frame(free_form(spark, settings, ever, [night]))
@@ -192,7 +192,7 @@ def test_order_and_batches_of_rows_do_not_change_a_bit(spark: Any, tmp_path: Pat
         random.Random(turn).shuffle(lines)
         for part in range(1 + 2 * turn):
             land(settings, day, lines[part :: 1 + 2 * turn], name=f".{part}")
-        ingest(spark, settings, SALES)
+        ingest(settings, SALES)
         found.append(of_frame(window_frame(spark, settings, VIEW, [day, day + timedelta(days=1)])))
     assert found[0] == found[1]
     assert len(found[0]) == 12

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = load_settings(home=tmp_path_factory.mktemp("live") / "home", spark_master="local[2]")
     land(settings, ALL, [START + timedelta(days=number) for number in range(DAYS)])
-    ingest(spark, settings, PAYMENTS)
+    ingest(settings, PAYMENTS)
     build_view(spark, settings, VIEW, [AS_OF - timedelta(days=1), AS_OF])
     return settings
 

@@ -373,10 +373,10 @@ def test_of_landed_addresses_the_latest_row_counts_and_nothing_waits(
         land_contacts(settings, day, [f"c00{n},c00{n}@example.com,false,Old {n},{day}" for n in range(4)])
         with pytest.raises(InputError, match="The landing file '.*.csv' of source 'contacts' has not been ingested"):
             mail(settings, declared)
-        ingest(spark, settings, CONTACTS)
+        ingest(settings, CONTACTS)
         assert mail(settings, declared).rows == 3
         (Path(settings.landing_uri) / "contacts" / f"{LAST}-b.csv").write_bytes(b"\xff\xfe\x00broken\n")
-        ingest(spark, settings, CONTACTS)
+        ingest(settings, CONTACTS)
         with pytest.raises(InputError, match=r"is in quarantine, and may hold an opt-out"):
             mail(settings, declared)
     assert sorted(users_of(tmp_path / "record")) == ["c000", "c003", "new"]
@@ -453,7 +453,7 @@ def test_a_home_that_was_copied_without_the_times_of_its_files_sends(
         settings = mail_settings(tmp_path / "home", port)
         day = LAST - timedelta(days=1)
         land_contacts(settings, day, [f"c00{n},c00{n}@example.com,false,Old {n},{day}" for n in range(3)])
-        ingest(spark, settings, CONTACTS)
+        ingest(settings, CONTACTS)
         [landed] = (Path(settings.landing_uri) / "contacts").iterdir()
         os.utime(landed, (1_000_000_000, 1_000_000_000))
         assert mail(settings, declared).rows == 3

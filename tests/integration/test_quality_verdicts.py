@@ -87,7 +87,7 @@ SOURCE = Source(
 )
 
 
-def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(spark: "SparkSession", settings: Settings) -> None:
+def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(settings: Settings) -> None:
     from pathlib import Path
 
     folder = Path(source_uri(settings, SOURCE))
@@ -95,7 +95,7 @@ def test_landing_rows_are_raw_or_quarantined_and_a_lost_row_is_found(spark: "Spa
     (folder / "2026-01-01.csv").write_text("id,day,amount\na,2026-01-01,1\nb,2026-01-01,-1\nc,2026-01-01,x\n")
     (folder / "2026-01-02.csv").write_text("id,day,amount\na,2026-01-02,1\n")
     (folder / "2026-01-03.csv").write_bytes(b"")
-    ingest(spark, settings, SOURCE)
+    ingest(settings, SOURCE)
     found = reconcile(settings, SOURCE, DAYS)
     assert [(r.files, r.landing, r.raw, r.quarantine, r.files_in_quarantine) for r in found.values()] == [
         (1, 3, 1, 2, 0),

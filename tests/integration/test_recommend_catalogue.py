@@ -44,7 +44,7 @@ def land_stock(spark: "SparkSession", settings: Settings, day: date, rows: dict[
     folder.mkdir(exist_ok=True)
     lines = ["article,there", *(f"{article},{there}" for article, there in rows.items())]
     (folder / f"{day}{name}.csv").write_text("\n".join(lines) + "\n")
-    ingest(spark, settings, STOCK)
+    ingest(settings, STOCK)
 
 
 def listed(settings: Settings, declared: Recommender, night: date = LAST) -> tuple[set[str], set[str]]:

@@ -73,7 +73,7 @@ def test_what_is_current_is_not_done_again_and_a_changed_declaration_or_a_late_f
     day = LAST - timedelta(days=3)
     late = landing_of(home) / PURCHASES.name / f"{day}-late.csv"
     late.write_text(f"customer,article,shelf,quantity,day\nnewcomer,tools-00,tools,1,{day}\n")
-    ingest(spark, home, PURCHASES)
+    ingest(home, PURCHASES)
     assert not recommend(home, offers, [LAST]).skipped
     found = {row["customer"]: [item["item"] for item in row["items"]] for row in rows_of(home)}
     assert found == lists_by_hand(home, LAST)

@@ -63,7 +63,7 @@ def test_a_night_has_all_rows_that_were_streamed(settings: Settings, table: Stre
     result = extract(settings, SOURCE, D, now=NOW)
     assert (result.nights, result.rows) == (tuple(D[:3]), 9)
     assert landed(settings) == [f"{day}.parquet" for day in D[:3]]
-    ingest(spark, settings, SOURCE)
+    ingest(settings, SOURCE)
     raw = query(settings, "select payment_id, amount, paid_at from raw_payments order by payment_id").to_pylist()
     # Equal to the bit: amounts are no round numbers.
     assert [tuple(row.values()) for row in raw] == streamed(settings)

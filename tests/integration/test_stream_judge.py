@@ -4,94 +4,25 @@ import io
 import json
 import re
 from dataclasses import replace
-from datetime import date, datetime, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from odd_values import COLUMNS, DAY, GOOD, NASTY
+from spark_judge import judge_by_spark
 from stream_sample import messages
 
-from forecache.base.settings import Settings
-from forecache.declare import Avro, Column, Json, Source
-from forecache.lake.ingest.judge import judge
-from forecache.lake.ingest.parsing import parse_file, parsed_columns
+from forecache.declare import Avro, Json, Source
 from forecache.stream.events.event_judge import EventJudge
 from forecache.stream.table.schema import OFFSET
 
-DAY = date(2026, 3, 2)
-COLUMNS = (
-    Column("at", "timestamp"),
-    Column("whole", "bigint", required=False, minimum=-5, maximum=2**53),
-    Column("small", "int", required=False),
-    Column("number", "double", required=False, minimum=-1e300, maximum=1e300),
-    Column("flag", "boolean", required=False),
-    Column("day", "date", required=False),
-    Column("moment", "timestamp", required=False),
-    Column("text", "string", required=True),
-)
 SOURCE = Source("nasty", columns=COLUMNS, event_time="at", start=DAY)
 STREAM = SimpleNamespace(
     topic=SimpleNamespace(source=SOURCE, format=Json(), columns=COLUMNS, name="nasty"), views=(), key=()
 )
-GOOD: dict[str, Any] = {
-    "at": "2026-03-02T10:00:00Z", "whole": 1, "small": 1, "number": 1.5, "flag": True, "day": "2026-03-02",
-    "moment": "2026-03-02 10:00:00.123456+02:00", "text": "a",
-}  # fmt: skip
-NASTY: dict[str, list[str]] = {
-    "whole": [
-        "0", "-0", "-5", "-6", "9007199254740992", "9007199254740993", "9007199254740994", "9223372036854775807",
-        "9223372036854775808", "18446744073709551615", "99999999999999999999", "1.0", "1e2", "true", "null",
-        '"7"', '" 7 "', '"+7"', '"7\\u0000"', '"7.0"', '"\\u0661"', '""', '"-"', "[1]", '{"a":1}', '"007"',
-    ],
-    "small": ["2147483647", "2147483648", "-2147483648", "-2147483649", '"2147483647"', "0.5", "null"],
-    "number": [
-        "0", "-0", "-0.0", "1", "1e5", "1E-400", "1e400", "-1e400", "1e300", "1e301", "-1.0000001e300",
-        "0.1", "123456789012345678901234567890", "1.7976931348623157e308", "5e-324", "2.2250738585072011e-308",
-        "9007199254740993", "18446744073709551616", '"NaN"', '"Infinity"', '"-inf"', '"+Infinity"', '"nan"',
-        '"1d"', '"1.5F"', '"0x1p3"', '"0x1.8p1d"', '"0x"', '" 1 "', '"1,5"', '"1_0"', '"١"', '".5"', '"5."', '"."',
-        '"1e"', '"infinityx"', "false", "null", '"\\u00a01"', '"1\\u007f"',
-    ],
-    "flag": [
-        "true", "false", "1", "0", "2", "1.0", '"true"',
-        '"TRUE"', '" t "', '"y"', '"No"', '"on"', '"1"', '""', "null",
-    ],
-    "day": [
-        '"2026-03-02"', '"2026-3-2"', '"2026-03"', '"2026"', '"2026-03-02 x"', '"2026-03-02T25:00"', '"2026-02-29"',
-        '"2024-02-29"', '"0001-01-01"', '"0000-01-01"',
-        '"9999-12-31"', '"10000-01-01"', '"-2026-01-01"', '"+2026-01-01"',
-        '"20260302"', '"2026-W10-1"', '"02.03.2026"', '" 2026-03-02 "',
-        '"2026-00-01"', '"2026-1-01x"', "20260302", '""',
-        '"1999999-01-01"', '"19999999-01-01"', '"today"', "null", '"2026-03-02\\n"',
-    ],
-    "moment": [
-        '"2026-03-02"', '"2026-03-02T10:00:00"', '"2026-03-02 10:00:00Z"', '"2026-03-02T10:00:00.1"',
-        '"2026-03-02T10:00:00.123456789Z"', '"2026-03-02T10:00:00.Z"', '"2026-03-02T10:00:00+18:00"',
-        '"2026-03-02T10:00:00+18:01"', '"2026-03-02T10:00:00-17:59"', '"2026-03-02T10:00:00+1:00"',
-        '"2026-03-02T10:00:00+01:5"', '"2026-03-02T10:00:00+0130"', '"2026-03-02T10:00:00+01"',
-        '"2026-03-02T10:00:00+01:00:30"', '"2026-03-02T10:00:00 UTC"', '"2026-03-02T10:00:00GMT+1"',
-        '"2026-03-02T10:00:00UTC+01:00"',
-        '"2026-03-02T10:00:00 Europe/Berlin"', '"2026-03-29T02:30:00 Europe/Berlin"',
-        '"2026-10-25T02:30:00 Europe/Berlin"', '"2026-03-02T10:00:00 Nowhere/Town"', '"2026-03-02T10:00:00 PST"',
-        '"2026-03-02T10:00:00 EST"', '"2026-03-02T10:00:00z"',
-        '"2026-03-02T10"', '"2026-03-02T10:0"', '"2026-03-02T1:2:3"',
-        '"2026-03-02T10:00Z"', '"2026-03-02T24:00:00"', '"2026-03-02T23:59:60"', '"2026-03-02t10:00:00"', '"2026"',
-        '"2026-3"', '"2026-03-02T"',
-        '"0001-01-01T00:00:00Z"', '"0001-01-01T00:00:00+01:00"', '"0000-12-31T23:00:00Z"',
-        '"9999-12-31T23:59:59.999999Z"', '"9999-12-31T23:59:59-05:00"', '"294247-01-10T04:00:54Z"', '"294248-01-01"',
-        '"999999-01-01"', '"1000000-01-01"', '"-0001-01-01"',
-        '"+2026-03-02 10:00:00"', "1772445600", "1772445600.5", '""',
-        '" 2026-03-02 10:00:00 "', '"2026-02-30 10:00:00"',
-        '"2026-03-02  10:00:00"', '"2026-03-02T10:00:00,5"', "null",
-    ],
-    "text": [
-        '""', '" "', '"null"', "null", "1", "1.50",
-        "1e3", "-0", "true", '"\\u0000"', '"ž🙂"', '"\\ud83d\\ude42"', '"\\ud83d"',
-        "[1, 2.50]", '{"b": 1, "a": [null]}', '"\\"quoted\\""', '"a\\tb"', '"2026-03-02"',
-    ],
-    "at": ["null", '"2026-03-02"', '"2026-03-02T23:59:59.999999Z"', '"x"'],
-}  # fmt: skip
 WHOLE: list[bytes] = [
     b"", b" ", b"null", b"1", b"[]", b"{}", b'"x"', b"{", b"nope", b"\xef\xbb\xbf{}", b'{"at": 1}',
     json.dumps({**GOOD, "more": 1}).encode(), json.dumps(GOOD).encode() + b"x", json.dumps(GOOD).encode() + b"  ",
@@ -116,20 +47,9 @@ def lines() -> list[bytes]:
     return made
 
 
-def by_spark(spark: Any, settings: Settings, content: bytes) -> dict[int, tuple[str | None, dict[str, Any]]]:
+def by_spark(spark: Any, content: bytes) -> dict[int, tuple[str | None, dict[str, Any]]]:
     """By line number, what ingestion says of the lines of a landing file."""
-    name = f"{DAY}.jsonl"
-    rows = [
-        (name, row.line, row.content, row.error, row.sha256, row.counted_rows, *row.values)
-        for row in parse_file(name, io.BytesIO(content), SOURCE)
-    ]
-    schema = ", ".join(f"`{column}` {kind}" for column, kind in parsed_columns(SOURCE).items())
-    frame = spark.createDataFrame(rows, schema)
-    from pyspark.sql import functions as F
-
-    frame = frame.withColumn("event_day", F.lit(DAY))
-    table = judge(spark, settings, SOURCE, frame, [name], raw_version=-1).toArrow()
-    table = table.filter(pc.greater(table["source_line"], 0))
+    table = judge_by_spark(spark, f"{DAY}.jsonl", content, SOURCE, DAY)
     # Values beyond the years that Python knows are in bad rows only.
     is_good = pc.or_(table["reason"].is_null(), pc.match_substring(table["reason"], "is not on the file's day"))
     good = table.filter(is_good).select(["source_line", *(f"typed_{column.name}" for column in COLUMNS)])
@@ -139,9 +59,9 @@ def by_spark(spark: Any, settings: Settings, content: bytes) -> dict[int, tuple[
 
 
 @pytest.mark.slow
-def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any, settings: Settings) -> None:
+def test_a_message_gets_the_verdict_of_a_landing_row(spark: Any) -> None:
     given = [line for line in lines() if line.strip()]
-    expected = by_spark(spark, settings, b"\n".join(given) + b"\n")
+    expected = by_spark(spark, b"\n".join(given) + b"\n")
     assert len(expected) == len(given)
     judged = EventJudge(STREAM, Path())(messages(given))
     good = {row[OFFSET]: row for row in judged.events.to_pylist()}

@@ -42,7 +42,7 @@ def settings(spark: Any, payments: list[Payment], tmp_path_factory: pytest.TempP
     """A home that has all payments, and two nights of the view."""
     settings = load_settings(home=tmp_path_factory.mktemp("nights") / "home", spark_master="local[2]")
     land(settings, payments, [START + timedelta(days=number) for number in range(DAYS)])
-    ingest(spark, settings, PAYMENTS)
+    ingest(settings, PAYMENTS)
     build_view(spark, settings, VIEW, [NIGHT, NIGHT + timedelta(days=1)])
     return settings
 

@@ -32,7 +32,7 @@ def warm_up(spark: Any, home: str) -> None:
     folder = Path(settings_of(home).landing_uri) / ORDERS.name
     folder.mkdir(parents=True)
     (folder / "2026-01-01.csv").write_text("order_id,day,amount\na,2026-01-01,1\nb,2026-01-01,-1\n")
-    module.ingest(spark, settings_of(home), ORDERS)
+    module.ingest(settings_of(home), ORDERS)
 
 
 def ingest_at(
@@ -51,7 +51,7 @@ def ingest_at(
         module.hold_table_lock = lambda *_: nullcontext()  # type: ignore[assignment]
     time.sleep(max(0.0, start_at - time.time()))
     try:
-        return {"files": module.ingest(spark, settings_of(home), ORDERS).details["files"]}
+        return {"files": module.ingest(settings_of(home), ORDERS).details["files"]}
     except ForecacheError as error:
         return {"error": type(error).__name__, "text": str(error)}
 

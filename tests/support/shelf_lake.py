@@ -29,7 +29,7 @@ def ingested(spark: "SparkSession", home: Path) -> Settings:
 
     settings = load_settings(home=home, project="shelf_project", code_version="fixed")
     shelf_project.land(landing_of(settings))
-    ingest(spark, settings, PURCHASES)
+    ingest(settings, PURCHASES)
     return settings
 
 

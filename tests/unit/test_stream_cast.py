@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from forecache.stream.events.cast import cast, days_of
+from forecache.lake.ingest.cast import cast, days_of
 
 DAY_US = 86_400_000_000
 

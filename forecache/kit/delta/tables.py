@@ -17,7 +17,7 @@ from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile, Place, list_entries
 from forecache.kit.delta.log import active_files, open_if_exists
 from forecache.kit.delta.partitions import ReplaceResult, TableSnapshot, replace_partitions
-from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_frame, write_partitioned, write_rows
+from forecache.kit.delta.writers import RowRemover, cast_to_delta_types, write_rows
 from forecache.kit.spark.session import spark_path
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def commit_partitions(
 
 
 def replace_rows(
-    frame: "DataFrame | None",
+    written: "tuple[Schema, Sequence[DataFile]] | None",
     settings: Settings,
     name: str,
     *,
@@ -106,22 +106,18 @@ def replace_rows(
     require: Callable[[TableState], None] | None = None,
     run_id: str = "",
 ) -> int:
-    """Replace the rows of a table with `column IN values` by the frame's, in one commit; returns its Delta version.
+    """Replace the rows of a table with `column IN values` by those of written files, in one commit.
 
-    Columns new in the frame are added to the table. Files that have such rows are rewritten without them.
+    Columns that are new are added to the table. Files that have such rows are rewritten without them. Returns the
+    Delta version.
 
     Args:
-        frame: The new rows; None for none, if the table exists.
+        written: The columns of the new rows, and their files; None for none, if the table exists.
         partition_by: Partition column (date) of the table.
         within: The only partitions that can have such rows; None: any can.
         require: Called at each attempt with the table at its newest version; it raises to stop the commit.
     """
-    if frame is None:
-        schema, files = open_table(settings, name).schema(), list[DataFile]()
-    elif partition_by is None:
-        schema, files = write_frame(frame, settings, name)
-    else:
-        schema, files = write_partitioned(frame, settings, name, partition_by=partition_by)
+    schema, files = written or (open_table(settings, name).schema(), list[DataFile]())
     rest = RowRemover(settings, name, column, frozenset(values))
     days = None if within is None else {day.isoformat() for day in within}
 

@@ -7,10 +7,8 @@ that a failed or killed run left behind.
 import json
 import pickle
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,10 +20,8 @@ from forecache.kit.delta.commit import TableState
 from forecache.kit.delta.errors import as_known_error, as_refusal, open_data_file, translate_errors, type_mismatch_error
 from forecache.kit.delta.files import (
     DataFile,
-    Place,
     list_files,
     new_path,
-    pickle_file,
     place_of,
     retry_write,
     write_file,
@@ -159,20 +155,37 @@ def cast_to_table(frame: "DataFrame", settings: Settings, name: str) -> "DataFra
     """Cast columns of a frame to their types in the table if those are wider; InputError if they do not fit."""
     from pyspark.sql import functions as F
 
+    wider = _find_wider_types(schema_of(frame), settings, name)
+    casts = {column: F.col(f"`{column}`").cast(json.loads(kind.to_json())) for column, kind in wider.items()}
+    return frame.withColumns(casts) if wider else frame
+
+
+def fit_schema(schema: pa.Schema, settings: Settings, name: str) -> pa.Schema:
+    """Replace types of columns by those in the table if these are wider; InputError if they do not fit."""
+    from deltalake import Schema
+    from deltalake.schema import Field
+
+    wider = _find_wider_types(Schema.from_arrow(schema), settings, name)
+    kinds = {column: pa.schema(Schema([Field(column, kind)])).field(column).type for column, kind in wider.items()}
+    return pa.schema([(field.name, kinds.get(field.name, field.type)) for field in schema])
+
+
+def _find_wider_types(given: "Schema", settings: Settings, name: str) -> dict[str, Any]:
+    """Delta types of the columns that are wider in the table; InputError if a column does not fit."""
     table = open_if_exists(settings, name)
     if table is None:
-        return frame
+        return {}
     known = {each.name: each.type for each in table.schema().fields}
     wider = {}
-    for given in schema_of(frame).fields:
-        there = known.get(given.name, given.type)
-        if there == given.type:
+    for column in given.fields:
+        there = known.get(column.name, column.type)
+        if there == column.type:
             continue
         kind = json.loads(there.to_json())
-        if kind not in _WIDER.get(str(json.loads(given.type.to_json())), ()):
-            raise type_mismatch_error(name, given.name, there, given.type)
-        wider[given.name] = F.col(f"`{given.name}`").cast(kind)
-    return frame.withColumns(wider) if wider else frame
+        if kind not in _WIDER.get(str(json.loads(column.type.to_json())), ()):
+            raise type_mismatch_error(name, column.name, there, column.type)
+        wider[column.name] = there
+    return wider
 
 
 def cast_to_delta_types(rows: pa.Table) -> pa.Table:
@@ -198,49 +211,8 @@ def _split_by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[
 _GROUP_BYTES = 32 << 20
 
 
-def write_partitioned(
-    frame: "DataFrame", settings: Settings, name: str, *, partition_by: str
-) -> tuple["Schema", list[DataFile]]:
-    """Write a frame's rows, one file a partition in each task of the frame; returns their columns and the files.
-
-    On a disk Hadoop starts half a dozen `chmod` processes for every file that Spark writes: 546 days of 130 rows take
-    14 seconds of CPU with Spark's writer and 4 with this one. On an object store Spark starts no such processes and
-    retries requests by itself, so its own writer is used there.
-    """
-    place = place_of(settings, name)
-    if "://" in place.uri:
-        return write_frame(frame, settings, name, partition_by=partition_by)
-    frame = cast_to_table(frame, settings, name)
-    task = _write_task(place, new_folder(), partition_by)
-    written = frame.sortWithinPartitions(partition_by).mapInArrow(task, "file binary")
-    return schema_of(frame), collect_files(written, name)
-
-
-def _write_task(
-    place: Place, folder: str, column: str
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        filesystem = place.open()
-        for value, pieces in groupby(_split_by_value(batches, column), itemgetter(0)):
-            groups = _row_groups(rows for _, rows in pieces)
-            first = next(groups)
-            yield pickle_file(
-                write_file(filesystem, new_path(folder, {column: value}), first.schema, chain([first], groups))
-            )
-
-    return write
-
-
-def _split_by_value(batches: Iterable[pa.RecordBatch], column: str) -> Iterator[tuple[Any, pa.Table]]:
-    """Split rows that are sorted by a column into tables of one value each, without the column."""
-    for batch in batches:
-        rows = pa.Table.from_batches([batch])
-        for value in rows[column].unique():
-            ours = pc.is_in(rows[column], pa.array([value.as_py()], value.type))
-            yield value.as_py(), rows.filter(ours).drop_columns([column])
-
-
-def _row_groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def join_to_groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join tables to such of the size of a row group."""
     held: list[pa.Table] = []
     for piece in pieces:
         held.append(piece)

@@ -21,7 +21,6 @@ _PRELOADED = (
     "forecache.models.inference.kernel",  # by name, and only to have it early: the lake knows nothing else of inference
     "forecache.plugins.estimators.runtimes",
     "forecache.kit.delta.writers",
-    "forecache.lake.ingest.parsing",
 )
 
 

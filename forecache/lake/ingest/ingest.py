@@ -11,13 +11,12 @@ determines all three tables.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date, datetime, timezone
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from forecache.base.code_version import code_version
 from forecache.base.errors import ConflictError, InputError
+from forecache.base.files import process_folder
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import Source
@@ -33,14 +32,9 @@ from forecache.lake.ingest.ingested_files import (
     ingested_files,
     record_files,
 )
-from forecache.lake.ingest.judge import judge
-from forecache.lake.ingest.landing import LandingFile, list_landing, source_uri
-from forecache.lake.ingest.parsing import add_event_day, parse_files, parsed_columns
+from forecache.lake.ingest.landed_rows import LandedRows, Written
+from forecache.lake.ingest.landing import LandingFile, list_landing
 from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
 
 _BACKOFF = Backoff(0.5)
 
@@ -58,7 +52,7 @@ class OvertakenError(ConflictError):
 def commit_raw(
     settings: Settings,
     source: Source,
-    good: "DataFrame",
+    good: Written,
     files: Sequence[LandingFile],
     *,
     seen: TableSnapshot,
@@ -72,7 +66,7 @@ def commit_raw(
             raise OvertakenError(source)
 
     return replace_rows(
-        good.repartition("event_day"),
+        good,
         settings,
         source.raw_table,
         column="source_file",
@@ -87,7 +81,7 @@ def commit_raw(
 def commit_quarantine(
     settings: Settings,
     source: Source,
-    bad: "DataFrame | None",
+    bad: Written | None,
     files: Sequence[LandingFile],
     *,
     raw_version: int,
@@ -130,7 +124,6 @@ _TRIES = 6
 
 
 def ingest(
-    spark: "SparkSession",
     settings: Settings,
     source: Source,
     *,
@@ -168,7 +161,7 @@ def ingest(
             # A retry has the same files: another run's record may be about rows that this one has replaced since.
             began = time.perf_counter()
             retry_if_overtaken(
-                lambda: done.update(_ingest_files(spark, settings, source, pending, run_id=run_id)), tries=_TRIES
+                lambda: done.update(_ingest_files(settings, source, pending, run_id=run_id)), tries=_TRIES
             )
             # The files themselves are in `ingested_files`.
             outcome = StageOutcome(sum(file.landing_rows for file in done.values()), {"files": len(done)})
@@ -185,25 +178,30 @@ def ingest(
 
 
 def _ingest_files(
-    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile], *, run_id: str
+    settings: Settings, source: Source, files: Sequence[LandingFile], *, run_id: str
 ) -> dict[str, IngestedFile]:
-    from pyspark.sql import functions as F
-    from pyspark.storagelevel import StorageLevel
-
     now = datetime.now(timezone.utc)
     seen = take_snapshot(settings, source.raw_table, "event_day")
     names = [file.name for file in files]
     others = [file for file in ingested_files(settings, source) if file.file not in names]
-    rows = _parse_frame(spark, settings, source, files, find_copies(settings, source, files, others))
     of_days = Counter(day for day in [*(f.day for f in files), *(f.event_day for f in others if f.raw_rows)] if day)
-    several = [day for day, number in of_days.items() if number > 1]
-    judged = judge(spark, settings, source, rows, names, raw_version=seen.version, days_of_several=several)
-    judged = judged.withColumn("ingested_at", F.lit(now)).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        counts = _count_rows(judged)
-        raw_version = _commit(settings, source, judged, files, counts, seen=seen, run_id=run_id)
-    finally:
-        judged.unpersist()
+    scratch = settings.home_path / "ingest"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with process_folder(scratch, f"{source.name}-") as folder:
+        rows = LandedRows(
+            settings,
+            source,
+            files,
+            find_copies(settings, source, files, others),
+            several=[day for day, number in of_days.items() if number > 1],
+            raw_version=seen.version,
+            now=now,
+            folder=folder,
+        )
+        good = rows.write_good()
+        bad = rows.write_bad()
+    raw_version = commit_raw(settings, source, good, files, seen=seen, run_id=run_id)
+    commit_quarantine(settings, source, bad, files, raw_version=raw_version, run_id=run_id)
     version = code_version(settings)
     done = [
         IngestedFile(
@@ -212,11 +210,11 @@ def _ingest_files(
             event_day=file.day,
             size_bytes=file.size_bytes,
             modified_at=file.modified_at,
-            sha256=counts[file.name]["sha256"],
-            landing_rows=counts[file.name]["counted"] or 0,
-            raw_rows=counts[file.name]["good"],
-            quarantined_rows=counts[file.name]["bad"],
-            error=counts[file.name]["file_error"],
+            sha256=rows.results[file.name].sha256,
+            landing_rows=rows.results[file.name].counted_rows,
+            raw_rows=rows.results[file.name].good,
+            quarantined_rows=rows.results[file.name].bad,
+            error=rows.results[file.name].error,
             raw_version=raw_version,
             ingested_at=now,
             run_id=run_id,
@@ -226,62 +224,6 @@ def _ingest_files(
     ]
     record_files(settings, done, require=lambda: require_newest(settings, source, raw_version))
     return {file.file: file for file in done}
-
-
-def _commit(
-    settings: Settings,
-    source: Source,
-    judged: "DataFrame",
-    files: Sequence[LandingFile],
-    counts: Mapping[str, Mapping[str, Any]],
-    *,
-    seen: TableSnapshot,
-    run_id: str,
-) -> int:
-    from pyspark.sql import functions as F
-
-    good = judged.where((F.col("source_line") > 0) & F.col("reason").isNull()).select(
-        *(F.col(f"typed_{column.name}").alias(column.name) for column in source.columns),
-        *("event_day", "source_file", "source_line", "ingested_at"),
-    )
-    raw_version = commit_raw(settings, source, good, files, seen=seen, run_id=run_id)
-    bad = None
-    if any(count["bad"] or count["file_error"] for count in counts.values()):
-        bad = judged.where(F.col("reason").isNotNull())
-        bad = bad.select("event_day", "source_file", "source_line", "reason", "content", "ingested_at").coalesce(1)
-    commit_quarantine(settings, source, bad, files, raw_version=raw_version, run_id=run_id)
-    return raw_version
-
-
-def _parse_frame(
-    spark: "SparkSession", settings: Settings, source: Source, files: Sequence[LandingFile], refused: Mapping[str, str]
-) -> "DataFrame":
-    """All rows of the files, every value a string, with the file's day."""
-    schema = ", ".join(f"`{name}` {kind}" for name, kind in parsed_columns(source).items())
-    tasks = min(len(files), max(spark.sparkContext.defaultParallelism, len(files) // 500))
-    named = spark.createDataFrame([(file.name,) for file in files], "source_file string")
-    uri = source_uri(settings, source)
-    parse = partial(
-        parse_files, uri=uri, storage_options=settings.storage_options, source=source, refused=dict(refused)
-    )
-    days = {file.name: file.day for file in files}
-    return named.repartition(tasks).mapInArrow(
-        lambda batches: add_event_day(parse(batches), days), f"{schema}, event_day date"
-    )
-
-
-def _count_rows(judged: "DataFrame") -> dict[str, dict[str, Any]]:
-    from pyspark.sql import functions as F
-
-    is_row = F.col("source_line") > 0
-    counts = judged.groupBy("source_file").agg(
-        F.count_if(is_row & F.col("reason").isNull()).alias("good"),
-        F.count_if(is_row & F.col("reason").isNotNull()).alias("bad"),
-        F.max("sha256").alias("sha256"),
-        F.max("counted_rows").alias("counted"),
-        F.max(F.when(~is_row, F.col("error"))).alias("file_error"),
-    )
-    return {row["source_file"]: row.asDict() for row in counts.collect()}
 
 
 def _result(

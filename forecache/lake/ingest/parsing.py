@@ -1,21 +1,20 @@
-"""Rows of landing files (CSV, JSON lines, Parquet) as text with line numbers, in bounded memory, for any bytes.
+"""Rows of landing files (CSV, JSON lines, Parquet) as text with line numbers, one by one, for any bytes.
 
-Types are left to Spark, so that a value that does not fit its type is a row in quarantine and not a failed job. A file
-is read three times: for its checksum, to count its rows and find out whether it is readable, and for the rows; a bad
-one is a row with an error. `parse_files` runs in Spark's workers and imports nothing of Spark.
+This is the careful way, for rows that `typed_rows` cannot vouch for. A row that cannot be read has an error.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+import orjson
 
 from forecache.base.errors import InputError
 from forecache.declare import Source
-from forecache.lake.ingest.landing import file_day, open_landing
-from forecache.lake.ingest.row_count import MAX_ROW_BYTES, checksum, count_rows, read_lines
+from forecache.lake.ingest.row_count import MAX_ROW_BYTES, split_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,20 +24,18 @@ KEPT_BYTES = 1 << 16
 """The text of an unreadable row is cut to this length."""
 TextRow = tuple[tuple[str | None, ...], str | None]
 """The values of a row, and its error or None."""
-_MAX_BATCH_ROWS = 8192
+_MAX_BATCH_ROWS = 1 << 16
 _MAX_BATCH_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class ParsedRow:
-    """One row of a landing file; line 0 is about the file: its checksum, and its row count or why it cannot be read."""
+    """One row of a landing file."""
 
     line: int
     values: tuple[str | None, ...]
-    content: str | None = None
+    content: str
     error: str | None = None
-    sha256: str | None = None
-    counted_rows: int | None = None
 
 
 def column_names(source: Source) -> list[str]:
@@ -65,55 +62,52 @@ def escape_surrogates(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def csv_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
-    """Yield the rows of a CSV file, each with the number of its first line."""
-    records = _read_records(stream)
-    header = _read_header(records, source)
-    order = [header.index(name) for name in column_names(source)]
-    nothing = (None,) * len(order)
-    for line, text in records:
+class CsvHeader:
+    """The header in the first lines of a CSV file, which ends at the place `end`; the line behind it is `next_line`.
+
+    InputError if it is not what the source declares.
+    """
+
+    def __init__(self, content: bytes, source: Source) -> None:
+        _, text = next(split_records(map(bytes.decode, split_lines(content)), 1), (0, ""))
         if not text:
-            continue
+            raise InputError("the file has no header")
+        self.names = [name.strip() for name in _split_fields(text)]
+        require_declared_columns(self.names, source)
+        self._order = [self.names.index(name) for name in column_names(source)]
+        self.next_line, self.end = text.count("\n") + 2, 0
+        for _ in range(self.next_line - 1):
+            self.end = content.find(b"\n", self.end) + 1 or len(content)
+
+    def parse_row(self, line: int, text: str) -> ParsedRow:
+        """Parse the text of a record that begins in a line."""
         try:
             fields = _split_fields(text)
-            if len(fields) != len(header):
-                raise InputError(f"the row has {len(fields)} fields, the header {len(header)}")
-            yield ParsedRow(line, tuple(fields[i].strip() or None for i in order), text)
+            if len(fields) != len(self.names):
+                raise InputError(f"the row has {len(fields)} fields, the header {len(self.names)}")
+            return ParsedRow(line, tuple(fields[i].strip() or None for i in self._order), text)
         except (InputError, csv.Error) as error:
             reason = str(error) if isinstance(error, InputError) else f"bad CSV row: {error}"
-            yield ParsedRow(line, nothing, text, reason)
-
-
-def require_header(stream: BinaryIO, source: Source) -> None:
-    """Raise InputError if the header is not what the source declares."""
-    _read_header(_read_records(stream), source)
-
-
-def _read_header(records: Iterator[tuple[int, str]], source: Source) -> list[str]:
-    _, text = next(records, (0, ""))
-    if not text:
-        raise InputError("the file has no header")
-    header = [name.strip() for name in _split_fields(text)]
-    require_declared_columns(header, source)
-    return header
+            return ParsedRow(line, (None,) * len(self._order), text, reason)
 
 
 def _split_fields(text: str) -> list[str]:
     return text.split(",") if '"' not in text else next(csv.reader([text], strict=True))
 
 
-def _read_records(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Yield the first line's number and the text of each record, also of blank ones; a quoted field may span lines."""
-    stream.seek(0)
-    first, parts = 1, list[str]()
-    for number, (line, _) in enumerate(read_lines(stream), start=1):
-        text = line.decode()
+def split_records(lines: Iterable[str], first_line: int) -> Generator[tuple[int, str], None, str]:
+    """Yield the first line's number and the text of each record, also of blank ones; a quoted field may span lines.
+
+    Returns the lines of a record that does not end.
+    """
+    first, parts = first_line, list[str]()
+    for number, text in enumerate(lines, start=first_line):
         if (parts or '"' in text) and _ends_in_quotes(text, in_quotes=bool(parts)):
             parts.append(text)
             continue
-        text = "".join([*parts, text])
-        yield first, text.removesuffix("\n").removesuffix("\r")
+        yield first, "".join([*parts, text]).removesuffix("\n").removesuffix("\r")
         first, parts = number + 1, []
+    return "".join(parts)
 
 
 def _ends_in_quotes(line: str, *, in_quotes: bool) -> bool:
@@ -136,23 +130,22 @@ def _ends_in_quotes(line: str, *, in_quotes: bool) -> bool:
         in_quotes, at = False, at + 1
 
 
-def json_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
-    """Yield the rows of a file of JSON lines, each with its line number."""
-    names = column_names(source)
+def parse_json_line(number: int, line: bytes, left_out: int, source: Source) -> ParsedRow | None:
+    """Parse a line of a file of JSON lines, of whose end some bytes are left out; None if it is blank."""
+    names, num_bytes = column_names(source), len(line) + left_out
     nothing = (None,) * len(names)
-    stream.seek(0)
-    for number, (line, num_bytes) in enumerate(read_lines(stream), start=1):
-        if num_bytes > MAX_ROW_BYTES:
-            text = line[:KEPT_BYTES].decode(errors="replace")
-            yield ParsedRow(number, nothing, text, f"the line has {num_bytes:,} bytes, more than {MAX_ROW_BYTES:,}")
-        elif line.strip():
-            text = line.decode().removesuffix("\n").removesuffix("\r")
-            try:
-                yield ParsedRow(number, _json_values(text, names, source), text)
-            except RecursionError:
-                yield ParsedRow(number, nothing, text, "bad JSON line: it is nested too deeply")
-            except (InputError, ValueError) as error:
-                yield ParsedRow(number, nothing, text, f"bad JSON line: {escape_surrogates(str(error))}")
+    if num_bytes > MAX_ROW_BYTES:
+        text = line[:KEPT_BYTES].decode(errors="replace")
+        return ParsedRow(number, nothing, text, f"the line has {num_bytes:,} bytes, more than {MAX_ROW_BYTES:,}")
+    if not line.strip():
+        return None
+    text = line.decode().removesuffix("\n").removesuffix("\r")
+    try:
+        return ParsedRow(number, _json_values(text, names, source), text)
+    except RecursionError:
+        return ParsedRow(number, nothing, text, "bad JSON line: it is nested too deeply")
+    except (InputError, ValueError) as error:
+        return ParsedRow(number, nothing, text, f"bad JSON line: {escape_surrogates(str(error))}")
 
 
 def _json_values(text: str, names: Sequence[str], source: Source) -> tuple[str | None, ...]:
@@ -182,6 +175,24 @@ def json_record(text: str) -> dict[str, Any]:
     return record
 
 
+_MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
+
+
+def plain_json_record(text: bytes) -> dict[str, Any] | None:
+    """Parse a JSON object whose values are surely those of their texts; None if `json_record` has to read it."""
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return None
+    if type(found) is not dict:
+        return None
+    # The number of quotes reveals a duplicate member; orjson reads -0 as the integer 0, but as a double it is -0.0.
+    texts = sum(type(value) is str for value in found.values())
+    if b"\\" in text or text.count(b'"') != 2 * (len(found) + texts) or _MINUS_ZERO.search(text):
+        return None
+    return found
+
+
 def _refuse_constant(text: str) -> None:
     raise InputError(f"{text} is not JSON")
 
@@ -203,10 +214,10 @@ def as_text(value: Any) -> str | None:
     return text
 
 
-def text_batches(stream: BinaryIO, names: Sequence[str]) -> Iterator[list[TextRow]]:
-    """Yield rows with the named columns, in order; a row whose text is not UTF-8 has an error, and its text escaped.
+def read_batches(stream: BinaryIO, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of a Parquet file with the named columns, in order.
 
-    InputError if a column is nested or has no text form; any error of Arrow for bytes that are not Parquet.
+    InputError if a column is nested; any error of Arrow for bytes that are not Parquet.
     """
     import pyarrow.parquet as pq
 
@@ -216,8 +227,21 @@ def text_batches(stream: BinaryIO, names: Sequence[str]) -> Iterator[list[TextRo
     for name in names:
         _require_flat(name, schema.field(name).type)
     for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=list(names), use_threads=False):
-        columns = [_to_texts(name, batch.column(name)) for name in names]
-        yield [_to_text_row(names, values) for values in zip(*columns, strict=True)]
+        yield batch.select(list(names))
+
+
+def parse_batch(first_line: int, batch: "pa.RecordBatch") -> Iterator[ParsedRow]:
+    """Yield the rows of `read_batches`; InputError if a column has no text form."""
+    names = batch.schema.names
+    columns = [_to_texts(name, batch.column(name)) for name in names]
+    nothing = (None,) * len(names)
+    for line, given in enumerate(zip(*columns, strict=True), start=first_line):
+        values, error = _to_text_row(names, given)
+        content = ",".join("" if value is None else value for value in values)
+        if len(content) > MAX_ROW_BYTES:
+            content = content[:KEPT_BYTES]
+            error = f"the row has more than {MAX_ROW_BYTES:,} bytes"
+        yield ParsedRow(line, nothing if error else values, content, error)
 
 
 def _batch_rows(metadata: "pa.parquet.FileMetaData") -> int:
@@ -251,6 +275,15 @@ def _to_texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
         ) from None
 
 
+def require_texts(name: str, column: "pa.Array") -> None:
+    """Raise InputError if values of a column have no text."""
+    import pyarrow.types as types
+
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_string(kind) or types.is_date(kind)):
+        _to_texts(name, column)
+
+
 def _decode_if_utf8(value: bytes | None) -> str | bytes | None:
     try:
         return None if value is None else value.decode()
@@ -272,123 +305,6 @@ def parquet_column_names(stream: BinaryIO) -> list[str]:
     return list(pq.ParquetFile(stream).schema_arrow.names)
 
 
-def parquet_rows(stream: BinaryIO, source: Source) -> Iterator[ParsedRow]:
-    """Yield the rows of a Parquet file, numbered from 1."""
-    nothing = (None,) * len(source.columns)
-    line = 0
-    for rows in text_batches(stream, column_names(source)):
-        for values, error in rows:
-            line += 1
-            content = ",".join("" if value is None else value for value in values)
-            if len(content) > MAX_ROW_BYTES:
-                content = content[:KEPT_BYTES]
-                error = f"the row has more than {MAX_ROW_BYTES:,} bytes"
-            yield ParsedRow(line, nothing if error else values, content, error)
-
-
-_ROWS_PER_BATCH = 20_000
-_BYTES_PER_BATCH = 8 << 20
-
-
-def parsed_columns(source: Source) -> dict[str, str]:
-    """Columns of `parse_files` with their Spark types."""
-    return {
-        "source_file": "string",
-        "source_line": "bigint",
-        "content": "string",
-        "error": "string",
-        "sha256": "string",
-        "counted_rows": "bigint",
-        **{column.name: "string" for column in source.columns},
-    }
-
-
-def parse_files(
-    batches: Iterable["pa.RecordBatch"],
-    *,
-    uri: str,
-    storage_options: dict[str, str],
-    source: Source,
-    refused: dict[str, str],
-) -> Iterator["pa.RecordBatch"]:
-    """Yield the rows of the files named in `source_file`, with `parsed_columns`; those in `refused` have its reason."""
-    names = [name for batch in batches for name in batch.column("source_file").to_pylist()]
-    rows: list[tuple[Any, ...]] = []
-    num_bytes = 0
-    for name in names:
-        with open_landing(uri, storage_options, name) as stream:
-            for row in parse_file(name, stream, source, refused=refused.get(name)):
-                rows.append((name, row.line, row.content, row.error, row.sha256, row.counted_rows, *row.values))
-                num_bytes += len(row.content or "")
-                if len(rows) >= _ROWS_PER_BATCH or num_bytes >= _BYTES_PER_BATCH:
-                    yield _to_batch(rows, source)
-                    rows, num_bytes = [], 0
-    if rows:
-        yield _to_batch(rows, source)
-
-
-def add_event_day(batches: Iterable["pa.RecordBatch"], days: Mapping[str, date | None]) -> Iterator["pa.RecordBatch"]:
-    """Append a column `event_day` (date32) to batches of `parse_files`: the day of the file of each row."""
-    import pyarrow as pa
-
-    for batch in batches:
-        files = batch.column("source_file").dictionary_encode()
-        of_files = pa.array([days[name] for name in files.dictionary.to_pylist()], pa.date32())
-        yield batch.append_column("event_day", of_files.take(files.indices))
-
-
-def _to_batch(rows: list[tuple[Any, ...]], source: Source) -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    types = {"string": pa.string(), "bigint": pa.int64()}
-    columns = parsed_columns(source)
-    values = zip(zip(*rows, strict=True), columns.values(), strict=True)
-    return pa.record_batch([pa.array(column, types[kind]) for column, kind in values], names=list(columns))
-
-
-def parse_file(name: str, stream: BinaryIO, source: Source, *, refused: str | None = None) -> Iterator[ParsedRow]:
-    """Yield line 0, about the file, and then its rows in order; an unreadable file has only a line 0 with an error.
-
-    `refused` says why a file is not to be read. OSError passes through: that reading failed is not the file's fault.
-    """
-    nothing = (None,) * len(source.columns)
-    sha256 = checksum(stream)
-    try:
-        if refused is not None:
-            raise InputError(refused)
-        if file_day(source, name) is None:
-            raise InputError(f"the file name has no day of the source as in {source.file_pattern}")
-        counted = _require_readable(name, stream, source)
-    except Exception as error:  # no bytes may stop a source
-        if isinstance(error, OSError) and error.errno:
-            raise
-        yield ParsedRow(0, nothing, error=_reason(error), sha256=sha256)
-        return
-    yield ParsedRow(0, nothing, sha256=sha256, counted_rows=counted)
-    readers = {"csv": csv_rows, "jsonl": json_rows, "parquet": parquet_rows}
-    yield from readers[_suffix(name)](stream, source)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    text = text if isinstance(error, InputError) else f"not a readable file: {type(error).__name__}: {text}"
-    return text.encode(errors="backslashreplace").decode()[:KEPT_BYTES]
-
-
-def _require_readable(name: str, stream: BinaryIO, source: Source) -> int:
-    """Raise InputError if the file is unreadable as a whole; returns its row count, from its bytes."""
-    suffix = _suffix(name)
-    stream.seek(0)
-    counted = count_rows(stream, suffix)
-    if suffix == "csv":
-        require_header(stream, source)
-    elif suffix == "parquet":
-        require_declared_columns(parquet_column_names(stream), source)
-        num_rows = sum(len(batch) for batch in text_batches(stream, column_names(source)))
-        if num_rows != counted:
-            raise InputError(f"the footer says {counted:,} rows and the file holds {num_rows:,}")
-    return counted
-
-
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """The format of a file: csv, jsonl or parquet."""
     return name.rsplit(".", 1)[-1]

@@ -122,7 +122,7 @@ def ingest_pending(
     days = pending_days(waiting, first=source.start, last=last)
     if days:
         try:
-            run.run_stage(ingest, run.session(), settings, source, days=days, correctable=correctable)
+            run.run_stage(ingest, settings, source, days=days, correctable=correctable)
         finally:
             files = ingested_files(settings, source)
             on_ingested(files)

@@ -1,7 +1,6 @@
 """Decoders of messages: JSON, and Avro with or without the header of Confluent's wire format."""
 
 import json
-import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timezone
@@ -9,14 +8,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-import orjson
-
 from forecache.base.errors import InputError, SettingsError
 from forecache.declare import Column
-from forecache.lake.ingest.parsing import as_text, escape_surrogates, json_record
+from forecache.lake.ingest.parsing import as_text, escape_surrogates, json_record, plain_json_record
 
 Texts = tuple[str | None, ...]
-_MINUS_ZERO = re.compile(rb":\s*-0\s*[,}]")
 _HEADER = struct.Struct(">bI")
 _ANY = -1
 
@@ -44,17 +40,7 @@ class JsonDecoder:
 
     def read_record(self, message: bytes) -> Mapping[str, Any] | None:
         """Decode a message to values by name in the types of its format; None if `read_texts` has to judge it."""
-        try:
-            found = orjson.loads(message)
-        except ValueError:
-            return None
-        if type(found) is not dict:
-            return None
-        # The number of quotes reveals a duplicate member; orjson reads -0 as the integer 0, but as a double it is -0.0.
-        texts = sum(type(value) is str for value in found.values())
-        if b"\\" in message or message.count(b'"') != 2 * (len(found) + texts) or _MINUS_ZERO.search(message):
-            return None
-        return found
+        return plain_json_record(message)
 
     def read_texts(self, message: bytes) -> tuple[Texts, bool]:
         """Decode a message to the texts of its values in the order of the columns; True if it has undeclared members.

@@ -18,9 +18,9 @@ from forecache.declare.features.live import build_merge_plan
 from forecache.kit.windows.fold import cannot_sum
 from forecache.kit.windows.plan import MergePlan
 from forecache.kit.windows.states import microseconds
+from forecache.lake.ingest.cast import is_above, is_below, judge_texts
 from forecache.lake.ingest.row_count import MAX_ROW_BYTES
 from forecache.serve.store.keys import KeyColumn, KeySchema, encode_columns, encode_key
-from forecache.stream.events.cast import is_above, is_below, judge_texts
 from forecache.stream.events.decoder import AvroDecoder, InvalidMessageError, JsonDecoder
 from forecache.stream.table.schema import (
     ARROW_TYPES,
@@ -84,7 +84,7 @@ def _encode_one(schema: KeySchema, values: Sequence[Any]) -> bytes | None:
 
 
 def convert_values(column: Column, values: Sequence[Any]) -> list[Any]:
-    """Convert values to what `forecache.stream.events.cast.cast` would make of their texts; null is None.
+    """Convert values to what `forecache.lake.ingest.cast.cast` would make of their texts; null is None.
 
     Values of another type, missing required ones and those outside the limits are NOT_TAKEN.
     """

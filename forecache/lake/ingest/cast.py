@@ -1,8 +1,7 @@
-"""Casts texts to column types exactly as Spark's `try_cast` does, by which landing rows are judged.
+"""Casts texts to column types exactly as Spark's `try_cast` does, and judges them by the declared limits.
 
-This is the slow way, for values that `forecache.stream.events.event_judge` does not convert directly. It
-follows `UTF8String.toLong`, `Cast` and `SparkDateTimeUtils.parseTimestampString` of Spark 4.1 in ANSI mode, with the
-session's time zone UTC.
+This is the slow way, for values that are not converted a column at a time. It follows `UTF8String.toLong`, `Cast` and
+`SparkDateTimeUtils.parseTimestampString` of Spark 4.1 in ANSI mode, with the session's time zone UTC.
 """
 
 import math

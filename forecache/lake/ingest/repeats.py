@@ -1,0 +1,149 @@
+"""Rows and files that are not for the raw table though each row is good: repeated events, and states that are no state.
+
+DuckDB compares the staged rows of the files with each other and with the raw table, on disk if they exceed its memory.
+"""
+
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecache.base.settings import Settings
+from forecache.declare import Source
+from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.tables import open_table
+from forecache.lake.ingest.typed_rows import LINE
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+
+PLACE = "place"  # of a staged row among all of them, in the order of the files' names
+_MEMORY = "1GB"
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """The good rows of a landing file in a Parquet file of this machine: typed columns, LINE and PLACE."""
+
+    name: str
+    day: date
+    path: Path
+    bad: int  # rows
+
+
+class StagedRows:
+    """The staged rows of files, and the rows of other files in the raw table at a version (-1: there is none)."""
+
+    def __init__(
+        self, settings: Settings, source: Source, files: Sequence[StagedFile], *, raw_version: int, folder: Path
+    ) -> None:
+        self._settings, self._source, self._files = settings, source, files
+        self._raw_version, self._folder = raw_version, folder
+
+    def find_repeated_rows(self, own_files: Collection[str]) -> "np.ndarray":
+        """Places of rows, ascending, whose event an earlier row has, or the raw table of a file besides `own_files`."""
+        names = self._source.unique
+        columns = _quote_all(names)
+        is_same = " AND ".join(f"g.{name} IS NOT DISTINCT FROM t.{name}" for name in map(_quote, names))
+        sql = f"""
+            WITH twice AS (
+                SELECT {columns}, min({PLACE}) AS first FROM good GROUP BY {columns} HAVING count(*) > 1
+            )
+            SELECT g.{PLACE} FROM good g JOIN twice t ON {is_same} WHERE g.{PLACE} <> t.first
+        """
+        if self._raw_version >= 0:
+            equal = " AND ".join(f"g.{name} = r.{name}" for name in map(_quote, names))
+            sql += f" UNION SELECT g.{PLACE} FROM good g SEMI JOIN others r ON {equal}"
+        with closing(self._connect(own_files)) as connection:
+            return connection.sql(f"SELECT {PLACE} FROM ({sql}) ORDER BY {PLACE}").fetchnumpy()[PLACE]
+
+    def find_repeated_keys(self) -> dict[str, str]:
+        """Files that have a key twice, with the reason: which of the rows is right is unknown."""
+        keys = self._source.key
+        sql = f"""
+            SELECT name, min({LINE}) AS first, max({LINE}) AS last, {_quote_all(keys)}
+            FROM good GROUP BY name, {_quote_all(keys)} HAVING count(*) > 1 ORDER BY name, first DESC
+        """
+        reasons = {}
+        with closing(self._connect(())) as connection:
+            for name, first, last, *values in connection.sql(sql).fetchall():
+                told = ", ".join(f"{key} {_text(value)}" for key, value in zip(keys, values, strict=True))
+                reasons[name] = f"it has the key {told} in lines {first} and {last}"
+        return reasons
+
+    def find_partial_files(self, own_files: Collection[str], days: Collection[date]) -> dict[str, str]:
+        """Files of days with several that share no key with another of their day, with the reason.
+
+        Such a file is a part, and one file has to be the state.
+        """
+        keys = _quote_all(self._source.key)
+        known = f"SELECT event_day, name, {keys} FROM good"
+        if self._raw_version >= 0:
+            known += f" UNION ALL SELECT event_day, source_file, {keys} FROM others"
+        sql = f"""
+            WITH known AS ({known}), shared AS (
+                SELECT unnest(list(DISTINCT name)) AS name FROM known GROUP BY event_day, {keys}
+                HAVING count(DISTINCT name) > 1
+            )
+            SELECT DISTINCT event_day, name, name IN (SELECT name FROM shared) FROM known WHERE event_day IN
+                (SELECT unnest($1::DATE[]))
+        """
+        with closing(self._connect(own_files)) as connection:
+            found = connection.execute(sql, [sorted(days)]).fetchall()
+        reasons = {}
+        for file in self._files:
+            others = sorted(name for day, name, _ in found if day == file.day and name != file.name)
+            if others and (file.day, file.name, False) in found:
+                reasons[file.name] = f"it has no key of '{others[0]}', a file of the same day: a state is one file"
+        return reasons
+
+    def _connect(self, own_files: Collection[str]) -> "duckdb.DuckDBPyConnection":
+        """Connect with the view `good`, with columns `name` and `event_day`, and `others` of the raw table."""
+        import duckdb
+
+        connection = duckdb.connect(
+            ":memory:", config={"temp_directory": str(self._folder / "duckdb"), "memory_limit": _MEMORY}
+        )
+        paths = ", ".join(_text_literal(str(file.path)) for file in self._files)
+        named = ", ".join(
+            f"({_text_literal(str(file.path))}, {_text_literal(file.name)}, DATE '{file.day}')" for file in self._files
+        )
+        connection.execute(
+            f"CREATE VIEW good AS SELECT rows.*, files.name, files.event_day "
+            f"FROM read_parquet([{paths}], filename = 'path') AS rows "
+            f"JOIN (VALUES {named}) AS files(path, name, event_day) USING (path)"
+        )
+        if self._raw_version >= 0:
+            table = open_table(self._settings, self._source.raw_table, version=self._raw_version)
+            connection.register("raw", open_dataset(table))
+            left_out = ", ".join(map(_text_literal, own_files))
+            where = f"WHERE source_file NOT IN ({left_out})" if left_out else ""
+            connection.execute(f"CREATE TEMP VIEW others AS SELECT * FROM raw {where}")
+        return connection
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quote_all(names: Sequence[str]) -> str:
+    return ", ".join(map(_quote, names))
+
+
+def _text_literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _text(value: Any) -> str:
+    """The text of a key's value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        moment = value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return moment.rstrip("0").rstrip(".")
+    return str(value)

@@ -1,0 +1,275 @@
+"""Reads landing files once to judged rows, piece by piece, by all cores, in bounded memory.
+
+A piece is some megabytes of whole lines, or a batch of a Parquet file. Pieces that Arrow's readers understand in the
+same way as `parsing` are read by them; of the others each row is parsed by itself.
+"""
+
+import csv
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from forecache.base.errors import InputError
+from forecache.declare import Source
+from forecache.lake.ingest.csv_pieces import CsvScan
+from forecache.lake.ingest.parsing import (
+    KEPT_BYTES,
+    ParsedRow,
+    column_names,
+    parquet_column_names,
+    parse_batch,
+    parse_json_line,
+    plain_json_record,
+    read_batches,
+    require_declared_columns,
+    require_texts,
+    suffix_of,
+)
+from forecache.lake.ingest.row_count import (
+    MAX_ROW_BYTES,
+    TEXT_COUNTS,
+    HashedStream,
+    Piece,
+    count_rows,
+    read_pieces,
+    require_format,
+    split_lines,
+)
+from forecache.lake.ingest.typed_rows import TYPES, Converted, JudgedRows, RowJudge, Scan, TextScan, convert_texts
+
+
+class UnreadableFileError(Exception):
+    """A landing file is unreadable as a whole; the message is the reason."""
+
+
+class FileReader:
+    """Reads a landing file once, for its judged rows, its checksum and its row count.
+
+    Args:
+        judge: Of the source and the file's day.
+        careful: Parse each row by itself.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, judge: RowJudge, *, careful: bool = False) -> None:
+        self._stream, self._suffix, self._judge, self._careful = HashedStream(stream), suffix_of(name), judge, careful
+        self._file = stream
+        self.num_rows = 0
+        """The row count, from the file's bytes; known once all rows are read."""
+
+    def read_rows(self) -> Iterator[JudgedRows]:
+        """Yield the judged rows, in order.
+
+        UnreadableFileError, also after the last row: the file is unreadable as a whole, and none of its rows is to be
+        taken. OSError passes through: that reading failed is not the file's fault.
+        """
+        works = self._scan()
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="forecache-ingest") as pool:
+            try:
+                yield from _run_in_order(works, pool)
+            except UnreadableFileError:
+                raise
+            except Exception:
+                # The row's place in a file that is unreadable as a whole is no error of its own.
+                for _ in works:
+                    pass
+                raise
+
+    def read_checksum(self) -> str:
+        """SHA-256 of the file, of which the rest is read."""
+        return self._stream.read_checksum()
+
+    def _scan(self) -> Scan:
+        try:
+            require_format(self._file, self._suffix)
+            yield from self._scan_parquet() if self._suffix == "parquet" else self._scan_text()
+        except Exception as error:  # no bytes may stop a source
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+                raise
+            raise UnreadableFileError(_reason(error)) from error
+
+    def _scan_text(self) -> Scan:
+        """Yield the work on each piece, once its rows are counted."""
+        count = TEXT_COUNTS[self._suffix]()
+        scan = _SCANS[self._suffix](self._judge, careful=self._careful)
+        failure: Exception | None = None
+        for piece in read_pieces(self._stream):
+            count.add(piece)
+            if failure is None:
+                try:
+                    yield from scan.read_piece(piece)
+                except (InputError, UnicodeDecodeError, csv.Error) as error:
+                    failure = error  # unless the count finds a reason in the rest of the file
+        self.num_rows = count.finish()
+        if failure is not None:
+            raise failure
+        scan.finish()
+
+    def _scan_parquet(self) -> Scan:
+        self._stream.read_checksum()
+        names, counted, first_line = column_names(self._judge.source), count_rows(self._file, self._suffix), 1
+        require_declared_columns(parquet_column_names(self._file), self._judge.source)
+        for batch in read_batches(self._file, names):
+            for column in names:
+                require_texts(column, batch.column(column))
+            yield partial(_judge_batch, batch, first_line, self._judge, self._careful)
+            first_line += len(batch)
+        if first_line - 1 != counted:
+            raise InputError(f"the footer says {counted:,} rows and the file holds {first_line - 1:,}")
+        self.num_rows = counted
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = text if isinstance(error, InputError) else f"not a readable file: {type(error).__name__}: {text}"
+    return text.encode(errors="backslashreplace").decode()[:KEPT_BYTES]
+
+
+_THREADS = os.cpu_count() or 1
+
+
+def _run_in_order(works: Scan, pool: ThreadPoolExecutor) -> Iterator[JudgedRows]:
+    """Run pieces of work by all cores, some ahead of the one whose result is wanted."""
+    running = deque[Future[JudgedRows]]()
+    for work in works:
+        running.append(pool.submit(work))
+        if len(running) > _THREADS:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+class JsonLinesScan(TextScan):
+    """Turns the pieces of a file of JSON lines to work, in order."""
+
+    def read_piece(self, piece: Piece) -> Scan:
+        yield partial(_judge_json_lines, piece.content, piece.left_out, self._first_line, self._judge, self._careful)
+        self._first_line += piece.num_lines
+
+
+_SCANS: Mapping[str, type[TextScan]] = {"csv": CsvScan, "jsonl": JsonLinesScan}
+
+
+def _judge_json_lines(piece: bytes, left_out: int, first_line: int, judge: RowJudge, careful: bool) -> JudgedRows:
+    names, lines = set(column_names(judge.source)), list(split_lines(piece))
+    places, records, others = list[int](), list[dict[str, Any]](), list[int]()
+    for place, line in enumerate(lines):
+        record = plain_json_record(line) if not careful and len(line) <= MAX_ROW_BYTES else None
+        if record is not None and record.keys() == names:
+            places.append(place)
+            records.append(record)
+        else:
+            others.append(place)
+
+    def parse_lines(these: Iterable[int]) -> Iterator[ParsedRow]:
+        for place in these:
+            cut = left_out if place == len(lines) - 1 else 0
+            row = parse_json_line(first_line + place, lines[place], cut, judge.source)
+            if row is not None:
+                yield row
+
+    columns = [
+        _convert_values([record[column.name] for record in records], column.type) for column in judge.source.columns
+    ]
+    found = np.array(places, np.int64)
+    judged = judge.judge_columns(
+        columns,
+        found + first_line,
+        lambda row: next(parse_lines([places[row]])),
+        lambda: pa.array([_without_end(lines[place]).decode() for place in places], pa.string()),
+    )
+    return judged.with_rows(judge.judge_rows(parse_lines(others))) if others else judged
+
+
+def _without_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+_JSON_TYPES: Mapping[str, set[type]] = {
+    "string": {str}, "int": {int}, "bigint": {int}, "double": {float, int}, "boolean": {bool}, "date": {str},
+    "timestamp": {str},
+}  # fmt: skip
+_LARGEST = {"int": 2**31, "bigint": 2**63}
+
+
+def _convert_values(values: list[Any], kind: str) -> Converted:
+    """Convert values of JSON to a column's type, as their texts would be."""
+    taken, unknown = {*_JSON_TYPES[kind], type(None)}, None
+    if not set(map(type, values)) <= taken:
+        unknown = np.array([type(value) not in taken for value in values], np.bool_)
+        values = [value if type(value) in taken else None for value in values]
+    if kind in ("date", "timestamp"):
+        converted, unsure = convert_texts(pa.array(values, pa.string()), kind)
+        return converted, unsure if unknown is None else unknown if unsure is None else unknown | unsure
+    if kind in ("int", "bigint"):
+        limit = _LARGEST[kind]
+        beyond = np.array([value is not None and not -limit <= value < limit for value in values], np.bool_)
+        if beyond.any():
+            values = [None if wide else value for value, wide in zip(values, beyond, strict=True)]
+            unknown = beyond if unknown is None else unknown | beyond
+    if kind == "double":
+        values = [value if value is None else float(value) for value in values]
+    return pa.array(values, TYPES[kind]), unknown
+
+
+def _judge_batch(batch: pa.RecordBatch, first_line: int, judge: RowJudge, careful: bool) -> JudgedRows:
+    columns = None if careful else _convert_batch(batch, judge.source)
+    if columns is None:
+        return judge.judge_rows(parse_batch(first_line, batch))
+
+    def parse_row(row: int) -> ParsedRow:
+        return next(parse_batch(first_line + row, batch.slice(row, 1)))
+
+    def content() -> pa.Array:
+        texts = [column.cast(pa.string()) for column in batch.columns]
+        return pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement="")
+
+    return judge.judge_columns(columns, np.arange(len(batch)) + first_line, parse_row, content)
+
+
+def _convert_batch(batch: pa.RecordBatch, source: Source) -> list[Converted] | None:
+    """Convert the columns of a batch whose types fit; None if one's values have to be read by their texts."""
+    columns = list[Converted]()
+    for column in source.columns:
+        values = batch.column(column.name)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if not _fits(values, column.type):
+            return None
+        try:
+            columns.append((values.cast(TYPES[column.type]), None))
+        except pa.ArrowInvalid:  # beyond the type's numbers
+            return None
+    return columns
+
+
+_LONG_TEXT = 1 << 12
+
+
+def _fits(values: pa.Array, kind: str) -> bool:
+    """Return whether all values of an array have the same value in a column's type as their texts have."""
+    found = values.type
+    if kind == "string" and (pa.types.is_string(found) or pa.types.is_large_string(found)):
+        longest = pc.max(pc.binary_length(values)).as_py() or 0
+        return longest <= _LONG_TEXT and _is_utf8(values)
+    if kind in ("int", "bigint"):
+        return bool(pa.types.is_integer(found))
+    if kind == "double":
+        return bool(found == pa.float64())
+    if kind == "timestamp":
+        return bool(pa.types.is_timestamp(found) and found.unit != "ns" and found.tz in (None, "UTC"))
+    return bool(found == TYPES[kind])
+
+
+def _is_utf8(values: pa.Array) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
