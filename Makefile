@@ -134,7 +134,7 @@ prove-s3: setup-s3 ## 1,000 commits at once on a failing S3 server: none lost, n
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/python benchmarks/s3_commits.py $(ARGS)
 
-prove-store: setup ## 8 publishers and 4 rollbacks at once on a failing S3 server, 200 rounds: one history (an hour)
+prove-store: setup ## 8 publishers and 4 rollbacks at once on a failing S3 server, 200 rounds: one history (half an hour)
 	@bash scripts/install_test_services.sh minio
 	@$(BIN)/python benchmarks/store_races.py $(ARGS)
 
