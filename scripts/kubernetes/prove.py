@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from runs import compare_with_alone, do_nights_alone, kill_run_pod, land_files, run_by_cron_job, run_main_job
-from streams import follow_stream
+from streams import STREAMED, follow_stream
 from trial import ADDRESS, CACHE, READER, ROOT, SCRIPTS, SPACE, Trial, TrialError, get_settings
 
-UPGRADED = ("--set", "settings.FORECACHE_READER_SCRUB_S=3600")
+UPGRADED = (*STREAMED, "--set", "settings.FORECACHE_READER_SCRUB_S=3600")
 
 
 def start_services(trial: Trial) -> None:
@@ -196,7 +196,7 @@ def uninstall(trial: Trial) -> None:
 
 STEPS = (
     *(build, start_services, make_secrets, land_files, do_nights_alone, run_main_job, kill_run_pod, install),
-    *(run_by_cron_job, compare_with_alone, upgrade_under_load, drain_reader, scale_by_metric, follow_stream, uninstall),
+    *(run_by_cron_job, compare_with_alone, follow_stream, upgrade_under_load, drain_reader, scale_by_metric, uninstall),
 )
 
 

@@ -10,6 +10,8 @@ from trial import ADDRESS, SCRIPTS, Trial, TrialError
 
 STREAM, STORE = "payments", "user_pace"
 RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+STREAMED = ("--set-json", f"streams={json.dumps([{'name': STREAM, 'resources': RESOURCES}])}")
+"""What the chart needs from the stream on: a reader that starts is ready only where its live view is followed."""
 FIRST_ROWS = 500
 
 
@@ -17,7 +19,7 @@ def follow_stream(trial: Trial) -> None:
     """Run a stream, end its pod while payments are sent, and compare the table and the readers with what was sent."""
     ask_events(trial, "topic")
     began = time.monotonic()
-    trial.install("--set-json", f"streams={json.dumps([{'name': STREAM, 'resources': RESOURCES}])}")
+    trial.install(*STREAMED)
     trial.write(f"helm upgrade with a stream and tailers beside the readers: all ready after {seconds(began)}")
     stop = trial.folder / "stop-payments"
     with trial.run_meanwhile(stop, "events.py", "send", str(stop), env=describe_broker(trial)) as sent:
