@@ -81,7 +81,7 @@ cluster: setup-s3 ## Start what a company has, on this machine: servers, Dagster
 	@$(BIN)/python benchmarks/cluster.py start $(ARGS)
 
 kubernetes: setup-s3 ## Build the images, start a real Kubernetes of one node here, install the chart, use it (root; 20 GB, 40 minutes the first time)
-	@bash scripts/install_test_services.sh minio postgres helm
+	@bash scripts/install_test_services.sh minio postgres kafka helm
 	@$(BIN)/python scripts/kubernetes/prove.py $(ARGS)
 
 docs: setup ## Build the documentation site into .site; ARGS=--serve shows it at http://127.0.0.1:8000

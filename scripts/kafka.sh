@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A Kafka broker of one process (KRaft: broker and controller in one) for tests, benchmarks and the demo of streams. It
-# listens on this machine alone, without passwords; its topics are kept in FOLDER. No broker for production.
+# listens on this machine alone (KAFKA_ADDRESS names another of its addresses), without passwords; its topics are kept in
+# FOLDER. No broker for production.
 # Usage: bash scripts/kafka.sh start FOLDER PORT    start it unless it runs there, and wait until it answers
 #        bash scripts/kafka.sh run FOLDER PORT      run it in the foreground
 #        bash scripts/kafka.sh stop FOLDER          stop it, and wait until it has ended
@@ -12,6 +13,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 JARS="$ROOT/.tools/kafka"
 START_S=120
 STOP_S=30
+ADDRESS=${KAFKA_ADDRESS:-127.0.0.1}
 CLUSTER=Rm9yZWNhY2hlLUthZmthMQ # of all brokers that this script starts: 16 bytes in base64
 
 fail() { printf '[kafka] %s\n' "$@" >&2; exit 1; }
@@ -31,8 +33,8 @@ write_properties() { # The controller listens 10,000 ports above the broker, or 
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://$ADDRESS:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://$ADDRESS:$port
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$folder/data
@@ -77,7 +79,7 @@ process() { # Its process id, where it runs. The number in the file may be anoth
     printf '%s' "$pid"
 }
 
-answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+answers() { (exec 3<>"/dev/tcp/$ADDRESS/$port") 2>/dev/null; }
 
 run() {
     prepare

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the chart's images and one of examples/fraud from Debian and the package registries alone: Python's own image is
-# replaced by one of Debian's Python, so no registry of images is asked. Torch is left out: the trial's model is not trained.
+# Build the chart's images and one of examples/fraud, with the stream of user_pace.py, from Debian and the package registries
+# alone: Python's own image is replaced by one of Debian's Python, so no registry of images is asked. Torch is left out.
 # Usage: bash scripts/kubernetes/images.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -28,6 +28,11 @@ CMD ["python3"]
 CONTAINERFILE
 fi
 
-REGISTRY=localhost BASE=$python BUILD_OPTIONS="$options" EXTRAS=reader,realtime,s3,spark,dagster,cluster TORCH=none \
+REGISTRY=localhost BASE=$python BUILD_OPTIONS="$options" EXTRAS=reader,realtime,s3,spark,stream,dagster,cluster TORCH=none \
     bash scripts/images.sh examples/fraud fraud
+# shellcheck disable=SC2086 # several options
+podman build $options --quiet --tag localhost/fraud:0.1.0 --file - scripts/kubernetes >/dev/null <<'CONTAINERFILE'
+FROM localhost/fraud:0.1.0
+COPY user_pace.py /opt/project/fraud/pipelines/
+CONTAINERFILE
 podman images --format '{{.Repository}}:{{.Tag}} {{.Size}}'

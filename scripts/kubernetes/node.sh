@@ -49,5 +49,6 @@ ip link set eth0 up
 ip link set eth1 up
 ip route add default via "${address%.*}.1" dev eth0
 echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse # the load's steps open more connections in a minute than there are ports
 touch "$folder/is_made"
 exec catatonit -P

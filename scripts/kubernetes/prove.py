@@ -1,9 +1,9 @@
 """Install the chart on a cluster of one node that has nothing yet, use it as a company does, and write what happened.
 
-Object store and database are processes on the node, outside Kubernetes, as managed services are. `make kubernetes`
-calls it.
+Object store, database and broker are processes on the node, outside Kubernetes, as managed services are. `make
+kubernetes` calls it.
 
-Usage: .venv/bin/python scripts/kubernetes/prove.py [TRANSCRIPT]
+Usage: .venv/bin/python scripts/kubernetes/prove.py [TRANSCRIPT [STEP...]]     (STEP: the name of one of STEPS; all)
 """
 
 import contextlib
@@ -16,11 +16,14 @@ import time
 from pathlib import Path
 
 from runs import compare_with_alone, do_nights_alone, kill_run_pod, land_files, run_by_cron_job, run_main_job
+from streams import STREAMED, follow_stream
 from trial import ADDRESS, CACHE, READER, ROOT, SCRIPTS, SPACE, Trial, TrialError, get_settings
+
+UPGRADED = (*STREAMED, "--set", "settings.FORECACHE_READER_SCRUB_S=3600")
 
 
 def start_services(trial: Trial) -> None:
-    """Start MinIO and PostgreSQL on the node, with a bucket and two databases."""
+    """Start MinIO, PostgreSQL and Kafka on the node, with a bucket and two databases."""
     data = trial.folder / "minio/forecache"
     data.mkdir(parents=True)
     minio = {"MINIO_ROOT_USER": "forecache", "MINIO_ROOT_PASSWORD": trial.secret}
@@ -56,19 +59,22 @@ def start_services(trial: Trial) -> None:
         f"unix_socket_directories={database}",
     ]
     trial.start_on_node("postgres", *as_postgres, str(binaries / "postgres"), *served, "-c", "fsync=off")
+    broker = ["bash", str(ROOT / "scripts/kafka.sh"), "run", str(trial.folder / "kafka"), "9092"]
+    trial.start_on_node("kafka", *broker, env={"KAFKA_ADDRESS": ADDRESS})
     psql = ["psql", f"postgresql://forecache:{trial.secret}@{ADDRESS}/postgres"]
 
     def is_up() -> bool:
         with contextlib.suppress(TrialError):
             trial.node("curl", "--silent", "--fail", f"http://{ADDRESS}:9000/minio/health/ready")
             trial.node(*psql, "--command", "SELECT 1")
+            trial.node("bash", "-c", f"exec 3<>/dev/tcp/{ADDRESS}/9092")
             return True
         return False
 
-    trial.wait_until(60, "MinIO and PostgreSQL", is_up)
+    trial.wait_until(120, "MinIO, PostgreSQL and Kafka", is_up)
     for name in ("dagster", "mlflow"):
         trial.node(*psql, "--command", f"CREATE DATABASE {name}")
-    trial.write("an object store (MinIO) and a database (PostgreSQL) answer beside the cluster")
+    trial.write("an object store (MinIO), a database (PostgreSQL) and a broker (Kafka) answer beside the cluster")
 
 
 def build(trial: Trial) -> None:
@@ -134,7 +140,7 @@ def upgrade_under_load(trial: Trial) -> None:
     with trial.load(8) as asked:
         time.sleep(3)
         began = time.monotonic()
-        trial.install("--set", "settings.FORECACHE_READER_SCRUB_S=3600")
+        trial.install(*UPGRADED)
         seconds = time.monotonic() - began
         trial.wait_until(120, "the end of the old readers", lambda: not set(before) & set(trial.list_readers()))
         time.sleep(3)
@@ -161,7 +167,7 @@ def scale_by_metric(trial: Trial) -> None:
     """Let requests in flight ask for more readers; those of the step before are over when the autoscaler comes."""
     time.sleep(30)  # its metric is the mean of 20 s
     scaling = ["--set-json", 'reader.autoscaling={"kind": "hpa", "min": 1, "max": 3, "inFlight": 0.2}']
-    trial.install(*scaling)
+    trial.install(*UPGRADED, *scaling)  # no reader is replaced: the processor's time of a start asks for more, too
     before = trial.count_ready(READER)
     if before >= 3:
         raise TrialError(f"there are {before} readers before the load")
@@ -177,23 +183,30 @@ def uninstall(trial: Trial) -> None:
     kinds = "deployments,pods,services,jobs,cronjobs,configmaps,serviceaccounts,roles,networkpolicies,hpa,pdb"
     # The ended jobs of Dagster's runs are no part of the release: Kubernetes removes them after a day.
     selector = "app.kubernetes.io/instance=forecache,app.kubernetes.io/component!=run"
-    labelled = ["--selector", selector, "--output", "name"]
-    running = ["--field-selector", "status.phase!=Succeeded,status.phase!=Failed", "--output", "name"]
-    trial.wait_until(120, "the end of all pods", lambda: not trial.kubectl("get", "pods", *running))
-    left = trial.kubectl("get", kinds, *labelled)
-    if left:
+
+    def list_left() -> str:
+        return trial.kubectl("get", kinds, "--selector", selector, "--output", "name")
+
+    with contextlib.suppress(TrialError):  # Kubernetes removes what belonged to what Helm has removed
+        trial.wait_until(180, "the end of all objects", lambda: not list_left())
+    if left := list_left():
         raise TrialError(f"helm uninstall left {left}")
     trial.write("helm uninstall: of the release only the ended jobs of runs are left; the bucket and the databases are")
 
 
-def main(transcript: str = "kubernetes.txt") -> None:
+STEPS = (
+    *(build, start_services, make_secrets, land_files, do_nights_alone, run_main_job, kill_run_pod, install),
+    *(run_by_cron_job, compare_with_alone, follow_stream, upgrade_under_load, drain_reader, scale_by_metric, uninstall),
+)
+
+
+def main(transcript: str = "kubernetes.txt", *names: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="forecache-kubernetes-"))
     trial = Trial(folder, Path(transcript))
-    batch = [land_files, do_nights_alone, run_main_job, kill_run_pod]
-    online = [install, run_by_cron_job, compare_with_alone, upgrade_under_load, drain_reader, scale_by_metric]
     try:
-        for step in [build, start_services, make_secrets, *batch, *online, uninstall]:
-            step(trial)
+        for step in STEPS:
+            if not names or step.__name__ in names:
+                step(trial)
         used = trial.run("du", "--summarize", "--block-size", "1M", str(CACHE)).split()[0]
         trial.write(f"done; the cache takes {int(used) / 1000:.1f} GB, with the node and its images")
     finally:

@@ -17,15 +17,14 @@ RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { ... 
   runId status parentRunId stats { ... on RunStatsSnapshot { stepsSucceeded } } } } } }"""
 COMPARE = """
 import json, sys
-from forecache.base.settings import load_settings
-from forecache.kit.delta.tables import open_table
+from forecache import load_settings, open_dataset, open_table
 from forecache.serve.store import open_store
 pods = load_settings()
 root = pods.lake.rpartition("/")[0].rpartition("/")[0]
 alone = load_settings(lake=f"{root}/alone/lake", store_remote=f"{root}/alone/store", home=pods.home_path / "alone")
 columns = json.loads(sys.argv[2])
 for table, keys in columns.items():
-    ours, theirs = (open_table(each, table).to_pyarrow_table() for each in (pods, alone))
+    ours, theirs = (open_dataset(open_table(each, table)).to_table() for each in (pods, alone))
     names = [name for name in theirs.column_names if name not in json.loads(sys.argv[3])]
     ours, theirs = (each.select(names).sort_by([(key, "ascending") for key in keys]) for each in (ours, theirs))
     if not ours.equals(theirs):

@@ -1,6 +1,6 @@
 """A trial of the chart on a cluster of one node: commands here, on the node and in the cluster, load, a transcript.
 
-`prove.py` and `runs.py` have the steps of a trial.
+`prove.py`, `runs.py` and `streams.py` have the steps of a trial.
 """
 
 import contextlib
@@ -93,34 +93,48 @@ class Trial:
         return found
 
     @contextlib.contextmanager
-    def load(self, threads: int) -> Iterator[dict[str, object]]:
-        """Ask the readers through their Service while the body runs; afterwards the yielded dict holds the figures."""
-        stop = self.folder / f"stop-{time.monotonic_ns()}"
-        url = f"http://{self.get_service_address(READER)}/v1/{PIPELINE}"
-        command = [sys.executable, str(SCRIPTS / "load.py"), str(stop), str(threads), str(KEYS), url]
+    def run_meanwhile(
+        self, stop: Path, script: str, *arguments: str, env: dict[str, str]
+    ) -> Iterator[dict[str, object]]:
+        """Run a script on the node while the body runs, which ends once the file `stop` is there.
+
+        Afterwards the yielded dict holds what it printed. TrialError if it failed.
+        """
         process = subprocess.Popen(
-            ["bash", str(SCRIPTS / "cluster.sh"), "run", *command],
+            ["bash", str(SCRIPTS / "cluster.sh"), "run", sys.executable, str(SCRIPTS / script), *arguments],
             cwd=ROOT,
-            env={**os.environ, "TOKEN": self.tokens["shop"]},
+            env={**os.environ, **env},
             stdout=subprocess.PIPE,
             text=True,
         )
-        figures: dict[str, object] = {}
+        printed: dict[str, object] = {}
         try:
-            yield figures
+            yield printed
         finally:
             stop.touch()
-            said, _ = process.communicate(timeout=60)
-            figures.update(json.loads(said or "{}"))
+            said, _ = process.communicate(timeout=120)
+        if process.returncode:
+            raise TrialError(f"{script} ended with {process.returncode}: {said}")
+        printed.update(json.loads(said))
+
+    def load(self, threads: int) -> contextlib.AbstractContextManager[dict[str, object]]:
+        """Ask the readers through their Service while the body runs; afterwards the yielded dict holds the figures."""
+        stop = self.folder / f"stop-{time.monotonic_ns()}"
+        url = f"http://{self.get_service_address(READER)}/v1/{PIPELINE}"
+        arguments = [str(stop), str(threads), str(KEYS), url]
+        return self.run_meanwhile(stop, "load.py", *arguments, env={"TOKEN": self.tokens["shop"]})
 
     def ask_reader(self, key: str) -> dict[str, Any]:
         url = f"http://{self.get_service_address(READER)}/v1/{PIPELINE}/{key}"
         header = f"Authorization: Bearer {self.tokens['shop']}"
         return dict(json.loads(self.node("curl", "--silent", "--max-time", "10", "--header", header, url)))
 
-    def list_readers(self) -> list[str]:
-        selector = ["--selector", "app.kubernetes.io/component=reader"]
+    def list_pods(self, component: str) -> list[str]:
+        selector = ["--selector", f"app.kubernetes.io/component={component}"]
         return self.kubectl("get", "pods", *selector, "--output", "name").split()
+
+    def list_readers(self) -> list[str]:
+        return self.list_pods("reader")
 
     def get_service_address(self, name: str) -> str:
         return self.kubectl("get", "service", name, "--output", "jsonpath={.spec.clusterIP}")

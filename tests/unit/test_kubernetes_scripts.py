@@ -1,4 +1,4 @@
-"""Figures of scripts/kubernetes: what counts as a lost request, and the metric that scales readers."""
+"""Figures of scripts/kubernetes: a lost request, the metric that scales readers, what a stream's table has to hold."""
 
 import importlib.util
 import json
@@ -6,15 +6,19 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
+from stream_sample import EmptyNight, messages
 from waiting import wait_for
 
-from forecache.base.settings import PROJECT_ROOT
+from forecache.base.settings import PROJECT_ROOT, load_settings
+from forecache.stream.step import StreamStep, switch_to_newest
 
 SCRIPTS = PROJECT_ROOT / "scripts/kubernetes"
 
@@ -79,3 +83,44 @@ def test_rate_of_time_in_flight_is_the_mean_number_of_requests(monkeypatch: pyte
     assert samples.get_rate("one") == pytest.approx(0.6)
     assert samples.get_rate("new") is None
     assert samples.get_rate("gone") is None
+
+
+def test_rows_of_payments_are_those_that_the_stream_makes_of_their_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(PROJECT_ROOT / "examples/fraud"))
+    events: Any = load_module("events")
+    payments = events.make_payments(700)
+    sent = [events.encode_payment(each) for each in events.list_messages(payments)]
+    settings, night = load_settings(home=tmp_path, project="fraud"), EmptyNight(date(2026, 3, 31))
+    step = StreamStep(settings, import_module("user_pace").payments, bases=lambda _: night)
+    switch_to_newest(step.answerer)
+    answered = step.run(messages(sent))
+    assert answered.repeats == len(sent) - len(payments) > 10
+    assert not answered.bad.num_rows
+    found = answered.rows.select([*events.COLUMNS, *events.ANSWERS]).to_pylist()
+    wanted = events.compute_rows([], payments)
+    assert found == wanted
+    assert events.find_differences(found, wanted) == []
+
+
+def test_rows_of_payments_count_those_of_the_29_days_before() -> None:
+    events: Any = load_module("events")
+    [payment] = events.make_payments(1)
+    user = payment["user_id"]
+    past = [(date(2026, 3, 2), user, 9000.0), (date(2026, 3, 3), user, 8000.0), (date(2026, 3, 31), user + 1, 9000.0)]
+    [row] = events.compute_rows(past, [payment])
+    assert row == payment | {"pace": 2.0, "features": [2.0, 8000.0]}
+
+
+def test_differences_name_rows_that_are_missing_strange_doubled_and_changed() -> None:
+    events: Any = load_module("events")
+    first, second, third, fourth = events.compute_rows([], events.make_payments(4))
+    found = [second, third, third, fourth | {"pace": 7.0}, first | {"payment_id": "x"}]
+    assert events.find_differences(found, [first, second, third, fourth]) == [
+        "1 payments are not there, such as 0401-0",
+        "1 payments are never sent, such as x",
+        "1 payments are there more than once, such as 0401-2",
+        "1 payments are different, such as 0401-3",
+    ]
