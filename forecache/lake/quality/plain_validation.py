@@ -4,7 +4,7 @@ It takes milliseconds, no JVM and no import of Great Expectations. A test compar
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.files import process_folder
 from forecache.base.settings import Settings
 from forecache.declare import Expectation
-from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table
 from forecache.lake.quality.validate import CheckReport, CheckResult, make_result
 
 if TYPE_CHECKING:
     import duckdb
+    from pyarrow.dataset import FileSystemDataset
 
 _MEMORY = "1GB"
 _NUMBERS = ("byte", "short", "integer", "long", "float", "double")
@@ -87,11 +88,8 @@ class PlainValidation:
                 duckdb.connect(":memory:", config={"temp_directory": str(folder), "memory_limit": _MEMORY})
             ) as connection,
         ):
-            table = open_table(self._settings, self._table)
-            connection.register("stored", open_dataset(table, partitions=partitions))
-            values = ", ".join(_select_value(column, kind) for column, kind in types.items())
-            connection.execute(f"CREATE TEMP VIEW checked AS SELECT {values} FROM stored")
-            counts = _count_breaches(connection, self._expectations)
+            dataset = open_dataset(open_table(self._settings, self._table), partitions=partitions)
+            counts = _count_breaches(_Rows(connection, dataset, types), self._expectations)
         rows = counts.pop()
         results = tuple(
             _make_result(expectation, count, rows)
@@ -107,6 +105,23 @@ def _is_plain(expectation: Expectation, types: _Types) -> bool:
     return all(types.get(column) for column in expectation.columns) and rule.fits(expectation, types)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that are checked, read anew for each query, a few batches ahead."""
+
+    connection: "duckdb.DuckDBPyConnection"
+    dataset: "FileSystemDataset"
+    types: _Types
+
+    def query(self, sql: str, columns: Collection[str], parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+        """The one row that a query of columns of the view `checked` returns."""
+        self.connection.register("stored", read_few_ahead(self.dataset, list(columns)))
+        values = ", ".join(_select_value(column, self.types[column]) for column in columns)
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW checked AS SELECT {values} FROM stored")
+        (found,) = self.connection.execute(sql, parameters).fetchall()
+        return tuple(found)
+
+
 def _select_value(column: str, kind: str) -> str:
     name = _quote(column)
     return f"CASE WHEN isnan({name}) THEN NULL ELSE {name} END AS {name}" if kind in _FLOATS else name
@@ -116,18 +131,26 @@ def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _count_breaches(connection: "duckdb.DuckDBPyConnection", expectations: Sequence[Expectation]) -> list[int]:
+def _count_breaches(rows: _Rows, expectations: Sequence[Expectation]) -> list[int]:
     """Count the rows that break each expectation, and at last all rows."""
-    parameters: list[Any] = []
-    sums = [f"count(*) FILTER (WHERE {_breach(expectation, parameters)})" for expectation in expectations]
-    (found,) = connection.execute(f"SELECT {', '.join([*sums, 'count(*)'])} FROM checked", parameters).fetchall()
-    counts = list(found)
+    counts, parameters = [0] * len(expectations), list[Any]()
+    single = {
+        place: f"count(*) FILTER (WHERE {_breach(expectation, parameters)})"
+        for place, expectation in enumerate(expectations)
+        if expectation.columns and not expectation.type.endswith("_unique")
+    }
+    columns = {column: None for place in single for column in expectations[place].columns}
+    if single:
+        found = rows.query(f"SELECT {', '.join(single.values())} FROM checked", columns, parameters)
+        for place, count in zip(single, found, strict=True):
+            counts[place] = count
+    num_rows = rows.dataset.count_rows()
     for place, expectation in enumerate(expectations):
         if expectation.type.endswith("_unique"):
-            columns = ", ".join(map(_quote, expectation.columns))
-            sql = f"SELECT count(*) FROM (SELECT 1 FROM checked GROUP BY {columns})"
-            counts[place] = counts[-1] - connection.execute(sql).fetchall()[0][0]
-    return counts
+            keys = dict.fromkeys(expectation.columns)
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM checked GROUP BY {', '.join(map(_quote, keys))})"
+            counts[place] = num_rows - rows.query(sql, keys)[0]
+    return [*counts, num_rows]
 
 
 def _breach(expectation: Expectation, parameters: list[Any]) -> str:
@@ -142,10 +165,9 @@ def _breach(expectation: Expectation, parameters: list[Any]) -> str:
         column = _quote(arguments["column"])
         kinds = ["BIGINT" if isinstance(limit, int) else "DOUBLE" for _, limit in given]
         return " OR ".join(f"{column} {sign} ?::{kind}" for (sign, _), kind in zip(given, kinds, strict=True))
-    if expectation.type == "expect_column_values_to_be_in_set":
-        parameters.append(list(arguments["value_set"]))
-        return f"NOT list_contains(?::VARCHAR[], {_quote(arguments['column'])})"
-    return "FALSE"
+    assert expectation.type == "expect_column_values_to_be_in_set", expectation.type
+    parameters.append(list(arguments["value_set"]))
+    return f"NOT list_contains(?::VARCHAR[], {_quote(arguments['column'])})"
 
 
 def _make_result(expectation: Expectation, count: int, rows: int) -> CheckResult:
