@@ -5,7 +5,7 @@ read ahead, and their calls into an interpreter that shuts down crash or hang th
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -14,7 +14,7 @@ import pyarrow.fs
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-    from pyarrow.dataset import FileSystemDataset
+    from pyarrow.dataset import Expression, FileSystemDataset
 
 # delta-rs's options of S3, without their prefix `aws_`, to the arguments of Arrow's client; the first that is set wins.
 _CREDENTIALS = {
@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = {
     "max_retries", "retry_timeout", "s3_allow_unsafe_rename", "s3_express", "timeout", "unsigned_payload",
 }  # fmt: skip
 _TRIES = 6
+_BATCH_ROWS = 1 << 16
 _CONNECT_S = 10.0
 
 
@@ -44,6 +45,24 @@ def open_dataset(delta: "DeltaTable", *, partitions: list[tuple[str, str, Any]] 
     """
     filesystem = open_native(delta.table_uri, delta._storage_options or {})
     return delta.to_pyarrow_dataset(file_pruning_predicate=partitions, filesystem=filesystem)
+
+
+def read_few_ahead(
+    dataset: "FileSystemDataset", columns: Sequence[str], *, where: "Expression | None" = None
+) -> "pyarrow.RecordBatchReader":
+    """Read columns of a dataset once, a few batches ahead, in memory that does not grow with its files."""
+    from pyarrow.dataset import ParquetFragmentScanOptions
+
+    # A pre-buffered file would be held in memory as a whole.
+    options = ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    return dataset.scanner(
+        list(columns),
+        where,
+        batch_size=_BATCH_ROWS,
+        batch_readahead=2,
+        fragment_readahead=1,
+        fragment_scan_options=options,
+    ).to_reader()
 
 
 def open_native(uri: str, options: Mapping[str, str]) -> pyarrow.fs.FileSystem | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.settings import Settings
 from forecache.declare import Source
-from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.typed_rows import LINE
 
@@ -101,7 +101,10 @@ class StagedRows:
         return reasons
 
     def _connect(self, own_files: Collection[str]) -> "duckdb.DuckDBPyConnection":
-        """Connect with the view `good`, with columns `name` and `event_day`, and `others` of the raw table."""
+        """Connect with the view `good`, with columns `name` and `event_day`.
+
+        With `own_files` also with `others`, the rows of other files in the raw table, for one query.
+        """
         import duckdb
 
         connection = duckdb.connect(
@@ -116,12 +119,12 @@ class StagedRows:
             f"FROM read_parquet([{paths}], filename = 'path') AS rows "
             f"JOIN (VALUES {named}) AS files(path, name, event_day) USING (path)"
         )
-        if self._raw_version >= 0:
+        if self._raw_version >= 0 and own_files:
             table = open_table(self._settings, self._source.raw_table, version=self._raw_version)
-            connection.register("raw", open_dataset(table))
+            columns = self._source.unique or (*self._source.key, "event_day")
+            connection.register("raw", read_few_ahead(open_dataset(table), [*columns, "source_file"]))
             left_out = ", ".join(map(_text_literal, own_files))
-            where = f"WHERE source_file NOT IN ({left_out})" if left_out else ""
-            connection.execute(f"CREATE TEMP VIEW others AS SELECT * FROM raw {where}")
+            connection.execute(f"CREATE TEMP VIEW others AS SELECT * FROM raw WHERE source_file NOT IN ({left_out})")
         return connection
 
 

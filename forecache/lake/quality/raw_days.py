@@ -12,7 +12,7 @@ from datetime import date
 
 from forecache.base.settings import Settings
 from forecache.declare import Source
-from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingested_files import IngestedFile, delivered_days, ingested_files
 from forecache.lake.ledger import StageRecord, last_records_of_stages
@@ -118,7 +118,7 @@ def _rows_by_file(settings: Settings, table: str, *, days: Collection[date] | No
 
     partitions = None if days is None else [("event_day", "in", sorted(day.isoformat() for day in days))]
     dataset = open_dataset(open_table(settings, table), partitions=partitions)
-    for batch in dataset.scanner(columns=["source_file"], filter=pc.field("source_line") > 0).to_batches():
+    for batch in read_few_ahead(dataset, ["source_file"], where=pc.field("source_line") > 0):
         for value in batch.column("source_file").value_counts().to_pylist():
             counts[value["values"]] += value["counts"]
     return counts

@@ -15,7 +15,7 @@ from forecache.base.errors import CheckError
 from forecache.base.settings import Settings
 from forecache.declare import Expectation
 from forecache.kit.delta.damage import as_damaged_error
-from forecache.kit.delta.dataset import open_dataset
+from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.ledger import StageRecord, last_record
@@ -138,9 +138,12 @@ def _evaluate_nights(
     except DeltaProtocolError:
         return None
     with scratch_database(settings) as connection:
-        connection.register("rows", data)
-        types = {name: str(kind) for name, kind, *_ in connection.execute("DESCRIBE rows").fetchall()}
+        connection.register("stored", data)
+        types = {name: str(kind) for name, kind, *_ in connection.execute("DESCRIBE stored").fetchall()}
         require_columns(list(types), expectations, table)
+        needed = {column, *(name for expectation in expectations for name in expectation.columns)}
+        types = {name: kind for name, kind in types.items() if name in needed}
+        connection.register("rows", read_few_ahead(data, list(types)))
         checks = plan_checks(expectations, types)
         if checks is None:
             return None
