@@ -103,6 +103,19 @@ def test_rows_are_counted_apart_from_judging_them(
     assert "2026-01-01.csv has 2 rows, of which 1 are in raw_orders and 0 in quarantine_orders" in outcome.sentence
 
 
+@pytest.mark.parametrize("name", ["name", "path", "place", "content", "first"])
+def test_the_first_event_with_an_id_is_kept_whatever_the_columns_are_called(
+    settings: Settings, land: Land, name: str
+) -> None:
+    source = replace(ORDERS, columns=(Column(name, "string"), *ORDERS.columns[1:]), unique=(name,))
+    order = ",a,2026-01-01T10:00:00Z,5\n"
+    land("2026-01-01.csv", HEADER.replace("order_id", name) + f"b{order}a{order}b{order}")
+    ingest(settings, source)
+    assert [row["source_line"] for row in rows(settings, "select source_line from raw_orders order by 1")] == [2, 3]
+    [repeated] = rows(settings, "select source_line, reason, content from quarantine_orders")
+    assert repeated == {"source_line": 4, "reason": f"duplicate {name}", "content": f"b{order}".rstrip()}
+
+
 def test_infinite_numbers_and_years_that_others_cannot_read_are_bad_rows(
     settings: Settings, spark: Any, land: Land
 ) -> None:

@@ -21,7 +21,7 @@ from forecache.declare import Column, Source
 from forecache.kit.delta.tables import append_rows, table_version
 from forecache.lake.ingest.repeats import PLACE, StagedFile, StagedRows
 from forecache.lake.ingest.typed_files import FileReader
-from forecache.lake.ingest.typed_rows import LINE, RowJudge
+from forecache.lake.ingest.typed_rows import LINE, TEXT, RowJudge
 
 SOURCE = Source("odd", columns=COLUMNS, event_time="at", start=DAY)
 TIMES = [
@@ -101,7 +101,7 @@ def test_odd_values_are_judged_as_spark_judges_them(spark: Any, suffix: str) -> 
     good = [row for each in judged for row in each.good.to_pylist()]
     expected = table.filter(pc.is_null(table["reason"]))
     names = [*(f"typed_{column.name}" for column in COLUMNS), LINE, "content"]
-    expected = expected.select(names).rename_columns([name.removeprefix("typed_") for name in names])
+    expected = expected.select(names).rename_columns([*(column.name for column in COLUMNS), LINE, TEXT])
     assert list(map(repr, good)) == list(map(repr, expected.to_pylist()))
     assert min(len(good), len(bad)) > 80
 

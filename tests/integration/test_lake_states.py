@@ -142,6 +142,21 @@ def test_state_in_parts_is_quarantined_whatever_the_order_in_which_they_land(set
         require_delivered(settings, PRODUCTS, [D[1]])
 
 
+@pytest.mark.parametrize("name", ["name", "path", "place", "content", "first"])
+def test_a_state_is_judged_whatever_its_columns_are_called(settings: Settings, name: str) -> None:
+    source = dataclasses.replace(PRODUCTS, columns=(Column("product_id", "int"), Column(name, "string")))
+    land(settings, source, f"{D[0]}.csv", "1,x", "2,x", "1,y")
+    land(settings, source, f"{D[1]}.csv", "1,x", "2,x")
+    ingest(settings, source)
+    land(settings, source, f"{D[1]}.2.csv", "3,x")
+    ingest(settings, source)
+    assert {file.file: (file.error, file.raw_rows) for file in ingested_files(settings, source)} == {
+        f"{D[0]}.csv": ("it has the key product_id 1 in lines 2 and 4", 0),
+        f"{D[1]}.csv": (None, 2),
+        f"{D[1]}.2.csv": (f"it has no key of '{D[1]}.csv', a file of the same day: a state is one file", 0),
+    }
+
+
 def test_night_before_the_first_state_has_no_rows(settings: Settings, spark: Any) -> None:
     land(settings, PRODUCTS, f"{D[3]}.csv", "1,10")
     ingest(settings, PRODUCTS)

@@ -24,14 +24,13 @@ from forecache.kit.delta.writers import fit_schema, join_to_groups, new_folder
 from forecache.lake.ingest.landing import LandingFile, open_landing, read_checksum, source_uri
 from forecache.lake.ingest.repeats import PLACE, StagedFile, StagedRows
 from forecache.lake.ingest.typed_files import FileReader, UnreadableFileError
-from forecache.lake.ingest.typed_rows import BAD_ROWS, CONTENT, LINE, TYPES, RowJudge
+from forecache.lake.ingest.typed_rows import BAD_ROWS, CONTENT, LINE, TEXT, TYPES, RowJudge
 
 if TYPE_CHECKING:
     from deltalake import Schema
 
 Written = tuple["Schema", list[DataFile]]
 _MOMENT = pa.timestamp("us", "UTC")
-_BATCH_ROWS = 1 << 16
 QUARANTINE = pa.schema([
     ("event_day", pa.date32()), ("source_file", pa.string()), (LINE, pa.int64()), ("reason", pa.string()),
     (CONTENT, pa.string()), ("ingested_at", _MOMENT),
@@ -141,7 +140,7 @@ class LandedRows:
             return None
         name = self._source.quarantine_table
         filesystem, path = place_of(self._settings, name).open(), new_path(new_folder(), {})
-        write = partial(_write_tables, filesystem, path, QUARANTINE, self._read_bad)
+        write = partial(_write_tables, filesystem, path, QUARANTINE, lambda: join_to_groups(self._read_bad()))
         file = retry_write(write, is_remote=self._settings.lake_is_remote)
         assert file is not None
         return Schema.from_arrow(QUARANTINE), [file]
@@ -236,12 +235,14 @@ class LandedRows:
         reason, file = f"duplicate {', '.join(self._source.unique)}", self._staged[result.file.name]
         good = 0
         with self._open_bad(result.file, "repeats") as bad, pq.ParquetFile(file.path) as staged:
-            for batch in staged.iter_batches(_BATCH_ROWS, use_threads=False):
-                rows = pa.Table.from_batches([batch])
-                repeats = np.isin(rows[PLACE].to_numpy(), self._repeats, assume_unique=True)
+            for rows in _read_groups(staged):
+                first = rows[PLACE][0].as_py()  # the places of a group are contiguous, and those of repeats ascending
+                low, high = np.searchsorted(self._repeats, [first, first + len(rows)])
+                repeats = np.zeros(len(rows), np.bool_)
+                repeats[self._repeats[low:high] - first] = True
                 if repeats.any():
                     repeated = rows.filter(pa.array(repeats))
-                    columns = [repeated[LINE], pa.repeat(reason, len(repeated)), repeated[CONTENT]]
+                    columns = [repeated[LINE], pa.repeat(reason, len(repeated)), repeated[TEXT]]
                     bad.add(pa.table(columns, schema=BAD_ROWS), result.file)
                     rows = rows.filter(pa.array(~repeats))
                 good += len(rows)
@@ -259,9 +260,8 @@ class LandedRows:
         for (name, _), path in self._bad.items():
             if self.results[name].error is None and path.exists():
                 with pq.ParquetFile(path) as bad:
-                    for batch in bad.iter_batches(_BATCH_ROWS, use_threads=False):
-                        moments = pa.repeat(pa.scalar(self._now, _MOMENT), len(batch))
-                        rows = pa.Table.from_batches([batch])
+                    for rows in _read_groups(bad):
+                        moments = pa.repeat(pa.scalar(self._now, _MOMENT), len(rows))
                         yield rows.append_column(QUARANTINE.field("ingested_at"), moments)
 
 
@@ -313,3 +313,10 @@ def _write_tables(filesystem: Any, path: str, schema: pa.Schema, read: Any) -> D
 def _chain(first: pa.Table, rest: Iterable[pa.Table]) -> Iterator[pa.Table]:
     yield first
     yield from rest
+
+
+def _read_groups(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """Yield row groups with rows one by one: a batch of rows would span them, and have any number of bytes."""
+    for group in range(file.num_row_groups):
+        if rows := file.read_row_group(group, use_threads=False):
+            yield rows

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import duckdb
     import numpy as np
 
-PLACE = "place"  # of a staged row among all of them, in the order of the files' names
+# No declared column has a name with a blank.
+PLACE = "staged place"  # of a row among all of them, in the order of the files' names
 _MEMORY = "1GB"
 
 
@@ -50,22 +51,22 @@ class StagedRows:
         is_same = " AND ".join(f"g.{name} IS NOT DISTINCT FROM t.{name}" for name in map(_quote, names))
         sql = f"""
             WITH twice AS (
-                SELECT {columns}, min({PLACE}) AS first FROM good GROUP BY {columns} HAVING count(*) > 1
+                SELECT {columns}, min("{PLACE}") AS "first place" FROM good GROUP BY {columns} HAVING count(*) > 1
             )
-            SELECT g.{PLACE} FROM good g JOIN twice t ON {is_same} WHERE g.{PLACE} <> t.first
+            SELECT g."{PLACE}" FROM good g JOIN twice t ON {is_same} WHERE g."{PLACE}" <> t."first place"
         """
         if self._raw_version >= 0:
             equal = " AND ".join(f"g.{name} = r.{name}" for name in map(_quote, names))
-            sql += f" UNION SELECT g.{PLACE} FROM good g SEMI JOIN others r ON {equal}"
+            sql += f' UNION SELECT g."{PLACE}" FROM good g SEMI JOIN others r ON {equal}'
         with closing(self._connect(own_files)) as connection:
-            return connection.sql(f"SELECT {PLACE} FROM ({sql}) ORDER BY {PLACE}").fetchnumpy()[PLACE]
+            return connection.sql(f'SELECT "{PLACE}" FROM ({sql}) ORDER BY "{PLACE}"').fetchnumpy()[PLACE]
 
     def find_repeated_keys(self) -> dict[str, str]:
         """Files that have a key twice, with the reason: which of the rows is right is unknown."""
         keys = self._source.key
         sql = f"""
-            SELECT name, min({LINE}) AS first, max({LINE}) AS last, {_quote_all(keys)}
-            FROM good GROUP BY name, {_quote_all(keys)} HAVING count(*) > 1 ORDER BY name, first DESC
+            SELECT source_file, min({LINE}), max({LINE}), {_quote_all(keys)}
+            FROM good GROUP BY source_file, {_quote_all(keys)} HAVING count(*) > 1 ORDER BY 1, 2 DESC
         """
         reasons = {}
         with closing(self._connect(())) as connection:
@@ -80,16 +81,16 @@ class StagedRows:
         Such a file is a part, and one file has to be the state.
         """
         keys = _quote_all(self._source.key)
-        known = f"SELECT event_day, name, {keys} FROM good"
+        known = f"SELECT event_day, source_file, {keys} FROM good"
         if self._raw_version >= 0:
             known += f" UNION ALL SELECT event_day, source_file, {keys} FROM others"
         sql = f"""
-            WITH known AS ({known}), shared AS (
-                SELECT unnest(list(DISTINCT name)) AS name FROM known GROUP BY event_day, {keys}
-                HAVING count(DISTINCT name) > 1
+            WITH known AS MATERIALIZED ({known}), shared AS (
+                SELECT unnest(list(DISTINCT source_file)) AS shared_file FROM known GROUP BY event_day, {keys}
+                HAVING count(DISTINCT source_file) > 1
             )
-            SELECT DISTINCT event_day, name, name IN (SELECT name FROM shared) FROM known WHERE event_day IN
-                (SELECT unnest($1::DATE[]))
+            SELECT DISTINCT event_day, source_file, source_file IN (SELECT shared_file FROM shared) FROM known
+            WHERE event_day IN (SELECT unnest($1::DATE[]))
         """
         with closing(self._connect(own_files)) as connection:
             found = connection.execute(sql, [sorted(days)]).fetchall()
@@ -101,7 +102,7 @@ class StagedRows:
         return reasons
 
     def _connect(self, own_files: Collection[str]) -> "duckdb.DuckDBPyConnection":
-        """Connect with the view `good`, with columns `name` and `event_day`.
+        """Connect with the view `good`, with columns `source_file` and `event_day`.
 
         With `own_files` also with `others`, the rows of other files in the raw table, for one query.
         """
@@ -115,9 +116,9 @@ class StagedRows:
             f"({_text_literal(str(file.path))}, {_text_literal(file.name)}, DATE '{file.day}')" for file in self._files
         )
         connection.execute(
-            f"CREATE VIEW good AS SELECT rows.*, files.name, files.event_day "
-            f"FROM read_parquet([{paths}], filename = 'path') AS rows "
-            f"JOIN (VALUES {named}) AS files(path, name, event_day) USING (path)"
+            f"CREATE VIEW good AS SELECT rows.*, files.source_file, files.event_day "
+            f"FROM read_parquet([{paths}], filename = 'staged path') AS rows "
+            f'JOIN (VALUES {named}) AS files(path, source_file, event_day) ON rows."staged path" = files.path'
         )
         if self._raw_version >= 0 and own_files:
             table = open_table(self._settings, self._source.raw_table, version=self._raw_version)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from forecache.base.errors import InputError
+from forecache.base.errors import DamagedError, ForecacheError, InputError
 from forecache.declare import Source
 from forecache.lake.ingest.csv_pieces import CsvScan
 from forecache.lake.ingest.parsing import (
@@ -59,7 +59,7 @@ class FileReader:
 
     def __init__(self, stream: BinaryIO, name: str, judge: RowJudge, *, careful: bool = False) -> None:
         self._stream, self._suffix, self._judge, self._careful = HashedStream(stream), suffix_of(name), judge, careful
-        self._file = stream
+        self._file, self._name = stream, name
         self.num_rows = 0
         """The row count, from the file's bytes; known once all rows are read."""
 
@@ -75,11 +75,16 @@ class FileReader:
                 yield from _run_in_order(works, pool)
             except UnreadableFileError:
                 raise
-            except Exception:
+            except Exception as error:
                 # The row's place in a file that is unreadable as a whole is no error of its own.
                 for _ in works:
                     pass
-                raise
+                if isinstance(error, OSError | MemoryError | ForecacheError):
+                    raise
+                raise DamagedError(
+                    f"Rows of the landing file {self._name} cannot be judged: {type(error).__name__}: {error}.",
+                    remedy="Move the file away, so that the others are ingested, and report it: that is a defect.",
+                ) from error
 
     def read_checksum(self) -> str:
         """SHA-256 of the file, of which the rest is read."""
@@ -131,7 +136,7 @@ def _reason(error: Exception) -> str:
     return text.encode(errors="backslashreplace").decode()[:KEPT_BYTES]
 
 
-_THREADS = os.cpu_count() or 1
+_THREADS = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _run_in_order(works: Scan, pool: ThreadPoolExecutor) -> Iterator[JudgedRows]:

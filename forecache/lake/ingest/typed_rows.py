@@ -29,6 +29,8 @@ TYPES = {
 }
 """Arrow types by the declared type of a source's column."""
 LINE, CONTENT = "source_line", "content"
+TEXT = "row text"
+"""The column of good rows with their text: no declared column has a name with a blank."""
 BAD_ROWS = pa.schema([(LINE, pa.int64()), ("reason", pa.string()), (CONTENT, pa.string())])
 Converted = tuple[pa.Array, np.ndarray | None]
 """The values of a column, null if they are not known; and which ones (boolean) are not, None for none."""
@@ -47,7 +49,7 @@ _MOMENT = f"^(?:{_DAY})[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]
 @dataclass(frozen=True)
 class JudgedRows:
     good: pa.Table
-    """The source's columns with their types and LINE; and CONTENT, if it was asked for."""
+    """The source's columns with their types and LINE; and TEXT, if it was asked for."""
     bad: pa.Table
     """BAD_ROWS."""
 
@@ -70,7 +72,7 @@ class RowJudge:
         names = [column.name for column in source.columns]
         self._time = names.index(source.event_time) if source.event_time else None
         fields = [(column.name, TYPES[column.type]) for column in source.columns]
-        self.schema = pa.schema([*fields, (LINE, pa.int64()), *([(CONTENT, pa.string())] if keeps_content else [])])
+        self.schema = pa.schema([*fields, (LINE, pa.int64()), *([(TEXT, pa.string())] if keeps_content else [])])
 
     def judge_columns(
         self,

@@ -111,6 +111,12 @@ class _Arguments:
         return set(self.given) <= {"column", *names}
 
     @property
+    def signs(self) -> dict[str, str]:
+        """The comparison of a value with each bound."""
+        is_strict = [self.given.get(name) for name in ("strict_min", "strict_max")]
+        return {"min_value": ">" if is_strict[0] else ">=", "max_value": "<" if is_strict[1] else "<="}
+
+    @property
     def mostly(self) -> float | None:
         """The share of rows that has to meet the expectation; None if it is not a number from 0 to 1."""
         mostly = self.given.get("mostly", 1.0)
@@ -118,7 +124,7 @@ class _Arguments:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_text(value: object) -> bool:
@@ -136,9 +142,9 @@ _FITS: dict[str, Callable[[object], bool]] = {
 }
 
 
-def _parameter(value: Any) -> str:
-    """A parameter of the query; decimals of Python's floats would be compared as decimals."""
-    return "CAST(? AS DOUBLE)" if isinstance(value, float) else "?"
+def _parameter(value: Any, kind: str = "") -> str:
+    """A parameter of the query; DuckDB would take a float for a decimal, and round an integer beside a FLOAT."""
+    return "CAST(? AS DOUBLE)" if isinstance(value, float) or kind in FLOATS else "?"
 
 
 # Expectations about each row.
@@ -183,10 +189,10 @@ def _plan_between(arguments: _Arguments) -> Check | None:
         or not arguments.has_only(*_BOUNDS, "mostly")
     ):
         return None
-    below = ">" if arguments.given.get("strict_min") else ">="
-    above = "<" if arguments.given.get("strict_max") else "<="
-    signs = {"min_value": below, "max_value": above}
-    condition = " AND ".join(f"{arguments.name} {signs[name]} {_parameter(value)}" for name, value in bounds.items())
+    signs = arguments.signs
+    condition = " AND ".join(
+        f"{arguments.name} {signs[name]} {_parameter(value, arguments.kind)}" for name, value in bounds.items()
+    )
     return _plan_rows(arguments, condition, list(bounds.values()))
 
 
@@ -229,9 +235,7 @@ def _plan_lengths(arguments: _Arguments) -> Check | None:
     is_known = arguments.kind == "VARCHAR" and arguments.has_only(*_BOUNDS, "mostly")
     if not is_known or not given or not all(map(_is_whole, given.values())):
         return None
-    below = ">" if arguments.given.get("strict_min") else ">="
-    above = "<" if arguments.given.get("strict_max") else "<="
-    signs = {"min_value": below, "max_value": above}
+    signs = arguments.signs
     condition = " AND ".join(f"length({arguments.name}) {signs[name]} ?" for name in given)
     return _plan_rows(arguments, condition, list(given.values()))
 
@@ -284,7 +288,7 @@ def _has_bounds(given: Mapping[str, Any], fits: Callable[[object], bool]) -> boo
 
 
 def _judge_bounds(observed: Any, given: Mapping[str, Any]) -> Outcome:
-    if observed is None:
+    if observed is None or observed != observed:  # NaN, of infinities
         return Outcome(False, None, 0)
     low, high = given.get("min_value"), given.get("max_value")
     is_above = low is None or (observed > low if given.get("strict_min") else observed >= low)

@@ -3,6 +3,9 @@
 import re
 
 _LINE_END = r"\n\r\x{85}\x{2028}\x{2029}"
+_END = rf"(?:\r\n|[{_LINE_END}])?\z"
+_TAKES_RETURN = re.compile(r"\[\^|\\[sDW]|\r")
+_WITHOUT_BLANKS = re.compile(r"\[\^(?:[^\]\\]|\\.)*?\\s(?:[^\]\\]|\\.)*\]")
 _CLASSES = {"d": "0-9", "w": "a-zA-Z_0-9", "s": r" \t\n\x{0B}\f\r"}
 _PUNCTUATION = set(r"\.-_/+*?()[]{}|^$@#%&!~,:;=<>'\"` ")
 _PLAIN = re.compile(r"[^\\.\[\](){}|*+?^$]")
@@ -32,7 +35,7 @@ def translate_regex(pattern: str) -> str | None:
             translated, used = r"\A" if is_first else None, 1
         elif rest[0] == "$":
             is_last = depth == 0 and (len(rest) == 1 or rest[1] == "|")
-            translated, used = rf"(?:\r\n|[{_LINE_END}])?\z" if is_last else None, 1
+            translated, used = _END if is_last else None, 1
         elif rest[0] == "|":
             translated, used = "|", 1
         elif rest[0] == ".":
@@ -45,7 +48,9 @@ def translate_regex(pattern: str) -> str | None:
         if translated is None or depth < 0:
             return None
         result, at = result + translated, at + used
-    return result if depth == 0 else None
+    if depth != 0 or (_END in result and _TAKES_RETURN.search(_WITHOUT_BLANKS.sub("", pattern))):
+        return None  # in Java no text ends between the two characters of a last line break
+    return result
 
 
 def _translate_escape(letter: str) -> str | None:

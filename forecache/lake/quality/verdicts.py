@@ -6,6 +6,7 @@ all the publisher, has to read its verdict. An as-of date with the same rows and
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -27,6 +28,7 @@ from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+logger = logging.getLogger("forecache.quality")
 STAGE = "check"
 DRIFT_STAGE = "drift"
 """Ledger stage of the drift verdicts; `blocks` in their details is the reason why a date must not be published."""
@@ -152,6 +154,7 @@ def _evaluate_nights(
         except duckdb.Error as error:
             if (damaged := as_damaged_error(error)) is not None:
                 raise damaged from None
+            logger.warning("Great Expectations checks %s on Spark, as DuckDB could not: %s", table, error)
             return None
     seconds, reports = (time.perf_counter() - started) / len(nights), {}
     for night, (rows, outcomes) in found.items():

@@ -50,6 +50,11 @@ class StoreLayout(VersionedFolder[Pointer]):
     def segment(self, segment_id: str) -> Path:
         return self.segments / segment_id
 
+    @property
+    def awaited(self) -> Path:
+        """A file that is there from the pull of a live layer until that of the version it belongs to has ended."""
+        return self.staging / "awaits-version"
+
     def partial_segment(self, segment_id: str) -> Path:
         """The folder of what is here of a segment that is being fetched."""
         return self.staging / f"pull-{segment_id}"

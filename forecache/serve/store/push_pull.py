@@ -62,6 +62,8 @@ def pull_layers(settings: Settings, remote: Folder, names: Collection[str] = ())
         store, has_version = open_store(settings, name), remote.size(f"{name}/CURRENT") is not None
         reported_later = (ConflictError, DamagedError) if has_version else ()  # by the pull of its version
         with suppress(*reported_later), lock_versions(store.layout, action="pull"):
+            if has_version and store.pointer().serving is None:
+                store.layout.awaited.touch()  # first; `remove_leftovers` deletes it once the version is here
             pull_layer(store.layout, remote)
         if not has_version:
             alone.append(name)

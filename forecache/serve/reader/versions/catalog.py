@@ -146,7 +146,7 @@ class Catalog:
         if self._redis is not None and self._remote is not None:
             waiting |= self._poll_redis(self._redis, self._remote, run_on_loop, found - waiting)
         self._serve_partial((found - waiting) | self._in_redis, run_on_loop)
-        for name in self.answers.keys() - found - self._in_redis:
+        for name in self.answers.keys() - found - self._in_redis - self.partial.opened.keys():
             # A missing folder is more often a mount that failed for a moment than a pipeline taken out of service.
             gone = NotFoundError(f"The store of {name} is gone.", remedy="Restart to stop serving it.")
             self._follower.record_failure(name, gone)
@@ -190,10 +190,13 @@ class Catalog:
     def _serve_current(self, name: str, store: Store, run_on_loop: RunOnLoop) -> bool:
         """Serve the current version, or the last undamaged one before it (else DamagedError); False without any."""
         layer = self._layers.open_layer(store)
-        serves_alone = layer is not None and layer.serves_alone and not self.partial.may_have(name)
+        serves_alone = layer is not None and layer.serves_alone and not self.partial.is_awaited(store)
         pointer = store.pointer()
         served = self.answers.get(name)
         before = served.snapshot if served is not None and isinstance(served.snapshot, Snapshot) else None
+        is_partial = served is not None and isinstance(served.snapshot, PartialVersion)
+        if is_partial and pointer.serving is not None and self.partial.is_newer(name, pointer):
+            return False
         if pointer.serving is not None:
             started = time.perf_counter()
             snapshot = open_newest_undamaged(store, pointer, before, self._damage)

@@ -19,8 +19,10 @@ from forecache.kit.http import problems
 from forecache.kit.http.problems import Problem
 from forecache.kit.process.periodic import PeriodicThread
 from forecache.kit.process.wakes import REMOTE_VERSIONS
-from forecache.serve.store import Manifest, Snapshot, open_remote, open_store
+from forecache.serve.store import Manifest, Snapshot, Store, open_remote, open_store
+from forecache.serve.store.layout import REALTIME
 from forecache.serve.store.live.reader import wait_until_applied
+from forecache.serve.store.pointer import Pointer
 from forecache.serve.store.read.snapshot import values_of
 from forecache.serve.store.remote import list_remote_models, read_remote_manifest, read_remote_pointer
 
@@ -111,7 +113,7 @@ class PartialVersions:
         self._here = frozenset(names)
         for name in self._here & self.opened.keys():
             self.opened.pop(name)
-        if not self.may_have_any:
+        if self._names and not self.may_have_any:
             self._thread.stopping.set()
 
     @property
@@ -121,6 +123,22 @@ class PartialVersions:
     def may_have(self, name: str) -> bool:
         """Return whether the remote serves a pipeline that is not served here, as far as is known."""
         return name not in self._here and (self._names is None or name in self._names)
+
+    def is_newer(self, name: str, here: Pointer) -> bool:
+        """Return whether the remote serves another version of a store than the one that a pull has brought just now."""
+        opened = self.opened.get(name)
+        if opened is None or self._problem or here.pinned is not None:
+            return False
+        return opened.manifest.identity != (here.store, here.serving)
+
+    def is_awaited(self, store: Store) -> bool:
+        """Return whether the remote has, or may have, a version of a store, without which its layer must not answer.
+
+        While the remote does not answer, what a pull noted when it brought the layer decides.
+        """
+        if self._names is None and self._problem:
+            return store.layout.awaited.exists()
+        return self.may_have(store.pipeline)
 
     def find_reason(self, name: str = "") -> str:
         """The reason, as a sentence, why a pipeline, or any, of the remote is not served yet; "" if none is missing."""
@@ -139,7 +157,7 @@ class PartialVersions:
         A machine that has versions does not wait for a remote that does not answer, nor, if it may not pull everything,
         for a live layer.
         """
-        if self._problem and self._here:
+        if self._problem and (self._here or any((self._settings.store_path / REALTIME).glob("*/CURRENT"))):
             return True
         without = self._without_layer if self._here and not self._settings.reader_waits_for_all else ()
         others = (*self.opened, *self.failures, *without)
@@ -193,10 +211,10 @@ class PartialVersions:
             if self._remote is None:
                 self._remote = open_remote(self._uri, self._settings.storage_options, patience_s=_PATIENCE_S)
             remote, found = self._remote, self._names
-            if found is None:
+            if found is None and self._settings.reader_waits_for_all:
+                self.awaited_models = frozenset(list_remote_models(remote))
+            if not found or self._turn % _LOOK_EVERY == 0:
                 found = {name for name in remote.folders() if NAME.fullmatch(name)}
-                if self._settings.reader_waits_for_all:
-                    self.awaited_models = frozenset(list_remote_models(remote))
             with ThreadPoolExecutor(_LOOKS_AT_ONCE) as threads:
                 looks = {name: threads.submit(self._open_if_newer, remote, name) for name in found - self._here}
             self._names = (found & self._here) | {name for name, look in looks.items() if look.result()}
@@ -209,12 +227,17 @@ class PartialVersions:
         """Open the version that the remote serves of a pipeline, if it is not open; False if the remote serves none."""
         try:
             store = open_store(self._settings, name)
-            if store.pointer().serving is not None:
-                return False
             live, known = store.layout.live, self.opened.get(name)
+            if known is None and store.pointer().serving is not None:
+                self._without_layer.discard(name)
+                self.failures.pop(name, None)
+                return False
             has_layer = None if live.exists() else self._threads.submit(remote.size, f"{name}/{live.name}")
             pointer = read_remote_pointer(remote, name)
             if pointer is None or pointer.serving is None:
+                for known_names in (self.opened, self.failures):
+                    known_names.pop(name, None)
+                self._without_layer.discard(name)
                 return False
             if known is None or known.manifest.identity != (pointer.store, pointer.serving):
                 manifest = read_remote_manifest(remote, name, pointer.serving)
