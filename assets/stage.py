@@ -82,11 +82,8 @@ class RunStep:
 
     def session(self) -> "SparkSession":
         """The process's Spark session, started at the first call."""
-        if self._spark is not None:
-            return self._spark.session()
-        from forecache.kit.spark.session import spark_session
-
-        return spark_session(self.settings)
+        assert self._spark is not None, "this step declares no Spark resource"
+        return self._spark.session()
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""

@@ -150,7 +150,7 @@ def test_a_store_of_streamed_rows_alone_is_served_while_the_remote_is_away(
     with open_live_writer(layout, map_bytes=1 << 16) as writer:
         writer.apply(4, [(b"00007", live_row(4, 0.125))])
     if has_version_there:  # a pull has brought its layer, and was killed before it had the version
-        layout.awaited.touch()
+        layout.version_mark.touch()
     with open_catalog(away) as catalog:
         look(catalog)
         look(catalog)

@@ -46,7 +46,7 @@ def raw_schema(source: Source) -> pa.Schema:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a landing file."""
+    """Counts of a landing file that was read, or the reason why it is in quarantine as a whole."""
 
     file: LandingFile
     sha256: str = ""

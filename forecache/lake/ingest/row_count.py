@@ -91,7 +91,7 @@ class Piece:
 
     @cached_property
     def has_long_line(self) -> bool:
-        """Whether a line has more than MAX_ROW_BYTES."""
+        """Tell whether a line has more than MAX_ROW_BYTES."""
         import numpy as np
 
         if len(self.content) <= MAX_ROW_BYTES:
@@ -100,7 +100,7 @@ class Piece:
 
     @cached_property
     def has_plain_records(self) -> bool:
-        """Whether each line of a piece of CSV, which begins with a record, is surely a record.
+        """Tell whether each line of a piece of CSV, which begins with a record, is surely a record.
 
         Quotes only enclose whole fields within a line, and only "\n" and "\r\n" end lines, of at most MAX_ROW_BYTES.
         """

@@ -120,7 +120,7 @@ class RowJudge:
         return f"{self.source.event_time} {texts[self._time]} is not on the file's day {self.day}"
 
     def _find_doubtful(self, columns: Sequence[Converted]) -> np.ndarray | None:
-        """Which rows have a value that was not converted, or breaks a limit; None: no row does."""
+        """Find the rows with a value that was not converted, or breaks a limit; None: there are none."""
         doubtful: np.ndarray | None = None
         for place, (column, (values, unknown)) in enumerate(zip(self.source.columns, columns, strict=True)):
             for found in (unknown, self._find_breaches(column, values, is_time=place == self._time)):
@@ -129,7 +129,7 @@ class RowJudge:
         return doubtful if doubtful is not None and doubtful.any() else None
 
     def _find_breaches(self, column: Column, values: pa.Array, *, is_time: bool) -> np.ndarray | None:
-        """Which values may break the declaration; None: none does."""
+        """Find the values that may break the declaration; None: there are none."""
         masks = []
         if column.required and values.null_count:
             masks.append(values.is_null())

@@ -20,8 +20,8 @@ FLOATS = {"FLOAT", "DOUBLE"}
 _BOUNDS = ("min_value", "max_value", "strict_min", "strict_max")
 
 
-class Outcome(NamedTuple):
-    """What an expectation found: an aggregate, or the number of rows that violate it."""
+class CheckOutcome(NamedTuple):
+    """Finding of an expectation: an aggregate, or the number of rows that violate it."""
 
     success: bool
     observed: Any = None
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Check:
+class PlannedCheck:
     """An expectation as aggregates in SQL, with the values of their parameters, and how these are judged.
 
     `judge` gets the number of rows of the date and the values of the aggregates.
@@ -37,10 +37,10 @@ class Check:
 
     aggregates: tuple[str, ...]
     parameters: tuple[Any, ...]
-    judge: Callable[[int, Sequence[Any]], Outcome]
+    judge: Callable[[int, Sequence[Any]], CheckOutcome]
 
 
-def plan_checks(expectations: Sequence[Expectation], types: Mapping[str, str]) -> list[Check] | None:
+def plan_checks(expectations: Sequence[Expectation], types: Mapping[str, str]) -> list[PlannedCheck] | None:
     """Plan the aggregates of expectations, by DuckDB's types of the table's columns; None if one is not known here."""
     checks = []
     for expectation in expectations:
@@ -57,12 +57,12 @@ def plan_checks(expectations: Sequence[Expectation], types: Mapping[str, str]) -
 def evaluate(
     connection: Any,
     table: str,
-    checks: Sequence[Check],
+    checks: Sequence[PlannedCheck],
     types: Mapping[str, str],
     *,
     column: str,
     dates: Sequence[date],
-) -> dict[date, tuple[int, list[Outcome]]]:
+) -> dict[date, tuple[int, list[CheckOutcome]]]:
     """Evaluate checks for dates of a table of a DuckDB connection: the rows of each date, and the outcomes in order.
 
     In it NaN counts as null. duckdb.Error if a value is out of an aggregate's range.
@@ -85,7 +85,7 @@ def evaluate(
     return {day: (by_date[day][0], _judge(checks, by_date[day])) for day in dates}
 
 
-def _judge(checks: Sequence[Check], row: Sequence[Any]) -> list[Outcome]:
+def _judge(checks: Sequence[PlannedCheck], row: Sequence[Any]) -> list[CheckOutcome]:
     outcomes, at = [], 1
     for check in checks:
         end = at + len(check.aggregates)
@@ -150,36 +150,36 @@ def _parameter(value: Any) -> str:
 # Expectations about each row.
 
 
-def _plan_rows(arguments: _Arguments, condition: str, parameters: Sequence[Any] = ()) -> Check | None:
+def _plan_rows(arguments: _Arguments, condition: str, parameters: Sequence[Any] = ()) -> PlannedCheck | None:
     """Plan an expectation that each value that is not null meets a condition, or `mostly` of them."""
     mostly = arguments.mostly
     if mostly is None:
         return None
 
-    def judge(rows: int, values: Sequence[Any]) -> Outcome:
+    def judge(rows: int, values: Sequence[Any]) -> CheckOutcome:
         present, unexpected = values
-        return Outcome(not present or (present - unexpected) / present >= mostly, None, unexpected)
+        return CheckOutcome(not present or (present - unexpected) / present >= mostly, None, unexpected)
 
     unexpected = f"count(*) FILTER (WHERE {arguments.name} IS NOT NULL AND NOT ({condition}))"
-    return Check((f"count({arguments.name})", unexpected), tuple(parameters), judge)
+    return PlannedCheck((f"count({arguments.name})", unexpected), tuple(parameters), judge)
 
 
-def _plan_null(*, is_wanted: bool) -> Callable[[_Arguments], Check | None]:
-    def plan(arguments: _Arguments) -> Check | None:
+def _plan_null(*, is_wanted: bool) -> Callable[[_Arguments], PlannedCheck | None]:
+    def plan(arguments: _Arguments) -> PlannedCheck | None:
         mostly = arguments.mostly
         if mostly is None or not arguments.name or not arguments.has_only("mostly"):
             return None
 
-        def judge(rows: int, values: Sequence[Any]) -> Outcome:
+        def judge(rows: int, values: Sequence[Any]) -> CheckOutcome:
             unexpected = values[0] if is_wanted else rows - values[0]
-            return Outcome(not rows or (rows - unexpected) / rows >= mostly, None, unexpected)
+            return CheckOutcome(not rows or (rows - unexpected) / rows >= mostly, None, unexpected)
 
-        return Check((f"count({arguments.name})",), (), judge)
+        return PlannedCheck((f"count({arguments.name})",), (), judge)
 
     return plan
 
 
-def _plan_between(arguments: _Arguments) -> Check | None:
+def _plan_between(arguments: _Arguments) -> PlannedCheck | None:
     given, fits = arguments.given, _FITS.get(arguments.kind)
     bounds = {name: given[name] for name in ("min_value", "max_value") if given.get(name) is not None}
     if (
@@ -197,8 +197,8 @@ def _plan_between(arguments: _Arguments) -> Check | None:
     return _plan_rows(arguments, condition, list(bounds.values()))
 
 
-def _plan_set(*, is_wanted: bool) -> Callable[[_Arguments], Check | None]:
-    def plan(arguments: _Arguments) -> Check | None:
+def _plan_set(*, is_wanted: bool) -> Callable[[_Arguments], PlannedCheck | None]:
+    def plan(arguments: _Arguments) -> PlannedCheck | None:
         values = arguments.given.get("value_set")
         fits = _is_whole if arguments.kind in INTEGERS else _FITS.get(arguments.kind)
         is_known = isinstance(values, list | tuple) and arguments.kind in {*INTEGERS, *FLOATS, "VARCHAR"}
@@ -218,8 +218,8 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
-def _plan_regex(*, is_wanted: bool) -> Callable[[_Arguments], Check | None]:
-    def plan(arguments: _Arguments) -> Check | None:
+def _plan_regex(*, is_wanted: bool) -> Callable[[_Arguments], PlannedCheck | None]:
+    def plan(arguments: _Arguments) -> PlannedCheck | None:
         regex = arguments.given.get("regex")
         translated = translate_regex(regex) if isinstance(regex, str) else None
         if translated is None or arguments.kind != "VARCHAR" or not arguments.has_only("regex", "mostly"):
@@ -230,7 +230,7 @@ def _plan_regex(*, is_wanted: bool) -> Callable[[_Arguments], Check | None]:
     return plan
 
 
-def _plan_lengths(arguments: _Arguments) -> Check | None:
+def _plan_lengths(arguments: _Arguments) -> PlannedCheck | None:
     bounds = {name: arguments.given.get(name) for name in ("min_value", "max_value")}
     given = {name: value for name, value in bounds.items() if value is not None}
     is_known = arguments.kind == "VARCHAR" and arguments.has_only(*_BOUNDS, "mostly")
@@ -241,22 +241,22 @@ def _plan_lengths(arguments: _Arguments) -> Check | None:
     return _plan_rows(arguments, condition, list(given.values()))
 
 
-def _plan_length(arguments: _Arguments) -> Check | None:
+def _plan_length(arguments: _Arguments) -> PlannedCheck | None:
     value = arguments.given.get("value")
     if arguments.kind != "VARCHAR" or not _is_whole(value) or not arguments.has_only("value", "mostly"):
         return None
     return _plan_rows(arguments, f"length({arguments.name}) = ?", [value])
 
 
-def _plan_unique(arguments: _Arguments) -> Check | None:
+def _plan_unique(arguments: _Arguments) -> PlannedCheck | None:
     columns = arguments.given.get("column_list") or [arguments.given.get("column")]
     if not all(isinstance(column, str) for column in columns) or not arguments.has_only("column_list"):
         return None
 
-    def judge(rows: int, values: Sequence[Any]) -> Outcome:
-        return Outcome(values[0] == rows, None, rows - values[0])
+    def judge(rows: int, values: Sequence[Any]) -> CheckOutcome:
+        return CheckOutcome(values[0] == rows, None, rows - values[0])
 
-    return Check((f"count(DISTINCT row({', '.join(map(_quote, columns))}))",), (), judge)
+    return PlannedCheck((f"count(DISTINCT row({', '.join(map(_quote, columns))}))",), (), judge)
 
 
 # Expectations about an aggregate.
@@ -264,20 +264,20 @@ def _plan_unique(arguments: _Arguments) -> Check | None:
 
 def _plan_aggregate(
     aggregate: str, kinds: Collection[str], *, bounded_as: Collection[str] | None = None
-) -> Callable[[_Arguments], Check | None]:
+) -> Callable[[_Arguments], PlannedCheck | None]:
     """Plan an expectation that an aggregate is between bounds; its column has one of the `kinds`."""
 
-    def plan(arguments: _Arguments) -> Check | None:
+    def plan(arguments: _Arguments) -> PlannedCheck | None:
         kind = arguments.kind if bounded_as is None else next(iter(bounded_as))
         has_kind = not kinds or arguments.kind in kinds
         fits = _FITS.get(kind)
         if not has_kind or fits is None or not arguments.has_only(*_BOUNDS) or not _has_bounds(arguments.given, fits):
             return None
 
-        def judge(rows: int, values: Sequence[Any]) -> Outcome:
+        def judge(rows: int, values: Sequence[Any]) -> CheckOutcome:
             return _judge_bounds(values[0], arguments.given)
 
-        return Check((aggregate.format(column=arguments.name),), (), judge)
+        return PlannedCheck((aggregate.format(column=arguments.name),), (), judge)
 
     return plan
 
@@ -288,31 +288,31 @@ def _has_bounds(given: Mapping[str, Any], fits: Callable[[object], bool]) -> boo
     return all(map(fits, bounds)) and bounds == sorted(bounds)
 
 
-def _judge_bounds(observed: Any, given: Mapping[str, Any]) -> Outcome:
+def _judge_bounds(observed: Any, given: Mapping[str, Any]) -> CheckOutcome:
     if observed is None or observed != observed:  # NaN, of infinities
-        return Outcome(False, None, 0)
+        return CheckOutcome(False, None, 0)
     low, high = given.get("min_value"), given.get("max_value")
     is_above = low is None or (observed > low if given.get("strict_min") else observed >= low)
     is_below = high is None or (observed < high if given.get("strict_max") else observed <= high)
-    return Outcome(bool(is_above and is_below), observed)
+    return CheckOutcome(bool(is_above and is_below), observed)
 
 
-def _plan_row_count(arguments: _Arguments) -> Check | None:
+def _plan_row_count(arguments: _Arguments) -> PlannedCheck | None:
     given = arguments.given
     if not given.keys() <= {*_BOUNDS} or not _has_bounds(given, _is_whole):
         return None
-    return Check((), (), lambda rows, values: _judge_bounds(rows, given))
+    return PlannedCheck((), (), lambda rows, values: _judge_bounds(rows, given))
 
 
-def _plan_exact_row_count(arguments: _Arguments) -> Check | None:
+def _plan_exact_row_count(arguments: _Arguments) -> PlannedCheck | None:
     value = arguments.given.get("value")
     if arguments.given.keys() != {"value"} or not _is_whole(value):
         return None
-    return Check((), (), lambda rows, values: Outcome(rows == value, rows))
+    return PlannedCheck((), (), lambda rows, values: CheckOutcome(rows == value, rows))
 
 
 _NUMBERS = (*(INTEGERS & {"INTEGER", "BIGINT"}), *FLOATS)
-_PLANS: dict[str, Callable[[_Arguments], Check | None]] = {
+_PLANS: dict[str, Callable[[_Arguments], PlannedCheck | None]] = {
     "expect_column_values_to_not_be_null": _plan_null(is_wanted=False),
     "expect_column_values_to_be_null": _plan_null(is_wanted=True),
     "expect_column_values_to_be_between": _plan_between,

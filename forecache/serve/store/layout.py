@@ -51,7 +51,7 @@ class StoreLayout(VersionedFolder[Pointer]):
         return self.segments / segment_id
 
     @property
-    def awaited(self) -> Path:
+    def version_mark(self) -> Path:
         """A file that is there from the pull of a live layer until that of the version it belongs to has ended."""
         return self.staging / "awaits-version"
 

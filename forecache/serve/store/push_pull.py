@@ -63,7 +63,7 @@ def pull_layers(settings: Settings, remote: Folder, names: Collection[str] = ())
         reported_later = (ConflictError, DamagedError) if has_version else ()  # by the pull of its version
         with suppress(*reported_later), lock_versions(store.layout, action="pull"):
             if has_version and store.pointer().serving is None:
-                store.layout.awaited.touch()  # first; `remove_leftovers` deletes it once the version is here
+                store.layout.version_mark.touch()  # first; `remove_leftovers` deletes it once the version is here
             pull_layer(store.layout, remote)
         if not has_version:
             alone.append(name)

@@ -137,7 +137,7 @@ class PartialVersions:
         While the remote does not answer, what a pull noted when it brought the layer decides.
         """
         if self._names is None and self._problem:
-            return store.layout.awaited.exists()
+            return store.layout.version_mark.exists()
         return self.may_have(store.pipeline)
 
     def find_reason(self, name: str = "") -> str:
@@ -167,23 +167,23 @@ class PartialVersions:
         """Fetch entries, {} of a version that was closed; raises a `Problem` if it takes too long, or DamagedError."""
         snapshot = missing.version.snapshot
         if longest_s <= 0:
-            raise self._unanswered(_TOO_LONG)
+            raise self._unanswered_problem(_TOO_LONG)
         if snapshot is None:
             return {}
         if self._problem:
-            raise self._unanswered(self._problem)
+            raise self._unanswered_problem(self._problem)
         if not self._places.acquire(blocking=False):
-            raise self._unanswered(f"{_MOST_FETCHES} other requests wait for it.")
+            raise self._unanswered_problem(f"{_MOST_FETCHES} other requests wait for it.")
         work = self._threads.submit(self._read, snapshot, missing.keys)
         work.add_done_callback(lambda _: self._places.release())
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work), longest_s)
         except asyncio.TimeoutError:
-            raise self._unanswered(_TOO_LONG) from None
+            raise self._unanswered_problem(_TOO_LONG) from None
         except DamagedError:
             raise
         except UnavailableError as error:
-            raise self._unanswered(error.message) from None
+            raise self._unanswered_problem(error.message) from None
 
     def _read(self, snapshot: Snapshot, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         if self._problem:  # since it was submitted
@@ -195,7 +195,7 @@ class PartialVersions:
                 self._problem = error.message
             raise
 
-    def _unanswered(self, why: str) -> Problem:
+    def _unanswered_problem(self, why: str) -> Problem:
         detail = f"What was asked for is in the remote {self._uri}, and cannot be fetched now. {why}"
         return Problem(problems.UNREADABLE, detail, headers=[("retry-after", "1")])
 
