@@ -82,6 +82,11 @@ def _first_line(error: Exception) -> str:
     return ". ".join(line.rstrip(".!") for line in [*lines[:1], *proposed])
 
 
+def quote_name(name: str) -> str:
+    """A column's name as SQL takes it, whatever characters it has."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def scratch_folder(settings: Settings) -> Path:
     folder = settings.home_path / "scoring"
     folder.mkdir(parents=True, exist_ok=True)

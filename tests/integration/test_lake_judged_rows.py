@@ -155,7 +155,7 @@ def test_repeated_events_are_found_among_the_files_and_in_the_raw_table(settings
     append_rows(settings, KEYED.raw_table, pa.table(before))
     version = table_version(settings, KEYED.raw_table)
     for raw_version, known in ((version, ["known"]), (-1, [])):
-        staged = StagedRows(settings, KEYED, files, raw_version=raw_version, folder=tmp_path)
+        staged = StagedRows(settings, KEYED, files, raw_version=raw_version)
         found = staged.find_repeated_rows(["it's 1", "file 2"]).tolist()
         # The files are in the order of their names: "file 2" has the places 0 to 5, "it's 1" those from 6 on.
         assert found == [*([4] if known else []), 7, 8, 10]

@@ -190,7 +190,7 @@ class LandedRows:
 
     def _open_staged(self, raw_version: int) -> StagedRows:
         staged = list(self._staged.values())
-        return StagedRows(self._settings, self._source, staged, raw_version=raw_version, folder=self._folder)
+        return StagedRows(self._settings, self._source, staged, raw_version=raw_version)
 
     def _refuse_states(self, staged: StagedRows, several: Collection[date], raw_version: int) -> None:
         """Refuse files with a key twice, and then files that are only a part of the state."""

@@ -3,10 +3,10 @@
 DuckDB compares the staged rows of the files with each other and with the raw table, on disk if they exceed its memory.
 """
 
-from collections.abc import Collection, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from forecache.declare import Source
 from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.typed_rows import LINE
+from forecache.lake.query import quote_name, scratch_database
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 # No declared column has a name with a blank.
 PLACE = "staged place"  # of a row among all of them, in the order of the files' names
-_MEMORY = "1GB"
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,15 @@ class StagedFile:
 class StagedRows:
     """The staged rows of files, and the rows of other files in the raw table at a version (-1: there is none)."""
 
-    def __init__(
-        self, settings: Settings, source: Source, files: Sequence[StagedFile], *, raw_version: int, folder: Path
-    ) -> None:
+    def __init__(self, settings: Settings, source: Source, files: Sequence[StagedFile], *, raw_version: int) -> None:
         self._settings, self._source, self._files = settings, source, files
-        self._raw_version, self._folder = raw_version, folder
+        self._raw_version = raw_version
 
     def find_repeated_rows(self, own_files: Collection[str]) -> "np.ndarray":
         """Places of rows, ascending, whose event an earlier row has, or the raw table of a file besides `own_files`."""
         names = self._source.unique
         columns = _quote_all(names)
-        is_same = " AND ".join(f"g.{name} IS NOT DISTINCT FROM t.{name}" for name in map(_quote, names))
+        is_same = " AND ".join(f"g.{name} IS NOT DISTINCT FROM t.{name}" for name in map(quote_name, names))
         sql = f"""
             WITH twice AS (
                 SELECT {columns}, min("{PLACE}") AS "first place" FROM good GROUP BY {columns} HAVING count(*) > 1
@@ -56,9 +54,9 @@ class StagedRows:
             SELECT g."{PLACE}" FROM good g JOIN twice t ON {is_same} WHERE g."{PLACE}" <> t."first place"
         """
         if self._raw_version >= 0:
-            equal = " AND ".join(f"g.{name} = r.{name}" for name in map(_quote, names))
+            equal = " AND ".join(f"g.{name} = r.{name}" for name in map(quote_name, names))
             sql += f' UNION SELECT g."{PLACE}" FROM good g SEMI JOIN others r ON {equal}'
-        with closing(self._connect(own_files)) as connection:
+        with self._open(own_files) as connection:
             return connection.sql(f'SELECT "{PLACE}" FROM ({sql}) ORDER BY "{PLACE}"').fetchnumpy()[PLACE]
 
     def find_repeated_keys(self) -> dict[str, str]:
@@ -69,7 +67,7 @@ class StagedRows:
             FROM good GROUP BY source_file, {_quote_all(keys)} HAVING count(*) > 1 ORDER BY 1, 2 DESC
         """
         reasons = {}
-        with closing(self._connect(())) as connection:
+        with self._open(()) as connection:
             for name, first, last, *values in connection.sql(sql).fetchall():
                 told = ", ".join(f"{key} {_text(value)}" for key, value in zip(keys, values, strict=True))
                 reasons[name] = f"it has the key {told} in lines {first} and {last}"
@@ -92,7 +90,7 @@ class StagedRows:
             SELECT DISTINCT event_day, source_file, source_file IN (SELECT shared_file FROM shared) FROM known
             WHERE event_day IN (SELECT unnest($1::DATE[]))
         """
-        with closing(self._connect(own_files)) as connection:
+        with self._open(own_files) as connection:
             found = connection.execute(sql, [sorted(days)]).fetchall()
         reasons = {}
         for file in self._files:
@@ -101,16 +99,17 @@ class StagedRows:
                 reasons[file.name] = f"it has no key of '{others[0]}', a file of the same day: a state is one file"
         return reasons
 
-    def _connect(self, own_files: Collection[str]) -> "duckdb.DuckDBPyConnection":
-        """Connect with the view `good`, with columns `source_file` and `event_day`.
+    @contextmanager
+    def _open(self, own_files: Collection[str]) -> "Iterator[duckdb.DuckDBPyConnection]":
+        """DuckDB with the view `good`, with columns `source_file` and `event_day`.
 
         With `own_files` also with `others`, the rows of other files in the raw table, for one query.
         """
-        import duckdb
+        with scratch_database(self._settings) as connection:
+            self._add_views(connection, own_files)
+            yield connection
 
-        connection = duckdb.connect(
-            ":memory:", config={"temp_directory": str(self._folder / "duckdb"), "memory_limit": _MEMORY}
-        )
+    def _add_views(self, connection: "duckdb.DuckDBPyConnection", own_files: Collection[str]) -> None:
         paths = ", ".join(_text_literal(str(file.path)) for file in self._files)
         named = ", ".join(
             f"({_text_literal(str(file.path))}, {_text_literal(file.name)}, DATE '{file.day}')" for file in self._files
@@ -126,15 +125,10 @@ class StagedRows:
             connection.register("raw", read_few_ahead(open_dataset(table), [*columns, "source_file"]))
             left_out = ", ".join(map(_text_literal, own_files))
             connection.execute(f"CREATE TEMP VIEW others AS SELECT * FROM raw WHERE source_file NOT IN ({left_out})")
-        return connection
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _quote_all(names: Sequence[str]) -> str:
-    return ", ".join(map(_quote, names))
+    return ", ".join(map(quote_name, names))
 
 
 def _text_literal(text: str) -> str:
@@ -142,12 +136,5 @@ def _text_literal(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """The text of a key's value."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        moment = value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
-        return moment.rstrip("0").rstrip(".")
-    return str(value)
+    """The text of a key's value: a string, an integer or a date."""
+    return "null" if value is None else str(value)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from forecache.declare import Expectation
 from forecache.lake.quality.regular_expressions import translate_regex
+from forecache.lake.query import quote_name
 
 INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT"}
 FLOATS = {"FLOAT", "DOUBLE"}
@@ -69,14 +70,14 @@ def evaluate(
     """
     names = ", ".join(
         f"CASE WHEN isnan({quoted}) THEN NULL ELSE {quoted} END AS {quoted}" if kind in FLOATS else quoted
-        for quoted, kind in ((_quote(name), kind) for name, kind in types.items())
+        for quoted, kind in ((quote_name(name), kind) for name, kind in types.items())
     )
     aggregates = ", ".join(["count(*)", *(text for check in checks for text in check.aggregates)])
     values = [value for check in checks for value in check.parameters]
     chosen = ", ".join(f"DATE '{day.isoformat()}'" for day in dates)
-    rows = f"(SELECT {names} FROM {_quote(table)} WHERE {_quote(column)} IN ({chosen}))"
+    rows = f"(SELECT {names} FROM {quote_name(table)} WHERE {quote_name(column)} IN ({chosen}))"
     found = connection.execute(
-        f"SELECT {_quote(column)}, {aggregates} FROM {rows} GROUP BY {_quote(column)}", values
+        f"SELECT {quote_name(column)}, {aggregates} FROM {rows} GROUP BY {quote_name(column)}", values
     ).fetchall()
     by_date = {day: row for day, *row in found}
     if by_date.keys() != set(dates):
@@ -94,17 +95,13 @@ def _judge(checks: Sequence[PlannedCheck], row: Sequence[Any]) -> list[CheckOutc
     return outcomes
 
 
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 class _Arguments:
     """The arguments of an expectation, and its column: `name` as SQL, and `kind`, DuckDB's type of it."""
 
     def __init__(self, given: dict[str, Any], types: Mapping[str, str]) -> None:
         self.given = given
         column = given.get("column")
-        self.name = _quote(column) if isinstance(column, str) else ""
+        self.name = quote_name(column) if isinstance(column, str) else ""
         self.kind = types.get(column, "").partition("(")[0] if isinstance(column, str) else ""
 
     def has_only(self, *names: str) -> bool:
@@ -256,7 +253,7 @@ def _plan_unique(arguments: _Arguments) -> PlannedCheck | None:
     def judge(rows: int, values: Sequence[Any]) -> CheckOutcome:
         return CheckOutcome(values[0] == rows, None, rows - values[0])
 
-    return PlannedCheck((f"count(DISTINCT row({', '.join(map(_quote, columns))}))",), (), judge)
+    return PlannedCheck((f"count(DISTINCT row({', '.join(map(quote_name, columns))}))",), (), judge)
 
 
 # Expectations about an aggregate.
