@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import machine
-from _common.rows import HEADS, Row, text_table
+from _common.rows import HEADS_WITH_ASKED, Row, text_table
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SIZES = ("tiny", "hour", "full")
@@ -64,7 +64,7 @@ def text(sections: dict[str, Any], titles: dict[str, str], rows_of: RowsOf) -> s
     for name, title in titles.items():
         if name not in sections:
             continue
-        lines = [row.cells(spread=True) for row in rows_of(name, sections[name])]
-        parts += [f"\n{name}: {title}", machine.line_of(sections[name]), "", text_table(HEADS, lines)]
+        lines = [row.cells_with_asked() for row in rows_of(name, sections[name])]
+        parts += [f"\n{name}: {title}", machine.line_of(sections[name]), "", text_table(HEADS_WITH_ASKED, lines)]
         parts += machine.warnings(name, sections[name])
     return "\n".join(parts)

@@ -73,21 +73,31 @@ class Row:
             return ""
         return self.asked.text if self.met else f"{self.asked.text} **missed**"
 
+    @property
+    def is_peer_better(self) -> bool:
+        return self.asked is not None and self.asked.of_ratio and self.asked.at_least and (self.ratio or 1.0) < 1.0
+
     def cells(self, *, spread: bool) -> list[str]:
-        """What, ours, peer, ratio, asked."""
+        """What, ours, peer, ratio."""
         show = with_spread if spread else (lambda value: number(value.median))
         unit = f" {self.unit}" if self.unit else ""
         if self.ours.median >= NEVER:
-            return [self.what, "never", self.peer, "", self.asked_text]
+            return [self.what, "never", self.peer, ""]
         peer = self.peer
         if self.theirs is not None:
             peer = f"{peer}: {show(self.theirs)}{unit}"
-        return [self.what, f"{show(self.ours)}{unit}", peer, ratio_text(self.ratio), self.asked_text]
+        ratio = ratio_text(self.ratio) + (" (the peer is better)" if self.is_peer_better else "")
+        return [self.what, f"{show(self.ours)}{unit}", peer, ratio]
+
+    def cells_with_asked(self) -> list[str]:
+        """What, ours, peer, ratio, asked: for whoever measures."""
+        return [*self.cells(spread=True), self.asked_text]
 
 
 NEVER = 1e9
 """Stands for infinity in a result file: what never came."""
-HEADS = ["What", "Forecache", "Peer", "Ratio", "Asked"]
+HEADS = ["What", "Forecache", "Peer", "Ratio"]
+HEADS_WITH_ASKED = [*HEADS, "Asked"]
 
 
 def number(value: float) -> str:

@@ -16,7 +16,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 from _common.processes import cpu_s, with_children
-from _common.rows import HEADS, Asked, Row, Value, text_table
+from _common.rows import HEADS_WITH_ASKED, Asked, Row, Value, text_table
 from deltalake import write_deltalake
 
 from _store import rows, servers
@@ -157,4 +157,4 @@ if __name__ == "__main__":
     found = measure(ROOT / ".forecache" / "bench-store" / chosen.name, chosen, 1)
     for surface, record in found["surfaces"].items():
         print(f"{surface}: {record['content']}, failed: {sum(load['failed'] for load in record['one core'])}")
-    print(text_table(HEADS, [row.cells(spread=True) for row in table_rows([found])]))
+    print(text_table(HEADS_WITH_ASKED, [row.cells_with_asked() for row in table_rows([found])]))

@@ -265,10 +265,15 @@ def test_feast_is_compared_in_its_own_format_and_a_missed_floor_is_said() -> Non
     feast = next(row for row in summary.http_rows("http-one", passes) if row.key == "Feast, SQLite")
     assert feast.theirs == Value(1_000.0, 900.0, 1_100.0)
     assert (feast.ratio, feast.met) == (5.0, False)
-    assert feast.cells(spread=False) == [
-        "Forecache, Feast's format: requests per second", "5,000 /s", "Feast, SQLite: 1,000 /s", "5",
-        ">= 15 x **missed**",
-    ]  # fmt: skip
+    published = ["Forecache, Feast's format: requests per second", "5,000 /s", "Feast, SQLite: 1,000 /s", "5"]
+    assert feast.cells(spread=False) == published
+    assert feast.cells_with_asked()[-1] == ">= 15 x **missed**"
+
+
+def test_a_page_for_users_says_that_a_peer_is_better() -> None:
+    value = Value(1.0, 1.0, 1.0)
+    slower = Row("rate", value, "/s", "Redis", value, ratio=0.8, asked=Asked(2.0))
+    assert slower.cells(spread=False)[-1] == "0.8 (the peer is better)"
 
 
 @pytest.mark.parametrize("section", ["http-one", "http-many"])
