@@ -91,7 +91,7 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate bench-stream figures ## Measure everything; an hour: ARGS="--size hour"
+bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate bench-stream figures ## Measure everything that is published
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk

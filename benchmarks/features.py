@@ -25,8 +25,7 @@ WORK = ROOT / ".forecache" / "bench-features"
 DAYS, NIGHTS = 61, 31
 SIZES = {
     "tiny": (20_000, 20_000, 50_000, 1_000),
-    "hour": (500_000, 2_000_000, 10_000_000, 50_000),
-    "full": (500_000, 5_000_000, 50_000_000, 100_000),
+    "full": (500_000, 2_000_000, 10_000_000, 50_000),
 }
 """Events of `month` and `historical`, of `next`, and of `large`; rows of the table that is given features."""
 PEERS = ("a free function", "Spark's window functions")

@@ -25,7 +25,7 @@ from forecache.base.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {"history": "Three years of nightly history of 30 pipelines against one week of it, CPU seconds"}
-NIGHTS = {"tiny": (7, 60, 1), "hour": (7, 1095, 2), "full": (7, 1095, 3)}
+NIGHTS = {"tiny": (7, 60, 1), "full": (7, 1095, 2)}
 """Nights of the short and the long history, and how often each command is measured."""
 PIPELINES = 30
 _LOAD = (

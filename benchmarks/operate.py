@@ -1,7 +1,6 @@
 """`make bench-operate`: what the request log costs, parity of a million answers, and how soon a rollout stops.
 
-python benchmarks/operate.py                      all sections, about half an hour on two cores
-python benchmarks/operate.py --size hour          shorter runs: about a quarter of an hour
+python benchmarks/operate.py                      all sections
 python benchmarks/operate.py --size tiny          try the benchmark itself; its figures mean nothing
 python benchmarks/operate.py --only parity        some sections; the others keep their results and circumstances
 python benchmarks/operate.py --report             measure nothing, print what results/operate.json holds

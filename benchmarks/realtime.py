@@ -1,7 +1,6 @@
 """`make bench-realtime`: answers of real-time models beside other servers, under an open loop and under faults.
 
-python benchmarks/realtime.py                      all sections, about an hour on two cores
-python benchmarks/realtime.py --size hour          shorter runs: about half an hour
+python benchmarks/realtime.py                      all sections
 python benchmarks/realtime.py --size tiny          try the benchmark itself; its figures mean nothing
 python benchmarks/realtime.py --only network       some sections; the others keep their results and circumstances
 python benchmarks/realtime.py --prepare            measure nothing: install the peers and load what they serve

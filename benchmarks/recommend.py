@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def movielens(size: str) -> dict[str, Any]:
     """Recommenders on MovieLens 100k, in a process of its own on one core."""
     subprocess.run(["bash", str(ROOT / "benchmarks" / "peers_env.sh"), "movielens"], check=True)
-    seeds = {"tiny": 1, "hour": 3, "full": 5}[size]
+    seeds = {"tiny": 1, "full": 3}[size]
     return _job("_recommend.movielens", str(seeds))
 
 
 def ranking(size: str) -> dict[str, Any]:
     """The 50 best of 20,000 items for every user, on two cores: into Delta, and beside Spark and implicit."""
-    many, few = {"tiny": (20_000, 2_000), "hour": (1_000_000, 10_000), "full": (1_000_000, 50_000)}[size]
+    many, few = {"tiny": (20_000, 2_000), "full": (1_000_000, 10_000)}[size]
     return {part: _job("_recommend.ranking", part, str(users)) for part, users in (("delta", many), ("peers", few))}
 
 

@@ -1,7 +1,6 @@
 """`make bench-scoring`: batch scoring against its peers, on the same model and table.
 
-python benchmarks/scoring.py                       all sections, 4 million rows
-python benchmarks/scoring.py --size hour           2 million rows, fewer samples: about 20 minutes
+python benchmarks/scoring.py                       all sections
 python benchmarks/scoring.py --size tiny           try the benchmark itself; its figures mean nothing
 python benchmarks/scoring.py --only warm           some sections; the others keep their results and circumstances
 python benchmarks/scoring.py --report              measure nothing, print what results/scoring.json holds
@@ -50,7 +49,7 @@ SIZES = {
         largest=64_000,
         scaling=(16_000, 32_000),
     ),
-    "hour": Sizes(
+    "full": Sizes(
         rows=2_000_000,
         repeats=2,
         cold_repeats=2,
@@ -58,15 +57,6 @@ SIZES = {
         scaling_repeats=1,
         largest=16_000_000,
         scaling=(500_000, 2_000_000),
-    ),
-    "full": Sizes(
-        rows=4_000_000,
-        repeats=5,
-        cold_repeats=3,
-        cold_after_copy=3,
-        scaling_repeats=3,
-        largest=16_000_000,
-        scaling=(1_000_000, 4_000_000, 16_000_000),
     ),
 }
 

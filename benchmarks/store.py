@@ -1,7 +1,6 @@
 """The precompute store and its reader against their peers: `make bench-store` (README.md in this folder).
 
-python benchmarks/store.py                     all sections, about 75 minutes on two cores
-python benchmarks/store.py --size hour         fewer keys and shorter samples: about 35 minutes
+python benchmarks/store.py                     all sections
 python benchmarks/store.py --size tiny         try the benchmark itself; its figures mean nothing
 python benchmarks/store.py --only publish      some sections; the others keep their results and circumstances
 python benchmarks/store.py --prepare           measure nothing: load Feast's online stores, once

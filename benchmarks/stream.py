@@ -1,7 +1,6 @@
 """`make bench-stream`: from an event to its answer, and what is left when processes are killed while events stream.
 
-python benchmarks/stream.py                      all sections, about an hour and a half on two cores
-python benchmarks/stream.py --size hour          shorter runs: about half an hour
+python benchmarks/stream.py                      all sections
 python benchmarks/stream.py --size tiny          try the benchmark itself; its figures mean nothing
 python benchmarks/stream.py --only rewind        some sections; the others keep their results and circumstances
 python benchmarks/stream.py --report             measure nothing, print what results/stream.json holds

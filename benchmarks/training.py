@@ -1,7 +1,6 @@
 """`make bench-training`: training against its peers, and what kills cost it.
 
-python benchmarks/training.py                    all sections, about 25 minutes on two cores
-python benchmarks/training.py --size hour        fewer samples and kills: about 15 minutes
+python benchmarks/training.py                    all sections
 python benchmarks/training.py --size tiny        try the benchmark itself; its figures mean nothing
 python benchmarks/training.py --only chaos       some sections; the others keep their results and circumstances
 python benchmarks/training.py --report           measure nothing, print what results/training.json holds

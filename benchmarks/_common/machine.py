@@ -96,7 +96,7 @@ def _loop_ms() -> float:
 def warnings(name: str, section: dict[str, Any]) -> list[str]:
     """What a reader of a section's figures has to know: small sizes, a busy machine, moved code, failed requests."""
     found = []
-    if section["size"] not in ("hour", "full"):
+    if section["size"] != "full":
         found.append(f"`{name}` was measured at small sizes, to try the benchmark: its figures mean nothing.")
     moments = moments_of(section)
     busy = max(each["busy_share"] for each in moments)
@@ -123,10 +123,9 @@ def line_of(section: dict[str, Any]) -> str:
     moments = moments_of(section)
     first = moments[0]
     loads = ", ".join(f"{each['load_average']:g}" for each in moments)
-    size = "" if section["size"] == "full" else f" (size `{section['size']}`)"
     return (
         f"Commit {first['commit']}, {first['at'][:16].replace('T', ' ')} UTC, {first['processor']}, {first['cores']} "
-        f"cores, load average before {'it' if len(moments) == 1 else 'each pass'} {loads}{size}."
+        f"cores, load average before {'it' if len(moments) == 1 else 'each pass'} {loads}."
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,8 +12,8 @@ from _common import machine
 from _common.rows import HEADS_WITH_ASKED, Row, text_table
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-SIZES = ("tiny", "hour", "full")
-"""tiny: seconds, to try the benchmark; hour: all benchmarks in about an hour on two cores; full: the longest."""
+SIZES = ("tiny", "full")
+"""tiny: seconds, to try the benchmark; full: what is published."""
 
 RowsOf = Callable[[str, dict[str, Any]], list[Row]]
 
@@ -46,6 +47,7 @@ def measure_sections(
         before = machine.circumstances()
         if before["busy_share"] > machine.BUSY:
             print(f"The machine is not quiet: others use {before['busy_share']:.0%} of it.", file=sys.stderr)
+        started = time.perf_counter()
         try:
             measured = measures[name]()
         except Exception as error:  # noqa: BLE001  # half an hour of other sections is not given up for one
@@ -53,7 +55,7 @@ def measure_sections(
             failed.append(f"{name}: {error}")
             continue
         sections = load(path)
-        sections[name] = {"size": size, "machine": before, **measured}
+        sections[name] = {"size": size, "machine": before, "took_s": round(time.perf_counter() - started), **measured}
         save(path, sections)
     return failed
 

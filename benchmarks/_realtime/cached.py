@@ -22,10 +22,10 @@ from _realtime.sizes import Sizes
 
 WITHOUT, WITH = "without", "with"
 EXPONENT = 0.8
-RATE = {"tiny": 100.0, "hour": 1_000.0, "full": 1_000.0}
+RATE = {"tiny": 100.0, "full": 1_000.0}
 _FILL_WINDOWS = 3
 """Before what is measured, the cache fills for so many windows."""
-ROUNDS = {"tiny": 1, "hour": 4, "full": 6}
+ROUNDS = {"tiny": 1, "full": 4}
 _COMPARED = 200
 
 

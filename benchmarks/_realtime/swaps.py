@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from _realtime import case, home, load, throughput
 from _realtime.sizes import Sizes
 
-RATE = {"tiny": 100.0, "hour": 1_000.0, "full": 1_000.0}
+RATE = {"tiny": 100.0, "full": 1_000.0}
 CHANGED_SHARE = 0.01
 NICENESS = 19
 _LAST_TAKES_S = 4.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forecache.base.settings import Settings
 
 CARDS = Path(__file__).resolve().parents[2] / "examples" / "cards"
-_CUSTOMERS = {"tiny": 1_000, "hour": 5_000, "full": 5_000}
+_CUSTOMERS = {"tiny": 1_000, "full": 5_000}
 _PARTITIONS = 1  # all payments in the order of time, as the batch sees them
 _DAY_S, _START_S = 300.0, 120.0
 _LABELS_DAYS = 7

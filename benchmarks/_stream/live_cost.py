@@ -39,7 +39,7 @@ class _Size:
     window_s: float
 
 
-_SIZES = {"tiny": _Size(5_000, 2, 1.0), "hour": _Size(1_000_000, 6, 3.0), "full": _Size(1_000_000, 8, 4.0)}
+_SIZES = {"tiny": _Size(5_000, 2, 1.0), "full": _Size(1_000_000, 6, 3.0)}
 
 
 def measure(work: Path, sizes: Sizes) -> dict[str, Any]:

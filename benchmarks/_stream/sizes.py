@@ -45,16 +45,10 @@ SIZES = {
         published=2_000, publishes=2, rewind_rate=100.0, rewind_s=30.0, rewind_kill_s=8.0,
         kills=3, once_rate=100.0, once_kill_s=8.0,
     ),
-    "hour": Sizes(
-        "hour", customers=100_000, terminals=10_000,
+    "full": Sizes(
+        "full", customers=100_000, terminals=10_000,
         rate=2_000.0, spark_rate=500.0, answer_s=60.0, search_s=10.0,
         published=500_000, publishes=6, rewind_rate=2_000.0, rewind_s=120.0, rewind_kill_s=8.0,
         kills=10, once_rate=500.0, once_kill_s=4.0,
-    ),
-    "full": Sizes(
-        "full", customers=100_000, terminals=10_000,
-        rate=2_000.0, spark_rate=500.0, answer_s=300.0, search_s=20.0,
-        published=2_000_000, publishes=20, rewind_rate=2_000.0, rewind_s=600.0, rewind_kill_s=10.0,
-        kills=30, once_rate=500.0, once_kill_s=5.0,
     ),
 }  # fmt: skip
