@@ -72,7 +72,7 @@ def test_each_row_sees_the_date_that_had_ended(own_lake: Settings, spark: Any) -
             ("a", "north", at(3), 7),
         ],
     )
-    build_view(spark, own_lake, REGION, [date(2026, 1, 2)])
+    build_view(own_lake, REGION, [date(2026, 1, 2)])
     version = table_version(own_lake, REGION.feature_table)
     known = found(historical_features(spark, own_lake, [SHOP, REGION], spine))
     assert known == {
@@ -97,7 +97,7 @@ def test_rows_are_those_of_the_nights_tables_for_random_times(own_lake: Settings
     nights = [date(2026, 1, number) for number in range(1, 5)]
     tables: dict[str, dict[tuple[str, date], float]] = {}
     for view, value in ((SHOP, "amount_2d"), (REGION, "people")):
-        build_view(spark, own_lake, view, nights)
+        build_view(own_lake, view, nights)
         rows = spark.read.format("delta").load(own_lake.table_uri(view.feature_table)).collect()
         tables[view.name] = {(row[view.key[0]], row.as_of): row[value] for row in rows}
     expected = {}

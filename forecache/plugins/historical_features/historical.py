@@ -9,7 +9,8 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
 from forecache.kit.delta.tables import read_table
-from forecache.lake.feature_rows import age_s, require_key_types, visible_date
+from forecache.lake.contracts import require_key_types
+from forecache.lake.feature_rows import age_s, visible_date
 from forecache.plugins.historical_features.live_features import live_features
 from forecache.plugins.historical_features.night_features import load_night_features
 
@@ -70,7 +71,7 @@ def historical_features(
             continue
         asked = dated.select(*(f"`{name}`" for name in view.key), AS_OF)
         features = load_night_features(spark, settings, view, nights, asked=asked, progress=progress)
-        require_key_types(_OWNER, spine, view, features)
+        require_key_types(_OWNER, dict(spine.dtypes), dict(features.dtypes), view)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
             fresh = age_s(timestamp) <= max_age.total_seconds()
@@ -84,7 +85,8 @@ def _join_live_features(
 ) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    require_key_types(_OWNER, rows, view, read_table(spark, settings, view.event_source.raw_table))
+    raw = read_table(spark, settings, view.event_source.raw_table)
+    require_key_types(_OWNER, dict(rows.dtypes), dict(raw.dtypes), view)
     names = [f"`{name.replace('`', '``')}`" for name in rows.columns]
     seen = live_features(
         spark, settings, view, rows, by=view.key, timestamp=timestamp, column=_ROWS, progress=progress
