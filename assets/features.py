@@ -52,7 +52,7 @@ def _build_features_asset(
         description=f"{declared.description}\n\n{__doc__}".strip(),
         group_name="features",
         pool=SPARK_POOL,
-        kinds={"deltalake", "spark"},
+        kinds={"deltalake"},
         owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(declared), *feature_columns(declared)])},
         partitions_def=partitions,

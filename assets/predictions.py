@@ -31,7 +31,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
         pool=SPARK_POOL,
-        kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
+        kinds={"deltalake"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
         owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,

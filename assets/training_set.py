@@ -65,7 +65,7 @@ def build_training_set_asset(
         description=description,
         group_name="training",
         pool=SPARK_POOL,
-        kinds={"deltalake", "spark"},
+        kinds={"deltalake"},
         owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema(list(columns))},
         check_specs=[dg.AssetCheckSpec(SEPARATE, asset=table, blocking=True, description=apart)],

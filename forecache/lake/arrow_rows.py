@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from deltalake import Schema
 
 _STORED = {"number": pa.float32(), "integer": pa.int64(), "category": pa.string()}
+_SPARK_NAMES = {
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.date32(): "date",
+    pa.large_string(): "string",
+    pa.null(): "void",
+}
 _BATCH_ROWS = 1 << 16
 
 
@@ -56,8 +65,10 @@ def view_rows(
     return rows
 
 
-def label_rows(settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None) -> Rows:
-    """Key columns, `as_of`, the label (double, of classes string) and its weight (double) on nights."""
+def label_rows(
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, entities: pa.Table, pins: Pins | None = None
+) -> Rows:
+    """Key columns, `as_of`, the label (double, of classes string) and its weight (double) of entities on nights."""
     raise NotImplementedError(f"the label of {pipeline.name!r} is a function on Spark's frames")
 
 
@@ -156,6 +167,11 @@ class ViewJoin:
         load_table(self.connection, name, rows)
         self._schemas[name] = rows.schema
 
+    def entities(self) -> pa.Table:
+        """Key columns and `as_of` of the entities."""
+        names = ", ".join(map(quote_name, (*self._pipeline.key, AS_OF)))
+        return self.connection.sql(f"SELECT {names} FROM {quote_name(self._base)}").to_arrow_table()
+
     def sql(self, *, labels: str = "", more: Sequence[str] = ()) -> str:
         """A query of key columns, `as_of`, the features of all views, null for a view without the entity; then of the
         label in the table `labels`, for the entities in it alone, and of further columns of the entities."""
@@ -165,7 +181,7 @@ class ViewJoin:
             names += [_column(view.name, name) for name in view.feature_names]
             if view.name != base:
                 owner = f"The entities of pipeline {self._pipeline.name!r} have"
-                given, found = (_type_names(self._schemas[name]) for name in (base, view.name))
+                given, found = (type_names(self._schemas[name]) for name in (base, view.name))
                 require_key_types(owner, given, found, view)
                 tables += f" LEFT JOIN {quote_name(view.name)} ON {_equal(base, view.name, view.key)}"
         if labels:
@@ -196,7 +212,12 @@ def _equal(one: str, other: str, key: Sequence[str]) -> str:
     return " AND ".join(f"{_column(one, name)} = {_column(other, name)}" for name in (*key, AS_OF))
 
 
-def _type_names(schema: pa.Schema) -> dict[str, str]:
+def type_names(schema: pa.Schema) -> dict[str, str]:
     """Columns, and the names that Spark has for their types."""
-    names = {pa.int8(): "tinyint", pa.int16(): "smallint", pa.int32(): "int", pa.int64(): "bigint", pa.date32(): "date"}
-    return {field.name: names.get(field.type, str(field.type)) for field in schema}
+    return {field.name: _describe_type(field.type) for field in schema}
+
+
+def _describe_type(kind: pa.DataType) -> str:
+    if pa.types.is_timestamp(kind):
+        return "timestamp" if kind.tz else "timestamp_ntz"
+    return _SPARK_NAMES.get(kind, str(kind))

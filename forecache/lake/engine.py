@@ -74,7 +74,7 @@ def map_in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item])
 def decide_engine(
     settings: Settings,
     *,
-    functions: Iterable[Any] = (),
+    needs_spark: Sequence[str] = (),
     rows: int = 0,
     is_serial: bool = False,
     engine: EngineName | None = None,
@@ -82,42 +82,47 @@ def decide_engine(
     """Decide which engine carries out a stage.
 
     Args:
-        functions: The functions on Spark's frames that the stage calls, as `spark_functions` finds them.
+        needs_spark: What the stage does with Spark's frames, as `find_spark_functions` names it.
         rows: Number of rows that it reads.
         is_serial: Arrow would carry it out in one thread, and Spark in one for each core.
         engine: The engine to take; None: that of FORECACHE_ENGINE.
 
     Raises:
-        SettingsError: Arrow is asked for, and the stage calls a function that needs Spark.
+        SettingsError: Arrow is asked for, and the stage needs Spark.
         UnavailableError: Spark is needed and not installed.
     """
-    called, wanted = [function_name(function) for function in functions], engine or settings.engine
-    if wanted == "arrow" and called:
+    wanted = engine or settings.engine
+    if wanted == "arrow" and needs_spark:
         raise SettingsError(
-            f"The engine 'arrow' cannot call {called[0]}, a function on Spark's frames.",
-            remedy="Declare windows or SQL instead, or set FORECACHE_ENGINE=auto.",
+            f"The engine 'arrow' is asked for, and {needs_spark[0]} needs Spark.",
+            remedy="Declare windows instead, or set FORECACHE_ENGINE=auto.",
         )
     is_installed = importlib.util.find_spec("pyspark") is not None
-    if not is_installed and (called or wanted == "spark"):
-        asks = f"{called[0]}, a function on Spark's frames," if called else "FORECACHE_ENGINE=spark"
+    if not is_installed and (needs_spark or wanted == "spark"):
+        need = needs_spark[0] if needs_spark else "FORECACHE_ENGINE=spark"
         raise UnavailableError(
-            f"pyspark is not installed here, and {asks} needs it.",
+            f"pyspark is not installed here, and {need} needs it.",
             remedy="Install the extra 'spark': pip install 'forecache[spark]'.",
         )
     if wanted != "auto":
         return Engine(settings, wanted, "it is asked for")
-    if called:
-        return Engine(settings, "spark", f"{called[0]} is a function on Spark's frames")
-    if (
-        rows > settings.arrow_most_rows
-        and is_installed
-        and (is_serial or not settings.spark_master.startswith("local"))
-    ):
+    if needs_spark:
+        return Engine(settings, "spark", f"{needs_spark[0]} needs it")
+    has_more_cores = is_serial or not settings.spark_master.startswith("local")
+    if rows > settings.arrow_most_rows and is_installed and has_more_cores:
         return Engine(settings, "spark", f"{rows:,} rows are more than {settings.arrow_most_rows:,}")
-    return Engine(settings, "arrow", f"{rows:,} rows, and no function on Spark's frames")
+    return Engine(settings, "arrow", f"nothing needs Spark for {rows:,} rows")
 
 
-def spark_functions(views: Iterable[FeatureView], *more: Callable[..., Any] | None) -> list[Any]:
-    """The functions on Spark's frames that features of views are computed by, and those of `more` that are not None."""
-    own = [view.features for view in views if view.features is not None]
-    return [features.compute or features for features in own] + [each for each in more if each is not None]
+def find_spark_functions(views: Iterable[FeatureView], *functions: Any) -> list[str]:
+    """What needs Spark's frames: the functions by which features of views are computed, and further ones, if not None.
+
+    Features without a function, which are columns of a source as they are, need them too.
+    """
+    own = [(view, view.features) for view in views if view.features is not None]
+    named = [_describe(each.compute) if each.compute else f"the source of {view.name!r}" for view, each in own]
+    return named + [_describe(each) for each in functions if each is not None]
+
+
+def _describe(function: Any) -> str:
+    return f"the function {function_name(function)}"

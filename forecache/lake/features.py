@@ -17,7 +17,7 @@ from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
 from forecache.kit.delta.tables import table_version
 from forecache.kit.delta.writers import write_frame
 from forecache.lake.arrow_rows import Rows, joined_rows, view_rows, write_nights
-from forecache.lake.engine import decide_engine, spark_functions
+from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import join_views, joined_inputs, read_view, view_frame, view_inputs
 from forecache.lake.ledger import last_records
 from forecache.lake.sources import Pins, count_rows, require_delivered
@@ -82,7 +82,7 @@ def build_view(
             days = view.longest_window_days if view.windows else None
             first = None if days is None else min(some) - timedelta(days=days - 1)
             rows = count_rows(settings, view.sources, first=first, last=max(some))
-            engine = decide_engine(settings, functions=spark_functions([view]), rows=rows)
+            engine = decide_engine(settings, needs_spark=find_spark_functions([view]), rows=rows)
             engine.report(details, progress, about=f"features of {view.name}")
             if view.windows:
                 write_windows = load_hook("window_features", "write_windows")
@@ -120,7 +120,7 @@ def _build_joined(
             entities = pipeline.entities.compute if pipeline.entities else None
             tables = [partition_rows(settings, view.feature_table, some, column=AS_OF) for view in pipeline.views]
             num_rows = sum(sum(rows.values()) for rows in tables)
-            engine = decide_engine(settings, functions=spark_functions((), entities), rows=num_rows)
+            engine = decide_engine(settings, needs_spark=find_spark_functions((), entities), rows=num_rows)
             engine.report(details, progress, about=f"features of {pipeline.name}")
             if engine.name == "arrow":
 

@@ -39,7 +39,7 @@ def write_labelled_rows(
     nights = sorted({day for split in SPLITS for day in dates[split]})
     views = {view.name: view_rows(settings, view, nights, pins=pins) for view in pipeline.views}
     with join_views(settings, pipeline, nights, views, pins=pins, extend=partial(_add_places, pipeline, dates)) as join:
-        labels = label_rows(settings, pipeline, nights, pins=pins)
+        labels = label_rows(settings, pipeline, nights, entities=join.entities(), pins=pins)
         join.load(_LABELS, labels)
         sql = join.sql(labels=_LABELS, more=[_SPLIT, _FILE])
         join.connection.execute(f"CREATE TABLE labelled AS {sql}")

@@ -19,7 +19,7 @@ from forecache.lake.contracts import (
     require_numbers,
     require_one_row_each,
 )
-from forecache.lake.engine import decide_engine, spark_functions
+from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import feature_frame
 from forecache.lake.features import require_nights
 from forecache.lake.labelled_rows import NUM_FILES, PLACES, SPLITS, write_labelled_rows
@@ -130,9 +130,9 @@ def _build(
     progress: Progress,
 ) -> StageOutcome:
     computes = [pipeline.entities.compute] if pipeline.entities else []
-    functions = spark_functions(pipeline.views, *computes, pipeline.trained_label.compute)
+    functions = find_spark_functions(pipeline.views, *computes, pipeline.trained_label.compute)
     last = max(day for split in SPLITS for day in dates[split])
-    engine = decide_engine(settings, functions=functions, rows=count_rows(settings, pipeline.all_sources, last=last))
+    engine = decide_engine(settings, needs_spark=functions, rows=count_rows(settings, pipeline.all_sources, last=last))
     details: dict[str, Any] = {}
     engine.report(details, progress, about=f"training set of {pipeline.name}")
     if engine.name == "arrow":

@@ -139,10 +139,10 @@ def test_views_are_joined_to_entities_the_same(shops: Settings, spark: Any, monk
     homes = {name: of_engine(shops, name) for name in ("auto", "arrow")}
     build_features(homes["auto"], pipeline, nights)
     assert last_records(homes["auto"], "features", "takings")[nights[0]].details["engine"] == "spark"
-    with pytest.raises(SettingsError, match=r"The engine 'arrow' cannot call shops, a function on Spark's frames\."):
+    with pytest.raises(SettingsError, match=r"The engine 'arrow' is asked for, and the function shops needs Spark\."):
         build_features(homes["arrow"], pipeline, nights)
     monkeypatch.setattr(arrow_rows, "entity_rows", entities)
-    monkeypatch.setattr("forecache.lake.features.spark_functions", lambda *_: [])
+    monkeypatch.setattr("forecache.lake.features.find_spark_functions", lambda *_: [])
     build_features(homes["arrow"], pipeline, nights)
     by_both = [contents(home, pipeline.feature_table) for home in homes.values()]
     assert by_both[0].num_rows == 9
@@ -200,7 +200,7 @@ def test_training_sets_have_the_same_rows_in_the_same_order(
         return as_rows(label_frame(spark, settings, pipeline, entities, nights))
 
     monkeypatch.setattr(labelled_rows, "label_rows", labels)
-    monkeypatch.setattr(training_set, "spark_functions", lambda *_: [])
+    monkeypatch.setattr(training_set, "find_spark_functions", lambda *_: [])
     built = {name: build_training_set(home, pipeline, night) for name, home in homes.items()}
     assert built["arrow"].details == built["spark"].details | {"engine": "arrow"}
     assert built["arrow"].rows > 40
@@ -222,16 +222,12 @@ def without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
 ON_A_CLUSTER = {"spark_master": "spark://host:7077"}
 
 
-def any_function(rows: Any) -> Any:
-    return rows
-
-
 @pytest.mark.parametrize(
     ("more", "asked", "engine", "reason"),
     [
-        ({}, {"rows": 7}, "arrow", "7 rows, and no function on Spark's frames"),
-        ({}, {"functions": [any_function]}, "spark", "any_function is a function on Spark's frames"),
-        ({}, {"rows": 10**9}, "arrow", "1,000,000,000 rows, and no function on Spark's frames"),
+        ({}, {"rows": 7}, "arrow", "nothing needs Spark for 7 rows"),
+        ({}, {"needs_spark": ["the function total"]}, "spark", "the function total needs it"),
+        ({}, {"rows": 10**9}, "arrow", "nothing needs Spark for 1,000,000,000 rows"),
         (
             {"spark_master": "spark://host:7077"},
             {"rows": 10**9},
@@ -253,8 +249,8 @@ def test_engine_follows_the_declarations_the_rows_and_the_setting(
 def test_without_pyspark_arrow_runs_and_what_needs_spark_says_so(settings: Settings, without_pyspark: None) -> None:
     clustered = settings.model_copy(update=ON_A_CLUSTER)
     assert decide_engine(clustered, rows=10**9).name == "arrow"
-    with pytest.raises(UnavailableError, match=r"pyspark is not installed here, and any_function, .* needs it"):
-        decide_engine(settings, functions=[any_function])
+    with pytest.raises(UnavailableError, match=r"pyspark is not installed here, and the function total needs it"):
+        decide_engine(settings, needs_spark=["the function total"])
     with pytest.raises(UnavailableError, match="and FORECACHE_ENGINE=spark needs it"):
         decide_engine(settings.model_copy(update={"engine": "spark"}))
 

@@ -71,7 +71,7 @@ def engine_of(settings: Settings, stage: str, subject: str) -> str:
 def main() -> None:
     settings = load_settings(home=Path(sys.argv[1]), project="windowed_project")
     labelled_rows.label_rows = label_rows
-    training_set.spark_functions = lambda *_: []  # the label is made without Spark here
+    training_set.find_spark_functions = lambda *_: []  # the label is made without Spark here
     said: list[str] = []
     results = run_night(settings, progress=lambda message, share=None: said.append(message))
     with open_store(settings, "spend").snapshot() as snapshot:

@@ -21,7 +21,7 @@ from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table, read_table, table_exists, table_version
 from forecache.lake.arrow_rows import Rows, label_rows, load_table
 from forecache.lake.contracts import class_order
-from forecache.lake.engine import Engine, decide_engine
+from forecache.lake.engine import Engine, decide_engine, find_spark_functions
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.query import quote_name, scratch_database
@@ -58,7 +58,9 @@ def labelled_predictions(settings: Settings, pipeline: Pipeline, as_of: Sequence
     if spec.top is not None:
         return {}  # the probabilities of some classes are missing
     columns = spec.columns[1:] if spec.kind == "classes" else spec.columns
-    engine = decide_engine(settings, functions=[pipeline.trained_label.compute], rows=sum(rows.values()))
+    engine = decide_engine(
+        settings, needs_spark=find_spark_functions((), pipeline.trained_label.compute), rows=sum(rows.values())
+    )
     join = _join_in_spark if engine.name == "spark" else _join_here
     table = join(engine, pipeline, as_of, columns, step).drop_null().combine_chunks()
     days = table.column(AS_OF).cast("int32").to_numpy()
@@ -174,8 +176,9 @@ def _join_here(
     names += [f"predicted.{quote_name(name)} AS _score_{i}" for i, name in enumerate(columns)]
     with scratch_database(settings) as connection:
         load_table(connection, "predicted", Rows(schema, choose()))
-        load_table(connection, "labels", label_rows(settings, pipeline, as_of))
         keys = ", ".join(map(quote_name, entity))
+        entities = connection.sql(f"SELECT {keys} FROM predicted").to_arrow_table()
+        load_table(connection, "labels", label_rows(settings, pipeline, as_of, entities=entities))
         return connection.sql(
             f"SELECT {AS_OF}, {', '.join(names)} FROM predicted JOIN labels USING ({keys})"
         ).to_arrow_table()
