@@ -18,7 +18,7 @@ from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import FeatureView, Pipeline, Schedule
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 CURRENT = "is_current"
 _MAX_STALE_SHOWN = 31
@@ -52,7 +52,7 @@ def _build_features_asset(
         description=f"{declared.description}\n\n{__doc__}".strip(),
         group_name="features",
         pool=SPARK_POOL,
-        kinds={"deltalake", "spark"},
+        kinds={"deltalake"},
         owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema([*key_columns(declared), *feature_columns(declared)])},
         partitions_def=partitions,
@@ -69,18 +69,16 @@ def _build_features_asset(
         ],
     )
     @explain_errors
-    def build_and_check_features(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def build_and_check_features(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.features import build_features, build_view, stale_nights
         from forecache.lake.quality.stage_checks import check_features
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         current, nights = step.settings, step.nights
         for source in declared.all_sources:
             ingest_pending_files(step, source, last=max(nights))
         build: Callable[..., StageResult] = build_view if isinstance(declared, FeatureView) else build_features
-        result = step.run_stage(build, step.session(), current, declared, nights, rebuild=step.rebuild)
+        result = step.run_stage(build, current, declared, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(metadata={**stage_metadata(current, result), "details": details_json(result)})
 
         reports = check_features(step, declared, nights)

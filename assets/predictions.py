@@ -14,7 +14,7 @@ from assets.views import scoring_view
 from forecache.base.plugins import find_hooks
 from forecache.declare import Pipeline, RegisteredModel, TorchModel
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 FLOORS = "reaches_floors"
 
@@ -31,7 +31,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         description=f"{pipeline.description}\n\n{__doc__}",
         group_name="predictions",
         pool=SPARK_POOL,
-        kinds={"deltalake", "spark"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
+        kinds={"deltalake"} | ({"onnx"} if isinstance(pipeline.model, TorchModel) else set()),
         owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=partitions,
@@ -44,17 +44,15 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         ],
     )
     @explain_errors
-    def score_and_check(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def score_and_check(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_predictions
         from forecache.operations.rollback import recover_interrupted
         from forecache.scoring.run import score_nights
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         current, nights = step.settings, step.nights
         recover_interrupted(current, pipeline, progress=step.progress)
-        result = step.run_stage(score_nights, step.session(), current, pipeline, nights, rebuild=step.rebuild)
+        result = step.run_stage(score_nights, current, pipeline, nights, rebuild=step.rebuild)
         yield dg.MaterializeResult(
             metadata={**stage_metadata(current, result), **scoring_view(current, pipeline, result)}
         )

@@ -17,7 +17,7 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile
@@ -75,15 +75,13 @@ def build_raw(source: Source) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     @explain_errors
-    def ingest_source(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def ingest_source(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.ingest.ingest import ingest
         from forecache.lake.ingest.ingested_files import delivered_days, ingested_files, require_days
         from forecache.lake.quality.pending_files import check_raw_days, extract_days
         from forecache.lake.quality.raw_days import raw_verdicts
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         current, days = step.settings, step.nights
         try:
             extract_days(step, source, days, rebuild=step.rebuild)

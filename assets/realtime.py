@@ -12,7 +12,7 @@ from assets.published import published_name
 from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from forecache.declare import FeatureView, Realtime, RegisteredModel
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 _RELEASED = """\
 Released: the champion, its transform and the contracts of its features, which answer requests as one unit.
@@ -53,20 +53,18 @@ def build_released(realtime: Realtime) -> dg.AssetsDefinition:
         owners=owners_of(realtime),
     )
     @explain_errors
-    def build_release(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def build_release(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.features import build_view
         from forecache.lake.quality.stage_checks import check_features
         from forecache.operations.publish_night import publish_night
         from forecache.operations.release import release_model
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         night = choose_training_night(realtime, context)
         for view in apart:
             for source in view.sources:
                 ingest_pending_files(step, source, last=night)
-            step.run_stage(build_view, step.session(), step.settings, view, [night], rebuild=step.rebuild)
+            step.run_stage(build_view, step.settings, view, [night], rebuild=step.rebuild)
             check_features(step, view, [night])
             step.run_stage(publish_night, step.settings, view, night=night)
         result = step.run_stage(release_model, step.settings, realtime)

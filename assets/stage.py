@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -15,10 +15,6 @@ from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.kit.explain_errors import explain_error
 from resources.session import current_session
-from resources.settings_and_spark import SparkResource
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 MAX_RETRIES = 2
 _FIRST_DELAY_S = 5
@@ -58,8 +54,8 @@ def explain_errors(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterato
 class RunStep:
     """A step of a run as the function of an asset or an op sees it; a `Run` for stages and checks of the framework."""
 
-    def __init__(self, context: Context, settings: Settings, spark: SparkResource | None = None) -> None:
-        self.context, self.settings, self._spark = context, settings, spark
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self.context, self.settings = context, settings
         self.run_id: str = context.run_id
         self.rebuild = context.run.tags.get(REBUILD_TAG) == "true"
         self._session = current_session()  # progress also comes from threads, which have no current session
@@ -79,11 +75,6 @@ class RunStep:
                 remedy="Materialize it first.",
             )
         return date.fromisoformat(str(known["night"].value))
-
-    def session(self) -> "SparkSession":
-        """The process's Spark session, started at the first call."""
-        assert self._spark is not None, "this step declares no Spark resource"
-        return self._spark.session()
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         """Call a stage of the framework with this run's id and progress; its result goes to the log and the session."""

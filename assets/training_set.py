@@ -16,7 +16,7 @@ from assets.views import splits_view
 from forecache.base.results import StageResult
 from forecache.declare import Pipeline, Realtime
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 SEPARATE = "splits_are_apart"
 
@@ -34,9 +34,7 @@ def build_training_set(pipeline: Pipeline) -> dg.AssetsDefinition:
     def build(step: RunStep, night: date) -> StageResult:
         from forecache.lake import training_set as stage
 
-        return step.run_stage(
-            stage.build_training_set, step.session(), step.settings, pipeline, night, rebuild=step.rebuild
-        )
+        return step.run_stage(stage.build_training_set, step.settings, pipeline, night, rebuild=step.rebuild)
 
     return build_training_set_asset(
         pipeline,
@@ -67,18 +65,18 @@ def build_training_set_asset(
         description=description,
         group_name="training",
         pool=SPARK_POOL,
-        kinds={"deltalake", "spark"},
+        kinds={"deltalake"},
         owners=owners_of(declared),
         metadata={"dagster/column_schema": dg.TableSchema(list(columns))},
         check_specs=[dg.AssetCheckSpec(SEPARATE, asset=table, blocking=True, description=apart)],
     )
     @explain_errors
     def write_training_set(
-        context: dg.AssetExecutionContext, config: TrainingSetConfig, settings: SettingsResource, spark: SparkResource
+        context: dg.AssetExecutionContext, config: TrainingSetConfig, settings: SettingsResource
     ) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_training_splits
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         night = choose_training_night(declared, context, config.night)
         for source in declared.all_sources:
             ingest_pending_files(step, source, last=night)

@@ -61,7 +61,7 @@ def main() -> None:
 
         def check_with_duckdb(number: int) -> None:
             state = {NIGHT: f"state-{number}"}
-            found = check_nights(lambda: spark, settings, "scores", EXPECTATIONS, column=AS_OF, states=state)
+            found = check_nights(settings, "scores", EXPECTATIONS, column=AS_OF, states=state)
             report = found[NIGHT]
             assert (report.success, report.rows) == (True, rows)
 

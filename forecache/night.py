@@ -52,19 +52,19 @@ def run_declaration(run: Run, declared: Nightly, night: date) -> None:
     for source in declared.all_sources:
         ingest_pending(run, source, last=night)
     for view in (declared,) if isinstance(declared, FeatureView) else views:
-        run.run_stage(build_view, run.session(), settings, view, [night])
+        run.run_stage(build_view, settings, view, [night])
         checks.require_success(checks.check_features(run, view, [night]))
         publish_newest(run, view)
     if isinstance(declared, Pipeline | Realtime) and declared.is_trained:
         train_if_due(run, declared, night)
     if isinstance(declared, Pipeline):
-        run.run_stage(build_features, run.session(), settings, declared, [night])
+        run.run_stage(build_features, settings, declared, [night])
         checks.require_success(checks.check_features(run, declared, [night]))
         recover_interrupted(settings, declared, progress=run.progress)
-        run.run_stage(score_nights, run.session(), settings, declared, [night])
+        run.run_stage(score_nights, settings, declared, [night])
         checks.require_success(checks.check_predictions(run, declared, [night]))
         for check_scores in find_hooks("check_scores"):
-            check_scores(settings, declared, [night], spark=run.session(), run_id=run.run_id)
+            check_scores(settings, declared, [night], run_id=run.run_id)
         publish_newest(run, declared)
     if isinstance(declared, NightlyDeclaration):
         made = run.run_stage(load_hook(declared.plugin, declared.stage), settings, declared, [night])
@@ -83,7 +83,7 @@ def train_if_due(run: Run, declared: Pipeline | Realtime, night: date) -> None:
     if not is_training_due(settings, declared):
         return
     build = build_training_set if isinstance(declared, Pipeline) else load_hook("historical_features", "build_examples")
-    training_set = run.run_stage(build, run.session(), settings, declared, night)
+    training_set = run.run_stage(build, settings, declared, night)
     checks.require_success({night: checks.check_training_splits(declared, training_set)})
     candidate = run.run_stage(train, settings, declared, night)
     registered = run.run_stage(register_trained_model, settings, declared, candidate)

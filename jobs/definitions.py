@@ -37,7 +37,7 @@ from jobs.realtime import realtime_definitions
 from jobs.schedules import build_delivery_sensors
 from jobs.streams import stream_definitions
 from jobs.training import build_approval_job, build_full_job, build_training_job, build_training_schedule
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 SOURCE_ASSETS = (build_landing, build_raw)
 TRAINING_ASSETS = (build_training_set, build_candidate, build_model)
@@ -50,7 +50,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     resource = SettingsResource(home=str(settings.home_path), project=settings.project)
     return dg.Definitions.merge(
         dg.Definitions(
-            resources={"settings": resource, "spark": SparkResource(settings=resource)},
+            resources={"settings": resource},
             executor=dg.in_process_executor,
         ),
         *(source_definitions(source) for source in sources_of(project)),

@@ -34,7 +34,7 @@ def main() -> None:
     spark = spark_session(settings)
     last = START + timedelta(days=days - 1)
     nights = [last - timedelta(days=n) for n in reversed(range(num_nights))]
-    build_view(spark, settings, TILES, nights)
+    build_view(settings, TILES, nights)
     features = open_table(settings, TILES.feature_table).to_pyarrow_table()
     known_at = pc.add(features["as_of"].cast(pa.timestamp("us", "UTC")), pa.scalar(timedelta(days=1)))
     repository = home / "feast"

@@ -119,7 +119,7 @@ def by_window_functions(spark: Any, settings: Settings, nights: Sequence[date]) 
 
 def at_once(view: FeatureView) -> Callable[[Any, Settings, Sequence[date]], None]:
     def build(spark: Any, settings: Settings, nights: Sequence[date]) -> None:
-        build_view(spark, settings, view, nights)
+        build_view(settings, view, nights)
 
     return build
 

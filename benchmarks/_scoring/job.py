@@ -127,7 +127,7 @@ class Contenders:
         from forecache.scoring.run import score
 
         self._runs += 1
-        score(self.spark, self.settings, fresh(self._runs), [NIGHT], run_id="benchmark", mode="full")
+        score(self.settings, fresh(self._runs), [NIGHT], run_id="benchmark", mode="full")
 
 
 def tune(home: str, rows: int, trees: bool) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def arrow(home: str, rows: int, repeats: int) -> dict[str, Any]:
 
     settings = prepare(Path(home), rows)
     seconds = [
-        timed(lambda turn=turn: score(None, settings, fresh(turn), [NIGHT], engine="arrow", mode="full"))  # type: ignore[misc]
+        timed(lambda turn=turn: score(settings, fresh(turn), [NIGHT], engine="arrow", mode="full"))  # type: ignore[misc]
         for turn in range(repeats + 1)
     ]
     return {"seconds": seconds[1:], "first_s": seconds[0], "peak_bytes": _peak_bytes()}
@@ -247,19 +247,19 @@ def incremental(home: str, rows: int, share: float, repeats: int, trees: bool, s
     model = register_model(settings, PIPELINE, folder=Path(path)) if trees else None
     peer = Setting.named(setting, folder, trees=False) if setting else None
     contenders = Contenders(settings, path, peer=peer)
-    spark, declaration = contenders.spark, fresh(0)
+    declaration = fresh(0)
     seconds: dict[str, list[float]] = {"mlflow_s": [], "full_s": [], "incremental_s": []}
     for _ in range(0 if trees else repeats + 1):
         seconds["mlflow_s"].append(timed(contenders.mlflow))
     for turn in range(repeats + 1):
         declaration = fresh(turn)
         seconds["full_s"].append(
-            timed(lambda: score(spark, settings, declaration, [NIGHT], mode="full", model=model))  # noqa: B023
+            timed(lambda: score(settings, declaration, [NIGHT], mode="full", model=model))  # noqa: B023
         )
     for turn in range(repeats + 1):
         _update(settings, share, seed=turn)
         started = time.perf_counter()
-        result = score(spark, settings, declaration, [NIGHT], mode="auto", model=model)
+        result = score(settings, declaration, [NIGHT], mode="auto", model=model)
         seconds["incremental_s"].append(time.perf_counter() - started)
         assert result.details["carried_rows"] == rows - int(rows * share), result.details
     shutil.rmtree(folder)
@@ -293,10 +293,10 @@ def one_run(home: str, number: int) -> dict[str, Any]:
     from forecache.scoring.run import score
 
     settings = settings_of(Path(home))
-    spark = spark_session(settings)
+    spark_session(settings)
     print("ready", flush=True)
     started = time.perf_counter()
-    result = score(spark, settings, _killed(number), [NIGHT], run_id="kill", mode="full")
+    result = score(settings, _killed(number), [NIGHT], run_id="kill", mode="full")
     return {"seconds": time.perf_counter() - started, "scored_rows": result.details.get("scored_rows", 0)}
 
 

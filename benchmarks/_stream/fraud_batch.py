@@ -21,11 +21,11 @@ from forecache.realtime.release.load import load_release
 
 def main() -> None:
     settings, night = load_settings(), date.fromisoformat(sys.argv[1])
-    spark = spark_session(settings)
+    spark_session(settings)
     try:
         for source in card_fraud.all_sources:
             ingest(settings, source)
-        build_examples(spark, settings, card_fraud, night)
+        build_examples(settings, card_fraud, night)
     finally:
         stop_spark()
     columns = ["request_id", *card_fraud.feature_names]

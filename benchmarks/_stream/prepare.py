@@ -74,7 +74,7 @@ def prepare(
         land(settings, history(day, place, customers=customers, terminals=terminals, payments=payments), day)
     ingest(settings, scored.payments_source)
     for view in (scored.customer, scored.terminal):
-        build_view(spark, settings, view, [night])
+        build_view(settings, view, [night])
         publish(settings, view, night=night)
     register(settings)
     release_model(settings, scored.fraud)

@@ -224,6 +224,7 @@ PLUGINS = {
     "window_features": Plugin(
         hooks={
             "window_frame": "nights:window_frame",
+            "window_rows": "nights:window_rows",
             "window_inputs": "nights:window_inputs",
             "write_windows": "nights:write_windows",
         }

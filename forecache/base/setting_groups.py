@@ -213,6 +213,17 @@ class LakeSettings(BaseSettings):
         "each run, on the machine of Dagster's code location.",
     )
 
+    engine: Literal["auto", "spark", "arrow"] = Field(
+        "auto",
+        description="What carries out stages: Spark, or Arrow in the process of the run, without Java. auto: Arrow, "
+        "except for stages that call a function on Spark's frames, or that read many rows where Spark has more cores.",
+    )
+    arrow_most_rows: int = Field(
+        20_000_000,
+        ge=0,
+        description="Most rows of a stage that auto lets Arrow read where Spark has more cores: on a cluster, and "
+        "for a model in plain Python.",
+    )
     spark_master: str = Field("local[*]", description="Spark master.")
     spark_driver_memory: str = Field("2g", description="Spark driver memory; on a local master all of Spark's.")
     spark_conf: dict[str, str] = Field(

@@ -1,7 +1,7 @@
 """Checks of the frames and rows that the functions of a declaration return: columns, types, labels, unique keys."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import InputError
@@ -154,6 +154,21 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
             f"The training set of pipeline {pipeline.name!r} has {twice[0]['count_all']} rows for {where}.",
             remedy=f"Return one row for each entity and date from {functions}.",
         )
+
+
+_WHOLE_NUMBER, _WHOLE_TYPES = "whole number", ("tinyint", "smallint", "int", "bigint")
+
+
+def require_key_types(owner: str, given: Mapping[str, str], found: Mapping[str, str], view: FeatureView) -> None:
+    """Refuse a key column of a view whose type among given rows differs in kind from the view's, such as text and
+    number; both are types by column, as Spark names them."""
+    for name in view.key:
+        kinds = {_WHOLE_NUMBER if kind in _WHOLE_TYPES else kind for kind in (given[name], found[name])} - {"void"}
+        if len(kinds) > 1:
+            raise InputError(
+                f"{owner} {name!r} as {given[name]}, and the view {view.name!r} as {found[name]}.",
+                remedy="Cast it: rows of different types are not joined.",
+            )
 
 
 def function_name(function: Any) -> str:

@@ -15,17 +15,11 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Feature, FeatureView, Pipeline
 from forecache.kit.delta.errors import REFUSED
 from forecache.kit.delta.tables import read_table
-from forecache.lake.contracts import function_name, require_columns
+from forecache.lake.contracts import function_name, require_columns, require_key_types
 from forecache.lake.sources import Pins, known_rows, source_states
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-
-
-_WHOLE_NUMBER, _WHOLE_TYPES = "whole number", ("tinyint", "smallint", "int", "bigint")
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 
 def join_views(
@@ -39,8 +33,9 @@ def join_views(
 ) -> "DataFrame":
     """Key columns, `as_of` and the features of all views, from a frame for each; null for a view without the entity."""
     joined = _entity_frame(spark, settings, pipeline, nights, frames, pins)
+    owner = f"The entities of pipeline {pipeline.name!r} have"
     for view in pipeline.views:
-        require_key_types(f"The entities of pipeline {pipeline.name!r} have", joined, view, frames[view.name])
+        require_key_types(owner, dict(joined.dtypes), dict(frames[view.name].dtypes), view)
         joined = joined.join(frames[view.name], [*view.key, AS_OF], "left")
     return joined.select(*pipeline.key, AS_OF, *pipeline.feature_names)
 
@@ -66,18 +61,6 @@ def _entity_frame(
             remedy=f"Return it from {function_name(declared.compute)}, or remove it from the declaration.",
         )
     return computed.select(*wanted)
-
-
-def require_key_types(owner: str, given: "DataFrame", view: FeatureView, features: "DataFrame") -> None:
-    """Refuse a key column whose type differs in kind from the view's, such as text and number."""
-    here, there = dict(given.dtypes), dict(features.dtypes)
-    for name in view.key:
-        kinds = {_WHOLE_NUMBER if kind in _WHOLE_TYPES else kind for kind in (here[name], there[name])} - {"void"}
-        if len(kinds) > 1:
-            raise InputError(
-                f"{owner} {name!r} as {here[name]}, and the view {view.name!r} as {there[name]}.",
-                remedy="Cast it: rows of different types are not joined.",
-            )
 
 
 def read_view(
@@ -216,7 +199,7 @@ def view_frame(
     """
     if view.features is None:
         window_frame = load_hook("window_features", "window_frame")
-        computed = window_frame(spark, settings, view, nights, progress=progress, asked=asked)
+        computed = window_frame(settings, view, nights, progress=progress, asked=asked)
     else:
         rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
         computed = rows[view.sources[0].name] if compute is None else compute(rows)

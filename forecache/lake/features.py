@@ -1,7 +1,8 @@
 """Feature tables: one partition for each night, point-in-time correct, rebuilt only if its inputs changed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
+from contextlib import AbstractContextManager, nullcontext
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forecache.base.errors import NotFoundError
@@ -15,14 +16,15 @@ from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
 from forecache.kit.delta.tables import table_version
 from forecache.kit.delta.writers import write_frame
+from forecache.lake.arrow_rows import Rows, joined_rows, view_rows, write_nights
+from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import join_views, joined_inputs, read_view, view_frame, view_inputs
 from forecache.lake.ledger import last_records
-from forecache.lake.sources import Pins, require_delivered
-from forecache.lake.stage_runner import Stage, hold_table_lock, write_stale_partitions
+from forecache.lake.sources import Pins, count_rows, require_delivered
+from forecache.lake.stage_runner import Stage, hold_table_lock, partition_rows, write_stale_partitions
 
 if TYPE_CHECKING:
     from deltalake import Schema
-    from pyspark.sql import SparkSession
 
 
 STAGE = "features"
@@ -32,7 +34,6 @@ Written: TypeAlias = "tuple[Schema, Sequence[DataFile]]"
 
 
 def build_features(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
@@ -44,16 +45,14 @@ def build_features(
     """Write the features of a pipeline for the nights that are missing or stale, those of its views first."""
     require_nights(settings, pipeline, nights)
     built = [
-        build_view(spark, settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild)
-        for view in pipeline.views
+        build_view(settings, view, nights, run_id=run_id, progress=progress, rebuild=rebuild) for view in pipeline.views
     ]
     if pipeline.is_joined:
-        return _build_joined(spark, settings, pipeline, nights, run_id, progress, rebuild)
+        return _build_joined(settings, pipeline, nights, run_id, progress, rebuild)
     return built[0]
 
 
 def build_view(
-    spark: "SparkSession",
     settings: Settings,
     view: FeatureView,
     nights: Sequence[date],
@@ -80,11 +79,19 @@ def build_view(
         inputs = view_inputs(settings, view, nights, pins=pins)
 
         def write(some: Sequence[date]) -> Written:
+            days = view.longest_window_days if view.windows else None
+            first = None if days is None else min(some) - timedelta(days=days - 1)
+            rows = count_rows(settings, view.sources, first=first, last=max(some))
+            engine = decide_engine(settings, needs_spark=find_spark_functions([view]), rows=rows)
+            engine.report(details, progress, about=f"features of {view.name}")
             if view.windows:
                 write_windows = load_hook("window_features", "write_windows")
-                written: Written = write_windows(spark, settings, view, some, run_id=run_id, progress=progress)
+                written: Written = write_windows(engine, settings, view, some, run_id=run_id, progress=progress)
                 return written
-            frame = view_frame(spark, settings, view, some, pins=pins)
+            if engine.name == "arrow":
+                compute = lambda night: nullcontext(view_rows(settings, view, [night], pins=pins))  # noqa: E731
+                return write_nights(settings, view.feature_table, some, compute)
+            frame = view_frame(engine.session(), settings, view, some, pins=pins)
             return write_frame(frame, settings, view.feature_table, partition_by=AS_OF)
 
         return _write_stale(
@@ -93,7 +100,6 @@ def build_view(
 
 
 def _build_joined(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
@@ -110,10 +116,21 @@ def _build_joined(
         versions = {view.name: feature_versions(settings, view, nights) for view in pipeline.views}
 
         def write(some: Sequence[date]) -> Written:
-            frames = {
-                view.name: read_view(spark, settings, view, {night: versions[view.name][night] for night in some})
-                for view in pipeline.views
-            }
+            of_views = {view.name: {night: versions[view.name][night] for night in some} for view in pipeline.views}
+            entities = pipeline.entities.compute if pipeline.entities else None
+            tables = [partition_rows(settings, view.feature_table, some, column=AS_OF) for view in pipeline.views]
+            num_rows = sum(sum(rows.values()) for rows in tables)
+            engine = decide_engine(settings, needs_spark=find_spark_functions((), entities), rows=num_rows)
+            engine.report(details, progress, about=f"features of {pipeline.name}")
+            if engine.name == "arrow":
+
+                def join(night: date) -> AbstractContextManager[Rows]:
+                    of_night = {name: of_view[night] for name, of_view in of_views.items()}
+                    return joined_rows(settings, pipeline, night, of_night, pins=pins)
+
+                return write_nights(settings, table, some, join)
+            spark = engine.session()
+            frames = {view.name: read_view(spark, settings, view, of_views[view.name]) for view in pipeline.views}
             frame = join_views(spark, settings, pipeline, some, frames, pins=pins)
             return write_frame(frame, settings, table, partition_by=AS_OF)
 

@@ -195,6 +195,17 @@ def state_history(settings: Settings, source: AnySource, first: date, last: date
     return f" {source.name}_before@{xxhash.xxh3_128_hexdigest(text.encode())}"
 
 
+def count_rows(settings: Settings, sources: Iterable[AnySource], *, first: date | None = None, last: date) -> int:
+    """Number of rows that were ingested of sources from a day (None: the first) to another; without existing tables."""
+    days = [
+        (file.event_day, file.raw_rows)
+        for source in sources
+        if not isinstance(source, TableSource)
+        for file in ingested_files(settings, source)
+    ]
+    return sum(rows for day, rows in days if day is not None and day <= last and (first is None or day >= first))
+
+
 def require_delivered(
     settings: Settings, source: AnySource, nights: Collection[date], *, pins: Pins | None = None
 ) -> None:

@@ -19,18 +19,16 @@ from forecache.lake.contracts import (
     require_numbers,
     require_one_row_each,
 )
+from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import feature_frame
 from forecache.lake.features import require_nights
-from forecache.lake.sources import Pins, horizon_rows, source_states, state_history
+from forecache.lake.labelled_rows import NUM_FILES, PLACES, SPLITS, write_labelled_rows
+from forecache.lake.sources import Pins, count_rows, horizon_rows, source_states, state_history
 from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
-
-
-SPLITS = ("train", "validation", "test")
-_PLACES = 1 << 20
 
 
 def as_of_dates(pipeline: Pipeline, night: date) -> dict[str, tuple[date, ...]]:
@@ -67,7 +65,7 @@ def split_column(pipeline: Pipeline, dates: Mapping[str, Sequence[date]]) -> "Co
     shares = pipeline.training.split
     if shares is None:
         return F.coalesce(*(F.when(F.col(AS_OF).isin(list(dates[name])), F.lit(name)) for name in SPLITS))
-    place = F.pmod(F.xxhash64(*pipeline.key), F.lit(_PLACES)) / F.lit(_PLACES)
+    place = F.pmod(F.xxhash64(*pipeline.key), F.lit(PLACES)) / F.lit(PLACES)
     held_out = F.when(place < shares.test, F.lit("test"))
     return held_out.when(place < shares.test + shares.validation, F.lit("validation")).otherwise(F.lit("train"))
 
@@ -76,7 +74,6 @@ STAGE = "training_set"
 
 
 def build_training_set(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     night: date,
@@ -104,7 +101,7 @@ def build_training_set(
 
         def build() -> StageOutcome:
             progress(f"training set of {pipeline.name} as of {night}", None)
-            return _build(spark, settings, pipeline, dates, pins=pins, run_id=run_id)
+            return _build(settings, pipeline, dates, pins=pins, run_id=run_id, progress=progress)
 
         row, skipped = stage.run_once(_inputs(settings, pipeline, night, dates, pins), build, rebuild=rebuild)
     return stage.result(
@@ -124,16 +121,25 @@ def _inputs(
 
 
 def _build(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     dates: Mapping[str, Sequence[date]],
     *,
     pins: Pins,
     run_id: str,
+    progress: Progress,
 ) -> StageOutcome:
-    frame = labelled_frame(spark, settings, pipeline, dates, pins=pins)
-    schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
+    computes = [pipeline.entities.compute] if pipeline.entities else []
+    functions = find_spark_functions(pipeline.views, *computes, pipeline.trained_label.compute)
+    last = max(day for split in SPLITS for day in dates[split])
+    engine = decide_engine(settings, needs_spark=functions, rows=count_rows(settings, pipeline.all_sources, last=last))
+    details: dict[str, Any] = {}
+    engine.report(details, progress, about=f"training set of {pipeline.name}")
+    if engine.name == "arrow":
+        schema, files = write_labelled_rows(settings, pipeline, dates, pins=pins)
+    else:
+        frame = labelled_frame(engine.session(), settings, pipeline, dates, pins=pins)
+        schema, files = write_frame(frame, settings, pipeline.training_table, fit=False)
     written = _read_checked(settings, pipeline, files)
     require_labels(written, pipeline)
     classes = require_classes(written, pipeline) if pipeline.trained_label.kind == "multiclass" else ()
@@ -148,7 +154,7 @@ def _build(
             else "Give it a larger share of the entities: EntitySplit(validation=..., test=...).",
         )
     version = replace_table(settings, pipeline.training_table, schema, files, run_id=run_id)
-    details = {
+    details |= {
         "splits": {s: sum(by_date[s, day] for day in dates[s]) for s in SPLITS},
         "as_of": {split: [day.isoformat() for day in dates[split]] for split in SPLITS},
         **(_class_shares(written, pipeline, classes) if classes else {"label_mean": _label_means(written, pipeline)}),
@@ -212,7 +218,7 @@ def labelled_frame(
     return (
         features.join(labels, entity)
         .withColumn("split", split_column(pipeline, dates))
-        .repartition(8, *entity)
+        .repartition(NUM_FILES, *entity)
         .sortWithinPartitions(*entity)
     )
 

@@ -1,12 +1,11 @@
 """A scoring run and its nights: the inputs of their predictions, and the immutable feature files that are scored."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from forecache.base.code_version import code_version
 from forecache.base.errors import InputError, NotFoundError
@@ -16,6 +15,7 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.partitions import TableSnapshot
 from forecache.kit.delta.tables import open_table
+from forecache.lake.engine import Engine, EngineName
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord
 from forecache.lake.provenance import Stamp
@@ -25,7 +25,6 @@ from forecache.models.registry.model_versions import ModelVersion
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-    from pyspark.sql import SparkSession
 
 
 STAGE = "score"
@@ -137,7 +136,6 @@ def require_scored(pipeline: Pipeline, night: date, there: Container[date | None
         )
 
 
-Engine = Literal["spark", "arrow"]
 Details = Callable[[date], Mapping[str, Any]]
 BATCH_ROWS = 20_000
 
@@ -146,16 +144,15 @@ BATCH_ROWS = 20_000
 class ScoringRun:
     """A run that scores nights with one model into one table."""
 
-    spark: "SparkSession | None"  # None with the engine "arrow"
     settings: Settings
     pipeline: Pipeline
     model: ModelVersion
     table: str  # the prediction table, or the challenger's
     stage: str  # the ledger's stage in which the nights are recorded
-    engine: Engine
     run_id: str
     progress: Progress
     compared_with: str = ""  # the model that this one is compared with, as name@version: another one makes nights stale
+    asked_engine: EngineName | None = None  # None: the settings and the number of rows decide
     details: Details = lambda night: {}  # further details of a night's record, made when the night is committed
 
     @property
@@ -167,6 +164,7 @@ class ScoringRun:
 class ScoringWork(ScoringRun):
     """A run that has nights to score, with its model's plan and the state of the table at the start of the run."""
 
+    engine: Engine
     plan: ScoringPlan
     stamp: Stamp
     seen: TableSnapshot
@@ -174,13 +172,6 @@ class ScoringWork(ScoringRun):
 
     @property
     def cores(self) -> int:
-        if self.engine == "arrow":
-            # A model in plain Python holds the interpreter, and may not expect two threads.
-            return 1 if self.plan.spec.runtime == "pyfunc" else num_cores()
-        assert self.spark is not None
-        return self.spark.sparkContext.defaultParallelism
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # A model in plain Python holds the interpreter, and may not expect two threads.
+        one = self.engine.name == "arrow" and self.plan.spec.runtime == "pyfunc"
+        return 1 if one else self.engine.num_cores

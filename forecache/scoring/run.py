@@ -8,15 +8,15 @@ files become visible by one commit to the Delta log, after the checks.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from forecache.base.errors import SettingsError
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
 from forecache.kit.delta.tables import table_version
+from forecache.lake.engine import EngineName, decide_engine, num_cores
 from forecache.lake.ledger import StageRecord, last_records
 from forecache.lake.provenance import Stamp
 from forecache.lake.stage_runner import find_stale, format_nights, hold_table_lock
@@ -28,31 +28,25 @@ from forecache.scoring.cost_estimate import RunFigures, combine_figures, format_
 from forecache.scoring.incremental.score_changes import BasePredictions, Mode, find_base
 from forecache.scoring.night_inputs import (
     STAGE,
-    Engine,
     ScoringNight,
     ScoringRun,
     ScoringWork,
     describe_nights,
-    num_cores,
 )
 from forecache.scoring.partitions.commit import commit, record_committed
 from forecache.scoring.partitions.shards import stage_changes, stage_nights
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _ROWS_AT_ONCE = 2_000_000
 
 
 def score(
-    spark: "SparkSession | None",
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
     *,
     run_id: str = "",
     progress: Progress = no_progress,
-    engine: Engine = "spark",
+    engine: EngineName | None = None,
     model: ModelVersion | None = None,
     mode: Mode = "auto",
     rebuild: bool | Collection[date] = False,
@@ -60,8 +54,8 @@ def score(
     """Score every entity of the nights with the champion into the prediction table.
 
     Args:
-        spark: The session; may be None with engine="arrow".
-        engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger.
+        engine: "spark", or "arrow" for one machine without a JVM: the same rows, the same table, the same ledger. None:
+            as `forecache.lake.engine.decide_engine` says.
         model: Another version than the champion.
         mode: "auto" carries predictions forward if a night that was scored before had few of its features changed;
             "incremental" also from the latest earlier night with the same model, declaration and kernel; "full" never.
@@ -82,17 +76,14 @@ def score(
         CheckError: The predictions of a night are wrong; what was visible stays.
         ConflictError: Another run changed a night meanwhile, from other inputs.
     """
-    if engine == "spark" and spark is None:
-        raise SettingsError("Scoring with engine 'spark' needs a Spark session.", remedy="Pass one, or engine='arrow'.")
     with hold_table_lock(settings, pipeline.prediction_table, run_id, progress):
         run = ScoringRun(
-            spark=spark,
             settings=settings,
             pipeline=pipeline,
             model=model or scoring_model(settings, pipeline, run_id=run_id),
             table=pipeline.prediction_table,
             stage=STAGE,
-            engine=engine,
+            asked_engine=engine,
             run_id=run_id,
             progress=progress,
         )
@@ -100,7 +91,6 @@ def score(
 
 
 def score_nights(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
@@ -117,11 +107,11 @@ def score_nights(
         missing without a challenger.
     """
     score_challenger = load_hook("challengers", "score_challenger") if pipeline.shadow else None
-    result = score(spark, settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
+    result = score(settings, pipeline, nights, run_id=run_id, progress=progress, rebuild=rebuild)
     if score_challenger is None:
         return result
     both: StageResult = score_challenger(
-        spark, settings, pipeline, nights, result, run_id=run_id, progress=progress, rebuild=rebuild
+        settings, pipeline, nights, result, run_id=run_id, progress=progress, rebuild=rebuild
     )
     return both
 
@@ -143,13 +133,16 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     )
     pending = [night for night in described if night.night in to_do]
     rows = {night.night: night.rows for night in described}
-    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}", "engine": run.engine}
+    outcome: dict[str, Any] = {"scored": [], "model": f"{model.name}@{model.version}"}
     if model.gate != "none" and not pipeline.is_trained:
         outcome["judged"] = {"accepted": model.gate == "passed", "reason": model.tags["gate_reason"]}
     if pending:
-        plan = plan_model(settings, pipeline, model)
+        plan, num_rows = plan_model(settings, pipeline, model), sum(night.rows for night in pending)
+        is_serial = plan.spec.runtime == "pyfunc"
+        engine = decide_engine(settings, rows=num_rows, is_serial=is_serial, engine=run.asked_engine)
+        engine.report(outcome, run.progress, about=f"scoring {pipeline.name}")
         stamp = Stamp(model.name, model.version, datetime.now(timezone.utc), run.run_id)
-        work = ScoringWork(**vars(run), plan=plan, stamp=stamp, seen=seen)
+        work = ScoringWork(**vars(run), engine=engine, plan=plan, stamp=stamp, seen=seen)
         inputs = {night.night: night.inputs for night in pending if night.night not in rebuild}
         written = find_committed_partitions(settings, run.table, column=AS_OF, inputs=inputs)
         recorded, pending = [n for n in pending if n.night in written], [n for n in pending if n.night not in written]
@@ -173,7 +166,7 @@ def _predict_run(
     batch: BatchSize | None,
 ) -> RunFigures | None:
     """Predict the figures of the nights to score in full and of those to score incrementally, together."""
-    known = {"engine": work.engine, "runtime": work.plan.spec.runtime}
+    known = {"engine": work.engine.name, "runtime": work.plan.spec.runtime}
     rate = batch.rows_per_second if batch else None
     found = []
     for mode, nights in zip(("full", "incremental"), parts, strict=True):

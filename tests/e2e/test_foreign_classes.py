@@ -49,7 +49,6 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object) -> 
 
 
 def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Settings) -> None:
-    from forecache.kit.spark.session import spark_session
     from forecache.plugins.drift.monitor import monitor
     from jobs.runner import run as run_job
 
@@ -68,7 +67,7 @@ def test_classes_go_from_landing_files_to_answers_and_are_watched(settings: Sett
         answers.refresh(time.time())
         [value] = [json.loads(answers.one(parse_key(snapshot.manifest.key, "c007")))["value"]]
     assert value == {name: rows[7][name] for name in plans.output_columns}
-    measured = monitor(lambda: spark_session(settings), settings, plans, [END])
+    measured = monitor(settings, plans, [END])
     assert measured.details["notes"][END.isoformat()] == []
     kinds = query(settings, "select kind, name, value from monitoring where kind = 'performance'").to_pylist()
     assert [(row["kind"], row["name"]) for row in kinds] == [("performance", "log_loss")]
@@ -81,4 +80,4 @@ def test_a_class_that_comes_up_after_the_training_split_is_named(settings: Setti
     for source in plans.sources:
         ingest(settings, source)
     with pytest.raises(InputError, match="test split of pipeline 'plans' has the class 'unlimited' of 'tariff', which"):
-        build_training_set(spark, settings, plans, END)
+        build_training_set(settings, plans, END)

@@ -37,7 +37,7 @@ def drifted(settings: Settings, spark: "SparkSession") -> Settings:
     """Settings of a lake with a champion, three drifted nights that were measured, and visits to train on."""
     sample.make_lake(settings)
     sample.write_history(settings)
-    monitor(lambda: spark, settings, monitored, sample.DRIFTED)
+    monitor(settings, monitored, sample.DRIFTED)
     return settings
 
 

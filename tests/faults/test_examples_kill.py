@@ -47,7 +47,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(spark: Any, landed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, list[str]]:
     settings = copied(landed, tmp_path_factory.mktemp("quiet") / "home")
-    build_examples(spark, settings, brief, NIGHT)
+    build_examples(settings, brief, NIGHT)
     return contents(settings)
 
 
@@ -77,11 +77,11 @@ def test_killed_at_any_step_it_is_made_good_by_the_next_run(
     process = start(settings.home_path, step)
     process.communicate("go\n", timeout=300)
     assert process.returncode == -signal.SIGKILL
-    result = build_examples(spark, settings, brief, NIGHT)
+    result = build_examples(settings, brief, NIGHT)
     assert (result.skipped, result.delta_version) == (False, 1 if step == "committed" else 0)
     assert contents(settings) == undisturbed
     assert_valid_log(settings.table_uri(TABLE))
-    assert build_examples(spark, settings, brief, NIGHT).skipped
+    assert build_examples(settings, brief, NIGHT).skipped
 
 
 def test_two_at_once_write_one_version(landed: Path, undisturbed: tuple[pa.Table, list[str]], tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ from forecache.scoring.partitions import shards
 from forecache.scoring.run import score
 shards.SHARDED_ROWS = spark_engine.ROWS_A_SPARK_TASK = 1000
 print("ready", flush=True)
-result = score(spark, settings, make_pipeline(), [NIGHT], run_id="cluster")
+result = score(settings, make_pipeline(), [NIGHT], run_id="cluster")
 print("scored", result.details["scored_rows"], flush=True)
 """
 
@@ -310,7 +310,7 @@ def test_a_worker_that_dies_during_a_run_changes_nothing(settings: Settings, clu
     assert output.splitlines()[-1] == f"scored {FILES * ROWS}"
     by_cluster = predictions(settings, pipeline)
     register_model(settings, pipeline)
-    score(None, settings, pipeline, [NIGHT], engine="arrow", run_id="here")
+    score(settings, pipeline, [NIGHT], engine="arrow", run_id="here")
     here = predictions(settings, pipeline)
     columns = ["user_id", "as_of", "probability", "band", "feature_version"]
     assert by_cluster.select(columns).equals(here.select(columns))

@@ -70,7 +70,7 @@ def expected(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Tab
     home = tmp_path_factory.mktemp("whole") / "home"
     shutil.copytree(prepared, home)
     settings, pipeline = load_settings(home=home), make_pipeline()
-    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    score(settings, pipeline, [NIGHT], engine="arrow")
     return _content(settings, pipeline)
 
 

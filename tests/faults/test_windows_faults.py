@@ -42,7 +42,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(spark: Any, landed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     settings = settings_of(landed, tmp_path_factory.mktemp("quiet") / "home")
-    build_view(spark, settings, VIEW, NIGHTS)
+    build_view(settings, VIEW, NIGHTS)
     return contents(settings)
 
 
@@ -73,7 +73,7 @@ def test_killed_at_a_commit_it_is_made_good_by_the_next_run(
     settings = settings_of(landed, tmp_path / "home")
     killed = workers[0].call(BUILD, home=settings.home_path, step=step, count=count)
     assert killed == {"exit_code": -signal.SIGKILL}
-    build_view(spark, settings, VIEW, NIGHTS)
+    build_view(settings, VIEW, NIGHTS)
     assert contents(settings) == undisturbed
 
 

@@ -40,7 +40,7 @@ def scored(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     rows = sample_rows(returns, 400).drop_columns(["split", "as_of", returns.label.name])
     dated = rows.add_column(1, "as_of", features_table(rows.num_rows, num_features=1, night=NIGHT)["as_of"])
     write_features(settings, returns, [dated])
-    score(None, settings, returns, [NIGHT], engine="arrow")
+    score(settings, returns, [NIGHT], engine="arrow")
     return settings
 
 
@@ -89,8 +89,8 @@ def test_the_page_the_command_the_check_and_the_monitor_have_one_psi_of_the_scor
     )
     assert row is not None
     assert row.groups() == (f"{psi:.4f}", command["distances"]["test split"]["level"])
-    check = drift_view(check_drift(scored, returns, [NIGHT], spark=None)[NIGHT])
-    monitor(None, scored, returns, [NIGHT])
+    check = drift_view(check_drift(scored, returns, [NIGHT])[NIGHT])
+    monitor(scored, returns, [NIGHT])
     monitored = [each.effect for each in measurements(scored, "returns") if each.reference == "test split"]
     assert check["test_split_psi"] == psi
     assert psi in monitored

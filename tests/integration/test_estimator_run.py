@@ -132,7 +132,7 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
 
     settings, result, _ = churn
     write_features(settings, churn_trees)
-    done = score(None, settings, churn_trees, [NIGHT], engine="arrow")
+    done = score(settings, churn_trees, [NIGHT], engine="arrow")
     assert done.details["plan"]["runtime"] == "lightgbm"
     by_arrow = predicted(settings, churn_trees)
     rows = sample_rows(churn_trees, 500, seed=3).sort_by("user_id").select(list(churn_trees.feature_names))
@@ -142,7 +142,7 @@ def test_scores_of_both_engines_are_the_boosters_own_and_are_published_and_answe
 
     shutil.rmtree(settings.table_uri(churn_trees.prediction_table))
     append_records(settings, [StageRecord("score", "churn_trees", NIGHT, "removed", "", -1, 0, 0.0)])
-    score(spark, settings, churn_trees, [NIGHT], engine="spark", mode="full")
+    score(settings, churn_trees, [NIGHT], engine="spark", mode="full")
     by_spark = predicted(settings, churn_trees)
     assert by_spark.select(["user_id", "return_probability"]) == by_arrow.select(["user_id", "return_probability"])
 
@@ -170,7 +170,7 @@ def refuses_what_was_changed(settings: Settings, pipeline: Pipeline, file: str) 
     stricter = replace(pipeline, gate=replace(pipeline.gate, max_size_bytes=99_999_999))
     append_records(settings, [StageRecord("score", pipeline.name, NIGHT, "as if features had changed", "", -1, 0, 0.0)])
     uses: list[Callable[[], object]] = [
-        lambda: score(None, settings, pipeline, [NIGHT], engine="arrow"),
+        lambda: score(settings, pipeline, [NIGHT], engine="arrow"),
         lambda: run_gate(settings, stricter, version.version, actor="test"),
         lambda: write_report(settings, pipeline, version.version),
         lambda: plan_scoring(f"models:/{pipeline.name}@champion"),
@@ -207,14 +207,14 @@ def test_an_xgboost_regression_keeps_its_best_rounds_and_its_bounds(tmp_path: Pa
     plan = plan_scoring(str(models.verified_folder(settings, champion)))
     assert plan.spec.runtime == "xgboost"
     write_features(settings, basket_trees)
-    score(None, settings, basket_trees, [NIGHT], engine="arrow")
+    score(settings, basket_trees, [NIGHT], engine="arrow")
     spend = predicted(settings, basket_trees).column("expected_spend").to_numpy()
     assert spend.min() >= 0
     assert spend.std() > 1
     for maximum in (float(np.sort(spend)[len(spend) // 2]), None):  # other limits score again, and never train
         limited = replace(basket_trees, outputs=(replace(basket_trees.main_output, maximum=maximum),))
         assert train(settings, limited, NIGHT).skipped
-        assert not score(None, settings, limited, [NIGHT], engine="arrow").skipped
+        assert not score(settings, limited, [NIGHT], engine="arrow").skipped
         again = predicted(settings, limited).column("expected_spend").to_numpy()
         assert np.array_equal(np.sort(again), np.sort(np.clip(spend, 0, maximum)))
     refuses_what_was_changed(settings, basket_trees, "model.json")
@@ -232,7 +232,7 @@ def test_a_scikit_learn_pipeline_imputes_and_is_loaded_without_a_pickle(tmp_path
     assert not list(folder.rglob("*.pkl"))
     assert plan_scoring(str(folder)).spec.runtime == "sklearn"
     write_features(settings, churn_logistic)
-    score(None, settings, churn_logistic, [NIGHT], engine="arrow")
+    score(settings, churn_logistic, [NIGHT], engine="arrow")
     values = predicted(settings, churn_logistic).column("return_probability")
     assert values.null_count == 0
     page = write_report(settings, churn_logistic, version).read_text()

@@ -60,7 +60,7 @@ def copied(settings: Settings, folder: Path) -> Settings:
 
 @pytest.fixture(scope="module")
 def built(landed: Settings, spark: Any) -> Any:
-    return build_examples(spark, landed, offers, NIGHT, run_id="first")
+    return build_examples(landed, offers, NIGHT, run_id="first")
 
 
 def written(settings: Settings) -> pa.Table:
@@ -108,7 +108,7 @@ def test_a_request_never_sees_its_own_day_or_a_later_one(landed: Settings, spark
         for each in BOUGHT
     ] + [Visit(row.household, row.product, 5e6, row.at.date()) for row in ASKED if row.at.date() >= day]
     changed = settings.model_copy(update={"project": "offered_project"})
-    build_examples(spark, lake(changed, spark, later, ASKED), offers, NIGHT)
+    build_examples(lake(changed, spark, later, ASKED), offers, NIGHT)
     before, after = written(landed), written(changed)
     until = np.array([made <= day for made in before["as_of"].to_pylist()])
     first, second = features_of(before), features_of(after)
@@ -132,15 +132,15 @@ def test_a_request_is_whole_in_a_file_and_in_order(landed: Settings, built: Any)
 
 
 def test_it_is_current_until_something_changes(landed: Settings, built: Any, spark: Any, tmp_path: Path) -> None:
-    again = build_examples(spark, landed, offers, NIGHT)
+    again = build_examples(landed, offers, NIGHT)
     assert (again.skipped, again.delta_version, again.details) == (True, built.delta_version, built.details)
     changed = copied(landed, tmp_path)
-    assert not build_examples(spark, changed, brief, NIGHT).skipped
-    assert build_examples(spark, changed, brief, NIGHT).skipped
+    assert not build_examples(changed, brief, NIGHT).skipped
+    assert build_examples(changed, brief, NIGHT).skipped
     # Features as of the day before are published at six, and do not count from eight o'clock on.
     six = replace(offers.trained_examples, published_h=6.0)
     older = replace(offers, examples=six, lookups=(replace(offers.lookups[0], max_age_h=8.0), *offers.lookups[1:]))
-    aged = build_examples(spark, changed, older, NIGHT)
+    aged = build_examples(changed, older, NIGHT)
     assert not aged.skipped
     table = written(changed)
     at = {(row.request, row.place): row.at for row in ASKED}
@@ -152,8 +152,8 @@ def test_it_is_current_until_something_changes(landed: Settings, built: Any, spa
     earlier = expected(BOUGHT, [replace(row, at=row.at - timedelta(days=row.at.hour < 6)) for row in ASKED])
     popular = [earlier[key][0] for key in keys]
     np.testing.assert_array_equal(table["popularity"].to_numpy(zero_copy_only=False), np.array(popular, np.float32))
-    assert not build_examples(spark, changed, brief, NIGHT).skipped
-    assert build_examples(spark, changed, brief, NIGHT, rebuild=True).delta_version == aged.delta_version + 2
+    assert not build_examples(changed, brief, NIGHT).skipped
+    assert build_examples(changed, brief, NIGHT, rebuild=True).delta_version == aged.delta_version + 2
 
 
 def test_some_requests_are_kept_as_they_are_sent(landed: Settings, built: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_request_has_the_same_bits_when_it_is_asked_of_the_stores_of_its_day(
 ) -> None:
     night = date(2026, 1, 14)
     for view in offers.views:
-        build_view(spark, landed, view, [night])
+        build_view(landed, view, [night])
         publish(landed, view, night=night)
     stores = {view.name: open_store(landed, view.name).snapshot() for view in offers.views}
     builder, table = RowsBuilder(offers), written(landed)
@@ -229,12 +229,12 @@ def test_examples_that_could_not_be_asked_are_refused_and_the_table_stays(
     ]
     for columns, message in cases:
         with pytest.raises(InputError, match=message):
-            build_examples(spark, landed, changed_examples(**columns), NIGHT)
+            build_examples(landed, changed_examples(**columns), NIGHT)
     assert DeltaTable(landed.table_uri("training_set_offers")).version() == version
 
 
 def test_a_model_of_one_value_learns_from_requests_of_one_row(landed: Settings, spark: Any) -> None:
-    result = build_examples(spark, landed, takers, NIGHT)
+    result = build_examples(landed, takers, NIGHT)
     assert result.details["as_of"]["test"] == ["2026-01-14", "2026-01-15", "2026-01-16"]
     assert result.details["as_of"]["validation"] == ["2026-01-12", "2026-01-13"]
     assert result.details["splits"] == result.details["requests"]
@@ -275,10 +275,10 @@ def test_nights_without_data_are_refused(landed: Settings, spark: Any) -> None:
     with pytest.raises(
         InputError, match="cannot train on the night 2026-01-08: its data starts on 2026-01-01."
     ) as said:
-        build_examples(spark, landed, offers, date(2026, 1, 8))
+        build_examples(landed, offers, date(2026, 1, 8))
     assert "Train on 2026-01-09 or later" in str(said.value)
     assert request_days(offers, date(2026, 1, 9))["train"] == (date(2026, 1, 2),)
     with pytest.raises(InputError, match="lies outside 'offers'"):
-        build_examples(spark, landed, offers, date(2025, 12, 31))
+        build_examples(landed, offers, date(2025, 12, 31))
     with pytest.raises(InputError, match="has no landing file"):
-        build_examples(spark, landed, offers, NIGHT + timedelta(days=1))
+        build_examples(landed, offers, NIGHT + timedelta(days=1))

@@ -123,12 +123,12 @@ def test_a_model_learns_the_same_from_its_log_as_from_what_landed(logged: Settin
         whole = DeltaTable(logged.table_uri("training_set_offers")).to_pyarrow_table()
         return whole.sort_by([("request_id", "ascending"), ("position", "ascending")])
 
-    build_examples(spark, logged, offers, NIGHT, run_id="landed")
+    build_examples(logged, offers, NIGHT, run_id="landed")
     wanted = table()
-    first = build_examples(spark, logged, learns, NIGHT, run_id="logged")
+    first = build_examples(logged, learns, NIGHT, run_id="logged")
     assert not first.skipped
     assert str(table().to_pylist()) == str(wanted.to_pylist())  # as text, because NaN is not equal to itself
-    assert build_examples(spark, logged, learns, NIGHT, run_id="again").skipped, "nothing was logged in between"
+    assert build_examples(logged, learns, NIGHT, run_id="again").skipped, "nothing was logged in between"
 
 
 def test_what_it_learns_changes_with_the_days_that_it_learns_from_alone(logged: Settings) -> None:

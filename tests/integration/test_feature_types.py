@@ -62,14 +62,14 @@ def trained(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> 
         land(settings, day, shops=("north", "south", "", "west") if day >= date(2026, 1, 8) else SHOPS)
     ingest(settings, VISITS)
     for pipeline in (network_typed, trees_typed):
-        build_training_set(spark, settings, pipeline, LAST)
+        build_training_set(settings, pipeline, LAST)
         version = int(
             register_trained_model(settings, pipeline, train(settings, pipeline, LAST)).details["model_version"]
         )
         verdict = run_gate(settings, pipeline, version, actor="test")
         assert verdict.champion_after == version, verdict.reasons
-        build_features(spark, settings, pipeline, [LAST - timedelta(days=1), LAST])
-        score(spark, settings, pipeline, [LAST - timedelta(days=1), LAST])
+        build_features(settings, pipeline, [LAST - timedelta(days=1), LAST])
+        score(settings, pipeline, [LAST - timedelta(days=1), LAST])
     return settings
 
 
@@ -104,20 +104,20 @@ def test_both_engines_and_incremental_scoring_give_the_same_bits(
     by_spark = [(row["customer"], row["expected"]) for row in rows_of(home, table)]
     assert len(by_spark) == 80
     assert all(np.isfinite(value) for _, value in by_spark)
-    score(None, home, pipeline, [LAST], engine="arrow", mode="full", rebuild=True)
+    score(home, pipeline, [LAST], engine="arrow", mode="full", rebuild=True)
     assert [(row["customer"], row["expected"]) for row in rows_of(home, table)] == by_spark
     # A late file changes some customers, a category and a vector among it.
     folder = Path(home.landing_uri) / VISITS.name
     late = f'c005,{LAST},500,south,"a stool"\nc006,{LAST},1,north,\n'
     (folder / f"{LAST}-late.csv").write_text(f"customer,day,amount,shop,note\n{late}")
     ingest(home, VISITS)
-    build_features(spark, home, pipeline, [LAST])
-    score(None, home, pipeline, [LAST], engine="arrow", mode="incremental")
+    build_features(home, pipeline, [LAST])
+    score(home, pipeline, [LAST], engine="arrow", mode="incremental")
     details = last_records(home, "score", pipeline.name)[LAST].details
     assert (details["mode"], details["rescored"]) == ("incremental", 2)
     carried = [(row["customer"], row["expected"]) for row in rows_of(home, table)]
     assert carried != by_spark
-    score(spark, home, pipeline, [LAST], mode="full", rebuild=True)
+    score(home, pipeline, [LAST], mode="full", rebuild=True)
     assert [(row["customer"], row["expected"]) for row in rows_of(home, table)] == carried
 
 
@@ -186,7 +186,7 @@ def test_a_struct_of_the_features_is_scored_by_the_kernel_of_the_registered_mode
 
 
 def test_drift_goes_by_the_shares_of_categories(trained: Settings, spark: "SparkSession") -> None:
-    monitor(lambda: spark, trained, network_typed, [LAST])
+    monitor(trained, network_typed, [LAST])
     found = {row.name: row for row in measurements(trained, "network_typed", first=LAST) if row.kind == "feature"}
     assert set(found) == set(network_typed.feature_names)
     # A quarter of the customers moved from east to west.
@@ -203,7 +203,7 @@ def test_a_vector_of_another_width_stops_the_night_and_nothing_is_written(
         InputError,
         match="^The vector 'shape' of 'of_all_types' has a row of 3 numbers, and is declared with size=2. Correct the",
     ):
-        build_view(spark, home, view, [LAST])
+        build_view(home, view, [LAST])
     assert open_table(home, VIEW.feature_table).version() == version
 
 
@@ -215,8 +215,8 @@ def test_a_function_that_embeds_into_another_shape_is_named(
 
     home = copy_of(trained, tmp_path / "home")
     with pytest.raises(InputError, match="three_each of the text 'note' of 'of_all_types' returned numbers of shape"):
-        build_view(spark, home, replaced("note", embed=three_each), [LAST])
-    build_view(spark, home, replaced("note", embed=three_each, size=3), [LAST])
+        build_view(home, replaced("note", embed=three_each), [LAST])
+    build_view(home, replaced("note", embed=three_each, size=3), [LAST])
     notes = {row["customer"]: row["note"] for row in rows_of(home, VIEW.feature_table)}
     assert (notes["c000"], notes["c004"]) == ([1.0, 2.0, 3.0], None)
 

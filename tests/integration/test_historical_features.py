@@ -18,12 +18,13 @@ from pyspark.sql import functions as F
 from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.cli.main import main
-from forecache.declare import Feature, Features
+from forecache.declare import Feature, Features, FeatureView, Window
 from forecache.kit.delta.tables import table_version
 from forecache.lake.features import build_view
 from forecache.lake.ingest.ingest import ingest
 from forecache.plugins.historical_features.command import collect_rows, find_views
 from forecache.plugins.historical_features.historical import historical_features
+from forecache.plugins.historical_features.historical_rows import add_known_features
 
 UTC = timezone.utc
 
@@ -72,7 +73,7 @@ def test_each_row_sees_the_date_that_had_ended(own_lake: Settings, spark: Any) -
             ("a", "north", at(3), 7),
         ],
     )
-    build_view(spark, own_lake, REGION, [date(2026, 1, 2)])
+    build_view(own_lake, REGION, [date(2026, 1, 2)])
     version = table_version(own_lake, REGION.feature_table)
     known = found(historical_features(spark, own_lake, [SHOP, REGION], spine))
     assert known == {
@@ -97,7 +98,7 @@ def test_rows_are_those_of_the_nights_tables_for_random_times(own_lake: Settings
     nights = [date(2026, 1, number) for number in range(1, 5)]
     tables: dict[str, dict[tuple[str, date], float]] = {}
     for view, value in ((SHOP, "amount_2d"), (REGION, "people")):
-        build_view(spark, own_lake, view, nights)
+        build_view(own_lake, view, nights)
         rows = spark.read.format("delta").load(own_lake.table_uri(view.feature_table)).collect()
         tables[view.name] = {(row[view.key[0]], row.as_of): row[value] for row in rows}
     expected = {}
@@ -105,6 +106,42 @@ def test_rows_are_those_of_the_nights_tables_for_random_times(own_lake: Settings
         night = time.date() - timedelta(days=1)
         expected[n] = (tables["shop"].get((shop, night)), tables["region"].get((region, night)))
     assert found(historical_features(spark, own_lake, [SHOP, REGION], frame(spark, spine))) == expected
+
+
+def test_windows_have_the_same_rows_without_spark(own_lake: Settings, spark: Any) -> None:
+    rng = random.Random(8)
+    crowd = FeatureView("crowd", ("region",), (FLOWS,), windows=(Window("people", "sum", 2, "people"),))
+    views = [SHOP, dataclasses.replace(crowd, end=date(2026, 1, 3))]
+    build_view(own_lake, SHOP, [date(2026, 1, 2), date(2026, 1, 3)])  # some dates are read, and the others computed
+    version = table_version(own_lake, SHOP.feature_table)
+    times = [at(1) + timedelta(microseconds=rng.randrange(int(4.5 * 86_400_000_000))) for _ in range(200)]
+    kind = pa.timestamp("us", "UTC")
+    spine = pa.table(
+        {
+            "shop": [rng.choice(["a", "b", "c", "z", None]) for _ in times],
+            "region": [rng.choice(["north", "south"]) for _ in times],
+            "event_timestamp": pa.array([None if rng.random() < 0.2 else time for time in times], kind),
+            "n": range(len(times)),
+        }
+    )
+    as_dates = spine.set_column(2, "event_timestamp", spine["event_timestamp"].cast(pa.date32(), safe=False))
+    without_zone = spine.set_column(2, "event_timestamp", spine["event_timestamp"].cast(pa.timestamp("ns")))
+    for given in (spine, as_dates, without_zone, spine.slice(0, 0)):
+        for age in (None, timedelta(hours=7)):
+            here = add_known_features(own_lake, views, given, timestamp="event_timestamp", max_age=age)
+            frame = spark.createDataFrame(given)
+            there = collect_rows(historical_features(spark, own_lake, views, frame, max_age=age)).sort_by("n")
+            assert here.select(given.column_names).equals(given)
+            assert here.select(["amount_2d", "people"]).equals(there.select(["amount_2d", "people"]))
+    assert here.num_rows == 0
+    assert table_version(own_lake, SHOP.feature_table) == version
+    for name, column in (("shop", pa.array([1])), ("amount_2d", pa.array([1.0]))):
+        one = spine.slice(0, 1)
+        wrong = one.set_column(0, name, column) if name == "shop" else one.append_column(name, column)
+        with pytest.raises(
+            InputError, match="has 'shop' as bigint, and the view 'shop' as string|'amount_2d' would be"
+        ):
+            add_known_features(own_lake, views, wrong, timestamp="event_timestamp")
 
 
 def test_what_was_known_too_long_ago_is_left_out(lake: Settings, spark: Any) -> None:

@@ -90,14 +90,14 @@ def test_labels_that_break_the_contract_are_refused_when_the_training_set_is_bui
 ) -> None:
     before, table = last_record(lake, "training_set", "churn"), open_if_exists(lake, "training_set_churn")
     with pytest.raises(InputError, match=message):
-        build_training_set(spark, lake, declared(lake, how), NIGHT)
+        build_training_set(lake, declared(lake, how), NIGHT)
     assert last_record(lake, "training_set", "churn") == before  # training does not take it
     after = open_if_exists(lake, "training_set_churn")
     assert (after and after.version()) == (table and table.version())  # nor does anybody find it in the table
 
 
 def test_entities_without_a_label_may_be_left_out(lake: Settings, spark: Any) -> None:
-    result = build_training_set(spark, lake, declared(lake, "left out"), NIGHT)
+    result = build_training_set(lake, declared(lake, "left out"), NIGHT)
     assert result.rows == 3
     rows = query(lake, "select customer_id, bought from training_set_churn").to_pylist()
     assert rows == [{"customer_id": "00001", "bought": 1.0}] * 3

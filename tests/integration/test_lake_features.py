@@ -54,7 +54,7 @@ def test_values_of_a_small_history_are_those_computed_by_hand(
     # 1997-01-04 is a Saturday.
     land(settings, [("00001", 0, 10.0), ("00001", 3, 20.0), ("00001", 3, 5.0), ("00002", 4, 7.0)], days=12)
     ingest(settings, PURCHASES)
-    build_features(spark, settings, pipeline, [START + timedelta(days=10)])
+    build_features(settings, pipeline, [START + timedelta(days=10)])
     first, second = features(settings, START + timedelta(days=10))
     expected = {
         "recency_days": 7.0,
@@ -82,8 +82,8 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
     land(settings, [("00001", 0, 10.0), ("00002", 5, 3.0)], days=8)
     ingest(settings, PURCHASES)
     nights = [START + timedelta(days=day) for day in (2, 4, 6)]
-    first = build_features(spark, settings, pipeline, nights)
-    again = build_features(spark, settings, pipeline, nights)
+    first = build_features(settings, pipeline, nights)
+    again = build_features(settings, pipeline, nights)
     assert first.rows == again.rows == 1 + 1 + 2
     assert again.skipped
     assert table_version(settings, "features_churn") == first.delta_version
@@ -91,7 +91,7 @@ def test_second_run_is_skipped_and_a_late_file_makes_only_later_nights_stale(
     land(settings, [("00003", 3, 9.0)], days=8, suffix=".late")
     ingest(settings, PURCHASES)
     assert stale_nights(settings, pipeline.views[0]) == tuple(nights[1:])
-    rebuilt = build_features(spark, settings, pipeline, nights)
+    rebuilt = build_features(settings, pipeline, nights)
     assert rebuilt.details["built"] == [night.isoformat() for night in nights[1:]]
     assert rebuilt.rows == 1 + 2 + 3
     assert stale_nights(settings, pipeline.views[0]) == ()
@@ -103,9 +103,9 @@ def test_nights_without_input_are_refused_with_the_remedy(settings: Settings, sp
     land(settings, [("00001", 0, 10.0)], days=2)
     ingest(settings, PURCHASES)
     with pytest.raises(InputError, match=r"night 1997-01-05 is empty.*Land a file for 1997-01-05"):
-        build_features(spark, settings, pipeline, [START + timedelta(days=4)])
+        build_features(settings, pipeline, [START + timedelta(days=4)])
     with pytest.raises(InputError, match=r"night 2001-01-01 lies outside.*1997-01-01 to 1998-06-30"):
-        build_features(spark, settings, pipeline, [date(2001, 1, 1)])
+        build_features(settings, pipeline, [date(2001, 1, 1)])
     with pytest.raises(NotFoundError, match="has no features for the night 1997-01-01"):
         feature_versions(settings, pipeline, [START])
 
@@ -119,7 +119,7 @@ def test_declared_feature_that_is_not_computed_is_named(settings: Settings, spar
 
     declared = dataclasses.replace(pipeline.features, compute=forgetful)
     with pytest.raises(InputError, match="lack the column 'monetary'"):
-        build_features(spark, settings, dataclasses.replace(pipeline, features=declared), [START])
+        build_features(settings, dataclasses.replace(pipeline, features=declared), [START])
 
 
 def test_feature_added_to_the_declaration_is_added_to_the_table(
@@ -129,14 +129,13 @@ def test_feature_added_to_the_declaration_is_added_to_the_table(
     ingest(settings, PURCHASES)
     fewer = dataclasses.replace(pipeline.features, columns=PURCHASE_FEATURES[:3])
     build_features(
-        spark,
         settings,
         dataclasses.replace(
             pipeline, features=fewer, gate=dataclasses.replace(pipeline.gate, baseline=pipeline.gate.baseline)
         ),
         [START],
     )
-    build_features(spark, settings, pipeline, [START + timedelta(days=1)])
+    build_features(settings, pipeline, [START + timedelta(days=1)])
     (old,), (new,) = features(settings, START), features(settings, START + timedelta(days=1))
     assert old["monetary"] is None
     assert new["monetary"] == 10.0
@@ -159,7 +158,7 @@ def test_training_set_has_labels_of_the_horizon_only_and_is_skipped_when_current
     land(settings, purchases, days=18)
     ingest(settings, PURCHASES)
     night = START + timedelta(days=15)
-    result = build_training_set(spark, settings, pipeline, night)
+    result = build_training_set(settings, pipeline, night)
     labels = query(settings, "select as_of, split, churned from training_set_churn order by as_of").to_pylist()
     assert [((row["as_of"] - START).days, row["split"], row["churned"]) for row in labels] == [
         (4, "train", 0.0),
@@ -168,11 +167,11 @@ def test_training_set_has_labels_of_the_horizon_only_and_is_skipped_when_current
         (12, "test", 0.0),
     ]
     assert result.details["splits"] == {"train": 2, "validation": 1, "test": 1}
-    again = build_training_set(spark, settings, pipeline, night)
+    again = build_training_set(settings, pipeline, night)
     assert again.skipped
     assert (again.rows, again.delta_version) == (result.rows, result.delta_version)
     with pytest.raises(InputError, match="cannot train on the night 1997-01-03"):
-        build_training_set(spark, settings, pipeline, START + timedelta(days=2))
+        build_training_set(settings, pipeline, START + timedelta(days=2))
 
 
 def test_a_training_set_by_entity_has_each_customer_in_one_split_on_all_dates(
@@ -183,7 +182,7 @@ def test_a_training_set_by_entity_has_each_customer_in_one_split_on_all_dates(
     )
     land(settings, [(f"{i:05d}", 0, 10.0) for i in range(60)], days=18)
     ingest(settings, PURCHASES)
-    result = build_training_set(spark, settings, by_entity, START + timedelta(days=15))
+    result = build_training_set(settings, by_entity, START + timedelta(days=15))
     asked = "select customer_id, list(distinct split) as splits, count(*) as n from training_set_churn group by all"
     rows = query(settings, asked).to_pylist()
     assert {(len(row["splits"]), row["n"]) for row in rows} == {(1, 2)}
@@ -198,7 +197,7 @@ def test_a_training_set_by_entity_has_each_customer_in_one_split_on_all_dates(
         by_entity, training=dataclasses.replace(by_entity.training, split=EntitySplit(0.001, 0.2))
     )
     with pytest.raises(InputError, match="validation split of pipeline 'churn' has no entity .*larger share"):
-        build_training_set(spark, settings, few, START + timedelta(days=15))
+        build_training_set(settings, few, START + timedelta(days=15))
 
 
 purchase = st.tuples(st.sampled_from(["00001", "00002", "00003"]), st.integers(0, 9), st.integers(1, 99))
@@ -241,7 +240,7 @@ def test_feature_table_has_a_change_feed_and_no_deletion_vectors(
 ) -> None:
     land(settings, [("00001", 0, 10.0)], days=1)
     ingest(settings, PURCHASES)
-    build_features(spark, settings, pipeline, [START])
+    build_features(settings, pipeline, [START])
     configuration = open_table(settings, "features_churn").metadata().configuration
     assert configuration["delta.enableChangeDataFeed"] == "true"
     assert configuration["delta.enableDeletionVectors"] == "false"

@@ -202,10 +202,10 @@ def test_nights_and_training_set_hold_what_was_known_also_after_late_files(setti
         for source in PIPELINE.sources:
             ingest(settings, source)
         events = {name: [*on_time[name], *(late[name] if suffix else [])] for name in on_time}
-        build_features(spark, settings, PIPELINE, nights)
+        build_features(settings, PIPELINE, nights)
         found = by_night(open_table(settings, PIPELINE.feature_table).to_pyarrow_table().to_pylist())
         assert found == {night: expected_features(events, night) for night in nights}
-    build_training_set(spark, settings, PIPELINE, nights[-1])
+    build_training_set(settings, PIPELINE, nights[-1])
     labelled = open_table(settings, PIPELINE.training_table).to_pyarrow_table().to_pylist()
     dates = as_of_dates(PIPELINE, nights[-1])
     assert by_night(labelled) == {n: expected_features(events, n) for several in dates.values() for n in several}

@@ -82,7 +82,7 @@ def test_figures_of_a_night_depend_on_every_state_that_its_labels_have(
     label = dataclasses.replace(spending.label, horizon_days=2)
     pipeline = dataclasses.replace(spending, sources=(PRODUCTS,), label=label)
     scored = {day: StageRecord("score", "spending", day, "", "predictions", 0, 1, 0.0) for day in D}
-    run = stage._MonitoringRun(settings, pipeline, lambda: spark, SimpleNamespace(version=1), {}, scored, "")  # type: ignore[arg-type]
+    run = stage._MonitoringRun(settings, pipeline, SimpleNamespace(version=1), {}, scored, "")  # type: ignore[arg-type]
     monkeypatch.setattr(stage, "feature_versions", lambda _, __, nights: dict.fromkeys(nights, 0))
     for day in (D[1], D[4]):
         land(settings, PRODUCTS, f"{day}.csv", "1,10")

@@ -365,7 +365,7 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
     from forecache.lake.training_set import build_training_set
 
     pipeline = dataclasses.replace(spending, sources=(by_version,))
-    result = build_features(spark, settings, pipeline, [D[2], D[4]])
+    result = build_features(settings, pipeline, [D[2], D[4]])
     assert (result.rows, result.details["built"]) == (4, [str(D[2]), str(D[4])])
     rows = query(settings, "select * from features_spending order by as_of, product_id")
     assert rows.schema.field("price").type == pa.float32()
@@ -374,16 +374,16 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
     ]  # fmt: skip
     record = last_records(settings, "features", "spending")[D[4]]
     assert record.details == {"pinned": {"products": {"uri": by_version.uri, "version": 2}}}
-    assert build_features(spark, settings, pipeline, [D[2], D[4]]).skipped
+    assert build_features(settings, pipeline, [D[2], D[4]]).skipped
     write_deltalake(by_version.uri, prices((1, 5.0)), mode="overwrite")
     commit_at(by_version.uri, D[1], D[1], D[3], D[4])
     assert stale_nights(settings, pipeline.views[0]) == (D[4],)
-    learned = build_training_set(spark, settings, pipeline, D[5])
+    learned = build_training_set(settings, pipeline, D[5])
     assert learned.details["pinned"]["products"]["version"] == 3
-    assert build_training_set(spark, settings, pipeline, D[5]).skipped
+    assert build_training_set(settings, pipeline, D[5]).skipped
     # Another state of the training date's day: the night itself sees the same as before.
     commit_at(by_version.uri, D[1], D[3], D[3], D[4])
-    again = build_training_set(spark, settings, pipeline, D[5])
+    again = build_training_set(settings, pipeline, D[5])
     assert not again.skipped
     train = query(settings, "select price from training_set_spending where split = 'train' order by price")
     assert train["price"].to_pylist() == [10.0, 20.0]

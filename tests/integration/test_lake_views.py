@@ -27,8 +27,8 @@ def test_second_pipeline_of_a_view_finds_its_table_current(settings: Settings, s
     (folder / f"{PURCHASES.start}.csv").write_text(f"customer_id,date,quantity,amount\n00001,{PURCHASES.start},1,9.5\n")
     ingest(settings, PURCHASES)
     churn, spend = load_pipelines(settings).values()
-    first = build_features(spark, settings, churn, [PURCHASES.start])
-    second = build_features(spark, settings, spend, [PURCHASES.start])
+    first = build_features(settings, churn, [PURCHASES.start])
+    second = build_features(settings, spend, [PURCHASES.start])
     assert (first.table, first.rows, first.skipped) == ("features_customer", 1, False)
     assert (second.table, second.rows, second.skipped) == ("features_customer", 1, True)
     assert table_version(settings, "features_customer") == first.delta_version
@@ -59,11 +59,11 @@ def rows(settings: Settings, table: str, night: date) -> dict[str, tuple[float |
 
 
 def test_views_are_joined_to_declared_entities_and_what_a_view_lacks_is_null(lake: Settings, spark: Any) -> None:
-    result = build_features(spark, lake, WITH_REGION, [NIGHT])
+    result = build_features(lake, WITH_REGION, [NIGHT])
     assert (result.table, result.subject, result.rows) == ("features_takings", "takings", 3)
     expected = {"a": (3.5, 15.0), "b": (7.0, None), "c": (None, 15.0)}
     assert rows(lake, "features_takings", NIGHT) == expected
-    assert build_features(spark, lake, WITH_REGION, [NIGHT]).skipped
+    assert build_features(lake, WITH_REGION, [NIGHT]).skipped
     # The same definition for the training set, which reads no feature table.
     frame = feature_frame(spark, lake, WITH_REGION, [NIGHT, NIGHT + timedelta(days=1)]).collect()
     assert {r.shop: (r.amount_2d, r.people) for r in frame if r.as_of == NIGHT} == expected
@@ -76,7 +76,7 @@ def test_entities_are_the_rows_of_the_first_view_of_the_key_where_none_are_decla
 
     most = FeatureView("most", ("shop",), (SALES,), Features(columns=(Feature("most"),), compute=doubled))
     both = dataclasses.replace(WITH_REGION, features=(SHOP, most), entities=None)
-    build_features(spark, lake, both, [NIGHT, NIGHT + timedelta(days=1)])
+    build_features(lake, both, [NIGHT, NIGHT + timedelta(days=1)])
     assert rows(lake, "features_takings", NIGHT) == {"a": (3.5, 2.0), "b": (7.0, 7.0)}
     assert rows(lake, "features_takings", NIGHT + timedelta(days=1)) == {"a": (2.0, 2.0)}
 
@@ -84,12 +84,12 @@ def test_entities_are_the_rows_of_the_first_view_of_the_key_where_none_are_decla
 def test_late_file_of_one_view_makes_the_join_stale_and_only_that_view_is_built_again(
     lake: Settings, spark: Any
 ) -> None:
-    build_features(spark, lake, WITH_REGION, [NIGHT])
+    build_features(lake, WITH_REGION, [NIGHT])
     before = {name: table_version(lake, f"features_{name}") for name in ("shop", "region", "takings")}
     land(lake, "flows", 1, "region,people,day", ["south,3"], name=".late")
     ingest(lake, FLOWS)
     assert stale_nights(lake, WITH_REGION) == (NIGHT,)
-    assert not build_features(spark, lake, WITH_REGION, [NIGHT]).skipped
+    assert not build_features(lake, WITH_REGION, [NIGHT]).skipped
     assert rows(lake, "features_takings", NIGHT)["b"] == (7.0, 3.0)
     after = {name: table_version(lake, f"features_{name}") for name in before}
     assert {name for name in after if after[name] > before[name]} == {"region", "takings"}
@@ -104,7 +104,7 @@ def test_entities_whose_column_has_another_type_than_the_key_of_a_view_are_refus
     )
     pipeline = dataclasses.replace(WITH_REGION, entities=entities)
     with pytest.raises(InputError, match="'takings' have 'region' as int, and the view 'region' as string. Cast it"):
-        build_features(spark, lake, pipeline, [NIGHT])
+        build_features(lake, pipeline, [NIGHT])
     assert not table_exists(lake, pipeline.feature_table)
 
 
@@ -114,4 +114,4 @@ def test_entities_that_lack_a_column_are_named(lake: Settings, spark: Any) -> No
 
     wrong = dataclasses.replace(WITH_REGION, entities=Entities(forgetful, (OPENED,), ("region",)))
     with pytest.raises(InputError, match="entities of pipeline 'takings' lack the column 'region'. Return it"):
-        build_features(spark, lake, wrong, [NIGHT])
+        build_features(lake, wrong, [NIGHT])

@@ -73,7 +73,7 @@ def test_nights_after_late_and_corrected_days_are_those_of_all_rows(
     for number in range(LAST + 1):
         land(settings, days_after(number), random_rows(rng, days_after(number), rng.randint(0, 8)))
     ingest(settings, SALES)
-    first = build_view(spark, settings, VIEW, NIGHTS)
+    first = build_view(settings, VIEW, NIGHTS)
     assert len(first.details["built"]) == len(NIGHTS)
     for turn, (number, is_correction) in enumerate(changes):
         day, before = days_after(number), tile_commits(settings)
@@ -85,14 +85,14 @@ def test_nights_after_late_and_corrected_days_are_those_of_all_rows(
             ingest(settings, SALES)
         reached = [night for night in NIGHTS if 0 <= (night - day).days < VIEW.longest_window_days]
         assert set(stale_nights(settings, VIEW)) <= set(reached)
-        result = build_view(spark, settings, VIEW, NIGHTS)
+        result = build_view(settings, VIEW, NIGHTS)
         assert set(result.details["built"]) <= {night.isoformat() for night in reached}
         after = tile_commits(settings)
         assert {each for each in after if after[each] != before.get(each)} <= {day}
         wanted = of_frame(free_form(spark, settings, VIEW, NIGHTS))
         table = open_table(settings, VIEW.feature_table).to_pyarrow_table().to_pylist()
         assert contents(table, VIEW, "f") == as_float(wanted)
-    assert of_frame(window_frame(spark, settings, VIEW, NIGHTS)) == wanted
+    assert of_frame(window_frame(settings, VIEW, NIGHTS)) == wanted
 
 
 def test_late_day_redoes_its_tile_and_the_nights_that_see_it_and_nothing_else(settings: Settings, spark: Any) -> None:
@@ -101,15 +101,15 @@ def test_late_day_redoes_its_tile_and_the_nights_that_see_it_and_nothing_else(se
     ingest(settings, SALES)
     view = dataclasses.replace(VIEW, active_days="longest")
     nights = [days_after(number) for number in (3, 4, 6, 7, 8)]
-    build_view(spark, settings, view, nights)
+    build_view(settings, view, nights)
     before = tile_commits(settings)
     land(settings, days_after(2), [f"y,2,{days_after(2)}T02:00:00Z,4.5,3,b"], name=".late")
     ingest(settings, SALES)
     assert stale_nights(settings, view) == tuple(nights[:3])
-    assert build_view(spark, settings, view, nights).details["built"] == [night.isoformat() for night in nights[:3]]
+    assert build_view(settings, view, nights).details["built"] == [night.isoformat() for night in nights[:3]]
     after = tile_commits(settings)
     assert {day for day in after if after[day] != before[day]} == {days_after(2)}
-    assert build_view(spark, settings, view, nights).skipped
+    assert build_view(settings, view, nights).skipped
 
 
 def test_new_night_reads_one_day_of_raw_rows(settings: Settings, spark: Any) -> None:
@@ -117,11 +117,11 @@ def test_new_night_reads_one_day_of_raw_rows(settings: Settings, spark: Any) -> 
     for number in range(5):
         land(settings, days_after(number), [f"x,1,{days_after(number)}T01:00:00Z,{number}.5,1,a"])
     ingest(settings, SALES)
-    build_view(spark, settings, VIEW, [days_after(4)])
+    build_view(settings, VIEW, [days_after(4)])
     open_table(settings, SALES.raw_table).delete("event_day < '2026-01-05'")
     land(settings, days_after(5), [f"x,1,{days_after(5)}T01:00:00Z,5.5,1,b"])
     ingest(settings, SALES)
-    build_view(spark, settings, VIEW, [days_after(5)])
+    build_view(settings, VIEW, [days_after(5)])
     (row,) = open_table(settings, VIEW.feature_table).to_pyarrow_table([("as_of", "=", "2026-01-06")]).to_pylist()
     assert (row["amount_5d"], row["articles_5d"], row["rows_3d"]) == (1.5 + 2.5 + 3.5 + 4.5 + 5.5, 2.0, 3.0)
 
@@ -133,7 +133,7 @@ def test_a_join_computes_the_nights_of_its_keys_and_of_no_others(
     for number in range(LAST + 1):
         land(settings, days_after(number), random_rows(rng, days_after(number), 8))
     ingest(settings, SALES)
-    every = as_float(of_frame(window_frame(spark, settings, VIEW, NIGHTS)))
+    every = as_float(of_frame(window_frame(settings, VIEW, NIGHTS)))
     wanted = [key for key in every if rng.random() < 0.3] + [("nowhere", 7, NIGHTS[0]), ("x", 2**40, NIGHTS[0])]
     asked = spark.createDataFrame(wanted * 2 + [(None, 1, NIGHTS[0])], "shop string, till bigint, as_of date")
     rows = [row.asDict() for row in load_night_features(spark, settings, VIEW, NIGHTS, asked=asked).collect()]
@@ -150,9 +150,9 @@ def test_tiles_that_were_deleted_are_made_again(settings: Settings, spark: Any) 
     for number in range(2):
         land(settings, days_after(number), [f"x,1,{days_after(number)}T01:00:00Z,{number}.5,1,a"])
     ingest(settings, SALES)
-    build_view(spark, settings, VIEW, [days_after(0)])
+    build_view(settings, VIEW, [days_after(0)])
     shutil.rmtree(Path(settings.lake_uri) / VIEW.tile_table)
-    build_view(spark, settings, VIEW, [days_after(1)])
+    build_view(settings, VIEW, [days_after(1)])
     (row,) = open_table(settings, VIEW.feature_table).to_pyarrow_table([("as_of", "=", "2026-01-02")]).to_pylist()
     assert row["amount_3d"] == 2.0
 
@@ -163,7 +163,7 @@ def test_value_too_large_for_an_exact_sum_is_named_and_nothing_is_written(settin
     with pytest.raises(
         InputError, match=r"sums the column 'amount', which has the value 1000000000000000\.0\. Sums are exact.*min"
     ):
-        build_view(spark, settings, VIEW, [days_after(0)])
+        build_view(settings, VIEW, [days_after(0)])
     assert not table_exists(settings, VIEW.feature_table)
     least = dataclasses.replace(
         VIEW, windows=(Window("small", "sum", 2, "amount", where=(Where("amount", "<", 1e9),)),)
@@ -179,9 +179,9 @@ def test_keys_ever_seen_have_a_row_where_that_is_declared(settings: Settings, sp
     ingest(settings, SALES)
     night = days_after(11)
     ever = dataclasses.replace(VIEW, active_days="ever")
-    assert of_frame(window_frame(spark, settings, ever, [night])) == of_frame(free_form(spark, settings, ever, [night]))
-    assert window_frame(spark, settings, ever, [night]).count() == 1
-    assert window_frame(spark, settings, VIEW, [night]).count() == 0
+    assert of_frame(window_frame(settings, ever, [night])) == of_frame(free_form(spark, settings, ever, [night]))
+    assert window_frame(settings, ever, [night]).count() == 1
+    assert window_frame(settings, VIEW, [night]).count() == 0
 
 
 def test_order_and_batches_of_rows_do_not_change_a_bit(spark: Any, tmp_path: Path) -> None:
@@ -193,6 +193,6 @@ def test_order_and_batches_of_rows_do_not_change_a_bit(spark: Any, tmp_path: Pat
         for part in range(1 + 2 * turn):
             land(settings, day, lines[part :: 1 + 2 * turn], name=f".{part}")
         ingest(settings, SALES)
-        found.append(of_frame(window_frame(spark, settings, VIEW, [day, day + timedelta(days=1)])))
+        found.append(of_frame(window_frame(settings, VIEW, [day, day + timedelta(days=1)])))
     assert found[0] == found[1]
     assert len(found[0]) == 12

@@ -41,7 +41,7 @@ def landed(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = load_settings(home=tmp_path_factory.mktemp("live") / "home", spark_master="local[2]")
     land(settings, ALL, [START + timedelta(days=number) for number in range(DAYS)])
     ingest(settings, PAYMENTS)
-    build_view(spark, settings, VIEW, [AS_OF - timedelta(days=1), AS_OF])
+    build_view(settings, VIEW, [AS_OF - timedelta(days=1), AS_OF])
     return settings
 
 
@@ -114,7 +114,7 @@ def test_training_rows_see_what_came_strictly_before_their_moment(spark: Any, la
 
 
 def test_the_examples_of_a_model_see_the_view_as_when_they_were_asked(spark: Any, landed: Settings) -> None:
-    result = build_examples(spark, landed, CHECK, AS_OF)
+    result = build_examples(landed, CHECK, AS_OF)
     rows = open_table(landed, "training_set_check").to_pyarrow_table().to_pylist()
     assert len(rows) == result.rows > 50
     by_name = {f"p{payment.at_us}": payment for payment in ALL}
@@ -123,7 +123,7 @@ def test_the_examples_of_a_model_see_the_view_as_when_they_were_asked(spark: Any
         wanted = truth([p for p in ALL if p.at_us < asked.at_us], asked.card, asked.at_us)
         made = [np.nan if row[name] is None else row[name] for name in CHECK.feature_names[:-1]]
         assert np.array_equal(np.array(made, np.float32), wanted, equal_nan=True)
-    assert build_examples(spark, landed, CHECK, AS_OF).skipped
+    assert build_examples(landed, CHECK, AS_OF).skipped
 
 
 def test_any_table_of_keys_and_moments_is_given_features_of_the_moment(spark: Any, landed: Settings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import monitoring_sample as sample
@@ -30,7 +30,7 @@ from forecache.plugins.drift.orchestration import REASON_TAG, build_monitoring
 from forecache.plugins.drift.retraining import retraining_decision
 from jobs.definitions import build_definitions
 from resources.instance import ensure_instance, runner_instance
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,7 +57,7 @@ def lake(settings: Settings, prepared: Path) -> Settings:
 def measured(tmp_path_factory: pytest.TempPathFactory, prepared: Path, spark: "SparkSession") -> Path:
     home = tmp_path_factory.mktemp("measured") / "home"
     shutil.copytree(prepared, home)
-    monitor(lambda: spark, load_settings(home=home), monitored, [*CALM, *DRIFTED])
+    monitor(load_settings(home=home), monitored, [*CALM, *DRIFTED])
     return home
 
 
@@ -68,8 +68,11 @@ def drifted(settings: Settings, measured: Path) -> Settings:
     return settings
 
 
-def no_spark() -> NoReturn:
-    raise AssertionError("these nights need no Spark")
+@pytest.fixture
+def no_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "forecache.kit.spark.session.spark_session", lambda _: pytest.fail("these nights need no Spark")
+    )
 
 
 def of(figures: list[Measurement], night: date, kind: str, reference: str = "") -> dict[str, Measurement]:
@@ -122,7 +125,7 @@ def test_the_estimate_follows_moved_inputs_and_is_blind_to_another_concept(drift
 def test_realised_performance_is_that_of_scikit_learn_on_the_joined_rows(lake: Settings, spark: "SparkSession") -> None:
     from sklearn.metrics import roc_auc_score
 
-    result = monitor(lambda: spark, lake, monitored, CALM[:1])
+    result = monitor(lake, monitored, CALM[:1])
     rows = query(
         lake,
         f"""
@@ -133,7 +136,7 @@ def test_realised_performance_is_that_of_scikit_learn_on_the_joined_rows(lake: S
     expected = roc_auc_score(rows["label"].to_numpy(), rows["score"].to_numpy())
     assert of(measurements(lake, "returns"), CALM[0], "performance")["roc_auc"].value == pytest.approx(expected)
     assert result.details["notes"] == {CALM[0].isoformat(): []}
-    ((label, score, _),) = labelled_predictions(spark, lake, monitored, [CALM[0] - HORIZON]).values()
+    ((label, score, _),) = labelled_predictions(lake, monitored, [CALM[0] - HORIZON]).values()
     assert len(label) == len(score) == ROWS
     assert np.all(np.diff(score) >= 0)
 
@@ -143,26 +146,26 @@ def test_labels_after_the_horizon_count_for_nothing(lake: Settings, spark: "Spar
     from deltalake import write_deltalake
 
     as_of = CALM[0] - HORIZON
-    ((before, *_),) = labelled_predictions(spark, lake, monitored, [as_of]).values()
+    ((before, *_),) = labelled_predictions(lake, monitored, [as_of]).values()
     for day in (as_of, CALM[0] + timedelta(days=1)):
         late = pa.table({"user_id": [f"{as_of}-{i}" for i in range(ROWS)], "amount": [1.0] * ROWS})
         for name in ("day", "event_day"):
             late = late.append_column(name, pa.array([day] * ROWS, pa.date32()))
         write_deltalake(lake.table_uri("raw_visits"), late, mode="append")
-    ((after, *_),) = labelled_predictions(spark, lake, monitored, [as_of]).values()
+    ((after, *_),) = labelled_predictions(lake, monitored, [as_of]).values()
     assert np.array_equal(before, after)
 
 
 def test_the_same_inputs_are_measured_once_and_another_champion_again(drifted: Settings, spark: "SparkSession") -> None:
     version = table_version(drifted, "monitoring")
-    again = monitor(no_spark, drifted, monitored, [*CALM, *DRIFTED])
+    again = monitor(drifted, monitored, [*CALM, *DRIFTED])
     assert again.skipped
     assert again.rows == len(measurements(drifted, "returns"))
     assert table_version(drifted, "monitoring") == version
 
     better = sample.champion(drifted, (*registry_sample.GOOD[:4], 0.01))
     assert champion(drifted, monitored).version == better
-    result = monitor(lambda: spark, drifted, monitored, DRIFTED[:1])
+    result = monitor(drifted, monitored, DRIFTED[:1])
     assert not result.skipped
     figures = measurements(drifted, "returns", first=DRIFTED[0], last=DRIFTED[0])
     assert {f.model_version for f in figures if f.kind == "feature"} == {1, 2}
@@ -170,18 +173,18 @@ def test_the_same_inputs_are_measured_once_and_another_champion_again(drifted: S
     assert {f.model_version for f in figures if f.kind != "feature"} == {1}
 
 
-def test_a_night_without_labels_or_predictions_says_so(lake: Settings) -> None:
-    result = monitor(no_spark, lake, monitored, [CALM[0] - HORIZON])
+def test_a_night_without_labels_or_predictions_says_so(lake: Settings, no_spark: None) -> None:
+    result = monitor(lake, monitored, [CALM[0] - HORIZON])
     assert result.details["notes"] == {"2024-07-03": ["no performance: 2024-06-03 was not scored"]}
     assert {f.kind for f in measurements(lake, "returns")} == {"feature", "prediction", "estimate"}
     with pytest.raises(NotFoundError, match="'returns' has no predictions for the night 2024-08-08"):
-        monitor(no_spark, lake, monitored, [date(2024, 8, 8)])
+        monitor(lake, monitored, [date(2024, 8, 8)])
 
 
 def test_spark_and_arrow_measure_the_same_feature_drift(lake: Settings, spark: "SparkSession") -> None:
     model = champion(lake, monitored)
     here = feature_drift(lake, monitored, model, DRIFTED[0])
-    there = feature_drift(lake, monitored, model, DRIFTED[0], spark=spark)
+    there = feature_drift(lake.model_copy(update={"engine": "spark"}), monitored, model, DRIFTED[0])
     assert here == there
     assert [f.name for f in here] == list(monitored.feature_names)
 
@@ -275,7 +278,7 @@ def test_the_asset_shows_the_figures_and_the_verdict_of_each_night(lake: Setting
         done = dg.materialize(
             [build_monitoring(monitored)],
             partition_key=DRIFTED[0].isoformat(),
-            resources={"settings": resource, "spark": SparkResource(settings=resource)},
+            resources={"settings": resource},
             instance=instance,
         )
         (event,) = done.asset_materializations_for_node("monitoring_returns")

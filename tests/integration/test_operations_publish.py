@@ -127,7 +127,7 @@ def test_what_spark_checked_is_what_is_published(spark: "SparkSession", settings
         table = open_table(settings, "predictions_churn")
         rules = [expect("expect_column_values_to_be_unique", column="customer_id")]
         states, version = partition_digests(table, AS_OF, [NIGHT]), table.version()
-        check_nights(lambda: spark, settings, "predictions_churn", rules, column=AS_OF, states=states, version=version)
+        check_nights(settings, "predictions_churn", rules, column=AS_OF, states=states, version=version)
 
     write_night(settings, predictions(scores(50)))
     check()

@@ -77,7 +77,7 @@ def both_engines(spark: "SparkSession", settings: Settings, pipeline: Pipeline) 
     """A night's predictions, which are the same to the bit from Spark and from Arrow."""
     outcomes = []
     for engine in ("arrow", "spark"):
-        score(spark, settings, pipeline, [NIGHT], engine=engine, rebuild=True)  # type: ignore[arg-type]
+        score(settings, pipeline, [NIGHT], engine=engine, rebuild=True)  # type: ignore[arg-type]
         outcomes.append(predicted(settings, pipeline).drop_columns(["scored_at", "run_id"]))
     assert outcomes[0].equals(outcomes[1])
     return outcomes[0]
@@ -131,7 +131,8 @@ def test_classes_are_learned_judged_scored_and_answered(
     drift = prediction_drift(settings, pipeline, NIGHT)
     assert drift.edges == ("basic", "gold", "trial")
     assert sum(drift.counts) == rows.num_rows
-    assert prediction_drift(settings, pipeline, NIGHT, spark=spark).counts == drift.counts
+    in_spark = settings.model_copy(update={"engine": "spark"})
+    assert prediction_drift(in_spark, pipeline, NIGHT).counts == drift.counts
     assert drift.level == "none"
     assert drift.distances["test split"].psi < 0.1
     page = write_report(settings, pipeline, version).read_text()

@@ -56,7 +56,7 @@ def test_both_engines_give_the_same_bits_for_every_kind(spark: "SparkSession", s
     )
     found = []
     for engine in ("arrow", "spark"):
-        score(spark, settings, every, [NIGHT], engine=engine, rebuild=True)  # type: ignore[arg-type]
+        score(settings, every, [NIGHT], engine=engine, rebuild=True)  # type: ignore[arg-type]
         found.append(predictions(settings, every).drop_columns(STAMPS).sort_by("user_id"))
     assert found[0].equals(found[1])
 
@@ -64,7 +64,7 @@ def test_both_engines_give_the_same_bits_for_every_kind(spark: "SparkSession", s
 def test_the_table_has_the_declared_types_and_values(settings: Settings) -> None:
     given = features(500)
     write_features(settings, every, [given])
-    score(None, settings, every, [NIGHT], engine="arrow")
+    score(settings, every, [NIGHT], engine="arrow")
     schema = {
         field.name: str(field.type) for field in DeltaTable(settings.table_uri(every.prediction_table)).schema().fields
     }
@@ -95,15 +95,15 @@ def test_the_table_has_the_declared_types_and_values(settings: Settings) -> None
 def test_what_is_carried_forward_and_published_is_what_a_full_run_gives(settings: Settings) -> None:
     first = features(4000)
     write_features(settings, every, [first])
-    score(None, settings, every, [NIGHT], engine="arrow")
+    score(settings, every, [NIGHT], engine="arrow")
     publish(settings, every, night=NIGHT)
     other = first.set_column(2, "a", pa.array([1.5, *first["a"].to_pylist()[1:3999], -9.0], pa.float32()))
     write_features(settings, every, [other])
-    done = score(None, settings, every, [NIGHT], engine="arrow", mode="incremental")
+    done = score(settings, every, [NIGHT], engine="arrow", mode="incremental")
     assert done.details["carried_rows"] == 3998
     carried = predictions(settings, every).drop_columns(STAMPS + ["feature_version"])
     publish(settings, every, night=NIGHT)
-    score(None, settings, every, [NIGHT], engine="arrow", rebuild=True)
+    score(settings, every, [NIGHT], engine="arrow", rebuild=True)
     assert carried.equals(predictions(settings, every).drop_columns(STAMPS + ["feature_version"]))
     with open_store(settings, "every").snapshot() as snapshot:
         for row in carried.slice(0, 3).to_pylist():
@@ -162,7 +162,7 @@ def test_what_is_no_prediction_is_refused_and_nothing_is_visible(
     pipeline = wrong(function, output)
     write_features(settings, pipeline, [features(900)])
     with pytest.raises(CheckError, match=message):
-        score(None, settings, pipeline, [NIGHT], engine="arrow")
+        score(settings, pipeline, [NIGHT], engine="arrow")
     assert not DeltaTable.is_deltatable(settings.table_uri(pipeline.prediction_table))
 
 
@@ -173,7 +173,7 @@ def wrong(function: Any, output: Any) -> Pipeline:
 def test_of_a_vector_no_drift_is_judged_and_it_says_so(settings: Settings) -> None:
     pipeline = wrong(only_vector, Vector("embedding", 2))
     write_features(settings, pipeline, [features(900)])
-    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    score(settings, pipeline, [NIGHT], engine="arrow")
     report = prediction_drift(settings, pipeline, NIGHT)
     assert report.level == "none"
     assert report.sentence == (f"embedding on {NIGHT} is not judged: no drift is measured of an output of vector.")
@@ -188,7 +188,7 @@ def test_a_challenger_of_classes_is_compared_by_the_rows_that_change(settings: S
         every, model=FunctionModel(two_shares), outputs=(Classes("plan", ("a", "b")),), segments=()
     )
     write_features(settings, pipeline, [features(900)])
-    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    score(settings, pipeline, [NIGHT], engine="arrow")
     rows = predictions(settings, pipeline)
     other = rows.set_column(
         rows.schema.get_field_index("plan"), "plan", pa.array(["a"] * 10 + rows["plan"].to_pylist()[10:])
@@ -207,7 +207,7 @@ def two_shares(given: Any) -> Any:
 
 def test_feast_and_duckdb_give_what_the_table_has_of_every_kind(settings: Settings) -> None:
     write_features(settings, every, [features(40)])
-    score(None, settings, every, [NIGHT], engine="arrow")
+    score(settings, every, [NIGHT], engine="arrow")
     publish(settings, every, night=NIGHT)
     rows = predictions(settings, every).sort_by("user_id")
     keys = [*rows["user_id"].to_pylist(), "nobody"]

@@ -33,7 +33,7 @@ def _append(settings: Settings, day: date, *scores: float) -> None:
 
 
 def _check(spark: "SparkSession", settings: Settings, states: dict[date, str]) -> dict[date, bool]:
-    reports = verdicts.check_nights(lambda: spark, settings, "scores", BETWEEN, column="as_of", states=states)
+    reports = verdicts.check_nights(settings, "scores", BETWEEN, column="as_of", states=states)
     return {night: report.success for night, report in reports.items()}
 
 
@@ -60,7 +60,7 @@ def test_a_night_is_checked_again_only_when_its_rows_or_the_expectations_changed
     assert len(checked) == 1
     _append(settings, DAYS[0], 3.0)
     assert _check(spark, settings, {DAYS[0]: "v2"}) == {DAYS[0]: False}
-    verdicts.check_nights(lambda: spark, settings, "scores", [], column="as_of", states={DAYS[0]: "v2"})
+    verdicts.check_nights(settings, "scores", [], column="as_of", states={DAYS[0]: "v2"})
     assert len(checked) == 3
 
 
@@ -69,7 +69,7 @@ def test_a_warning_is_told_of_the_nights_that_it_concerns(spark: "SparkSession",
         _append(settings, day, score)
     warning = [expect("expect_column_values_to_be_between", column="score", max_value=1, severity="warning")]
     states = dict.fromkeys(DAYS, "v1")
-    reports = verdicts.check_nights(lambda: spark, settings, "scores", warning, column="as_of", states=states)
+    reports = verdicts.check_nights(settings, "scores", warning, column="as_of", states=states)
     assert [len(report.warnings) for report in reports.values()] == [0, 1, 0]
     assert all(report.success for report in reports.values())
 

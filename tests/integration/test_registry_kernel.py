@@ -145,7 +145,7 @@ def test_the_gate_scores_a_row_as_the_night_does_to_the_bit(
     assert rows.column("f0").null_count > 10
     sample.write_features(settings, PIPELINE, [rows])
     sample.register_model(settings, PIPELINE, folder=tmp_path / "model")
-    done = score_night(None, settings, PIPELINE, [sample.NIGHT], engine="arrow")
+    done = score_night(settings, PIPELINE, [sample.NIGHT], engine="arrow")
     assert done.details["plan"]["runtime"] == runtime
     night = sample.predictions(settings, PIPELINE).column(OUTPUT).to_numpy(zero_copy_only=False)
     assert len(np.unique(night)) > 20

@@ -67,11 +67,11 @@ def test_a_weekly_pipeline_from_landing_to_store(
     }
 
     # Incremental scoring starts from the Sunday before, and is what a full one is.
-    build_features(spark, home, weekly, [NEWEST])
-    score(None, home, weekly, [NEWEST], engine="arrow", mode="incremental")
+    build_features(home, weekly, [NEWEST])
+    score(home, weekly, [NEWEST], engine="arrow", mode="incremental")
     assert last_records(home, "score", "weekly")[NEWEST].details["base"].startswith(str(SUNDAYS[-2]))
     incremental = predictions(home)
-    score(None, home, weekly, [NEWEST], engine="arrow", mode="full", rebuild=True)
+    score(home, weekly, [NEWEST], engine="arrow", mode="full", rebuild=True)
     assert predictions(home) == incremental
 
     # The newest as-of date is the last Sunday of the data.
@@ -90,7 +90,7 @@ def test_a_weekly_pipeline_from_landing_to_store(
 
     # It is compared with the Sundays before, and reveals the performance of the last of them.
     assert last_records(home, "drift", "predictions_weekly")[NEWEST].details["nights"] == list(map(str, SUNDAYS[1:-1]))
-    monitor(lambda: spark, home, weekly, [NEWEST])
+    monitor(home, weekly, [NEWEST])
     [found] = [row for row in measurements(home, "weekly", first=NEWEST) if row.kind == "performance"]
     assert (found.as_of, found.night) == (SUNDAYS[-2], NEWEST)
 

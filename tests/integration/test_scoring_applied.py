@@ -98,7 +98,7 @@ def test_an_xgboost_model_that_mlflow_logs_here_is_applied_and_one_of_another_ma
 
 
 def run(settings: Settings, pipeline: Pipeline, **more: Any) -> StageResult:
-    return score(None, settings, pipeline, [NIGHT], engine="arrow", **more)
+    return score(settings, pipeline, [NIGHT], engine="arrow", **more)
 
 
 def column(settings: Settings, pipeline: Pipeline, name: str = "probability") -> list[Any]:
@@ -169,7 +169,7 @@ def test_both_engines_score_every_kind_alike_to_the_bit(spark: "SparkSession", l
         pipeline = applied(model)
         run(lake, pipeline)
         by_arrow = column(lake, pipeline)
-        result = score(spark, lake, pipeline, [NIGHT], rebuild=True)
+        result = score(lake, pipeline, [NIGHT], rebuild=True)
         assert result.details["scored_rows"] == ROWS
         assert column(lake, pipeline) == by_arrow, model
 
@@ -256,10 +256,10 @@ def test_an_incremental_night_is_that_of_a_full_run_to_the_bit(lake: Settings, t
     write_features(
         lake, pipeline, [*parts, features_table(77, num_features=4, seed=9, night=later, first=1000)], night=later
     )
-    by_change = score(None, lake, pipeline, [later], engine="arrow", mode="incremental")
+    by_change = score(lake, pipeline, [later], engine="arrow", mode="incremental")
     assert by_change.details["carried_rows"] == 1000
     incremental = predictions(lake, pipeline, night=later)["probability"].to_pylist()
-    assert score(None, lake, pipeline, [later], engine="arrow", rebuild=True).details["scored_rows"] == 1077
+    assert score(lake, pipeline, [later], engine="arrow", rebuild=True).details["scored_rows"] == 1077
     assert predictions(lake, pipeline, night=later)["probability"].to_pylist() == incremental
 
 
@@ -542,7 +542,7 @@ def test_a_registered_model_returns_lists_of_structures(spark: "SparkSession", l
         for value in np.nan_to_num(feature_columns(lake)["f0"])
     ]
     assert {len(each) for each in found} == {0, 1, 2}
-    score(spark, lake, pipeline, [NIGHT], engine="spark", rebuild=True)
+    score(lake, pipeline, [NIGHT], engine="spark", rebuild=True)
     assert predictions(lake, pipeline).sort_by("user_id")["items"].to_pylist() == found
     with pytest.raises(CheckError, match="lists of 'items' that do not fit"):
         run(lake, applied(RegisteredModel(URI), outputs=(Structs("items", (("item", "bigint"),)),), segments=()))

@@ -40,7 +40,7 @@ def score_nights(
             moved = pa.array(made[name].to_numpy() + np.float32(shift))
             made = made.set_column(made.schema.get_field_index(name), name, moved)
         write_features(settings, pipeline, [made], night=night)
-    score(None, settings, pipeline, nights, engine="arrow")
+    score(settings, pipeline, nights, engine="arrow")
 
 
 def test_scores_that_moved_are_told_by_their_effect_size(settings: Settings) -> None:
@@ -60,7 +60,7 @@ def test_scores_that_moved_are_told_by_their_effect_size(settings: Settings) -> 
 def test_the_first_nights_are_compared_with_what_there_is(settings: Settings) -> None:
     register_model(settings, PIPELINE)
     score_nights(settings, PIPELINE, NIGHTS[:3])
-    reports = check_drift(settings, PIPELINE, NIGHTS[:3], spark=None)
+    reports = check_drift(settings, PIPELINE, NIGHTS[:3])
     assert [len(report.nights) for report in reports.values()] == [0, 1, 2]
     assert {report.level for report in reports.values()} == {"none"}
     assert "No night before it was scored." in reports[NIGHTS[0]].sentence
@@ -73,7 +73,7 @@ def test_a_new_model_is_compared_with_its_own_nights_only(settings: Settings) ->
     score_nights(settings, PIPELINE, NIGHTS[:2])
     register_model(settings, PIPELINE, seed=5)
     score_nights(settings, PIPELINE, NIGHTS[2:4])
-    first, second = check_drift(settings, PIPELINE, NIGHTS[2:4], spark=None).values()
+    first, second = check_drift(settings, PIPELINE, NIGHTS[2:4]).values()
     assert first.is_new_model
     assert first.distances["nights before"].psi > 0.25
     assert first.level == "none"
@@ -87,21 +87,21 @@ def test_what_was_counted_is_not_read_again_unless_the_night_was_scored_anew(
 ) -> None:
     register_model(settings, PIPELINE)
     score_nights(settings, PIPELINE, NIGHTS[:3])
-    check_drift(settings, PIPELINE, NIGHTS[:3], spark=None)
+    check_drift(settings, PIPELINE, NIGHTS[:3])
     score_nights(settings, PIPELINE, NIGHTS[3:4])
     read: list[date] = []
     count = drift.binned_counts
 
-    def counting(spark: Any, settings: Settings, table: str, column: str, nights: Sequence[date], edges: Any) -> Any:
+    def counting(settings: Settings, table: str, column: str, nights: Sequence[date], edges: Any) -> Any:
         read.extend(nights)
-        return count(spark, settings, table, column, nights, edges)
+        return count(settings, table, column, nights, edges)
 
     monkeypatch.setattr(drift, "binned_counts", counting)
-    kept = check_drift(settings, PIPELINE, NIGHTS[3:4], spark=None)[NIGHTS[3]]
+    kept = check_drift(settings, PIPELINE, NIGHTS[3:4])[NIGHTS[3]]
     assert read == NIGHTS[3:4]
     read.clear()
     score_nights(settings, PIPELINE, NIGHTS[1:2], rows=1000)
-    anew = check_drift(settings, PIPELINE, NIGHTS[3:4], spark=None)[NIGHTS[3]]
+    anew = check_drift(settings, PIPELINE, NIGHTS[3:4])[NIGHTS[3]]
     assert read == NIGHTS[1:2]
     assert kept.distances["nights before"].reference_rows == 6000
     assert anew.distances["nights before"].reference_rows == 5000
@@ -112,9 +112,9 @@ def test_a_large_effect_keeps_a_night_from_being_published_only_where_that_is_de
     score_nights(settings, PIPELINE, NIGHTS[:2])
     score_nights(settings, PIPELINE, NIGHTS[2:3], shift=8.0)
     blocking = dataclasses.replace(PIPELINE, drift=Drift(blocking=True))
-    check_drift(settings, PIPELINE, NIGHTS[1:3], spark=None)
+    check_drift(settings, PIPELINE, NIGHTS[1:3])
     refuse_failed_date(settings, PIPELINE.prediction_table, NIGHTS[2])
-    check_drift(settings, blocking, NIGHTS[1:3], spark=None)
+    check_drift(settings, blocking, NIGHTS[1:3])
     refuse_failed_date(settings, PIPELINE.prediction_table, NIGHTS[1])
     with pytest.raises(CheckError, match="has drifted too far: probability has moved far"):
         refuse_failed_date(settings, PIPELINE.prediction_table, NIGHTS[2])
@@ -123,12 +123,12 @@ def test_a_large_effect_keeps_a_night_from_being_published_only_where_that_is_de
 def test_a_drift_that_was_measured_on_other_rows_of_the_night_does_not_count(settings: Settings) -> None:
     register_model(settings, PIPELINE)
     score_nights(settings, PIPELINE, NIGHTS[:2])
-    check_drift(settings, PIPELINE, NIGHTS[1:2], spark=None)
+    check_drift(settings, PIPELINE, NIGHTS[1:2])
     require_passed(settings, PIPELINE.prediction_table, NIGHTS[1], state=passed(settings, NIGHTS[1]))
     score_nights(settings, PIPELINE, NIGHTS[1:2], rows=1000)
     with pytest.raises(CheckError, match="was not measured on the rows that are there now"):
         require_passed(settings, PIPELINE.prediction_table, NIGHTS[1], state=passed(settings, NIGHTS[1]))
-    check_drift(settings, PIPELINE, NIGHTS[1:2], spark=None)
+    check_drift(settings, PIPELINE, NIGHTS[1:2])
     require_passed(settings, PIPELINE.prediction_table, NIGHTS[1], state=passed(settings, NIGHTS[1]), drift=True)
     with pytest.raises(CheckError, match="was not measured on the rows that are there now"):
         require_passed(settings, PIPELINE.prediction_table, NIGHTS[0], state=passed(settings, NIGHTS[0]), drift=True)
@@ -137,12 +137,12 @@ def test_a_drift_that_was_measured_on_other_rows_of_the_night_does_not_count(set
 def test_rows_that_no_run_recorded_are_counted_and_not_taken_for_those_before(settings: Settings) -> None:
     register_model(settings, PIPELINE)
     score_nights(settings, PIPELINE, NIGHTS[:2])
-    check_drift(settings, PIPELINE, NIGHTS[:2], spark=None)
+    check_drift(settings, PIPELINE, NIGHTS[:2])
     delta = open_table(settings, PIPELINE.prediction_table)
     delta.delete(f"as_of = '{NIGHTS[1]}' AND user_id < 'u00001000'")
     there = delta.to_pyarrow_table(filters=[("as_of", "=", NIGHTS[1])]).num_rows
     assert there == 1000
-    assert sum(check_drift(settings, PIPELINE, NIGHTS[1:2], spark=None)[NIGHTS[1]].counts) == there
+    assert sum(check_drift(settings, PIPELINE, NIGHTS[1:2])[NIGHTS[1]].counts) == there
 
 
 def passed(settings: Settings, night: date) -> str:
@@ -162,8 +162,8 @@ def test_the_test_split_of_the_model_that_scored_the_night_is_a_reference(settin
     assert run_gate(settings, returns, version, actor="test").passed
     rows = rows_of_test_split(settings, returns)
     write_features(settings, returns, [rows])
-    score(None, settings, returns, [NIGHT], engine="arrow")
-    report = check_drift(settings, returns, [NIGHT], spark=None)[NIGHT]
+    score(settings, returns, [NIGHT], engine="arrow")
+    report = check_drift(settings, returns, [NIGHT])[NIGHT]
     apart = report.distances["test split"]
     assert apart.rows == apart.reference_rows == rows.num_rows
     assert (apart.psi, report.level) == (0.0, "none")

@@ -84,7 +84,7 @@ def assert_equals_full(settings: Settings, night: date, *, seed: int = 0) -> pa.
 def scored(settings: Settings) -> Settings:
     write_features(settings, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=1)])
     register_model(settings, PIPELINE)
-    score(None, settings, PIPELINE, [NIGHT], run_id="full", engine="arrow")
+    score(settings, PIPELINE, [NIGHT], run_id="full", engine="arrow")
     return settings
 
 
@@ -93,7 +93,7 @@ def test_updates_inserts_and_deletes_are_scored_and_the_rest_keeps_its_provenanc
     merge(scored, pa.concat_tables([entities(50, 5, seed=7), entities(500, 3, seed=8)]))
     open_table(scored, PIPELINE.feature_table).delete("user_id = 'u00000007'")
     enter(scored)
-    result = score(None, scored, PIPELINE, [NIGHT], run_id="small", engine="arrow", mode="incremental")
+    result = score(scored, PIPELINE, [NIGHT], run_id="small", engine="arrow", mode="incremental")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (8, 194)
     table = assert_equals_full(scored, NIGHT)
     carried = table.filter(pa.compute.equal(table["run_id"], "full"))
@@ -105,7 +105,7 @@ def test_updates_inserts_and_deletes_are_scored_and_the_rest_keeps_its_provenanc
 def test_an_update_that_changes_nothing_is_not_scored(scored: Settings) -> None:
     merge(scored, entities(0, 100, seed=0).slice(10, 20))
     enter(scored)
-    result = score(None, scored, PIPELINE, [NIGHT], run_id="none", engine="arrow", mode="incremental")
+    result = score(scored, PIPELINE, [NIGHT], run_id="none", engine="arrow", mode="incremental")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (0, 200)
     assert_equals_full(scored, NIGHT)
 
@@ -139,18 +139,18 @@ def test_a_state_between_whose_files_are_removed_is_not_needed(scored: Settings)
 def test_in_mode_auto_the_log_says_that_a_small_update_is_worth_carrying(settings: Settings) -> None:
     write_features(settings, PIPELINE, [entities(0, 40_000, seed=0)])
     register_model(settings, PIPELINE)
-    score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+    score(settings, PIPELINE, [NIGHT], engine="arrow")
     merge(settings, entities(50, 400, seed=7))
     enter(settings)
     assert feed_share(settings, PIPELINE, PartitionVersion(NIGHT, 0), PartitionVersion(NIGHT, 1)) < 0.1
-    result = score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+    result = score(settings, PIPELINE, [NIGHT], engine="arrow")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (400, 39_600)
     assert_equals_full(settings, NIGHT)
 
 
 def test_in_mode_auto_a_partition_written_again_is_scored_in_full(scored: Settings) -> None:
     write_features(scored, PIPELINE, [entities(0, 100, seed=0), entities(100, 100, seed=1)])
-    result = score(None, scored, PIPELINE, [NIGHT], engine="arrow")
+    result = score(scored, PIPELINE, [NIGHT], engine="arrow")
     assert result.details["scored_rows"] == 200
 
 
@@ -159,7 +159,7 @@ def test_a_new_night_carries_what_is_as_the_night_before(scored: Settings) -> No
     write_features(
         scored, PIPELINE, [entities(0, 100, seed=0, night=night), entities(100, 50, seed=9, night=night)], night=night
     )
-    result = score(None, scored, PIPELINE, [night], run_id="next", engine="arrow", mode="incremental")
+    result = score(scored, PIPELINE, [night], run_id="next", engine="arrow", mode="incremental")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (50, 100)
     table = assert_equals_full(scored, night)
     assert table["run_id"].to_pylist() == ["full"] * 100 + ["next"] * 50
@@ -187,11 +187,11 @@ def test_files_without_a_changed_entity_stay_and_the_feed_names_the_others_only(
     for first in (0, 300):
         merge(settings, entities(first, 100, seed=4))
         enter(settings)
-        score(None, settings, PIPELINE, [NIGHT], engine="arrow", mode="incremental" if first else "full")
+        score(settings, PIPELINE, [NIGHT], engine="arrow", mode="incremental" if first else "full")
     before = paths(settings)
     merge(settings, entities(310, 5, seed=9))
     enter(settings)
-    result = score(None, settings, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    result = score(settings, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (5, 295)
     assert result.details["checks"][NIGHT.isoformat()]["keys"] == 300
     assert (len(before), len(before & paths(settings)), len(paths(settings))) == (3, 2, 4)
@@ -206,7 +206,7 @@ def test_files_are_not_left_in_a_partition_that_another_run_has_replaced(
 ) -> None:
     write_features(settings, PIPELINE, [entities(0, 100, seed=0)])
     register_model(settings, PIPELINE)
-    score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+    score(settings, PIPELINE, [NIGHT], engine="arrow")
     merge(settings, entities(300, 20, seed=4))
     enter(settings)
     commit = committing.commit_nights
@@ -214,11 +214,11 @@ def test_files_are_not_left_in_a_partition_that_another_run_has_replaced(
     def late(*given: Any, **options: Any) -> Any:
         monkeypatch.setattr(committing, "commit_nights", commit)
         monkeypatch.setattr(run, "hold_table_lock", lambda *_: nullcontext())  # as on another machine
-        score(None, settings, PIPELINE, [NIGHT], run_id="faster", engine="arrow", mode="full")
+        score(settings, PIPELINE, [NIGHT], run_id="faster", engine="arrow", mode="full")
         return commit(*given, **options)
 
     monkeypatch.setattr(committing, "commit_nights", late)
-    result = score(None, settings, PIPELINE, [NIGHT], run_id="slower", engine="arrow", mode="incremental")
+    result = score(settings, PIPELINE, [NIGHT], run_id="slower", engine="arrow", mode="incremental")
     assert result.details["taken_over"] == {NIGHT.isoformat(): "faster"}
     assert set(assert_equals_full(settings, NIGHT)["run_id"].to_pylist()) == {"faster"}
 
@@ -236,9 +236,9 @@ def test_predictions_that_another_writer_put_there_are_carried_if_each_entity_is
     enter(scored)
     replace_predictions(scored, pa.concat_tables([rows.slice(0, 199), rows.slice(10, 1)]))
     with pytest.raises(CheckError, match="200 rows with 199 different keys"):
-        score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+        score(scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
     replace_predictions(scored, rows)
-    result = score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    result = score(scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
     assert result.details["carried_rows"] == 195
     assert_equals_full(scored, NIGHT)
 
@@ -253,7 +253,7 @@ def test_a_base_without_each_changed_entity_once_is_refused(
     others = pa.concat_tables([rows.slice(0, lacking), rows.slice(lacking + 1)])
     replace_predictions(scored, pa.concat_tables([others, rows.slice(twice, 1)]))
     with pytest.raises(CheckError, match=f"have {found} rows of the 5 entities that changed.*mode 'full'"):
-        score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+        score(scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
 
 
 @pytest.mark.parametrize("most_bytes", [0, 1 << 30], ids=["partitions", "feed"])
@@ -282,14 +282,14 @@ def test_an_entity_that_is_twice_in_the_features_is_refused(scored: Settings, pl
     tables.insert(place, tables[1].slice(3, 1))
     write_features(scored, PIPELINE, tables, night=night)
     with pytest.raises(CheckError, match="mode 'full'"):
-        score(None, scored, PIPELINE, [night], engine="arrow", mode="incremental")
+        score(scored, PIPELINE, [night], engine="arrow", mode="incremental")
 
 
 def test_another_model_forces_a_full_run(scored: Settings) -> None:
     register_model(scored, PIPELINE, seed=1)
     merge(scored, entities(0, 3, seed=7))
     enter(scored)
-    result = score(None, scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
+    result = score(scored, PIPELINE, [NIGHT], engine="arrow", mode="incremental")
     assert (result.details["scored_rows"], result.details["carried_rows"]) == (200, 0)
     assert_equals_full(scored, NIGHT, seed=1)
 
@@ -323,7 +323,7 @@ def test_incremental_equals_full_after_any_sequence_of_changes(changes: list[tup
         settings = load_settings(home=Path(folder))
         write_features(settings, PIPELINE, [entities(0, 20, seed=0), entities(20, 20, seed=1)])
         register_model(settings, PIPELINE)
-        score(None, settings, PIPELINE, [NIGHT], engine="arrow")
+        score(settings, PIPELINE, [NIGHT], engine="arrow")
         night, model = NIGHT, 0
         for position, (kind, first, count, seed) in enumerate(changes):
             if kind == "model":
@@ -331,8 +331,7 @@ def test_incremental_equals_full_after_any_sequence_of_changes(changes: list[tup
                 register_model(settings, PIPELINE, seed=model)
             else:
                 night = change(settings, night, kind, first, count, seed)
-            result = score(
-                None, settings, PIPELINE, [night], run_id=str(position), engine="arrow",
+            result = score(settings, PIPELINE, [night], run_id=str(position), engine="arrow",
                 mode="incremental" if seed else "auto",
             )  # fmt: skip
             assert kind != "model" or not result.details["carried_rows"]

@@ -22,7 +22,7 @@ from scoring_support import (
     write_features,
 )
 
-from forecache.base.errors import CheckError, InputError, NotFoundError, SettingsError
+from forecache.base.errors import CheckError, InputError, NotFoundError
 from forecache.base.settings import Settings, load_settings
 from forecache.declare import Pipeline
 from forecache.lake.ledger import last_record
@@ -71,10 +71,10 @@ def test_both_engines_write_the_same_rows_to_the_bit(
 ) -> None:
     next_night = NIGHT + timedelta(days=1)
     write_features(scored, pipeline, parts(2, 50, seed=9, night=next_night), night=next_night)
-    by_spark = score(spark, scored, pipeline, [NIGHT, next_night], run_id="one")
+    by_spark = score(scored, pipeline, [NIGHT, next_night], run_id="one")
     tables = [predictions(scored, pipeline, night=night) for night in (NIGHT, next_night)]
     other = with_output(pipeline, maximum=2.0)  # another declaration, so that everything is scored again
-    by_arrow = score(None, scored, other, [NIGHT, next_night], run_id="two", engine="arrow")
+    by_arrow = score(scored, other, [NIGHT, next_night], run_id="two", engine="arrow")
     assert (by_spark.rows, by_arrow.rows) == (1000, 1000)
     assert by_arrow.details["scored_rows"] == 1000
     for night, table in zip((NIGHT, next_night), tables, strict=True):
@@ -85,7 +85,7 @@ def test_both_engines_write_the_same_rows_to_the_bit(
 
 
 def test_a_row_says_where_it_came_from(scored: Settings, pipeline: Pipeline) -> None:
-    result = score(None, scored, pipeline, [NIGHT], run_id="the run", engine="arrow")
+    result = score(scored, pipeline, [NIGHT], run_id="the run", engine="arrow")
     rows = predictions(scored, pipeline)
     assert rows.num_rows == 900
     assert len(set(rows["scored_at"].to_pylist())) == 1
@@ -102,17 +102,17 @@ def test_a_row_says_where_it_came_from(scored: Settings, pipeline: Pipeline) -> 
 
 
 def test_the_same_inputs_are_not_scored_twice(scored: Settings, pipeline: Pipeline) -> None:
-    first = score(None, scored, pipeline, [NIGHT], run_id="1", engine="arrow")
-    again = score(None, scored, pipeline, [NIGHT], run_id="2", engine="arrow")
+    first = score(scored, pipeline, [NIGHT], run_id="1", engine="arrow")
+    again = score(scored, pipeline, [NIGHT], run_id="2", engine="arrow")
     assert (first.skipped, again.skipped) == (False, True)
     assert again.delta_version == first.delta_version
     assert again.rows == 900
 
 
 def test_another_model_scores_every_row_again_and_the_feed_tells(scored: Settings, pipeline: Pipeline) -> None:
-    first = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    first = score(scored, pipeline, [NIGHT], engine="arrow")
     register_model(scored, pipeline, seed=1)
-    again = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    again = score(scored, pipeline, [NIGHT], engine="arrow")
     assert again.details["scored_rows"] == 900
     assert set(predictions(scored, pipeline)["model_version"].to_pylist()) == {2}
     feed = pa.table(
@@ -127,25 +127,25 @@ def test_many_nights_share_a_commit_and_are_entered_one_by_one(settings: Setting
     for i, night in enumerate(nights):
         write_features(settings, pipeline, parts(1, 20 + i, night=night), night=night)
     register_model(settings, pipeline)
-    result = score(None, settings, pipeline, nights, engine="arrow")
+    result = score(settings, pipeline, nights, engine="arrow")
     assert result.details["rows_by_night"] == {night.isoformat(): 20 + i for i, night in enumerate(nights)}
     versions = {night: last_record(settings, "score", "demo", night) for night in nights}
     assert {record.delta_version for record in versions.values() if record} == {result.delta_version}
-    assert score(None, settings, pipeline, [nights[1]], engine="arrow").skipped
+    assert score(settings, pipeline, [nights[1]], engine="arrow").skipped
 
 
 def test_rebuilt_features_are_scored_again(scored: Settings, pipeline: Pipeline) -> None:
-    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    score(scored, pipeline, [NIGHT], engine="arrow")
     version = write_features(scored, pipeline, parts(2, seed=50))
-    result = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    result = score(scored, pipeline, [NIGHT], engine="arrow")
     assert (result.skipped, result.rows) == (False, 600)
     assert set(predictions(scored, pipeline)["feature_version"].to_pylist()) == {version}
 
 
 def test_a_lost_prediction_table_is_made_again(scored: Settings, pipeline: Pipeline) -> None:
-    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    score(scored, pipeline, [NIGHT], engine="arrow")
     shutil.rmtree(scored.table_uri(pipeline.prediction_table))
-    assert score(None, scored, pipeline, [NIGHT], engine="arrow").details["scored_rows"] == 900
+    assert score(scored, pipeline, [NIGHT], engine="arrow").details["scored_rows"] == 900
 
 
 @pytest.mark.parametrize(
@@ -158,19 +158,19 @@ def test_a_lost_prediction_table_is_made_again(scored: Settings, pipeline: Pipel
 def test_an_output_out_of_range_never_becomes_visible(
     scored: Settings, pipeline: Pipeline, change: dict[str, float], words: str
 ) -> None:
-    before = score(None, scored, pipeline, [NIGHT], engine="arrow")
+    before = score(scored, pipeline, [NIGHT], engine="arrow")
     register_model(scored, pipeline, seed=1)
     with pytest.raises(CheckError, match=words):
-        score(None, scored, with_output(pipeline, **change), [NIGHT], engine="arrow")
+        score(scored, with_output(pipeline, **change), [NIGHT], engine="arrow")
     assert set(predictions(scored, pipeline)["model_version"].to_pylist()) == {1}
-    assert score(None, scored, pipeline, [NIGHT], engine="arrow").delta_version == before.delta_version + 1
+    assert score(scored, pipeline, [NIGHT], engine="arrow").delta_version == before.delta_version + 1
 
 
 def test_an_entity_given_twice_never_becomes_visible(settings: Settings, pipeline: Pipeline) -> None:
     write_features(settings, pipeline, [*parts(1), parts(1)[0].slice(0, 7)])
     register_model(settings, pipeline)
     with pytest.raises(CheckError, match="307 rows with 300 different keys"):
-        score(None, settings, pipeline, [NIGHT], engine="arrow")
+        score(settings, pipeline, [NIGHT], engine="arrow")
     with pytest.raises(NotFoundError):
         predictions_of(settings, pipeline)
 
@@ -184,7 +184,7 @@ def test_a_prediction_that_is_not_a_number_never_becomes_visible(
     write_features(settings, pipeline, [broken])
     register_model(settings, pipeline)
     with pytest.raises(CheckError, match=r"rows without a probability"):
-        score(None, settings, pipeline, [NIGHT], engine="arrow")
+        score(settings, pipeline, [NIGHT], engine="arrow")
 
 
 def predictions_of(settings: Settings, pipeline: Pipeline) -> pa.Table:
@@ -198,20 +198,18 @@ def test_a_night_without_features_an_empty_one_and_no_champion_each_say_so(
 ) -> None:
     write_features(settings, pipeline, [parts(1)[0].slice(0, 0)])
     with pytest.raises(NotFoundError, match="no champion yet"):
-        score(None, settings, pipeline, [NIGHT], engine="arrow")
+        score(settings, pipeline, [NIGHT], engine="arrow")
     register_model(settings, pipeline)
     with pytest.raises(InputError, match="no entity on the night 2024-06-30"):
-        score(None, settings, pipeline, [NIGHT], engine="arrow")
+        score(settings, pipeline, [NIGHT], engine="arrow")
     with pytest.raises(NotFoundError, match="has no features for the night 2024-01-05"):
-        score(None, settings, pipeline, [date(2024, 1, 5)], engine="arrow")
-    with pytest.raises(SettingsError, match="needs a Spark session"):
-        score(None, settings, pipeline, [NIGHT])
+        score(settings, pipeline, [date(2024, 1, 5)], engine="arrow")
 
 
 def test_a_model_of_other_features_is_refused(scored: Settings, pipeline: Pipeline) -> None:
     register_model(scored, dataclasses.replace(make_pipeline(num_features=5)))
     with pytest.raises(InputError, match="takes the column 'f4', which is not a feature"):
-        score(None, scored, pipeline, [NIGHT], engine="arrow")
+        score(scored, pipeline, [NIGHT], engine="arrow")
 
 
 def test_nights_that_are_current_are_not_looked_up_one_by_one(
@@ -220,7 +218,7 @@ def test_nights_that_are_current_are_not_looked_up_one_by_one(
     nights = [NIGHT + timedelta(days=i) for i in range(4)]
     for night in nights[1:]:
         write_features(scored, pipeline, parts(1, 20, night=night), night=night)
-    score(None, scored, pipeline, nights, engine="arrow")
+    score(scored, pipeline, nights, engine="arrow")
     opened: list[str] = []
 
     class Counted(DeltaTable):
@@ -230,17 +228,17 @@ def test_nights_that_are_current_are_not_looked_up_one_by_one(
 
     monkeypatch.setattr("deltalake.DeltaTable", Counted)
     for some in (nights[:1], nights):
-        assert score(None, scored, pipeline, some, engine="arrow").skipped
+        assert score(scored, pipeline, some, engine="arrow").skipped
         opened.append("run")
     first, later = "\n".join(opened).split("run")[:2]
     assert len(first.split()) == len(later.split()) > 0
 
 
 def test_a_new_segment_is_a_new_column(scored: Settings, pipeline: Pipeline) -> None:
-    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    score(scored, pipeline, [NIGHT], engine="arrow")
     half = dataclasses.replace(pipeline.segments[0], name="half", bounds=(0.5,), labels=("lower", "upper"))
     more = dataclasses.replace(pipeline, segments=(*pipeline.segments, half))
-    score(None, scored, more, [NIGHT], engine="arrow")
+    score(scored, more, [NIGHT], engine="arrow")
     counted = query(scored, "select half, count(*) as n from predictions_demo group by half order by half").to_pylist()
     assert {row["half"] for row in counted} <= {"lower", "upper"}
     assert sum(row["n"] for row in counted) == 900
@@ -259,10 +257,10 @@ def test_a_run_that_was_stopped_is_taken_up_at_the_missing_shards(
     scored: Settings, pipeline: Pipeline, small_shards: None
 ) -> None:
     with pytest.raises(Stop):
-        score(None, scored, pipeline, [NIGHT], run_id="first", engine="arrow", progress=stop_at_a_shard)
+        score(scored, pipeline, [NIGHT], run_id="first", engine="arrow", progress=stop_at_a_shard)
     with pytest.raises(NotFoundError):
         predictions_of(scored, pipeline)
-    result = score(None, scored, pipeline, [NIGHT], run_id="second", engine="arrow")
+    result = score(scored, pipeline, [NIGHT], run_id="second", engine="arrow")
     rows = predictions(scored, pipeline)
     assert rows.num_rows == 900
     assert result.details["scored_rows"] in (0, 300, 600)
@@ -280,8 +278,8 @@ def test_one_engine_takes_up_the_shards_of_the_other(
     with monkeypatch.context() as patched:
         patched.setattr(committing, "commit_nights", no_commit)
         with pytest.raises(Stop):
-            score(spark, scored, pipeline, [NIGHT], run_id="spark")
-    result = score(None, scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
+            score(scored, pipeline, [NIGHT], run_id="spark")
+    result = score(scored, pipeline, [NIGHT], run_id="arrow", engine="arrow")
     assert result.details["scored_rows"] == 0
     assert set(predictions(scored, pipeline)["run_id"].to_pylist()) == {"spark"}
 
@@ -299,13 +297,13 @@ def test_the_parts_of_a_file_that_are_there_are_kept_and_its_other_rows_scored(
 ) -> None:
     monkeypatch.setattr(job, "PART_ROWS", 100)
     scored = load_settings(home=scored.home, scoring_batch_rows=100)
-    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    score(scored, pipeline, [NIGHT], engine="arrow")
     expected = values(predictions(scored, pipeline))
     shutil.rmtree(scored.table_uri(pipeline.prediction_table))
     with monkeypatch.context() as patched:
         patched.setattr(committing, "commit_nights", no_commit)
         with pytest.raises(Stop):
-            score(spark, scored, pipeline, [NIGHT], run_id="first", engine=first)
+            score(scored, pipeline, [NIGHT], run_id="first", engine=first)
     shards = sorted({path.parent for path in _staged(scored, pipeline)})
     # Killed in the last part of one file, in the second of another, which the disk has half of, and before the third.
     by_shard = [sorted(shard.glob("part-*.parquet"), key=lambda path: path.name.split(".c")[1]) for shard in shards]
@@ -313,7 +311,7 @@ def test_the_parts_of_a_file_that_are_there_are_kept_and_its_other_rows_scored(
     by_shard[0][2].unlink()
     by_shard[1][1].write_bytes(by_shard[1][1].read_bytes()[:-20])  # the third part stays, behind a gap
     shutil.rmtree(shards[2])
-    result = score(spark, scored, pipeline, [NIGHT], run_id="second", engine=second)
+    result = score(scored, pipeline, [NIGHT], run_id="second", engine=second)
     assert result.details["scored_rows"] == 100 + 200 + 300
     rows = predictions(scored, pipeline)
     assert values(rows) == expected
@@ -325,22 +323,22 @@ def test_shards_of_another_model_other_features_or_other_code_are_not_taken_up(
     scored: Settings, pipeline: Pipeline, small_shards: None, other: str
 ) -> None:
     with pytest.raises(Stop):
-        score(None, scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
+        score(scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
     if other == "model":
         register_model(scored, pipeline, seed=1)
     if other == "features":
         write_features(scored, pipeline, parts(3, seed=50))
     settings = scored.model_copy(update={"code_version": "another"}) if other == "code" else scored
-    result = score(None, settings, pipeline, [NIGHT], engine="arrow")
+    result = score(settings, pipeline, [NIGHT], engine="arrow")
     assert (result.details["scored_rows"] < 900) == (other == "nothing")
 
 
 def test_a_damaged_or_half_shard_is_scored_again(scored: Settings, pipeline: Pipeline, small_shards: None) -> None:
     with pytest.raises(Stop):
-        score(None, scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
+        score(scored, pipeline, [NIGHT], engine="arrow", progress=stop_at_a_shard)
     for file in _staged(scored, pipeline):
         file.write_bytes(file.read_bytes()[:-20])
-    score(None, scored, pipeline, [NIGHT], engine="arrow")
+    score(scored, pipeline, [NIGHT], engine="arrow")
     assert predictions(scored, pipeline).num_rows == 900
 
 
@@ -349,10 +347,11 @@ def test_a_night_is_planned_from_a_calibration_and_the_next_from_the_night_befor
 ) -> None:
     priced = load_settings(home=scored.home, prices={"cpu": (3.6, 0.36)})
     told: list[str] = []
-    first = score(None, priced, pipeline, [NIGHT], engine="arrow", progress=lambda text, share=None: told.append(text))
+    first = score(priced, pipeline, [NIGHT], engine="arrow", progress=lambda text, share=None: told.append(text))
     assert first.details["batch"]["batch_source"] == "calibrated"
     assert first.details["predicted"]["basis"] == "calibration"
-    assert told[0].startswith("plan: 900 rows at about ")
+    assert told[0] == "scoring demo by the engine arrow: it is asked for"
+    assert told[1].startswith("plan: 900 rows at about ")
     actual = first.details["actual"]
     assert actual["rows"] == 900
     assert actual["price_on_demand"] == pytest.approx(actual["core_s"] / 1000, abs=1e-8)
@@ -363,7 +362,7 @@ def test_a_night_is_planned_from_a_calibration_and_the_next_from_the_night_befor
     assert record.details["cost"]["core_s"] >= actual["core_s"]  # the checks and the commit are in it
     next_night = NIGHT + timedelta(days=1)
     write_features(scored, pipeline, parts(3, night=next_night), night=next_night)
-    second = score(None, priced, pipeline, [next_night], engine="arrow")
+    second = score(priced, pipeline, [next_night], engine="arrow")
     assert second.details["batch"]["batch_source"] == "kept"
     assert second.details["predicted"]["basis"] == "1 earlier night"
     assert second.details["predicted"]["rows_per_second"] == pytest.approx(actual["rows_per_second"], rel=0.01)
@@ -374,7 +373,7 @@ def test_a_larger_sample_another_memory_and_another_model_are_calibrated_again(
     scored: Settings, pipeline: Pipeline
 ) -> None:
     def source(settings: Settings) -> str:
-        text: str = score(None, settings, pipeline, [NIGHT], engine="arrow").details["batch"]["batch_source"]
+        text: str = score(settings, pipeline, [NIGHT], engine="arrow").details["batch"]["batch_source"]
         return text
 
     assert source(scored) == "calibrated"
@@ -395,7 +394,7 @@ def test_rows_too_wide_for_the_memory_are_scored_in_smaller_batches(
 
     write_features(scored, pipeline, parts(1, 5000))
     monkeypatch.setattr(calibration, "_memory", lambda settings: 8_000)
-    batch = score(None, scored, pipeline, [NIGHT], engine="arrow").details["batch"]
+    batch = score(scored, pipeline, [NIGHT], engine="arrow").details["batch"]
     assert batch["batch_rows"] < 300
     assert batch["batch_bytes"] <= 8_000
 
@@ -406,7 +405,7 @@ def test_the_table_does_not_depend_on_the_batch(spark: "SparkSession", scored: S
     for number, (engine, rows) in enumerate([("arrow", 0), ("arrow", 1), ("arrow", 97), ("spark", 7), ("spark", 500)]):
         again = with_output(pipeline, maximum=2.0 + number)
         settings = load_settings(home=scored.home, scoring_batch_rows=rows)
-        result = score(spark, settings, again, [NIGHT], engine=engine)  # type: ignore[arg-type]
+        result = score(settings, again, [NIGHT], engine=engine)  # type: ignore[arg-type]
         assert result.details["batch"]["batch_source"] == ("set" if rows else "calibrated")
         tables.append(predictions(scored, pipeline).select(list(VALUES)))
     assert all(table.equals(tables[0]) for table in tables)
@@ -436,7 +435,7 @@ def test_what_a_worker_of_spark_refuses_is_told_as_it_is_without_a_jvm(
     engines: tuple[Engine, ...] = ("arrow", "spark")
     for engine in engines:
         with pytest.raises(InputError, match="The column f1 has the type string, and the model takes") as raised:
-            score(spark, load_settings(home=settings.home, scoring_batch_rows=100), pipeline, [NIGHT], engine=engine)
+            score(load_settings(home=settings.home, scoring_batch_rows=100), pipeline, [NIGHT], engine=engine)
         told.append(str(raised.value))
     assert told[0] == told[1]
     with pytest.raises(NotFoundError):
@@ -470,9 +469,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
 def moves(settings: Settings, pipeline: Pipeline, spark: Any, engine: Any) -> list[float]:
     """The shares that a run told beside shards, rows per second and time left, in order."""
     told: list[tuple[str, float | None]] = []
-    score(
-        spark, settings, pipeline, [NIGHT], engine=engine, progress=lambda text, share=None: told.append((text, share))
-    )
+    score(settings, pipeline, [NIGHT], engine=engine, progress=lambda text, share=None: told.append((text, share)))
     shares = [share for text, share in told if " shards, " in text and " rows/s, " in text and share is not None]
     assert all(re.search(r"\d+ of \d+ shards, [\d,]+ rows/s, \d+ (s|min) left$", t) for t, _ in told if " shards" in t)
     assert shares == sorted(shares)

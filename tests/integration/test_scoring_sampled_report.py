@@ -39,9 +39,9 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
         rows = sample_rows(pipeline, 400, seed=i).drop_columns(["split", "as_of", pipeline.label.name])
         dated = rows.add_column(1, "as_of", features_table(rows.num_rows, num_features=1, night=night)["as_of"])
         write_features(settings, pipeline, [dated], night=night)
-    score(None, settings, pipeline, nights, engine="arrow")
+    score(settings, pipeline, nights, engine="arrow")
 
-    first = write_drift_report(spark, settings, pipeline, nights[0])
+    first = write_drift_report(settings, pipeline, nights[0])
     assert first.details["reference"] == f"test split of model {version}"
     assert 450 < first.rows <= 500
     assert 450 < first.details["reference_rows"] <= 500
@@ -52,19 +52,19 @@ def test_a_night_against_the_test_split_is_a_page_on_disk_and_in_the_models_run(
     downloaded = mlflow.artifacts.download_artifacts(first.details["mlflow_artifact"])
     assert Path(downloaded).read_text() == page
 
-    again = write_drift_report(spark, settings, pipeline, nights[0])
+    again = write_drift_report(settings, pipeline, nights[0])
     assert again.skipped
     assert again.details == first.details
     Path(first.details["path"]).unlink()
-    anew = write_drift_report(spark, settings, pipeline, nights[0])
+    anew = write_drift_report(settings, pipeline, nights[0])
     assert (anew.skipped, anew.rows) == (False, first.rows)
 
-    write_drift_report(spark, settings, pipeline, nights[1])
+    write_drift_report(settings, pipeline, nights[1])
     kept = sorted(path.name for path in Path(first.details["path"]).parent.iterdir())
     assert kept == [f"{nights[1]}.html"]
-    of_an_old_night = write_drift_report(spark, settings, pipeline, nights[0])
+    of_an_old_night = write_drift_report(settings, pipeline, nights[0])
     assert Path(of_an_old_night.details["path"]).is_file()
-    assert write_drift_report(spark, settings, pipeline, nights[0]).skipped
+    assert write_drift_report(settings, pipeline, nights[0]).skipped
 
 
 def test_without_a_test_split_the_night_before_is_the_reference_and_the_first_night_has_none(
@@ -75,11 +75,11 @@ def test_without_a_test_split_the_night_before_is_the_reference_and_the_first_ni
     nights = [NIGHT, NIGHT + timedelta(days=1)]
     for night in nights:
         write_features(settings, pipeline, [features_table(600, num_features=4, night=night)], night=night)
-    score(None, settings, pipeline, nights, engine="arrow")
-    first = write_drift_report(spark, settings, pipeline, nights[0])
+    score(settings, pipeline, nights, engine="arrow")
+    first = write_drift_report(settings, pipeline, nights[0])
     assert (first.rows, first.details["reference"], first.details["path"]) == (0, None, None)
-    assert write_drift_report(spark, settings, pipeline, nights[0]).skipped
-    second = write_drift_report(spark, settings, pipeline, nights[1])
+    assert write_drift_report(settings, pipeline, nights[0]).skipped
+    second = write_drift_report(settings, pipeline, nights[1])
     assert second.details["reference"] == f"night {nights[0]}"
     assert second.rows == second.details["reference_rows"] == 600
     assert Path(second.details["path"]).is_file()

@@ -57,7 +57,7 @@ def test_a_challenger_gets_its_own_table_and_a_comparison_that_can_be_checked(
     write_features(settings, PIPELINE, tables())
     register_model(settings, PIPELINE)
     challenger = register_model(settings, PIPELINE, seed=1, champion=False)
-    result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="shadow")
+    result = score_shadow(settings, PIPELINE, NIGHT, challenger, run_id="shadow")
     old, new = (
         predictions(settings, PIPELINE, table=name) for name in (PIPELINE.prediction_table, PIPELINE.challenger_table)
     )
@@ -82,13 +82,13 @@ def test_a_champion_that_is_current_is_not_written_again_and_both_equal_scoring_
 ) -> None:
     write_features(settings, PIPELINE, tables())
     register_model(settings, PIPELINE)
-    alone = score(None, settings, PIPELINE, [NIGHT], engine="arrow", run_id="alone")
+    alone = score(settings, PIPELINE, [NIGHT], engine="arrow", run_id="alone")
     challenger = register_model(settings, PIPELINE, seed=1, champion=False)
-    result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
+    result = score_shadow(settings, PIPELINE, NIGHT, challenger)
     assert not result.details["champion_written"]
     assert set(predictions(settings, PIPELINE)["run_id"].to_pylist()) == {"alone"}
     by_shadow = predictions(settings, PIPELINE, table=PIPELINE.challenger_table)
-    score(None, settings, PIPELINE, [NIGHT], engine="arrow", model=challenger)
+    score(settings, PIPELINE, [NIGHT], engine="arrow", model=challenger)
     by_itself = predictions(settings, PIPELINE)
     assert by_shadow["probability"].equals(by_itself["probability"])
     assert alone.rows == result.rows == 400
@@ -101,12 +101,12 @@ def test_nights_that_both_models_have_scored_are_left_alone_and_their_comparison
     write_features(settings, PIPELINE, tables())
     register_model(settings, PIPELINE)
     challenger = register_model(settings, PIPELINE, seed=1, champion=False)
-    first = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
-    again = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
+    first = score_shadow(settings, PIPELINE, NIGHT, challenger)
+    again = score_shadow(settings, PIPELINE, NIGHT, challenger)
     assert (first.skipped, again.skipped) == (False, True)
     assert again.details["comparison"] == first.details["comparison"]
     assert again.delta_version == first.delta_version
-    other = score_shadow(spark, settings, PIPELINE, NIGHT, register_model(settings, PIPELINE, seed=2, champion=False))
+    other = score_shadow(settings, PIPELINE, NIGHT, register_model(settings, PIPELINE, seed=2, champion=False))
     assert not other.skipped
     assert other.details["comparison"] != first.details["comparison"]
 
@@ -119,12 +119,12 @@ def test_the_nightly_scores_a_challenger_only_where_one_is_named_and_asked_for(
     write_features(settings, PIPELINE, tables())
     register_model(settings, PIPELINE)
     register_model(settings, PIPELINE, seed=1, champion=False)
-    assert "challenger" not in score_nights(spark, settings, asking, [NIGHT]).details
+    assert "challenger" not in score_nights(settings, asking, [NIGHT]).details
     with pytest.raises(CheckError, match="version 1 cannot be the challenger: it is the champion"):
         name_challenger(settings, PIPELINE, 1)
     name_challenger(settings, PIPELINE, 2)
-    assert "challenger" not in score_nights(spark, settings, PIPELINE, [NIGHT]).details
-    result = score_nights(spark, settings, asking, [NIGHT])
+    assert "challenger" not in score_nights(settings, PIPELINE, [NIGHT]).details
+    result = score_nights(settings, asking, [NIGHT])
     told = result.details["challenger"]
     assert result.skipped  # the champion's rows were there
     assert told["model"] == "demo@2"
@@ -147,7 +147,7 @@ def test_a_challenger_whose_predictions_are_wrong_does_not_hold_the_champion_up(
     register_model(settings, narrow)
     register_model(settings, narrow, seed=1, champion=False)
     name_challenger(settings, narrow, 2)
-    result = score_nights(spark, settings, narrow, [NIGHT])
+    result = score_nights(settings, narrow, [NIGHT])
     assert not result.skipped
     assert result.rows == 400
     assert "are wrong" in result.details["challenger"]["nights"][NIGHT.isoformat()]["error"]
@@ -174,7 +174,7 @@ def test_a_rebuild_scores_each_night_once_with_the_champion_whatever_becomes_of_
     for i, day in enumerate(days):
         write_features(settings, asking, tables(40, seed=i, night=day), night=day)
     alone = partial(score, engine="arrow")
-    alone(None, settings, asking, days, run_id="before")
+    alone(settings, asking, days, run_id="before")
 
     def shadow(spark: None, settings: Settings, pipeline: Pipeline, night: date, *_: object, **__: object) -> None:
         raise CheckError("The challenger cannot be scored.")
@@ -182,7 +182,7 @@ def test_a_rebuild_scores_each_night_once_with_the_champion_whatever_becomes_of_
     monkeypatch.setattr("forecache.plugins.challengers.shadow.score_shadow", shadow)
     monkeypatch.setattr(run, "score", alone)
     version = table_version(settings, asking.prediction_table)
-    result = score_nights(None, settings, asking, days, run_id="again", rebuild=True)  # type: ignore[arg-type]
+    result = score_nights(settings, asking, days, run_id="again", rebuild=True)  # type: ignore[arg-type]
     rows = open_table(settings, asking.prediction_table).to_pyarrow_table(columns=["as_of", "run_id"]).to_pylist()
     found = {row["as_of"]: row["run_id"] for row in rows}
     assert [found[day] for day in days] == ["again"] * 3
@@ -198,10 +198,10 @@ def test_spark_and_arrow_count_the_same_bins(spark: "SparkSession", settings: Se
     nights = [NIGHT, NIGHT + timedelta(days=1)]
     for i, night in enumerate(nights):
         write_features(settings, PIPELINE, tables(500, seed=i, night=night), night=night)
-    score(None, settings, PIPELINE, nights, engine="arrow")
+    score(settings, PIPELINE, nights, engine="arrow")
     edges = [0.1, 0.5, 0.9]
-    here = binned_counts(None, settings, PIPELINE.prediction_table, "probability", nights, edges)
-    there = binned_counts(spark, settings, PIPELINE.prediction_table, "probability", nights, edges)
+    here = binned_counts(settings, PIPELINE.prediction_table, "probability", nights, edges)
+    there = binned_counts(settings, PIPELINE.prediction_table, "probability", nights, edges)
     assert here == there
     assert {sum(counts) for counts in here.values()} == {500}
 
@@ -217,18 +217,18 @@ def test_a_night_with_a_challenger_has_a_plan_of_both_models_and_what_came_of_it
     days = [NIGHT - timedelta(days=i) for i in (2, 1, 0)]
     for i, day in enumerate(days):
         write_features(settings, asking, tables(seed=i, night=day), night=day)
-    first = score_nights(spark, settings, asking, days[:1]).details
+    first = score_nights(settings, asking, days[:1]).details
     assert first["predicted"]["basis"] == "calibration"
     assert first["actual"]["rows"] == 800
     assert first["actual"]["rows_per_second"] == pytest.approx(800 / first["actual"]["seconds"], abs=1)
-    second = score_nights(spark, settings, asking, days[1:2]).details
+    second = score_nights(settings, asking, days[1:2]).details
     assert second["predicted"]["basis"] == "1 earlier night"
     assert second["predicted"]["seconds"] == pytest.approx(first["actual"]["seconds"], rel=1e-3)
-    again = score_nights(spark, settings, asking, days[1:2]).details
+    again = score_nights(settings, asking, days[1:2]).details
     assert "actual" not in again
     # Each model has its own record, and the cost of both is that of the night.
-    score(spark, settings, dataclasses.replace(asking, shadow=False), days[2:], mode="full")
-    challenged = score_nights(spark, settings, asking, days[2:]).details
+    score(settings, dataclasses.replace(asking, shadow=False), days[2:], mode="full")
+    challenged = score_nights(settings, asking, days[2:]).details
     assert challenged["predicted"]["basis"] == "2 earlier nights"
     assert challenged["actual"]["rows"] == 400
     rows = [last_record(settings, stage, asking.name, days[0]) for stage in (STAGE, SHADOW_STAGE)]
@@ -259,9 +259,9 @@ def test_what_a_killed_run_committed_is_recorded_and_not_written_again(
 
     monkeypatch.setattr(lake_step, "on_step", kill)
     with pytest.raises(Killed):
-        score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="killed")
+        score_shadow(settings, PIPELINE, NIGHT, challenger, run_id="killed")
     monkeypatch.setattr(lake_step, "on_step", None)
-    result = score_shadow(spark, settings, PIPELINE, NIGHT, challenger, run_id="next")
+    result = score_shadow(settings, PIPELINE, NIGHT, challenger, run_id="next")
     assert result.details["champion_written"] is False
     names = (PIPELINE.prediction_table, PIPELINE.challenger_table)
     old, new = (predictions(settings, PIPELINE, table=name) for name in names)
@@ -274,7 +274,7 @@ def test_what_a_killed_run_committed_is_recorded_and_not_written_again(
     a, b = (rows.sort_by("user_id")["probability"].to_numpy() for rows in (old, new))
     assert told["rows"] == 400
     assert told["mean_absolute_difference"] == pytest.approx(abs(b - a).mean())
-    again = score_shadow(spark, settings, PIPELINE, NIGHT, challenger)
+    again = score_shadow(settings, PIPELINE, NIGHT, challenger)
     assert again.skipped
     assert again.details["comparison"] == told
 
@@ -297,5 +297,5 @@ def test_a_night_is_not_scored_with_both_models_while_another_run_writes_one_of_
             waited.append(message.partition("writes ")[2].partition(",")[0])
             held[waited[-1]].close()
 
-    assert score_shadow(spark, settings, PIPELINE, NIGHT, challenger, progress=release).rows == 400
+    assert score_shadow(settings, PIPELINE, NIGHT, challenger, progress=release).rows == 400
     assert waited == list(held)

@@ -43,7 +43,7 @@ def settings(spark: Any, payments: list[Payment], tmp_path_factory: pytest.TempP
     settings = load_settings(home=tmp_path_factory.mktemp("nights") / "home", spark_master="local[2]")
     land(settings, payments, [START + timedelta(days=number) for number in range(DAYS)])
     ingest(settings, PAYMENTS)
-    build_view(spark, settings, VIEW, [NIGHT, NIGHT + timedelta(days=1)])
+    build_view(settings, VIEW, [NIGHT, NIGHT + timedelta(days=1)])
     return settings
 
 
@@ -71,7 +71,7 @@ def test_kept_features_are_those_of_the_training_set_of_a_later_night(
 ) -> None:
     model = replace(CHECK, request=(CHECK.request[0], replace(CHECK.request[1], default=0.0)))
     last = NIGHT + timedelta(days=2)
-    build_examples(spark, settings, model, last)
+    build_examples(settings, model, last)
     contract = LookupContract(VIEW.name, VIEW.name, VIEW.key, VIEW.served_columns, VIEW.packed.contract)
     make_release(
         settings, name="check", features=model.feature_names, transform=seen_views.as_seen, request=model.request,

@@ -39,4 +39,4 @@ def score_night(home: str, kind: str, when: str) -> None:
         record(*given)
 
     module.append_records = killed
-    score(None, load_settings(home=home), pipeline_of(kind), [NIGHT], engine="arrow")
+    score(load_settings(home=home), pipeline_of(kind), [NIGHT], engine="arrow")

@@ -18,7 +18,7 @@ def main() -> None:
 
     home, *kill = sys.argv[1:]
     settings = load_settings(home=Path(home), project="offered_project", spark_master="local[2]")
-    spark = spark_session(settings)
+    spark_session(settings)
 
     def die(name: str) -> None:
         if name in kill:
@@ -31,7 +31,7 @@ def main() -> None:
 
     print("ready", flush=True)
     sys.stdin.readline()
-    result = build_examples(spark, settings, brief, NIGHT, progress=progress)
+    result = build_examples(settings, brief, NIGHT, progress=progress)
     print(result.delta_version, result.skipped, flush=True)
 
 

@@ -48,7 +48,7 @@ def make_lake(settings: Settings) -> None:
         write_features(settings, monitored, [labelled.drop_columns("returned")], night=night - _HORIZON)
     _write_visits(settings, visits)
     nights = [*CALM, *DRIFTED]
-    score(None, settings, monitored, [*nights, *(night - _HORIZON for night in nights)], engine="arrow")
+    score(settings, monitored, [*nights, *(night - _HORIZON for night in nights)], engine="arrow")
 
 
 def write_history(settings: Settings, *, users: int = 600) -> None:

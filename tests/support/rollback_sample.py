@@ -49,7 +49,7 @@ def new_champion(settings: Settings, weights: tuple[float, ...], pipeline: Pipel
 
 
 def score_night(settings: Settings, pipeline: Pipeline = returns) -> None:
-    score(None, settings, pipeline, [NIGHT], engine="arrow")
+    score(settings, pipeline, [NIGHT], engine="arrow")
 
 
 def two_champions(settings: Settings, pipeline: Pipeline = returns) -> None:

@@ -20,13 +20,12 @@ def score_in_parts(home: Path, engine: str, told: Any) -> None:
     job.PART_ROWS = 10_000
     given = {"spark_master": "local[2]", "spark_driver_memory": "1g", "scoring_batch_rows": 5000}
     settings = load_settings(home=home, code_version="fixed", **given)
-    spark = None
     if engine == "spark":
         from forecache.kit.spark.session import spark_session
 
-        spark = spark_session(settings)
+        spark_session(settings)
     told.send("ready")
-    result = score(spark, settings, make_pipeline(), [NIGHT], run_id="after", engine=engine, progress=_slowly)
+    result = score(settings, make_pipeline(), [NIGHT], run_id="after", engine=engine, progress=_slowly)
     told.send(result.details.get("scored_rows", 0))
 
 

@@ -57,7 +57,7 @@ def score_nights(settings: Settings, nights: Sequence[date], model: Model, run_i
     shards.SHARDED_ROWS = 1
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plan, "verified_folder", lambda *_: model.folder)
-        return run.score(None, settings, PIPELINE, nights, run_id=run_id, engine="arrow", model=model.version)
+        return run.score(settings, PIPELINE, nights, run_id=run_id, engine="arrow", model=model.version)
 
 
 def run_until(home: Path, nights: Sequence[date], model: Model, last: int, told: Any) -> None:
@@ -106,7 +106,6 @@ def score_when_told(home: Path, night: date, model: Model, told: Any, go: Any) -
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plan, "verified_folder", lambda *_: model.folder)
         result = run.score(
-            None,
             settings,
             PIPELINE,
             [night],

@@ -78,8 +78,8 @@ def run_nights(settings: Settings) -> None:
         write_features(
             settings, CHURN, [rows.drop_columns(["user_id"]).add_column(0, "customer_id", keys)], night=night
         )
-        score(None, settings, CHURN, [night], engine="arrow")
-        check_drift(settings, CHURN, [night], spark=None)
+        score(settings, CHURN, [night], engine="arrow")
+        check_drift(settings, CHURN, [night])
         publish_night(settings, CHURN, night=night, unchecked=True)
 
 

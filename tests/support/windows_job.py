@@ -24,4 +24,4 @@ def build_until(spark: Any, home: str, step: str = "", count: int = 1) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     lake_step.on_step = die
-    return build_view(spark, load_settings(home=home, spark_master="local[2]"), VIEW, NIGHTS).rows
+    return build_view(load_settings(home=home, spark_master="local[2]"), VIEW, NIGHTS).rows

@@ -99,8 +99,8 @@ def test_predictions_are_of_kind_onnx_only_where_the_model_is_an_exported_networ
 ) -> None:
     trees = build_definitions(load_settings(project="estimator_project")).resolve_asset_graph()
     [predictions] = [key for key in trees.get_all_asset_keys() if key.path[-1].startswith("predictions_")][:1]
-    assert trees.get(predictions).kinds == {"deltalake", "spark"}
-    assert repository.asset_graph.get(dg.AssetKey("predictions_churn")).kinds == {"deltalake", "spark", "onnx"}
+    assert trees.get(predictions).kinds == {"deltalake"}
+    assert repository.asset_graph.get(dg.AssetKey("predictions_churn")).kinds == {"deltalake", "onnx"}
 
 
 def test_a_range_of_nights_is_one_run_for_every_partitioned_asset(repository: dg.RepositoryDefinition) -> None:

@@ -14,7 +14,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Schedule, load_pipeline
 from jobs.definitions import pipeline_definitions, source_definitions
 from resources.dagster_internals import PARTITION_NAME_TAG
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 LAST = date(2026, 1, 6)
 SENSOR = "nightly_orders_delivered"
@@ -36,7 +36,7 @@ def repository(shop: Settings) -> dg.RepositoryDefinition:
     defined = dg.Definitions.merge(
         source_definitions(waits),
         pipeline_definitions(dataclasses.replace(orders, sources=(waits,))),
-        dg.Definitions(resources={"settings": resource, "spark": SparkResource(settings=resource)}),
+        dg.Definitions(resources={"settings": resource}),
     )
     return defined.get_repository_def()
 

@@ -197,10 +197,11 @@ def partition_folder(name: str, value: Any) -> str:
     return f"{quote(name, safe='')}={_NO_VALUE if text is None else quote(text, safe='')}"
 
 
-def new_path(folder: str, partition: Mapping[str, Any]) -> str:
-    """A unique path for a new file of a partition."""
+def new_path(folder: str, partition: Mapping[str, Any], *, number: int | None = None) -> str:
+    """A unique path for a new file of a partition; files with a number are in its order by name."""
     places = [partition_folder(name, value) for name, value in partition.items()]
-    return "/".join([folder, *places, f"part-{uuid.uuid4().hex}.snappy.parquet"])
+    ordered = "" if number is None else f"{number:05}-"
+    return "/".join([folder, *places, f"part-{ordered}{uuid.uuid4().hex}.snappy.parquet"])
 
 
 def _partition_of(path: str) -> dict[str, str | None]:

@@ -7,7 +7,7 @@ that a failed or killed run left behind.
 import json
 import pickle
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 _BATCH_ROWS = 1 << 17
+_GROUP_ROWS, _FILE_BYTES = 1 << 16, 64 << 20
 # By type of the rows, the types of the table to which Spark casts them without loss.
 _WIDER = {
     "byte": ("short", "integer", "long"),
@@ -70,6 +71,30 @@ def write_rows(rows: pa.Table, settings: Settings, name: str, *, partition_by: S
         for partition, some in _split_by_partition(rows, partition_by):
             write = partial(write_file, filesystem, new_path(folder, partition), some.schema, [some])
             found.append(retry_write(write, is_remote=settings.lake_is_remote))
+    return found
+
+
+def write_partition(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, settings: Settings, name: str, partition: Mapping[str, Any]
+) -> list[DataFile]:
+    """Write the rows of a partition as they come, without its columns, in files of some 64 MB; none without rows."""
+    filesystem, folder = place_of(settings, name).open(), new_folder()
+    found, held = list[DataFile](), list[pa.Table]()
+
+    def write() -> None:
+        path = new_path(folder, partition)
+        write_one = partial(write_file, filesystem, path, schema, [pa.concat_tables(held)], group_rows=_GROUP_ROWS)
+        found.append(retry_write(write_one, is_remote=settings.lake_is_remote))
+        held.clear()
+
+    with translate_errors(partial(as_known_error, name)):
+        for batch in batches:
+            if batch.num_rows:
+                held.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+            if sum(some.nbytes for some in held) >= _FILE_BYTES:
+                write()
+        if held:
+            write()
     return found
 
 

@@ -4,14 +4,13 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from forecache.base.errors import CheckError
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AnySource, Source, TableSource
-from forecache.kit.spark.session import spark_session
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import (
     IngestedFile,
@@ -26,9 +25,6 @@ from forecache.lake.quality.raw_days import Reconciliation, day_counts, raw_verd
 from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import check_nights
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
 
 class Run(Protocol):
     """A run of stages: it gives each its id and progress, and keeps the results."""
@@ -36,7 +32,6 @@ class Run(Protocol):
     settings: Settings
     run_id: str
 
-    def session(self) -> "SparkSession": ...
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult: ...
     def progress(self, message: str, share: float | None = None) -> None: ...
     def report_progress(self, message: str) -> None: ...
@@ -49,10 +44,6 @@ class ProcessRun(Run):
         self.settings, self.run_id = settings, str(uuid.uuid4())
         self.results: list[StageResult] = []
         self._progress = progress
-
-    def session(self) -> "SparkSession":
-        """The process's Spark session, started at the first call."""
-        return spark_session(self.settings)
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
@@ -148,6 +139,6 @@ def check_raw_days(run: Run, source: Source, days: Collection[date], files: Sequ
     counts = {day: count for day, count in day_counts(files, days).items() if count.files}
     states = {day: state for day, state in row_states(source, counts).items() if day in done}
     expectations = raw_expectations(source)
-    reports = check_nights(run.session, run.settings, table, expectations, column="event_day", states=states)
+    reports = check_nights(run.settings, table, expectations, column="event_day", states=states)
     sums = reconcile_days(run.settings, source, list(counts), files=files, run_id=run.run_id)
     return RawChecks(reports, sums)

@@ -71,7 +71,7 @@ def check_features(run: Run, declared: FeatureView | Pipeline, nights: Sequence[
     versions = feature_versions(run.settings, declared, nights)
     states = {night: f"{table}@{version}" for night, version in versions.items()}
     expectations = feature_expectations(declared)
-    return check_nights(run.session, run.settings, table, expectations, column=AS_OF, states=states)
+    return check_nights(run.settings, table, expectations, column=AS_OF, states=states)
 
 
 def check_predictions(run: Run, declared: Pipeline | PluginTable, nights: Sequence[date]) -> Reports:
@@ -80,7 +80,6 @@ def check_predictions(run: Run, declared: Pipeline | PluginTable, nights: Sequen
     run.report_progress(f"checking {table}")
     checked = open_table(run.settings, table)
     return check_nights(
-        run.session,
         run.settings,
         table,
         prediction_expectations(declared) if isinstance(declared, Pipeline) else made_expectations(declared),

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from forecache.kit.delta.damage import as_damaged_error
 from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table, read_table
+from forecache.kit.spark.session import spark_session
 from forecache.lake.ledger import StageRecord, last_record
 from forecache.lake.quality.evaluate import evaluate, plan_checks
 from forecache.lake.quality.validate import CheckReport, make_result, require_columns, validate
@@ -26,7 +27,7 @@ from forecache.lake.query import scratch_database
 from forecache.lake.stage_runner import Stage, StageOutcome, format_nights
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 logger = logging.getLogger("forecache.quality")
 STAGE = "check"
@@ -37,7 +38,6 @@ _MAX_ROWS = 50_000_000
 
 
 def check_nights(
-    session: "Callable[[], SparkSession]",
     settings: Settings,
     table: str,
     expectations: Sequence[Expectation],
@@ -49,7 +49,7 @@ def check_nights(
     """Check as-of dates of a table against expectations and record the verdicts; returns a report for each date.
 
     Dates without a current verdict are checked together, by DuckDB if it knows the expectations and they have at most
-    50 million rows (`forecache.lake.quality.evaluate`). Else `session` is called, and Great Expectations validates them
+    50 million rows (`forecache.lake.quality.evaluate`). Else Great Expectations validates them
     on Spark. If that finds something, the dates are halved until the failing ones are found. At most 64 validations are
     run; after that every date of an undivided range gets the range's verdict, so that a good date in it can fail.
 
@@ -60,7 +60,7 @@ def check_nights(
     def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
         found = _evaluate_nights(settings, table, expectations, column, nights, version)
         if found is None:
-            frame = read_table(session(), settings, table, version=version)
+            frame = read_table(spark_session(settings), settings, table, version=version)
             found = _validate_nights(frame, table, expectations, column, nights)
         return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 

@@ -76,7 +76,6 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
 
     The challenger's predictions go to a separate table, which is never published.
     """
-    from forecache.kit.spark.session import spark_session
     from forecache.models.registry.model_versions import model_version
     from forecache.plugins.challengers.shadow import find_challenger, score_shadow
 
@@ -89,8 +88,7 @@ def shadow(pipeline: str, night: date | None, version: int | None) -> None:
         )
     chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
-        spark = spark_session(current)
-        result = score_shadow(spark, current, declared, chosen, challenger, progress=progress.update)
+        result = score_shadow(current, declared, chosen, challenger, progress=progress.update)
     if declared.shadow and not result.skipped:
         model = {"model": result.details["challenger"]}
         show_in_dagster(current, declared.challenger_table, model, result=result, night=chosen)

@@ -31,7 +31,7 @@ def build_challenger(pipeline: Pipeline) -> dg.AssetSpec:
         deps=[pipeline.feature_table],
         description=__doc__,
         group_name="predictions",
-        kinds={"deltalake", "spark"},
+        kinds={"deltalake"},
         owners=owners_of(pipeline),
         metadata={"dagster/column_schema": prediction_schema(pipeline)},
         partitions_def=pipeline_partitions(pipeline),

@@ -8,7 +8,7 @@ the comparison by hashes (`forecache.kit.delta.comparison`), which returns the r
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forecache.base.errors import CheckError
 from forecache.base.results import Progress, StageResult, no_progress
@@ -37,10 +37,6 @@ from forecache.scoring.cost_estimate import combine_plans
 from forecache.scoring.night_inputs import STAGE, ScoringRun
 from forecache.scoring.run import score_stale
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-
 SHADOW_STAGE = "score_challenger"
 _BINS = 20
 # Bin edges are computed from about this number of predictions, the same ones each time.
@@ -49,7 +45,6 @@ _FIGURES = ("mean_difference", "mean_absolute_difference", "largest_difference",
 
 
 def score_shadow(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     night: date,
@@ -77,13 +72,11 @@ def score_shadow(
         hold_table_lock(settings, pipeline.challenger_table, run_id, progress),
     ):
         first = ScoringRun(
-            spark=spark,
             settings=settings,
             pipeline=pipeline,
             model=champion(settings, pipeline),
             table=pipeline.prediction_table,
             stage=STAGE,
-            engine="spark",
             run_id=run_id,
             progress=progress,
         )
@@ -168,7 +161,6 @@ def _counts(connection: Any, side: str, output: str, edges: Sequence[float]) -> 
 
 
 def score_challenger(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
@@ -190,7 +182,7 @@ def score_challenger(
     for night in sorted(set(nights)):
         try:
             shadow = score_shadow(
-                spark, settings, pipeline, night, challenger, run_id=run_id, progress=progress, rebuild=rebuild
+                settings, pipeline, night, challenger, run_id=run_id, progress=progress, rebuild=rebuild
             )
         except Exception as error:  # noqa: BLE001  (whatever is wrong with a challenger, the champion is scored)
             outcomes[night.isoformat()] = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0]}

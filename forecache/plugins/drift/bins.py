@@ -16,11 +16,13 @@ from forecache.base.statistics import bin_counts, bin_of
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
+from forecache.lake.engine import decide_engine
 from forecache.lake.query import query
+from forecache.lake.stage_runner import partition_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame
 
 
 BINS = 10
@@ -127,20 +129,23 @@ Bins = Sequence[float] | Sequence[str]
 
 
 def binned_counts(
-    spark: "SparkSession | None", settings: Settings, table: str, column: str, nights: Sequence[date], edges: Bins
+    settings: Settings, table: str, column: str, nights: Sequence[date], edges: Bins
 ) -> dict[date, list[int]]:
     """Count rows of each as-of date in each bin: below the first edge, between two, from the last on.
 
     For classes: rows of each class, then of all others. Nulls and dates without rows are left out. It takes one
-    aggregation in Spark, or one pass over batches if there is no session.
+    pass over batches, or for millions of rows one aggregation in Spark.
     """
     import pyarrow.compute as pc
 
     counted: dict[date, list[int]] = {}
-    if spark is not None:
+    engine = decide_engine(settings, rows=sum(partition_rows(settings, table, nights, column=AS_OF).values()))
+    if engine.name == "spark":
         from pyspark.sql import functions as F
 
-        frame = read_table(spark, settings, table).where(F.col(AS_OF).isin(list(nights)) & F.col(column).isNotNull())
+        frame = read_table(engine.session(), settings, table).where(
+            F.col(AS_OF).isin(list(nights)) & F.col(column).isNotNull()
+        )
         if are_classes(edges):
             place = F.coalesce(*(F.when(F.col(column) == F.lit(name), F.lit(i)) for i, name in enumerate(edges)))
             bins = F.coalesce(place, F.lit(len(edges)))

@@ -46,7 +46,6 @@ def monitor(pipeline: str, night: date | None) -> None:
     the test split. The figures are kept in the table `monitoring`. The verdict says whether they call for training, but
     does not start it. Of a real-time model, a day of its request log is measured.
     """
-    from forecache.kit.spark.session import spark_session
     from forecache.plugins.drift.measurements import measurements, monitoring_figures
     from forecache.plugins.drift.monitor import monitor as measure
     from forecache.plugins.drift.retraining import retraining_decision
@@ -56,7 +55,7 @@ def monitor(pipeline: str, night: date | None) -> None:
     current, declared = load_trained_pipeline(pipeline)
     chosen = night or newest_scored(current, declared)
     with StageProgress() as progress:
-        result = measure(lambda: spark_session(current), current, declared, [chosen], progress=progress.update)
+        result = measure(current, declared, [chosen], progress=progress.update)
     found = measurements(current, declared.name, first=chosen, last=chosen)
     if not result.skipped:
         figures = monitoring_figures(found, chosen)
@@ -125,7 +124,7 @@ def _show(night: date, found: "list[Measurement]", notes: list[str]) -> None:
 )
 @click.argument("pipeline", metavar="PIPELINE")
 @click.option("--night", type=DateParam(), help="The as-of date; default: the newest scored one.")
-@click.option("--report", is_flag=True, help="Write the sampled HTML report; it starts Spark.")
+@click.option("--report", is_flag=True, help="Write the sampled HTML report.")
 def drift(pipeline: str, night: date | None, report: bool) -> None:
     """Show how far PIPELINE's scores have moved from earlier as-of dates and from the model's test split.
 
@@ -145,11 +144,10 @@ def drift(pipeline: str, night: date | None, report: bool) -> None:
 
 
 def _write_sampled_report(current: "Settings", pipeline: "Pipeline", night: date) -> str | None:
-    from forecache.kit.spark.session import spark_session
     from forecache.plugins.drift.sampled_report import write_drift_report
 
     with StageProgress() as progress:
-        result = write_drift_report(spark_session(current), current, pipeline, night, progress=progress.update)
+        result = write_drift_report(current, pipeline, night, progress=progress.update)
     path: str | None = result.details["path"]
     return path
 

@@ -16,8 +16,9 @@ from forecache.declare import AS_OF, Pipeline, Trainable
 from forecache.declare.realtime.realtime import Realtime
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table, read_table
+from forecache.lake.engine import decide_engine
 from forecache.lake.split_rows import count_split, split_batches
-from forecache.lake.stage_runner import Stage, StageOutcome
+from forecache.lake.stage_runner import Stage, StageOutcome, partition_rows
 from forecache.models.registry.model_versions import ModelVersion
 from forecache.plugins.drift.bins import (
     BINS,
@@ -34,7 +35,6 @@ from forecache.plugins.drift.prediction_drift import test_split_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import SparkSession
 
 
 TRAINING_SPLIT = "training split"
@@ -95,16 +95,16 @@ def feature_drift(
     champion: ModelVersion,
     night: date,
     *,
-    spark: "SparkSession | None" = None,
     run_id: str = "",
 ) -> list[Measurement]:
     """Measure the drift of each of the champion's features, in its order, with Spark or in this process; no figures
     if the date has no rows."""
     reference = feature_reference(settings, pipeline, champion)
-    if spark is not None:
+    rows = partition_rows(settings, pipeline.feature_table, [night], column=AS_OF)[night]
+    if (engine := decide_engine(settings, rows=rows)).name == "spark":
         from pyspark.sql import functions as F
 
-        partition = read_table(spark, settings, pipeline.feature_table).where(F.col(AS_OF) == F.lit(night))
+        partition = read_table(engine.session(), settings, pipeline.feature_table).where(F.col(AS_OF) == F.lit(night))
         counts = count_frame(partition, reference.edges)
     else:
         dataset = open_dataset(

@@ -3,11 +3,10 @@
 Realised performance compares predictions with the labels that became known a horizon later.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +14,17 @@ import pyarrow.compute as pc
 
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.spark_hashes import xxhash64
 from forecache.declare import AS_OF, Pipeline
 from forecache.declare.code.fingerprint import fingerprint
-from forecache.kit.delta.tables import read_table, table_exists, table_version
+from forecache.kit.delta.dataset import open_dataset, read_few_ahead
+from forecache.kit.delta.tables import open_table, read_table, table_exists, table_version
+from forecache.lake.arrow_rows import Rows, label_rows, load_table
 from forecache.lake.contracts import class_order
+from forecache.lake.engine import Engine, decide_engine, find_spark_functions
 from forecache.lake.features import feature_versions
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.split_rows import label_numbers
 from forecache.lake.stage_runner import Stage, StageOutcome, partition_rows
@@ -36,40 +40,29 @@ from forecache.plugins.drift.prediction_drift import TEST_SPLIT, measure_drift
 from forecache.scoring.night_inputs import STAGE as SCORE
 from forecache.scoring.night_inputs import require_scored
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-
 _MOST_ROWS = 200_000
 _EPOCH = date(1970, 1, 1)
 Labelled = tuple[Array, Array, Array | None]
 
 
-def labelled_predictions(
-    spark: "SparkSession", settings: Settings, pipeline: Pipeline, as_of: Sequence[date]
-) -> dict[date, Labelled]:
+def labelled_predictions(settings: Settings, pipeline: Pipeline, as_of: Sequence[date]) -> dict[date, Labelled]:
     """Read label, float64 [n], score, [n] or [n, values], and weight, [n] or None, of the predictions of some dates.
 
     The label horizon of the dates has passed. A class that the model of a row does not know has the probability 0. Rows
     are sorted by score and label; of more than 200,000 rows, at most so many are chosen by a hash of the key. Dates
     without labelled predictions are left out, and all dates if the probabilities of some classes are not stored.
     """
-    from pyspark.sql import functions as F
-
     rows = partition_rows(settings, pipeline.prediction_table, as_of, column=AS_OF)
     step = -(-max(rows.values()) // _MOST_ROWS) or 1
-    entity, spec = [*pipeline.key, AS_OF], pipeline.output_specs[0]
+    spec = pipeline.output_specs[0]
     if spec.top is not None:
         return {}  # the probabilities of some classes are missing
     columns = spec.columns[1:] if spec.kind == "classes" else spec.columns
-    predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
-    predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
-        *entity, *(F.col(column).alias(f"_score_{i}") for i, column in enumerate(columns))
+    engine = decide_engine(
+        settings, needs_spark=find_spark_functions((), pipeline.trained_label.compute), rows=sum(rows.values())
     )
-    labels = label_frame(spark, settings, pipeline, predicted.select(*entity), as_of)
-    named = [F.col(name).alias(f"_label_{i}") for i, name in enumerate(pipeline.trained_label.columns)]
-    joined = predicted.join(labels, entity).select(AS_OF, *named, *predicted.columns[len(entity) :])
-    table = joined.dropna().toArrow().combine_chunks()
+    join = _join_in_spark if engine.name == "spark" else _join_here
+    table = join(engine, pipeline, as_of, columns, step).drop_null().combine_chunks()
     days = table.column(AS_OF).cast("int32").to_numpy()
     found = {}
     for day in as_of:
@@ -147,10 +140,52 @@ def measure_performance(
 
 
 STAGE = "monitoring"
+
+
+def _join_in_spark(
+    engine: Engine, pipeline: Pipeline, as_of: Sequence[date], columns: Sequence[str], step: int
+) -> pa.Table:
+    """`as_of`, labels and scores of every `step`-th prediction by the hash of its key that has a label."""
+    from pyspark.sql import functions as F
+
+    settings, spark, entity = engine.settings, engine.session(), [*pipeline.key, AS_OF]
+    predicted = read_table(spark, settings, pipeline.prediction_table).where(F.col(AS_OF).isin(list(as_of)))
+    predicted = predicted.where(F.pmod(F.xxhash64(*pipeline.key), F.lit(step)) == 0).select(
+        *entity, *(F.col(column).alias(f"_score_{i}") for i, column in enumerate(columns))
+    )
+    labels = label_frame(spark, settings, pipeline, predicted.select(*entity), as_of)
+    named = [F.col(name).alias(f"_label_{i}") for i, name in enumerate(pipeline.trained_label.columns)]
+    return predicted.join(labels, entity).select(AS_OF, *named, *predicted.columns[len(entity) :]).toArrow()
+
+
+def _join_here(
+    engine: Engine, pipeline: Pipeline, as_of: Sequence[date], columns: Sequence[str], step: int
+) -> pa.Table:
+    """The same, without Spark."""
+    settings, entity = engine.settings, [*pipeline.key, AS_OF]
+    days = [day.isoformat() for day in as_of]
+    dataset = open_dataset(open_table(settings, pipeline.prediction_table), partitions=[(AS_OF, "in", days)])
+    schema = pa.schema([dataset.schema.field(name) for name in (*entity, *columns)])
+
+    def choose() -> Iterator[pa.RecordBatch]:
+        for batch in read_few_ahead(dataset, schema.names):
+            hashes = xxhash64([batch.column(name) for name in pipeline.key])
+            yield batch.filter(pa.array(hashes % step == 0))
+
+    names = [f"labels.{quote_name(name)} AS _label_{i}" for i, name in enumerate(pipeline.trained_label.columns)]
+    names += [f"predicted.{quote_name(name)} AS _score_{i}" for i, name in enumerate(columns)]
+    with scratch_database(settings) as connection:
+        load_table(connection, "predicted", Rows(schema, choose()))
+        keys = ", ".join(map(quote_name, entity))
+        entities = connection.sql(f"SELECT {keys} FROM predicted").to_arrow_table()
+        load_table(connection, "labels", label_rows(settings, pipeline, as_of, entities=entities))
+        return connection.sql(
+            f"SELECT {AS_OF}, {', '.join(names)} FROM predicted JOIN labels USING ({keys})"
+        ).to_arrow_table()
+
+
 _FORMAT = 2
 _NIGHTS_AT_ONCE = 31
-# Up to so many rows one process counts a date faster than Spark plans the job.
-_SPARK_ROWS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -159,7 +194,6 @@ class _MonitoringRun:
 
     settings: Settings
     pipeline: Pipeline
-    session: Callable[[], "SparkSession"]
     champion: ModelVersion
     versions: Mapping[int, ModelVersion]
     scored: Mapping[date | None, StageRecord]
@@ -167,7 +201,6 @@ class _MonitoringRun:
 
 
 def monitor(
-    session: Callable[[], "SparkSession"],
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
@@ -177,14 +210,13 @@ def monitor(
 ) -> StageResult:
     """Measure scored dates: drift, expected performance, and the realised performance of a label horizon before.
 
-    `session` is called only to compute labels, and for dates with millions of rows. Of the result, `rows` is the number
-    of figures; `details`: `measured` (dates) and, by date, `notes` on what was not measured. NotFoundError if there is
-    no champion, or a date has no features or no predictions.
+    Of the result, `rows` is the number of figures; `details`: `measured` (dates) and, by date, `notes` on what was not
+    measured. NotFoundError if there is no champion, or a date has no features or no predictions.
     """
     stage = Stage(settings, STAGE, pipeline.name, run_id)
     versions = {version.version: version for version in list_models(settings, pipeline)}
     scored = last_records(settings, SCORE, pipeline.name)
-    run = _MonitoringRun(settings, pipeline, session, champion(settings, pipeline), versions, scored, run_id)
+    run = _MonitoringRun(settings, pipeline, champion(settings, pipeline), versions, scored, run_id)
     inputs = _inputs(run, nights)
 
     def report_progress(some: Sequence[date], share: float) -> None:
@@ -272,15 +304,11 @@ def _measure(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, StageOut
 
 def _measure_drift(run: _MonitoringRun, nights: Sequence[date]) -> dict[date, list[Measurement]]:
     """The drift of the champion's features, and of the scores of the version that made a date's predictions."""
-    large = max(run.scored[night].rows for night in nights) > _SPARK_ROWS
-    spark = run.session() if large else None
-    reports = measure_drift(run.settings, run.pipeline, nights, spark=spark)
+    reports = measure_drift(run.settings, run.pipeline, nights)
     figures = {}
     for night in nights:
         version, output = int(run.scored[night].details["model_version"]), reports[night].output
-        figures[night] = feature_drift(
-            run.settings, run.pipeline, run.champion, night, spark=spark, run_id=run.run_id
-        ) + [
+        figures[night] = feature_drift(run.settings, run.pipeline, run.champion, night, run_id=run.run_id) + [
             drift_measurement(
                 run.pipeline.name, night, "prediction", output, reference, version, apart, run_id=run.run_id
             )
@@ -306,7 +334,7 @@ def _measure_performance(run: _MonitoringRun, nights: Sequence[date]) -> list[tu
                 models[day] = night, run.versions[version]
     if not models:
         return result
-    examples = labelled_predictions(run.session(), run.settings, run.pipeline, list(models))
+    examples = labelled_predictions(run.settings, run.pipeline, list(models))
     for day, (night, model) in models.items():
         found = None
         if day in examples:

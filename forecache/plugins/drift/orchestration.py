@@ -21,7 +21,7 @@ from forecache.kit.process.wakes import RETRAINING
 from jobs.schedules import build_asset_job, build_cron_schedule, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.plugins.drift.measurements import Measurement
@@ -97,7 +97,7 @@ def check_scores(step: RunStep, pipeline: Pipeline, result: StageResult) -> Iter
     """An evaluation for each as-of date: a small effect is a warning, a large one an error."""
     from forecache.plugins.drift.prediction_drift import check_drift
 
-    reports = check_drift(step.settings, pipeline, step.nights, spark=step.session(), run_id=step.run_id)
+    reports = check_drift(step.settings, pipeline, step.nights, run_id=step.run_id)
     verdicts = {
         night: checks.CheckVerdict(
             report.level == "none", report.sentence, drift_view(report), _ERROR if report.level == "large" else _WARN
@@ -163,14 +163,12 @@ def build_drift_report(pipeline: Pipeline) -> dg.AssetsDefinition:
         op_tags={"dagster/priority": "-1"},
     )
     @explain_errors
-    def write_report(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def write_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.plugins.drift.sampled_report import write_drift_report
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         night = step.nights[-1]
-        result = step.run_stage(write_drift_report, step.session(), step.settings, pipeline, night)
+        result = step.run_stage(write_drift_report, step.settings, pipeline, night)
         yield dg.MaterializeResult(
             metadata={
                 **stage_metadata(step.settings, result),
@@ -223,16 +221,14 @@ def build_monitoring(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=[dg.AssetCheckSpec(EXPECTED, asset=name, description=about)] if has_estimate else [],
     )
     @explain_errors
-    def measure_nights(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def measure_nights(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.plugins.drift.measurements import measurements, monitoring_figures
         from forecache.plugins.drift.monitor import monitor
         from forecache.plugins.drift.retraining import retraining_decision
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         current, nights = step.settings, step.nights
-        result = step.run_stage(monitor, step.session, current, pipeline, nights)
+        result = step.run_stage(monitor, current, pipeline, nights)
         figures = measurements(current, pipeline.name, first=nights[0], last=nights[-1])
         for night in nights:
             context.add_asset_metadata(monitoring_figures(figures, night), partition_key=night.isoformat())

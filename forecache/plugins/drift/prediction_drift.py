@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,10 +23,6 @@ from forecache.models.registry.model_versions import ModelVersion, list_models
 from forecache.models.registry.register import load_evaluation
 from forecache.plugins.drift.bins import Bins, binned_counts
 from forecache.scoring.night_inputs import STAGE, require_scored
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
 
 NIGHTS_BEFORE = "nights before"
 TEST_SPLIT = "test split"
@@ -164,29 +160,26 @@ _BINS = 10
 Counts = Mapping[date, Sequence[int]]
 
 
-def prediction_drift(
-    settings: Settings, pipeline: Pipeline, night: date, *, spark: "SparkSession | None" = None, last: int | None = None
-) -> DriftReport:
+def prediction_drift(settings: Settings, pipeline: Pipeline, night: date, *, last: int | None = None) -> DriftReport:
     """Compare the scores of a date with those of scored dates before it and of the model's test split.
 
     Args:
-        spark: The session that aggregates; None: this process does.
         last: Most dates before; None: as declared.
 
     Raises:
         NotFoundError: The date has no predictions.
     """
-    return measure_drift(settings, pipeline, [night], spark=spark, last=last)[night]
+    return measure_drift(settings, pipeline, [night], last=last)[night]
 
 
 def check_drift(
-    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, spark: "SparkSession | None", run_id: str = ""
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, run_id: str = ""
 ) -> dict[date, DriftReport]:
     """Measure dates, and record reports and counts: a date whose drift blocks is not published."""
     started = time.perf_counter()
     # Taken before the files are read: they change with rows that are added later.
     digests = partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
-    reports = measure_drift(settings, pipeline, nights, spark=spark, digests=digests)
+    reports = measure_drift(settings, pipeline, nights, digests=digests)
     states = _prediction_states(settings, pipeline)
     done = {
         night: StageOutcome(
@@ -205,7 +198,6 @@ def measure_drift(
     pipeline: Pipeline,
     nights: Sequence[date],
     *,
-    spark: "SparkSession | None" = None,
     last: int | None = None,
     digests: Mapping[date, str] | None = None,
 ) -> dict[date, DriftReport]:
@@ -230,7 +222,7 @@ def measure_drift(
         test = test_split_scores(settings, known.get(version)) if version is not None else None
         edges = test[0] if test else _edges(settings, pipeline, version, group, before)
         wanted = {*group, *(day for days in before.values() for day in days)}
-        counts = _counts(spark, settings, pipeline, wanted, edges, digests or {})
+        counts = _counts(settings, pipeline, wanted, edges, digests or {})
         for night in group:
             require_scored(pipeline, night, counts)
             reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
@@ -322,7 +314,6 @@ def _prediction_states(settings: Settings, pipeline: Pipeline) -> dict[date | No
 
 
 def _counts(
-    spark: "SparkSession | None",
     settings: Settings,
     pipeline: Pipeline,
     nights: Iterable[date],
@@ -342,7 +333,7 @@ def _counts(
     left = sorted(set(nights) - set(counts))
     if left:
         column = pipeline.output_specs[0].judged_column
-        counts |= binned_counts(spark, settings, pipeline.prediction_table, column, left, edges)
+        counts |= binned_counts(settings, pipeline.prediction_table, column, left, edges)
     return counts
 
 

@@ -4,7 +4,7 @@ Rows are chosen by a hash of their key, so that a date gives the same sample eve
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forecache.base.hashes import row_hashes
 from forecache.base.reports import make_page, write_page
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, bin_counts, distance, equal_mass_edges
 from forecache.declare import AS_OF, Effect, Pipeline
-from forecache.kit.delta.tables import read_table
+from forecache.kit.delta.dataset import open_dataset, read_few_ahead
+from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records
-from forecache.lake.split_rows import count_split
+from forecache.lake.split_rows import count_split, split_batches
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
 from forecache.models.registry.gate.examples import open_model, score_features
@@ -33,7 +35,7 @@ from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
 from forecache.scoring.night_inputs import require_scored
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    import pyarrow as pa
 
 
 _TEMPLATE = Path(__file__).with_name("sampled_report.html.j2")
@@ -119,11 +121,10 @@ def _steps(shares: Floats) -> list[str]:
 STAGE = "drift_report"
 MLFLOW_FOLDER = "drift"
 MLFLOW_FILE = "newest.html"
-_HASHES = 1_000_000
+_HASHES, _HASH = 1_000_000, "hash of the key"
 
 
 def write_drift_report(
-    spark: "SparkSession",
     settings: Settings,
     pipeline: Pipeline,
     night: date,
@@ -157,15 +158,15 @@ def write_drift_report(
         if name is None:
             return StageOutcome(0, {"path": None, "mlflow_artifact": None, "reference": None})
         progress(f"sampling {pipeline.name} on {night}", 0.1)
-        current = _night_sample(spark, settings, pipeline, scored[night])
+        current = _night_sample(settings, pipeline, scored[night])
         if has_test and model:
-            reference = _test_sample(spark, settings, pipeline, model)
+            reference = _test_sample(settings, pipeline, model)
         else:
             assert before is not None
-            reference = _night_sample(spark, settings, pipeline, scored[before])
+            reference = _night_sample(settings, pipeline, scored[before])
         columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
         progress(f"writing the drift report of {pipeline.name}", 0.4)
-        report = prediction_drift(settings, pipeline, night, spark=spark, last=1)
+        report = prediction_drift(settings, pipeline, night, last=1)
         page = sampled_page(pipeline, night, current[columns], reference[columns], beside=name, report=report)
         write_page(path, page)
         _keep_newest(path, pipeline.drift.keep_reports)
@@ -181,16 +182,17 @@ def _find_model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> 
     return known.get(model_of(scored) or -1)
 
 
-def _test_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
+def _test_sample(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
     """Features and scores of a sample of the model's test split."""
     table, version = model.training_table
     features = [name for name in _shown_features(pipeline) if name in model.features]
-    rows = read_table(spark, settings, table, version=version).where("split = 'test'")
     total = count_split(settings, table, version=version, split="test")
     numbers = _score_columns(pipeline)
     loaded = open_model(verified_folder(settings, model), pipeline.main_output.spec)
     inputs = loaded.input_names(model.features)
-    drawn = _sample(rows, pipeline, total).select(*inputs).toArrow()
+    columns = [*pipeline.key, *inputs]
+    batches = split_batches(settings, table, version=version, split="test", columns=columns)
+    drawn = _sample(batches, pipeline, total).select(inputs)
     frame: Any = drawn.select(features).to_pandas()
     if not numbers:
         return frame
@@ -210,30 +212,34 @@ def _score_columns(pipeline: Pipeline) -> list[str]:
     return [spec.judged_column] if spec.numbers else []
 
 
-def _night_sample(spark: "SparkSession", settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
-    from pyspark.sql import functions as F
-
+def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
     names = [*_shown_features(pipeline), *_score_columns(pipeline)]
-    version = scored.details.get("feature_version")
-    features = read_table(spark, settings, pipeline.feature_table, version=version)
-    frames = (
-        _sample(frame.where(F.col(AS_OF) == F.lit(scored.night)), pipeline, scored.rows)
-        for frame in (features, read_table(spark, settings, pipeline.prediction_table))
-    )
-    left, right = (frame.select(*pipeline.key, *(c for c in frame.columns if c in names)) for frame in frames)
-    return left.join(right, list(pipeline.key)).select(*names).toPandas()
+    sides = []
+    for table, version in (
+        (pipeline.feature_table, scored.details.get("feature_version")),
+        (pipeline.prediction_table, None),
+    ):
+        dataset = open_dataset(
+            open_table(settings, table, version=version), partitions=[(AS_OF, "=", f"{scored.night}")]
+        )
+        columns = [*pipeline.key, *(name for name in dataset.schema.names if name in names)]
+        sides.append(_sample(read_few_ahead(dataset, columns), pipeline, scored.rows))
+    return sides[0].join(sides[1], list(pipeline.key), join_type="inner").select(names).to_pandas()
 
 
-def _sample(frame: "DataFrame", pipeline: Pipeline, rows: int) -> "DataFrame":
+def _sample(batches: "Iterable[pa.RecordBatch]", pipeline: Pipeline, rows: int) -> "pa.Table":
     """Choose at most `report_rows` rows by the hashes of their keys, independent of the order of the rows."""
-    from pyspark.sql import functions as F
+    import pyarrow as pa
 
-    most = pipeline.drift.report_rows
-    position = F.xxhash64(*pipeline.key)
+    most, chosen = pipeline.drift.report_rows, []
     # Rows beyond the share are filtered before the sort.
     share = math.ceil(_HASHES * most / max(1, rows))
-    chosen = frame.where(F.pmod(position, F.lit(_HASHES)) < share) if share < _HASHES else frame
-    return chosen.orderBy(position, *pipeline.key).limit(most)
+    for batch in batches:
+        hashes = row_hashes([batch.column(name) for name in pipeline.key])
+        hashed = pa.Table.from_batches([batch]).append_column(_HASH, pa.array(hashes))
+        chosen.append(hashed.filter(pa.array(hashes % np.uint64(_HASHES) < share)))
+    order = [(name, "ascending") for name in (_HASH, *pipeline.key)]
+    return pa.concat_tables(chosen).sort_by(order).slice(0, most).drop_columns([_HASH])
 
 
 def _keep_newest(written: Path, keep: int) -> None:

@@ -39,26 +39,35 @@ def features(names: tuple[str, ...], spine: str, out: str, timestamp: str, max_a
 
     A row sees the newest as-of date that had ended at its timestamp. The rows keep their order.
     """
-    from forecache.kit.spark.session import spark_session
-    from forecache.plugins.historical_features.historical import ROW, historical_features
+    from forecache.lake.engine import decide_engine, find_spark_functions
+    from forecache.plugins.historical_features.historical_rows import add_known_features
 
     current = settings()
     views = find_views(current, names)
     rows = _read_spine(current, spine, views, timestamp)
     with StageProgress() as progress:
         progress.update(f"features of {len(rows):,} rows")
-        numbered = rows.append_column(ROW, _row_numbers(len(rows)))
-        frame = spark_session(current).createDataFrame(numbered)
+        needs_spark = find_spark_functions(views) + [f"the live view {view.name!r}" for view in views if view.live]
+        engine = decide_engine(current, needs_spark=needs_spark, rows=len(rows))
+        engine.report({}, progress.update, about="features")
+        add = _add_in_spark if engine.name == "spark" else add_known_features
         age = None if max_age is None else timedelta(days=max_age)
-        found = historical_features(
-            frame.sparkSession, current, views, frame, timestamp=timestamp, max_age=age, progress=progress.update
-        )
-        known = collect_rows(found).sort_by(ROW).drop_columns([ROW])
+        known = add(current, views, rows, timestamp=timestamp, max_age=age, progress=progress.update)
     _write_rows(current, out, known)
     show(
         {"rows": known.num_rows, "columns": known.column_names, "out": out},
         f"{known.num_rows:,} rows with {known.num_columns - rows.num_columns} features in {out}.",
     )
+
+
+def _add_in_spark(current: "Settings", views: "Sequence[FeatureView]", rows: "pa.Table", **more: Any) -> "pa.Table":
+    """As `add_known_features`, by Spark."""
+    from forecache.kit.spark.session import spark_session
+    from forecache.plugins.historical_features.historical import ROW, historical_features
+
+    frame = spark_session(current).createDataFrame(rows.append_column(ROW, _row_numbers(len(rows))))
+    found = historical_features(frame.sparkSession, current, views, frame, **more)
+    return collect_rows(found).sort_by(ROW).drop_columns([ROW])
 
 
 def collect_rows(frame: "DataFrame") -> "pa.Table":

@@ -1,6 +1,6 @@
 """Point-in-time join: the features of views at the timestamps of any table of keys."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,8 @@ from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
 from forecache.kit.delta.tables import read_table
-from forecache.lake.feature_rows import age_s, require_key_types, visible_date
+from forecache.lake.contracts import require_key_types
+from forecache.lake.feature_rows import age_s, visible_date
 from forecache.plugins.historical_features.live_features import live_features
 from forecache.plugins.historical_features.night_features import load_night_features
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _ROWS = "forecache_rows"
-_OWNER = "The table to be given features has"
+OWNER = "The table to be given features has"
 ROW = "forecache_row"
 """A column by which a caller restores the order of the rows."""
 
@@ -55,7 +56,7 @@ def historical_features(
     """
     from pyspark.sql import functions as F
 
-    _require_columns(views, spine, timestamp)
+    require_fitting_columns(views, dict(spine.dtypes), timestamp)
     result = spine
     for view in views:
         if view.live is not None:
@@ -70,7 +71,7 @@ def historical_features(
             continue
         asked = dated.select(*(f"`{name}`" for name in view.key), AS_OF)
         features = load_night_features(spark, settings, view, nights, asked=asked, progress=progress)
-        require_key_types(_OWNER, spine, view, features)
+        require_key_types(OWNER, dict(spine.dtypes), dict(features.dtypes), view)
         joined = dated.join(features, [*view.key, AS_OF], "left")
         if max_age is not None:
             fresh = age_s(timestamp) <= max_age.total_seconds()
@@ -84,7 +85,8 @@ def _join_live_features(
 ) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    require_key_types(_OWNER, rows, view, read_table(spark, settings, view.event_source.raw_table))
+    raw = read_table(spark, settings, view.event_source.raw_table)
+    require_key_types(OWNER, dict(rows.dtypes), dict(raw.dtypes), view)
     names = [f"`{name.replace('`', '``')}`" for name in rows.columns]
     seen = live_features(
         spark, settings, view, rows, by=view.key, timestamp=timestamp, column=_ROWS, progress=progress
@@ -93,8 +95,8 @@ def _join_live_features(
     return seen.select(*names, *(each.alias(name) for name, each in zip(view.served_columns, numbers, strict=True)))
 
 
-def _require_columns(views: Sequence[FeatureView], spine: "DataFrame", timestamp: str) -> None:
-    types = dict(spine.dtypes)
+def require_fitting_columns(views: Sequence[FeatureView], types: Mapping[str, str], timestamp: str) -> None:
+    """Refuse a table, given its types by column as Spark names them, that lacks a column or has one of a feature."""
     for name in (timestamp, *(name for view in views for name in view.key)):
         if name not in types:
             raise InputError(

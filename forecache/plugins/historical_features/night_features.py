@@ -44,9 +44,7 @@ def load_night_features(
             only, unless there are too many. None: all.
         states: Include the states of a live view.
     """
-    require_nights(settings, view, nights, pins=pins)
-    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)
-    current = {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
+    current = find_current_nights(settings, view, nights, pins=pins)
     lacking = [night for night in nights if night not in current]
     frames = [read_view(spark, settings, view, current, states=states)] if current else []
     rows = _requested_rows(asked, lacking) if asked is not None and lacking and view.windows else None
@@ -57,6 +55,15 @@ def load_night_features(
         progress(f"features of {view.name} for {some[0]} to {some[-1]}", first / len(lacking))
         frames.append(view_frame(spark, settings, view, some, pins=pins, progress=progress, asked=rows, states=states))
     return _fail_on_duplicates(view, reduce(lambda one, other: one.unionByName(other), frames))
+
+
+def find_current_nights(
+    settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
+) -> dict[date, int]:
+    """The Delta version that wrote each night whose features are current; raises as `require_nights`."""
+    require_nights(settings, view, nights, pins=pins)
+    records, inputs = last_records(settings, STAGE, view.name), view_inputs(settings, view, nights, pins=pins)
+    return {n: records[n].delta_version for n in nights if n in records and records[n].inputs == inputs[n]}
 
 
 def _requested_rows(asked: "DataFrame", nights: Sequence[date]) -> "pa.Table | None":

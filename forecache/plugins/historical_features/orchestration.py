@@ -39,7 +39,7 @@ def build_realtime_training_set(realtime: Realtime) -> dg.AssetsDefinition:
     def build(step: RunStep, night: date) -> StageResult:
         from forecache.plugins.historical_features.training_set import build_examples
 
-        return step.run_stage(build_examples, step.session(), step.settings, realtime, night, rebuild=step.rebuild)
+        return step.run_stage(build_examples, step.settings, realtime, night, rebuild=step.rebuild)
 
     return build_training_set_asset(
         realtime,

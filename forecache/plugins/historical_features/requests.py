@@ -19,8 +19,8 @@ from forecache.kit.delta.errors import REFUSED
 from forecache.kit.delta.log import active_files
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.contracts import function_name
+from forecache.lake.labelled_rows import SPLITS
 from forecache.lake.sources import Pins, horizon_rows
-from forecache.lake.training_set import SPLITS
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -17,18 +17,20 @@ from forecache.declare.as_of import require_within
 from forecache.kit.delta.files import DataFile, place_of, read_file_rows
 from forecache.kit.delta.tables import replace_table
 from forecache.kit.delta.writers import write_frame
+from forecache.kit.spark.session import spark_session
 from forecache.lake.contracts import function_name, require_labels
 from forecache.lake.feature_rows import view_inputs
+from forecache.lake.labelled_rows import SPLITS
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
 from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
-from forecache.lake.training_set import SPLITS, STAGE
+from forecache.lake.training_set import STAGE
 from forecache.operations.release import record_requests
 from forecache.plugins.historical_features.requests import logged_state, request_days, request_rows, span_of
 from forecache.plugins.historical_features.transform import look_up, transform_requests
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 
 _REQUESTS = 50
@@ -72,7 +74,6 @@ _DAY = timedelta(days=1)
 
 
 def build_examples(
-    spark: "SparkSession",
     settings: Settings,
     realtime: Realtime,
     night: date,
@@ -105,7 +106,7 @@ def build_examples(
 
         def build() -> StageOutcome:
             progress(f"training set of {realtime.name} as of {night}", None)
-            return _build(spark, settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
+            return _build(settings, realtime, days, pins=pins, run_id=run_id, progress=progress)
 
         inputs = examples_inputs(settings, realtime, night, days, pins)
         row, skipped = stage.run_once(inputs, build, rebuild=rebuild)
@@ -146,7 +147,6 @@ def _features_digest(settings: Settings, view: FeatureView, first: date, last: d
 
 
 def _build(
-    spark: "SparkSession",
     settings: Settings,
     realtime: Realtime,
     days: Mapping[str, Sequence[date]],
@@ -155,6 +155,7 @@ def _build(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
+    spark = spark_session(settings)
     requests = request_rows(spark, settings, realtime, days, pins).persist()
     try:
         files = max(_LEAST_FILES, -(-requests.count() // _ROWS_OF_A_FILE))

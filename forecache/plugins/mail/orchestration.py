@@ -19,7 +19,7 @@ from forecache.base.settings import Settings
 from forecache.declare.project import Project
 from forecache.plugins.mail.mailing import Mailing
 from jobs.schedules import build_asset_job, build_cron_schedule
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 CRON = "0 8 * * *"
 
@@ -48,12 +48,10 @@ def build_mailed(mailing: Mailing) -> dg.AssetsDefinition:
         owners=owners_of(mailing),
     )
     @explain_errors
-    def send_messages(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def send_messages(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.plugins.mail.stage import mail
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         for source in mailing.all_sources:
             yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
             ingest_pending_files(step, source, last=min(yesterday, source.end or yesterday))

@@ -24,7 +24,7 @@ from forecache.declare.project import Project
 from forecache.plugins.recommend.recommender import Recommender, SecondTable
 from jobs.nightly import build_nightly_schedule, nightly_job_name
 from jobs.schedules import build_asset_job, build_delivery_sensors
-from resources.settings_and_spark import SettingsResource, SparkResource
+from resources.settings_and_spark import SettingsResource
 
 NONE_REFUSED = "refused_no_date"
 
@@ -73,13 +73,11 @@ def build_recommendations(recommender: Recommender) -> dg.AssetsDefinition:
         ],
     )
     @explain_errors
-    def rank_and_check(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def rank_and_check(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.lake.quality.stage_checks import check_predictions
         from forecache.plugins.recommend.stage import recommend, refused_dates
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         current, nights = step.settings, step.nights
         for source in recommender.all_sources:
             ingest_pending_files(step, source, last=max(nights))
@@ -137,14 +135,12 @@ def build_second_table(second: SecondTable) -> dg.AssetsDefinition:
         check_specs=checks.expectation_specs(table, partitions, about=each),
     )
     @explain_errors
-    def check_second_table(
-        context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
-    ) -> Iterator[Any]:
+    def check_second_table(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
         from forecache.kit.delta.tables import table_version
         from forecache.lake.ledger import last_records
         from forecache.lake.quality.stage_checks import check_predictions
 
-        step = RunStep(context, settings.load(), spark)
+        step = RunStep(context, settings.load())
         yield dg.MaterializeResult(metadata={"delta_version": table_version(step.settings, table)})
         written = last_records(step.settings, "recommend", recommender.name)
         nights = [night for night in step.nights if night in written]

@@ -6,6 +6,7 @@ A tile has the state of every measure by key, and depends only on the rows of it
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -16,14 +17,16 @@ from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
 from forecache.declare.features.live import build_merge_plan, conditions_of, state_names
 from forecache.declare.features.window import LastMinutes
-from forecache.kit.delta.errors import translate_errors
-from forecache.kit.delta.files import DataFile, pickle_file, place_of
+from forecache.kit.delta.errors import as_known_error, translate_errors
+from forecache.kit.delta.files import DataFile, fit_columns, pickle_file, place_of
 from forecache.kit.delta.log import active_files, group_by_partition, open_if_exists
 from forecache.kit.delta.partitions import take_snapshot, was_written_from
 from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import collect_files, new_folder
 from forecache.kit.windows.plan import BaseColumn
 from forecache.kit.windows.states import TOO_LARGE, MeasureState, as_tiles
+from forecache.lake.arrow_rows import Rows
+from forecache.lake.engine import Engine, map_in_threads
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.stage_runner import Stage, hold_table_lock, write_stale_partitions
 from forecache.plugins.window_features.key_hashes import KeyHashesByNight, hash_requested_keys
@@ -41,12 +44,15 @@ _TASKS_A_CORE = 4
 
 
 def run_tasks(
-    spark: "SparkSession", table: str, tasks: Sequence[_T], files: Callable[[_T], Iterable[DataFile]]
+    engine: Engine, table: str, tasks: Sequence[_T], files: Callable[[_T], Iterable[DataFile]]
 ) -> list[DataFile]:
-    """Run tasks in Spark; returns the files that they write for a table."""
-    at_once = _TASKS_A_CORE * spark.sparkContext.defaultParallelism
-    frame = task_frame(spark, tasks, lambda task: map(pickle_file, files(task)), "file binary", num_tasks=at_once)
-    return collect_files(frame, table)
+    """Run tasks; returns the files that they write for a table."""
+    if engine.name == "arrow":
+        with translate_errors(partial(as_known_error, table)):
+            return [file for some in map_in_threads(lambda task: list(files(task)), tasks) for file in some]
+    at_once = _TASKS_A_CORE * engine.num_cores
+    rows = lambda task: map(pickle_file, files(task))  # noqa: E731
+    return collect_files(task_frame(engine.session(), tasks, rows, "file binary", num_tasks=at_once), table)
 
 
 def task_frame(
@@ -113,7 +119,7 @@ def window_days(view: FeatureView, days: Mapping[date, str], night: date) -> lis
 
 
 def build_tiles(
-    spark: "SparkSession",
+    engine: Engine,
     settings: Settings,
     view: FeatureView,
     inputs: Mapping[date, str],
@@ -132,7 +138,7 @@ def build_tiles(
 
         def write(days: Sequence[date]) -> "tuple[Schema, list[DataFile]]":
             with translate_errors(lambda error: as_overflow_error(error, view)):
-                return _write_tiles(spark, settings, view, days)
+                return _write_tiles(engine, settings, view, days)
 
         records, _ = write_stale_partitions(
             Stage(settings, STAGE, view.name, run_id),
@@ -160,7 +166,7 @@ def build_tiles(
 
 
 def _write_tiles(
-    spark: "SparkSession", settings: Settings, view: FeatureView, days: Sequence[date]
+    engine: Engine, settings: Settings, view: FeatureView, days: Sequence[date]
 ) -> "tuple[Schema, list[DataFile]]":
     """Write the tiles of days, one file for each that has rows; returns their columns and the files."""
     from deltalake import Schema
@@ -181,7 +187,7 @@ def _write_tiles(
         for day in days
         if (paths := tuple(file.path for file in files.get(day.isoformat(), ())))
     ]
-    written = run_tasks(spark, view.tile_table, tasks, lambda task: task.files())
+    written = run_tasks(engine, view.tile_table, tasks, lambda task: task.files())
     return Schema.from_arrow(stored.append(pa.field(DAY, pa.date32()))), written
 
 
@@ -245,7 +251,6 @@ def window_inputs(settings: Settings, view: FeatureView, nights: Sequence[date])
 
 
 def window_frame(
-    spark: "SparkSession",
     settings: Settings,
     view: FeatureView,
     nights: Sequence[date],
@@ -257,16 +262,32 @@ def window_frame(
 
     `asked` has key columns and `as_of` of the rows that are needed; None: all.
     """
-    tasks = _tasks(spark, settings, view, nights, "", progress, asked)
+    engine = Engine(settings, "spark")
+    tasks = _tasks(engine, settings, view, nights, "", progress, asked)
     kinds = {column.name: column.type for column in view.event_source.columns}
     columns = [f"`{name}` {_SPARK.get(tasks[0].read.field(name).type, kinds[name])}" for name in view.key]
     columns += ["as_of date", *(f"`{window.name}` double" for window in view.windows)]
     columns += [f"`{column.name}` {'double' if column.is_float else 'bigint'}" for column in _state_columns(view)]
-    return task_frame(spark, tasks, lambda task: task.rows(), ", ".join(columns))
+    return task_frame(engine.session(), tasks, lambda task: task.rows(), ", ".join(columns))
+
+
+def window_rows(
+    settings: Settings,
+    view: FeatureView,
+    nights: Sequence[date],
+    *,
+    progress: Progress = no_progress,
+    asked: "pa.Table | None" = None,
+) -> Rows:
+    """Key columns, `as_of` and the features (float32) of nights, made in this process; otherwise as `window_frame`."""
+    tasks = _tasks(Engine(settings, "arrow"), settings, view, nights, "", progress, asked)
+    keys = [tasks[0].read.field(name) for name in view.key]
+    schema = pa.schema([*keys, (AS_OF, pa.date32()), *((each.name, pa.float32()) for each in view.windows)])
+    return Rows(schema, (fit_columns(batch, schema) for task in tasks for batch in task.rows()))
 
 
 def write_windows(
-    spark: "SparkSession",
+    engine: Engine,
     settings: Settings,
     view: FeatureView,
     nights: Sequence[date],
@@ -277,14 +298,14 @@ def write_windows(
     """Write the features of nights as files of the view's table; returns their columns and the files."""
     from deltalake import Schema
 
-    tasks, folder = _tasks(spark, settings, view, nights, run_id, progress), new_folder()
+    tasks, folder = _tasks(engine, settings, view, nights, run_id, progress), new_folder()
     place = place_of(settings, view.feature_table)
-    files = run_tasks(spark, view.feature_table, tasks, lambda task: task.files(place, folder))
+    files = run_tasks(engine, view.feature_table, tasks, lambda task: task.files(place, folder))
     return Schema.from_arrow(tasks[0].stored.append(pa.field(AS_OF, pa.date32()))), files
 
 
 def _tasks(
-    spark: "SparkSession",
+    engine: Engine,
     settings: Settings,
     view: FeatureView,
     nights: Sequence[date],
@@ -301,7 +322,7 @@ def _tasks(
             remedy="Land files for these days, or take a later night.",
         )
     inputs = {day: states[day] for day in days}
-    version = build_tiles(spark, settings, view, inputs, run_id=run_id, progress=progress)
+    version = build_tiles(engine, settings, view, inputs, run_id=run_id, progress=progress)
     delta = open_table(settings, view.tile_table, version=version)
     known = pa.schema(delta.schema())
     merge = merger_of(view, nights, None if asked is None else hash_requested_keys(asked, view.key, known))
@@ -313,7 +334,7 @@ def _tasks(
     files = group_by_partition(active_files(delta), DAY)
     rows = sum(file.rows for day in days for file in files.get(day.isoformat(), ()))
     paths = tuple((day, tuple(file.path for file in files.get(day.isoformat(), ()))) for day in days)
-    cores = spark.sparkContext.defaultParallelism
+    cores = engine.num_cores
     num_tasks = max(1, min(cores, rows // _LEAST_ROWS), -(-rows // _TASK_ROWS))
     place = place_of(settings, view.tile_table)
     return [NightTask(place, paths, read, part, merge, stored) for part in split_buckets(num_tasks)]

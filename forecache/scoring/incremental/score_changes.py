@@ -37,6 +37,7 @@ from forecache.kit.delta.comparison.partition import PartitionReader, plain_type
 from forecache.kit.delta.files import place_of
 from forecache.kit.delta.log import read_entry
 from forecache.kit.delta.tables import open_table, table_exists
+from forecache.lake.engine import num_cores
 from forecache.lake.ledger import StageRecord
 from forecache.lake.query import scratch_folder
 from forecache.scoring.incremental.carry_forward import Copier, FileCopy, as_type, entity_ids, new_file
@@ -46,7 +47,6 @@ from forecache.scoring.night_inputs import (
     ScoringRun,
     ScoringWork,
     files_of,
-    num_cores,
     partition_files,
 )
 from forecache.scoring.tasks.job import local_scorer

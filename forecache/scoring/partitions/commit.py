@@ -30,13 +30,13 @@ from forecache.kit.delta.errors import open_data_file
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.partitions import PartitionCommit, ReplaceResult, TableSnapshot, replace_partitions
 from forecache.kit.delta.tables import open_table
+from forecache.lake.engine import num_cores
 from forecache.lake.ledger import last_records
 from forecache.lake.query import scratch_database, scratch_folder
 from forecache.lake.stage_runner import StageOutcome, format_nights
 from forecache.scoring.night_inputs import (
     ScoringNight,
     ScoringWork,
-    num_cores,
     partition_files,
 )
 from forecache.scoring.partitions.shards import StagedNights, describe_committed
@@ -238,7 +238,7 @@ def _record(
                     "model_version": work.stamp.model_version,
                     "feature_table": work.pipeline.feature_table,
                     "feature_version": night.feature_version,
-                    "engine": work.engine,
+                    **work.engine.describe(),
                     "runtime": work.plan.spec.runtime,
                     "checks": checks[night.night],
                     "cost": core_cost(work.settings, of_a_row * work.cores * night.rows),

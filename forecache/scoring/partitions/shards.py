@@ -21,9 +21,10 @@ from urllib.parse import unquote
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF
 from forecache.kit.delta.files import RETENTION, DataFile, describe_files, list_entries, list_files, place_of
+from forecache.lake.engine import num_cores
 from forecache.scoring.cost_estimate import RunFigures
 from forecache.scoring.incremental.score_changes import BasePredictions, score_changes
-from forecache.scoring.night_inputs import FeatureFile, ScoringNight, ScoringWork, num_cores
+from forecache.scoring.night_inputs import FeatureFile, ScoringNight, ScoringWork
 from forecache.scoring.tasks.engines import score_with_arrow, score_with_spark
 from forecache.scoring.tasks.job import ScoringJob
 from forecache.scoring.tasks.task import Peaks, own_peak
@@ -210,4 +211,4 @@ def _measured_figures(work: ScoringWork, rows: int, seconds: float, peaks: Peaks
 
 
 def _score(work: ScoringWork, job: ScoringJob) -> Peaks:
-    return score_with_spark(work, job) if work.engine == "spark" else score_with_arrow(work, job)
+    return score_with_spark(work, job) if work.engine.name == "spark" else score_with_arrow(work, job)

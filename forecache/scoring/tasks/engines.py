@@ -58,8 +58,7 @@ ROWS_A_SPARK_TASK = 100_000
 
 def score_with_spark(work: ScoringWork, job: ScoringJob) -> Peaks:
     """Run a job, which writes its files into its folder; returns the largest memory of each worker that scored."""
-    assert work.spark is not None
-    context = work.spark.sparkContext
+    context = work.engine.session().sparkContext
     spec = job_spec(work, part_rows=job.part_rows(work.cores))
     tasks = tasks_of(work, job)
     groups = group_tasks(tasks, rows=min(ROWS_A_SPARK_TASK, -(-job.rows // work.cores)))

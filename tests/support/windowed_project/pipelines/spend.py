@@ -1,0 +1,56 @@
+"""What a customer spends in the next two days, by what was spent before."""
+
+from datetime import date
+from typing import Any
+
+from forecache.declare import (
+    Baseline,
+    Column,
+    EstimatorModel,
+    FeatureView,
+    Gate,
+    Label,
+    Output,
+    Pipeline,
+    Publish,
+    Source,
+    Training,
+    Window,
+)
+
+SALES = Source(
+    name="sales",
+    columns=(Column("customer", "bigint"), Column("day", "date"), Column("amount", "double", minimum=0.0)),
+    event_time="day",
+    start=date(2026, 1, 1),
+    end=date(2026, 1, 20),
+)
+CUSTOMER = FeatureView(
+    "customer",
+    key=("customer",),
+    sources=(SALES,),
+    windows=tuple(Window(f"spent_{days}d", "sum", days, "amount") for days in (1, 3, 7)),
+)
+
+
+def spent_next(entities: Any, events: Any) -> Any:
+    raise AssertionError("Spark's function was called")
+
+
+def boosting() -> Any:
+    from lightgbm import LGBMRegressor
+
+    return LGBMRegressor(n_estimators=20, num_leaves=7, verbose=-1)
+
+
+spend = Pipeline(
+    name="spend",
+    key=("customer",),
+    features=(CUSTOMER,),
+    label=Label(name="next", kind="regression", horizon_days=2, compute=spent_next),
+    model=EstimatorModel(build=boosting),
+    training=Training(num_as_of=3, every_days=1),
+    outputs=(Output("next_spend", minimum=-1e6, maximum=1e6),),
+    gate=Gate("mae", floors={"mae": 1e6}, baseline=Baseline("spent_7d"), baseline_margin=-1e6, max_latency_ms=1e6),
+    publish=Publish(max_psi=None),
+)
