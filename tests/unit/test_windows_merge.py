@@ -135,6 +135,31 @@ def test_nights_that_are_asked_for_some_keys_have_those_of_all_and_no_others(
     assert repr(_rows(some, ever)) == repr(wanted)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(row, min_size=1, max_size=40),
+    st.sampled_from([1, 3, 9, None]),
+    st.randoms(use_true_random=False),
+    st.none() | st.sets(st.tuples(st.sampled_from(["a", "b", "d"]), st.sampled_from([0, 4, 12]))),
+)
+def test_a_night_alone_has_the_bits_that_it_has_among_others(
+    rows: list[Row], days_active: int | None, rng: random.Random, pairs: set[tuple[str, int]] | None
+) -> None:
+    tiles = tiles_of(rows)
+    rng.shuffle(tiles)
+    table = pa.Table.from_pylist(tiles, schema=schema())
+    delayed = WindowFeature("delayed", "max", 2, ("most_state",), delay_days=3)
+    features = (*(each for each in FEATURES if each.aggregate != "distinct"), delayed)
+    nights, asked = tuple(START + timedelta(days=night) for night in (0, 3, 4, 12, 15)), None
+    if pairs is not None:
+        columns = {"key": [key for key, _ in pairs], "as_of": [START + timedelta(days=night) for _, night in pairs]}
+        spine = pa.table(columns, schema=pa.schema([("key", pa.string()), ("as_of", pa.date32())]))
+        asked = hash_requested_keys(spine, ["key"], schema())
+    together = _rows(TileMerger(("key",), features, nights, days_active, asked), table)
+    alone = [_rows(TileMerger(("key",), features, (night,), days_active, asked), table) for night in nights]
+    assert repr([each for some in alone for each in some]) == repr(together)
+
+
 def _rows(merge: TileMerger, table: pa.Table) -> list[dict[str, Any]]:
     found = [each for batch in merge(table.to_batches()) for each in batch.to_pylist()]
     return sorted(found, key=lambda each: (each["as_of"], each["key"]))

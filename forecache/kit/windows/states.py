@@ -99,12 +99,11 @@ def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[MeasureState],
 def combine(tiles: pa.Table, key: Sequence[str], states: Sequence[MeasureState]) -> pa.Table:
     """Combine tiles, at least one, into one for each key."""
     codes, keys = number_keys(tiles, key)
-    order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(keys.num_rows))
     columns = {name: keys[name] for name in key}
     for state in [_EVENTS, *states]:
         given = [tiles[name].combine_chunks() for name in state.names]
-        columns |= dict(zip(state.names, _combine_columns(state.aggregate, given, codes, order, starts), strict=True))
+        combined = _combine_columns(state.aggregate, given, codes, keys.num_rows)
+        columns |= dict(zip(state.names, combined, strict=True))
     return pa.table(columns)
 
 
@@ -151,18 +150,29 @@ def _measure_rows(rows: pa.Table, state: MeasureState, time: str) -> tuple[Bools
     return meets, [numbers] if state.aggregate != "last" else [_micros(rows[time]), numbers]
 
 
-def _combine_columns(aggregate: str, given: list[pa.Array], codes: Ints, order: Ints, starts: Ints) -> list[pa.Array]:
+NO_BOUND = {"min": np.inf, "max": -np.inf}
+"""Of a key without a value."""
+BOUNDS = {"min": np.minimum, "max": np.maximum}
+
+
+def _combine_columns(aggregate: str, given: list[pa.Array], codes: Ints, num_keys: int) -> list[pa.Array]:
     if aggregate in ("count", "sum"):
-        return [pa.array(np.add.reduceat(each.to_numpy()[order], starts)) for each in given]
+        totals = [np.zeros(num_keys, np.int64) for _ in given]
+        for total, each in zip(totals, given, strict=True):
+            np.add.at(total, codes, each.to_numpy())
+        return [pa.array(total) for total in totals]
     if aggregate == "distinct":
-        return [_distinct(given[0], codes, len(starts))]
+        return [_distinct(given[0], codes, num_keys)]
     if aggregate == "last":
-        at = given[0].fill_null(NO_TIME).to_numpy()
-        newest = np.lexsort((given[1].fill_null(0.0).to_numpy(), at, codes))[np.append(starts[1:], len(codes)) - 1]
-        return [each.take(pa.array(newest)) for each in given]
-    nothing, smaller = (np.inf, np.minimum) if aggregate == "min" else (-np.inf, np.maximum)
-    found = smaller.reduceat(given[0].fill_null(nothing).to_numpy()[order], starts)
-    return [pa.array(found, mask=found == nothing)]
+        at, values = fill_nulls(given[0], NO_TIME), fill_nulls(given[1], -np.inf)
+        newest, last = np.full(num_keys, NO_TIME), np.full(num_keys, -np.inf)
+        np.maximum.at(newest, codes, at)
+        is_newest = at == newest[codes]
+        np.maximum.at(last, codes[is_newest], values[is_newest])
+        return [pa.array(each, mask=newest == NO_TIME) for each in (newest, last)]
+    found = np.full(num_keys, NO_BOUND[aggregate])
+    BOUNDS[aggregate].at(found, codes, fill_nulls(given[0], NO_BOUND[aggregate]))
+    return [pa.array(found, mask=found == NO_BOUND[aggregate])]
 
 
 def _distinct(lists: pa.Array, codes: Ints, num_keys: int) -> pa.Array:

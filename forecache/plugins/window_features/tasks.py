@@ -48,7 +48,7 @@ class TileTask:
         if not tile.num_rows:
             return
         buckets = bucket_of(tile, self.key)
-        order = pa.array(np.argsort(buckets, kind="stable"))
+        order = pa.array(np.argsort(buckets.astype(np.uint16), kind="stable"))  # by digits, of two bytes
         rows = tile.append_column(BUCKET, pa.array(buckets)).take(order).select(self.stored.names).cast(self.stored)
         yield _write_partition_file(self.tiles, self.folder, {DAY: self.day}, rows)
 
@@ -86,9 +86,12 @@ class NightTask:
     def files(self, features: Place, folder: str) -> Iterator[DataFile]:
         """Write a feature file of each night that has a row."""
         tiles = self._tiles()
+        # Most features of a group differ, and a dictionary of them takes most of the writing time.
+        repeated = [field.name for field in self.stored if not pa.types.is_floating(field.type)]
         for night, rows in self.merge.each_night(tiles) if tiles.num_rows else ():
+            features_of_night = rows.select(self.stored.names).cast(self.stored)
             yield _write_partition_file(
-                features, folder, {"as_of": night}, rows.select(self.stored.names).cast(self.stored)
+                features, folder, {"as_of": night}, features_of_night, use_dictionary=repeated
             )
 
     def _tiles(self) -> pa.Table:
@@ -129,11 +132,14 @@ def split_buckets(num_parts: int) -> list[tuple[int, int]]:
     return list(zip(ends, ends[1:], strict=False))
 
 
-def _write_partition_file(place: Place, folder: str, partition: dict[str, Any], rows: pa.Table) -> DataFile:
+def _write_partition_file(
+    place: Place, folder: str, partition: dict[str, Any], rows: pa.Table, **options: Any
+) -> DataFile:
     groups = [rows.slice(first, _GROUP_ROWS) for first in range(0, rows.num_rows, _GROUP_ROWS)]
     filesystem = place.open()
     return retry_write(
-        lambda: write_file(filesystem, new_path(folder, partition), rows.schema, groups), is_remote="://" in place.uri
+        lambda: write_file(filesystem, new_path(folder, partition), rows.schema, groups, **options),
+        is_remote="://" in place.uri,
     )
 
 

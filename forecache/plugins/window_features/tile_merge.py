@@ -1,7 +1,8 @@
-"""Merges tiles to the features of nights, in numpy: windows are differences of running sums, or minima of slices.
+"""Merges tiles to the features of nights, in numpy.
 
-Running sums are integers, so a difference of two is exactly the sum of the values between them. Spark's Python tasks
-run it on all tiles of some keys at a time.
+The windows of one night are totals by key, to which days are added from the newest on. Those of several nights are
+differences of running sums, or minima of slices. Sums are of integers, so both are equal to the bit. Tasks run it on
+all tiles of some keys at a time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from forecache.kit.windows.plan import LAST_DAY, BaseColumn, MergePlan, PlanState
-from forecache.kit.windows.states import number_keys
+from forecache.kit.windows.states import BOUNDS, NO_BOUND, fill_nulls, number_keys
 from forecache.kit.windows.tiles import Ints, to_double
 from forecache.plugins.window_features.key_hashes import KeyHashesByNight, key_hashes
 
@@ -71,10 +72,8 @@ class NightTiles:
 
     def column_values(self, name: str) -> tuple[Any, NDArray[np.bool_]]:
         """A column in the order of the tiles, with zeros for nulls, and the mask of its values that are not null."""
-        column = self.table[name].combine_chunks()
-        known = np.asarray(column.is_valid())[self.order]
-        zero = pa.scalar(0, column.type)
-        return column.fill_null(zero).to_numpy(zero_copy_only=False)[self.order], known
+        values, known = column_values(self.table[name])
+        return values[self.order], known[self.order]
 
     def running_sums(self, name: str) -> Ints:
         """Sums of a column before each tile and after the last; differences are right even if sums overflow."""
@@ -84,45 +83,101 @@ class NightTiles:
         return self._running[name]
 
 
+def column_values(column: pa.ChunkedArray) -> tuple[Any, NDArray[np.bool_]]:
+    """The values of a column, with zeros for nulls, and the mask of those that are not null."""
+    values = column.combine_chunks()
+    return fill_nulls(values, 0), np.asarray(values.is_valid())
+
+
+Values = tuple[Floats, NDArray[np.bool_]]
+"""The value of a feature for each key, and the mask of those that have one."""
+
+
+def _sum_values(sums: Sequence[Ints]) -> Values:
+    return to_double(sums[0], sums[1]), np.ones(len(sums[0]), bool)
+
+
+def _count_values(sums: Sequence[Ints]) -> Values:
+    return sums[0].astype(np.float64), np.ones(len(sums[0]), bool)
+
+
+def _mean_values(sums: Sequence[Ints]) -> Values:
+    known = sums[2] > 0
+    return to_double(sums[0], sums[1]) / np.where(known, sums[2], 1), known
+
+
+_OF_SUMS = {"sum": _sum_values, "count": _count_values, "mean": _mean_values}
+
+
+class WindowTotals:
+    """Features of windows that end on the same day, of each key by its number: days are added from the newest on."""
+
+    def __init__(self, features: Sequence[WindowFeature], num_keys: int) -> None:
+        kinds = {feature.states: feature.aggregate for feature in features}
+        self._sums = {
+            name: np.zeros(num_keys, np.int64) for states, kind in kinds.items() if kind in _OF_SUMS for name in states
+        }
+        self._bounds = {
+            states[0]: (BOUNDS[kind], np.full(num_keys, NO_BOUND[kind]), NO_BOUND[kind])
+            for states, kind in kinds.items()
+            if kind in BOUNDS
+        }
+        self._last = {
+            states[1]: (np.zeros(num_keys), np.zeros(num_keys, bool))
+            for states, kind in kinds.items()
+            if kind == "last"
+        }
+        self.columns = [*self._sums, *self._bounds, *self._last]
+
+    def add_day(self, codes: Ints, tiles: Mapping[str, Values]) -> None:
+        """Add the tiles of a day: the number of each one's key, and its columns."""
+        for name, total in self._sums.items():
+            np.add.at(total, codes, tiles[name][0].astype(np.int64, copy=False))
+        for name, (smaller, found, nothing) in self._bounds.items():
+            values, known = tiles[name]
+            smaller.at(found, codes, np.where(known, values, nothing))
+        for name, (found, has_value) in self._last.items():
+            values, known = tiles[name]
+            newer = known & ~has_value[codes]
+            found[codes[newer]] = values[newer]
+            has_value[codes[newer]] = True
+
+    def values(self, feature: WindowFeature) -> Values:
+        """A feature, of the days that were added."""
+        if feature.aggregate in _OF_SUMS:
+            return _OF_SUMS[feature.aggregate]([self._sums[name] for name in feature.states])
+        if feature.aggregate == "last":
+            found, has_value = self._last[feature.states[1]]
+            return found.copy(), has_value.copy()
+        _, found, nothing = self._bounds[feature.states[0]]
+        return found.copy(), found != nothing
+
+
 class SumAggregate:
     def __init__(self, feature: WindowFeature, tiles: NightTiles) -> None:
         self._tiles, self._running = tiles, [tiles.running_sums(name) for name in feature.states]
+        self._of_sums = _OF_SUMS[feature.aggregate]
 
     def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
-        return self._value(self.sums(night, days))
+        return self._of_sums(self.sums(night, days))
 
     def sums(self, night: int, days: int) -> list[Ints]:
         """The sum of each tile column over the window, for each key."""
         first, end = self._tiles.tile_range(night - days + 1, night)
         return [running[end] - running[first] for running in self._running]
 
-    def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
-        return to_double(sums[0], sums[1]), np.ones(len(sums[0]), bool)
-
-
-class _CountAggregate(SumAggregate):
-    def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
-        return sums[0].astype(np.float64), np.ones(len(sums[0]), bool)
-
-
-class _MeanAggregate(SumAggregate):
-    def _value(self, sums: list[Ints]) -> tuple[Floats, NDArray[np.bool_]]:
-        known = sums[2] > 0
-        return to_double(sums[0], sums[1]) / np.where(known, sums[2], 1), known
-
 
 class _ExtremeAggregate:
     def __init__(self, feature: WindowFeature, tiles: NightTiles) -> None:
         self._tiles = tiles
-        self._least = feature.aggregate == "min"
-        self._nothing = np.inf if self._least else -np.inf
+        self._smaller, self._nothing = BOUNDS[feature.aggregate], NO_BOUND[feature.aggregate]
         values, known = tiles.column_values(feature.states[0])
         self._values = np.append(np.where(known, values, self._nothing), self._nothing)
 
     def night(self, night: int, days: int) -> tuple[Floats, NDArray[np.bool_]]:
         first, end = self._tiles.tile_range(night - days + 1, night)
         slices = np.stack([first, end], axis=1).reshape(-1)
-        found = (np.minimum if self._least else np.maximum).reduceat(self._values, slices)[::2]
+        found = self._smaller.reduceat(self._values, slices)[::2]
         known = (first < end) & (found != self._nothing)
         return found, known
 
@@ -169,8 +224,8 @@ class _DistinctAggregate:
 
 MAKERS: dict[str, Any] = {
     "sum": SumAggregate,
-    "count": _CountAggregate,
-    "mean": _MeanAggregate,
+    "count": SumAggregate,
+    "mean": SumAggregate,
     "min": _ExtremeAggregate,
     "max": _ExtremeAggregate,
     "last": LastAggregate,
@@ -202,6 +257,9 @@ class TileMerger:
 
     def each_night(self, table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
         """Yield the nights that have a row, with key columns and features (double); `table` has at least one tile."""
+        if len(self.nights) == 1 and self.plan is None and all(each.aggregate != "distinct" for each in self.features):
+            yield from self._one_night(table, self.nights[0])
+            return
         tiles = NightTiles(table.combine_chunks(), self.key)
         # Windows of different lengths share the aggregate of the same states.
         first_of = {feature.states: feature for feature in self.features}
@@ -224,6 +282,48 @@ class TileMerger:
             if states is not None:
                 columns |= states.night(number, active)
             yield night, pa.table(columns)
+
+    def _one_night(self, table: pa.Table, night: date) -> Iterator[tuple[date, pa.Table]]:
+        number = (night - _EPOCH).days
+        codes, keys = number_keys(table, self.key)
+        days = table["day"].cast(pa.int32()).to_numpy().astype(np.int64)
+        if (days[1:] < days[:-1]).any():
+            order = np.argsort(days, kind="stable")
+            table, codes, days = table.take(pa.array(order)), codes[order], days[order]
+        since = None if self.days_active is None else number - self.days_active + 1
+        active = np.zeros(keys.num_rows, bool)
+        active[codes[(days <= number) & (days >= (days[0] if since is None else since))]] = True
+        if self.asked is not None:
+            active &= self.asked.is_requested_on(night, key_hashes(keys, self.key))
+        chosen, found = np.flatnonzero(active), dict[str, pa.Array]()
+        for delay in {feature.delay_days for feature in self.features} if len(chosen) else ():
+            features = [feature for feature in self.features if feature.delay_days == delay]
+            for feature, (values, known) in _window_values(features, number - delay, table, codes, days, keys.num_rows):
+                found[feature.name] = pa.array(values[chosen], mask=~known[chosen])
+        if found:
+            columns = {name: keys[name].take(pa.array(chosen)) for name in self.key}
+            yield night, pa.table({**columns, **{feature.name: found[feature.name] for feature in self.features}})
+
+
+def _window_values(
+    features: Sequence[WindowFeature], last_day: int, table: pa.Table, codes: Ints, days: Ints, num_keys: int
+) -> Iterator[tuple[WindowFeature, Values]]:
+    """Yield features of windows that end on a day, from tiles in the order of their days."""
+    totals = WindowTotals(features, num_keys)
+    columns = {name: column_values(table[name]) for name in totals.columns}
+    waiting, end = sorted(features, key=lambda feature: feature.days), int(np.searchsorted(days, last_day + 1))
+    while waiting:
+        newest = int(days[end - 1]) if end else last_day - waiting[-1].days
+        while waiting and newest <= last_day - waiting[0].days:
+            feature = waiting.pop(0)
+            yield feature, totals.values(feature)
+        if waiting:
+            start = int(np.searchsorted(days, newest))
+            some = slice(start, end)
+            totals.add_day(
+                codes[some], {name: (values[some], known[some]) for name, (values, known) in columns.items()}
+            )
+            end = start
 
 
 class NightStates:

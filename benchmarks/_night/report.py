@@ -1,0 +1,49 @@
+"""The rows of the night's tables."""
+
+from typing import Any
+
+from _common.rows import Asked, Row, Value
+
+SECTIONS = {"night": "One day more over ten days of history, published and verified, beside scripts by hand"}
+PEERS = {"spark": "PySpark by hand", "duckdb": "DuckDB and LightGBM by hand"}
+_MOST = {"spark": 1.2, "duckdb": 2.0}
+_MOST_GB = 6.0
+
+
+def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
+    rows, runs = [], section["runs"]
+    for run in runs:
+        about, largest = f"{run['keys']:,} keys, {run['events']:,} new events", run is runs[-1]
+        ours = total(run["forecache"])
+        for peer, title in PEERS.items():
+            if peer not in run:
+                continue
+            theirs = total(run[peer])
+            for figure, unit, scale in (("seconds", "s", 1.0), ("cpu_s", "CPU s", 1.0), ("peak_bytes", "GB", 1e-9)):
+                mine, other = Value.of([ours[figure] * scale]), Value.of([theirs[figure] * scale])
+                asked = Asked(_MOST[peer], at_least=False) if largest and figure == "seconds" else None
+                rows.append(Row(f"{about}, {unit}", mine, unit, title, other, mine / other, asked))
+        if largest:
+            asked = Asked(_MOST_GB, at_least=False, of_ratio=False, unit="GB")
+            rows.append(Row(f"{about}: largest memory", Value.of([ours["peak_bytes"] / 1e9]), "GB", asked=asked))
+        for who, title in {"forecache": "Forecache", **PEERS}.items():
+            for stage, found in run.get(who, {}).get("stages", {}).items():
+                text = f"{about}, {title}: {stage} ({found['cpu_s']:.1f} CPU s, {found['peak_bytes'] / 1e9:.2f} GB)"
+                rows.append(Row(text, Value.of([found["seconds"]]), "s"))
+        for stage in ("ingest", "features"):
+            before = run["before"]["stages"][stage]
+            text = f"{about}, the history before: {stage} ({before['cpu_s']:.1f} CPU s)"
+            rows.append(Row(text, Value.of([before["seconds"]]), "s"))
+    if len(runs) > 1:
+        few, many = total(runs[0]["forecache"]), total(runs[-1]["forecache"])
+        times = f"{runs[-1]['keys'] / runs[0]['keys']:.3g} times the keys and events"
+        for figure, title in (("seconds", "time"), ("cpu_s", "CPU time"), ("peak_bytes", "memory")):
+            rows.append(Row(f"{times}: {title} grows by", Value.of([many[figure] / few[figure]])))
+    return rows
+
+
+def total(contender: dict[str, Any]) -> dict[str, float]:
+    """Seconds and CPU seconds of all stages, and the largest memory."""
+    stages = list(contender["stages"].values())
+    found = {figure: sum(stage[figure] for stage in stages) for figure in ("seconds", "cpu_s")}
+    return {**found, "peak_bytes": max(stage["peak_bytes"] for stage in stages)}
