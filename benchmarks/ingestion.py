@@ -1,12 +1,13 @@
-"""A CSV file into Delta: ingested, judged and checked, beside plain readers of Spark, DuckDB and Polars.
+"""A CSV file into Delta: ingested, judged and checked, beside plain readers of Spark, DuckDB and Polars, and dlt.
 
-bash benchmarks/peers_env.sh small
+bash benchmarks/peers_env.sh small dlt
 PYTHONPATH=. .venv/bin/python benchmarks/ingestion.py --rows 10000000      about 5 minutes
 
 Each runs in a process of its own on one core, with one thread, in turn with the others. What counts is the CPU time of
 the work, commit included, after imports and the start of Spark; the memory is the most that the process and its JVM
 have held. Of bad rows (a text for the amount), the peers keep what their reader gives: Spark the row's text
-(permissive mode), DuckDB a list of rejects, Polars a null.
+(permissive mode), DuckDB a list of rejects, Polars a null; dlt, which has no judgement of values for columns, gets
+what DuckDB reads. dlt runs in an environment of its own.
 """
 
 import argparse
@@ -21,8 +22,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DAY = date(2026, 1, 1)
@@ -61,6 +61,8 @@ def main() -> None:
 
 
 def _write(file: Path, num_rows: int, share: float) -> None:
+    import numpy as np
+
     dice = np.random.default_rng(1)
     with file.open("w") as sink:
         sink.write(",".join(NAMES) + "\n")
@@ -82,9 +84,10 @@ def _write(file: Path, num_rows: int, share: float) -> None:
 
 def _run(name: str, file: Path) -> dict[str, float]:
     peers = [str(ROOT), str(ROOT / ".tools/peers"), os.environ.get("PYTHONPATH", "")]
+    python, path = (ROOT / ".tools/dlt/bin/python", "") if name == "dlt" else (sys.executable, ":".join(peers))
     done = subprocess.run(
-        [sys.executable, __file__, "--work", name, str(file)],
-        env={**os.environ, "PYTHONPATH": ":".join(peers), "POLARS_MAX_THREADS": "1"},
+        [str(python), __file__, "--work", name, str(file)],
+        env={**os.environ, "PYTHONPATH": path, "POLARS_MAX_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -133,7 +136,7 @@ def _peak_mb() -> float:
     return sum(int(found[1]) for text in texts if (found := re.search(r"VmHWM:\s+(\d+)", text))) / 1024
 
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 def _prepare_forecache(file: Path, folder: Path) -> Work:
@@ -163,16 +166,20 @@ def _prepare_spark(file: Path, folder: Path) -> Work:
     return lambda: rows.write.format("delta").save(str(folder / "raw"))
 
 
+def _duckdb_query(file: Path) -> str:
+    kinds = "{'customer_id': 'BIGINT', 'at': 'TIMESTAMPTZ', 'amount': 'DOUBLE', 'shop': 'VARCHAR'}"
+    return f"FROM read_csv('{file}', header = true, columns = {kinds}, store_rejects = true)"
+
+
 def _prepare_duckdb(file: Path, folder: Path) -> Work:
     import duckdb
     from deltalake import write_deltalake
 
     connection = duckdb.connect(":memory:", config={"threads": 1})
-    kinds = "{'customer_id': 'BIGINT', 'at': 'TIMESTAMPTZ', 'amount': 'DOUBLE', 'shop': 'VARCHAR'}"
     connection.execute("SET timezone = 'UTC'")
 
     def work() -> None:
-        rows = connection.sql(f"FROM read_csv('{file}', header = true, columns = {kinds}, store_rejects = true)")
+        rows = connection.sql(_duckdb_query(file))
         write_deltalake(str(folder / "raw"), rows.to_arrow_reader(1 << 17))
 
     return work
@@ -191,11 +198,30 @@ def _prepare_polars(file: Path, folder: Path) -> Work:
     return work
 
 
+def _prepare_dlt(file: Path, folder: Path) -> Work:
+    import dlt
+    import duckdb
+
+    one = ("EXTRACT__WORKERS", "NORMALIZE__WORKERS", "LOAD__WORKERS")
+    os.environ.update({**dict.fromkeys(one, "1"), "RUNTIME__DLTHUB_TELEMETRY": "false"})
+    connection = duckdb.connect(":memory:", config={"threads": 1})
+    connection.execute("SET timezone = 'UTC'")
+
+    @dlt.resource(name="raw", table_format="delta")
+    def rows() -> Any:
+        yield from connection.sql(_duckdb_query(file)).to_arrow_reader(1 << 17)
+
+    lake = dlt.destinations.filesystem(bucket_url=(folder / "lake").as_uri())
+    pipeline = dlt.pipeline("big", pipelines_dir=str(folder / "pipelines"), destination=lake, dataset_name="landed")
+    return lambda: pipeline.run(rows()).raise_on_failed_jobs()
+
+
 WORKS: dict[str, Callable[[Path, Path], Work]] = {
     "forecache": _prepare_forecache,
     "spark": _prepare_spark,
     "duckdb": _prepare_duckdb,
     "polars": _prepare_polars,
+    "dlt": _prepare_dlt,
 }
 
 if __name__ == "__main__":

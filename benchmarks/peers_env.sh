@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Install the benchmarks' peers: Feast into an environment of its own (it does not resolve beside this project's
 # dependencies), the small ones into a folder that is laid over the project's environment, and the programs.
-# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [movielens] [programs] [realtime_fastapi ...]
-# (no name: all but the servers of `make bench-realtime`)
+# Runs again at no cost. Usage: bash benchmarks/peers_env.sh [feast] [small] [dlt] [movielens] [programs] [realtime_fastapi ...]
+# (no name: all but dlt and the servers of `make bench-realtime`)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,6 +33,15 @@ install_small() {
     step "Installing hiredis, asyncpg, RocksDB, Polars and LitData into .tools/peers"
     rm -rf .tools/peers
     "$UV" pip install -q --python .venv/bin/python --no-deps --target .tools/peers -r "$wanted"
+    sha256sum <"$wanted" >"$stamp"
+}
+
+install_dlt() { # Its own environment: what dlt requires is not what this project is locked to.
+    local stamp=.tools/dlt/benchmark.stamp wanted=benchmarks/dlt-requirements.txt
+    if is_done "$stamp" "$wanted"; then return 0; fi
+    step "Installing dlt into .tools/dlt"
+    [ -x .tools/dlt/bin/python ] || "$UV" venv -q --python .venv/bin/python .tools/dlt
+    "$UV" pip install -q --python .tools/dlt/bin/python -r "$wanted"
     sha256sum <"$wanted" >"$stamp"
 }
 

@@ -12,7 +12,7 @@ class Sizes:
         probe_s: Length of a try at a rate, while the best rate is searched.
         final_s, finals: Length and number of the runs at the rate that is published.
         window_s: Length of a run of the sections `overload` and `faults`.
-        swap_window_s: Length of the run with publishes and swaps.
+        swap_window_s, swap_rounds: Length of a run with publishes and swaps, and how many there are.
         balanced_s: Length of a run behind a balancer.
         plain_s, plain_rounds: Length of a run of plain reads, and how many pairs of processes there are.
         distinct: Different requests of the section `cached`.
@@ -31,6 +31,7 @@ class Sizes:
     publishes: int
     swaps: int
     swap_window_s: float
+    swap_rounds: int
     balanced_s: float
     balanced_rate: int
     plain_s: float
@@ -40,8 +41,8 @@ class Sizes:
 
 
 SIZES = {
-    "tiny": Sizes("tiny", 2_000, 5_000, 1_000, 200, 1.0, 1.0, 1, 3.0, 2, 1, 8.0, 4.0, 200, 1.0, 2, 2_000, 50.0),
+    "tiny": Sizes("tiny", 2_000, 5_000, 1_000, 200, 1.0, 1.0, 1, 3.0, 2, 1, 8.0, 1, 4.0, 200, 1.0, 2, 2_000, 50.0),
     "full": Sizes(
-        "full", 100_000, 2_000_000, 20_000, 4_000, 2.0, 6.0, 3, 9.0, 20, 5, 60.0, 12.0, 2_000, 3.0, 6, 100_000
+        "full", 100_000, 2_000_000, 20_000, 4_000, 2.0, 6.0, 3, 9.0, 20, 5, 30.0, 3, 12.0, 2_000, 3.0, 6, 100_000
     ),
 }

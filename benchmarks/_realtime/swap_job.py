@@ -1,10 +1,11 @@
 """Publishes features and swaps models at fixed times while the load runs; prints what it did as JSON.
 
 Says READY when everything is loaded, and begins when a line comes in.
-Usage: python -m _realtime.swap_job HOME MODELS FIRST_HIDDEN PUBLISHES SWAPS WITHIN_S NICENESS
+Usage: python -m _realtime.swap_job HOME MODELS FIRST_HIDDEN PUBLISHES SWAPPED SWAPS WITHIN_S NICENESS CORE
 """
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -25,7 +26,9 @@ from forecache.realtime.release.lake_state import make_current
 from forecache.serve.store.publishing.publish import publish
 
 
-def main(folder: Path, models: Path, first_hidden: int, publishes: int, swaps: int, within_s: float) -> list[Any]:
+def main(
+    folder: Path, models: Path, first_hidden: int, publishes: int, swapped: int, swaps: int, within_s: float
+) -> list[Any]:
     settings = load_settings(home=folder)
     curtain = Curtain(settings.table_uri("features_product"), first_hidden)
     planned = [(within_s * number / publishes, "publish", number) for number in range(publishes)]
@@ -40,7 +43,7 @@ def main(folder: Path, models: Path, first_hidden: int, publishes: int, swaps: i
             curtain.reveal()
             details: dict[str, Any] = dict(publish(settings, home.rank.product).details)
         else:
-            details = {"release": swap(settings, models, number + 1)}
+            details = {"release": swap(settings, models, swapped + number + 1)}
         done.append({**details, "what": kind, "started": started, "ended": time.time()})
     return done
 
@@ -62,7 +65,9 @@ def swap(settings: Settings, models: Path, number: int) -> int:
 
 
 if __name__ == "__main__":
-    step_back(int(sys.argv[7]))
-    numbers = (int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
-    outcome = main(Path(sys.argv[1]), Path(sys.argv[2]), *numbers, float(sys.argv[6]))
+    folder, models, *numbers, within_s, niceness, core = sys.argv[1:]
+    step_back(int(niceness))
+    os.sched_setaffinity(0, {int(core)})
+    first_hidden, publishes, swapped, swaps = map(int, numbers)
+    outcome = main(Path(folder), Path(models), first_hidden, publishes, swapped, swaps, float(within_s))
     print("RESULT " + json.dumps(outcome, default=str))

@@ -173,8 +173,9 @@ class ServedModels:
         new = serve_release(loaded, path, self._context.catalog.answers, cells, log, next(watches, None))
         for follower in self._rollouts:
             new = follower.arrange_arms(name, new)
-        gc.freeze()
         old = self._follower.swap(name, new, run_on_loop)
+        if old is None or old.loaded.release.model.runtime != loaded.release.model.runtime:
+            gc.freeze()  # the library that was imported; not each release, of which some objects would never be freed
         for cell, value in (("release", new.number), ("live", 1), ("in_loop", int(path.in_loop))):
             cells.cells[CELL[cell]] = value
         cells.cells[CELL["swaps"]] += 1

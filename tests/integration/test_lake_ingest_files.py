@@ -1,5 +1,7 @@
 """Files that are unreadable, empty, changed, late, copies, or still being written."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -11,6 +13,8 @@ from forecache.base.errors import InputError
 from forecache.base.settings import Settings
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import ingested_files, last_raw_version, require_days
+from forecache.lake.ingest.typed_files import FileReader
+from forecache.lake.ingest.typed_rows import JudgedRows
 
 
 @pytest.fixture
@@ -66,6 +70,27 @@ def test_a_file_that_is_unreadable_only_at_its_end_gives_no_rows(
     assert counts == {
         "2026-01-01.2.csv": (0, 0), "2026-01-01.3.csv": (0, 0), "2026-01-01.4.csv": (2, 1), "2026-01-01.csv": (1, 1),
     }  # fmt: skip
+
+
+def test_a_day_with_many_unreadable_files_is_read_three_times_at_most(
+    settings: Settings, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+    read_rows = FileReader.read_rows
+
+    def count_reads(reader: FileReader) -> Iterator[JudgedRows]:
+        read.append(reader._name)
+        return read_rows(reader)
+
+    monkeypatch.setattr(FileReader, "read_rows", count_reads)
+    for number in range(20):
+        end = "" if number % 2 else '1,"a,2026-01-01T10:00:00Z,5\n'
+        land(f"2026-01-01.{number}.csv", HEADER + f"{number},a,2026-01-01T10:00:00Z,5\n" + end)
+    result = ingest(settings, replace(ORDERS, unique=()))
+    assert len(result.details["quarantined_files"]) == 10
+    found = rows(settings, "select order_id from raw_orders")
+    assert sorted(int(row["order_id"]) for row in found) == list(range(1, 20, 2))
+    assert max(Counter(read).values()) <= 3
 
 
 def test_changed_file_is_an_error_and_new_files_are_ingested_all_the_same(

@@ -18,6 +18,7 @@ from forecache.serve.store.manifest import manifest_from_json
 from forecache.serve.store.publishing.full import shards_of
 from forecache.serve.store.publishing.publication import read_back
 from forecache.serve.store.read import lookup as together
+from forecache.serve.store.segment import mapping
 from forecache.serve.store.segment.writer import num_shards, write_shard
 
 KEYS = st.binary(min_size=1, max_size=12)
@@ -94,6 +95,24 @@ def test_warming_enters_every_page_of_a_segment_before_it_is_read(tmp_path: Path
         snapshot.warm()
         size = -(-path.stat().st_size // 4096) * 4
         assert resident(path) == [size, size]  # LMDB's mapping, and that of the index
+
+
+def test_closing_clears_the_page_tables_before_it_unmaps_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmapped: list[list[int]] = []
+    close = mapping._LmdbFile.close
+
+    def close_watched(file: mapping._LmdbFile) -> None:
+        unmapped.append(resident(file.path))
+        close(file)
+
+    monkeypatch.setattr(mapping._LmdbFile, "close", close_watched)
+    rows = {b"%06d" % number: b'{"score":%d}' % number for number in range(100_000)}
+    with version(tmp_path, rows, [], shards=1) as snapshot:
+        snapshot.warm()
+        snapshot.close()
+    assert unmapped == [[0]]  # LMDB's mapping; that of the index is gone
 
 
 def resident(path: Path) -> list[int]:

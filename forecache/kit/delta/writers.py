@@ -238,11 +238,12 @@ _GROUP_BYTES = 32 << 20
 
 def join_to_groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join tables to such of the size of a row group."""
-    held: list[pa.Table] = []
+    held, num_bytes = list[pa.Table](), 0
     for piece in pieces:
         held.append(piece)
-        if sum(some.nbytes for some in held) >= _GROUP_BYTES:
+        num_bytes += piece.nbytes
+        if num_bytes >= _GROUP_BYTES:
             yield pa.concat_tables(held)
-            held = []
+            held, num_bytes = [], 0
     if held:
         yield pa.concat_tables(held)

@@ -122,15 +122,24 @@ class LandedRows:
         for day, results in groupby(sorted(self._readable(), key=day_of), day_of):
             names = [result.file.name for result in results]
             write = partial(self._write_day, filesystem, folder, day, names, fitted)
-            written += self._write_readable(partial(retry_write, write, is_remote=self._settings.lake_is_remote))
+            write = partial(retry_write, write, is_remote=self._settings.lake_is_remote)
+            written += self._write_readable(write, names)
         return Schema.from_arrow(schema), written
 
-    def _write_readable(self, write: Callable[[], DataFile | None]) -> list[DataFile]:
-        """Write again without the files that turned out to be unreadable; what was written is in no commit."""
+    def _write_readable(self, write: Callable[[], DataFile | None], names: Sequence[str]) -> list[DataFile]:
+        """Write files; again without those that turned out to be unreadable, as what was written is in no commit.
+
+        Before that the files that were not read yet are, so that those that are unreadable are all known.
+        """
         while True:
             with suppress(UnreadableFileError):
                 file = write()
                 return [] if file is None else [file]
+            for result in self._readable():
+                if result.file.name in names and not result.sha256:
+                    with suppress(UnreadableFileError):
+                        for _ in self._read_landed(result.file):
+                            pass
 
     def write_bad(self) -> Written | None:
         """Write the bad rows to quarantine, in one file; None if there are none. `write_good` comes before."""

@@ -267,8 +267,14 @@ def _to_texts(name: str, column: "pa.Array") -> "list[str | bytes | None]":
         column = column.cast(pa.large_binary())
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         return [_decode_if_utf8(value) for value in column.to_pylist()]
+    return list(_cast_to_texts(name, column).to_pylist())
+
+
+def _cast_to_texts(name: str, column: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+
     try:
-        return list(column.cast(pa.string()).to_pylist())
+        return column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise InputError(
             f"the column {name!r} of type {column.type} has no text: {str(error).splitlines()[0]}"
@@ -280,8 +286,9 @@ def require_texts(name: str, column: "pa.Array") -> None:
     import pyarrow.types as types
 
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_string(kind) or types.is_date(kind)):
-        _to_texts(name, column)
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    if not any(is_kind(kind) for is_kind in (*texts, types.is_integer, types.is_floating, types.is_date)):
+        _cast_to_texts(name, column.dictionary_decode() if types.is_dictionary(column.type) else column)
 
 
 def _decode_if_utf8(value: bytes | None) -> str | bytes | None:

@@ -7,10 +7,10 @@ same way as `parsing` are read by them; of the others each row is parsed by itse
 import csv
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +19,13 @@ import pyarrow.compute as pc
 from forecache.base.errors import DamagedError, ForecacheError, InputError
 from forecache.declare import Source
 from forecache.lake.ingest.csv_pieces import CsvScan
+from forecache.lake.ingest.json_pieces import JsonLinesScan
 from forecache.lake.ingest.parsing import (
     KEPT_BYTES,
     ParsedRow,
     column_names,
     parquet_column_names,
     parse_batch,
-    parse_json_line,
-    plain_json_record,
     read_batches,
     require_declared_columns,
     require_texts,
@@ -36,13 +35,11 @@ from forecache.lake.ingest.row_count import (
     MAX_ROW_BYTES,
     TEXT_COUNTS,
     HashedStream,
-    Piece,
     count_rows,
     read_pieces,
     require_format,
-    split_lines,
 )
-from forecache.lake.ingest.typed_rows import TYPES, Converted, JudgedRows, RowJudge, Scan, TextScan, convert_texts
+from forecache.lake.ingest.typed_rows import TYPES, Converted, JudgedRows, RowJudge, Scan, TextScan
 
 
 class UnreadableFileError(Exception):
@@ -150,77 +147,7 @@ def _run_in_order(works: Scan, pool: ThreadPoolExecutor) -> Iterator[JudgedRows]
         yield running.popleft().result()
 
 
-class JsonLinesScan(TextScan):
-    """Turns the pieces of a file of JSON lines to work, in order."""
-
-    def read_piece(self, piece: Piece) -> Scan:
-        yield partial(_judge_json_lines, piece.content, piece.left_out, self._first_line, self._judge, self._careful)
-        self._first_line += piece.num_lines
-
-
 _SCANS: Mapping[str, type[TextScan]] = {"csv": CsvScan, "jsonl": JsonLinesScan}
-
-
-def _judge_json_lines(piece: bytes, left_out: int, first_line: int, judge: RowJudge, careful: bool) -> JudgedRows:
-    names, lines = set(column_names(judge.source)), list(split_lines(piece))
-    places, records, others = list[int](), list[dict[str, Any]](), list[int]()
-    for place, line in enumerate(lines):
-        record = plain_json_record(line) if not careful and len(line) <= MAX_ROW_BYTES else None
-        if record is not None and record.keys() == names:
-            places.append(place)
-            records.append(record)
-        else:
-            others.append(place)
-
-    def parse_lines(these: Iterable[int]) -> Iterator[ParsedRow]:
-        for place in these:
-            cut = left_out if place == len(lines) - 1 else 0
-            row = parse_json_line(first_line + place, lines[place], cut, judge.source)
-            if row is not None:
-                yield row
-
-    columns = [
-        _convert_values([record[column.name] for record in records], column.type) for column in judge.source.columns
-    ]
-    found = np.array(places, np.int64)
-    judged = judge.judge_columns(
-        columns,
-        found + first_line,
-        lambda row: next(parse_lines([places[row]])),
-        lambda: pa.array([_without_end(lines[place]).decode() for place in places], pa.string()),
-    )
-    return judged.with_rows(judge.judge_rows(parse_lines(others))) if others else judged
-
-
-def _without_end(line: bytes) -> bytes:
-    return line.removesuffix(b"\n").removesuffix(b"\r")
-
-
-_JSON_TYPES: Mapping[str, set[type]] = {
-    "string": {str}, "int": {int}, "bigint": {int}, "double": {float, int}, "boolean": {bool}, "date": {str},
-    "timestamp": {str},
-}  # fmt: skip
-_LARGEST = {"int": 2**31, "bigint": 2**63}
-
-
-def _convert_values(values: list[Any], kind: str) -> Converted:
-    """Convert values of JSON to a column's type, as their texts would be."""
-    taken, unknown = {*_JSON_TYPES[kind], type(None)}, None
-    if not set(map(type, values)) <= taken:
-        unknown = np.array([type(value) not in taken for value in values], np.bool_)
-        values = [value if type(value) in taken else None for value in values]
-    if kind in ("date", "timestamp"):
-        converted, unsure = convert_texts(pa.array(values, pa.string()), kind)
-        return converted, unsure if unknown is None else unknown if unsure is None else unknown | unsure
-    if kind in ("int", "bigint"):
-        limit = _LARGEST[kind]
-        beyond = np.array([value is not None and not -limit <= value < limit for value in values], np.bool_)
-        if beyond.any():
-            values = [None if wide else value for value, wide in zip(values, beyond, strict=True)]
-            unknown = beyond if unknown is None else unknown | beyond
-    if kind == "double":
-        values = [value if value is None else float(value) for value in values]
-    return pa.array(values, TYPES[kind]), unknown
 
 
 def _judge_batch(batch: pa.RecordBatch, first_line: int, judge: RowJudge, careful: bool) -> JudgedRows:
@@ -240,21 +167,24 @@ def _judge_batch(batch: pa.RecordBatch, first_line: int, judge: RowJudge, carefu
 
 def _convert_batch(batch: pa.RecordBatch, source: Source) -> list[Converted] | None:
     """Convert the columns of a batch whose types fit; None if one's values have to be read by their texts."""
-    columns = list[Converted]()
+    columns, row_bytes = list[Converted](), np.full(len(batch), _MOST_OTHER_BYTES * len(source.columns))
     for column in source.columns:
         values = batch.column(column.name)
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         if not _fits(values, column.type):
             return None
+        if column.type == "string":
+            row_bytes += pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
         try:
             columns.append((values.cast(TYPES[column.type]), None))
         except pa.ArrowInvalid:  # beyond the type's numbers
             return None
-    return columns
+    return columns if row_bytes.max(initial=0) <= MAX_ROW_BYTES else None
 
 
-_LONG_TEXT = 1 << 12
+_LONG_TEXT, _MOST_OTHER_BYTES = 1 << 12, 40
+"""Bytes of the longest text that is taken as it is, and of that of any other value, with the comma behind it."""
 
 
 def _fits(values: pa.Array, kind: str) -> bool:

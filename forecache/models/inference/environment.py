@@ -53,6 +53,7 @@ def differing_versions(packages: Mapping[str, str]) -> list[tuple[str, str, str]
     return [(name, wanted, here[name] or "not installed") for name, wanted in packages.items() if here[name] != wanted]
 
 
+@cache
 def _installed_version(name: str) -> str | None:
     """The version of a package, or of the one that provides its module."""
     provider = _provider(name)

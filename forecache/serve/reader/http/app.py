@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic, perf_counter_ns, time
@@ -15,6 +14,7 @@ from forecache.kit.http import problems
 from forecache.kit.http.call import MAX_PATH_BYTES, BodyMemory, ClientGone, HttpCall
 from forecache.kit.http.connections import Connections
 from forecache.kit.http.problems import Problem, quote_value
+from forecache.kit.process.child import answer_beside_threads
 from forecache.serve.reader import worker_metrics as cell
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
@@ -60,8 +60,7 @@ class ReaderApp:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the served versions and the extensions, on the loop's thread."""
-        # With the default of 5 ms other threads would delay requests and raise tail latencies.
-        sys.setswitchinterval(0.0002)
+        answer_beside_threads()
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)

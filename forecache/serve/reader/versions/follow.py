@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import resource
@@ -59,6 +60,8 @@ class Watcher:
 
     The thread survives whatever a call raises. A failure is logged once, until it changes or the call succeeds. `beat`
     records that the worker is alive; `others` are called after each poll, from the first successful one on.
+
+    After that one, all objects are kept out of later garbage collections: requests wait while one looks at them.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class Watcher:
                 self._has_polled, self._polled_s = True, time.monotonic()
             for each in self._others if self._has_polled else ():
                 self._call_logged(each)
+            if self._has_polled and not gc.get_freeze_count():
+                gc.freeze()
             if self._stop.wait(POLL_S):
                 return
             self._call_logged(self._beat)

@@ -203,15 +203,17 @@ class Snapshot:
             DamagedError: A file is not what was written.
             ConflictError: Files were replaced meanwhile.
         """
-        total = 0
+        total, paths = 0, []
         for segment, handle in zip(self.manifest.segments, self._handles, strict=True):
             if handle.verified:
                 continue
             total += verify_segment(self.layout, segment)
-            segments.populate_page_tables(handle.paths)
             handle.verified = True
-        if self._has_filter:
+            paths += handle.paths
+        if self._has_filter and self.manifest.filter is not None:
             total += verify_filter(self.layout, self.manifest)
+            paths.append(self.layout.filter(self.manifest.filter.file))
+        segments.populate_page_tables(paths)
         if self.is_replaced():
             raise ConflictError(
                 f"The files of version {self.manifest.version} of {self.manifest.pipeline} are being replaced.",

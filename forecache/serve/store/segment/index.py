@@ -171,6 +171,12 @@ class Index:
         self._is_whole = not unfit.any()
         self._windows: dict[int, np.ndarray] = {}
 
+    @property
+    def region(self) -> tuple[int, int]:
+        """(first, last address) of the mapping."""
+        first = self._bytes.ctypes.data
+        return first, first + len(self._bytes)
+
     def close(self) -> None:
         """Release the mapping: it ends once no thread reads from it any more, and later reads fail."""
         del self._map, self._bytes, self._half_words, self._buckets, self._windows

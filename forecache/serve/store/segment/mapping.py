@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from forecache.serve.store.segment.index import Index
 
 _MAP_FIXED = 0x10
+_MADV_DONTNEED = 4
 _MADV_POPULATE_READ = 22  # Linux 5.14 and later; elsewhere the call fails and the pages are entered when they are read
-_POPULATED_BYTES = 4 << 20
+_ADVISED_BYTES = 4 << 20
 _BEHIND = 1 << 17
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -34,10 +35,10 @@ class _LmdbFile:
     share no state, so threads may use it at the same time.
     """
 
-    __slots__ = ("environment", "inode", "references", "transaction")
+    __slots__ = ("environment", "inode", "path", "references", "transaction")
 
     def __init__(self, path: Path, inode: tuple[int, int]) -> None:
-        self.inode = inode
+        self.path, self.inode = path, inode
         self.references = 0
         try:
             self.environment = lmdb.open(
@@ -82,15 +83,24 @@ class SegmentHandle:
         return any(is_other_file(path, file.inode) for path, file in zip(self.paths, self._files, strict=True))
 
     def close(self) -> None:
-        if self.index is not None:
-            self.index.close()
-        self.transactions.clear()
-        while self._files:
-            file = self._files.pop()
+        """Unmap the files that no other segment shares.
+
+        Unmapping keeps the interpreter's lock, for as long as there are page table entries to clear; so these are
+        cleared before.
+        """
+        for file in self._files:
             file.references -= 1
-            if file.references == 0:
-                del _files[file.inode]
-                file.close()
+        unused = {file.inode: file for file in self._files if file.references == 0}
+        if self.index is not None:
+            _advise(*self.index.region, _MADV_DONTNEED)
+            self.index.close()
+        for region in _find_mappings([file.path for file in unused.values()]):
+            _advise(*region, _MADV_DONTNEED)
+        self.transactions.clear()
+        self._files.clear()
+        for inode, file in unused.items():
+            del _files[inode]
+            file.close()
 
 
 def inode_of(path: Path) -> tuple[int, int]:
@@ -188,19 +198,27 @@ def populate_page_tables(paths: Sequence[Path]) -> None:
 
     Covers every mapping that the process has of them; other threads run meanwhile.
     """
-    for first, last in _mappings({str(path.resolve()) for path in paths}):
-        for start in range(first, last, _POPULATED_BYTES):
-            if _LIBC.madvise(start, min(_POPULATED_BYTES, last - start), _MADV_POPULATE_READ):
-                break  # the end of the file, or a kernel that cannot
+    for region in _find_mappings(paths):
+        _advise(*region, _MADV_POPULATE_READ)
 
 
-def _mappings(files: set[str]) -> Iterator[tuple[int, int]]:
+def _advise(first: int, last: int, advice: int) -> None:
+    """Call madvise for a region in short steps; other threads run meanwhile."""
+    for start in range(first, last, _ADVISED_BYTES):
+        if _LIBC.madvise(start, min(_ADVISED_BYTES, last - start), advice):
+            break  # the end of the file, or a kernel that cannot
+
+
+def _find_mappings(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
+    """(first, last address) of each mapping that this process has of the files."""
+    ends = tuple(f" {path.resolve()}" for path in paths)
+    if not ends:
+        return
     try:
-        with open("/proc/self/maps") as lines:
-            found = [line.rstrip("\n").split(maxsplit=5) for line in lines]
+        content = Path("/proc/self/maps").read_text(errors="surrogateescape")
     except OSError:
         return
-    for address, _, _, _, _, *name in found:
-        if name and name[0] in files:
-            first, _, last = address.partition("-")
+    for line in content.splitlines():
+        if line.endswith(ends):
+            first, _, last = line.partition(" ")[0].partition("-")
             yield int(first, 16), int(last, 16)
