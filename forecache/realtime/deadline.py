@@ -9,13 +9,13 @@ import asyncio
 import heapq
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 
 from forecache.kit.http import problems
 from forecache.kit.http.call import HttpCall
+from forecache.kit.http.load_shedding import LoadShedder, stamp_age_ns
 from forecache.kit.http.problems import Problem, quote_value
 
 _WEIGHT, _LEAST_WEIGHT = 1 / 32, 1 / 256
@@ -110,8 +110,6 @@ _START, _DEADLINE, _GRPC, _ENVOY = (
 _NUMBER = re.compile(r"\d{1,20}(\.\d{1,9})?")
 _GRPC_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
-_LONGEST_WAIT_S = 30.0
-"""A balancer's time of arrival is ignored if it is longer ago than this, or in the future."""
 
 
 @dataclass(slots=True)
@@ -134,7 +132,7 @@ def clock_of(call: HttpCall, most_ms: float) -> RequestClock:
     """
     get = call.headers.get
     stamp = get(_START)
-    wait = call.waited if stamp is None else _nanoseconds_since(stamp, call.waited)
+    wait = call.waited if stamp is None else stamp_age_ns(stamp.removeprefix("t="), call.waited)
     asked = most_ms
     if (text := get(_DEADLINE)) is not None:
         asked = min(asked, _milliseconds(_DEADLINE, text))
@@ -168,21 +166,6 @@ def _check_left(asked_ms: float) -> None:
         )
 
 
-def _nanoseconds_since(stamp: str, otherwise: int) -> int:
-    """Return the nanoseconds since a Unix time in seconds, ms, us or ns, as nginx (`t=`), HAProxy and others write it.
-
-    A malformed or implausible header is not the client's fault: `otherwise` is returned.
-    """
-    text = stamp.removeprefix("t=")
-    if not _NUMBER.fullmatch(text):
-        return otherwise
-    moment = float(text)
-    while moment > 1e11:
-        moment /= 1e3
-    wait_s = time.time() - moment
-    return int(wait_s * 1e9) if 0.0 <= wait_s <= _LONGEST_WAIT_S else otherwise
-
-
 def _milliseconds(header: str, text: str) -> float:
     if not _NUMBER.fullmatch(text):
         raise _malformed_header_error(header, text, "a number of milliseconds such as 40")
@@ -206,6 +189,14 @@ SLICE_NS = 1_000_000
 OVERLOAD = "overload"
 _IN_ORDER_SHARE = 0.5
 """Requests are answered by deadline if all of them take no more than this share of the time that the first has left."""
+_QUEUED_SHARE, _FEW = 0.25, 16
+"""A queue is full if what waits takes more than this share of a deadline, and it is not a few requests."""
+_WORK_SHARE, _LONGEST_SLICE_NS = 1.5, 3 * SLICE_NS
+"""A slice is so many times the time that was spent on reading new requests before, so that these never take it all."""
+_BESIDE_SHARE, _MOST_BESIDE_NS, _DEAREST_NS = 0.15, 10_000_000, 1_000_000
+"""Share of the time that goes to requests that the full queue does not take: what their refusals leave of it is for
+answers by fallbacks. So much is saved up for a short peak, and an answer that took longer was held up by the machine.
+"""
 
 
 class _QueuedRequest:
@@ -216,8 +207,11 @@ class _QueuedRequest:
 
 
 class RequestQueue:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, shedder: LoadShedder | None = None) -> None:
         self._loop = loop
+        self.shedder = shedder or LoadShedder()
+        self._beside_ns, self._granted_at = float(_MOST_BESIDE_NS), perf_counter_ns()
+        self._slice_ns, self._num_late = SLICE_NS, 0
         self._stack: list[_QueuedRequest] = []
         self._by_deadline: list[tuple[int, int, _QueuedRequest]] = []
         self._count, self._seen = 0, 0
@@ -228,11 +222,32 @@ class RequestQueue:
 
     def can_run_now(self, clock: RequestClock, now: int) -> bool:
         """Return True if a request may be answered at once: nobody waits, and it has most of its time left."""
+        self._num_late = 0
         return not self._count and (now - clock.arrived) * 10 < clock.until - clock.arrived
 
     @property
     def waiting(self) -> int:
         return self._count
+
+    def is_full(self, deadline_ns: float) -> bool:
+        return self._count >= _FEW and self._count * self.model_cost.estimate > deadline_ns * _QUEUED_SHARE
+
+    def may_fall_back(self, now: int) -> bool:
+        """Return True if a request that the queue does not take gets an answer by a fallback; else it is refused."""
+        granted = self._beside_ns + (now - self._granted_at) * _BESIDE_SHARE
+        self._beside_ns, self._granted_at = max(-_MOST_BESIDE_NS, min(granted, _MOST_BESIDE_NS)), now
+        return self._beside_ns > 0
+
+    def spend_beside(self, nanoseconds: int) -> None:
+        self._beside_ns -= min(nanoseconds, _DEAREST_NS)
+
+    def is_overload(self, now: int, clock: RequestClock) -> bool:
+        """Return True if a request without time for the model is one of many.
+
+        Many that come late one after the other are overload too: they waited in sockets, or in their clients.
+        """
+        self._num_late += now > clock.until
+        return self._num_late > _FEW or now < self.shedder.active_until
 
     def enqueue(self, clock: RequestClock, run: Callable[[str], None]) -> None:
         """Queue a request.
@@ -254,8 +269,10 @@ class RequestQueue:
 
     def _work(self) -> None:
         now = perf_counter_ns()
-        self._turn.add_sample(now - self._ended)
-        end = now + SLICE_NS
+        between_ns = now - self._ended
+        self._turn.add_sample(between_ns)
+        self._slice_ns = min(max(SLICE_NS, int(between_ns * _WORK_SHARE)), _LONGEST_SLICE_NS)
+        end = now + self._slice_ns
         self._give_up_late()
         while self._count:
             self._finish(self._pop_earliest_deadline() if self._has_time_for_all() else self._pop_newest(), "")
@@ -292,7 +309,7 @@ class RequestQueue:
         A request that waits alone is left: it runs next, and a deadline too short for the model is not overload.
         """
         heap = self._by_deadline
-        soon = SLICE_NS + self._turn.estimate
+        soon = self._slice_ns + self._turn.estimate
         while self._count > 1:
             until, _, job = heap[0]
             if job.run is not None:
@@ -307,8 +324,11 @@ class RequestQueue:
         run, job.run = job.run, None
         self._count -= 1
         assert run is not None
+        began = perf_counter_ns()
         try:
             run(why)
         except Exception:
             # The requests behind it are answered all the same.
             logger.exception("A request could not be answered.")
+        if why:
+            self.spend_beside(perf_counter_ns() - began)

@@ -10,6 +10,7 @@ from time import perf_counter
 
 from forecache.base.errors import DamagedError, ForecacheError, NotFoundError
 from forecache.base.plugins import find_hooks
+from forecache.kit.http.load_shedding import RouteLimit
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.realtime.answer.engine import AnswerEngine
 from forecache.realtime.answer.in_loop import CpuGuard, InLoopPath, warm_and_measure_s
@@ -46,7 +47,7 @@ class ServedModels:
         self.metrics = RealtimeMetrics(context.metrics.extension)
         self.metrics.reset_gauges()
         self.guard = CpuGuard()
-        self.engine, self.queue = AnswerEngine(context.catalog.answers), RequestQueue(loop)
+        self.engine, self.queue = AnswerEngine(context.catalog.answers), RequestQueue(loop, context.shedder)
         self._follower = VersionFollower[ServedRelease](
             logger, noun="release", count_failure=self._count_failure, generation_of=self._generation_of
         )
@@ -173,6 +174,7 @@ class ServedModels:
         new = serve_release(loaded, path, self._context.catalog.answers, cells, log, next(watches, None))
         for follower in self._rollouts:
             new = follower.arrange_arms(name, new)
+        self._limit_route(new)
         old = self._follower.swap(name, new, run_on_loop)
         if old is None or old.loaded.release.model.runtime != loaded.release.model.runtime:
             gc.freeze()  # the library that was imported; not each release, of which some objects would never be freed
@@ -182,6 +184,14 @@ class ServedModels:
         if old is not None:
             stay_s = max(_RETIRE_S, 2 * old.loaded.release.deadline_ms / 1e3)
             self._follower.retired.add(partial(self._close_release, old), stay_s=stay_s)
+
+    def _limit_route(self, served: ServedRelease) -> None:
+        """Let requests to a model on the event loop be refused unparsed while the queue is full."""
+        route, limits = f"POST /v1/{served.name}".encode(), self._context.shedder.limits
+        if served.path.in_loop:
+            limits[route] = RouteLimit(self.queue, int(served.loaded.release.deadline_ms * 1e6))
+        else:
+            limits.pop(route, None)
 
     def _log_of(self, release: Release, arm: str) -> AnswerLog | None:
         """Return the log of a release's answers in an arm; None if the release declares no log."""

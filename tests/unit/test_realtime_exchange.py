@@ -71,7 +71,7 @@ class Call:
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
-        self.arrived, self.waited = CLOCK.now_ns, 0
+        self.arrived, self.waited, self.is_surplus = CLOCK.now_ns, 0, False
         self.replied = asyncio.Event()
 
     def whole_body(self, limit_bytes: int, memory: Any) -> bytes:

@@ -57,7 +57,7 @@ class HttpCall:
     """
 
     __slots__ = (
-        "method", "path", "query_string", "headers", "body", "arrived", "waited", "keeps", "is_old",
+        "method", "path", "query_string", "headers", "body", "arrived", "waited", "is_surplus", "keeps", "is_old",
         "_connection", "_chunks", "_size", "_reading",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class HttpCall:
         self.body: bytes | None = None  # all of it, once it is there
         self.arrived = 0  # `perf_counter_ns` when its head was read
         self.waited = 0  # longest time that it may have waited in the socket before, in nanoseconds
+        self.is_surplus = False  # under overload, work for it is to cost little
         self.keeps, self.is_old = True, False
         self._chunks: list[bytes] = []
         self._size = 0

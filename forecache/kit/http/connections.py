@@ -16,6 +16,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from forecache.kit.http.http1 import Handle, Http1Connection, SocketWaitEstimator
+from forecache.kit.http.load_shedding import LoadShedder
 from forecache.kit.process.wakes import SILENT_CONNECTIONS
 
 logger = logging.getLogger("forecache.reader")
@@ -46,14 +47,21 @@ class Connections:
     """Accepts from a listening socket, on the loop's thread."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, handle: Handle, *, most: int, timeout_s: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        handle: Handle,
+        *,
+        most: int,
+        timeout_s: float,
+        shedder: LoadShedder | None = None,
     ) -> None:
         self._loop, self._listener, self._handle = loop, listener, handle
         self._most, self._timeout_s = most, timeout_s
         self._open: set[Http1Connection] = set()
         self._coming: set[asyncio.Task[None]] = set()
         self._accepts = False
-        self.turns = SocketWaitEstimator(loop)
+        self.turns, self.shedder = SocketWaitEstimator(loop), shedder or LoadShedder()
         self.is_ending = False
         self.num_closed = self.waited_ns = 0
 

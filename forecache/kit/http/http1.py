@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import orjson
 
 from forecache.kit.http.call import HttpCall
+from forecache.kit.http.load_shedding import BUSY_RESPONSE, ConnectionShare, LoadShedder
 from forecache.kit.http.request_parser import InvalidRequestError, RequestParser
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -66,6 +67,9 @@ def refusal_response(status: int, detail: str) -> bytes:
 
 _AT_ONCE_NS = 50_000
 """A loop that reads again so soon after the end of an iteration was not asleep in between."""
+_MOST_READING_NS, _FEW = 25_000_000, 64
+"""Time of an iteration after which what it has still to read comes too late; after a pause of the machine, in which it
+read a few times only, the time says nothing."""
 
 
 class SocketWaitEstimator:
@@ -73,7 +77,7 @@ class SocketWaitEstimator:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._began = self._ended = self._before = 0
+        self._began = self._ended = self._before = self._num_reads = 0
         self._is_open = False
 
     def note_read(self) -> int:
@@ -82,9 +86,14 @@ class SocketWaitEstimator:
         if not self._is_open:
             self._is_open = True
             self._before = now - self._began if now - self._ended < _AT_ONCE_NS else 0
-            self._began = now
+            self._began, self._num_reads = now, 0
             self._loop.call_soon(self._end_iteration)
+        self._num_reads += 1
         return now
+
+    def is_behind(self, now: int) -> bool:
+        """Return True if what is read now in this iteration has waited too long for an answer in time."""
+        return now - self._began > _MOST_READING_NS and self._num_reads > _FEW
 
     def max_wait_ns(self, now: int) -> int:
         """Longest time, in nanoseconds, that data read in this iteration can have waited."""
@@ -118,6 +127,7 @@ class ConnectionRegistry(Protocol):
     """The connections of a worker, as each of them sees it."""
 
     turns: SocketWaitEstimator
+    shedder: LoadShedder
     is_ending: bool
     waited_ns: int
 
@@ -138,6 +148,7 @@ class Http1Connection(asyncio.Protocol):
         self._refused: InvalidRequestError | None = None
         self._task: asyncio.Task[None] | None = None
         self._ends = self._is_paused = self._is_full = self._is_running = False
+        self._share = ConnectionShare()
         # When the client last sent something, or read a part of a long answer.
         self.heard_at = self._began = monotonic()
         self.peer = ""  # the client's address
@@ -178,7 +189,16 @@ class Http1Connection(asyncio.Protocol):
         self.heard_at = monotonic()
         if self._ends or self._refused is not None:
             return
-        now = self._register.turns.note_read()
+        turns, shedder = self._register.turns, self._register.shedder
+        now = turns.note_read()
+        is_behind = turns.is_behind(now)
+        judged = "accept"
+        if (is_behind or now < shedder.active_until) and self._begins_request:
+            waited_ns = turns.max_wait_ns(now)
+            judged = shedder.judge(data, now, self._share, waited_ns=waited_ns, is_behind=is_behind)
+            if judged == "refuse":
+                self._write(BUSY_RESPONSE)
+                return
         try:
             self._requests.feed(data, self.heard_at)
         except InvalidRequestError as refused:
@@ -187,8 +207,8 @@ class Http1Connection(asyncio.Protocol):
             if self._current is not None and self._current.body is None:
                 self._current = None  # its body is what is invalid
         if self._waiting:
-            turns = self._register.turns
             for call in self._waiting:
+                call.is_surplus = judged == "surplus"
                 if not call.arrived:
                     call.arrived, call.waited = now, turns.max_wait_ns(now)
                     self._register.waited_ns += turns.mean_wait_ns(now)
@@ -252,6 +272,11 @@ class Http1Connection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """True if no request has begun to arrive or waits for its answer."""
         return self._current is None and not self._waiting and not self.head_since
+
+    @property
+    def _begins_request(self) -> bool:
+        """True if what is read next begins a request, which may be refused with the connection left open."""
+        return self.is_idle and not self._is_full and not self._register.is_ending
 
     @property
     def is_answering(self) -> bool:

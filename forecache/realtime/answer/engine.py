@@ -15,10 +15,12 @@ from time import monotonic, perf_counter_ns, time
 from forecache.base.plugins import load_hook
 from forecache.kit.http import problems
 from forecache.kit.http.call import ClientGone, HttpCall
+from forecache.kit.http.load_shedding import busy_problem
 from forecache.kit.http.problems import Problem
 from forecache.realtime.answer.fallbacks import empty_answer, fallback_answer, features_of, scored_answer
 from forecache.realtime.answer.served_release import Exchange, ModelProtocol, ServedRelease
 from forecache.realtime.deadline import (
+    OVERLOAD,
     SLICE_NS,
     CostEstimate,
     RequestClock,
@@ -108,15 +110,37 @@ class RequestHandler:
         """Begin to answer: by fallbacks if the model has no time, elsewhere, at once, or when the queue allows it."""
         now, place, clock = perf_counter_ns(), len(exchange.answers), exchange.clock
         by = exchange.parsed[place][0] if place < len(exchange.parsed) else exchange.served
-        if exchange.why or not may_begin(by.model_cost, now, clock.until):
-            self._answer_slice(exchange, exchange.why or TooLate.reason)
+        if exchange.why:
+            self._answer_slice(exchange, exchange.why)
+        elif not may_begin(by.model_cost, now, clock.until):
+            if not place and self._queue.is_overload(now, clock):
+                self._answer_beside_queue(exchange, now, TooLate.reason)
+            else:
+                self._answer_slice(exchange, TooLate.reason)
         elif not place and exchange.is_elsewhere():
             return self._answer_elsewhere(exchange)
         elif self._queue.can_run_now(clock, now):
             self._answer_slice(exchange, "")
+        elif not place and (exchange.call.is_surplus or self._queue.is_full(clock.until - clock.arrived)):
+            self._answer_beside_queue(exchange, now, OVERLOAD)
         else:
-            self._queue.enqueue(clock, partial(self._answer_slice, exchange))
+            self._queue.enqueue(clock, partial(self._answer_in_turn, exchange))
         return None
+
+    def _answer_in_turn(self, exchange: Exchange, why: str) -> None:
+        if why and not self._queue.may_fall_back(perf_counter_ns()):
+            self._fail(exchange, busy_problem())
+        else:
+            self._answer_slice(exchange, why)
+
+    def _answer_beside_queue(self, exchange: Exchange, now: int, why: str) -> None:
+        """Answer a call under overload: by a fallback, unless it comes too late or fallbacks take too much time."""
+        self._queue.shedder.activate(now)
+        if now < exchange.clock.until and self._queue.may_fall_back(now):
+            self._answer_slice(exchange, why)
+            self._queue.spend_beside(perf_counter_ns() - exchange.call.arrived)
+        else:
+            self._fail(exchange, busy_problem())
 
     def _answer_slice(self, exchange: Exchange, why: str) -> None:
         """Answer requests on this thread for a slice of time, after which others have their turns."""

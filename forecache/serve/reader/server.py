@@ -289,7 +289,9 @@ async def _answer_until_stopped(settings: Settings, app: ReaderApp, listener: so
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
     most, timeout_s = settings.reader_max_connections, settings.reader_request_timeout_s
-    app.connections = connections = Connections(loop, listener, app.handle, most=most, timeout_s=timeout_s)
+    app.connections = connections = Connections(
+        loop, listener, app.handle, most=most, timeout_s=timeout_s, shedder=app.shedder
+    )
     app.open(loop)
     connections.start()
     await told.wait()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import product
 
-from forecache.kit.http.problems import STATUSES
+from forecache.kit.http.problems import BUSY, STATUSES
 from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable, ReaderSharedMemory
 
 HTTP_ROUTES = {
@@ -61,6 +61,7 @@ SLOT_BYTES = _CELLS * 8 + MAX_PIPELINES * NAME_BYTES + EXTENSION_BYTES
 """Size of one worker's slot."""
 
 _STALE_HEARTBEAT_S = 10.0
+_REFUSAL_US = 10
 _ROUTE_CELLS = len(STATUSES) * BUCKETS
 _ASKED = tuple(
     LATENCY + ROUTE[name] * _ROUTE_CELLS for name in ROUTES if name not in ("healthz", "readyz", "metrics", "status")
@@ -97,6 +98,12 @@ class WorkerMetrics:
         bucket = (elapsed_ns // 1000).bit_length()
         cells[LATENCY + outcome * BUCKETS + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
         cells[SECONDS + outcome] += elapsed_ns
+
+    def count_refused(self, route: int, number: int) -> None:
+        """Count requests that were refused unparsed, each of which takes some microseconds."""
+        outcome = route * len(STATUSES) + STATUS[BUSY.status]
+        self.cells[LATENCY + outcome * BUCKETS + _REFUSAL_US.bit_length()] += number
+        self.cells[SECONDS + outcome] += number * _REFUSAL_US * 1000
 
     def durations(self) -> Iterator[tuple[str, int, list[int], int]]:
         """(route, status, requests in each bucket, nanoseconds of all) of every outcome that has occurred."""

@@ -13,6 +13,7 @@ from forecache.base.settings import Settings
 from forecache.kit.http import problems
 from forecache.kit.http.call import MAX_PATH_BYTES, BodyMemory, ClientGone, HttpCall
 from forecache.kit.http.connections import Connections
+from forecache.kit.http.load_shedding import LoadShedder
 from forecache.kit.http.problems import Problem, quote_value
 from forecache.kit.process.child import answer_beside_threads
 from forecache.serve.reader import worker_metrics as cell
@@ -30,7 +31,7 @@ from forecache.serve.reader.worker_metrics import ROUTE, InFlightTime, WorkerMet
 logger = logging.getLogger("forecache.reader")
 GZIP_FROM_BYTES = 1024
 GZIP_IN_THREAD_FROM_BYTES = 32 * 1024
-_ONE = ROUTE["one"]
+_ONE, _REALTIME = ROUTE["one"], ROUTE["realtime"]
 _MISSING = Reply(0, (), b"")  # with what `HttpRequest.missing` says
 
 
@@ -48,7 +49,10 @@ class ReaderApp:
         self.catalog = Catalog(settings, self._metrics)
         self._answers = self.catalog.answers
         self._guarded = self._access is not None
-        context = ExtensionContext(settings, self.catalog, self._metrics, self._access, self._bodies, runtime)
+        self.shedder = LoadShedder()
+        context = ExtensionContext(
+            settings, self.catalog, self._metrics, self._access, self._bodies, runtime, self.shedder
+        )
         self._extensions = tuple(make(context) for make in extensions)
         self.readiness = Readiness(context, self._extensions)
         self.routes = Routes(context, self.readiness, self._extensions)
@@ -238,9 +242,17 @@ class ReaderApp:
         call.respond(reply.status, reply.headers, reply.body)
         self._metrics.observe(request.route, reply.status, perf_counter_ns() - call.arrived)
 
-    def _note_state(self, _: RunOnLoop) -> None:
+    def _note_state(self, run_on_loop: RunOnLoop) -> None:
         self.readiness.note_state()
+        if self.shedder.num_read or self.shedder.num_queued:
+            run_on_loop(self._count_refused)
         self._in_flight.count_elapsed()
+
+    def _count_refused(self) -> None:
+        shedder = self.shedder
+        self._metrics.count_refused(_ONE, shedder.num_read)
+        self._metrics.count_refused(_REALTIME, shedder.num_queued)
+        shedder.num_read = shedder.num_queued = 0
 
     def _do_housekeeping(self) -> None:
         """Reload tokens and count connections; the watching thread calls it a few times a second."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from forecache.base.settings import Settings
 from forecache.kit.http.call import BodyMemory, HttpCall
+from forecache.kit.http.load_shedding import LoadShedder
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.shared_memory import ReaderSharedMemory
 from forecache.serve.reader.versions.catalog import Catalog
@@ -27,6 +28,7 @@ class ExtensionContext:
     access: Access | None
     bodies: BodyMemory
     runtime: ReaderSharedMemory
+    shedder: LoadShedder
 
 
 class Extension(Protocol):
