@@ -90,9 +90,7 @@ class NightTask:
         repeated = [field.name for field in self.stored if not pa.types.is_floating(field.type)]
         for night, rows in self.merge.each_night(tiles) if tiles.num_rows else ():
             features_of_night = rows.select(self.stored.names).cast(self.stored)
-            yield _write_partition_file(
-                features, folder, {"as_of": night}, features_of_night, use_dictionary=repeated
-            )
+            yield _write_partition_file(features, folder, {"as_of": night}, features_of_night, use_dictionary=repeated)
 
     def _tiles(self) -> pa.Table:
         """All tiles of the keys, or of the requested ones if only some are."""
