@@ -32,6 +32,7 @@ def test_a_new_release_is_served_although_the_one_before_can_neither_stay_on_the
         settings=settings,
         metrics=SimpleNamespace(extension=memoryview(bytearray(EXTENSION_BYTES))),
         catalog=SimpleNamespace(answers={}),
+        shedder=SimpleNamespace(limits={}),
     )
     before = {name for name in sys.modules if name.startswith("_forecache_release_")}
     models = ServedModels(context, asyncio.new_event_loop())
@@ -58,6 +59,7 @@ class Following:
             settings=settings,
             metrics=SimpleNamespace(extension=memoryview(bytearray(EXTENSION_BYTES))),
             catalog=SimpleNamespace(answers={}),
+            shedder=SimpleNamespace(limits={}),
         )
         self.models = ServedModels(context, asyncio.new_event_loop())
         self.folder = open_releases(settings, "ranking")
