@@ -50,6 +50,22 @@ def test_missing_java_fails_with_the_command_that_installs_it(
     assert "openjdk-17" in java["remedy"]
 
 
+def test_missing_java_and_jars_are_no_fault_of_a_project_that_needs_no_spark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("JAVA_HOME", "SPARK_JARS"):
+        monkeypatch.setenv(f"FORECACHE_{name}", str(tmp_path / "nothing"))
+    for project, state in (("shelf_project", "ok"), ("till_project", "fail")):
+        monkeypatch.setenv("FORECACHE_PROJECT", project)
+        main(["doctor", "--json"])
+        found = findings(capsys)
+        assert (found["java"]["state"], found["spark jars"]["state"]) == (state, state)
+    monkeypatch.setenv("FORECACHE_PROJECT", "shelf_project")
+    monkeypatch.setenv("FORECACHE_ENGINE", "spark")
+    main(["doctor", "--json"])
+    assert findings(capsys)["java"]["state"] == "fail"
+
+
 def test_java_of_a_version_that_spark_refuses_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import ForecacheError, NotFoundError, UnavailableError
 from forecache.base.files import is_locked
@@ -34,6 +34,8 @@ def check_java(settings: Settings) -> Finding:
     from forecache.kit.spark.configuration import find_java
 
     java = find_java(settings)
+    if java is None and not _find_need_of_spark(settings):
+        return Finding("java", "ok", _NOT_NEEDED)
     if java is None:
         place = settings.java_home or "JAVA_HOME or PATH"
         return Finding(
@@ -43,6 +45,26 @@ def check_java(settings: Settings) -> Finding:
     if major not in SPARK_JAVA_VERSIONS:
         return Finding("java", "fail", f"Java {major or '?'} at {java}", "Set FORECACHE_JAVA_HOME to a Java 17 or 21.")
     return Finding("java", "ok", f"Java {major} at {java}")
+
+
+_NOT_NEEDED = "none, and nothing that is declared needs Spark"
+
+
+def _find_need_of_spark(settings: Settings) -> str:
+    """What needs Spark: the setting, a function of a declaration, or a module that does not load; "" if nothing."""
+    from forecache.declare.loading import read_project
+    from forecache.lake.engine import find_spark_functions
+
+    if settings.engine == "spark":
+        return "FORECACHE_ENGINE"
+    project = read_project(settings)
+    pipelines, realtime = project.pipelines.values(), project.realtime.values()
+    views = [*project.views.values(), *(view for each in pipelines for view in each.views)]
+    functions: list[Any] = [each.entities.compute for each in pipelines if each.entities]
+    functions += [each.label.compute for each in pipelines if each.label]
+    functions += [each.examples.compute for each in realtime if each.examples]
+    views += [view for each in realtime for view in each.views]
+    return next(iter([*project.broken, *find_spark_functions(views, *functions)]), "")
 
 
 def java_major_version(java: Path) -> int | None:
@@ -59,7 +81,12 @@ def java_major_version(java: Path) -> int | None:
 def check_jars(settings: Settings) -> Finding:
     from forecache.kit.spark.configuration import jar_paths, s3_jars
 
-    paths = [*jar_paths(settings), *s3_jars(settings)]
+    try:
+        paths = [*jar_paths(settings), *s3_jars(settings)]
+    except UnavailableError:
+        if _find_need_of_spark(settings):
+            raise
+        return Finding("spark jars", "ok", _NOT_NEEDED)
     return Finding("spark jars", "ok", f"{len(paths)} in {settings.spark_jars}")
 
 
