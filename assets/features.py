@@ -18,7 +18,7 @@ from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import FeatureView, Pipeline, Schedule
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 CURRENT = "is_current"
 _MAX_STALE_SHOWN = 31

@@ -14,7 +14,7 @@ from assets.stage import RunStep, explain_errors
 from assets.views import evaluation_plots, metrics_view, training_view, verdict_view
 from forecache.declare import RegisteredModel, TorchModel, Trainable
 from resources.instance import TRAINING_POOL
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 _CANDIDATE = """\
 Candidate: a model trained on the pinned training set. It lies in the folder of its run and is not registered yet."""

@@ -14,7 +14,7 @@ from assets.views import scoring_view
 from forecache.base.plugins import find_hooks
 from forecache.declare import Pipeline, RegisteredModel, TorchModel
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 FLOORS = "reaches_floors"
 

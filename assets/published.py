@@ -13,7 +13,7 @@ from assets.metadata import details_json, owners_of, stage_metadata
 from assets.partitions import nightly_freshness
 from assets.stage import RunStep, explain_errors
 from forecache.declare import Served
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def published_name(pipeline: Served) -> str:

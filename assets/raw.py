@@ -17,7 +17,7 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.ingested_files import IngestedFile

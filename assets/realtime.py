@@ -12,7 +12,7 @@ from assets.published import published_name
 from assets.raw import ingest_pending_files
 from assets.stage import RunStep, explain_errors
 from forecache.declare import FeatureView, Realtime, RegisteredModel
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 _RELEASED = """\
 Released: the champion, its transform and the contracts of its features, which answer requests as one unit.

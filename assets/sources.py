@@ -8,7 +8,7 @@ import dagster as dg
 from assets.metadata import declared_columns, owners_of, source_schema
 from forecache.base.table_names import STREAM
 from forecache.declare import AnySource, Source, StreamDay, TableSource
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.landing import LandingFile

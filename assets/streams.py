@@ -22,7 +22,7 @@ from forecache.stream.status import (
     evaluate_checks,
     read_stream_status,
 )
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 _ERRORS = ("runs", "verified")
 """Checks whose failure is an error; the others warn."""

@@ -16,7 +16,7 @@ from assets.views import splits_view
 from forecache.base.results import StageResult
 from forecache.declare import Pipeline, Realtime
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 SEPARATE = "splits_are_apart"
 

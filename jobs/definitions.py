@@ -37,7 +37,7 @@ from jobs.realtime import realtime_definitions
 from jobs.schedules import build_delivery_sensors
 from jobs.streams import stream_definitions
 from jobs.training import build_approval_job, build_full_job, build_training_job, build_training_schedule
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 SOURCE_ASSETS = (build_landing, build_raw)
 TRAINING_ASSETS = (build_training_set, build_candidate, build_model)

@@ -12,7 +12,7 @@ from assets.sources import landing_events
 from forecache.declare import Source
 from forecache.kit.process.wakes import LANDED_FILES
 from jobs.schedules import AssetJob, build_asset_job, partition_tags
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.lake.ingest.landing import LandingFile

@@ -15,7 +15,7 @@ from resources.dagster_internals import (
     PARTITION_NAME_TAG,
 )
 from resources.dagster_internals import UnresolvedAssetJobDefinition as AssetJob
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def build_asset_job(

@@ -20,7 +20,7 @@ from forecache.declare import Stream
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import STREAM_EVENTS
 from forecache.stream.status import StreamStatus, read_stream_status
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 _MADE_S, _CHECKED_S = 300.0, 3600.0
 """A version is reported every five minutes at most, a check result when it changes, or hourly."""

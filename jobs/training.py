@@ -12,7 +12,7 @@ from assets.views import verdict_view
 from forecache.declare import Pipeline, Trainable
 from jobs.nightly import nightly_selection
 from jobs.schedules import AssetJob, build_asset_job, build_cron_schedule, build_op_job
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def training_job_name(pipeline: Trainable) -> str:

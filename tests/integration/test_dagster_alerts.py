@@ -15,7 +15,7 @@ from forecache.plugins.alerts.journal import read_noted_alerts
 from forecache.plugins.alerts.orchestration import build_alerts_sensor
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 SUPPORT = Path(__file__).parent.parent / "support"
 NIGHTS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-06")

@@ -21,7 +21,7 @@ from forecache.models.registry.run_gate import run_gate
 from forecache.models.training import launch as launch_training
 from jobs.definitions import pipeline_definitions
 from jobs.training import build_approval_job
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 CAREFUL = replace(returns, gate=replace(returns.gate, approval=True))
 

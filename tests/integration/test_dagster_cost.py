@@ -7,7 +7,7 @@ import dagster as dg
 from forecache.base.settings import Settings
 from forecache.lake.ledger import StageRecord, append_records
 from forecache.plugins.cost.orchestration import build_cost
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def test_a_run_keeps_what_everything_cost_as_metadata(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from forecache.plugins.challengers.orchestration import CHALLENGER, build_challe
 from forecache.plugins.challengers.shadow import name_challenger
 from forecache.plugins.drift.orchestration import DRIFT, build_drift_report
 from jobs.schedules import partition_tags
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 pytestmark = pytest.mark.slow
 # The publisher's own gate on drift is not what these tests are about.

@@ -16,7 +16,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Trainable
 from forecache.lake.ledger import all_records, last_record
 from forecache.models.registry import model_versions as models
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.quality.validate import CheckReport, CheckResult
 from jobs.runner import run
 from resources.instance import runner_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 SUPPORT = Path(__file__).parent.parent / "support"
 DAYS = [date(2026, 1, day) for day in range(1, 7)]

@@ -13,7 +13,7 @@ import pytest
 from forecache.base.settings import Settings, load_settings
 from jobs.definitions import build_definitions
 from resources.instance import ensure_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 @pytest.fixture

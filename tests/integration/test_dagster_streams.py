@@ -19,7 +19,7 @@ from forecache.stream.state import StreamState, read_starts, stream_folder, writ
 from forecache.stream.status import CHECKS
 from jobs.definitions import build_definitions
 from resources.instance import runner_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 SUPPORT = Path(__file__).parent.parent / "support"
 

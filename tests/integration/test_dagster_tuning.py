@@ -11,7 +11,7 @@ from forecache.base.settings import load_settings
 from forecache.lake.ledger import last_record
 from forecache.models.tracking.client import connect_mlflow
 from forecache.plugins.tune.orchestration import build_tuning_job, tuning_job_name
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 @pytest.mark.slow

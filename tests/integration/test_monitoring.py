@@ -30,7 +30,7 @@ from forecache.plugins.drift.orchestration import REASON_TAG, build_monitoring
 from forecache.plugins.drift.retraining import retraining_decision
 from jobs.definitions import build_definitions
 from resources.instance import ensure_instance, runner_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

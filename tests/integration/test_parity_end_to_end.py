@@ -36,7 +36,7 @@ from forecache.declare.realtime.lookups import LastNight, Stored
 from forecache.plugins.parity.orchestration import EQUAL, build_parity, define_parity
 from forecache.plugins.parity.replay import replay_day
 from forecache.serve.store import open_store
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 POPULAR = LastNight(Stored("product", ("product_id",), "popularity"))
 LOG = Log("household_id")

@@ -34,7 +34,7 @@ from forecache.realtime.log.record import schema, table_of
 from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.load import load_release
 from jobs.realtime import realtime_definitions
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from forecache.realtime.release.folder import open_releases, read_release
 from forecache.realtime.release.follow_lake import read_local_state
 from forecache.realtime.release.replicas import pull_releases, push_releases
 from forecache.realtime.release.rollout_state import RolloutState, read_rollout, rollout_to_json
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 ROLLOUT = Rollout(shares=(0.5,), shadow_share=0.0, requests=100, hours=0.0)
 FIRST = replace(payments, log=Log("household_id"), rollout=ROLLOUT)

@@ -294,7 +294,7 @@ def test_doctor_names_every_store_of_which_a_file_is_lost(settings: Settings, st
 
 def test_the_verification_job_fails_where_a_version_is_damaged(settings: Settings, store: Store) -> None:
     from forecache.plugins.store_checks.orchestration import build_verification_job
-    from resources.settings_and_spark import SettingsResource
+    from resources.settings_resource import SettingsResource
 
     job, resource = build_verification_job(), SettingsResource(home=str(settings.home_path))
 

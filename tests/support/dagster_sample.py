@@ -33,7 +33,7 @@ from forecache.plugins.rollouts.orchestration import rollout_metadata, rollout_n
 from forecache.stream.state import read_state, write_state
 from forecache.stream.status import read_stream_status
 from resources.instance import ensure_instance, runner_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

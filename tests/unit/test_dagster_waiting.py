@@ -14,7 +14,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import Schedule, load_pipeline
 from jobs.definitions import pipeline_definitions, source_definitions
 from resources.dagster_internals import PARTITION_NAME_TAG
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 LAST = date(2026, 1, 6)
 SENSOR = "nightly_orders_delivered"

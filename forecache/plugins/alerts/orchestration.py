@@ -28,7 +28,7 @@ from resources.dagster_internals import (
     SqlEventLogStorage,
 )
 from resources.instance import runner_instance
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 _FIRST_LOOK_S = 86400.0
 _MOST = 5000

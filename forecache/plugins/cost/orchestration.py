@@ -16,7 +16,7 @@ from assets.stage import RunStep, explain_errors
 from forecache.base.settings import Settings
 from forecache.declare.project import Project
 from jobs.schedules import build_asset_job, build_cron_schedule
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.plugins.cost.cost_report import CostReport

@@ -21,7 +21,7 @@ from forecache.kit.process.wakes import RETRAINING
 from jobs.schedules import build_asset_job, build_cron_schedule, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
     from forecache.plugins.drift.measurements import Measurement

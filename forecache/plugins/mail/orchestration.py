@@ -19,7 +19,7 @@ from forecache.base.settings import Settings
 from forecache.declare.project import Project
 from forecache.plugins.mail.mailing import Mailing
 from jobs.schedules import build_asset_job, build_cron_schedule
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 CRON = "0 8 * * *"
 

@@ -10,7 +10,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Stream
 from forecache.declare.project import Project
 from jobs.schedules import build_cron_schedule, build_op_job
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 STREAM_CRON = "10 * * * *"
 """Ten minutes after each hour, no commit adds files to that hour any more."""

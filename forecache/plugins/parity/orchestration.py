@@ -20,7 +20,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Realtime
 from forecache.declare.project import Project
 from jobs.schedules import build_asset_job, build_cron_schedule
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 EQUAL = "answers_are_equal_to_the_bit"
 

@@ -24,7 +24,7 @@ from forecache.declare.project import Project
 from forecache.plugins.recommend.recommender import Recommender, SecondTable
 from jobs.nightly import build_nightly_schedule, nightly_job_name
 from jobs.schedules import build_asset_job, build_delivery_sensors
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 NONE_REFUSED = "refused_no_date"
 

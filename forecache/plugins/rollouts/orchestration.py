@@ -20,7 +20,7 @@ from forecache.kit.process.wakes import ROLLOUT_STEPS
 from forecache.realtime.release.rollout_state import RolloutState
 from jobs.schedules import build_asset_job
 from resources.dagster_internals import NOT_FINISHED_STATUSES
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def build_definitions(project: Project, settings: Settings) -> dg.Definitions:

@@ -9,7 +9,7 @@ from assets.stage import explain_errors
 from forecache.base.settings import Settings
 from forecache.declare.project import Project
 from jobs.schedules import build_cron_schedule, build_op_job
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def build_definitions(project: Project, settings: Settings) -> dg.Definitions:

@@ -15,7 +15,7 @@ from forecache.declare import TorchModel, Trainable
 from forecache.declare.project import Project
 from jobs.schedules import build_op_job
 from resources.instance import TUNING_POOL
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 
 def build_definitions(project: Project, settings: Settings) -> dg.Definitions:

@@ -28,7 +28,7 @@ from forecache.lake.quality.validate import CheckReport, CheckResult
 from forecache.lake.quality.verdicts import STAGE as CHECK
 from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock, write_stale_partitions
 from resources.instance import SPARK_POOL
-from resources.settings_and_spark import SettingsResource
+from resources.settings_resource import SettingsResource
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-31")
 CHURN = churn()
