@@ -19,7 +19,7 @@ from forecache.kit.delta.damage import as_damaged_error
 from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table, read_table
-from forecache.kit.spark.session import spark_session
+from forecache.lake.engine import decide_engine
 from forecache.lake.ledger import StageRecord, last_record
 from forecache.lake.quality.evaluate import evaluate, plan_checks
 from forecache.lake.quality.validate import CheckReport, make_result, require_columns, validate
@@ -60,7 +60,8 @@ def check_nights(
     def check(nights: Sequence[date]) -> dict[date, StageOutcome]:
         found = _evaluate_nights(settings, table, expectations, column, nights, version)
         if found is None:
-            frame = read_table(spark_session(settings), settings, table, version=version)
+            engine = decide_engine(settings, needs_spark=[f"the check of the table {table!r}"])
+            frame = read_table(engine.session(), settings, table, version=version)
             found = _validate_nights(frame, table, expectations, column, nights)
         return {night: StageOutcome(report.rows, report.to_dict(), table) for night, report in found.items()}
 

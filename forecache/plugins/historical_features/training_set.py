@@ -17,8 +17,8 @@ from forecache.declare.as_of import require_within
 from forecache.kit.delta.files import DataFile, place_of, read_file_rows
 from forecache.kit.delta.tables import replace_table
 from forecache.kit.delta.writers import write_frame
-from forecache.kit.spark.session import spark_session
 from forecache.lake.contracts import function_name, require_labels
+from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import view_inputs
 from forecache.lake.labelled_rows import SPLITS
 from forecache.lake.sources import Pins, require_delivered, source_states, state_history
@@ -155,7 +155,8 @@ def _build(
     run_id: str,
     progress: Progress,
 ) -> StageOutcome:
-    spark = spark_session(settings)
+    needs_spark = find_spark_functions(realtime.views, realtime.trained_examples.compute)
+    spark = decide_engine(settings, needs_spark=needs_spark).session()
     requests = request_rows(spark, settings, realtime, days, pins).persist()
     try:
         files = max(_LEAST_FILES, -(-requests.count() // _ROWS_OF_A_FILE))
