@@ -149,10 +149,27 @@ def join_views(
 
 
 def load_table(connection: Any, name: str, rows: Rows) -> None:
-    """Make a table of rows, which spills to the disk of a scratch database."""
-    connection.register("given_rows", pa.RecordBatchReader.from_batches(rows.schema, rows.batches))
-    connection.execute(f"CREATE TABLE {quote_name(name)} AS FROM given_rows")
-    connection.unregister("given_rows")
+    """Make a table of rows, which spills to the disk of a scratch database; raises what reading the rows raises."""
+    import duckdb
+
+    failures: list[Exception] = []
+
+    def read() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from rows.batches
+        except Exception as error:  # DuckDB would keep its text alone
+            failures.append(error)
+            raise
+
+    connection.register("given_rows", pa.RecordBatchReader.from_batches(rows.schema, read()))
+    try:
+        connection.execute(f"CREATE TABLE {quote_name(name)} AS FROM given_rows")
+    except duckdb.Error:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        connection.unregister("given_rows")
 
 
 class ViewJoin:

@@ -4,8 +4,10 @@ import dataclasses
 import random
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -34,12 +36,13 @@ from forecache.declare import (
 )
 from forecache.kit.delta.tables import open_table
 from forecache.lake import arrow_rows, labelled_rows, training_set
-from forecache.lake.arrow_rows import Rows
-from forecache.lake.engine import decide_engine, map_in_threads
+from forecache.lake.arrow_rows import Rows, load_table
+from forecache.lake.engine import decide_engine, map_in_threads, num_cores
 from forecache.lake.feature_rows import view_frame
 from forecache.lake.features import build_features, build_view
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
+from forecache.lake.query import scratch_database
 from forecache.lake.split_rows import split_batches
 from forecache.lake.training_set import build_training_set, label_frame
 
@@ -255,13 +258,34 @@ def test_without_pyspark_arrow_runs_and_what_needs_spark_says_so(settings: Setti
         decide_engine(settings.model_copy(update={"engine": "spark"}))
 
 
-def test_first_error_of_a_thread_stops_those_that_have_not_begun() -> None:
+def test_first_error_of_a_thread_stops_those_that_have_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
+    given_up, shut_down = Event(), ThreadPoolExecutor.shutdown
 
     def fail(number: int) -> None:
         begun.append(number)
-        raise InputError(f"number {number}")
+        if number == 0:
+            raise InputError(f"number {number}")
+        given_up.wait()
 
+    def give_up(self: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        shut_down(self, wait=False, cancel_futures=cancel_futures)
+        given_up.set()
+        shut_down(self, wait=wait)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", give_up)
     with pytest.raises(InputError, match="number 0"):
         map_in_threads(fail, range(1000))
-    assert len(begun) < 1000
+    assert len(begun) <= num_cores() + 1
+
+
+def test_error_of_rows_that_are_read_into_a_table_is_raised_as_it_was(settings: Settings) -> None:
+    def damaged() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"n": [1]})
+        raise InputError("The file is damaged.")
+
+    with scratch_database(settings) as connection:
+        with pytest.raises(InputError, match=r"^The file is damaged\.$"):
+            load_table(connection, "rows", Rows(pa.schema([("n", pa.int64())]), damaged()))
+        load_table(connection, "rows", Rows(pa.schema([("n", pa.int64())]), [pa.record_batch({"n": [2]})]))
+        assert connection.sql("SELECT n FROM rows").fetchall() == [(2,)]
