@@ -77,8 +77,8 @@ def main() -> None:
     with open_store(settings, "spend").snapshot() as snapshot:
         answers = VersionAnswers(snapshot)
         answers.refresh(time.time())
-        as_of = [(AS_OF, "=", snapshot.manifest.as_of)]
-        predictions = open_table(settings, "predictions_spend").to_pyarrow_table(filters=as_of)
+        of_night = [(AS_OF, "=", date.fromisoformat(snapshot.manifest.as_of))]
+        predictions = open_table(settings, "predictions_spend").to_pyarrow_table(filters=of_night)
         stored = {row["customer"]: row["next_spend"] for row in predictions.to_pylist()}
         served = {key: json.loads(answers.one(parse_key(snapshot.manifest.key, str(key)))) for key in stored}
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
