@@ -12,7 +12,7 @@ PYTHON ?= python3.12
 
 .PHONY: test-gpu
 .PHONY: help setup setup-s3 demo demo-s3 demo-shop demo-stream dev test services lint types imports unit integration faults e2e format \
-        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
+        bench bench-store bench-scoring bench-training bench-recommend bench-features bench-realtime bench-operate bench-stream bench-demo bench-history bench-night cluster prove-s3 prove-store prove-cluster figures settings-doc metrics-doc images kubernetes docs clean clean-state distclean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,7 +91,7 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-history bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate bench-stream figures ## Measure everything that is published
+bench: bench-demo bench-history bench-night bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate bench-stream figures ## Measure everything that is published
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk
@@ -123,6 +123,9 @@ bench-stream: setup ## From an event to its answer, and streams through kills: n
 
 bench-demo: setup ## The main job's time and memory, and the models' figures
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
+
+bench-night: setup ## The main job's night at ten million keys, beside PySpark and DuckDB with LightGBM by hand
+	@$(BIN)/python benchmarks/night.py $(ARGS)
 
 bench-history: setup ## What three years of nightly history cost a run with nothing to do, and other commands
 	@$(BIN)/python benchmarks/history.py $(ARGS)

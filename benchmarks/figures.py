@@ -17,6 +17,7 @@ import ways
 from _common import machine, results
 from _common.rows import HEADS, Row, markdown
 from _features import report as features
+from _night import report as night
 from _operate import report as operate
 from _realtime import report as realtime
 from _recommend import report as recommend
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, tuple[str, dict[str, str], results.RowsOf]] = {
     "operate": ("Operation of models in real time", operate.SECTIONS, operate.rows_of),
     "stream": ("Near real time", stream.SECTIONS, stream.rows_of),
     "demo": ("The main job", demo_benchmark.SECTIONS, demo_benchmark.rows_of),
+    "night": ("The big night", night.SECTIONS, night.rows_of),
     "history": ("Years of history", history.SECTIONS, history.rows_of),
 }
 Documents = dict[str, dict[str, Any]]

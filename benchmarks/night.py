@@ -23,7 +23,7 @@ from _night import report
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".forecache" / "bench-night"
-SIZES = {"tiny": (2_000, 20_000), "hour": (300_000, 1_000_000), "full": (1_000_000, 10_000_000)}
+SIZES = {"tiny": (2_000, 20_000), "full": (1_000_000, 10_000_000)}
 """Keys, of which there are as many new events, and ten times as many before."""
 
 

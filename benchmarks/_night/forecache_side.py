@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from _night.data import DAYS, MODEL, NAMES, NIGHT, PURCHASE, PURCHASES, SPENDING, booster
+from _night.data import DAYS, MODEL, NAMES, NIGHT, PURCHASE, PURCHASES, booster
 from _night.stages import Stages
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
@@ -16,19 +16,11 @@ from forecache.night import run_declaration
 
 
 class MeasuredRun(ProcessRun):
-    """A run that records each stage, the checks between two, and the start of Spark."""
+    """A run that records each stage, and the checks between two."""
 
     def __init__(self, settings: Settings, stages: Stages) -> None:
         super().__init__(settings)
-        self.stages, self._has_session, self._last = stages, False, "start"
-
-    def session(self) -> Any:
-        if self._has_session:
-            return super().session()
-        self.end_checks()
-        session, self._has_session = super().session(), True
-        self.stages.end("start of Spark")
-        return session
+        self.stages, self._last = stages, "start"
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
         self.end_checks()
@@ -60,7 +52,8 @@ def main() -> None:
         run_declaration(run, PURCHASE, NIGHT if what == "night" else NIGHT - timedelta(days=1))
         run.end_checks()
     rows = {result.stage: result.rows for result in run.results}
-    print(json.dumps({"stages": stages.found, "rows": rows, "view": SPENDING.name}))
+    engines = {result.stage: result.details["engine"] for result in run.results if "engine" in result.details}
+    print(json.dumps({"stages": stages.found, "rows": rows, "engines": engines}))
 
 
 def _register(settings: Settings) -> None:

@@ -55,8 +55,8 @@ def table_of(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(columns, schema=READ)
 
 
-def tiles_of(folder: Path, day: date, files: list[list[dict[str, Any]]]) -> list[str]:
-    """Paths of the tiles that one task writes of a day's files, below the folder."""
+def tiles_of(folder: Path, day: date, files: list[list[dict[str, Any]]], *, num_tasks: int = 1) -> list[str]:
+    """Paths of the tiles that tasks write of a day's files, below the folder."""
     (folder / "raw").mkdir(parents=True, exist_ok=True)
     paths = []
     for number, rows in enumerate(files):
@@ -65,8 +65,9 @@ def tiles_of(folder: Path, day: date, files: list[list[dict[str, Any]]]) -> list
     (folder / "tiles").mkdir(exist_ok=True)
     stored = as_tiles(READ.empty_table(), KEY, STATES, "at").schema.append(pa.field(BUCKET, pa.int32()))
     places = Place(str(folder / "raw")), Place(str(folder / "tiles"))
-    task = TileTask(*places, day, tuple(paths), READ, stored, KEY, STATES, "at", "written")
-    return [file.path for file in task.files()]
+    given = (*places, day, tuple(paths), READ, stored, KEY, STATES, "at", "written")
+    parts = split_buckets(num_tasks)
+    return [file.path for part in parts for file in TileTask(*given, buckets=part).files()]
 
 
 def test_tiles_do_not_depend_on_files_batches_or_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +83,17 @@ def test_tiles_do_not_depend_on_files_batches_or_order(tmp_path: Path, monkeypat
     assert found.sort_by(order).to_pylist() == wanted.sort_by(order).to_pylist()
     assert found[BUCKET].to_pylist() == sorted(found[BUCKET].to_pylist())
     assert pq.read_metadata(tmp_path / "parts/tiles" / parts).num_row_groups == 2
+
+
+def test_tiles_of_several_tasks_are_those_of_one(tmp_path: Path) -> None:
+    rows, order = rows_of(random.Random(4), START, 500), [("shop", "ascending"), ("till", "ascending")]
+    whole, parts = tiles_of(tmp_path, START, [rows]), tiles_of(tmp_path, START, [rows], num_tasks=5)
+    assert len(parts) > 1
+    wanted, found = (
+        pa.concat_tables([pq.read_table(tmp_path / "tiles" / path) for path in paths]).sort_by(order)
+        for paths in (whole, parts)
+    )
+    assert found.to_pylist() == wanted.to_pylist()
 
 
 def test_nights_do_not_depend_on_the_number_of_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

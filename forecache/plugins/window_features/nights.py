@@ -168,7 +168,7 @@ def build_tiles(
 def _write_tiles(
     engine: Engine, settings: Settings, view: FeatureView, days: Sequence[date]
 ) -> "tuple[Schema, list[DataFile]]":
-    """Write the tiles of days, one file for each that has rows; returns their columns and the files."""
+    """Write the tiles of days, files of some keys each if a day has many rows; returns their columns and the files."""
     from deltalake import Schema
 
     source, states, folder = view.event_source, states_of(view), new_folder()
@@ -183,9 +183,10 @@ def _write_tiles(
     files = group_by_partition(active_files(delta), "event_day")
     places = place_of(settings, source.raw_table), place_of(settings, view.tile_table)
     tasks = [
-        TileTask(*places, day, paths, read, stored, view.key, states, source.event_time, folder)
+        TileTask(*places, day, paths, read, stored, view.key, states, source.event_time, folder, part)
         for day in days
         if (paths := tuple(file.path for file in files.get(day.isoformat(), ())))
+        for part in split_buckets(-(-sum(file.rows for file in files[day.isoformat()]) // _TILE_TASK_ROWS) or 1)
     ]
     written = run_tasks(engine, view.tile_table, tasks, lambda task: task.files())
     return Schema.from_arrow(stored.append(pa.field(DAY, pa.date32()))), written
@@ -231,6 +232,8 @@ def as_overflow_error(error: BaseException, view: FeatureView) -> InputError | N
 
 # Limit of tiles, some hundred bytes each, in the memory of a Python task, and the least number worth a task.
 _TASK_ROWS, _LEAST_ROWS = 1 << 20, 1 << 16
+# A day with more rows has several tasks. Each reads all rows, which costs less than the fewer keys save.
+_TILE_TASK_ROWS = 1 << 22
 _SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 
 

@@ -29,7 +29,7 @@ _HELD_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class TileTask:
-    """Makes the tiles of a day from the raw files of that day."""
+    """Makes the tiles of a day, of the keys in some buckets, from the raw files of that day."""
 
     raw: Place
     tiles: Place
@@ -41,6 +41,7 @@ class TileTask:
     states: tuple[MeasureState, ...]
     time: str
     folder: str
+    buckets: tuple[int, int] = (0, _BUCKETS)  # first, and end
 
     def files(self) -> Iterator[DataFile]:
         """Write the tiles as one file; none if there are no rows. ValueError: A value is too large for a sum."""
@@ -65,7 +66,10 @@ class TileTask:
         filesystem, table = self.raw.open(), self.raw.uri.rpartition("/")[2]
         for path in self.paths:
             for batch in read_rows(filesystem, table, path, self.read, batch_rows=_READ_ROWS):
-                yield _drop_null_keys(pa.Table.from_batches([batch]), self.key)
+                rows = _drop_null_keys(pa.Table.from_batches([batch]), self.key)
+                if self.buckets != (0, _BUCKETS):
+                    rows = rows.filter(pa.array(_is_within(bucket_of(rows, self.key), self.buckets)))
+                yield rows
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class NightTask:
                     known = [name for name in self.read.names if name in parquet.schema_arrow.names]
                     rows = parquet.read_row_groups(groups, columns=[*known, BUCKET], use_threads=False)
                 buckets = rows[BUCKET].to_numpy()
-                wanted = (buckets >= self.buckets[0]) & (buckets < self.buckets[1])
+                wanted = _is_within(buckets, self.buckets)
                 rows = fit_columns(rows if wanted.all() else rows.filter(pa.array(wanted)), self.read)
                 if asked is not None and rows.num_rows:
                     rows = rows.filter(pa.array(asked.is_ever_requested(key_hashes(rows, self.merge.key))))
@@ -122,6 +126,10 @@ class NightTask:
 def bucket_of(rows: pa.Table, key: Sequence[str]) -> Any:
     """The bucket of each row's key; int32 [n]."""
     return (key_hashes(rows, key) >> np.uint64(48)).astype(np.int32)
+
+
+def _is_within(buckets: Any, wanted: tuple[int, int]) -> Any:
+    return (buckets >= wanted[0]) & (buckets < wanted[1])
 
 
 def split_buckets(num_parts: int) -> list[tuple[int, int]]:
