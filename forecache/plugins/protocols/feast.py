@@ -6,8 +6,11 @@ streamed row, the time of its event. A list of structures, a type that Feast doe
 String feature.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,13 +18,27 @@ from forecache.base.errors import InputError
 from forecache.kit.http.problems import bad_request, parse_json_object, quote_value
 from forecache.serve.reader.http.messages import check_count, check_names, typed_member
 from forecache.serve.reader.versions.answers import VersionAnswers
-from forecache.serve.store import encode_key
+from forecache.serve.store.keys import encode_columns
 
 _MEMBERS = frozenset(
     {"entities", "features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
 )
-_EPOCH = "1970-01-01T00:00:00Z"
+_EPOCH, _PRESENT, _NULL, _MISSING = "1970-01-01T00:00:00Z", "PRESENT", "NULL_VALUE", "NOT_FOUND"
 Counts = list[tuple[VersionAnswers, int, int]]
+
+
+class _Shape(NamedTuple):
+    """The part of an answer that is the same for all requests which ask for the same features of the same versions."""
+
+    views: tuple[tuple[VersionAnswers, tuple[str, ...]], ...]
+    entities: tuple[str, ...]  # names of the key columns, which come before the features
+    as_text: frozenset[tuple[str, str]]  # fields that are answered as the text of their JSON, with their pipelines
+    metadata: orjson.Fragment
+    read: list[str]
+
+
+_shapes: dict[tuple[Any, ...], _Shape] = {}
+_MOST_SHAPES = 256
 
 
 def answer_request(
@@ -33,46 +50,98 @@ def answer_request(
     """
     data = parse_json_object(body, _MEMBERS)
     entities = _check_entities(typed_member(data, "entities", dict), max_keys)
+    shape = _find_shape(data, entities, served)
+    num_rows = len(next(iter(entities.values())))
+    results: list[dict[str, Any]] = []
+    counts: Counts = []
+    present, epochs = _repeat(_PRESENT, num_rows), _repeat(_EPOCH, num_rows)
+    for name in shape.entities:
+        results.append({"values": entities[name], "statuses": present, "event_timestamps": epochs})
+    for answers, fields in shape.views:
+        rows, moments = answers.dated_rows(_encode_keys(answers, entities))
+        missing = rows.count(None)
+        counts.append((answers, num_rows - missing, missing))
+        times: Any = epochs
+        if missing < num_rows:
+            times = _repeat(_moment_text(moments[0]), num_rows)
+            if missing or moments.count(moments[0]) < num_rows:
+                pairs = zip(rows, moments, strict=True)
+                times = [_EPOCH if row is None else _moment_text(moment) for row, moment in pairs]
+        pipeline, nothing = answers.manifest.pipeline, dict.fromkeys(fields)
+        columns = _columns_of([row or nothing for row in rows], fields)
+        for field, column in zip(fields, columns, strict=True):
+            values: Sequence[Any] = column
+            statuses: Any = present
+            if None in values:
+                found = [_PRESENT if value is not None else _NULL for value in values]
+                statuses = [_MISSING if row is None else each for row, each in zip(rows, found, strict=True)]
+            if (pipeline, field) in shape.as_text:
+                values = [None if value is None else orjson.dumps(value).decode() for value in values]
+            results.append({"values": values, "statuses": statuses, "event_timestamps": times})
+    return shape.read, orjson.dumps({"metadata": shape.metadata, "results": results}), counts
+
+
+def _columns_of(rows: list[dict[str, Any]], fields: Sequence[str]) -> list[tuple[Any, ...]]:
+    if not rows:
+        return [()] * len(fields)
+    values_of = itemgetter(*fields, fields[0])  # of two names or more, so that it returns tuples
+    return list(zip(*map(values_of, rows), strict=True))[: len(fields)]
+
+
+@lru_cache(64)
+def _repeat(text: str, count: int) -> orjson.Fragment:
+    """A list of so many equal texts as JSON."""
+    return orjson.Fragment(orjson.dumps([text] * count))
+
+
+@lru_cache(64)
+def _moment_text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _find_shape(
+    data: dict[str, Any], entities: dict[str, list[Any]], served: Callable[[str], VersionAnswers]
+) -> _Shape:
+    """Find the shape of a request's answer; raises a `Problem` if a feature or key column is wrong."""
     full_names = typed_member(data, "full_feature_names", bool, False)
     with_versions = typed_member(data, "include_feature_view_version_metadata", bool, False)
+    features, service = data.get("features"), data.get("feature_service")
+    asked = None
+    if service is None and type(features) is list and set(map(type, features)) == {str}:
+        asked = (*features, full_names, with_versions, *entities)
+        shape = _shapes.get(asked)
+        if shape is not None and all(served(each.manifest.pipeline) is each for each, _ in shape.views):
+            for answers, _ in shape.views:
+                answers.check_age()
+            return shape
     views = _requested_views(data, served)
     _check_collisions(views, full_names=full_names)
-
-    num_rows = len(next(iter(entities.values())))
-    feature_names: list[str] = []
-    results: list[dict[str, list[Any]]] = []
-    counts: Counts = []
-    for name in dict.fromkeys(name for answers, _ in views for name in answers.manifest.key.names):
+    keys = list(dict.fromkeys(name for answers, _ in views for name in answers.manifest.key.names))
+    for name in keys:
         if name not in entities:
             known = ", ".join(map(quote_value, entities))
             raise bad_request(f"The entities lack the key column {name!r}; they have {known}.")
-        feature_names.append(name)
-        results.append(
-            {"values": entities[name], "statuses": ["PRESENT"] * num_rows, "event_timestamps": [_EPOCH] * num_rows}
-        )
-    for answers, fields in views:
-        rows, moments = answers.dated_rows(_encode_keys(answers, entities, num_rows))
-        found = sum(row is not None for row in rows)
-        counts.append((answers, found, num_rows - found))
-        texts = {moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in set(moments)}
-        times = [_EPOCH if row is None else texts[moment] for row, moment in zip(rows, moments, strict=True)]
-        as_text = {field.name for field in answers.manifest.fields if field.holds_structs}
-        for field in fields:
-            values = [None if row is None else row[field] for row in rows]
-            if field in as_text:
-                values = [None if value is None else orjson.dumps(value).decode() for value in values]
-            statuses = [
-                "NOT_FOUND" if row is None else "PRESENT" if row[field] is not None else "NULL_VALUE" for row in rows
-            ]
-            feature_names.append(f"{answers.manifest.pipeline}__{field}" if full_names else field)
-            results.append({"values": values, "statuses": statuses, "event_timestamps": times})
-    metadata: dict[str, Any] = {"feature_names": feature_names}
+    names = [
+        f"{answers.manifest.pipeline}__{field}" if full_names else field
+        for answers, fields in views
+        for field in fields
+    ]
+    manifests = [answers.manifest for answers, _ in views]
+    metadata: dict[str, Any] = {"feature_names": keys + names}
     if with_versions:
-        metadata["feature_view_metadata"] = [
-            {"name": answers.manifest.pipeline, "version": answers.manifest.version} for answers, _ in views
-        ]
-    read = [f"{answers.manifest.pipeline}={answers.manifest.version}" for answers, _ in views]
-    return read, orjson.dumps({"metadata": metadata, "results": results}), counts
+        metadata["feature_view_metadata"] = [{"name": each.pipeline, "version": each.version} for each in manifests]
+    shape = _Shape(
+        tuple((answers, tuple(fields)) for answers, fields in views),
+        tuple(keys),
+        frozenset((each.pipeline, field.name) for each in manifests for field in each.fields if field.holds_structs),
+        orjson.Fragment(orjson.dumps(metadata)),
+        [f"{each.pipeline}={each.version}" for each in manifests],
+    )
+    if asked is not None:
+        if len(_shapes) >= _MOST_SHAPES:
+            _shapes.clear()
+        _shapes[asked] = shape
+    return shape
 
 
 def _check_entities(entities: dict[str, Any], max_keys: int) -> dict[str, list[Any]]:
@@ -125,12 +194,15 @@ def _check_collisions(views: list[tuple[VersionAnswers, list[str]]], *, full_nam
             seen[field] = answers.manifest.pipeline
 
 
-def _encode_keys(answers: VersionAnswers, entities: dict[str, list[Any]], num_rows: int) -> list[bytes]:
+def _encode_keys(answers: VersionAnswers, entities: dict[str, list[Any]]) -> list[bytes]:
     schema = answers.manifest.key
-    columns = [entities[name] for name in schema.names]
+    columns: list[Sequence[Any]] = [entities[name] for name in schema.names]
     for name, values in zip(schema.names, columns, strict=True):
-        for value in values:
-            if type(value) is not str and type(value) is not int:
-                remedy = "Entity values are text or integers."
-                raise InputError(f"The entity column {name!r} holds {quote_value(value)}.", remedy=remedy)
-    return [encode_key(schema, [values[row] for values in columns]) for row in range(num_rows)]
+        if not set(map(type, values)) <= _KEY_TYPES:
+            wrong = next(value for value in values if type(value) not in _KEY_TYPES)
+            remedy = "Entity values are text or integers."
+            raise InputError(f"The entity column {name!r} holds {quote_value(wrong)}.", remedy=remedy)
+    return answers.keys.encode_values(columns[0]) if len(columns) == 1 else encode_columns(schema, columns)
+
+
+_KEY_TYPES = frozenset({str, int})

@@ -169,7 +169,7 @@ class Routes:
         for answers, found, missing in counts:
             cells[answers.found_cell] += found
             cells[answers.offset + MISSES] += missing
-        return Reply(200, [*NO_CACHE, ("forecache-versions", ",".join(names))], body)
+        return Reply(200, (*NO_CACHE, ("forecache-versions", ",".join(names))), body)
 
     def _healthz(self, request: HttpRequest) -> Reply:
         return Reply(200, NO_STORE, b'{"status":"ok"}')

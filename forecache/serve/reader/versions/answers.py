@@ -243,7 +243,10 @@ class VersionAnswers:
         """The decoded values of several keys; None for a missing key."""
         if self.manifest.is_packed:
             return rows_of(self.snapshot.get_entries(keys), self.manifest.fields)
-        return [None if value is None else orjson.loads(value) for value in self.snapshot.get_many(keys)]
+        # All values are parsed together: a call for each would cost as much as its few numbers.
+        values = [b"null" if value is None else value for value in self.snapshot.get_many(keys)]
+        found: list[dict[str, Any] | None] = orjson.loads(b"[%b]" % b",".join(values))
+        return found
 
     def dated_rows(self, keys: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], list[datetime]]:
         """As `rows`, and the time of each: the end of its as-of date (UTC), or the hour of a stream's computation."""
