@@ -1,4 +1,4 @@
-"""Section overload: several times as many requests as the model path holds; who answers them, and how late."""
+"""Section overload: several times as many requests as a worker holds; which are answered, how late, which refused."""
 
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,36 @@ def measure(work: Path, sizes: Sizes, model: str = case.NETWORK) -> dict[str, An
         in_time = Limits(WITHIN_MS, WITHIN_MS).times(sizes.slack)
         most = best_rate.search(lambda rate: run(rate, sizes.probe_s), in_time, first=1.5 * best["rate"])
         held = run(most, sizes.window_s) if most else {}
-    return {"best_rate": best["rate"], "best": best, "within_ms": WITHIN_MS, "factors": runs, "held": held}
+        values = of_values(work, port, sizes)
+    hardest = max(FACTORS) * best["rate"]
+    alone = load.ceiling(work, bodies[0], (int(hardest / 2), int(hardest)), sizes.probe_s)
+    found = {"best_rate": best["rate"], "best": best, "within_ms": WITHIN_MS, "factors": runs, "held": held}
+    return {**found, "values": values, "ceiling": alone}
+
+
+def of_values(work: Path, port: int, sizes: Sizes) -> dict[str, Any]:
+    """The best rate of reads of one key, and what becomes of twice as many; the generator cannot send more."""
+    requests = load.write_requests(work / "values.requests", [None] * throughput.REQUESTS, "/v1/household/{}")
+    rate = throughput.searched(port, requests, sizes, LIMITS, 5_000.0)["rate"]
+    if not rate:
+        raise BenchmarkError("The reader held no rate within its limits: measure again on a quieter machine.")
+    done = load.run(port, requests, rate=2 * rate, seconds=sizes.window_s)
+    in_time = (done.status == 200) & (done.latency_ms <= WITHIN_MS)
+    return {
+        **done.figures(),
+        "late": late(done),
+        "best_rate": rate,
+        "in_time_per_s": float(in_time.sum() / sizes.window_s),
+    }
+
+
+def late(done: load.Load) -> int:
+    """The requests of a run that were accepted, and answered too late."""
+    return int(((done.status == 200) & (done.latency_ms > WITHIN_MS)).sum())
 
 
 def shares(done: load.Load, seconds: float) -> dict[str, Any]:
-    """Of a run: requests answered in time, by the model wholly, and by which rung their items were."""
+    """Of a run: requests answered late, by the model wholly, and by which rung their items were."""
     items: dict[str, int] = {}
     for number, name in enumerate(done.names):
         answers = int((done.classes == number).sum())
@@ -50,7 +75,7 @@ def shares(done: load.Load, seconds: float) -> dict[str, Any]:
     total = sum(items.values())
     model = done.with_class(throughput.MODEL) & (done.latency_ms <= WITHIN_MS)
     return {
-        "late": int((done.latency_ms > WITHIN_MS).sum()),
+        "late": late(done),
         "model_per_s": float(model.sum() / seconds),
         "rungs": {rung: count / total for rung, count in items.items()} if total else {},
     }

@@ -17,7 +17,7 @@ SECTIONS = {
     "trees": f"The same with {case.MODEL_TITLES[case.TREES]}",
     BENTO: "The same release in the reader and in BentoML, on one core",
     CACHED: "Both with a cache of their answers and without, for requests that repeat, in one reader on one core",
-    "overload": "More requests than the model path holds, with a deadline of 50 ms",
+    "overload": "More requests than a worker holds, with a deadline of 50 ms",
     "faults": "A model that sleeps, spins, crashes or is stopped, with a deadline of 50 ms",
     "swap": "Publishes of features and swaps of the model under load",
     "balancers": "A kill of one of three replicas behind a load balancer",
@@ -95,6 +95,9 @@ def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
     return rows
 
 
+_GOODPUT = {"5": 0.7, "10": 0.5}
+
+
 def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
     best = section["best_rate"]
     rows = [Row("Best rate of the model path", Value.of([best]), "/s")]
@@ -112,11 +115,7 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
         ]  # fmt: skip
     for factor, run in section["factors"].items():
         at = f"{run['rate']:,.0f}/s, {factor} times the best rate" if factor != "1" else f"{run['rate']:,.0f}/s"
-        hardest = factor == max(section["factors"], key=int)
-        none = Asked(0, at_least=False, of_ratio=False) if hardest else None
-        rows.append(Row(f"{at}: requests without an answer of status 200", Value.of([run["failed"]]), asked=none))
-        slowest = Asked(section["within_ms"], at_least=False, of_ratio=False, unit="ms") if hardest else None
-        rows.append(Row(f"{at}: the slowest answer", Value.of([run["max_ms"]]), "ms", asked=slowest))
+        rows += _refusal_rows(at, run)
         rows.append(Row(f"{at}: p99", Value.of([run["p99_ms"]]), "ms"))
         rows.append(
             Row(
@@ -124,12 +123,36 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
                 Value.of([run["model_per_s"]]),
                 "/s", "the best rate", Value.of([section["best_rate"]]),
                 run["model_per_s"] / section["best_rate"] if section["best_rate"] else None,
-                Asked(0.9) if hardest else None,
+                Asked(_GOODPUT[factor]) if factor in _GOODPUT else None,
             )
         )  # fmt: skip
         for rung, share in run["rungs"].items():
             rows.append(Row(f"{at}: items by {rung}", Value.of([100 * share]), "%"))
+    if "values" in section:
+        run = section["values"]
+        at = f"{run['rate']:,.0f} reads of one key a second, twice the best rate"
+        best = Value.of([run["best_rate"]])
+        rows += [
+            *_refusal_rows(at, run),
+            Row(f"{at}: answers within {section['within_ms']:g} ms", Value.of([run["in_time_per_s"]]), "/s",
+                "the best rate", best, run["in_time_per_s"] / run["best_rate"]),
+        ]  # fmt: skip
+    for alone in section.get("ceiling", ()):
+        what = f"The load generator alone, against a server that answers at once, at {alone['rate']:,.0f}/s: p99"
+        rows.append(Row(what, Value.of([alone["p99_ms"]]), "ms"))
     return rows
+
+
+def _refusal_rows(at: str, run: dict[str, Any]) -> list[Row]:
+    none = Asked(0, at_least=False, of_ratio=False)
+    refused, answered = (run["statuses"].get(status, 0) for status in ("503", "200"))
+    return [
+        Row(f"{at}: requests refused (503)", Value.of([refused])),
+        Row(f"{at}: requests accepted and answered late", Value.of([run["late"]]), asked=none),
+        Row(
+            f"{at}: requests neither answered nor refused", Value.of([run["requests"] - refused - answered]), asked=none
+        ),
+    ]
 
 
 def _fault_rows(_: str, section: dict[str, Any]) -> list[Row]:
