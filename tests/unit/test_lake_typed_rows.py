@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from forecache.declare import Column, Source
-from forecache.lake.ingest import json_pieces
-from forecache.lake.ingest.typed_files import FileReader
+from forecache.lake.ingest import json_pieces, row_count
+from forecache.lake.ingest.parsing import CsvHeader
+from forecache.lake.ingest.typed_files import FileReader, UnreadableFileError
 from forecache.lake.ingest.typed_rows import TYPES, RowJudge
 
 DAY = date(2026, 1, 1)
@@ -139,6 +140,62 @@ def test_most_lines_of_json_are_read_as_columns(monkeypatch: pytest.MonkeyPatch)
     found = read_file(odd_source("bigint"), content, "jsonl", careful=False)
     assert len(found) > 2000
     assert len(parsed) <= len(ODD_LINES)
+
+
+FIELDS = ["1", "-2", "", "x", '"3"', '"4\n"', '"\n5"', '"\r\n"', '""', '"6,7"', '"a\n\nb"', " 8 ", '"9\r\n"', '"é\n"']
+ODD_FIELDS = [
+    '"a""b"',
+    '"',
+    'a"b',
+    '"c" ',
+    ' "d"',
+    "\r",
+    "a\rb",
+    '"e\r"',
+    '"f\n',
+    "\ufeff",
+    '"\ufeff\n"',
+    "1,2",
+    '"\n',
+    "\n",
+]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.2])
+@pytest.mark.parametrize("piece_bytes", [60, 1000, 1 << 22])
+def test_records_with_line_ends_in_quotes_are_those_of_each_by_itself(
+    monkeypatch: pytest.MonkeyPatch, piece_bytes: int, share: float
+) -> None:
+    monkeypatch.setattr(row_count, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(row_count, "_SMALL_PIECE_BYTES", piece_bytes // 4)
+    columns = (Column("at", "date"), Column("a", "string", required=False), Column("b", "bigint", required=False))
+    source, dice = Source("odd", columns=columns, event_time="at", start=DAY), random.Random(piece_bytes)
+
+    def field() -> str:
+        return dice.choice(ODD_FIELDS if dice.random() < share else FIELDS)
+
+    for _ in range(5 if piece_bytes > 60 else 2):
+        lines = [f"{DAY},{field()},{field()}" + dice.choice(["\n", "\n", "\r\n", "\n\n"]) for _ in range(100)]
+        content = ("at,a,b\n" + "".join(lines)).removesuffix("\n").encode()
+        found = [read_or_reason(source, content, careful=careful) for careful in (False, True)]
+        assert found[0] == found[1]
+
+
+def read_or_reason(source: Source, content: bytes, *, careful: bool) -> list[str] | str:
+    try:
+        return read_file(source, content, "csv", careful=careful)
+    except UnreadableFileError as error:
+        return str(error)
+
+
+def test_most_records_with_line_ends_in_quotes_are_read_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    parse = CsvHeader.parse_row
+    monkeypatch.setattr(CsvHeader, "parse_row", lambda *given: parsed.append(given[1]) or parse(*given))
+    content = "at,value\n" + "".join(f'{DAY},"text\n{number}"\n' for number in range(30_000))
+    found = read_file(odd_source("string"), content.encode(), "csv", careful=False)
+    assert [row for row in found if "'value': 'text\\n29999'" in row and "'source_line': 60000" in row]
+    assert (len(found), len(parsed)) == (30_000, 0)
 
 
 @pytest.mark.parametrize("num_columns", [200, 300])

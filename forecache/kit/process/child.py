@@ -46,8 +46,8 @@ def end_with_parent(number: signal.Signals = signal.SIGKILL, *, parent: int | No
         raise SystemExit("The parent process has ended.")
 
 
-def answer_beside_threads() -> None:
-    """Let this thread, which answers requests, go on within 0.1 ms while other threads of the process run Python code.
+def shorten_waits() -> None:
+    """Let this thread, which answers requests, go on within some 0.1 ms while other threads run Python code.
 
     By default it waits 5 ms for the interpreter's lock, and the kernel may end any wait 50 us late.
     """

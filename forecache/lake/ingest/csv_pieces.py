@@ -1,7 +1,8 @@
-"""Pieces of a CSV file to judged rows: by Arrow's reader, if each line is surely a record, else row by row."""
+"""Pieces of a CSV file to judged rows: by Arrow's reader, if their records are surely known, else row by row."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from forecache.base.errors import InputError
 from forecache.declare import Source
 from forecache.lake.ingest.parsing import CsvHeader, ParsedRow, split_records
-from forecache.lake.ingest.row_count import MAX_ROW_BYTES, Piece, count_lines, split_lines
+from forecache.lake.ingest.row_count import BOM, MAX_ROW_BYTES, Piece, count_lines, split_lines
 from forecache.lake.ingest.typed_rows import TYPES, Converted, JudgedRows, RowJudge, Scan, TextScan, Work, convert_texts
 
 
@@ -32,13 +33,25 @@ class CsvScan(TextScan):
             piece = Piece(piece.content[self._header.end :])
             if not piece.content:
                 return
-        is_plain = not self._careful and not self._unread and piece.has_plain_records
-        for part in [piece] if is_plain else piece.parts:
-            if not self._careful and not self._unread and part.has_plain_records:
-                yield partial(_judge_plain_csv, part, self._first_line, self._header, self._judge, self._forms)
-                self._first_line += part.num_lines
-            else:
-                yield self._parse(part.content, self._header)
+        work = self._read_plain(piece, self._header)
+        if work is not None:
+            yield work
+            return
+        for part in piece.parts:
+            yield self._read_plain(part, self._header) or self._parse(part.content, self._header)
+
+    def _read_plain(self, piece: Piece, header: CsvHeader) -> Work | None:
+        """The work on the records that end in a piece; None if they have to be parsed one by one."""
+        if self._careful:
+            return None
+        is_plain = not self._unread and piece.has_plain_records
+        records = Records.of_lines(piece) if is_plain else Records.with_quotes(self._unread + piece.content)
+        if records is None:
+            return None
+        work = partial(_judge_plain_csv, records, self._first_line, header, self._judge, self._forms)
+        self._first_line += records.num_lines
+        self._unread = records.unread
+        return work
 
     def _parse(self, part: bytes, header: CsvHeader) -> Work:
         content = self._unread + part
@@ -50,6 +63,55 @@ class CsvScan(TextScan):
 
     def finish(self) -> None:
         assert not self._unread, "a file whose last record does not end is not readable"
+
+
+@dataclass(frozen=True)
+class Records:
+    """Whole records of CSV: quotes only enclose whole fields.
+
+    Attributes:
+        starts, ends: The places at which they begin, and at which they end without their line ends.
+        lines: The number of lines before each.
+        num_lines: The number of lines of all.
+        unread: The lines behind them, of a record that does not end.
+    """
+
+    content: bytes
+    starts: np.ndarray
+    ends: np.ndarray
+    lines: np.ndarray
+    num_lines: int
+    unread: bytes = b""
+
+    @staticmethod
+    def of_lines(piece: Piece) -> "Records":
+        """Take each line as a record, as it is if `Piece.has_plain_records`."""
+        starts, ends = piece.lines
+        return Records(piece.content, starts, ends, np.arange(len(starts)), len(starts))
+
+    @staticmethod
+    def with_quotes(content: bytes) -> "Records | None":
+        """Find records with quoted fields, which may span lines; None if one has to be parsed by itself."""
+        piece = Piece(content)
+        if content.startswith(BOM) or not piece.is_utf8 or content.count(b"\r") != content.count(b"\r\n"):
+            return None
+        codes = np.frombuffer(content, np.uint8)
+        quotes = np.flatnonzero(codes == ord('"'))
+        before = np.where(quotes == 0, ord("\n"), codes[quotes - 1])[0::2]
+        behind = np.append(codes, ord("\n"))[quotes + 1][1::2]
+        if not np.isin(before, list(b",\n")).all() or not np.isin(behind, list(b",\r\n")).all():
+            return None
+        whole = np.flatnonzero(np.searchsorted(quotes, piece.line_ends) % 2 == 0)
+        if not len(whole):
+            return None
+        line_ends = piece.line_ends[whole]
+        starts = np.append(0, line_ends[:-1] + 1)
+        end = min(int(line_ends[-1]) + 1, len(content))
+        if max(int(np.diff(line_ends, prepend=-1).max()), len(content) - end) > MAX_ROW_BYTES:
+            return None
+        ends = line_ends - ((line_ends > starts) & (codes[line_ends - 1] == ord("\r")))
+        lines = np.append(0, whole[:-1] + 1)
+        return Records(content[:end], starts, ends, lines, int(whole[-1]) + 1, content[end:])
 
 
 def _parse_records(content: bytes, first_line: int, header: CsvHeader) -> tuple[list[ParsedRow], bytes]:
@@ -105,9 +167,9 @@ _COLUMN = re.compile(r"CSV column #([0-9]+)")
 
 
 def _read_plain_csv(
-    content: bytes, names: Sequence[str], forms: CsvForms
+    content: bytes, names: Sequence[str], forms: CsvForms, *, has_line_ends: bool
 ) -> tuple[pa.Table, dict[str, pa.DataType], list[int]]:
-    """Read CSV of which each line that is not empty is a record.
+    """Read records of CSV, which may have line ends in quotes if `has_line_ends`.
 
     Returns the columns, what they were read as, and those records, counted from 0, that have another number of fields.
     """
@@ -128,7 +190,10 @@ def _read_plain_csv(
                     pa.BufferReader(content),
                     pcsv.ReadOptions(use_threads=False, column_names=names, block_size=len(content) + 1),
                     pcsv.ParseOptions(
-                        quote_char='"' if b'"' in content else False, double_quote=False, invalid_row_handler=skip
+                        quote_char='"' if b'"' in content else False,
+                        double_quote=False,
+                        newlines_in_values=has_line_ends,
+                        invalid_row_handler=skip,
                     ),
                     pcsv.ConvertOptions(column_types=chosen, null_values=[""], strings_can_be_null=True),
                 ),
@@ -141,12 +206,14 @@ def _read_plain_csv(
             forms.fall_back(chosen, names, error)
 
 
-def _judge_plain_csv(piece: Piece, first_line: int, header: CsvHeader, judge: RowJudge, forms: CsvForms) -> JudgedRows:
-    """Judge CSV of which each line that is not empty is a record."""
-    table, chosen, wrong = _read_plain_csv(piece.content, header.names, forms)
-    starts, ends = piece.lines
+def _judge_plain_csv(
+    records: Records, first_line: int, header: CsvHeader, judge: RowJudge, forms: CsvForms
+) -> JudgedRows:
+    """Judge records of CSV, some of which may be empty."""
+    starts, ends, has_long = records.starts, records.ends, records.num_lines > len(records.starts)
+    table, chosen, wrong = _read_plain_csv(records.content, header.names, forms, has_line_ends=has_long)
     filled = np.flatnonzero(ends > starts)
-    assert len(filled) == len(table) + len(wrong), "the reader found other records than lines"
+    assert len(filled) == len(table) + len(wrong), "the reader found other records"
     places = np.delete(filled, wrong) if wrong else filled
     columns, sure = list[Converted](), set[str]()
     for column in judge.source.columns:
@@ -162,13 +229,17 @@ def _judge_plain_csv(piece: Piece, first_line: int, header: CsvHeader, judge: Ro
         columns.append(converted)
     forms.keep(chosen, sure)
 
-    def parse_line(place: int) -> ParsedRow:
-        return header.parse_row(first_line + place, piece.content[starts[place] : ends[place]].decode())
+    def parse_record(place: int) -> ParsedRow:
+        text = records.content[starts[place] : ends[place]].decode()
+        return header.parse_row(first_line + int(records.lines[place]), text)
 
     judged = judge.judge_columns(
-        columns, places + first_line, lambda row: parse_line(int(places[row])), lambda: _texts(piece, places)
+        columns,
+        records.lines[places] + first_line,
+        lambda row: parse_record(int(places[row])),
+        lambda: _read_texts(records, places),
     )
-    return judged.with_rows(judge.judge_rows(parse_line(int(filled[row])) for row in wrong)) if wrong else judged
+    return judged.with_rows(judge.judge_rows(parse_record(int(filled[row])) for row in wrong)) if wrong else judged
 
 
 def _strip(texts: pa.Array) -> pa.Array:
@@ -193,9 +264,7 @@ def _may_have_blank_ends(texts: pa.StringArray) -> bool:
     return any(bool((found - np.uint8(33) > 93).any()) for found in outer)
 
 
-def _texts(piece: Piece, places: np.ndarray) -> pa.Array:
-    """The text of lines of a piece."""
-    starts, _ = piece.lines
-    offsets = np.append(starts, len(piece.content)).astype(np.int32)
-    lines = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(piece.content))
-    return pc.ascii_rtrim(lines.take(pa.array(places)), "\r\n")
+def _read_texts(records: Records, places: np.ndarray) -> pa.Array:
+    offsets = np.append(records.starts, len(records.content)).astype(np.int32)
+    texts = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(records.content))
+    return pc.ascii_rtrim(texts.take(pa.array(places)), "\r\n")

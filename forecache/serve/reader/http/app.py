@@ -15,7 +15,7 @@ from forecache.kit.http.call import MAX_PATH_BYTES, BodyMemory, ClientGone, Http
 from forecache.kit.http.connections import Connections
 from forecache.kit.http.load_shedding import LoadShedder
 from forecache.kit.http.problems import Problem, quote_value
-from forecache.kit.process.child import answer_beside_threads
+from forecache.kit.process.child import shorten_waits
 from forecache.serve.reader import worker_metrics as cell
 from forecache.serve.reader.http.access import Access
 from forecache.serve.reader.http.extension import ExtensionContext, MakeExtension
@@ -64,7 +64,7 @@ class ReaderApp:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the served versions and the extensions, on the loop's thread."""
-        answer_beside_threads()
+        shorten_waits()
         self.catalog.open()
         for extension in self._extensions:
             extension.open(loop)
