@@ -89,7 +89,7 @@ def require_equal(home: Path, folder: Path) -> int:
     theirs = next(iter([*folder.glob("export.parquet"), folder / "export" / "*.parquet"]))
     with duckdb.connect(config={"memory_limit": "4GB", "temp_directory": str(folder / "compared")}) as connection:
         connection.register("ours", open_dataset(predictions, partitions=[("as_of", "=", NIGHT.isoformat())]))
-        equal = "ours.probability = theirs.probability::FLOAT"
+        equal = "ours.probability = theirs.probability"
         [(count, same)] = connection.execute(
             f"SELECT count(*), count(*) FILTER ({equal}) FROM ours FULL JOIN '{theirs}' AS theirs "
             f"ON ours.customer_id = theirs.customer_id WHERE coalesce(as_of, DATE '{NIGHT}') = DATE '{NIGHT}'"

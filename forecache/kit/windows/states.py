@@ -80,12 +80,17 @@ class MeasureState:
         """Columns of the rows that the state is made from."""
         return [*([self.column] if self.column else []), *(name for name, *_ in self.where)]
 
+    @property
+    def needs_time(self) -> bool:
+        """True if it depends on when in its day an event was."""
+        return self.aggregate == "last" or self.minutes is not None
+
 
 _EVENTS = MeasureState("count", (EVENTS,))
 
 
 def as_tiles(rows: pa.Table, key: Sequence[str], states: Sequence[MeasureState], time: str) -> pa.Table:
-    """Make a tile of each row: key columns, `events` and states; `time` is a date or a timestamp.
+    """Make a tile of each row: key columns, `events` and states; `time` is a date or a timestamp, if one needs it.
 
     ValueError if a value is too large for a sum, see `TOO_LARGE`.
     """

@@ -174,7 +174,9 @@ def _write_tiles(
     source, states, folder = view.event_source, states_of(view), new_folder()
     delta = open_table(settings, source.raw_table)
     raw, kinds = pa.schema(delta.schema()), {column.name: column.type for column in source.columns}
-    names = [*view.key, source.event_time, *(name for state in states for name in state.reads)]
+    names = [*view.key, *(name for state in states for name in state.reads)]
+    if any(state.needs_time for state in states):
+        names.append(source.event_time)
     # With its type in the raw table, or its declared type if no file has had it yet.
     known = (raw.field(n) if n in raw.names else pa.field(n, _TYPES[kinds[n]]) for n in dict.fromkeys(names))
     read = pa.schema(known)
@@ -233,7 +235,7 @@ def as_overflow_error(error: BaseException, view: FeatureView) -> InputError | N
 # Limit of tiles, some hundred bytes each, in the memory of a Python task, and the least number worth a task.
 _TASK_ROWS, _LEAST_ROWS = 1 << 20, 1 << 16
 # A day with more rows has several tasks. Each reads all rows, which costs less than the fewer keys save.
-_TILE_TASK_ROWS = 1 << 22
+_TILE_TASK_ROWS = 5 << 20
 _SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 
 
