@@ -338,7 +338,7 @@ AGGREGATE_CASES = {
         "sum(n)",
         "sum(x)",
         "sum(y) filter (where b)",
-        "sum(x * y) filter (where x < 1000000)",
+        "sum(x * y) filter (where abs(x) < 1000000)",
         "sum(cast(y as decimal(18,2)))",
         "sum(if(b, 1, 0))",
         "sum(i) / count(*)",

@@ -118,7 +118,7 @@ orders = Pipeline(
     model=EstimatorModel(build=boosting),
     training=Training(num_as_of=1, every_days=1),
     outputs=(Output("expected_spend"),),
-    gate=Gate("mae", floors={"mae": 1e15}, baseline=Baseline("orders"), baseline_margin=-1e15, max_latency_ms=1e6),
+    gate=Gate("mae", floors={"mae": 1e6}, baseline=Baseline("orders"), baseline_margin=-1e6, max_latency_ms=1e6),
     publish=Publish(max_psi=None),
     drift=Drift(report_rows=0),
 )
