@@ -203,6 +203,7 @@ PLUGINS = {
         hooks={
             "pin_table": "parquet_files:pin_table",
             "as_of_rows": "table_rows:as_of_rows",
+            "night_rows": "table_rows:night_rows",
             "existing_table_rows": "table_rows:existing_table_rows",
             "days_to_extract": "days_to_extract:days_to_extract",
             "extraction_delay_reason": "days_to_extract:extraction_delay_reason",

@@ -31,6 +31,7 @@ from forecache.declare.schedule import Schedule
 from forecache.declare.served import not_published_error
 from forecache.declare.sources.column import check_pipeline_key
 from forecache.declare.sources.source import AnySource, check_first_day
+from forecache.declare.sql.statement import Statement, check_one_computation, compile_entities, compile_label
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -41,24 +42,32 @@ class Entities:
     """The keys that have a row on an as-of date, and further columns that views are joined by.
 
     `compute` gets `{source name: rows}`, as that of `Features` does, and returns one row for each entity and `as_of`:
-    the pipeline's key columns, `as_of`, and `columns`, such as the airport of a flight.
+    the pipeline's key columns, `as_of`, and `columns`, such as the airport of a flight. `sql` has the same columns, and
+    each source is a table; see `Features`.
 
     Attributes:
         columns: Columns besides the key that are part of the key of a view.
     """
 
-    compute: Callable[[Mapping[str, "DataFrame"]], "DataFrame"]
-    sources: tuple[AnySource, ...]
+    compute: Callable[[Mapping[str, "DataFrame"]], "DataFrame"] | None = None
+    sources: tuple[AnySource, ...] = ()
     columns: tuple[str, ...] = ()
+    sql: str = ""
 
     def __post_init__(self) -> None:
         check_fields("`Entities`", self)
+        check_one_computation("`Entities`", self.compute, self.sql)
         if not self.sources:
             raise SettingsError("`Entities` has no source.", remedy="Declare at least one.")
         check_unique("source", "`Entities`", [source.name for source in self.sources])
         check_unique("column", "`Entities`", self.columns)
         for name in self.columns:
             check_column("`Entities`", name)
+
+    @property
+    def computation(self) -> Any:
+        """The function or the SQL."""
+        return self.compute or self.sql
 
 
 def check_entities(
@@ -87,7 +96,7 @@ def check_entities(
         if missing:
             raise SettingsError(
                 f"{owner} joins the view {view.name!r} by {missing[0]!r}, which its entities do not have.",
-                remedy=f"Return it from the function of `Entities`, and declare columns=({missing[0]!r},).",
+                remedy=f"Return it from the function or SQL of `Entities`, and declare columns=({missing[0]!r},).",
             )
 
 
@@ -113,8 +122,8 @@ class Pipeline(Trainable):
         features: The model's inputs: `Features` of its own, a view of this key that other pipelines may share, or
             several views, which are joined.
         entities: The keys that have a row if views are joined; None: those of the first view with the pipeline's key.
-        label: The function from events to what the model learns; None for a model that is not trained here.
-        sources: The sources of the label and of features that are a function; (): the sources of the view.
+        label: The function or SQL from events to what the model learns; None for a model that is not trained here.
+        sources: The sources of the label and of features of the pipeline's own; (): the sources of the view.
         model: The model that is trained, or applied as it is.
         training: How the model is trained, and on which as-of dates.
         outputs: What the model returns, as columns of the prediction table; the first one is learned from the label.
@@ -165,6 +174,7 @@ class Pipeline(Trainable):
             check_features_without_function(owner, self.features, self.key, self.sources)
         check_entities(owner, self.key, self.views, self.entities, own=isinstance(self.features, Features))
         check_first_day(owner, self.all_sources)
+        _ = self.entities_statement, self.label_statement  # compiled now, so that their errors are those of it
         check_schedule(owner, self.schedule, self.all_sources, self.publish)
         names = [name for feature in self.feature_columns for name in feature.own_names]
         check_unique("feature", owner, [*self.key, AS_OF, *names, *(self.label.columns if self.label else ())])
@@ -249,6 +259,29 @@ class Pipeline(Trainable):
     def label_sources(self) -> tuple[AnySource, ...]:
         return self.sources or self.all_sources
 
+    @cached_property
+    def entities_statement(self) -> Statement | None:
+        """The compiled SQL of the entities; None without SQL."""
+        declared = self.entities
+        if declared is None or not declared.sql:
+            return None
+        owner = f"The entities of {self.inline_name}"
+        return compile_entities(owner, declared.sql, self.key, declared.columns, declared.sources, self.all_sources)
+
+    @cached_property
+    def label_statement(self) -> Statement | None:
+        """The compiled SQL of the label; None without SQL."""
+        label = self.label
+        if label is None or not label.sql:
+            return None
+        owner, has_classes = f"The label of {self.inline_name}", label.kind == "multiclass"
+        sources = self.label_sources, self.all_sources
+        return compile_label(owner, label.sql, self.key, label.columns, *sources, has_classes=has_classes)
+
+    @property
+    def label_inputs(self) -> Any:
+        return self.label_statement.canonical if self.label_statement else self.trained_label.compute
+
     @property
     def start(self) -> date:
         return first_as_of(self.schedule, self.all_sources)
@@ -269,6 +302,7 @@ class Pipeline(Trainable):
         """
         computed: dict[str, Any] = {"views": [view.fingerprint for view in self.views]}
         if self.entities is not None:
-            computed["entities"] = (self.entities.columns, self.entities.compute)
+            made = self.entities_statement
+            computed["entities"] = (self.entities.columns, made.canonical if made else self.entities.compute)
         segments = [(cut.name, cut.of, cut.bounds, cut.labels) for cut in self.segments]
         return fingerprint_stages(self, computed, segments)

@@ -3,17 +3,17 @@
 Views and labels that are functions on Spark's frames have none. DuckDB joins in bounded memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.declare import AS_OF, Feature, FeatureView, Pipeline
+from forecache.declare import AS_OF, FeatureView, Pipeline
 from forecache.kit.delta.files import DataFile, fit_columns, place_of, read_file_rows
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table
@@ -21,11 +21,12 @@ from forecache.kit.delta.writers import fit_schema, write_partition
 from forecache.lake.contracts import require_key_types
 from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins
+from forecache.lake.sql_rows import entity_query_rows, label_query_rows, view_query_rows
+from forecache.lake.stored_features import Rows, stored_type
 
 if TYPE_CHECKING:
     from deltalake import Schema
 
-_STORED = {"number": pa.float32(), "integer": pa.int64(), "category": pa.string()}
 _SPARK_NAMES = {
     pa.int8(): "tinyint",
     pa.int16(): "smallint",
@@ -38,18 +39,6 @@ _SPARK_NAMES = {
 _BATCH_ROWS = 1 << 16
 
 
-class Rows(NamedTuple):
-    """Rows as they come, with their columns."""
-
-    schema: pa.Schema
-    batches: Iterable[pa.RecordBatch]
-
-
-def stored_type(feature: Feature) -> pa.DataType:
-    """The type that a feature has in a table."""
-    return _STORED.get(feature.type, pa.list_(pa.float32()))
-
-
 def view_rows(
     settings: Settings,
     view: FeatureView,
@@ -60,6 +49,8 @@ def view_rows(
     asked: pa.Table | None = None,
 ) -> Rows:
     """Key columns, `as_of` and the features in their stored types, computed from the sources; as `view_frame`."""
+    if view.statement is not None:
+        return view_query_rows(settings, view, nights, pins=pins)
     window_rows = load_hook("window_features", "window_rows")
     rows: Rows = window_rows(settings, view, nights, progress=progress, asked=asked)
     return rows
@@ -69,12 +60,12 @@ def label_rows(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, entities: pa.Table, pins: Pins | None = None
 ) -> Rows:
     """Key columns, `as_of`, the label (double, of classes string) and its weight (double) of entities on nights."""
-    raise NotImplementedError(f"the label of {pipeline.name!r} is a function on Spark's frames")
+    return label_query_rows(settings, pipeline, nights, entities=entities, pins=pins)
 
 
 def entity_rows(settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None) -> Rows:
     """Key columns, `as_of` and the further columns of a pipeline's declared entities on nights."""
-    raise NotImplementedError(f"the entities of {pipeline.name!r} are a function on Spark's frames")
+    return entity_query_rows(settings, pipeline, nights, pins=pins)
 
 
 def view_table_rows(settings: Settings, view: FeatureView, versions: Mapping[date, int]) -> Rows:

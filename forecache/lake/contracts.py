@@ -52,7 +52,7 @@ def require_labels(written: "pa.Table", pipeline: Trainable) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    label, function = pipeline.trained_label, function_name(pipeline.trained_label.compute)
+    label, function = pipeline.trained_label, function_name(pipeline.trained_label.computation)
     values = written[label.name]
     classes = label.kind == "multiclass"
     wrong = pc.is_null(values) if classes else pc.invert(pc.fill_null(pc.is_finite(values), False))
@@ -87,7 +87,7 @@ def require_labels(written: "pa.Table", pipeline: Trainable) -> None:
 
 def require_class_names(frame: "DataFrame", pipeline: Pipeline) -> None:
     """Refuse a label of classes that is neither text nor whole numbers; only its schema is looked at."""
-    label, function = pipeline.trained_label, function_name(pipeline.trained_label.compute)
+    label, function = pipeline.trained_label, function_name(pipeline.trained_label.computation)
     kind = dict(frame.dtypes).get(label.name)
     if kind not in ("string", "tinyint", "smallint", "int", "bigint"):
         raise InputError(
@@ -115,7 +115,7 @@ def require_classes(written: "pa.Table", pipeline: Pipeline) -> tuple[str, ...]:
             raise InputError(
                 f"The {split} split of pipeline {pipeline.name!r} has the class {strange[0]!r} of {label.name!r}, "
                 f"which {wanted}; it has {', '.join(known)}.",
-                remedy=f"Train on more dates, or let {function_name(label.compute)} give rare classes one name.",
+                remedy=f"Train on more dates, or let {function_name(label.computation)} give rare classes one name.",
             )
     missing = [name for name in declared if name not in trained]
     if missing:
@@ -148,8 +148,8 @@ def require_one_row_each(rows: "pa.Table", pipeline: Pipeline) -> None:
     twice = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist()
     if twice:
         where = ", ".join(f"{name} {twice[0][name]}" for name in entity)
-        given = [view.features.compute for view in pipeline.views if isinstance(view.features, Features)]
-        functions = " and ".join(map(function_name, [*given, pipeline.trained_label.compute]))
+        given = [view.features.computation for view in pipeline.views if isinstance(view.features, Features)]
+        functions = " and ".join(map(function_name, [*given, pipeline.trained_label.computation]))
         raise InputError(
             f"The training set of pipeline {pipeline.name!r} has {twice[0]['count_all']} rows for {where}.",
             remedy=f"Return one row for each entity and date from {functions}.",
@@ -172,9 +172,11 @@ def require_key_types(owner: str, given: Mapping[str, str], found: Mapping[str, 
 
 
 def function_name(function: Any) -> str:
-    """Name of a function, a partial or a callable object, for messages."""
+    """Name of a function, a partial or a callable object, for messages; of SQL "the SQL"."""
     if function is None:
         return "the source"
+    if isinstance(function, str):
+        return "the SQL"
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", None) or type(function).__name__

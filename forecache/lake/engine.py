@@ -119,7 +119,7 @@ def find_spark_functions(views: Iterable[FeatureView], *functions: Any) -> list[
 
     Features without a function, which are columns of a source as they are, need them too.
     """
-    own = [(view, view.features) for view in views if view.features is not None]
+    own = [(view, view.features) for view in views if view.features is not None and not view.features.sql]
     named = [_describe(each.compute) if each.compute else f"the source of {view.name!r}" for view, each in own]
     return named + [_describe(each) for each in functions if each is not None]
 

@@ -1,10 +1,9 @@
 """The features of nights as Spark frames, of a view or joined for a pipeline, and the inputs that they depend on."""
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,6 +16,8 @@ from forecache.kit.delta.errors import REFUSED
 from forecache.kit.delta.tables import read_table
 from forecache.lake.contracts import function_name, require_columns, require_key_types
 from forecache.lake.sources import Pins, known_rows, source_states
+from forecache.lake.sql_rows import entity_query_frame, view_query_frame
+from forecache.lake.stored_features import embed_texts
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -52,13 +53,16 @@ def _entity_frame(
     if declared is None:
         view = next(view for view in pipeline.views if view.key == pipeline.key)
         return frames[view.name].select(*pipeline.key, AS_OF)
-    computed = declared.compute(known_rows(spark, settings, declared.sources, nights, pins=pins))
+    if declared.compute is None:
+        computed = entity_query_frame(spark, settings, pipeline, nights, pins=pins)
+    else:
+        computed = declared.compute(known_rows(spark, settings, declared.sources, nights, pins=pins))
     wanted = [*pipeline.key, AS_OF, *declared.columns]
     missing = [name for name in wanted if name not in computed.columns]
     if missing:
         raise InputError(
             f"The entities of pipeline {pipeline.name!r} lack the column {missing[0]!r}.",
-            remedy=f"Return it from {function_name(declared.compute)}, or remove it from the declaration.",
+            remedy=f"Return it from {function_name(declared.computation)}, or remove it from the declaration.",
         )
     return computed.select(*wanted)
 
@@ -99,7 +103,7 @@ _RULES = {
 
 def typed_columns(computed: "DataFrame", view: FeatureView) -> "list[Column]":
     """The declared features of a computed frame as Spark columns in their stored types; InputError if one is wrong."""
-    function = view.features and view.features.compute
+    function = view.features and view.features.computation
     require_columns(computed, view, view.feature_names, function, "feature")
     types = dict(computed.dtypes)
     for feature in view.feature_columns:
@@ -135,38 +139,13 @@ def _stored_column(feature: Feature, owner: str) -> "Column":
 def _embed_column(feature: Feature, column: "Column", owner: str) -> "Column":
     from pyspark.sql.pandas.functions import arrow_udf
 
-    embed, size = feature.embed or hashed_words(feature.size or 1), feature.size or 1
-    about = f"{REFUSED} The function {function_name(embed)} of the text {feature.name!r} of {owner!r}"
+    embed = embed_texts(feature, owner)
 
     # Spark infers the kind of UDF from the type hints.
     def vectors(texts: pa.Array) -> pa.Array:
-        import numpy as np
-
-        given = texts.drop_null().to_pylist()
-        found = np.asarray(embed(given) if given else np.empty((0, size)), np.float32)
-        if found.shape != (len(given), size):
-            raise ValueError(f"{about} returned numbers of shape {found.shape} for {len(given)} texts of size {size}.")
-        lengths = np.where(np.asarray(texts.is_valid()), size, 0)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(offsets, pa.array(found.reshape(-1)), mask=texts.is_null())
+        return embed(texts)
 
     return arrow_udf(vectors, "array<float>")(column)  # type: ignore[call-overload]
-
-
-def hashed_words(size: int) -> Any:
-    """Return a function from texts to word counts by hash (lower case, XXH64 modulo `size`), float32 [n, size]."""
-
-    def count_hashes(texts: list[str]) -> Any:
-        import numpy as np
-        import xxhash
-
-        counts = np.zeros((len(texts), size), np.float32)
-        for row, text in enumerate(texts):
-            for word in re.findall(r"\w+", text.lower()):
-                counts[row, xxhash.xxh64_intdigest(word.encode()) % size] += 1
-        return counts
-
-    return count_hashes
 
 
 def feature_frame(
@@ -200,6 +179,8 @@ def view_frame(
     if view.features is None:
         window_frame = load_hook("window_features", "window_frame")
         computed = window_frame(settings, view, nights, progress=progress, asked=asked)
+    elif view.statement is not None:
+        computed = view_query_frame(spark, settings, view, nights, pins=pins)
     else:
         rows, compute = known_rows(spark, settings, view.sources, nights, pins=pins), view.features.compute
         computed = rows[view.sources[0].name] if compute is None else compute(rows)

@@ -16,12 +16,13 @@ from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
 from forecache.kit.delta.tables import table_version
 from forecache.kit.delta.writers import write_frame
-from forecache.lake.arrow_rows import Rows, joined_rows, view_rows, write_nights
+from forecache.lake.arrow_rows import joined_rows, view_rows, write_nights
 from forecache.lake.engine import decide_engine, find_spark_functions
 from forecache.lake.feature_rows import join_views, joined_inputs, read_view, view_frame, view_inputs
 from forecache.lake.ledger import last_records
 from forecache.lake.sources import Pins, count_rows, require_delivered
 from forecache.lake.stage_runner import Stage, hold_table_lock, partition_rows, write_stale_partitions
+from forecache.lake.stored_features import Rows
 
 if TYPE_CHECKING:
     from deltalake import Schema

@@ -17,9 +17,10 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.errors import as_known_error, translate_errors
 from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
 from forecache.kit.delta.writers import join_to_groups, new_folder
-from forecache.lake.arrow_rows import Rows, ViewJoin, join_views, label_rows, view_rows
+from forecache.lake.arrow_rows import ViewJoin, join_views, label_rows, view_rows
 from forecache.lake.query import quote_name
 from forecache.lake.sources import Pins
+from forecache.lake.stored_features import Rows
 
 if TYPE_CHECKING:
     from deltalake import Schema

@@ -54,7 +54,7 @@ def query(settings: Settings, sql: str) -> "pa.Table":
         except duckdb.Error as error:
             if (damaged := as_damaged_error(error)) is not None:
                 raise damaged from None
-            raise InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.") from None
+            raise InputError(f"The query failed: {first_line(error)}.", remedy="Change the statement.") from None
 
 
 def _require_read_only(statements: "Sequence[duckdb.Statement]") -> None:
@@ -70,12 +70,12 @@ def _unknown_name_error(error: "duckdb.CatalogException", tables: Sequence[str])
     """The error for an unknown name; for a table it proposes names of the lake instead of DuckDB's own tables."""
     missing = _NO_TABLE.search(str(error))
     if missing is None:
-        return InputError(f"The query failed: {_first_line(error)}.", remedy="Change the statement.")
+        return InputError(f"The query failed: {first_line(error)}.", remedy="Change the statement.")
     name = missing[1].strip('"')
     return InputError(f"The lake has no table {name!r}.", remedy=known_names_remedy(name, tables, where="the lake"))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """DuckDB's message with the names that it proposes, without the statement that it repeats."""
     lines = [line.strip() for line in str(error).splitlines()]
     proposed = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
@@ -85,6 +85,11 @@ def _first_line(error: Exception) -> str:
 def quote_name(name: str) -> str:
     """A column's name as SQL takes it, whatever characters it has."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """A text as SQL takes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def scratch_folder(settings: Settings) -> Path:

@@ -110,19 +110,23 @@ def _snapshot_rows(
     """The rows of the file that is valid on each night, or of every file in its horizon."""
     from pyspark.sql import functions as F
 
-    files = ingested_files(settings, source)
-    if horizon_days is None or isinstance(source.time, Static):
-        chosen = [(night, state_file(source, files, night)) for night in nights]
-    else:
-        by_day, horizon = (
-            {day: state_file(source, files, day) for day in delivered_days(files)},
-            timedelta(horizon_days),
-        )
-        chosen = [(night, file) for night in nights for day, file in by_day.items() if night < day <= night + horizon]
-    pairs = [(night, file.event_day, file.file) for night, file in chosen if file is not None]
+    pairs = [(night, *found) for night in nights for found in state_files(settings, source, night, horizon_days)]
     of_nights = spark.createDataFrame(pairs, f"{AS_OF} date, event_day date, source_file string")
     rows = raw.where(F.col("event_day").isin(sorted({day for _, day, _ in pairs if day})))
     return rows.join(F.broadcast(of_nights), ["event_day", "source_file"]).select(*raw.columns, AS_OF)
+
+
+def state_files(
+    settings: Settings, source: Source, night: date, horizon_days: int | None
+) -> list[tuple[date | None, str]]:
+    """Day and name of the file of a snapshot that is valid on a night, or of every file in its horizon."""
+    files = ingested_files(settings, source)
+    if horizon_days is None or isinstance(source.time, Static):
+        chosen = [state_file(source, files, night)]
+    else:
+        last = night + timedelta(days=horizon_days)
+        chosen = [state_file(source, files, day) for day in delivered_days(files) if night < day <= last]
+    return [(file.event_day, file.file) for file in chosen if file is not None]
 
 
 def cut_events(events: "DataFrame", nights: Sequence[date], *, after: int | None, until: int) -> "DataFrame":

@@ -24,6 +24,7 @@ from forecache.lake.feature_rows import feature_frame
 from forecache.lake.features import require_nights
 from forecache.lake.labelled_rows import NUM_FILES, PLACES, SPLITS, write_labelled_rows
 from forecache.lake.sources import Pins, count_rows, horizon_rows, source_states, state_history
+from forecache.lake.sql_rows import label_query_frame
 from forecache.lake.stage_runner import Stage, StageOutcome, hold_table_lock
 
 if TYPE_CHECKING:
@@ -237,9 +238,12 @@ def label_frame(
     from pyspark.sql import functions as F
 
     label, classes = pipeline.trained_label, pipeline.trained_label.kind == "multiclass"
-    happened = horizon_rows(spark, settings, pipeline.label_sources, nights, label.horizon_days, pins=pins)
-    labels = label.compute(entities, happened)
-    require_numbers(labels, pipeline, label.columns[1:] if classes else label.columns, label.compute, "label")
+    if label.compute is None:
+        labels = label_query_frame(spark, settings, pipeline, entities, nights, pins=pins)
+    else:
+        happened = horizon_rows(spark, settings, pipeline.label_sources, nights, label.horizon_days, pins=pins)
+        labels = label.compute(entities, happened)
+    require_numbers(labels, pipeline, label.columns[1:] if classes else label.columns, label.computation, "label")
     if classes:
         require_class_names(labels, pipeline)
     kinds = ("string" if classes else "double", "double")

@@ -36,7 +36,7 @@ from forecache.declare import (
 )
 from forecache.kit.delta.tables import open_table
 from forecache.lake import arrow_rows, labelled_rows, training_set
-from forecache.lake.arrow_rows import Rows, load_table
+from forecache.lake.arrow_rows import load_table
 from forecache.lake.engine import decide_engine, map_in_threads, num_cores
 from forecache.lake.feature_rows import view_frame
 from forecache.lake.features import build_features, build_view
@@ -44,6 +44,7 @@ from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.query import scratch_database
 from forecache.lake.split_rows import split_batches
+from forecache.lake.stored_features import Rows
 from forecache.lake.training_set import build_training_set, label_frame
 
 LAST = 9

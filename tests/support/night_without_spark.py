@@ -20,8 +20,8 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.tables import open_table
 from forecache.lake import labelled_rows, training_set
-from forecache.lake.arrow_rows import Rows
 from forecache.lake.ledger import last_records
+from forecache.lake.stored_features import Rows
 from forecache.night import run_night
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from forecache.base.errors import InputError, SettingsError
 from forecache.base.settings import Settings
 from forecache.declare import Feature, FeatureView, load_pipeline
-from forecache.lake.feature_rows import hashed_words
+from forecache.lake.stored_features import hashed_words
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding, encoding_of, read_encoding
 from forecache.models.inference.runtimes.onnx import add_preprocessing, remove_preprocessing
 from forecache.models.registry.gate.examples import SplitExamples, slices_of

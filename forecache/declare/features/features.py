@@ -1,4 +1,4 @@
-"""Functions from rows of sources to features and to a label."""
+"""Features and a label that are computed from rows of sources, by a function or by SQL."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from forecache.base.table_names import check_column, check_unique
 from forecache.declare.checks import check_fields, check_least, check_value
 from forecache.declare.expectations import Expectation
 from forecache.declare.sources.source import AnySource
+from forecache.declare.sql.statement import check_one_computation
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -105,28 +106,39 @@ _AS_THEY_ARE: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a pipeline or view, computed from sources by a function.
+    """The features of a pipeline or view, computed from sources by a function or by SQL.
 
-    Without `compute` they are columns of the only source as they are, such as an existing feature table: a snapshot
-    with the pipeline's key, or rows without time with that key.
+    Without both they are columns of the only source as they are, such as an existing feature table: a snapshot with the
+    pipeline's key, or rows without time with that key.
 
     `compute` gets `{source name: rows}`; each frame has the source's columns, `event_day` and `as_of`, and holds, for
     every requested as-of date, only what was known on it: events up to that date, the last state at or before it, or
     the rows without time. It returns one row per (key columns, `as_of`) with every declared feature. It must group by
     `as_of`, so that many as-of dates run as one job.
+
+    `sql` is one SELECT in DuckDB's dialect with the same columns, in which each source is a table of its name with the
+    same rows; for each as-of date it sees those of that date alone, as if it were the only one. Which functions it may
+    have is in the guide on features: DuckDB and Spark give equal bits.
     """
 
     columns: tuple[Feature, ...]
     compute: Callable[[Mapping[str, "DataFrame"]], "DataFrame"] | None = None
     expectations: tuple[Expectation, ...] = ()
+    sql: str = ""
 
     def __post_init__(self) -> None:
         check_fields("`Features`", self)
+        check_one_computation("`Features`", self.compute, self.sql, needed=False)
         check_value("`Features`", "columns", self.columns, bool(self.columns), "Declare at least one feature.")
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.columns)
+
+    @property
+    def computation(self) -> Any:
+        """The function or the SQL; None for columns of a source as they are."""
+        return self.compute or self.sql or None
 
 
 @dataclass(frozen=True)
@@ -140,19 +152,24 @@ class Label:
     Each entity has at most one row, without null: an entity whose outcome is not known is left out, and so is not in
     the training set.
 
+    `sql` is one SELECT in DuckDB's dialect with the same columns, in which each source is a table of its name, and the
+    entities are the table `entities`; see `Features`.
+
     Attributes:
-        weight: A further column that `compute` returns, a number above 0: the weight of a row in training and in the
-            gate's metrics; "": all rows count the same.
+        weight: A further column that `compute` or `sql` returns, a number above 0: the weight of a row in training and
+            in the gate's metrics; "": all rows count the same.
     """
 
     name: str
     kind: Literal["binary", "regression", "multiclass", "ranking"]
     horizon_days: int
-    compute: Callable[["DataFrame", Mapping[str, "DataFrame"]], "DataFrame"]
+    compute: Callable[["DataFrame", Mapping[str, "DataFrame"]], "DataFrame"] | None = None
     weight: str = ""
+    sql: str = ""
 
     def __post_init__(self) -> None:
         check_fields(f"Label {self.name!r}", self)
+        check_one_computation(f"Label {self.name!r}", self.compute, self.sql)
         check_column("A label", self.name)
         if self.weight:
             check_column("A label's weight", self.weight)
@@ -163,14 +180,19 @@ class Label:
         """The label's columns of a training set: the label, and its weight if it has one."""
         return (self.name, self.weight) if self.weight else (self.name,)
 
+    @property
+    def computation(self) -> Any:
+        """The function or the SQL."""
+        return self.compute or self.sql
+
 
 def check_features_without_function(
     owner: str, features: Features, key: Sequence[str], sources: Sequence[AnySource]
 ) -> None:
     """Refuse features without a function that are not fitting columns of one source with the pipeline's key."""
-    if features.compute is not None:
+    if features.computation is not None:
         return
-    remedy = "Give the features a function, `compute`."
+    remedy = "Give the features a function, `compute`, or `sql`."
     if len(sources) != 1:
         raise SettingsError(f"{owner} has features without a function and {len(sources)} sources.", remedy=remedy)
     source = sources[0]

@@ -19,6 +19,7 @@ from forecache.declare.schedule import Schedule
 from forecache.declare.served import PackedLayout
 from forecache.declare.sources.column import check_pipeline_key
 from forecache.declare.sources.source import AnySource, Source, check_first_day, first_day
+from forecache.declare.sql.statement import Statement, compile_features
 
 _MOST_COLUMNS = 16_384
 TILE_COLUMNS = ("day", "events", "key_bucket")
@@ -38,7 +39,7 @@ class FeatureView:
         name: Part of the name of its table, `features_<name>`.
         key: Columns that identify a row; at least one source declares each.
         sources: The sources that the features are computed from.
-        features: Features from a function, or columns of an existing table; None with `windows`.
+        features: Features from a function or SQL, or columns of an existing table; None with `windows`.
         windows: Features declared as aggregates over one source of events; the features of an as-of date are merged
             from daily tiles.
         active_days: With windows, a key has a row on an as-of date if it had an event in the last `active_days` days:
@@ -74,6 +75,7 @@ class FeatureView:
         check_pipeline_key(owner, self.key, self.sources)
         if self.features is not None:
             check_features_without_function(owner, self.features, self.key, self.sources)
+        _ = self.statement  # compiled now, so that its errors are those of the declaration
         check_first_day(owner, self.sources)
         check_windows(owner, self)
         names = [name for feature in self.feature_columns for name in feature.own_names]
@@ -116,6 +118,15 @@ class FeatureView:
         return min((source.end for source in self.sources if source.end), default=None)
 
     @cached_property
+    def statement(self) -> Statement | None:
+        """The compiled SQL of the features; None without SQL. SettingsError if it is wrong."""
+        if self.features is None or not self.features.sql:
+            return None
+        owner = f"FeatureView {self.name!r}"
+        types = {feature.name: feature.type for feature in self.feature_columns}
+        return compile_features(owner, self.features.sql, self.key, types, self.sources)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that the rows of an as-of date depend on besides the rows of the sources."""
         if self.live is None:
@@ -127,7 +138,8 @@ class FeatureView:
         """Hash of everything that the features depend on besides the rows of the sources."""
         if self.features is not None:
             computed = [feature.computation_inputs for feature in self.feature_columns]
-            return fingerprint(key=self.key, features=computed, compute=self.features.compute)
+            compute = self.features.compute if self.statement is None else self.statement.canonical
+            return fingerprint(key=self.key, features=computed, compute=compute)
         windows = [each.computation_inputs for each in self.windows]
         return fingerprint(tiles=self.tile_fingerprint, windows=windows, days=self.num_active_days)
 

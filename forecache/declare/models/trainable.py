@@ -37,6 +37,10 @@ class ExampleLabel:
     def columns(self) -> tuple[str, ...]:
         return (self.name, self.weight) if self.weight else (self.name,)
 
+    @property
+    def computation(self) -> Any:
+        return self.compute
+
 
 @dataclass(frozen=True)
 class Fingerprints:
@@ -153,6 +157,11 @@ class Trainable(Protocol):
         return self.label
 
     @property
+    def label_inputs(self) -> Any:
+        """What the label is computed by, for fingerprints: the function, or the canonical text of its SQL."""
+        return self.trained_label.computation
+
+    @property
     def trained_gate(self) -> Gate:
         """The gate; raises InputError if the model is not trained here."""
         if self.gate is None:
@@ -200,7 +209,7 @@ def _fingerprint_training(declared: Trainable, rows: dict[str, Any]) -> tuple[st
         return "", fingerprint(model=model)
     classes = declared.output_specs[0].classes  # the training set is checked against them
     horizon_days = label.horizon_days if isinstance(label, Label) else None
-    described = (label.name, label.kind, horizon_days, label.compute, label.weight, classes)
+    described = (label.name, label.kind, horizon_days, declared.label_inputs, label.weight, classes)
     return fingerprint(**rows, label=described, split=declared.training.split), fingerprint(
         features=[feature.training_inputs for feature in declared.feature_columns],
         label=(label.name, label.kind, label.weight),

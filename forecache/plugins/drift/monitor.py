@@ -19,7 +19,7 @@ from forecache.declare import AS_OF, Pipeline
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table, read_table, table_exists, table_version
-from forecache.lake.arrow_rows import Rows, label_rows, load_table
+from forecache.lake.arrow_rows import label_rows, load_table
 from forecache.lake.contracts import class_order
 from forecache.lake.engine import Engine, decide_engine, find_spark_functions
 from forecache.lake.features import feature_versions
@@ -28,6 +28,7 @@ from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.split_rows import label_numbers
 from forecache.lake.stage_runner import Stage, StageOutcome, partition_rows
+from forecache.lake.stored_features import Rows
 from forecache.lake.training_set import label_frame
 from forecache.models.registry.gate.gate_checks import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of

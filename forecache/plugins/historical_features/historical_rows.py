@@ -12,10 +12,11 @@ from forecache.base.errors import InputError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, FeatureView
-from forecache.lake.arrow_rows import Rows, load_table, stored_type, type_names, view_rows, view_table_rows
+from forecache.lake.arrow_rows import load_table, type_names, view_rows, view_table_rows
 from forecache.lake.contracts import require_key_types
 from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins
+from forecache.lake.stored_features import Rows, stored_type
 from forecache.plugins.historical_features.historical import OWNER, require_fitting_columns
 from forecache.plugins.historical_features.night_features import find_current_nights
 

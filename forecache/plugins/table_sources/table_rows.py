@@ -13,7 +13,9 @@ from forecache.declare import AS_OF, Static
 from forecache.kit.delta.dataset import open_dataset, open_native
 from forecache.kit.delta.errors import as_missing_file_error
 from forecache.kit.spark.session import spark_path
+from forecache.lake.query import quote_name
 from forecache.lake.sources import cut_events
+from forecache.lake.sql_rows import RowsOfSource, days_until
 from forecache.plugins.table_sources.delta_table import open_delta, require_version
 from forecache.plugins.table_sources.pinned_table import NANOSECONDS, PinnedTable, source_error
 
@@ -188,6 +190,28 @@ def _require_file_system(spark: "SparkSession", pinned: PinnedTable) -> None:
             f"Source {pinned.source.name!r} is in {pinned.place.uri}, and Spark has no jars for S3.",
             remedy="Run `make setup-s3`, and set FORECACHE_STORAGE_OPTIONS.",
         )
+
+
+def night_rows(pinned: PinnedTable, night: date, horizon_days: int | None) -> list[RowsOfSource]:
+    """The rows of an existing table that are known on a night, or with a horizon those after it, as `as_of_rows`."""
+    source, day = pinned.source, "CAST(NULL AS DATE)"
+    if source.day_column:
+        kinds: dict[str, str] = {column.name: column.type for column in source.columns}
+        name = quote_name(source.day_column)
+        # A time with a zone would become the date of the machine's.
+        is_time = kinds[source.day_column] == "timestamp"
+        day = f"CAST(make_timestamp(epoch_us({name})) AS DATE)" if is_time else name
+    names = [column.name for column in source.columns if column.name not in ("event_day", AS_OF)]
+    is_by_day = source.time is None or (not isinstance(source.time, Static) and not pinned.is_by_version)
+    if source.time is None or (horizon_days is not None and is_by_day):
+        return [RowsOfSource(_dataset(pinned, pinned.version), days_until(night, horizon_days, day), day)]
+    if horizon_days is None or isinstance(source.time, Static):
+        states = [(night, existing_table_rows(pinned, night, names))]
+    else:
+        days = (each for each in pinned.commit_days() if night < each <= night + timedelta(days=horizon_days))
+        states = [(each, existing_table_rows(pinned, each, names)) for each in days]
+    of = {each: f"DATE '{each}'" if pinned.is_by_version else day for each, _ in states}
+    return [RowsOfSource(rows, "TRUE", of[each]) for each, rows in states if rows is not None]
 
 
 def existing_table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) -> pa.Table | None:

@@ -25,10 +25,10 @@ from forecache.kit.delta.tables import open_table
 from forecache.kit.delta.writers import collect_files, new_folder
 from forecache.kit.windows.plan import BaseColumn
 from forecache.kit.windows.states import TOO_LARGE, MeasureState, as_tiles
-from forecache.lake.arrow_rows import Rows
 from forecache.lake.engine import Engine, map_in_threads
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
 from forecache.lake.stage_runner import Stage, hold_table_lock, write_stale_partitions
+from forecache.lake.stored_features import Rows
 from forecache.plugins.window_features.key_hashes import KeyHashesByNight, hash_requested_keys
 from forecache.plugins.window_features.tasks import BUCKET, DAY, NightTask, TileTask, split_buckets
 from forecache.plugins.window_features.tile_merge import TileMerger, WindowFeature
