@@ -110,8 +110,8 @@ def test_rows_are_those_of_the_nights_tables_for_random_times(own_lake: Settings
 
 def test_windows_have_the_same_rows_without_spark(own_lake: Settings, spark: Any) -> None:
     rng = random.Random(8)
-    crowd = FeatureView("crowd", ("region",), (FLOWS,), windows=(Window("people", "sum", 2, "people"),))
-    views = [SHOP, dataclasses.replace(crowd, end=date(2026, 1, 3))]
+    ended = dataclasses.replace(FLOWS, end=date(2026, 1, 3))
+    views = [SHOP, FeatureView("crowd", ("region",), (ended,), windows=(Window("people", "sum", 2, "people"),))]
     build_view(own_lake, SHOP, [date(2026, 1, 2), date(2026, 1, 3)])  # some dates are read, and the others computed
     version = table_version(own_lake, SHOP.feature_table)
     times = [at(1) + timedelta(microseconds=rng.randrange(int(4.5 * 86_400_000_000))) for _ in range(200)]
