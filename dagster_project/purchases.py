@@ -1,13 +1,8 @@
 """The purchases of the CDNOW customers: the source, and the view of features that the pipelines share."""
 
-from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING
 
 from forecache import Column, Feature, Features, FeatureView, Source, expect
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 PURCHASES = Source(
     name="purchases",
@@ -48,49 +43,53 @@ PURCHASE_FEATURES = (
 )
 
 
-def purchase_features(events: Mapping[str, "DataFrame"]) -> "DataFrame":
-    """PURCHASE_FEATURES of each customer and as-of date, from one aggregation by customer and day and one over it."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    entity = ["customer_id", "as_of"]
-    days = events["purchases"].groupBy(*entity, "event_day")
-    days = days.agg(F.sum("amount").alias("amount"), F.sum("quantity").alias("quantity"), F.count("*").alias("n"))
-    before = F.lag("event_day").over(Window.partitionBy(*entity).orderBy("event_day"))
-    days = days.withColumns(
-        {
-            "gap": F.datediff("event_day", before),
-            "is_weekend": (F.weekday("event_day") >= 5).cast("int"),
-            "is_month_start": (F.dayofmonth("event_day") <= 10).cast("int"),
-        }
+def _windows() -> str:
+    """Columns of the days with a purchase in each window, and of what was spent on them."""
+    return ",\n        ".join(
+        f"count(*) filter (where age < {days}) as purchases_{days}d, "
+        f"coalesce(sum(amount) filter (where age < {days}), 0.0) as amount_{days}d"
+        for days in WINDOWS_DAYS
     )
-    age = F.datediff("as_of", "event_day")
 
-    def within(window_days: int, value: object) -> object:
-        return F.coalesce(F.sum(F.when(age < window_days, value)), F.lit(0.0))
 
-    windows = {f"purchases_{d}d": within(d, F.lit(1.0)) for d in WINDOWS_DAYS}
-    windows |= {f"amount_{d}d": within(d, F.col("amount")) for d in WINDOWS_DAYS}
-    result = days.groupBy(*entity).agg(
-        F.min(age).alias("recency_days"),
-        F.max(age).alias("tenure_days"),
-        F.count("*").alias("frequency"),
-        F.sum("amount").alias("monetary"),
-        (F.sum("amount") / F.sum("n")).alias("mean_amount"),
-        (F.sum("quantity") / F.sum("n")).alias("mean_quantity"),
-        F.avg("gap").alias("gap_mean_days"),
-        F.max("gap").alias("gap_max_days"),
-        F.avg("is_weekend").alias("weekend_share"),
-        F.avg("is_month_start").alias("month_start_share"),
-        *(column.alias(name) for name, column in windows.items()),  # type: ignore[attr-defined]
+PURCHASE_SQL = f"""
+    with days as (  -- on which a customer bought something
+        select customer_id, as_of, event_day, date_diff('day', event_day, as_of) as age,
+            sum(amount) as amount, sum(quantity) as quantity, count(*) as purchases
+        from purchases
+        group by customer_id, as_of, event_day
+    ),
+    ranked as (
+        select *, rank() over (partition by customer_id order by event_day) as place from days
+    ),
+    gaps as (
+        select d.*, date_diff('day', before.event_day, d.event_day) as gap
+        from ranked d left join ranked before
+            on before.customer_id = d.customer_id and before.as_of = d.as_of and before.place = d.place - 1
+    ),
+    totals as (
+        select customer_id, as_of,
+            min(age) as recency_days,
+            max(age) as tenure_days,
+            count(*) as frequency,
+            sum(amount) as monetary,
+            sum(amount) / sum(purchases) as mean_amount,
+            sum(quantity) / sum(purchases) as mean_quantity,
+            avg(gap) as gap_mean_days,
+            max(gap) as gap_max_days,
+            avg(if(isodow(event_day) >= 6, 1, 0)) as weekend_share,
+            avg(if(day(event_day) <= 10, 1, 0)) as month_start_share,
+            {_windows()}
+        from gaps
+        group by customer_id, as_of
     )
-    return result.withColumns(
-        {
-            "trend_30d": F.col("purchases_30d") / F.greatest("purchases_90d", F.lit(1.0)),
-            "trend_90d": F.col("purchases_90d") / F.greatest("purchases_180d", F.lit(1.0)),
-            "gap_ratio": F.col("recency_days") / F.col("gap_mean_days"),
-        }
-    )
+    select *,
+        purchases_30d / greatest(purchases_90d, 1) as trend_30d,
+        purchases_90d / greatest(purchases_180d, 1) as trend_90d,
+        recency_days / gap_mean_days as gap_ratio
+    from totals
+"""
+"""PURCHASE_FEATURES of each customer: from the days with a purchase, and the gaps between them."""
 
 
 CUSTOMER = FeatureView(
@@ -99,8 +98,8 @@ CUSTOMER = FeatureView(
     key=("customer_id",),
     sources=(PURCHASES,),
     features=Features(
-        compute=purchase_features,
         columns=PURCHASE_FEATURES,
+        sql=PURCHASE_SQL,
         expectations=(expect("expect_column_values_to_be_between", column="recency_days", min_value=0),),
     ),
 )

@@ -3,7 +3,6 @@
 Copy this file to add a pipeline: everything that is particular to churn is here, and nothing else.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dagster_project.purchases import CUSTOMER
@@ -21,17 +20,7 @@ from forecache import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
     from torch import nn
-
-
-def churned(entities: "DataFrame", events: Mapping[str, "DataFrame"]) -> "DataFrame":
-    """1.0 where the customer bought nothing in the horizon."""
-    from pyspark.sql import functions as F
-
-    bought = events["purchases"].select("customer_id", "as_of").distinct().withColumn("bought", F.lit(True))
-    labelled = entities.join(bought, ["customer_id", "as_of"], "left")
-    return labelled.select("customer_id", "as_of", F.col("bought").isNull().cast("double").alias("churned"))
 
 
 def network(num_features: int) -> "nn.Module":
@@ -53,7 +42,16 @@ churn = Pipeline(
     description="Probability that a customer buys nothing in the next 90 days, every night for every customer.",
     key=("customer_id",),
     features=CUSTOMER,
-    label=Label(name="churned", kind="binary", horizon_days=90, compute=churned),
+    label=Label(
+        name="churned",
+        kind="binary",
+        horizon_days=90,
+        sql="""
+            select e.customer_id, e.as_of, count(p.customer_id) = 0 as churned
+            from entities e left join purchases p using (customer_id, as_of)
+            group by all
+        """,
+    ),
     model=TorchModel(build=network),
     training=Training(num_as_of=5, every_days=30, epochs=30, batch_size=4096, learning_rate=0.004),
     outputs=(Output("churn_probability", minimum=0.0, maximum=1.0, description="Of no purchase in the next 90 days."),),

@@ -1,6 +1,5 @@
 """Spend: the dollars that a customer will spend in the 90 days after tonight."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dagster_project.purchases import CUSTOMER
@@ -16,16 +15,7 @@ from forecache import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
     from torch import Tensor, nn
-
-
-def spent(entities: "DataFrame", events: Mapping[str, "DataFrame"]) -> "DataFrame":
-    """Dollars spent in the horizon, 0.0 where nothing was bought."""
-    from pyspark.sql import functions as F
-
-    totals = events["purchases"].groupBy("customer_id", "as_of").agg(F.sum("amount").alias("spent_90d"))
-    return entities.join(totals, ["customer_id", "as_of"], "left").fillna(0.0, ["spent_90d"])
 
 
 def network(num_features: int) -> "nn.Module":
@@ -46,7 +36,16 @@ spend = Pipeline(
     description="Dollars that a customer will spend in the next 90 days.",
     key=("customer_id",),
     features=CUSTOMER,
-    label=Label(name="spent_90d", kind="regression", horizon_days=90, compute=spent),
+    label=Label(
+        name="spent_90d",
+        kind="regression",
+        horizon_days=90,
+        sql="""
+            select e.customer_id, e.as_of, coalesce(sum(p.amount), 0.0) as spent_90d
+            from entities e left join purchases p using (customer_id, as_of)
+            group by all
+        """,
+    ),
     model=TorchModel(build=network, loss=absolute_error),
     training=Training(num_as_of=5, every_days=30, epochs=20, batch_size=4096, learning_rate=0.004),
     outputs=(Output("expected_spend", minimum=0.0, description="US dollars in the next 90 days, at the median."),),

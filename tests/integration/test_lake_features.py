@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES, purchase_features
+from dagster_project.purchases import PURCHASE_FEATURES, PURCHASES
 from forecache.base.errors import InputError, NotFoundError
-from forecache.base.settings import Settings
+from forecache.base.settings import Settings, load_settings
 from forecache.declare import EntitySplit, Pipeline, Training, load_pipeline
 from forecache.kit.delta.tables import open_table, table_version
 from forecache.lake.features import build_features, feature_versions, stale_nights
@@ -115,9 +115,9 @@ def test_declared_feature_that_is_not_computed_is_named(settings: Settings, spar
     ingest(settings, PURCHASES)
 
     def forgetful(events: Mapping[str, Any]) -> Any:
-        return purchase_features(events).drop("monetary")
+        return events["purchases"].select("customer_id", "as_of", *(f.name for f in PURCHASE_FEATURES[:3]))
 
-    declared = dataclasses.replace(pipeline.features, compute=forgetful)
+    declared = dataclasses.replace(pipeline.features, compute=forgetful, sql="")
     with pytest.raises(InputError, match="lack the column 'monetary'"):
         build_features(settings, dataclasses.replace(pipeline, features=declared), [START])
 
@@ -201,38 +201,24 @@ def test_a_training_set_by_entity_has_each_customer_in_one_split_on_all_dates(
 
 
 purchase = st.tuples(st.sampled_from(["00001", "00002", "00003"]), st.integers(0, 9), st.integers(1, 99))
-history = st.lists(purchase, min_size=1, max_size=12)
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    cases=st.lists(st.tuples(st.lists(purchase, min_size=1, max_size=12), st.integers(0, 8)), min_size=8, max_size=8)
-)
-def test_adding_later_events_changes_no_earlier_feature(spark: Any, cases: list[tuple[list[Purchase], int]]) -> None:
-    """The point-in-time contract: the features of a night are those of a lake that ends on that night.
+@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(purchases=st.lists(purchase, min_size=1, max_size=12), day=st.integers(0, 8))
+def test_adding_later_events_changes_no_earlier_feature(
+    tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline, purchases: list[tuple[str, int, int]], day: int
+) -> None:
+    """The point-in-time contract: the features of a night are those of a lake that ends on that night."""
 
-    The customers of each case are its own, so that Spark computes all cases at once.
-    """
-    nights = {f"{number}": START + timedelta(days=night) for number, (_, night) in enumerate(cases)}
-    schema = "customer_id string, event_day date, quantity int, amount double, as_of date"
+    def computed(known: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
+        home = load_settings(home=tmp_path_factory.mktemp("home"))
+        land(home, [("00009", 0, 1.0), *((customer, when, float(amount)) for customer, when, amount in known)], days=10)
+        ingest(home, PURCHASES)
+        build_features(home, pipeline, [START + timedelta(days=day)])
+        return features(home, START + timedelta(days=day))
 
-    def computed(*, with_later: bool) -> list[dict[str, Any]]:
-        from forecache.lake.sources import cut_events
-
-        rows = [
-            (f"{number}-{customer}", START + timedelta(days=when), 1, float(amount))
-            for number, (purchases, night) in enumerate(cases)
-            for customer, when, amount in purchases
-            if with_later or when <= night
-        ]
-        raw = spark.createDataFrame(rows, schema.removesuffix(", as_of date"))
-        events = cut_events(raw, sorted(set(nights.values())), after=None, until=0)
-        found = [row.asDict() for row in purchase_features({"purchases": events}).collect()]
-        of_case = [row for row in found if row["as_of"] == nights[row["customer_id"].partition("-")[0]]]
-        return sorted(of_case, key=lambda row: row["customer_id"])
-
-    assert computed(with_later=True) == computed(with_later=False)
+    assert computed(purchases) == computed([each for each in purchases if each[1] <= day])
 
 
 def test_feature_table_has_a_change_feed_and_no_deletion_vectors(
