@@ -1,6 +1,6 @@
 """The rows of nights without Spark, as Arrow batches: features of a view, features joined from views, and labels.
 
-Views and labels that are functions on Spark's frames have none. DuckDB joins in bounded memory.
+Views, entities and labels that are functions on Spark's frames have none. DuckDB joins in bounded memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +60,11 @@ def label_rows(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, entities: pa.Table, pins: Pins | None = None
 ) -> Rows:
     """Key columns, `as_of`, the label (double, of classes string) and its weight (double) of entities on nights."""
-    return label_query_rows(settings, pipeline, nights, entities=entities, pins=pins)
+    schema, batches = label_query_rows(settings, pipeline, nights, entities=entities, pins=pins)
+    kinds = (pa.string() if pipeline.trained_label.kind == "multiclass" else pa.float64()), pa.float64()
+    types = dict(zip(pipeline.trained_label.columns, kinds, strict=False))
+    typed = pa.schema([(field.name, types.get(field.name, field.type)) for field in schema])
+    return Rows(typed, (fit_columns(batch, typed) for batch in batches))
 
 
 def entity_rows(settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None) -> Rows:

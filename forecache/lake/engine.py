@@ -95,7 +95,7 @@ def decide_engine(
     if wanted == "arrow" and needs_spark:
         raise SettingsError(
             f"The engine 'arrow' is asked for, and {needs_spark[0]} needs Spark.",
-            remedy="Set FORECACHE_ENGINE=auto, or declare what does not need it, such as windows.",
+            remedy="Set FORECACHE_ENGINE=auto, or declare windows or SQL instead.",
         )
     is_installed = importlib.util.find_spec("pyspark") is not None
     if not is_installed and (needs_spark or wanted == "spark"):

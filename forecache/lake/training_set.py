@@ -165,7 +165,9 @@ def _build(
 
 
 def _label_means(written: "pa.Table", pipeline: Pipeline) -> dict[str, float]:
-    rows = written.group_by([AS_OF]).aggregate([(pipeline.trained_label.name, "mean")]).to_pylist()
+    # Threads would add the labels in another order each time.
+    groups = written.group_by([AS_OF], use_threads=False)
+    rows = groups.aggregate([(pipeline.trained_label.name, "mean")]).to_pylist()
     return dict(sorted((row[AS_OF].isoformat(), row[f"{pipeline.trained_label.name}_mean"]) for row in rows))
 
 
@@ -194,7 +196,7 @@ def _read_checked(settings: Settings, pipeline: Pipeline, files: Sequence[DataFi
     typed = pa.schema([("split", pa.string()), (AS_OF, pa.date32()), *zip(columns, kinds, strict=False)])
     parts = [typed.empty_table()]
     filesystem = place_of(settings, pipeline.training_table).open()
-    for file in files:
+    for file in sorted(files, key=lambda file: file.path):
         with open_data_file(filesystem, file.path, pipeline.training_table) as source:
             rows = pq.read_table(source, columns=[*pipeline.key, "split", AS_OF, *columns])
         require_one_row_each(rows, pipeline)

@@ -6,23 +6,28 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import windows_sample
+from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from joined_sample import FLOWS, OPENED, SALES, SHOP, WITH_REGION, land_all
+from sql_project.pipelines.orders import CUSTOMER, CUSTOMERS, ORDERS, REGION, REGIONS, orders
 from windows_sample import VIEW, days_after
 
 from forecache.base.errors import InputError, SettingsError, UnavailableError
 from forecache.base.settings import Settings, load_settings
 from forecache.base.spark_hashes import shuffle_partitions, xxhash64
 from forecache.declare import (
+    AS_OF,
     Baseline,
     EntitySplit,
     EstimatorModel,
@@ -46,6 +51,8 @@ from forecache.lake.query import scratch_database
 from forecache.lake.split_rows import split_batches
 from forecache.lake.stored_features import Rows
 from forecache.lake.training_set import build_training_set, label_frame
+from forecache.plugins.drift import monitor
+from forecache.plugins.drift.monitor import labelled_predictions
 
 LAST = 9
 KINDS: dict[str, tuple[pa.DataType, Any]] = {
@@ -208,14 +215,75 @@ def test_training_sets_have_the_same_rows_in_the_same_order(
     built = {name: build_training_set(home, pipeline, night) for name, home in homes.items()}
     assert built["arrow"].details == built["spark"].details | {"engine": "arrow"}
     assert built["arrow"].rows > 40
-    for which in ("train", "validation", "test"):
+    assert_same_training_sets(homes, {name: each.delta_version for name, each in built.items()}, pipeline)
+
+
+def assert_same_training_sets(homes: dict[str, Settings], versions: dict[str, int | None], pipeline: Pipeline) -> None:
+    """Compare the rows of each split in the order in which a model is trained on them."""
+    for split in ("train", "validation", "test"):
         read = []
         for name, home in homes.items():
             columns = [field.name for field in open_table(home, pipeline.training_table).schema().fields]
-            version = built[name].delta_version
-            batches = split_batches(home, pipeline.training_table, version=version, split=which, columns=columns)
+            version = versions[name]
+            assert version is not None
+            batches = split_batches(home, pipeline.training_table, version=version, split=split, columns=columns)
             read.append(pa.Table.from_batches(batches))
         assert_same(*read)
+
+
+def land_orders(settings: Settings, rng: random.Random, days: Sequence[date]) -> None:
+    """Orders with times at the ends of days, ties and nulls; customers who move; regions."""
+    lines: dict[str, dict[date, list[str]]] = {"orders": {}, "customers": {}, "regions": {}}
+    for day in days:
+        times = [f"{day}T{time}Z" for time in ("00:00:00", "12:00:00", "23:59:59.999999")]
+        amounts = ["", "0.1", "0.2", "-0.0", f"{rng.uniform(0, 1e6)!r}"]
+        lines["orders"][day] = [
+            f"c{rng.randrange(40)},{rng.choice(times)},{rng.choice(amounts)},{rng.choice(['', '1', '7'])}"
+            for _ in range(150)
+        ]
+        lines["customers"][day] = [
+            f"c{n},{rng.choice(['north', 'south', 'west'])},2025-02-{n % 28 + 1:02}" for n in range(45)
+        ]
+    lines["regions"][days[0]] = ["north,3", "south,-2", "east,5"]
+    heads = {"orders": "customer,at,amount,pieces", "customers": "customer,region,since", "regions": "region,weight"}
+    for source, by_day in lines.items():
+        folder = Path(settings.landing_uri) / source
+        folder.mkdir(parents=True)
+        for day, rows in by_day.items():
+            (folder / f"{day}.csv").write_text("\n".join([heads[source], *rows, ""]))
+
+
+@pytest.mark.slow
+def test_a_pipeline_in_sql_has_the_same_features_training_set_and_labelled_predictions(
+    settings: Settings, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [date(2026, 1, 1) + timedelta(days=number) for number in range(6)]
+    land_orders(settings, random.Random(3), days)
+    for source in (ORDERS, CUSTOMERS, REGIONS):
+        assert ingest(settings, source).details["quarantined_rows"] == 0
+    homes = {name: of_engine(settings, name) for name in ("spark", "arrow")}
+    pipeline, built = dataclasses.replace(orders, training=Training(num_as_of=2, every_days=1)), {}
+    for name, home in homes.items():
+        build_features(home, pipeline, days[1:4])
+        built[name] = build_training_set(home, pipeline, days[-1])
+    assert built["arrow"].details == built["spark"].details | {"engine": "arrow"}
+    for table in (CUSTOMER.feature_table, REGION.feature_table, pipeline.feature_table):
+        by_both = [contents(home, table) for home in homes.values()]
+        assert by_both[0].num_rows > 8
+        assert_same(*by_both)
+    assert_same_training_sets(homes, {name: each.delta_version for name, each in built.items()}, pipeline)
+
+    scores = [number % 7 / 3 for number in range(45)]
+    made = {"customer": [f"c{n}" for n in range(45)], AS_OF: [days[2]] * 45, "expected_spend": scores}
+    monkeypatch.setattr(monitor, "_MOST_ROWS", 20)
+    measured = []
+    for home in homes.values():
+        write_deltalake(home.table_uri(pipeline.prediction_table), pa.table(made), partition_by=[AS_OF])
+        ((_, values),) = labelled_predictions(home, pipeline, [days[2]]).items()
+        measured.append(values)
+    assert 5 < len(measured[0][0]) < 30
+    for one, other in zip(*measured, strict=True):
+        assert np.array_equal(one, other) if one is not None else other is None
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A project of windows and a LightGBM model runs whole where neither Java nor pyspark nor torch can be found."""
+"""A project of windows, SQL and a LightGBM model runs whole where neither Java nor pyspark nor torch can be found."""
 
 import json
 import random
@@ -30,7 +30,7 @@ def run_night(home: Path, environment: dict[str, str]) -> Any:
 
 
 @pytest.mark.slow
-def test_a_project_of_windows_and_lightgbm_runs_from_files_to_answers_without_java_pyspark_and_torch(
+def test_a_project_of_windows_sql_and_lightgbm_runs_from_files_to_answers_without_java_pyspark_and_torch(
     tmp_path: Path,
 ) -> None:
     home, environment = tmp_path / "home", night_without_spark.hide_libraries(tmp_path / "site")
@@ -41,9 +41,10 @@ def test_a_project_of_windows_and_lightgbm_runs_from_files_to_answers_without_ja
     land(home, DAYS)
     first = run_night(home, environment)
     stages = [stage for stage, _ in first["stages"]]
-    assert stages == ["ingest", "features", "training_set", "train", "register", "features", "score", "publish"]
-    assert first["recorded"] == {"features": "arrow", "score": "arrow"}
-    assert len(first["engines"]) == 3
+    train = ["training_set", "train", "register"]
+    assert stages == ["ingest", "features", "features", *train, "features", "score", "publish"]
+    assert first["recorded"] == dict.fromkeys(["windows", "sql", "join", "score"], "arrow")
+    assert len(first["engines"]) == 5
     assert all(" by the engine arrow: " in each for each in first["engines"])
     assert first["loaded"] == []
     assert len(first["stored"]) > 150

@@ -8,25 +8,23 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from forecache.base.settings import Settings, load_settings
-from forecache.declare import AS_OF, Pipeline
+from forecache.declare import AS_OF
 from forecache.kit.delta.tables import open_table
-from forecache.lake import labelled_rows, training_set
 from forecache.lake.ledger import last_records
-from forecache.lake.stored_features import Rows
 from forecache.night import run_night
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key
 
-STAGES = {"features": ("features", "customer"), "score": ("score", "spend")}
+STAGES = {
+    "windows": ("features", "customer"),
+    "sql": ("features", "habits"),
+    "join": ("features", "spend"),
+    "score": ("score", "spend"),
+}
 HIDDEN = ("pyspark", "delta", "torch")
 # Not None in `sys.modules`, which scipy takes for the library.
 _FINDER = """
@@ -51,18 +49,6 @@ def hide_libraries(folder: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PATH": str(Path(sys.executable).parent)}
 
 
-def label_rows(settings: Settings, pipeline: Pipeline, nights: Sequence[date], **_: Any) -> Rows:
-    """What each customer spent in the two days after each night."""
-    sales, parts = open_table(settings, "raw_sales").to_pyarrow_table(columns=["customer", "day", "amount"]), []
-    for night in nights:
-        days = pa.array([night + timedelta(days=number) for number in (1, 2)], pa.date32())
-        spent = sales.filter(pc.is_in(sales["day"], days)).group_by("customer").aggregate([("amount", "sum")])
-        as_of = pa.array([night] * spent.num_rows, pa.date32())
-        parts.append(pa.table({"customer": spent["customer"], AS_OF: as_of, "next": spent["amount_sum"]}))
-    labels = pa.concat_tables(parts)
-    return Rows(labels.schema, labels.to_batches())
-
-
 def engine_of(settings: Settings, stage: str, subject: str) -> str:
     records = last_records(settings, stage, subject)
     return str(records[max(night for night in records if night)].details["engine"])
@@ -70,8 +56,6 @@ def engine_of(settings: Settings, stage: str, subject: str) -> str:
 
 def main() -> None:
     settings = load_settings(home=Path(sys.argv[1]), project="windowed_project")
-    labelled_rows.label_rows = label_rows
-    training_set.find_spark_functions = lambda *_: []  # the label is made without Spark here
     said: list[str] = []
     results = run_night(settings, progress=lambda message, share=None: said.append(message))
     with open_store(settings, "spend").snapshot() as snapshot:

@@ -1,1 +1,1 @@
-"""A project that needs neither Java nor pyspark nor torch: declared windows, and a LightGBM model."""
+"""A project that needs neither Java nor pyspark nor torch: declared windows, SQL, and a LightGBM model."""

@@ -7,6 +7,8 @@ from forecache.declare import (
     Baseline,
     Column,
     EstimatorModel,
+    Feature,
+    Features,
     FeatureView,
     Gate,
     Label,
@@ -33,8 +35,15 @@ CUSTOMER = FeatureView(
 )
 
 
-def spent_next(entities: Any, events: Any) -> Any:
-    raise AssertionError("Spark's function was called")
+HABITS = FeatureView(
+    "habits",
+    key=("customer",),
+    sources=(SALES,),
+    features=Features(
+        columns=(Feature("purchases"), Feature("most")),
+        sql="SELECT customer, as_of, count(*) AS purchases, max(amount) AS most FROM sales GROUP BY customer, as_of",
+    ),
+)
 
 
 def boosting() -> Any:
@@ -46,8 +55,13 @@ def boosting() -> Any:
 spend = Pipeline(
     name="spend",
     key=("customer",),
-    features=(CUSTOMER,),
-    label=Label(name="next", kind="regression", horizon_days=2, compute=spent_next),
+    features=(CUSTOMER, HABITS),
+    label=Label(
+        name="next",
+        kind="regression",
+        horizon_days=2,
+        sql="SELECT customer, as_of, sum(amount) AS next FROM sales GROUP BY customer, as_of",
+    ),
     model=EstimatorModel(build=boosting),
     training=Training(num_as_of=3, every_days=1),
     outputs=(Output("next_spend", minimum=-1e6, maximum=1e6),),
