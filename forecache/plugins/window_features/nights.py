@@ -188,10 +188,14 @@ def _write_tiles(
         TileTask(*places, day, paths, read, stored, view.key, states, source.event_time, folder, part)
         for day in days
         if (paths := tuple(file.path for file in files.get(day.isoformat(), ())))
-        for part in split_buckets(-(-sum(file.rows for file in files[day.isoformat()]) // _TILE_TASK_ROWS) or 1)
+        for part in split_buckets(_num_tile_tasks(engine, sum(file.rows for file in files[day.isoformat()])))
     ]
     written = run_tasks(engine, view.tile_table, tasks, lambda task: task.files())
     return Schema.from_arrow(stored.append(pa.field(DAY, pa.date32()))), written
+
+
+def _num_tile_tasks(engine: Engine, rows: int) -> int:
+    return min(engine.num_cores, -(-rows // _TILE_TASK_ROWS)) if rows > _TILE_TASK_ROWS else 1
 
 
 def states_of(view: FeatureView) -> tuple[MeasureState, ...]:
@@ -234,7 +238,7 @@ def as_overflow_error(error: BaseException, view: FeatureView) -> InputError | N
 
 # Limit of tiles, some hundred bytes each, in the memory of a Python task, and the least number worth a task.
 _TASK_ROWS, _LEAST_ROWS = 1 << 20, 1 << 16
-# A day with more rows has several tasks. Each reads all rows, which costs less than the fewer keys save.
+# A day with more rows has several tasks, one for a core at most, as each of them reads all rows.
 _TILE_TASK_ROWS = 5 << 20
 _SPARK = {pa.int32(): "int", pa.int64(): "bigint"}
 

@@ -24,7 +24,7 @@ BUCKET = "key_bucket"
 _BUCKETS = 1 << 16
 _GROUP_ROWS = 1 << 16
 _READ_ROWS = 1 << 18
-_HELD_ROWS = 1 << 20
+_HELD_ROWS = 1 << 22
 
 
 @dataclass(frozen=True)
