@@ -41,7 +41,7 @@ def test_a_project_of_windows_and_lightgbm_runs_from_files_to_answers_without_ja
     land(home, DAYS)
     first = run_night(home, environment)
     stages = [stage for stage, _ in first["stages"]]
-    assert stages == ["ingest", "features", "training_set", "train", "register", "features", "score", "publish"]
+    assert stages == ["ingest", "features", "training_set", "train", "register", "score", "publish"]
     assert first["recorded"] == {"features": "arrow", "score": "arrow"}
     assert len(first["engines"]) == 3
     assert all(" by the engine arrow: " in each for each in first["engines"])

@@ -22,7 +22,7 @@ from forecache.kit.delta.tables import open_table
 from forecache.lake import labelled_rows, training_set
 from forecache.lake.ledger import last_records
 from forecache.lake.stored_features import Rows
-from forecache.night import run_night
+from forecache.runs import run_night
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key
 
