@@ -9,16 +9,18 @@ from typing import Any
 
 import dagster as dg
 
-from forecache.base.errors import ConflictError, ForecacheError, NotFoundError, UnavailableError
+from forecache.base.errors import PASSING, RETRY_AFTER_S, ForecacheError, NotFoundError
 from forecache.base.plugins import find_hooks
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings
 from forecache.kit.explain_errors import explain_error
+from resources.dagster_internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
 from resources.session import current_session
 
-MAX_RETRIES = 2
-_FIRST_DELAY_S = 5
-_PASSING = (ConflictError, UnavailableError, OSError)
 _LOG_EVERY_S = 2.0
 
 REBUILD_TAG = "forecache/rebuild"
@@ -43,8 +45,8 @@ def explain_errors(stage: Callable[..., Iterator[Any]]) -> Callable[..., Iterato
             session = current_session()
             if session:
                 session.error = error
-            if isinstance(error, _PASSING) and context.retry_number < MAX_RETRIES:
-                raise dg.RetryRequested(MAX_RETRIES, _FIRST_DELAY_S * 2**context.retry_number) from error
+            if isinstance(error, PASSING) and context.retry_number < len(RETRY_AFTER_S):
+                raise dg.RetryRequested(len(RETRY_AFTER_S), RETRY_AFTER_S[context.retry_number]) from error
             text = str(error) if isinstance(error, ForecacheError) else str(explain_error(error))
             raise dg.Failure(description=text, allow_retries=False) from error
 
@@ -65,6 +67,15 @@ class RunStep:
     def nights(self) -> tuple[date, ...]:
         return tuple(sorted(date.fromisoformat(key) for key in self.context.partition_keys))
 
+    def _nights_of_run(self) -> list[date]:
+        """First and last as-of date of the run; empty if its partitions are no dates."""
+        names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+        tags = self.context.run.tags
+        try:
+            return [date.fromisoformat(tags[name]) for name in names if name in tags]
+        except ValueError:
+            return []
+
     def night_of(self, asset: str) -> date:
         """The as-of date of a training set or a candidate, from its newest materialization."""
         event = self.context.instance.get_latest_materialization_event(dg.AssetKey(asset))
@@ -81,7 +92,8 @@ class RunStep:
         self._last_logged = float("-inf")
         with ExitStack() as around:
             for watch in find_hooks("around_stage"):
-                around.enter_context(watch(self.context, self.settings, stage, arguments))
+                about = {"run_id": self.run_id, "job_name": self.context.job_name, "nights": self._nights_of_run()}
+                around.enter_context(watch(self.settings, stage, arguments, **about))
             result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
         self.context.log.info(_describe_result(result))
         for night, rows in result.details.get("rows_by_night", {}).items():
@@ -91,6 +103,11 @@ class RunStep:
                 self._session.error = None
             self._session.add_result(result)
         return result
+
+    def add_objection(self, reason: str) -> None:
+        """Keep the reason of a verdict that does not fail the step: it may be the cause of a later failure."""
+        if self._session:
+            self._session.objections.append(reason)
 
     def report_progress(self, message: str) -> None:
         """Report work between stages, such as a check."""

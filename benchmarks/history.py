@@ -32,9 +32,21 @@ _LOAD = (
     "from forecache.base.settings import load_settings; from jobs.definitions import build_definitions; "
     "build_definitions(load_settings()).get_repository_def().load_all_definitions()"
 )
+_NIGHTLY = (
+    "from forecache.base.settings import load_settings; from jobs.runner import run; "
+    "run(load_settings(), pipelines=['churn', 'spend'])"
+)
 _BIN = ROOT / ".venv" / "bin"
+IDLE = "a run with nothing to do"
+THIRTY = "a run with nothing to do of thirty pipelines"
+_RUN_THIRTY = (
+    "from forecache.base.settings import load_settings; from forecache.declare.loading import read_project; "
+    "from forecache.runs import RunRequest, run_in_process; settings = load_settings(); "
+    "run_in_process(settings, RunRequest(list(read_project(settings).nightly)))"
+)
 COMMANDS = {
-    "a run with nothing to do": [_BIN / "forecache", "run", "--json"],
+    IDLE: [_BIN / "forecache", "run", "--json"],
+    THIRTY: [_BIN / "forecache", "run", "--json"],
     "`forecache versions`": [_BIN / "forecache", "versions", "churn"],
     "`forecache doctor`": [_BIN / "forecache", "doctor"],
     "loading Dagster's definitions": [_BIN / "python", "-c", _LOAD],
@@ -70,13 +82,14 @@ def measure(work: Path, demo: Path | None, size: str) -> dict[str, Any]:
         homes = {"week": work / "week", "maintained": work / "maintained", "never maintained": work / "never"}
         for which, nights in (("week", short), ("never maintained", long)):
             shutil.copytree(demo, homes[which])
-            call(COMMANDS["a run with nothing to do"], homes[which])  # a nightly run to copy
+            call([_BIN / "python", "-c", _NIGHTLY], homes[which])  # a run to copy: an idle command makes none
             write_history(load_settings(home=homes[which]), nights=nights, pipelines=PIPELINES)
         shutil.copytree(homes["never maintained"], homes["maintained"])
         for which in ("week", "maintained"):
             call([_BIN / "forecache", "maintain"], homes[which])
         for home in homes.values():
             call([_BIN / "forecache", "run"], home)  # there are nights before now, with which it compares
+            call([_BIN / "python", "-c", _RUN_THIRTY], home, project="_history.thirty")
         shapes = {which: described(load_settings(home=home)) for which, home in homes.items()}
         samples: dict[str, dict[str, list[dict[str, float]]]] = {
             command: {which: [] for which in homes} for command in COMMANDS
@@ -84,20 +97,26 @@ def measure(work: Path, demo: Path | None, size: str) -> dict[str, Any]:
         for _ in range(repeats):
             for command, arguments in COMMANDS.items():
                 for which, home in homes.items():
-                    samples[command][which].append(call(arguments, home))
+                    project = "_history.thirty" if command == THIRTY else "dagster_project"
+                    samples[command][which].append(call(arguments, home, project=project))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {"nights": [short, long], "pipelines": PIPELINES, "shapes": shapes, "samples": samples}
 
 
-def call(arguments: list[Any], home: Path) -> dict[str, float]:
+def call(arguments: list[Any], home: Path, *, project: str = "dagster_project") -> dict[str, float]:
     """Run a command: its wall time and the CPU time of all its processes; RuntimeError where a run was not idle."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         [str(argument) for argument in arguments],
         cwd=ROOT,
-        env={**environment, "FORECACHE_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        env={
+            **environment,
+            "FORECACHE_HOME": str(home),
+            "FORECACHE_PROJECT": project,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}",
+        },
         capture_output=True,
         text=True,
         check=False,

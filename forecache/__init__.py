@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from forecache.kit.delta.tables import open_table as open_table
     from forecache.lake.query import query as query
     from forecache.models.inference.encoding import read_encoding as read_encoding
-    from forecache.night import run_night as run_night
     from forecache.plugins.alerts.notify import notify as notify
     from forecache.plugins.challengers.shadow import score_shadow as score_shadow
     from forecache.plugins.drift.prediction_drift import prediction_drift as prediction_drift
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from forecache.plugins.recommend.recommender import Recommender as Recommender
     from forecache.plugins.torch.worker.network import EmbeddedCategories as EmbeddedCategories
     from forecache.realtime.log.read import read_log as read_log
+    from forecache.runs import run_night as run_night
     from forecache.scoring.run import score as score
     from forecache.scoring.udf import scoring_udf as scoring_udf
     from forecache.serve.reader.client import AsyncClient as AsyncClient
@@ -87,7 +87,7 @@ _PUBLIC = {
     "forecache.plugins.historical_features.historical": "historical_features",
     "forecache.lake.query": "query",
     "forecache.plugins.drift.prediction_drift": "prediction_drift",
-    "forecache.night": "run_night",
+    "forecache.runs": "run_night",
     "forecache.declare": """
         AS_OF PROVENANCE_COLUMNS SOURCE_COLUMNS AnyOutput AnySource Avro Baseline Boolean Candidates Classes
         Column ColumnType Default DotProduct Drift Effect Entities EntitySplit EstimatorModel Examples Expectation

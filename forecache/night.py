@@ -1,22 +1,20 @@
-"""The night of a project without an orchestrator: ingest, check, build, train if due, score, check, publish.
+"""The night of a declaration without an orchestrator: ingest, check, build, train if due, score, check, publish.
 
 Dagster's assets call the same functions, a step each, and show what they return.
 """
 
+from collections.abc import Sequence
 from datetime import date
+from typing import Literal
 
-from forecache.base.errors import CheckError, PipelinesFailedError
+from forecache.base.errors import CheckError
 from forecache.base.plugins import find_hooks, load_hook
-from forecache.base.results import Progress, StageResult, no_progress
-from forecache.base.settings import Settings
 from forecache.declare import FeatureView, Pipeline, Realtime, Served
-from forecache.declare.as_of import newest_as_of
-from forecache.declare.loading import read_project
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration
 from forecache.lake.features import build_features, build_view
 from forecache.lake.quality import stage_checks as checks
-from forecache.lake.quality.pending_files import ProcessRun, Run, ingest_pending
+from forecache.lake.quality.pending_files import Run, ingest_pending
 from forecache.lake.training_set import build_training_set
 from forecache.models.registry.register import register_trained_model
 from forecache.models.registry.run_gate import run_gate
@@ -27,47 +25,26 @@ from forecache.operations.rollback import recover_interrupted
 from forecache.operations.training_due import is_training_due
 from forecache.scoring.run import score_nights
 
-
-def run_night(settings: Settings, night: date | None = None, progress: Progress = no_progress) -> list[StageResult]:
-    """Run all that a project declares for an as-of date (default: the newest of each); what is current is skipped.
-
-    Raises:
-        PipelinesFailedError: Some failed, with the error of each; the others ran to their end.
-    """
-    run, project = ProcessRun(settings, progress), read_project(settings)
-    failures: dict[str, BaseException] = {**project.broken}
-    for name, declared in project.nightly.items():
-        try:
-            run_declaration(run, declared, night or newest_as_of(declared))
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is raised at the end)
-            failures[name] = error
-    if failures:
-        raise PipelinesFailedError(failures, of=len(project.nightly.keys() | failures))
-    return run.results
+Trains = Literal["due", "never", "first", "only"]
+"""If a model is trained: if training is due, not at all, before the other stages, or without them."""
 
 
-def run_declaration(run: Run, declared: Nightly, night: date) -> None:
+def run_declaration(run: Run, declared: Nightly, nights: Sequence[date], *, trains: Trains = "due") -> None:
     """Run the stages of a declaration, each after the checks of the last."""
     settings, views = run.settings, () if isinstance(declared, NightlyDeclaration | FeatureView) else declared.views
     for source in declared.all_sources:
-        ingest_pending(run, source, last=night)
-    for view in (declared,) if isinstance(declared, FeatureView) else views:
-        run.run_stage(build_view, settings, view, [night])
-        checks.require_success(checks.check_features(run, view, [night]))
+        ingest_pending(run, source, last=max(nights))
+    for view in (declared,) if isinstance(declared, FeatureView) else views if trains != "only" else ():
+        run.run_stage(build_view, settings, view, nights, rebuild=run.rebuild)
+        checks.require_success(checks.check_features(run, view, nights))
         publish_newest(run, view)
-    if isinstance(declared, Pipeline | Realtime) and declared.is_trained:
-        train_if_due(run, declared, night)
-    if isinstance(declared, Pipeline):
-        run.run_stage(build_features, settings, declared, [night])
-        checks.require_success(checks.check_features(run, declared, [night]))
-        recover_interrupted(settings, declared, progress=run.progress)
-        run.run_stage(score_nights, settings, declared, [night])
-        checks.require_success(checks.check_predictions(run, declared, [night]))
-        for check_scores in find_hooks("check_scores"):
-            check_scores(settings, declared, [night], run_id=run.run_id)
-        publish_newest(run, declared)
+    if isinstance(declared, Pipeline | Realtime) and declared.is_trained and trains != "never":
+        train_model(run, declared, max(nights), is_wanted=trains != "due")
+    if isinstance(declared, Pipeline) and trains != "only":
+        score_and_publish(run, declared, nights)
     if isinstance(declared, NightlyDeclaration):
-        made = run.run_stage(load_hook(declared.plugin, declared.stage), settings, declared, [night])
+        stage = load_hook(declared.plugin, declared.stage)
+        made = run.run_stage(stage, settings, declared, nights, rebuild=run.rebuild)
         for table in declared.tables:
             checks.require_success(checks.check_predictions(run, table, made.nights))
             publish_newest(run, table)
@@ -77,18 +54,37 @@ def run_declaration(run: Run, declared: Nightly, night: date) -> None:
         run.run_stage(release_model, settings, declared)
 
 
-def train_if_due(run: Run, declared: Pipeline | Realtime, night: date) -> None:
-    """Train as of the date and have the gate judge the candidate: if it passes, it is the champion and scores."""
+def score_and_publish(run: Run, declared: Pipeline, nights: Sequence[date]) -> None:
     settings = run.settings
-    if not is_training_due(settings, declared):
+    if declared.is_joined:  # else they are those of its view
+        run.run_stage(build_features, settings, declared, nights, rebuild=run.rebuild)
+        checks.require_success(checks.check_features(run, declared, nights))
+    recover_interrupted(settings, declared, progress=run.progress)
+    run.run_stage(score_nights, settings, declared, nights, rebuild=run.rebuild)
+    checks.require_success(checks.check_predictions(run, declared, nights))
+    for check_scores in find_hooks("check_scores"):
+        checks.require_success(check_scores(settings, declared, nights, run_id=run.run_id))
+    publish_newest(run, declared)
+    for report_scores in find_hooks("report_scores"):
+        report_scores(run, declared, max(nights))
+
+
+def train_model(run: Run, declared: Pipeline | Realtime, night: date, *, is_wanted: bool) -> None:
+    """Train, if it is wanted or due, as of the date; a candidate that passes the gate is the champion and scores."""
+    settings = run.settings
+    if not is_wanted and not is_training_due(settings, declared):
         return
     build = build_training_set if isinstance(declared, Pipeline) else load_hook("historical_features", "build_examples")
-    training_set = run.run_stage(build, settings, declared, night)
+    training_set = run.run_stage(build, settings, declared, night, rebuild=run.rebuild)
     checks.require_success({night: checks.check_training_splits(declared, training_set)})
     candidate = run.run_stage(train, settings, declared, night)
     registered = run.run_stage(register_trained_model, settings, declared, candidate)
     recover_interrupted(settings, declared, progress=run.progress)
-    run_gate(settings, declared, registered.details["model_version"], actor="night", run_id=run.run_id)
+    version = registered.details["model_version"]
+    run.report_progress(f"the gate judges {declared.name} version {version}")
+    verdict = run_gate(settings, declared, version, actor="night", run_id=run.run_id)
+    if not verdict.passed:
+        run.add_objection(verdict.line)
 
 
 def publish_newest(run: Run, declared: Served) -> None:

@@ -20,7 +20,8 @@ from forecache.kit.delta.tables import open_table, table_exists
 from forecache.kit.delta.writers import new_folder, new_path
 from forecache.plugins.drift.measurements import MONITORING_TABLE, Measurement, append_measurements
 
-OWN = ("churn", "spend")
+OWN, VIEW = ("churn", "spend"), "customer"
+"""The pipelines of the demo, and the feature view of both."""
 LAST = date(1998, 6, 29)
 """The night before that of the demo."""
 _FILE_ROWS, _GROUP_ROWS = 16_384, 2_048
@@ -42,9 +43,8 @@ def write_history(settings: Settings, *, nights: int, pipelines: int) -> None:
     ingested = read_small_table(settings, "ingested_files", [])[0]
     of_others = ({**ingested, "source": f"source_{n}", "file": f"{day}.csv"} for day in days for n in names[2:])
     _write(settings, "ingested_files", of_others)
-    for name in OWN:
-        for table in (f"features_{name}", f"predictions_{name}"):
-            _write_nights(settings, table, days)
+    for table in (f"features_{VIEW}", *(f"predictions_{name}" for name in OWN)):
+        _write_nights(settings, table, days)
     _write_models(settings, len(weeks), names)
     _write_runs(settings, days, names)
 
@@ -52,12 +52,13 @@ def write_history(settings: Settings, *, nights: int, pipelines: int) -> None:
 def _ledger_rows(settings: Settings, days: Sequence[date], names: Sequence[str]) -> Iterable[dict[str, Any]]:
     """What a night of each pipeline adds to the ledger, older than all that the demo wrote."""
     found = read_small_table(settings, "stage_ledger", [("night", "=", LAST + timedelta(days=1))])
-    of_night = [row for row in found if "churn" in row["subject"]]
-    monitored = [{**row, "stage": "monitor", "subject": "churn"} for row in of_night if row["stage"] == "drift"]
-    for day in days:
-        for name in names:
-            for row in [*of_night, *monitored]:
-                subject = row["subject"].replace("churn", name)
+    for name in names:
+        like, view = (name, VIEW) if name in OWN else (OWN[0], f"{VIEW}_{name}")
+        of_night = [row for row in found if like in row["subject"] or VIEW in row["subject"]]
+        of_night += [{**row, "stage": "monitor", "subject": like} for row in of_night if row["stage"] == "drift"]
+        for day in days:
+            for row in of_night:
+                subject = row["subject"].replace(like, name).replace(VIEW, view)
                 yield {**row, "subject": subject, "night": day, "commit_version": None}
 
 
@@ -110,9 +111,10 @@ def _write_models(settings: Settings, versions: int, names: Sequence[str]) -> No
         for name in names:
             like = name if name in OWN else "churn"
             (run,) = db.execute("SELECT run_id FROM model_versions WHERE name = ? AND version = 1", (like,)).fetchone()
-            new = [(version, uuid.uuid4().hex) for version in range(2, versions + 2)]
-            if name not in OWN:
-                _copy(db, "registered_models", "name = ?", like, [{"name": name}])
+            first = 2 if name in OWN else 1
+            new = [(version, uuid.uuid4().hex) for version in range(first, versions + 2)]
+            for table in ("registered_models", "registered_model_aliases") if name not in OWN else ():
+                _copy(db, table, "name = ?", like, [{"name": name}])
             for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
                 _copy(db, table, "run_uuid = ?", run, [{"run_uuid": each} for _, each in new])
             changes = [{"name": name, "version": version, "run_id": each} for version, each in new]

@@ -136,3 +136,9 @@ class DamagedError(UnavailableError):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy or "Publish again; on a replica, `forecache pull --verify`.")
+
+
+PASSING = (ConflictError, UnavailableError, OSError)
+"""Errors of a stage that may be over after a while: another process wrote the table, something did not answer."""
+RETRY_AFTER_S = (5.0, 10.0)
+"""Seconds to wait before each further try of a stage after such an error."""

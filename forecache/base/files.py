@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from forecache.base.steps import begin_work
+
 _POLL_S = 0.2
 _HOLDER_BYTES = 200
 _YOUNG_S = 60.0
@@ -22,6 +24,7 @@ def replace_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     After a crash, even of the machine, `path` has either the old content or the complete new one. `mode` is less the
     umask.
     """
+    begin_work(f"writing {path}")
     # In the same folder, hidden, and with the same ending, by which some libraries choose a format.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode))
@@ -43,6 +46,7 @@ def write_durably(path: Path, content: bytes | str, *, mode: int = 0o666) -> Non
 
 def move_durably(source: Path, target: Path) -> None:
     """Rename a folder or file whose content is already on the disk."""
+    begin_work(f"moving {target}")
     os.rename(source, target)
     sync(target.parent)
 

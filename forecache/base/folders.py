@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from forecache.base.errors import SettingsError, UnavailableError, UnreachableError
 from forecache.base.files import lock, replace_file, sync, write_durably
+from forecache.base.steps import begin_work
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfss")
 _CHUNK_BYTES = 8 << 20  # bytes of one request to a bucket while a file is read
@@ -80,6 +81,7 @@ class LocalFolder:
 
     def swap(self, name: str, content: bytes, tag: Any) -> str | None:
         """Write a small file if it still has this tag (None: it does not exist); returns its new tag, else None."""
+        begin_work(f"writing {self}/{name}")
         path = self._ensure_parent(name)
         with lock(path.with_name(f".{path.name}.lock")):
             if (self.read(name) or (b"", None))[1] != tag:
@@ -94,6 +96,8 @@ class LocalFolder:
 
     def open(self, name: str, mode: str) -> IO[bytes]:
         """Open a file to write ("wb") or to read from any position ("rb"); FileNotFoundError if there is none."""
+        if mode == "wb":
+            begin_work(f"writing {self}/{name}")
         return (self._ensure_parent(name) if mode == "wb" else self.root / name).open(mode)
 
     def chunks(self, name: str, start: int) -> Iterator[bytes]:
@@ -131,10 +135,12 @@ class LocalFolder:
 
     def rename(self, name: str, new_name: str) -> None:
         """Give a small file another name."""
+        begin_work(f"renaming {self}/{name}")
         (self.root / name).rename(self.root / new_name)
 
     def delete(self, names: list[str]) -> None:
         """Delete files; missing ones are ignored."""
+        begin_work(f"deleting files of {self}")
         for name in names:
             (self.root / name).unlink(missing_ok=True)
         for folder in {(self.root / name).parent for name in names}:
@@ -179,12 +185,14 @@ class BucketFolder:
             return bytes(found.bytes()), tag_of(found.meta)
 
     def write(self, name: str, content: bytes) -> None:
+        begin_work(f"writing {self}/{name}")
         with self._reach(creates=True):
             self._obstore.put(self._store, name, content)
 
     def swap(self, name: str, content: bytes, tag: Any) -> dict[str, Any] | None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+        begin_work(f"writing {self}/{name}")
         with self._reach(creates=tag is None):
             try:
                 return tag_of(self._obstore.put(self._store, name, content, mode="create" if tag is None else tag))
@@ -196,11 +204,13 @@ class BucketFolder:
                 return None
 
     def upload(self, source: Path, name: str) -> None:
+        begin_work(f"writing {self}/{name}")
         with self._reach(creates=True):
             self._obstore.put(self._store, name, source)
 
     def open(self, name: str, mode: str) -> IO[bytes]:
         if mode == "wb":
+            begin_work(f"writing {self}/{name}")
             writer: IO[bytes] = self._obstore.open_writer(self._store, name)  # its methods raise OSError
             return writer
         with self._reach():
@@ -236,10 +246,12 @@ class BucketFolder:
             return list(self._obstore.list_with_delimiter(self._store)["common_prefixes"])
 
     def rename(self, name: str, new_name: str) -> None:
+        begin_work(f"renaming {self}/{name}")
         with self._reach():
             self._obstore.rename(self._store, name, new_name)
 
     def delete(self, names: list[str]) -> None:
+        begin_work(f"deleting files of {self}")
         if names:
             with self._reach(creates=True):
                 self._obstore.delete(self._store, names)

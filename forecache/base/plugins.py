@@ -32,6 +32,7 @@ PLUGINS = {
             "notify": "notify:notify",
             "current_alerts": "journal:current_alerts",
             "noted_alerts": "journal:read_noted_alerts",
+            "report_run": "notify:report_run",
             "orchestration": "orchestration:build_definitions",
         },
     ),
@@ -76,6 +77,7 @@ PLUGINS = {
             "add_live_drift": "live_metrics:add_live_drift",
             "live_drift_of": "live_metrics:drift_of",
             "check_scores": "prediction_drift:check_drift",
+            "report_scores": "sampled_report:report_scores",
             "asks_for_training": "retraining:asks_for_training",
             "output_bins": "bins:output_bins",
             "segment_rows": "bins:segment_rows",
@@ -102,7 +104,7 @@ PLUGINS = {
     ),
     "lineage": Plugin(
         commands={"lineage": ("command:lineage", "Send OpenLineage events of what stages have recorded.")},
-        hooks={"report_stream_run": "stream_runs:report_run", "around_stage": "orchestration:send_lineage"},
+        hooks={"report_stream_run": "stream_runs:report_run", "around_stage": "stages:send_lineage"},
     ),
     "mail": Plugin(
         commands={"mail": ("command:mail", "Send a mailing's messages about what is published.")},

@@ -1,6 +1,56 @@
-"""Named steps of work that a kill may interrupt anywhere, so that tests can kill it after each step."""
+"""Work that writes: a mode in which a process only looks for it, and its named steps, after which tests can kill it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+_LOOKS: list[str] = []
+"""What was begun in this process since it only looks, from an empty text on; empty if it works."""
+_FOUND: dict[Hashable, Any] = {}
+"""What was read in the look under way."""
+_T = TypeVar("_T")
+
+
+class WorkNeeded(BaseException):
+    """Raised in place of work by a process that only looks; like an interrupt, it is no `Exception` to be handled."""
+
+
+@contextmanager
+def only_look() -> Iterator[Callable[[], bool]]:
+    """Let nothing in this process write during the block: whatever would raises `WorkNeeded` instead.
+
+    Locks are not taken, as nothing is changed. Yields a function that tells if anything would have been written, also
+    if its `WorkNeeded` was raised in a thread that nobody waits for.
+    """
+    assert not _LOOKS, "it only looks already"
+    _LOOKS.append("")
+    try:
+        yield lambda: len(_LOOKS) > 1
+    finally:
+        _LOOKS.clear()
+        _FOUND.clear()
+
+
+def is_looking() -> bool:
+    """Tell if this process only looks for work."""
+    return bool(_LOOKS)
+
+
+def look_once(key: Hashable, read: Callable[[], _T]) -> _T:
+    """Return what `read` returns; in a process that only looks, what it returned at the look's first call."""
+    if not _LOOKS:
+        return read()
+    if key not in _FOUND:
+        _FOUND[key] = read()
+    found: _T = _FOUND[key]
+    return found
+
+
+def begin_work(what: str) -> None:
+    """Go on to write something; raises `WorkNeeded` in a process that only looks."""
+    if _LOOKS:
+        _LOOKS.append(what)
+        raise WorkNeeded(what)
 
 
 class Steps:

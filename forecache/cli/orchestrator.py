@@ -39,18 +39,24 @@ def run_job(
     on_stage: Callable[[StageResult], None],
     rebuild: bool = False,
 ) -> list[StageResult]:
-    """Run a job through the orchestrator, so that its UI shows the run; returns results in the order stages ended."""
-    results = import_orchestrator("jobs.runner").run(
-        settings,
-        pipelines=pipelines,
-        sources=sources,
-        nights=nights,
-        job=job,
-        progress=progress,
-        on_stage=on_stage,
-        rebuild=rebuild,
-    )
-    return list(results)
+    """Run a job, and return results in the order stages ended.
+
+    If there is nothing to do, nothing is started. A run without Spark is carried out in this process, any other by the
+    orchestrator, whose UI shows it.
+    """
+    from forecache.runs import RunRequest, look_for_work, reason_without_orchestrator, run_in_process
+
+    request = RunRequest(pipelines, sources, nights, job, rebuild)
+    results = look_for_work(settings, request)
+    if results is not None:
+        for result in results:
+            on_stage(result)
+        return results
+    if reason := reason_without_orchestrator(settings, request):
+        progress(f"running in this process: {reason}", None)
+        return run_in_process(settings, request, progress=progress, on_stage=on_stage)
+    runner = import_orchestrator("jobs.runner")
+    return list(runner.run(settings, progress=progress, on_stage=on_stage, **vars(request)))
 
 
 def actor() -> str:

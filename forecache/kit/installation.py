@@ -8,6 +8,7 @@ from forecache.base.errors import ConflictError
 from forecache.base.files import lock
 from forecache.base.folders import Folder, open_folder
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.kit.lease import Lease, hold_lease, local_lease
 
 _PATIENCE_S = 10.0
@@ -49,6 +50,7 @@ def hold_exclusively(
     def refuse(holder: str) -> ConflictError:
         return ConflictError(f"{name!r} is being held by {holder}.", remedy="Wait for it, and run again.")
 
+    begin_work(f"what needs the lock {name!r}: {action}")
     run = f", run {run_id}" if run_id else ""
     with lock(
         settings.home_path / "locks" / name,

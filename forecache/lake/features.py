@@ -179,7 +179,8 @@ def _write_stale(
 def feature_versions(settings: Settings, declared: Pipeline | FeatureView, nights: Iterable[date]) -> dict[date, int]:
     """The Delta version of the feature table that wrote each night's partition; NotFoundError if a night has none."""
     subject = declared.feature_table.removeprefix(FEATURES)
-    records, versions = last_records(settings, STAGE, subject), {}
+    nights = list(nights)
+    records, versions = last_records(settings, STAGE, subject, nights=nights), {}
     for night in nights:
         if night not in records:
             raise NotFoundError(

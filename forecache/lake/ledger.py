@@ -6,15 +6,41 @@ commit and not of the newest time, as the clocks of two machines may differ.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
+from functools import cached_property
 from typing import Any
 
 from forecache.base.code_version import code_version
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work, look_once
 
 LEDGER_TABLE = "stage_ledger"
+
+
+class RecordedDetails(Mapping[str, Any]):
+    """Details of a row, whose JSON is parsed when they are first read: most rows of years of nights are not."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(self.text)
+        return values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -40,6 +66,7 @@ def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     """Append rows; `recorded_at`, `code_version` and `commit_version` are filled in."""
     if not records:
         return
+    begin_work(f"recording {records[0].stage} of {records[0].subject}")
     from forecache.kit.delta.small_tables import append_to_small_table, row_schema
 
     now, version = datetime.now(timezone.utc), code_version(settings)
@@ -58,9 +85,16 @@ def append_records(settings: Settings, records: Sequence[StageRecord]) -> None:
     )
 
 
-def last_records(settings: Settings, stage: str, subject: str) -> dict[date | None, StageRecord]:
-    """The latest row of each as-of date for one stage of one pipeline or source; empty if there is none."""
-    return last_records_of_stages(settings, [stage], subject)[stage]
+def last_records(
+    settings: Settings, stage: str, subject: str, *, nights: Collection[date] = ()
+) -> dict[date | None, StageRecord]:
+    """The latest row of each as-of date for one stage of one pipeline or source; empty if there is none.
+
+    With `nights` at least these dates; there are years of others.
+    """
+    within = [("night", ">=", min(nights)), ("night", "<=", max(nights))] if nights else []
+    rows = _read_records(settings, [("stage", "=", stage), ("subject", "=", subject), *within])
+    return {row.night: row for row in rows}
 
 
 def last_records_of_stages(
@@ -78,9 +112,20 @@ def all_records(settings: Settings, stage: str, subject: str) -> list[StageRecor
     return _read_records(settings, [("stage", "=", stage), ("subject", "=", subject)])
 
 
+def newest_record(settings: Settings, stage: str, subject: str) -> StageRecord | None:
+    """The row of one stage of one pipeline or source that was added last; None without one."""
+    rows = _read_records(settings, [("stage", "=", stage), ("subject", "=", subject)], only_last=True)
+    return rows[-1] if rows else None
+
+
 def records_since(settings: Settings, moment: datetime) -> list[StageRecord]:
     """Every row of any stage that was recorded at or after a time, the latest last."""
     return _read_records(settings, [("recorded_at", ">=", moment)])
+
+
+def records_after(settings: Settings, commit_version: int) -> list[StageRecord]:
+    """Every row of any stage that was added after a Delta version of the ledger, the latest last."""
+    return _read_records(settings, [("commit_version", ">=", commit_version + 1)])
 
 
 def ledger_records(settings: Settings) -> list[StageRecord]:
@@ -101,12 +146,19 @@ def last_record(settings: Settings, stage: str, subject: str, night: date | None
     return {row.night: row for row in rows}.get(night)
 
 
-def _read_records(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[StageRecord]:
-    """The rows that meet the filters, the latest last."""
+def _read_records(
+    settings: Settings, filters: list[tuple[str, str, Any]], *, only_last: bool = False
+) -> list[StageRecord]:
+    """The rows that meet the filters, the latest last; with `only_last` that one alone."""
+    key = (settings.lake_uri, str(filters), only_last)
+    return look_once(key, lambda: _parse_records(settings, filters, only_last=only_last))
+
+
+def _parse_records(settings: Settings, filters: list[tuple[str, str, Any]], *, only_last: bool) -> list[StageRecord]:
     from forecache.kit.delta.small_tables import read_small_table
 
-    rows = read_small_table(settings, LEDGER_TABLE, filters)
-    records = [StageRecord(**{**row, "details": json.loads(row["details"])}) for row in rows]
+    rows = read_small_table(settings, LEDGER_TABLE, filters, only_last=only_last)
+    records = [StageRecord(**{**row, "details": RecordedDetails(row["details"])}) for row in rows]
     # Rows without a commit version were written before the column existed.
     records.sort(key=lambda row: (-1 if row.commit_version is None else row.commit_version, row.recorded_at))
     return records

@@ -7,19 +7,20 @@ changes the result.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forecache.base.results import Progress, StageResult
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work, is_looking
 from forecache.kit.delta.files import DataFile
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.partitions import TableSnapshot, find_committed_partitions
 from forecache.kit.delta.tables import commit_partitions, open_table
 from forecache.kit.installation import hold_exclusively
-from forecache.kit.lease import Lease
+from forecache.kit.lease import Lease, local_lease
 from forecache.lake.ledger import StageRecord, append_records, last_record, last_records
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Stage:
         known = last_record(self.settings, self.name, self.subject, night)
         if known is not None and not rebuild and known.inputs == inputs and usable(known):
             return known, True
+        begin_work(f"{self.name} of {self.subject}")
         started = time.perf_counter()
         done = work()
         return self.record({night: done}, {night: inputs}, time.perf_counter() - started)[night], False
@@ -104,8 +106,10 @@ class Stage:
         Returns:
             All records, and the nights that were done.
         """
-        before = last_records(self.settings, self.name, self.subject)
+        before = last_records(self.settings, self.name, self.subject, nights=inputs)
         pending = find_stale(inputs, before, rebuild=inputs if rebuild else ())
+        if pending:
+            begin_work(f"{self.name} of {self.subject} for {format_nights(pending)}")
         records = {night: before[night] for night in inputs if night not in pending}
         if find is not None and not rebuild:
             records |= self.record(find({night: inputs[night] for night in pending}), inputs, 0.0)
@@ -120,7 +124,7 @@ class Stage:
 
     def record_changes(self, inputs: Mapping[date, str], found: NightsDone, seconds: float) -> None:
         """Record findings about nights, except those whose last record has the same inputs and details."""
-        before = last_records(self.settings, self.name, self.subject) if found else {}
+        before = last_records(self.settings, self.name, self.subject, nights=found) if found else {}
         news = {
             night: done
             for night, done in found.items()
@@ -176,6 +180,8 @@ def hold_table_lock(settings: Settings, table: str, run_id: str, progress: Progr
 
     That saves work. What is right does not depend on it: the commit decides, see `forecache.kit.delta.partitions`.
     """
+    if is_looking():
+        return nullcontext(local_lease(f"tables/{table}", "look"))
     return hold_exclusively(
         settings,
         f"tables/{table}",

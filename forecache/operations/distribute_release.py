@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from forecache.base.errors import ForecacheError, NotEverywhereError, UnreachableError
 from forecache.base.plugins import find_hooks
 from forecache.base.settings import Settings
-from forecache.base.steps import rollout_step
+from forecache.base.steps import begin_work, rollout_step
 from forecache.realtime.release.folder import ReleaseFolder, lock_releases
 from forecache.realtime.release.follow_lake import follow_lake, has_unsent, is_undecided, mark_sent
 from forecache.realtime.release.lake_state import ReleaseState
@@ -44,6 +44,7 @@ def distribute_state(
         rollout_step("notified")
     if not has_unsent(folder):
         return
+    begin_work(f"bringing releases of {folder.name} to others")
     with report_replica_failure(folder.name, what):
         if is_undecided(folder):
             raise UnreachableError(f"the lake {settings.lake_uri} could not be reached.")

@@ -17,7 +17,7 @@ from forecache.declare.loading import read_project
 from forecache.declare.served import PluginTable, require_published
 from forecache.lake.feature_rows import code_of
 from forecache.lake.features import STAGE as BUILT
-from forecache.lake.ledger import StageRecord, all_records, append_records, last_record, last_records
+from forecache.lake.ledger import StageRecord, append_records, last_record, last_records, newest_record
 from forecache.lake.quality.verdicts import refuse_failed_date, require_passed
 from forecache.models.registry.promotions import find_unfinished, promotions, rolled_back_versions
 from forecache.operations.rollback import recover_interrupted
@@ -119,7 +119,8 @@ def publish_newest_night(
 
 def _find_published_night(settings: Settings, declared: Served) -> date | None:
     """The last published as-of date in the ledger."""
-    return next((row.night for row in all_records(settings, STAGE, declared.name)[-1:]), None)
+    last = newest_record(settings, STAGE, declared.name)
+    return None if last is None else last.night
 
 
 def _find_passed_night(settings: Settings, declared: Served, *, since: date | None) -> date | None:
@@ -131,16 +132,22 @@ def _find_passed_night(settings: Settings, declared: Served, *, since: date | No
         stage, subject = declared.maker.stage, declared.maker.name
     else:
         stage, subject = BUILT if isinstance(declared, FeatureView) else "score", declared.name
-    nights = sorted((night for night in last_records(settings, stage, subject) if night), reverse=True)
-    for night in nights:
-        if since is not None and night < since:
-            return None
+
+    def has_passed(night: date) -> bool:
         try:
             _require_passed(settings, declared, open_night(settings, declared, night))
         except (CheckError, NotFoundError):
-            continue
+            return False
+        return True
+
+    within = () if since is None else (since, date.max)
+    chosen = sorted((n for n in last_records(settings, stage, subject, nights=within) if n), reverse=True)
+    if (night := next(filter(has_passed, chosen), None)) is not None:
         return night
-    return nights[0] if nights else None
+    if since is not None:
+        chosen = [n for n in last_records(settings, stage, subject) if n]
+    is_first = bool(chosen) and (since is None or min(chosen) >= since)
+    return max(chosen) if is_first else None
 
 
 def _require_passed(settings: Settings, declared: Served, source: NightSource) -> None:

@@ -11,6 +11,7 @@ from forecache.base.errors import CheckError, DamagedError, InputError, NotFound
 from forecache.base.plugins import find_hooks, is_installed, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.declare.code.fingerprint import fingerprint
 from forecache.declare.models.applied import FunctionModel
 from forecache.declare.realtime.realtime import Realtime
@@ -96,6 +97,7 @@ def release_model(
     bad, current = state.pointer.bad, state.pointer.current
     why_at_once = "It was asked for." if at_once else immediate_release_reason(folder, realtime, current)
     if known is None or (known in bad and again):
+        begin_work(f"a release of {realtime.name}")
         number = _write_release(settings, folder, realtime, model, plan, inputs, warmup, progress)
         is_new = True
     else:

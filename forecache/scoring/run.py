@@ -13,6 +13,7 @@ from typing import Any
 from forecache.base.plugins import load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.declare import AS_OF, Pipeline
 from forecache.kit.delta.partitions import find_committed_partitions, take_snapshot
 from forecache.kit.delta.tables import table_version
@@ -123,7 +124,7 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     """
     stage, settings, pipeline, model = run.ledger, run.settings, run.pipeline, run.model
     seen = take_snapshot(settings, run.table, AS_OF)
-    before = last_records(settings, run.stage, pipeline.name)
+    before = last_records(settings, run.stage, pipeline.name, nights=nights)
     described = describe_nights(settings, pipeline, model, sorted(set(nights)), before, compared_with=run.compared_with)
     to_do = find_stale(
         {night.night: night.inputs for night in described},
@@ -137,6 +138,8 @@ def score_stale(run: ScoringRun, nights: Sequence[date], *, mode: Mode, rebuild:
     if model.gate != "none" and not pipeline.is_trained:
         outcome["judged"] = {"accepted": model.gate == "passed", "reason": model.tags["gate_reason"]}
     if pending:
+        begin_work(f"{run.stage} of {pipeline.name} for {format_nights(to_do)}")
+        before = last_records(settings, run.stage, pipeline.name)
         plan, num_rows = plan_model(settings, pipeline, model), sum(night.rows for night in pending)
         is_serial = plan.spec.runtime == "pyfunc"
         engine = decide_engine(settings, rows=num_rows, is_serial=is_serial, engine=run.asked_engine)

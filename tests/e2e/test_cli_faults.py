@@ -134,7 +134,7 @@ def test_no_champion_yet_says_to_train(forecache: Command) -> None:
 def test_full_disk_loses_nothing_and_running_again_continues(
     home: Path, small_disk: Path, forecache: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "_FIRST_DELAY_S", 0)  # nobody makes room between the tries
+    monkeypatch.setattr(stage, "RETRY_AFTER_S", (0, 0))  # nobody makes room between the tries
     landed = (home / "landing" / "purchases").iterdir()
     purchases = sum(len(file.read_text().splitlines()) - 1 for file in landed)
     ended = forecache("ingest", "churn")

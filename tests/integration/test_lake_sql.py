@@ -302,7 +302,7 @@ def test_a_project_in_sql_runs_whole_without_spark_and_its_tables_are_those_of_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: Any
 ) -> None:
     from forecache.kit.spark import session
-    from forecache.night import run_night
+    from forecache.runs import run_night
     from forecache.serve.store import open_store
 
     monkeypatch.syspath_prepend(str(SUPPORT))

@@ -15,9 +15,9 @@ from forecache.base.results import StageResult
 from forecache.base.settings import PROJECT_ROOT, Settings, load_settings
 from forecache.kit.delta.tables import table_exists
 from forecache.kit.versioned.pointer import read_pointer
-from forecache.night import run_night
 from forecache.operations.training_due import is_training_due, last_training
 from forecache.realtime.release.folder import open_releases
+from forecache.runs import run_night
 from forecache.serve.store import open_store
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,6 @@ def test_a_first_night_trains_and_publishes_and_the_next_run_of_either_kind_find
         "training_set",
         "train",
         "register",
-        "features",
         "score",
         "publish",
     ]

@@ -3,14 +3,12 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from free_ports import free_port
 from sample_project.pipelines.visits import returns
+from store_services import mlflow_server
 from training_sample import write_training_set
 
 from forecache.base.settings import load_settings
@@ -20,6 +18,7 @@ pytestmark = pytest.mark.slow
 _TRAINS = """
 import registry_sample as sample
 from sample_project.pipelines.visits import returns
+from store_services import mlflow_server
 from forecache.models.registry import model_versions as models
 from forecache.models.registry.run_gate import run_gate
 from forecache.models.registry.register import register_trained_model
@@ -39,36 +38,8 @@ print(models.verified_folder(settings, champion))
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    port = free_port()
-    options = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # Its runner of jobs is more processes that import MLflow, and nothing here has a job for it.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options], stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while not _answers(uri):
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.2)
+    with mlflow_server(tmp_path / "server") as uri:
         yield uri
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(120)
-
-
-def _answers(uri: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 @pytest.mark.timeout(300)

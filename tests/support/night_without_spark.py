@@ -15,7 +15,7 @@ from forecache.base.settings import Settings, load_settings
 from forecache.declare import AS_OF
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import last_records
-from forecache.night import run_night
+from forecache.runs import run_night
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import open_store, parse_key
 

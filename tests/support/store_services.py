@@ -1,10 +1,11 @@
-"""Real servers for tests, each on a free port in a folder of its own: Redis, Redis Cluster, MinIO, PostgreSQL."""
+"""Real servers for tests, each on a free port in a folder of its own: Redis, MinIO, PostgreSQL, MLflow."""
 
 import os
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -147,3 +148,34 @@ def postgres_server(folder: Path, *, password: str) -> Iterator[str]:
             yield url
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """An MLflow server that keeps the artifacts; yields its URI."""
+    folder.mkdir()
+    port = free_port()
+    options = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Its runner of jobs is more processes that import MLflow, and nothing here has a job for it.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *options], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    uri = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()[-2000:]
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        _wait(answers, "MLflow")
+        yield uri
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(120)

@@ -57,7 +57,8 @@ def test_jobs_schedules_and_sensors_are_those_of_every_source_and_pipeline(repos
         ("cost_report_schedule", "0 7 * * *"),
     }
     # `spend` declares no retraining.
-    assert {sensor.name for sensor in repository.sensor_defs} == {"purchases_landed", "churn_drifted", "alerts"}
+    sensors = {"purchases_landed", "churn_drifted", "alerts", "runs_without_dagster"}
+    assert {sensor.name for sensor in repository.sensor_defs} == sensors
 
 
 def test_a_project_with_a_rollout_and_a_log_loads_with_a_job_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ BOUNDED = {
     *("realtime/answer/in_loop.py:_time_calls_s", "plugins/redis/realtime_lookups.py:RemoteReads.get"),
     "serve/store/live/reader.py:wait_until_applied",
     "kit/lease.py:_acquire",
+    "runs.py:ProcessExecutor._carry_out",
     "realtime/workers/model_process.py:ProcessTemplate.fork",
     "realtime/workers/model_process.py:ProcessTemplate._wait_until_ready",
     "realtime/workers/model_process.py:ModelProcess._wait_until_warm",

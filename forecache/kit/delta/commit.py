@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import ForecacheError, InputError, UnavailableError
 from forecache.base.settings import Settings
-from forecache.base.steps import lake_step
+from forecache.base.steps import begin_work, lake_step
 from forecache.kit.delta.errors import as_known_error, as_store_error, type_mismatch_error
 from forecache.kit.delta.files import DataFile, place_of, statistics_json
 from forecache.kit.delta.log import CachedTable, active_files, open_if_exists, read_entry
@@ -130,6 +130,7 @@ def commit(target: Target, decide: Callable[[TableState], Change], *, note: Mapp
             change = decide(state)
             if _is_done(state, change):
                 return state.version
+            begin_work(f"a commit to {target.name}")
             change = _fence(target, state, change)
             version = state.version + 1
             lake_step("decided")

@@ -9,7 +9,7 @@ from forecache.base.errors import DamagedError, ForecacheError, chain_of
 from forecache.base.settings import Settings
 from forecache.kit.delta.errors import LOG, damaged_file, remedy_for
 from forecache.kit.delta.files import place_of
-from forecache.kit.delta.log import damaged_log_file
+from forecache.kit.delta.log import damaged_log_file, read_actions
 from forecache.kit.delta.tables import open_table, table_names
 
 _SENTENCE = re.compile(r"The (?:log|data) file (\S+) of the table '([^']+)' is missing or damaged")
@@ -47,12 +47,11 @@ def find_damaged_files(settings: Settings) -> Iterator[DamagedFile]:
 
 
 def _find_damage_in_table(settings: Settings, name: str) -> Iterator[DamagedFile]:
-    import pyarrow as pa
     from deltalake.exceptions import DeltaError
 
     try:
         table = open_table(settings, name)
-        actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+        actions = read_actions(table).select(["path", "size_bytes", "num_records"])
     except (ForecacheError, DeltaError, OSError) as error:
         path = damaged_log_file(place_of(settings, name)) or LOG
         yield DamagedFile(name, path, f"The log cannot be read: {_one_line(error)}.")

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from forecache.base.steps import lake_step
+from forecache.base.steps import begin_work, lake_step
 from forecache.kit.delta.errors import damaged_file, open_data_file
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def write_file(
 
     Each table of `rows` is a row group, or each `group_rows` of their rows.
     """
+    begin_work(f"writing {path}")
     if isinstance(filesystem, pa.fs.SubTreeFileSystem):
         filesystem.create_dir(path.rpartition("/")[0], recursive=True)
     with (

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import pyarrow as pa
+
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.kit.delta.errors import LOG, damaged_file, open_data_file
 from forecache.kit.delta.files import DataFile, Place, list_entries, partition_text, place_of
 
@@ -21,6 +24,10 @@ _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet"
 
 def open_if_exists(settings: Settings, name: str, *, version: int | None = None) -> "DeltaTable | None":
     """Open a table at a version (default: the newest); None if it does not exist. DamagedError for a damaged log."""
+    return look_once((settings.table_uri(name), version), lambda: _open_if_exists(settings, name, version))
+
+
+def _open_if_exists(settings: Settings, name: str, version: int | None) -> "DeltaTable | None":
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
@@ -48,6 +55,11 @@ class CachedTable:
                 self._delta = None
         self._delta = open_if_exists(self._settings, self._name)
         return self._delta
+
+
+def read_actions(delta: "DeltaTable") -> pa.Table:
+    """The files that a table consists of, with their statistics."""
+    return pa.RecordBatchReader.from_stream(delta.get_add_actions(flatten=True)).read_all()
 
 
 def active_files(delta: "DeltaTable") -> list[DataFile]:

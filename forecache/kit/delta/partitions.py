@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile, place_of
 from forecache.kit.delta.log import active_files, group_by_partition, open_if_exists, read_entry
@@ -54,6 +55,10 @@ class ReplaceResult:
 
 def take_snapshot(settings: Settings, name: str, column: str) -> TableSnapshot:
     """Read the state of a table's partitions; call it before the work whose rows replace some of them."""
+    return look_once(("snapshot", settings.table_uri(name)), lambda: _take_snapshot(settings, name, column))
+
+
+def _take_snapshot(settings: Settings, name: str, column: str) -> TableSnapshot:
     delta = open_if_exists(settings, name)
     if delta is None:
         return TableSnapshot(-1, {}, {})

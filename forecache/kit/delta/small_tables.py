@@ -1,8 +1,8 @@
 """Small tables that grow by a few rows per commit, such as ledgers: read with filters, and compacted as they grow.
 
 A process caches the log of each such table and the rows of its small files, which are immutable. Every read first
-updates to the newest commit of any process. An append that finds many small files merges them in its own commit, sorted
-by the columns that reads filter by.
+updates to the newest commit of any process, but a look for work reads one state of each table. An append that finds
+many small files merges them in its own commit, sorted by the columns that reads filter by.
 """
 
 import math
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
-from functools import cache
+from functools import cache, reduce
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from urllib.parse import unquote
@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.errors import damaged_file, open_data_file
 from forecache.kit.delta.files import DataFile, place_of
-from forecache.kit.delta.log import open_if_exists
+from forecache.kit.delta.log import open_if_exists, read_actions
 from forecache.kit.delta.merge_files import MergePolicy, write_merged
 from forecache.kit.delta.writers import write_rows
 from forecache.kit.lease import Lease
@@ -58,13 +59,18 @@ _ARROW_TYPES = {
 Filter = tuple[str, str, Any]
 
 
-def read_small_table(settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
+def read_small_table(
+    settings: Settings, name: str, filters: Sequence[Filter], *, only_last: bool = False
+) -> list[dict[str, Any]]:
     """Read the rows of a small table that meet all filters, at the newest commit; empty if there is no table.
 
-    A filter has a column, one of `=`, `in`, `>=` and `<=`, and a value that is not null.
+    A filter has a column, one of `=`, `in`, `>=` and `<=`, and a value that is not null. With `only_last`, of the rows
+    the last one by `commit_version` and `recorded_at`; null comes first.
     """
     options = tuple(sorted(settings.storage_options.items()))
-    return _table_reader(os.getpid(), settings.table_uri(name), options).read(settings, name, filters)
+    return _table_reader(os.getpid(), settings.table_uri(name), options).read(
+        settings, name, filters, only_last=only_last
+    )
 
 
 def append_to_small_table(
@@ -128,11 +134,13 @@ def _rewrite_without(
         return [], []
     wanted = set(zip(*keys.to_pydict().values(), strict=True))
     filesystem, replaced, kept = place_of(settings, name).open(), [], []
-    actions = pa.table(state.delta.get_add_actions(flatten=True))
+    actions = read_actions(state.delta)
     filters = [(column, "in", keys[column].unique().to_pylist()) for column in keys.column_names]
-    paths = {unquote(path) for path in actions.filter(_may_hold(actions, filters))["path"].to_pylist()}
+    paths = {unquote(path) for path in _select_files(actions, filters)["path"].to_pylist()}
     for file in state.files:
-        rows = _concat_rows([_read_parquet(filesystem, name, file.path)], state.delta) if file.path in paths else None
+        rows = (
+            _concat_rows([_read_parquet(filesystem, name, file.path)[0]], state.delta) if file.path in paths else None
+        )
         if rows is None:
             continue
         stays = [row not in wanted for row in zip(*rows.select(keys.column_names).to_pydict().values(), strict=True)]
@@ -149,31 +157,47 @@ def _table_reader(process: int, uri: str, options: tuple[tuple[str, str], ...]) 
 
 
 class _SmallTableReader:
-    """Cache of a table's log, and of the rows of its small files by path."""
+    """Cache of a table's log, of the footers of its files, and of the rows of its small files, by path."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._delta: DeltaTable | None = None
+        self._files = pa.table({})
         self._entry: object = None
         self._kept: dict[str, pa.Table] = {}
+        self._footers: dict[str, pq.FileMetaData] = {}
 
-    def read(self, settings: Settings, name: str, filters: Sequence[Filter]) -> list[dict[str, Any]]:
+    def read(
+        self, settings: Settings, name: str, filters: Sequence[Filter], *, only_last: bool
+    ) -> list[dict[str, Any]]:
         filesystem = place_of(settings, name).open()
         with self._lock:
-            delta = self._open_newest(settings, name, filesystem)
+            delta = look_once((self, "table"), lambda: self._open_newest(settings, name, filesystem))
             if delta is None:
                 return []
-            files = pa.table(delta.get_add_actions(flatten=True))
-            active = set(map(unquote, files["path"].to_pylist()))
-            self._kept = {path: rows for path, rows in self._kept.items() if path in active}
-            files = files.filter(_may_hold(files, filters)).select(["path", "num_records"])
-            tables = [
-                self._read_file(filesystem, name, unquote(file["path"]), file["num_records"], filters)
-                for file in files.to_pylist()
-            ]
-            return _concat_rows(tables, delta).to_pylist()
+            rows = _filter_rows(self._read_rows(filesystem, name, delta, filters), filters)
+            return (_sort_by_commit(rows).slice(max(0, rows.num_rows - 1)) if only_last else rows).to_pylist()
+
+    def _read_rows(self, filesystem: Any, name: str, delta: "DeltaTable", filters: Sequence[Filter]) -> pa.Table:
+        files = _select_files(self._files, filters).select(["path", "num_records"])
+        tables = [
+            self._read_file(filesystem, name, unquote(file["path"]), file["num_records"], filters)
+            for file in files.to_pylist()
+        ]
+        return _concat_rows(tables, delta)
 
     def _open_newest(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
+        seen = self._delta and self._delta.version()
+        delta = self._update(settings, name, filesystem)
+        if delta is not None and (self._delta is not delta or seen != delta.version()):
+            self._files = read_actions(delta)
+            active = set(map(unquote, self._files["path"].to_pylist()))
+            self._kept = {path: rows for path, rows in self._kept.items() if path in active}
+            self._footers = {path: footer for path, footer in self._footers.items() if path in active}
+        self._delta = delta
+        return delta
+
+    def _update(self, settings: Settings, name: str, filesystem: Any) -> "DeltaTable | None":
         from deltalake.exceptions import DeltaError
 
         # If a table was deleted and created again, its log has a different entry under the last version seen.
@@ -182,25 +206,27 @@ class _SmallTableReader:
             try:
                 self._delta.update_incremental()
             except DeltaError:
-                self._delta = None
+                pass
             else:
                 if self._delta.version() != seen:
                     self._entry = _entry_identity(filesystem, self._delta)
                 return self._delta
-        self._delta, self._kept = open_if_exists(settings, name), {}
-        self._entry = None if self._delta is None else _entry_identity(filesystem, self._delta)
-        return self._delta
+        delta, self._kept, self._footers = open_if_exists(settings, name), {}, {}
+        self._entry = None if delta is None else _entry_identity(filesystem, delta)
+        return delta
 
     def _read_file(
         self, filesystem: Any, name: str, path: str, num_rows: int | None, filters: Sequence[Filter]
     ) -> pa.Table:
-        expression = pq.filters_to_expression([list(filters)]) if filters else None
-        if num_rows is None or num_rows > _KEPT_FILE_ROWS:
-            return _read_parquet(filesystem, name, path, expression)
-        if path not in self._kept:
-            self._kept[path] = _read_parquet(filesystem, name, path)
-        rows = self._kept[path]
-        return rows if expression is None else rows.filter(expression)
+        rows = self._kept.get(path)
+        if rows is None:
+            is_kept = num_rows is not None and num_rows <= _KEPT_FILE_ROWS
+            rows, self._footers[path] = _read_parquet(
+                filesystem, name, path, () if is_kept else filters, self._footers.get(path)
+            )
+            if is_kept:
+                self._kept[path] = rows
+        return _filter_rows(rows, filters)
 
 
 def _entry_identity(filesystem: Any, delta: "DeltaTable") -> object:
@@ -209,26 +235,64 @@ def _entry_identity(filesystem: Any, delta: "DeltaTable") -> object:
     return info.type, info.size, info.mtime_ns
 
 
-def _may_hold(files: pa.Table, filters: Sequence[Filter]) -> pa.ChunkedArray:
-    """Mask of the files whose column bounds allow rows that meet the filters; true for a file without bounds."""
-    found = pa.chunked_array([pa.array([True] * files.num_rows, pa.bool_())])
+def _select_files(files: pa.Table, filters: Sequence[Filter]) -> pa.Table:
+    """The files whose column bounds allow rows that meet the filters; a file without bounds allows all."""
     for column, operator, value in filters:
         low, high = f"min.{column}", f"max.{column}"
         if low not in files.column_names or high not in files.column_names:
             continue
-        within = pa.chunked_array([pa.array([False] * files.num_rows, pa.bool_())])
+        masks = []
         for each in value if operator == "in" else [value]:
             above = pc.fill_null(pc.less_equal(files[low], each), True)
             below = pc.fill_null(pc.greater_equal(files[high], each), True)
-            within = pc.or_(within, {">=": below, "<=": above}.get(operator, pc.and_(above, below)))
-        found = pc.and_(found, within)
-    return found
+            masks.append({">=": below, "<=": above}.get(operator, pc.and_(above, below)))
+        files = _keep_any(files, masks)
+    return files
 
 
-def _read_parquet(filesystem: Any, name: str, path: str, expression: Any = None) -> pa.Table:
+def _filter_rows(rows: pa.Table, filters: Sequence[Filter]) -> pa.Table:
+    for column, operator, value in filters:
+        compare = {">=": pc.greater_equal, "<=": pc.less_equal}.get(operator, pc.equal)
+        some = value if operator == "in" else [value]
+        rows = _keep_any(rows, [compare(rows[column], pa.scalar(each, rows[column].type)) for each in some])
+    return rows
+
+
+def _sort_by_commit(rows: pa.Table) -> pa.Table:
+    position = pc.fill_null(rows["commit_version"], -1)  # of rows written before the column existed
+    order = pa.table([position, rows["recorded_at"]], names=["position", "time"])
+    return rows.take(pc.sort_indices(order, sort_keys=[("position", "ascending"), ("time", "ascending")]))
+
+
+def _keep_any(rows: pa.Table, masks: Sequence[pa.ChunkedArray]) -> pa.Table:
+    """The rows that one of the masks has."""
+    return rows.filter(reduce(pc.or_, masks)) if masks else rows.slice(0, 0)
+
+
+def _group_may_hold(group: pq.RowGroupMetaData, places: Mapping[str, int], filters: Sequence[Filter]) -> bool:
+    """Tell if the bounds of a row group's columns of text and dates allow rows that meet the filters."""
+    for column, operator, value in filters:
+        bounds = group.column(places[column]).statistics if column in places else None
+        if bounds is None or not bounds.has_min_max or type(bounds.min) not in (str, date):
+            continue
+        low, high = bounds.min, bounds.max
+        some = value if operator == "in" else [value]
+        if not any((operator == "<=" or each <= high) and (operator == ">=" or low <= each) for each in some):
+            return False
+    return True
+
+
+def _read_parquet(
+    filesystem: Any, name: str, path: str, filters: Sequence[Filter] = (), footer: pq.FileMetaData | None = None
+) -> tuple[pa.Table, pq.FileMetaData]:
+    """The rows of a file's groups that may meet the filters, and its footer; pyarrow's datasets would import pandas."""
     try:
         with open_data_file(filesystem, path, name) as source:
-            return pq.read_table(source, filters=expression, use_threads=False)
+            file = pq.ParquetFile(source, metadata=footer)
+            footer = file.metadata
+            places = {column: place for place, column in enumerate(footer.schema.names)}
+            groups = [n for n in range(file.num_row_groups) if _group_may_hold(footer.row_group(n), places, filters)]
+            return file.read_row_groups(groups, use_threads=False), footer
     except FileNotFoundError as error:
         raise damaged_file(path, name) from error
 

@@ -90,6 +90,7 @@ DELIVERIES = Wake("deliveries", _DAEMON, "Looking if sources that are waited for
 RETRAINING = Wake("drifted", _DAEMON, "Requesting a training if figures exceed their limits (sensor)", 600)
 STREAM_EVENTS = Wake("streams", _DAEMON, "Reporting streams, and restarting those that died (sensor)", 30)
 ROLLOUT_STEPS = Wake("rollouts", _DAEMON, "Advancing a rollout (sensor)", 60)
+RUNS_ELSEWHERE = Wake("runs-elsewhere", _DAEMON, "Reporting what runs without Dagster have built (sensor)", 60)
 ALERTS = Wake("alerts", _DAEMON, "Sending alerts (sensor)", 60)
 
 WAKES = tuple(value for value in dict(vars()).values() if isinstance(value, Wake))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from forecache.base.errors import UnavailableError
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.kit.spark.configuration import find_java, jar_paths, s3_jars, set_s3_options, spark_configuration
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def spark_session(
     """
     global _session
     if _session is None:
+        begin_work("starting Spark")
         _session = _start(settings, archive_to, more_jars)
     return _session
 

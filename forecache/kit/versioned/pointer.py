@@ -7,6 +7,7 @@ from pathlib import Path
 
 from forecache.base.errors import ConflictError, DamagedError, UnavailableError
 from forecache.base.files import is_locked, lock, write_durably
+from forecache.base.steps import is_looking
 from forecache.kit.versioned.folder import P, VersionedFolder
 
 
@@ -63,7 +64,7 @@ def lock_versions(
 
     First repairs the pointer and its copy, if the previous holder was killed between writing the two. If it is taken,
     `report` is called with its holder; after `wait_s` (None: as long as folders of this kind wait) a ConflictError
-    names that process and its action.
+    names that process and its action. A process that only looks takes no lock.
     """
 
     def locked_error(holder: str) -> ConflictError:
@@ -72,6 +73,9 @@ def lock_versions(
             remedy="Wait until it has finished; nothing was changed.",
         )
 
+    if is_looking():
+        yield
+        return
     folder.create()
     holder = f"process {os.getpid()} ({action})"
     wait_s = folder.lock_wait_s if wait_s is None else wait_s

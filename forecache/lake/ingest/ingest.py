@@ -19,6 +19,7 @@ from forecache.base.errors import ConflictError, InputError
 from forecache.base.files import process_folder
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.declare import Source
 from forecache.kit.delta.commit import TableState
 from forecache.kit.delta.partitions import TableSnapshot, take_snapshot
@@ -157,6 +158,7 @@ def ingest(
         pending = files_to_ingest(settings, source, landed, known.values(), correctable=correctable)
         done: dict[str, IngestedFile] = {}
         if pending:
+            begin_work(f"ingesting {source.name}")
             progress(f"reading {len(pending)} landing files of {source.name}", None)
             # A retry has the same files: another run's record may be about rows that this one has replaced since.
             began = time.perf_counter()

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from forecache.base.errors import InputError, NotYetError
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.declare import Source, Static, StreamDay
 from forecache.kit.delta.commit import Change, TableState, commit
 from forecache.kit.delta.small_tables import prepare_upsert, read_small_table, row_schema, small_table_target
@@ -49,8 +50,12 @@ class IngestedFile:
 
 def ingested_files(settings: Settings, source: Source) -> list[IngestedFile]:
     """The ingested files of a source, oldest first."""
-    rows = read_small_table(settings, FILES_TABLE, [("source", "=", source.name)])
-    return [IngestedFile(**row) for row in sorted(rows, key=itemgetter("ingested_at", "file"))]
+
+    def read() -> list[IngestedFile]:
+        rows = read_small_table(settings, FILES_TABLE, [("source", "=", source.name)])
+        return [IngestedFile(**row) for row in sorted(rows, key=itemgetter("ingested_at", "file"))]
+
+    return look_once((FILES_TABLE, settings.lake_uri, source.name), read)
 
 
 def record_files(

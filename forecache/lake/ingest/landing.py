@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.declare import Source
 from forecache.kit.delta.files import list_entries
 from forecache.lake.ingest.row_count import checksum
@@ -46,6 +47,10 @@ def source_uri(settings: Settings, source: Source) -> str:
 
 def list_landing(settings: Settings, source: Source) -> list[LandingFile]:
     """List the source's files by name, without those that start with "." or "_": unfinished files or markers."""
+    return look_once(("landing", settings.landing_uri, source.name), lambda: _list_landing(settings, source))
+
+
+def _list_landing(settings: Settings, source: Source) -> list[LandingFile]:
     from pyarrow import fs
 
     uri = source_uri(settings, source)

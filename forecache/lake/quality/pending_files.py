@@ -2,14 +2,16 @@
 
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
 from forecache.base.errors import CheckError
-from forecache.base.plugins import load_hook
+from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import is_looking, look_once
 from forecache.declare import AnySource, Source, TableSource
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import (
@@ -31,23 +33,39 @@ class Run(Protocol):
 
     settings: Settings
     run_id: str
+    rebuild: bool
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult: ...
     def progress(self, message: str, share: float | None = None) -> None: ...
     def report_progress(self, message: str) -> None: ...
+    def add_objection(self, reason: str) -> None: ...
 
 
 class ProcessRun(Run):
     """A run in this process, without an orchestrator."""
 
-    def __init__(self, settings: Settings, progress: Progress = no_progress) -> None:
-        self.settings, self.run_id = settings, str(uuid.uuid4())
+    def __init__(
+        self,
+        settings: Settings,
+        progress: Progress = no_progress,
+        *,
+        on_stage: Callable[[StageResult], None] = lambda result: None,
+        rebuild: bool = False,
+    ) -> None:
+        self.settings, self.run_id, self.rebuild = settings, str(uuid.uuid4()), rebuild
+        self.job_name, self.nights = "", tuple[date, ...]()  # of the job under way, with its first and last date
+        self.objections: list[str] = []  # reasons of verdicts that did not fail their stage, such as the gate's
         self.results: list[StageResult] = []
-        self._progress = progress
+        self._progress, self._on_stage = progress, on_stage
 
     def run_stage(self, stage: Callable[..., StageResult], *arguments: Any, **more: Any) -> StageResult:
-        result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
+        with ExitStack() as around:
+            for watch in () if is_looking() else find_hooks("around_stage"):
+                about = {"run_id": self.run_id, "job_name": self.job_name, "nights": self.nights}
+                around.enter_context(watch(self.settings, stage, arguments, **about))
+            result = stage(*arguments, **more, run_id=self.run_id, progress=self.progress)
         self.results.append(result)
+        self._on_stage(result)
         return result
 
     def progress(self, message: str, share: float | None = None) -> None:
@@ -55,6 +73,9 @@ class ProcessRun(Run):
 
     def report_progress(self, message: str) -> None:
         self.progress(message)
+
+    def add_objection(self, reason: str) -> None:
+        self.objections.append(reason)
 
 
 @dataclass(frozen=True)
@@ -101,8 +122,18 @@ def ingest_pending(
     `on_ingested` is called also if ingesting some files failed. CheckError if a check refuses a day up to `last`, in
     this run or since an earlier one.
     """
-    if isinstance(source, TableSource):
-        return
+    if not isinstance(source, TableSource):
+        key = ("pending", run.settings.lake_uri, source.name, last)
+        look_once(key, lambda: _ingest_pending(run, source, last, on_ingested, on_checked))
+
+
+def _ingest_pending(
+    run: Run,
+    source: Source,
+    last: date,
+    on_ingested: Callable[[Sequence[IngestedFile]], None],
+    on_checked: Callable[[RawChecks, Sequence[IngestedFile]], None],
+) -> None:
     settings = run.settings
     extract_days(run, source, days_to_extract(settings, source, first=source.start, last=last))
     files, known = ingested_files(settings, source), raw_verdicts(settings, source)

@@ -10,16 +10,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from forecache.base.settings import Settings
 from forecache.declare import Source
-from forecache.kit.delta.dataset import open_dataset, read_few_ahead
+from forecache.kit.delta.errors import open_data_file
+from forecache.kit.delta.files import place_of
+from forecache.kit.delta.log import active_files
 from forecache.kit.delta.tables import open_table, table_exists
 from forecache.lake.ingest.ingested_files import IngestedFile, delivered_days, ingested_files
 from forecache.lake.ledger import StageRecord, last_records_of_stages
 from forecache.lake.quality.expectations import raw_expectations
 from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import STAGE as CHECK
-from forecache.lake.quality.verdicts import check_inputs
+from forecache.lake.quality.verdicts import check_inputs, has_passed
 from forecache.lake.stage_runner import Stage, StageOutcome
 
 
@@ -114,13 +119,16 @@ def _rows_by_file(settings: Settings, table: str, *, days: Collection[date] | No
     counts: Counter[str] = Counter()
     if days is not None and not days or not table_exists(settings, table):
         return counts
-    import pyarrow.compute as pc
-
-    partitions = None if days is None else [("event_day", "in", sorted(day.isoformat() for day in days))]
-    dataset = open_dataset(open_table(settings, table), partitions=partitions)
-    for batch in read_few_ahead(dataset, ["source_file"], where=pc.field("source_line") > 0):
-        for value in batch.column("source_file").value_counts().to_pylist():
-            counts[value["values"]] += value["counts"]
+    filesystem = place_of(settings, table).open()
+    wanted = None if days is None else {day.isoformat() for day in days}
+    for file in active_files(open_table(settings, table)):
+        if wanted is not None and file.partition["event_day"] not in wanted:
+            continue
+        with open_data_file(filesystem, file.path, table) as source:
+            for batch in pq.ParquetFile(source).iter_batches(columns=["source_file", "source_line"], use_threads=False):
+                of_lines = batch.column("source_file").filter(pc.greater(batch.column("source_line"), 0))
+                for value in of_lines.value_counts().to_pylist():
+                    counts[value["values"]] += value["counts"]
     return counts
 
 
@@ -141,7 +149,7 @@ class RawVerdicts:
     @property
     def refused_days(self) -> set[date]:
         """The days whose last verdict failed, even if their rows have changed since."""
-        checks = {day for day, row in self.checks.items() if day and not CheckReport.from_dict(row.details).success}
+        checks = {day for day, row in self.checks.items() if day and not has_passed(row)}
         return checks | {day for day, row in self.sums.items() if day and not row.details["success"]}
 
     def current_verdicts(self, files: Sequence[IngestedFile], *, last: date) -> dict[date, str]:
@@ -159,8 +167,8 @@ class RawVerdicts:
             adds_up = total is not None and total.inputs == states[day] and total.details["success"]
             is_checked = day not in read or (check is not None and check.inputs == expected[day])
             if adds_up and is_checked:
-                report = CheckReport.from_dict(check.details) if check is not None and day in read else None
-                found[day] = "" if report is None or report.success else report.sentence
+                is_bad = check is not None and day in read and not has_passed(check)
+                found[day] = CheckReport.from_dict(check.details).sentence if check is not None and is_bad else ""
         return found
 
 

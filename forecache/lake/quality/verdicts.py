@@ -20,7 +20,7 @@ from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.log import active_files, group_by_partition
 from forecache.kit.delta.tables import open_table, read_table
 from forecache.lake.engine import decide_engine
-from forecache.lake.ledger import StageRecord, last_record
+from forecache.lake.ledger import RecordedDetails, StageRecord, last_record
 from forecache.lake.quality.evaluate import evaluate, plan_checks
 from forecache.lake.quality.validate import CheckReport, make_result, require_columns, validate
 from forecache.lake.query import scratch_database
@@ -68,6 +68,14 @@ def check_nights(
     stage, inputs = Stage(settings, STAGE, table), check_inputs(states, expectations)
     records, _ = stage.run_nights(inputs, check, at_once=max(1, len(inputs)))
     return {night: CheckReport.from_dict(records[night].details) for night in sorted(records)}
+
+
+def has_passed(verdict: StageRecord) -> bool:
+    """Tell if no critical expectation failed; most verdicts have no failure at all, and are not parsed."""
+    details = verdict.details
+    if isinstance(details, RecordedDetails) and '"success": false' not in details.text:
+        return True
+    return CheckReport.from_dict(details).success
 
 
 def check_inputs(states: Mapping[date, str], expectations: Sequence[Expectation]) -> dict[date, str]:

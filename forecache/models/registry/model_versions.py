@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from forecache.base.errors import CheckError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.declare import Trainable
 from forecache.kit.installation import hold_exclusively
 from forecache.kit.lease import Lease
 from forecache.models.tracking.artifacts import download_artifact, refuse_changed_files
 from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.records import find_model_folder, find_versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,9 +92,16 @@ def list_models(settings: Settings, pipeline: Trainable) -> list[ModelVersion]:
     """All versions of the model that the pipeline trains, newest first; empty if none is registered."""
     if not pipeline.is_trained:
         return []
+    return look_once(("models", settings.mlflow_tracking_uri, pipeline.name), lambda: _list(settings, pipeline.name))
+
+
+def _list(settings: Settings, name: str) -> list[ModelVersion]:
+    known = find_versions(settings, name)
+    if known is not None:
+        return sorted((read_version(each, each.aliases, each.tags) for each in known), key=lambda each: -each.version)
     client = connect_mlflow(settings)
-    found = client.search_model_versions(f"name='{pipeline.name}'", max_results=1000)
-    aliases = _aliases(client, pipeline.name) if found else {}
+    found = client.search_model_versions(f"name='{name}'", max_results=1000)
+    aliases = _aliases(client, name) if found else {}
     versions = [read_version(version, aliases.get(int(version.version), ()), dict(version.tags)) for version in found]
     return sorted(versions, key=lambda version: -version.version)
 
@@ -140,7 +149,8 @@ def find_champion(settings: Settings, pipeline: Trainable) -> ModelVersion | Non
 def verified_folder(settings: Settings, version: ModelVersion) -> Path:
     """The version's model folder on this machine, downloaded if necessary; CheckError if a file was changed, added or
     removed since the version was registered."""
-    folder = download_artifact(settings, artifact_uri=version.uri)
+    folder = find_model_folder(settings, version.name, version.version)
+    folder = folder or download_artifact(settings, artifact_uri=version.uri)
     refuse_changed_files(folder, version.name, version.version, version.tags)
     return folder
 

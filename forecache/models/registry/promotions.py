@@ -18,6 +18,7 @@ from typing import Any
 from forecache.base.code_version import code_version
 from forecache.base.errors import ConflictError
 from forecache.base.settings import Settings
+from forecache.base.steps import look_once
 from forecache.kit.lease import Lease
 
 PROMOTION_TABLE = "promotion_ledger"
@@ -116,6 +117,10 @@ def all_promotions(settings: Settings) -> list[Promotion]:
 
 
 def _read(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Promotion]:
+    return look_once((settings.lake_uri, PROMOTION_TABLE, str(filters)), lambda: _parse(settings, filters))
+
+
+def _parse(settings: Settings, filters: list[tuple[str, str, Any]]) -> list[Promotion]:
     from forecache.kit.delta.small_tables import read_small_table
 
     rows = read_small_table(settings, PROMOTION_TABLE, filters)

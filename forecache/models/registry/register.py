@@ -44,6 +44,7 @@ from forecache.models.registry.model_versions import (
 )
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, file_checksums
 from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.records import find_run_file
 from forecache.models.training.launch import find_run_folder, trained_encoding
 from forecache.models.training.spec import METRICS_FILE, MODEL_FILES, RESULT_FILE, SPEC_FILE, TORCH_FILE
 
@@ -189,7 +190,8 @@ def find_registered(settings: Settings, pipeline: Trainable, inputs: str) -> Mod
 
 def load_evaluation(settings: Settings, version: ModelVersion) -> dict[str, Any]:
     """A version's result of `evaluate_model`, and its training history."""
-    path = download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
+    path = find_run_file(settings, version.run_id, EVALUATION_FILE)
+    path = path or download_artifact(settings, run_id=version.run_id, artifact_path=EVALUATION_FILE)
     evaluation: dict[str, Any] = json.loads(path.read_text())
     return evaluation
 

@@ -66,20 +66,26 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
 
     Two processes that migrate a new database at once lose runs: one does it under a lock, and writes a file beside it.
     """
-    ready = path.with_name(f"{path.name}.ready")
-
-    def is_ready() -> bool:
-        return path.exists() and ready.exists() and ready.read_text() == root
-
-    if is_ready():
+    if is_database_ready(path, root):
         return
+    ready = _ready_file(path)
     with lock(path.with_name(f"{path.name}.lock")):
-        if not is_ready():
+        if not is_database_ready(path, root):
             _copy_template(_template(), path)
             _migrate(uri)
             if root:
                 relocate_artifacts(path, before=ready.read_text() if ready.exists() else "", now=root)
             ready.write_text(root)
+
+
+def is_database_ready(path: Path, root: str) -> bool:
+    """Tell if the database is there with this root of artifacts, and all its tables."""
+    ready = _ready_file(path)
+    return path.exists() and ready.exists() and ready.read_text() == root
+
+
+def _ready_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.ready")
 
 
 @cache

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from traceback import format_tb
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from forecache.plugins.alerts.journal import (
     record_alerts,
 )
 from forecache.plugins.alerts.message import Message
-from forecache.plugins.alerts.receivers import AlertReceiver, configured_alert_receivers
+from forecache.plugins.alerts.receivers import AlertReceiver, configured_alert_receivers, has_alert_receivers
 from forecache.plugins.posting import PostFailure
 
 _GIVEN_UP_S = 3 * 86400.0
@@ -71,6 +72,33 @@ def notify(
     except Exception as error:  # noqa: BLE001  # its callers do not fail for an alert
         _log.warning("Alerts could not be recorded or sent: %s", error)
         return [NotifyResult("", reason=str(error))]
+
+
+def report_run(settings: Settings, job_name: str, nights: Sequence[date], run_id: str, error: Exception | None) -> None:
+    """Notify receivers of a run without an orchestrator that failed, or that earlier failures are made up for."""
+    if not has_alert_receivers(settings):
+        return
+    text = "..".join(dict.fromkeys(map(str, nights)))
+    if error is not None:
+        said = f"{job_name}{f' for {text}' if text else ''} failed: {error}"
+        details = {"run_id": run_id, "nights": text, "failed_steps": 1}
+        notify(
+            settings,
+            [Alert("run_failed", job_name, "critical", said, details, occasion=f"{text} run {run_id[:8]}".strip())],
+        )
+        return
+    of_job = [each for each in read_journal(settings).open_alerts if (each.kind, each.name) == ("run_failed", job_name)]
+    done = [alert.subject for alert in of_job if covers_nights(list(map(str, nights)), alert.details)]
+    if done:
+        notify(settings, well=done)
+
+
+def covers_nights(done: Sequence[str], failed: Mapping[str, str]) -> bool:
+    """Tell if a run, by its first and last as-of date, included all those of a failed one; True if neither has any."""
+    missed = [night for night in failed["nights"].split("..") if night]
+    if not done or not missed:
+        return not done and not missed
+    return done[0] <= missed[0] and missed[-1] <= done[-1]
 
 
 def describe_failures(told: Sequence[NotifyResult]) -> str:

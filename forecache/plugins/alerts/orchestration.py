@@ -17,6 +17,7 @@ from forecache.base.table_names import STREAM
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import ALERTS
 from forecache.plugins.alerts.journal import AlertJournal, CursorMove, home_name, read_journal
+from forecache.plugins.alerts.notify import covers_nights
 from forecache.plugins.alerts.receivers import has_alert_receivers
 from resources.dagster_internals import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -80,7 +81,7 @@ def read_event_log_alerts(settings: Settings, instance: dg.DagsterInstance) -> E
             news.alerts += failed
             open_ += failed
         else:
-            done = [alert for alert in of_job if _covers_nights(run.tags, alert.details)]
+            done = [alert for alert in of_job if covers_nights(_nights_of_run(run.tags), alert.details)]
             news.well += [alert.subject for alert in done]
             open_ = [alert for alert in open_ if alert not in done]
     return news
@@ -176,14 +177,6 @@ def _nights_of_run(tags: Mapping[str, str]) -> list[str]:
     one = tags.get(PARTITION_NAME_TAG)
     ends = [one, one] if one else [tags.get(ASSET_PARTITION_RANGE_START_TAG), tags.get(ASSET_PARTITION_RANGE_END_TAG)]
     return [end for end in ends if end]
-
-
-def _covers_nights(tags: Mapping[str, str], failed: Mapping[str, str]) -> bool:
-    """Tell if a run included all as-of dates of a failed run; True also if neither has dates."""
-    done, missed = _nights_of_run(tags), [night for night in failed["nights"].split("..") if night]
-    if not done or not missed:
-        return not done and not missed
-    return done[0] <= missed[0] and missed[-1] <= done[-1]
 
 
 def _event_time(entry: EventLogEntry) -> datetime:

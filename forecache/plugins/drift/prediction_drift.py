@@ -1,9 +1,10 @@
 """Prediction drift: an as-of date's scores against those of dates before and of the test split, and the report."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -44,6 +45,7 @@ class DriftReport:
     nights: tuple[date, ...]  # the dates before with which it is compared
     models_before: tuple[int, ...]  # that scored them, 0 for an unknown one
     limits: Drift
+    counted: Mapping[date, Sequence[int]] = field(default_factory=dict)  # counts that no record of their date has
     unjudged: str = ""  # the output's kind if drift of this kind is not judged
 
     @property
@@ -74,6 +76,10 @@ class DriftReport:
     @property
     def blocks(self) -> bool:
         return self.limits.blocking and self.level == "large"
+
+    @property
+    def success(self) -> bool:
+        return not self.blocks
 
     @property
     def sentence(self) -> str:
@@ -181,12 +187,11 @@ def check_drift(
     digests = partition_digests(open_table(settings, pipeline.prediction_table), AS_OF, nights)
     reports = measure_drift(settings, pipeline, nights, digests=digests)
     states = _prediction_states(settings, pipeline)
-    done = {
-        night: StageOutcome(
-            sum(report.counts), {**report.metadata(), "blocks": report.sentence if report.blocks else ""}
-        )
-        for night, report in reports.items()
-    }
+    done = {}
+    for night, report in reports.items():
+        counted = {str(day): [states[day], list(counts)] for day, counts in report.counted.items()}
+        details = {**report.metadata(), "blocks": report.sentence if report.blocks else ""}
+        done[night] = StageOutcome(sum(report.counts), details | ({"counted": counted} if counted else {}))
     inputs = {night: f"{digests[night]} {states[night]}" for night in reports}
     stage = Stage(settings, DRIFT_STAGE, pipeline.prediction_table, run_id)
     stage.record_changes(inputs, done, time.perf_counter() - started)
@@ -222,10 +227,11 @@ def measure_drift(
         test = test_split_scores(settings, known.get(version)) if version is not None else None
         edges = test[0] if test else _edges(settings, pipeline, version, group, before)
         wanted = {*group, *(day for days in before.values() for day in days)}
-        counts = _counts(settings, pipeline, wanted, edges, digests or {})
+        counts, own = _counts(settings, pipeline, wanted, edges, digests or {})
         for night in group:
             require_scored(pipeline, night, counts)
-            reports[night] = _report(pipeline, night, scored, before[night], edges, counts, test)
+            report = _report(pipeline, night, scored, before[night], edges, counts, test)
+            reports[night] = replace(report, counted={day: counts[day] for day in report.nights if day not in own})
     return dict(sorted(reports.items()))
 
 
@@ -267,9 +273,9 @@ def model_of(scored: StageRecord) -> int | None:
 
 def previous_dates(scored: Mapping[date, StageRecord], night: date, version: int | None, last: int) -> list[date]:
     """Return the last dates before a date that the same model scored; if there are none, the last ones of any model."""
-    before = sorted(day for day in scored if day < night)
-    same = [day for day in before if model_of(scored[day]) == version]
-    return (same or before)[-last:] if last else []
+    before = sorted((day for day in scored if day < night), reverse=True)
+    same = list(islice((day for day in before if model_of(scored[day]) == version), last))
+    return sorted(same or before[:last])
 
 
 def test_split_scores(settings: Settings, model: ModelVersion | None) -> tuple[Bins, list[int]] | None:
@@ -316,12 +322,17 @@ def _prediction_states(settings: Settings, pipeline: Pipeline) -> dict[date | No
 def _counts(
     settings: Settings,
     pipeline: Pipeline,
-    nights: Iterable[date],
+    nights: Collection[date],
     edges: Bins,
     digests: Mapping[date, str],
-) -> Counts:
-    """Count rows of each date in each bin; dates with recorded counts in these bins are not read again."""
-    recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table)
+) -> tuple[Counts, set[date]]:
+    """Count rows of each date in each bin; dates with recorded counts in these bins are not read again.
+
+    Returns:
+        The counts, and the dates whose own records have them. Those of a date that an earlier model scored are in the
+        record of a date that is compared with it.
+    """
+    recorded = last_records(settings, DRIFT_STAGE, pipeline.prediction_table, nights=nights)
     states = _prediction_states(settings, pipeline)
     counts: dict[date, Sequence[int]] = {
         day: recorded[day].details["counts"]
@@ -330,11 +341,18 @@ def _counts(
         and _is_same_input(recorded[day].inputs, digests.get(day), states[day])
         and recorded[day].details["edges"] == list(edges)
     }
+    own = set(counts)
+    for row in (recorded[day] for day in nights if day in recorded and recorded[day].details["edges"] == list(edges)):
+        for name, (state, some) in row.details.get("counted", {}).items():
+            day = date.fromisoformat(name)
+            if day in nights and day not in digests and states.get(day) == state:
+                counts.setdefault(day, some)
     left = sorted(set(nights) - set(counts))
     if left:
         column = pipeline.output_specs[0].judged_column
         counts |= binned_counts(settings, pipeline.prediction_table, column, left, edges)
-    return counts
+        own.update(day for day in left if day in digests)
+    return counts, own
 
 
 def _is_same_input(inputs: str, digest: str | None, state: str) -> bool:

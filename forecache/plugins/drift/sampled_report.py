@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forecache.base.files import write_durably
 from forecache.base.hashes import row_hashes
 from forecache.base.reports import make_page, write_page
 from forecache.base.results import Progress, StageResult, no_progress
@@ -22,6 +23,7 @@ from forecache.declare import AS_OF, Effect, Pipeline
 from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.quality.pending_files import Run
 from forecache.lake.split_rows import count_split, split_batches
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.inference.encoding import FeatureEncoding, MatrixEncoding
@@ -29,6 +31,7 @@ from forecache.models.registry.gate.examples import open_model, score_features
 from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
+from forecache.models.tracking.records import find_run_folder
 from forecache.plugins.drift.bins import BINS
 from forecache.plugins.drift.prediction_drift import DriftReport, model_of, prediction_drift, previous_dates
 from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
@@ -116,6 +119,12 @@ def _plot(current: Floats, reference: Floats) -> str:
 
 def _steps(shares: Floats) -> list[str]:
     return [f"L{bar},{10 - 10 * share:.2f} H{bar + 1}" for bar, share in enumerate(shares)]
+
+
+def report_scores(run: Run, pipeline: Pipeline, night: date) -> None:
+    """Write the report of a nightly run without an orchestrator, if one is declared."""
+    if pipeline.drift.report_rows:
+        run.run_stage(write_drift_report, run.settings, pipeline, night)
 
 
 STAGE = "drift_report"
@@ -254,6 +263,11 @@ def _log_to_mlflow(settings: Settings, model: ModelVersion | None, path: Path) -
     """Log the page to the model's run under a fixed name, so that a run has one page; None if there is no run."""
     if model is None or not model.run_id:
         return None
-    client: Any = connect_mlflow(settings)
-    client.log_text(model.run_id, path.read_text(), f"{MLFLOW_FOLDER}/{MLFLOW_FILE}")
+    folder = find_run_folder(settings, model.run_id)
+    if folder is not None:  # what MLflow does, without its import
+        (folder / MLFLOW_FOLDER).mkdir(exist_ok=True)
+        write_durably(folder / MLFLOW_FOLDER / MLFLOW_FILE, path.read_bytes())
+    else:
+        client: Any = connect_mlflow(settings)
+        client.log_text(model.run_id, path.read_text(), f"{MLFLOW_FOLDER}/{MLFLOW_FILE}")
     return f"runs:/{model.run_id}/{MLFLOW_FOLDER}/{MLFLOW_FILE}"

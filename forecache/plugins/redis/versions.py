@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from forecache.base.errors import CheckError, ConflictError, NotFoundError, SettingsError, UnavailableError
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work, is_looking
 from forecache.plugins.redis.client import (
     connect,
     evicting_policy,
@@ -221,9 +222,20 @@ class RedisStore:
         remedy = "It serves this version or the one before. Start it, then `forecache push` loads what is missing."
         with raise_unavailable("Redis", remedy):
             self._check_eviction()
+            if is_looking():
+                return self._look(store)
             self.client.sadd(_PIPELINES, self.pipeline)
             with targets_lock(store.layout, progress), store.snapshot() as snapshot:
                 return self._load(store, snapshot, verify, progress)
+
+    def _look(self, store: Store) -> dict[str, Any]:
+        """What `load` returns if Redis has the local store's served version; else there is work."""
+        _, state = self._state()
+        manifest = store.current()
+        assert manifest is not None
+        if state.get("manifest") != json.loads(manifest.to_json()) or self._has_lost_entries(state):
+            begin_work(f"loading {self.pipeline} into Redis")
+        return {"version": manifest.version, "loaded": 0, "unlinked": 0}
 
     def _check_eviction(self) -> None:
         policy = evicting_policy(self.client)

@@ -13,7 +13,7 @@ import pyarrow.fs
 
 from forecache.declare import Snapshot, TableSource
 from forecache.kit.delta.files import Place
-from forecache.kit.delta.log import read_entry
+from forecache.kit.delta.log import read_actions, read_entry
 from forecache.plugins.table_sources.pinned_table import (
     PinnedFile,
     PinnedTable,
@@ -112,7 +112,7 @@ def _types(table: "DeltaTable") -> dict[str, str]:
 
 
 def _files(table: "DeltaTable", day_column: str) -> list[PinnedFile]:
-    actions = pa.table(table.get_add_actions(flatten=True))
+    actions = read_actions(table)
     paths = actions["path"].to_pylist()
 
     def values(column: str) -> list[Any]:

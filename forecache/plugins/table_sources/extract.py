@@ -14,7 +14,7 @@ from forecache.base.errors import InputError
 from forecache.base.folders import open_folder
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.base.steps import extract_step
+from forecache.base.steps import begin_work, extract_step
 from forecache.base.table_names import STREAM
 from forecache.declare import Snapshot, Source
 from forecache.declare.sources.extract import Query, StreamDay, extract_file_name
@@ -78,6 +78,8 @@ def extract(
                 chosen = select_complete_days(settings, source.extract, chosen)
         else:
             chosen = [day for day in days_to_extract(settings, source, first=first, last=last, now=now) if day in days]
+        if chosen:
+            begin_work(f"extracting {source.name}")
         # A stream may get more rows of a day at any time.
         looks_again = source.extract.late_days or isinstance(source.extract, StreamDay)
         before = last_records(settings, STAGE, source.name) if looks_again and not rebuild else {}

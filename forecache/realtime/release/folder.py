@@ -18,7 +18,7 @@ import xxhash
 from forecache.base.errors import DamagedError, NotFoundError
 from forecache.base.files import move_durably, sync
 from forecache.base.settings import Settings
-from forecache.base.steps import release_step
+from forecache.base.steps import begin_work, is_looking, release_step
 from forecache.kit.versioned.folder import (
     PathBelow,
     VersionedFolder,
@@ -169,7 +169,7 @@ def lock_releases(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
     """Hold the lock of a model's releases, after cleaning up after a killed writer; raises `ConflictError`."""
 
     with lock_versions(folder, action=action):
-        for left in folder.staging.iterdir():
+        for left in () if is_looking() else folder.staging.iterdir():
             shutil.rmtree(left, ignore_errors=True)
         release_step("locked")
         yield
@@ -177,6 +177,7 @@ def lock_releases(folder: ReleaseFolder, *, action: str) -> Iterator[None]:
 
 def stage_files(folder: ReleaseFolder, files: Mapping[str, bytes]) -> Path:
     """Write a staging folder with these files, synced to the disk."""
+    begin_work(f"writing a release of {folder.name}")
     place = folder.staging / secrets.token_hex(8)
     for name, content in files.items():
         path = place / name

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from forecache.base.steps import begin_work
 from forecache.kit.versioned.verify import ReadPace, check_size, verify_file
 from forecache.serve.store.layout import StoreLayout
 from forecache.serve.store.manifest import Manifest, SegmentInfo, ShardInfo
@@ -62,6 +63,7 @@ def verify_version(
         if not has_all and not folder.exists():
             continue
         if max_age_s is None or time.time() - folder.stat().st_mtime > max_age_s:
+            begin_work(f"verifying {folder}")
             verify_segment(layout, segment)
             with suppress(OSError):  # the store is read-only for this process
                 os.utime(folder)

@@ -23,7 +23,7 @@ from forecache.base.errors import (
 from forecache.base.folders import Folder
 from forecache.base.results import Progress, no_progress
 from forecache.base.settings import Settings
-from forecache.base.steps import publish_step, push_step
+from forecache.base.steps import begin_work, publish_step, push_step
 from forecache.base.table_names import NAME
 from forecache.kit.lease import Lease, hold_lease, local_lease
 from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
@@ -85,6 +85,7 @@ class RemoteStore(Store):
         def report(holder: str) -> None:
             progress(f"Waiting for {holder}, which changes the store of {self.pipeline}", None)
 
+        begin_work(f"{action} of {self.pipeline}")
         with ExitStack() as stack:
             stack.enter_context(lock_versions(self.layout, action=action, wait_s=WAIT_S, report=report))
             stack.callback(self._forget)
@@ -293,6 +294,7 @@ class RemoteStore(Store):
 
     def _push(self, pointer: Pointer, *, new: Manifest | None = None, keep: int | None = None) -> Pointer:
         """Make a move in the remote: files first, then manifests, then the pointer by compare-and-swap; returns it."""
+        begin_work(f"pushing {self.pipeline}")
         held = self._held
         assert held is not None, "the caller holds the store"
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from forecache.base.errors import ConflictError, DamagedError, NotFoundError, UnavailableError
 from forecache.base.files import write_durably
 from forecache.base.results import Progress, no_progress
-from forecache.base.steps import publish_step
+from forecache.base.steps import begin_work, publish_step
 from forecache.kit.versioned.leases import remove_old_versions, take_lease
 from forecache.kit.versioned.pointer import lock_versions, read_pointer, write_pointer
 from forecache.kit.versioned.verify import version_state
@@ -57,6 +57,7 @@ class Store:
             ConflictError: Another process is changing the store.
             UnavailableError: The remote cannot be reached.
         """
+        begin_work(f"{action} of {self.pipeline}")
         with lock_versions(self.layout, action=action):
             yield
 

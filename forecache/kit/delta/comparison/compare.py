@@ -31,7 +31,6 @@ NOWHERE = -1
 _NOTHING = (0, None, np.empty(0, np.uint64))
 _KEPT_SHARE = 8
 """If more than one row in so many is not matched immediately, the order differs, and few of these rows do."""
-_REMOVED = pa.array(["delete", "update_preimage"])
 _KIND, _VERSION = "_change_type", "_commit_version"
 
 
@@ -239,7 +238,7 @@ def read_feed(
         if rows > most_rows or size > most_bytes:
             return None
     found = pa.Table.from_batches(batches, to_plain_types(feed.schema.empty_table()).schema)
-    is_removed = pc.is_in(found[_KIND], _REMOVED)
+    is_removed = pc.or_(pc.equal(found[_KIND], "delete"), pc.equal(found[_KIND], "update_preimage"))
     removed, added = found.filter(is_removed), found.filter(pc.invert(is_removed))
     if versions[0] == versions[1]:
         return FeedRows(removed, added, None)

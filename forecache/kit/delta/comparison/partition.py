@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import xxhash
 from deltalake import DeltaTable
 
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.files import fit_columns
+from forecache.kit.delta.log import read_actions
 
 BATCH_ROWS = 1 << 17
 _Rows = TypeVar("_Rows", pa.RecordBatch, pa.Table)
@@ -43,7 +43,7 @@ class PartitionReader:
 
     def __init__(self, table: DeltaTable, column: str, value: str) -> None:
         dataset = open_dataset(table, partitions=[(column, "=", value)])
-        found = dataset.get_fragments(filter=ds.field(column) == date.fromisoformat(value))
+        found = dataset.get_fragments(filter=pc.field(column) == date.fromisoformat(value))
         self._fragments = {fragment.path: fragment for fragment in sorted(found, key=lambda fragment: fragment.path)}
         self._column, self._table_schema = column, dataset.schema
         self.schema = to_plain_types(dataset.schema.empty_table()).schema
@@ -110,7 +110,7 @@ def to_plain_types(rows: _Rows) -> _Rows:
 
 def partition_files(table: DeltaTable, column: str, value: date) -> pa.Table:
     """The add actions (`path`, `num_records`) of a partition at the version that the table is open at."""
-    return _filter_partition(pa.table(table.get_add_actions(flatten=True)), column, value)
+    return _filter_partition(read_actions(table), column, value)
 
 
 def _filter_partition(actions: pa.Table, column: str, value: date) -> pa.Table:
@@ -124,5 +124,5 @@ def files_digest(files: pa.Table) -> str:
 
 def partition_digests(table: DeltaTable, column: str, values: Sequence[date]) -> dict[date, str]:
     """The digest of each partition at the version that the table is open at; see `files_digest`."""
-    actions = pa.table(table.get_add_actions(flatten=True))
+    actions = read_actions(table)
     return {value: files_digest(_filter_partition(actions, column, value)) for value in values}

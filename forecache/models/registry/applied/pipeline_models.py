@@ -14,6 +14,7 @@ import numpy as np
 
 from forecache.base.errors import CheckError, InputError, NotFoundError
 from forecache.base.settings import Settings
+from forecache.base.steps import begin_work
 from forecache.declare import Labelled, RegisteredModel, Trainable
 from forecache.declare.models.applied import FunctionModel, SqlModel
 from forecache.kit.delta.dataset import open_dataset
@@ -90,6 +91,7 @@ def _find_or_make_verdict(
     inputs = _verdict_inputs(pipeline, model, version)
     found = next((row for row in reversed(judged) if row.inputs == inputs), None)
     if found is None:
+        begin_work(f"judging {version.uri}")
         found = _judge_version(settings, pipeline, model, version, inputs, run_id)
         append_records(settings, [found])
     return found

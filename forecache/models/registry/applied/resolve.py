@@ -11,6 +11,7 @@ from forecache.base.settings import Settings
 from forecache.declare import RegisteredModel, Trainable
 from forecache.lake.ledger import StageRecord, all_records, append_records
 from forecache.models.registry.model_versions import ModelVersion, read_version
+from forecache.models.tracking import records
 from forecache.models.tracking.client import connect_mlflow
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def resolve_uri(settings: Settings, pipeline: Trainable, model: RegisteredModel)
 
     NotFoundError if there is no such model, version, alias or run, UnavailableError if MLflow does not answer.
     """
+    recorded = _find_recorded(settings, model.uri)
+    if recorded is not None:
+        return recorded
     from mlflow.exceptions import MlflowException
 
     try:
@@ -69,6 +73,9 @@ def mlflow_message(error: Exception) -> str:
 
 def find_version(settings: Settings, model: RegisteredModel, number: int) -> ModelVersion | None:
     """A version of the registered model, None if it was deleted."""
+    recorded = records.find_version(settings, model.name, number=number)
+    if recorded is not None:
+        return _convert_version(recorded)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -77,6 +84,17 @@ def find_version(settings: Settings, model: RegisteredModel, number: int) -> Mod
         if error.error_code in _UNKNOWN:
             return None
         raise unavailable_error(model.uri, error) from None
+
+
+def _find_recorded(settings: Settings, uri: str) -> ModelVersion | None:
+    """The version that a URI of a registered model names, without MLflow; None if MLflow has to be asked."""
+    scheme, _, rest = uri.partition(":/")
+    name, _, last = rest.rpartition("@" if "@" in rest else "/")
+    is_alias = "@" in rest
+    if scheme != "models" or not (last.isdigit() or is_alias) or last.lower() == "latest":
+        return None
+    found = records.find_version(settings, name.strip("/"), **({"alias": last} if is_alias else {"number": int(last)}))
+    return None if found is None else _convert_version(found)
 
 
 def _look_up(client: "MlflowClient", pipeline: Trainable, uri: str) -> ModelVersion:

@@ -33,6 +33,7 @@ from forecache.models.inference.signature import read_signature
 from forecache.models.registry.applied.resolve import mlflow_message, unavailable_error
 from forecache.models.registry.model_versions import ModelVersion, verified_folder
 from forecache.models.tracking.artifacts import CHECKSUMS_TAG, download_artifact, scratch_folder
+from forecache.models.tracking.records import find_model_folder
 
 
 def plan_declared(
@@ -226,10 +227,13 @@ def _prove_loadable(model: ModelVersion, plan: ScoringPlan) -> None:
 
 def _model_folder(settings: Settings, model: ModelVersion) -> Path:
     """The model's folder on this machine, verified by its checksums if Forecache registered it."""
-    from mlflow.exceptions import MlflowException
-
     if CHECKSUMS_TAG in model.tags:
         return verified_folder(settings, model)
+    is_registered = model.uri.startswith("models:/")
+    if is_registered and (folder := find_model_folder(settings, model.name, model.version)) is not None:
+        return folder
+    from mlflow.exceptions import MlflowException
+
     try:
         return download_artifact(settings, artifact_uri=model.uri)
     except MlflowException as error:

@@ -13,7 +13,6 @@ from forecache.base.errors import InputError, NotFoundError
 from forecache.base.settings import Settings
 from forecache.declare import AS_OF, PROVENANCE_COLUMNS, FeatureView, Served
 from forecache.kit.delta.comparison.partition import PartitionReader, RowGroup, files_digest, partition_files
-from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.features import STAGE, feature_versions
 from forecache.lake.ledger import newest_night
@@ -40,7 +39,7 @@ class NightSource:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return open_dataset(self.table).schema
+        return pa.schema(self.table.schema())
 
     @cached_property
     def reader(self) -> "NightReader":

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from forecache.base.code_version import code_version
 from forecache.base.errors import CheckError, DamagedError, NotFoundError
 from forecache.base.results import Progress, StageResult, no_progress
 from forecache.base.settings import Settings
-from forecache.base.steps import publish_step
+from forecache.base.steps import begin_work, is_looking, publish_step
 from forecache.declare import Served
 from forecache.declare.served import max_age_h
 from forecache.serve.store.encoding.column_values import packed_fields, state_fields
@@ -67,7 +68,8 @@ def publish(
     """
     started = time.perf_counter()
     store = open_store(settings, pipeline.name)
-    with store.hold("publish", needs_remote=True, replaces_remote=replace_remote, progress=progress):
+    hold = partial(store.hold, "publish", needs_remote=True, replaces_remote=replace_remote, progress=progress)
+    with store.look() if is_looking() else hold():
         publish_step("locked")
         # Under the lock, so that no older source is published after another publish.
         source = open_night(settings, pipeline, night)
@@ -76,13 +78,15 @@ def publish(
         overlay = open_overlay(settings, read_layer(store.layout), key=key, fields=fields, night=source.night)
         publish_step("stream read")
         inputs = content_inputs(pipeline, source, overlay)
-        remove_leftovers(store)
+        if not is_looking():
+            remove_leftovers(store)
         publish_step("cleaned")
         pointer = store.pointer()
         current, damage = _find_current(store, pointer, inputs="" if full or replace_remote else inputs)
         if current is not None and current.inputs == inputs and not (full or damage or replace_remote):
             targets = sync_targets(settings, pipeline, store, progress)
             return _result(pipeline, current, started, {"changed": 0, "removed": 0, "targets": targets}, skipped=True)
+        begin_work(f"publishing {pipeline.name}")
         _refuse_quarantined(store, inputs)
         publication = Publication(
             settings=settings,

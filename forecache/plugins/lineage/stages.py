@@ -1,19 +1,12 @@
-"""OpenLineage events of the stages that a run of Dagster calls: the facts that each recorded, or its failure."""
+"""OpenLineage events of the stages of a run: the facts that each recorded, or its failure."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timezone
 from typing import Any
 
-import dagster as dg
-
 from forecache.base.errors import ForecacheError
 from forecache.base.settings import Settings
-from resources.dagster_internals import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-)
 
 _STAGES = {
     "build_features": "features",
@@ -34,10 +27,13 @@ _STAGES = {
 
 @contextmanager
 def send_lineage(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
     settings: Settings,
     stage: Callable[..., Any],
     arguments: Sequence[Any],
+    *,
+    run_id: str,
+    job_name: str,
+    nights: Sequence[date],
 ) -> Iterator[None]:
     """Send lineage events for the facts that the stage records, or for its failure, if a receiver is set."""
     if not (settings.openlineage_url or settings.openlineage_file):
@@ -46,7 +42,7 @@ def send_lineage(
     from forecache.plugins.lineage.emit import emit_failure, emit_new
     from forecache.plugins.lineage.facts import Fact
 
-    started, names = datetime.now(timezone.utc), {context.run_id: context.job_name}
+    started, names = datetime.now(timezone.utc), {run_id: job_name}
     try:
         yield
     except Exception as error:
@@ -56,11 +52,11 @@ def send_lineage(
         fact = Fact(
             source="failure",
             position=0,
-            identity=f"{context.run_id} {name} {subject} {started.isoformat()}",
+            identity=f"{run_id} {name} {subject} {started.isoformat()}",
             stage=name,
             subject=subject,
-            nights=_run_nights(context.run.tags),
-            run_id=context.run_id,
+            nights=list(nights),
+            run_id=run_id,
             code_version="",
             ended_at=ended,
             seconds=(ended - started).total_seconds(),
@@ -71,12 +67,3 @@ def send_lineage(
     finally:
         # A stage that failed may have done some of its dates.
         emit_new(settings, job_names=names)
-
-
-def _run_nights(tags: Mapping[str, str]) -> list[date]:
-    """First and last as-of date of a run; empty if its partitions are no dates."""
-    names = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
-    try:
-        return [date.fromisoformat(tags[name]) for name in names if name in tags]
-    except ValueError:
-        return []
