@@ -7,7 +7,7 @@ from forecache.base.errors import ForecacheError, UnavailableError, chain_of
 _LIBRARIES = {
     "reader": "httptools lmdb numpy orjson prometheus_client uvloop",
     "client": "httpx",
-    "lake": "deltalake duckdb pyarrow",
+    "lake": "deltalake duckdb pyarrow sqlglot",
     "score": "mlflow onnx onnxruntime pandas",
     "spark": "delta great_expectations pyspark",
     "recommend": "jinja2 implicit scipy threadpoolctl",

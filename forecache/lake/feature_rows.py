@@ -228,13 +228,16 @@ def joined_inputs(
 
 
 def visible_date(timestamp: str, view: FeatureView, *, published_h: float = 0.0) -> "Column":
-    """The newest as-of date of a view that is visible at a timestamp, `published_h` after its end; null before."""
+    """The newest as-of date of a view that is visible at a timestamp, `published_h` after its end.
+
+    Null before the first, and without a timestamp.
+    """
     from pyspark.sql import functions as F
 
     micros = F.unix_micros(F.col(f"`{timestamp}`").cast("timestamp")) - F.lit(round(published_h * 3_600_000_000))
     # The day before that of the timestamp, UTC: a day ends where the next one begins.
     seen = F.date_sub(F.to_date(F.timestamp_micros(micros)), 1)
-    last = F.least(seen, F.lit(view.end)) if view.end else seen
+    last = F.when(seen > F.lit(view.end), F.lit(view.end)).otherwise(seen) if view.end else seen
     return F.when(last >= F.lit(view.start), last)
 
 

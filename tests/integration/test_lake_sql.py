@@ -261,8 +261,8 @@ def compare_table(settings: Settings, spark: Any, source: TableSource, nights: l
         label=label,
         gate=Gate("mae", floors={"mae": 1e6}, baseline=Baseline("n")),
     )
-    labels = label_rows(settings, pipeline, nights)
     frame = view_frame(spark, settings, view, nights).select("a", "as_of")
+    labels = label_rows(settings, pipeline, nights, entities=found.select(["a", "as_of"]))
     later = require_equal(label_frame(spark, settings, pipeline, frame, nights), labels)
     assert found.num_rows
     return [found, later]

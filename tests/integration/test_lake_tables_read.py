@@ -373,7 +373,7 @@ def test_columns_of_an_existing_table_are_features_as_they_are(
         (1, D[2], 11.0), (2, D[2], 20.0), (1, D[4], 12.0), (3, D[4], 30.0),
     ]  # fmt: skip
     record = last_records(settings, "features", "spending")[D[4]]
-    assert record.details == {"pinned": {"products": {"uri": by_version.uri, "version": 2}}}
+    assert record.details["pinned"] == {"products": {"uri": by_version.uri, "version": 2}}
     assert build_features(settings, pipeline, [D[2], D[4]]).skipped
     write_deltalake(by_version.uri, prices((1, 5.0)), mode="overwrite")
     commit_at(by_version.uri, D[1], D[1], D[3], D[4])
