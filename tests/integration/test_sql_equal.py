@@ -11,8 +11,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from forecache.base.errors import SettingsError
 from forecache.declare.sql.aggregates import AGGREGATES
-from forecache.declare.sql.functions import RANKS, SCALARS
+from forecache.declare.sql.functions import RANKS, ROW_FUNCTIONS, SCALARS
 from forecache.declare.sql.statement import compile_statement
 
 AS_OF = date(2024, 2, 29)
@@ -37,6 +38,7 @@ COLUMNS = {
     "as_of": "date",
 }
 TABLES = {"r": COLUMNS, "q": COLUMNS}
+KEYS = {"r": ("id",), "q": ("id",)}
 _ARROW = {
     "bigint": pa.int64(),
     "int": pa.int32(),
@@ -143,7 +145,7 @@ def bits(value: Any) -> Any:
 
 def both(spark: Any, rows: dict[str, pa.Table], sql: str) -> tuple[list[Any], list[Any], Any]:
     """The rows of a statement by DuckDB and by Spark, sorted by all columns."""
-    statement = compile_statement("test", sql, TABLES)
+    statement = compile_statement("test", sql, TABLES, KEYS)
     with duckdb.connect() as connection:
         for name, table in rows.items():
             connection.register(f"duck_{name}", table)
@@ -355,6 +357,27 @@ AGGREGATE_CASES = {
 WINDOW_CASES = {
     "rank": ["rank() over (partition by h order by i desc, n)", "rank() over (order by odd)"],
     "dense_rank": ["dense_rank() over (partition by g order by y desc nulls first)"],
+    "row_number": [
+        "row_number() over (order by id)",
+        "row_number() over (partition by h order by odd desc nulls first, s, id desc)",
+        "row_number() over (partition by id order by h)",
+    ],
+    "lag": [
+        "lag(odd) over (partition by h order by i desc, id)",
+        "lag(d, 3) over (order by s nulls first, at, id)",
+        "lag(i, 2, wide) over (partition by g order by y, id)",
+        "lag(s, 1, 'none') over (partition by b, h order by id desc)",
+        "lag(b) over (order by id)",
+        "lag(cast(y as decimal(18,2)), 1, 7) over (order by id)",
+        "d - lag(d) over (partition by h order by d, id)",
+        "lag(y, 500) over (order by id)",
+    ],
+    "lead": [
+        "lead(at) over (partition by h order by till, id)",
+        "lead(n, 2, i) over (partition by g order by wide desc, id)",
+        "lead(x + y, 1, 0) over (order by id)",
+        "lead(n, 2147483647, 0) over (order by id)",
+    ],
     "": [
         "sum(x) over (partition by h)",
         "sum(n) over (partition by g order by d)",
@@ -370,7 +393,7 @@ WINDOW_CASES = {
 def test_every_function_that_is_allowed_has_a_case() -> None:
     assert SCALAR_CASES.keys() == SCALARS.keys()
     assert AGGREGATE_CASES.keys() == AGGREGATES.keys()
-    assert WINDOW_CASES.keys() - {""} == {*RANKS}
+    assert WINDOW_CASES.keys() - {""} == {*RANKS, *ROW_FUNCTIONS}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -418,7 +441,39 @@ QUERY_CASES = [
     "with r as (select id, g from r where i > 0) select t.* from r as t",
     "select max(id) as id, count(*) as n from r where i > 100",
     "select q.*, r.id as other from r left join q on r.id = q.id and q.b",
+    """select h, d, n, lag(d) over (partition by h order by d) as before, lead(n, 2, 0) over (order by d, h) as later
+       from (select h, d, as_of, sum(n) as n from r group by h, d, as_of) as days""",
+    """with days as (select h, year(d) as y, sum(x) as x from r group by all),
+       known as (select d.y as of_year, d.h as of_h, x from days d semi join q using (h) where y > 1970)
+       select of_h, of_year, x - lag(x) over (partition by of_h order by of_year desc) as change from known""",
+    """select h, i, q.id, row_number() over (partition by h, i order by q.id) as place
+       from (select distinct h, i from r) as r left join q using (h, i)""",
+    """select h, i, n, lag(n) over (partition by h, i order by g) as before
+       from (select h, i, as_of, count(*) as m from r group by all) as r
+       right join (select h, i, g, as_of, count(*) as n from q group by all) as q using (h, i, as_of)""",
+    "select h, i, row_number() over (order by h, i) as place from (select h, i from r union select h, n from q) as u",
+    "select n, lead(n, 1, 5) over (order by n) as later from (select count(*) as n from r) as counted",
 ]
+ROWS_THAT_MAY_TIE = [
+    "r order by d",
+    "(select id as h, as_of from r) as r order by as_of",
+    "(select h, d, count(*) as n from r group by h, d) as r order by d",
+    "(select h, d, n from (select h, d, count(*) as n from r group by h, d) as r) as r order by h, n",
+    "(select d from (select h, d from r group by h, d) as r) as r order by d",
+    "(select h, d from r union all select h, d from q) as r order by h, d",
+    "(select id from r) as r left join (select id from q) as q on r.id < q.id order by r.id",
+    "(select h from r group by h) as r full join (select h from q group by h) as q on r.h = q.h order by r.h, q.h",
+    "(select q.as_of from r left join q on r.id = q.id and q.b group by q.as_of) as u order by 1 + 1",
+    "(select coalesce(q.as_of) as night from r full join q using (id) group by night) as u order by 1 + 1",
+]
+
+
+@pytest.mark.parametrize("rest", ROWS_THAT_MAY_TIE)
+def test_functions_of_single_rows_are_refused_if_rows_may_tie(rest: str) -> None:
+    rows, _, order = rest.rpartition(" order by ")
+    sql = f"select row_number() over (order by {order}) as place from {rows}"
+    with pytest.raises(SettingsError, match=r"calls row_number\(\) over rows that may tie"):
+        compile_statement("test", sql, TABLES, KEYS)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -10,7 +10,7 @@ from forecache.base.errors import SettingsError
 from forecache.base.settings import PROJECT_ROOT
 from forecache.declare import Entities, Feature, Features, FeatureView, Label
 from forecache.declare.sql.aggregates import AGGREGATES
-from forecache.declare.sql.functions import RANKS, SCALARS
+from forecache.declare.sql.functions import RANKS, ROW_FUNCTIONS, SCALARS
 
 
 def view(sql: str, *features: Feature, key: str = "customer") -> FeatureView:
@@ -72,8 +72,20 @@ def counted(expression: str, rest: str = "") -> str:
             "select customer, as_of, amount as n from orders order by n",
             r"has ORDER .*The rows of a table have no order",
         ),
-        ("select customer, as_of, row_number() over (order by at) as n from orders", r"calls row_number\(\)"),
-        ("select customer, as_of, lag(at) over (order by at) as n from orders", r"calls lag\(\)"),
+        (
+            "select customer, as_of, row_number() over (order by at) as n from orders",
+            r"calls row_number\(\) over rows that may tie .*First `group by` in a subquery",
+        ),
+        (
+            "with days as (select customer, event_day, as_of, count(*) as m from orders group by all)\n"
+            "select customer, as_of, lag(m) over (order by event_day) as n from days",
+            r"calls lag\(\) over rows that may tie \(line 2, .*unique by, days.customer, days.event_day, or first",
+        ),
+        (
+            "select customer, as_of, lag(at) over (partition by customer) as n from orders",
+            r"lag\(\) .*without an order",
+        ),
+        (counted("lead(at)"), r"calls lead\(\) without a window .*Write `over \(partition by ... order by ...\)`"),
         ("select customer, as_of, sum(pieces) over (order by at rows 2 preceding) as n from orders", r"has SPEC"),
         (
             "select customer, as_of, cast(customer as int) as n from orders",
@@ -121,7 +133,7 @@ def test_columns_of_other_types_than_their_features_are_refused(
 
 def test_guide_names_every_function_that_is_allowed() -> None:
     guide = (PROJECT_ROOT / "docs" / "features.md").read_text()
-    assert [name for name in [*SCALARS, *AGGREGATES, *RANKS] if f"`{name}`" not in guide] == []
+    assert [name for name in [*SCALARS, *AGGREGATES, *RANKS, *ROW_FUNCTIONS] if f"`{name}`" not in guide] == []
 
 
 def test_sql_beside_a_function_and_a_label_without_both_are_refused() -> None:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forecache.declare.sql.aggregates import AGGREGATES, ONE, count_different, count_rows, when
-from forecache.declare.sql.functions import RANKS, SCALARS, SYNONYMS, refused_function
+from forecache.declare.sql.functions import SCALARS, SYNONYMS, refused_function
 from forecache.declare.sql.moments import date_part, read_interval, read_moment, shift
 from forecache.declare.sql.values import (
     BIGINT,
@@ -25,18 +25,15 @@ from forecache.declare.sql.values import (
     double_number,
     grouped,
     require,
-    require_comparable,
+    require_known,
     shorten,
     text_value,
     to_double,
     unite,
-    unsigned_zero,
     whole_number,
     write,
 )
-
-if TYPE_CHECKING:
-    from sqlglot import exp
+from forecache.declare.sql.windows import compile_window
 
 _COMPARISONS = {"EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
 _CAST_TYPES = {
@@ -49,36 +46,20 @@ _CAST_TYPES = {
 }
 
 
-def require_known(node: "exp.Expression", *names: str) -> None:
-    """Refuse a node that has other parts than those named, such as a sample of a table."""
-    for name, part in node.args.items():
-        if name not in names and part not in (None, False, []):
-            what = name.strip("_").replace("_", " ").upper()
-            remedy = _PART_REMEDIES.get(name, "Leave it out.")
-            raise RefusedSqlError(f"has {what}", remedy, part if hasattr(part, "args") else node)
-
-
-_ORDER_REMEDY = "The rows of a table have no order: choose rows by `where`, or with rank() in a subquery."
-_PART_REMEDIES = {
-    "limit": _ORDER_REMEDY,
-    "order": _ORDER_REMEDY,
-    "offset": _ORDER_REMEDY,
-    "qualify": "Give the function over a window a name in a subquery, and use `where`.",
-    "spec": "A window with `order by` goes up to the present row and all that are equal to it.",
-}
-
-
 class Expressions:
     """Compiles expressions over named columns.
 
     Attributes:
         find_column: From the table (None: any) and the column to its value; None if there is none.
+        row_key: Texts of columns by which no two rows are equal; None if none are known.
         aliases: Values by the names that the select list gave them so far, in lower case.
         groups: Texts of what the rows are grouped by; None outside the select list of a grouped query.
     """
 
-    def __init__(self, find_column: Callable[[str | None, str, Any], Value | None]) -> None:
-        self.find_column = find_column
+    def __init__(
+        self, find_column: Callable[[str | None, str, Any], Value | None], row_key: frozenset[str] | None = None
+    ) -> None:
+        self.find_column, self.row_key = find_column, row_key
         self.aliases: dict[str, Value] = {}
         self.groups: frozenset[str] = frozenset()
 
@@ -97,14 +78,14 @@ class Expressions:
             raise
         return grouped(value) if value.duckdb in self.groups else value
 
-    def _all(self, nodes: Any) -> list[Value]:
+    def compile_all(self, nodes: Any) -> list[Value]:
         return [self.compile(node) for node in nodes]
 
     def _two(self, node: Any, *more: str) -> tuple[Value, Value]:
         require_known(node, "this", "expression", *more)
         return self.compile(node.this), self.compile(node.expression)
 
-    def _condition(self, node: Any) -> Value:
+    def compile_condition(self, node: Any) -> Value:
         return require(self.compile(node), "a condition", "boolean")
 
     def _column(self, node: Any) -> Value:
@@ -156,15 +137,19 @@ class Expressions:
         return write(value.type, [value], "(- {0})")
 
     def _not(self, node: Any) -> Value:
-        return write(BOOLEAN, [self._condition(node.this)], "(NOT {0})")
+        return write(BOOLEAN, [self.compile_condition(node.this)], "(NOT {0})")
 
     def _and(self, node: Any) -> Value:
         require_known(node, "this", "expression")
-        return write(BOOLEAN, [self._condition(node.this), self._condition(node.expression)], "({0} AND {1})")
+        return write(
+            BOOLEAN, [self.compile_condition(node.this), self.compile_condition(node.expression)], "({0} AND {1})"
+        )
 
     def _or(self, node: Any) -> Value:
         require_known(node, "this", "expression")
-        return write(BOOLEAN, [self._condition(node.this), self._condition(node.expression)], "({0} OR {1})")
+        return write(
+            BOOLEAN, [self.compile_condition(node.this), self.compile_condition(node.expression)], "({0} OR {1})"
+        )
 
     def _compare(self, node: Any) -> Value:
         sign = _COMPARISONS[type(node).__name__]
@@ -188,14 +173,14 @@ class Expressions:
 
     def _between(self, node: Any) -> Value:
         require_known(node, "this", "low", "high")
-        values = unite(self._all([node.this, node.args["low"], node.args["high"]]), "between")
+        values = unite(self.compile_all([node.this, node.args["low"], node.args["high"]]), "between")
         return write(BOOLEAN, values, "({0} BETWEEN {1} AND {2})")
 
     def _in(self, node: Any) -> Value:
         if node.args.get("query") is not None:
             raise RefusedSqlError("has `in` with a query", "Use `semi join`, or for `not in` `anti join`.")
         require_known(node, "this", "expressions")
-        values = unite(self._all([node.this, *node.expressions]), "in")
+        values = unite(self.compile_all([node.this, *node.expressions]), "in")
         return write(BOOLEAN, values, f"({{0}} IN ({', '.join(f'{{{place}}}' for place in range(1, len(values)))}))")
 
     def _like(self, node: Any) -> Value:
@@ -211,11 +196,13 @@ class Expressions:
         conditions = []
         for each in node.args["ifs"]:
             if node.this is None:
-                conditions.append(self._condition(each.this))
+                conditions.append(self.compile_condition(each.this))
             else:
                 same = unite([self.compile(node.this), self.compile(each.this)], "case")
                 conditions.append(write(BOOLEAN, same, "({0} = {1})"))
-        return _write_case(conditions, self._all(each.args["true"] for each in node.args["ifs"]), self._default(node))
+        return _write_case(
+            conditions, self.compile_all(each.args["true"] for each in node.args["ifs"]), self._default(node)
+        )
 
     def _default(self, node: Any, name: str = "default") -> Value:
         return Value(NULL, "NULL", "NULL") if node.args.get(name) is None else self.compile(node.args[name])
@@ -223,7 +210,7 @@ class Expressions:
     def _if(self, node: Any) -> Value:
         require_known(node, "this", "true", "false")
         return _write_case(
-            [self._condition(node.this)], [self.compile(node.args["true"])], self._default(node, "false")
+            [self.compile_condition(node.this)], [self.compile(node.args["true"])], self._default(node, "false")
         )
 
     def _add(self, node: Any) -> Value:
@@ -294,19 +281,19 @@ class Expressions:
         return date_part(node.this.name.lower(), self.compile(node.expression))
 
     def _anonymous(self, node: Any) -> Value:
-        return self._call(node, ("", ""), None)
+        return self.compile_call(node, ("", ""), None)
 
     def _filter(self, node: Any) -> Value:
         require_known(node, "this", "expression")
-        return self._call(node.this, ("", ""), self._condition(node.expression.this))
+        return self.compile_call(node.this, ("", ""), self.compile_condition(node.expression.this))
 
-    def _call(self, node: Any, over: tuple[str, str], condition: Value | None) -> Value:
+    def compile_call(self, node: Any, over: tuple[str, str], condition: Value | None) -> Value:
         if type(node).__name__ != "Anonymous":
             raise RefusedSqlError(f"has {shorten(node)}", "Call an aggregate.", node)
         require_known(node, "this", "expressions")
         name = SYNONYMS.get(str(node.this).lower(), str(node.this).lower())
         if name in SCALARS and condition is None and not over[0]:
-            return SCALARS[name](name, self._all(node.expressions))
+            return SCALARS[name](name, self.compile_all(node.expressions))
         if name not in AGGREGATES:
             raise refused_function(name)
         return self._aggregate(name, node.expressions, over, condition)
@@ -319,13 +306,13 @@ class Expressions:
                 values = [] if condition is None else [when(condition, ONE)]
                 value = AGGREGATES[name](values, over) if values or name != "count" else count_rows(over)
             elif "Distinct" in kinds:
-                inside = self._all(nodes[0].expressions)
+                inside = self.compile_all(nodes[0].expressions)
                 if name != "count" or len(inside) != 1 or over[0] or len(nodes) != 1:
                     raise RefusedSqlError(f"has {name}() of distinct values", "Use count(distinct x) of one column.")
                 values = inside if condition is None else [when(condition, inside[0])]
                 value = count_different(values[0])
             else:
-                values = self._all(nodes)
+                values = self.compile_all(nodes)
                 values = values if condition is None else [when(condition, each) for each in values]
                 value = AGGREGATES[name](values, over)
         finally:
@@ -337,42 +324,7 @@ class Expressions:
         return replace(value, has_aggregate=True, columns=frozenset())
 
     def _window(self, node: Any) -> Value:
-        require_known(node, "this", "partition_by", "order", "over")
-        parts = [require_comparable(value, "partition by") for value in self._all(node.args.get("partition_by") or ())]
-        order = node.args.get("order")
-        keys, orders = self._order(order.expressions) if order is not None else ([], ["", ""])
-        over = []
-        for place, text in enumerate(orders):
-            names = ", ".join((part.duckdb, part.spark)[place] for part in parts)
-            over.append(f" OVER ({f'PARTITION BY {names} ' if parts else ''}{text})")
-        function = node.this
-        condition = None
-        if type(function).__name__ == "Filter":
-            condition, function = self._condition(function.expression.this), function.this
-        name = str(function.this).lower() if type(function).__name__ == "Anonymous" else ""
-        if name in RANKS and not keys:
-            raise RefusedSqlError(f"has {name}() over a window without an order", "Give it `order by`.", node)
-        if name in RANKS and condition is None and not function.expressions:
-            value = write(BIGINT, [], f"CAST({name}(){{w}} AS BIGINT)", over=(over[0], over[1]))
-        else:
-            frame = "" if not keys else " RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
-            framed = [text[:-1] + frame if frame else text for text in over]
-            value = self._call(function, (framed[0], framed[1]), condition)
-        columns = value.columns.union(*(each.columns for each in (*parts, *keys)))
-        if any(each.has_aggregate or each.has_window for each in (*parts, *keys)):
-            raise RefusedSqlError("has a window over an aggregate", "Compute the aggregate in a subquery.")
-        return replace(value, has_window=True, columns=columns)
-
-    def _order(self, nodes: Any) -> tuple[list[Value], list[str]]:
-        keys, texts = [], []
-        for node in nodes:
-            require_known(node, "this", "desc", "nulls_first")
-            key = unsigned_zero(self.compile(node.this))
-            way = f" {'DESC' if node.args.get('desc') else 'ASC'}"
-            way += f" NULLS {'FIRST' if node.args.get('nulls_first') else 'LAST'}"
-            keys.append(key)
-            texts.append((key.duckdb + way, key.spark + way))
-        return keys, [f"ORDER BY {', '.join(text[place] for text in texts)}" for place in (0, 1)]
+        return compile_window(self, node)
 
 
 _MOMENTS = ("current_date", "current_timestamp", "localtimestamp", "current_time")

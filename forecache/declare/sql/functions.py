@@ -172,6 +172,8 @@ SCALARS: dict[str, Callable[[str, Arguments], Value]] = {
 
 
 RANKS = ("rank", "dense_rank")
+ROW_FUNCTIONS = ("lag", "lead", "row_number")
+"""Functions over windows in which no two rows tie."""
 SYNONYMS = {
     "mean": "avg",
     "max_by": "arg_max",
@@ -198,9 +200,9 @@ _REFUSED = {
     **dict.fromkeys(
         (
             *("first", "last", "any_value", "arbitrary", "first_value", "last_value", "nth_value"),
-            *("row_number", "lag", "lead", "ntile", "mode"),
+            *("ntile", "mode"),
         ),
-        "It depends on the order of rows: use arg_max(value, time), min(), max() or rank().",
+        "It depends on the order of rows: use arg_max(value, time), min(), max() or lag().",
     ),
     **dict.fromkeys(
         ("list", "array_agg", "string_agg", "group_concat", "listagg"),
@@ -224,5 +226,7 @@ _REFUSED = {
 
 def refused_function(name: str) -> RefusedSqlError:
     """The error for a function that is not among those above."""
-    known = ", ".join(sorted([*SCALARS, *AGGREGATES, *RANKS]))
+    if name in (*RANKS, *ROW_FUNCTIONS):
+        return RefusedSqlError(f"calls {name}() without a window", "Write `over (partition by ... order by ...)`.")
+    known = ", ".join(sorted([*SCALARS, *AGGREGATES, *RANKS, *ROW_FUNCTIONS]))
     return RefusedSqlError(f"calls {name}()", _REFUSED.get(name, f"Functions are {known}."))

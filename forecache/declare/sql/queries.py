@@ -1,11 +1,25 @@
 """Compiles the queries of a statement: what they read, join, group and unite."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from forecache.base.table_names import AS_OF
-from forecache.declare.sql.expressions import Expressions, require_known
+from forecache.declare.sql.expressions import Expressions
+from forecache.declare.sql.relations import (
+    ENGINES,
+    ROWS,
+    Relation,
+    Scope,
+    Table,
+    duckdb_name,
+    find_key,
+    key_of_all,
+    mark_table,
+    qualify,
+    select_text,
+    spark_name,
+)
 from forecache.declare.sql.values import (
     BIGINT,
     RefusedSqlError,
@@ -13,109 +27,18 @@ from forecache.declare.sql.values import (
     Value,
     known_number,
     require_comparable,
+    require_known,
     unite,
 )
 
-Table = Mapping[str, str]
-"""The columns of a table, with the type that each is declared with."""
-
-
-def mark_table(table: str) -> str:
-    """What stands for a table in the text of a query."""
-    return f"\x01{table}\x01"
-
-
-def duckdb_name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def spark_name(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
-
-
-ROWS = "rows"
-ENGINES: tuple[tuple[Callable[[Value], str], Callable[[str], str]], ...] = (
-    (lambda value: value.duckdb, duckdb_name),
-    (lambda value: value.spark, spark_name),
-)
-
-
-@dataclass(frozen=True)
-class Relation:
-    """Rows: those of a table, a join or a query. `columns` are values in the scope of what it comes from."""
-
-    columns: Mapping[str, Value]
-    duckdb: str
-    spark: str
-
-
-def qualify(columns: Mapping[str, Value], alias: str) -> dict[str, Value]:
-    """The columns of a relation as values of a scope in which it has a name."""
-    qualified = {}
-    for name, value in columns.items():
-        texts = [f"{quote(alias)}.{quote(name)}" for _, quote in ENGINES]
-        qualified[name] = Value(value.type, texts[0], texts[1], frozenset([texts[0]]), is_as_of=value.is_as_of)
-    return qualified
-
-
-def _select_text(columns: Mapping[str, Value], rest: tuple[str, str], *, distinct: bool = False) -> tuple[str, str]:
-    word = "SELECT DISTINCT" if distinct else "SELECT"
-    lists = [", ".join(f"{text(value)} AS {quote(name)}" for name, value in columns.items()) for text, quote in ENGINES]
-    return f"{word} {lists[0]}{rest[0]}", f"{word} {lists[1]}{rest[1]}"
-
-
-class Scope:
-    """The columns that a query sees, by the names of what is in its FROM."""
-
-    def __init__(self) -> None:
-        self.relations: dict[str, dict[str, Value]] = {}
-        self.merged: dict[str, Value] = {}  # the columns of USING
-
-    def find(self, table: str | None, name: str, node: Any) -> Value | None:
-        if table is not None:
-            columns = next((c for alias, c in self.relations.items() if alias.lower() == table.lower()), None)
-            if columns is None:
-                known = ", ".join(self.relations)
-                raise RefusedSqlError(f"names the table {table!r}, which is not there", f"There are {known}.", node)
-            found = [columns]
-        else:
-            if name.lower() in self.merged:
-                return self.merged[name.lower()]
-            found = list(self.relations.values())
-        values = [value for columns in found for each, value in columns.items() if each.lower() == name.lower()]
-        if len(values) > 1:
-            raise RefusedSqlError(f"names the column {name!r}, which several tables have", "Name the table.", node)
-        if not values and table is not None:
-            raise RefusedSqlError(
-                f"names the column {table}.{name}, which is not there", f"Its columns are {', '.join(found[0])}.", node
-            )
-        return values[0] if values else None
-
-    def known_columns(self) -> list[str]:
-        return list(dict.fromkeys(name for columns in self.relations.values() for name in columns))
-
-    def all_columns(self, table: str | None, node: Any) -> list[tuple[str, Value]]:
-        """What `*` means: each column, that of USING once."""
-        if table is not None:
-            self.find(table, next(iter(self.relations[table])) if table in self.relations else "", node)
-            return list(self.relations[table].items())
-        pairs, seen = [], set()
-        for columns in self.relations.values():
-            for name, value in columns.items():
-                if name.lower() in self.merged:
-                    if name.lower() in seen:
-                        continue
-                    seen.add(name.lower())
-                    value = self.merged[name.lower()]
-                pairs.append((name, value))
-        return pairs
-
 
 class QueryCompiler:
-    def __init__(self, tables: Mapping[str, Table]) -> None:
-        self.tables = tables
+    """Compiles a query over tables, whose rows are unique by the columns in `keys`."""
+
+    def __init__(self, tables: Mapping[str, Table], keys: Mapping[str, Collection[str]]) -> None:
+        self.tables, self.keys = tables, keys
         self.named: list[tuple[str, tuple[str, str]]] = []  # what WITH names, in the order in which it is used
-        self.common: dict[str, tuple[str, Mapping[str, Value]]] = {}
+        self.common: dict[str, Relation] = {}
 
     def compile(self, node: Any) -> Relation:
         """A query: a SELECT, or several that are united."""
@@ -141,7 +64,8 @@ class QueryCompiler:
                 relation = self.compile(each.this)
                 name = f"with_{len(self.named) + 1}"
                 self.named.append((name, (relation.duckdb, relation.spark)))
-                self.common[each.alias.lower()] = (name, relation.columns)
+                named = replace(relation, duckdb=duckdb_name(name), spark=spark_name(name))
+                self.common[each.alias.lower()] = named
         try:
             return self._select(node) if kind == "Select" else self._unite(node, kind)
         finally:
@@ -163,31 +87,37 @@ class QueryCompiler:
         for place, side in enumerate(sides):
             columns = {name: pair[place] for name, pair in zip(names, pairs, strict=True)}
             rest = f" FROM ({side.duckdb}) AS {duckdb_name(ROWS)}", f" FROM ({side.spark}) AS {spark_name(ROWS)}"
-            texts.append(_select_text(columns, rest))
+            texts.append(select_text(columns, rest))
         columns = {
-            name: replace(pair[0], is_as_of=all(values[place].is_as_of for values in qualified))
+            name: replace(
+                pair[0],
+                is_as_of=all(values[place].is_as_of for values in qualified),
+                has_one_value=all(values[place].has_one_value for values in qualified),
+            )
             for place, (name, pair) in enumerate(zip(names, pairs, strict=True))
         }
         if distinct:
             for value in columns.values():
                 require_comparable(value, kind.lower())
         word = f" {kind.upper()} " if distinct else f" {kind.upper()} ALL "
-        return Relation(columns, *(f"({texts[0][e]}){word}({texts[1][e]})" for e in (0, 1)))
+        united = [f"({texts[0][place]}){word}({texts[1][place]})" for place in (0, 1)]
+        return Relation(columns, united[0], united[1], key_of_all(columns) if distinct else None)
 
     def _select(self, node: Any) -> Relation:
         require_known(node, "expressions", "from_", "joins", "where", "group", "having", "distinct", "with_", "kind")
         if node.args.get("from_") is None:
             raise RefusedSqlError("has no FROM", f"Select from {', '.join(self.tables)}.")
         scope, rest = self._from(node)
-        expressions = Expressions(scope.find)
+        expressions = Expressions(scope.find, scope.key)
         if node.args.get("where") is not None:
             condition = self._condition(expressions, node.args["where"].this, "where")
             rest = f"{rest[0]} WHERE {condition.duckdb}", f"{rest[1]} WHERE {condition.spark}"
         columns = self._select_list(node, scope, expressions)
         keys = self._group_keys(node, expressions, columns)
         is_grouped = bool(keys) or any(value.has_aggregate for value in columns.values()) or node.args.get("having")
-        having = None
+        having, row_key = None, scope.key
         if is_grouped:
+            row_key = frozenset(key.duckdb for key in keys if not key.has_one_value)
             expressions.aliases = {}
             expressions.groups = frozenset(key.duckdb for key in keys)
             columns = self._select_list(node, scope, expressions)
@@ -203,7 +133,10 @@ class QueryCompiler:
             require_known(node.args["distinct"])
             for value in columns.values():
                 require_comparable(value, "distinct")
-        return Relation(columns, *_select_text(columns, rest, distinct=distinct))
+        key = find_key(columns, row_key)
+        if key is None and distinct:
+            key = key_of_all(columns)
+        return Relation(columns, *select_text(columns, rest, distinct=distinct), key)
 
     def _require_grouped(self, node: Any, columns: Mapping[str, Value], having: Value | None) -> None:
         for value in [*columns.values(), *([having] if having else [])]:
@@ -275,10 +208,9 @@ class QueryCompiler:
         return list({key.duckdb: key for key in keys}.values())
 
     def _from(self, node: Any) -> tuple[Scope, tuple[str, str]]:
-        scope = Scope()
-        alias, relation, texts = self._table(node.args["from_"].this)
-        scope.relations[alias] = qualify(relation, alias)
-        rest = f" FROM {texts[0]}", f" FROM {texts[1]}"
+        alias, relation = self._table(node.args["from_"].this)
+        scope = Scope(alias, relation)
+        rest = f" FROM {relation.duckdb}", f" FROM {relation.spark}"
         for join in node.args.get("joins") or ():
             try:
                 rest = self._join(scope, rest, join)
@@ -295,20 +227,23 @@ class QueryCompiler:
             raise RefusedSqlError(
                 f"has {side} {kind} JOIN".replace("  ", " "), "Join inner, left, right, full, semi or anti."
             )
-        alias, relation, texts = self._table(join.this)
+        alias, relation = self._table(join.this)
         if alias.lower() in (name.lower() for name in scope.relations):
             raise RefusedSqlError(f"has two tables named {alias!r}", "Give one another name: `... as name`.", join)
         using = [each.name for each in join.args.get("using") or ()]
         before = {name: self._unambiguous(scope, name, join) for name in using}
-        scope.relations[alias] = qualify(relation, alias)
+        scope.add(alias, relation)
         conditions: list[Value] = []
-        merged: dict[str, Value] = {}
+        merged, same = dict[str, Value](), dict[str, str]()
         for name in using:
             right = scope.find(alias, name, join)
             assert right is not None
             pair = unite([before[name], right], "using")
             conditions.append(_equal(*pair))
             merged[name.lower()] = _merge(word, before[name], right, pair)
+            if before[name].type == right.type:
+                texts = [before[name].duckdb, right.duckdb]
+                same |= {texts[0]: texts[1]} if word == "RIGHT" else {texts[1]: texts[0]}
         if join.args.get("on") is not None:
             conditions.append(self._condition(Expressions(scope.find), join.args["on"], "on"))
         if not conditions and word != "INNER":
@@ -316,13 +251,10 @@ class QueryCompiler:
                 raise RefusedSqlError(f"has {word} JOIN without a condition", "Give it `on` or `using`.", join)
         elif not conditions:
             word = "CROSS"
-        if word in ("SEMI", "ANTI"):
-            del scope.relations[alias]
-        else:
-            scope.merged.update(merged)
+        scope.end_join(word, alias, relation, merged, same)
         ons = [f" ON {' AND '.join(text(each) for each in conditions)}" if conditions else "" for text, _ in ENGINES]
         spark = f"LEFT {word}" if word in ("SEMI", "ANTI") else word
-        return f"{rest[0]} {word} JOIN {texts[0]}{ons[0]}", f"{rest[1]} {spark} JOIN {texts[1]}{ons[1]}"
+        return f"{rest[0]} {word} JOIN {relation.duckdb}{ons[0]}", f"{rest[1]} {spark} JOIN {relation.spark}{ons[1]}"
 
     def _unambiguous(self, scope: Scope, name: str, join: Any) -> Value:
         value = scope.find(None, name, join)
@@ -331,34 +263,35 @@ class QueryCompiler:
             raise RefusedSqlError(f"names the column {name!r}, which is not there", f"Columns are {known}.", join)
         return value
 
-    def _table(self, node: Any) -> tuple[str, Mapping[str, Value], tuple[str, str]]:
-        """The alias, the columns and the texts of what stands in FROM or JOIN."""
+    def _table(self, node: Any) -> tuple[str, Relation]:
+        """The alias of what stands in FROM or JOIN, and the relation, whose texts have the alias."""
         kind = type(node).__name__
         if kind == "Subquery":
             require_known(node, "this", "alias")
             if not node.alias or node.args["alias"].columns:
                 raise RefusedSqlError("has a subquery without a name", "Name it: `(select ...) as name`.", node)
             relation = self.compile(node.this)
-            texts = f"({relation.duckdb})", f"({relation.spark})"
-            return node.alias, relation.columns, self._with_alias(texts, node.alias)
+            relation = replace(relation, duckdb=f"({relation.duckdb})", spark=f"({relation.spark})")
+            return node.alias, self._with_alias(relation, node.alias)
         if kind != "Table" or type(node.this).__name__ != "Identifier":
             raise RefusedSqlError("reads something other than a table", f"Tables are {', '.join(self.tables)}.", node)
         require_known(node, "this", "alias")
         name, alias = node.name, node.alias or node.name
         if name.lower() in self.common:
-            written, columns = self.common[name.lower()]
-            return alias, columns, self._with_alias((duckdb_name(written), spark_name(written)), alias)
+            return alias, self._with_alias(self.common[name.lower()], alias)
         table = next((each for each in self.tables if each.lower() == name.lower()), None)
         if table is None:
             raise RefusedSqlError(
                 f"names the table {name!r}, which is not there", f"Tables are {', '.join(self.tables)}.", node
             )
         columns = _read_columns(self.tables[table])
-        rows = _select_text(columns, (f" FROM {mark_table(table)}", f" FROM {mark_table(table)}"))
-        return alias, columns, self._with_alias((f"({rows[0]})", f"({rows[1]})"), alias)
+        rows = select_text(columns, (f" FROM {mark_table(table)}", f" FROM {mark_table(table)}"))
+        key = frozenset(self.keys[table]) if table in self.keys else None
+        return alias, self._with_alias(Relation(columns, f"({rows[0]})", f"({rows[1]})", key), alias)
 
-    def _with_alias(self, texts: Sequence[str], alias: str) -> tuple[str, str]:
-        return f"{texts[0]} AS {duckdb_name(alias)}", f"{texts[1]} AS {spark_name(alias)}"
+    def _with_alias(self, relation: Relation, alias: str) -> Relation:
+        texts = f"{relation.duckdb} AS {duckdb_name(alias)}", f"{relation.spark} AS {spark_name(alias)}"
+        return replace(relation, duckdb=texts[0], spark=texts[1])
 
 
 def _read_columns(table: Table) -> dict[str, Value]:
@@ -366,7 +299,9 @@ def _read_columns(table: Table) -> dict[str, Value]:
     columns = {}
     for name, kind in table.items():
         texts = duckdb_name(name), spark_name(name)
-        value = Value(SqlType("bigint" if kind == "int" else kind), *texts, is_as_of=name == AS_OF)
+        value = Value(
+            SqlType("bigint" if kind == "int" else kind), *texts, is_as_of=name == AS_OF, has_one_value=name == AS_OF
+        )
         if kind == "int":
             value = replace(value, duckdb=f"CAST({texts[0]} AS BIGINT)", spark=f"CAST({texts[1]} AS BIGINT)")
         if kind == "timestamp":
@@ -388,4 +323,10 @@ def _merge(word: str, left: Value, right: Value, pair: Sequence[Value]) -> Value
         return left
     first, second = pair
     texts = f"coalesce({first.duckdb}, {second.duckdb})", f"coalesce({first.spark}, {second.spark})"
-    return Value(first.type, *texts, first.columns | second.columns, is_as_of=left.is_as_of and right.is_as_of)
+    return Value(
+        first.type,
+        *texts,
+        first.columns | second.columns,
+        is_as_of=left.is_as_of and right.is_as_of,
+        has_one_value=left.has_one_value and right.has_one_value,
+    )

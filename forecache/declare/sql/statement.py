@@ -9,7 +9,8 @@ from forecache.base.errors import SettingsError, UnavailableError
 from forecache.base.table_names import AS_OF
 from forecache.declare.sources.column import key_types
 from forecache.declare.sources.source import AnySource
-from forecache.declare.sql.queries import ENGINES, ROWS, QueryCompiler, Table, mark_table, qualify
+from forecache.declare.sql.queries import QueryCompiler
+from forecache.declare.sql.relations import ENGINES, ROWS, Table, mark_table, qualify
 from forecache.declare.sql.values import (
     BIGINT,
     DOUBLE,
@@ -70,6 +71,11 @@ def source_tables(sources: Iterable[AnySource]) -> dict[str, Table]:
     return {source.name: {**{column.name: str(column.type) for column in source.columns}, **more} for source in sources}
 
 
+def state_keys(sources: Iterable[AnySource]) -> dict[str, Sequence[str]]:
+    """The keys of sources of which a night has one state; of those of a horizon there may be several."""
+    return {source.name: source.key for source in sources if source.time is not None and source.key}
+
+
 def check_one_computation(owner: str, compute: Any, sql: str, *, needed: bool = True) -> None:
     """Refuse a declaration with a function and SQL, or if one is `needed`, with neither."""
     if (compute is not None and sql) or (needed and compute is None and not sql):
@@ -82,7 +88,7 @@ def compile_features(
 ) -> Statement:
     """Compile SQL that has key columns, `as_of` and features, which are given by name with their type. The columns have
     the types of the table, but for numbers, which are not float32 yet, and texts that are to be embedded."""
-    found = _compile_outputs(owner, sql, key, list(features), sources, source_tables(sources))
+    found = _compile_outputs(owner, sql, key, list(features), sources, source_tables(sources), state_keys(sources))
     outputs = {name: _feature_output(owner, name, kind, found.columns[name]) for name, kind in features.items()}
     columns = {**found.columns, **outputs}
     return replace(found, columns=columns)
@@ -104,7 +110,7 @@ def compile_label(
     if ENTITIES in tables:
         raise SettingsError(f"{owner} has a source named {ENTITIES!r}, as SQL names the entities.", remedy="Rename it.")
     tables[ENTITIES] = {**key_types(key, all_sources), AS_OF: "date"}
-    found = _compile_outputs(owner, sql, key, columns, all_sources, tables)
+    found = _compile_outputs(owner, sql, key, columns, all_sources, tables, {})
     outputs = dict(found.columns)
     for place, name in enumerate(columns):
         value = outputs[name]
@@ -126,7 +132,7 @@ def compile_entities(
     all_sources: Sequence[AnySource],
 ) -> Statement:
     """Compile SQL that has key columns, `as_of` and further columns."""
-    return _compile_outputs(owner, sql, key, columns, all_sources, source_tables(sources))
+    return _compile_outputs(owner, sql, key, columns, all_sources, source_tables(sources), state_keys(sources))
 
 
 def _compile_outputs(
@@ -136,9 +142,10 @@ def _compile_outputs(
     names: Sequence[str],
     all_sources: Sequence[AnySource],
     tables: Mapping[str, Table],
+    keys: Mapping[str, Sequence[str]],
 ) -> Statement:
     """Compile SQL that has key columns in their declared types, `as_of`, and columns of the given names."""
-    statement = compile_statement(owner, sql, tables)
+    statement = compile_statement(owner, sql, tables, keys)
     known = {name.lower(): value for name, value in statement.columns.items()}
     for name in [*key, AS_OF, *names]:
         if name.lower() not in known:
@@ -191,24 +198,30 @@ def _require_type(owner: str, what: str, name: str, value: Value, kinds: Sequenc
         raise SettingsError(f"{owner} has SQL with the {what} {name!r} as a {value.type}.", remedy=rule)
 
 
-def compile_statement(owner: str, sql: str, tables: Mapping[str, Table]) -> Statement:
-    """Compile the SQL of `owner` over tables.
+def compile_statement(
+    owner: str, sql: str, tables: Mapping[str, Table], keys: Mapping[str, Sequence[str]]
+) -> Statement:
+    """Compile the SQL of `owner` over tables, whose rows are unique by the columns in `keys`.
 
     Raises:
         SettingsError: The statement is wrong, names what is not there, or has what both engines do not compute to
             equal bits; the message has the place.
     """
-    key = tuple((name, tuple(columns.items())) for name, columns in tables.items())
+    known = tuple((name, tuple(columns.items())) for name, columns in tables.items())
     try:
-        return _compile(sql, key)
+        return _compile(sql, known, tuple((name, tuple(key)) for name, key in keys.items()))
     except RefusedSqlError as error:
         place = _find_place(sql, error.node)
         raise SettingsError(f"{owner} has SQL that {error.what}{place}.", remedy=error.remedy) from None
 
 
 @cache
-def _compile(sql: str, tables: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]) -> Statement:
-    compiler = QueryCompiler({name: dict(columns) for name, columns in tables})
+def _compile(
+    sql: str,
+    tables: tuple[tuple[str, tuple[tuple[str, str], ...]], ...],
+    keys: tuple[tuple[str, tuple[str, ...]], ...],
+) -> Statement:
+    compiler = QueryCompiler({name: dict(columns) for name, columns in tables}, dict(keys))
     relation = compiler.compile(_parse(sql))
     texts = [relation.duckdb, relation.spark]
     for place in (0, 1):

@@ -44,6 +44,7 @@ class Value:
     Attributes:
         columns: Columns that it reads outside aggregates, as DuckDB's text; empty for what is grouped by.
         is_as_of: It is the `as_of` of a source, unchanged.
+        has_one_value: It is `as_of`, and null in no row, so that it has one value in all rows.
         has_aggregate: It has an aggregate that is not over a window.
         has_window: It has a function over a window.
         constant: The value of a literal; None for others.
@@ -54,6 +55,7 @@ class Value:
     spark: str
     columns: frozenset[str] = frozenset()
     is_as_of: bool = False
+    has_one_value: bool = False
     has_aggregate: bool = False
     has_window: bool = False
     constant: int | float | str | bool | None = None
@@ -247,3 +249,22 @@ def take_constant(name: str, value: Value, kind: type, least: int = 0) -> int | 
 def shorten(node: Any) -> str:
     text = str(node.sql(dialect="duckdb", comments=False)) if hasattr(node, "sql") else str(node)
     return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
+
+
+def require_known(node: Any, *names: str) -> None:
+    """Refuse a node that has other parts than those named, such as a sample of a table."""
+    for name, part in node.args.items():
+        if name not in names and part not in (None, False, []):
+            what = name.strip("_").replace("_", " ").upper()
+            remedy = _PART_REMEDIES.get(name, "Leave it out.")
+            raise RefusedSqlError(f"has {what}", remedy, part if hasattr(part, "args") else node)
+
+
+_ORDER_REMEDY = "The rows of a table have no order: choose rows by `where`, or with rank() in a subquery."
+_PART_REMEDIES = {
+    "limit": _ORDER_REMEDY,
+    "order": _ORDER_REMEDY,
+    "offset": _ORDER_REMEDY,
+    "qualify": "Give the function over a window a name in a subquery, and use `where`.",
+    "spec": "A window with `order by` goes up to the present row and all that are equal to it.",
+}
