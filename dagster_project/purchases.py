@@ -59,13 +59,8 @@ PURCHASE_SQL = f"""
         from purchases
         group by customer_id, as_of, event_day
     ),
-    ranked as (
-        select *, rank() over (partition by customer_id order by event_day) as place from days
-    ),
     gaps as (
-        select d.*, date_diff('day', before.event_day, d.event_day) as gap
-        from ranked d left join ranked before
-            on before.customer_id = d.customer_id and before.as_of = d.as_of and before.place = d.place - 1
+        select *, event_day - lag(event_day) over (partition by customer_id order by event_day) as gap from days
     ),
     totals as (
         select customer_id, as_of,
