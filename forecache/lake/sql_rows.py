@@ -155,6 +155,29 @@ def _query_frame(
             spark.catalog.dropTempView(view)
 
 
+def select_rows(
+    statement: Statement | None, rows: Mapping[str, Iterable[Mapping[str, Any]]], as_of: date
+) -> list[dict[str, Any]]:
+    """The rows of a declaration's SQL over rows that a test writes by hand, by table and column; unsorted.
+
+    Args:
+        statement: `statement` of a view, `label_statement` or `entities_statement` of a pipeline.
+        rows: Rows known on the as-of date, of a label those of its horizon and of `entities`. Columns that are left out
+            are null; events have their day as `event_day`.
+    """
+    import duckdb
+
+    assert statement is not None, "the declaration has no SQL"
+    with duckdb.connect() as connection:
+        for table, columns in statement.tables.items():
+            known = [{**row, AS_OF: as_of} for row in rows.get(table, ())]
+            schema = pa.schema([(name, _READ_ARROW[kind]) for name, kind in columns.items()])
+            connection.register(table, pa.Table.from_pylist(known, schema))
+        names = {table: quote_name(table) for table in statement.tables}
+        found = connection.sql(statement.write_query("duckdb", names, as_of.isoformat()))
+        return list(found.to_arrow_table().to_pylist())
+
+
 _ARROW = {
     "bigint": pa.int64(),
     "double": pa.float64(),
@@ -163,6 +186,7 @@ _ARROW = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
+_READ_ARROW = {**_ARROW, "int": pa.int32()}
 _DUCKDB = {
     "string": "VARCHAR",
     "int": "INTEGER",

@@ -31,8 +31,8 @@ PUBLIC = {
         read_project run_night score score_shadow scores_of scoring_udf
     """,
     "forecache.testing": """
-        ACCENT MUTED ReaderProcess SECOND StreamState land_demo_data make_page read_state render_svg spark_session
-        stop_spark write_page
+        ACCENT MUTED ReaderProcess SECOND StreamState land_demo_data make_page read_state render_svg select_rows
+        spark_session stop_spark write_page
     """,
 }
 PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *(PROJECT_ROOT / "docs").rglob("*.md")]

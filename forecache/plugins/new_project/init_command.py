@@ -34,7 +34,7 @@ def init(folder: Path, package: str | None) -> None:
     for what, why in (
         (f"cd {folder}", ""),
         ("make demo", "run it, from landing files to a served answer"),
-        ("make test", "test the pipeline's functions"),
+        ("make test", "test the pipeline's SQL"),
         (f"edit {name}/pipelines/returns.py", "make it yours"),
     ):
         click.echo(f"  {what:<36}{why}".rstrip())

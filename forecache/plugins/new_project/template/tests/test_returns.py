@@ -1,32 +1,19 @@
-"""The pipeline's functions on a few hand-written events."""
+"""The pipeline's SQL on a few hand-written events."""
 
-from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-import pytest
 from new_project.landing import landing_days
-from new_project.pipelines.returns import returned, visit_features
+from new_project.pipelines.returns import returns
 
 from forecache import load_settings, read_project
+from forecache.testing import select_rows
 
 AS_OF = date(2026, 1, 31)
 
 
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from forecache.testing import spark_session, stop_spark
-
-    home: Path = tmp_path_factory.mktemp("spark")
-    yield spark_session(load_settings(home=home, spark_master="local[1]", spark_driver_memory="1g"))
-    stop_spark()
-
-
-def visits(spark: Any, *rows: tuple[str, date, int]) -> dict[str, Any]:
-    """Events in the form that the functions receive, all of one as-of date."""
-    frame = [(visitor, day, pages, day, AS_OF) for visitor, day, pages in rows]
-    return {"visits": spark.createDataFrame(frame, "visitor string, day date, pages int, event_day date, as_of date")}
+def visit(visitor: str, day: date, pages: int) -> dict[str, Any]:
+    return {"visitor": visitor, "day": day, "pages": pages, "event_day": day}
 
 
 def test_the_project_can_be_loaded() -> None:
@@ -41,9 +28,10 @@ def test_the_demo_has_rows_as_the_source_declares_them() -> None:
         assert all(len(row) == len(source.columns) for row in rows)
 
 
-def test_features_count_visits_within_their_windows(spark: Any) -> None:
-    events = visits(spark, ("ann", date(2026, 1, 31), 2), ("ann", date(2026, 1, 10), 4), ("bob", date(2026, 1, 2), 6))
-    rows = {row["visitor"]: row.asDict() for row in visit_features(events).collect()}
+def test_features_count_visits_within_their_windows() -> None:
+    visits = [visit("ann", date(2026, 1, 31), 2), visit("ann", date(2026, 1, 10), 4), visit("bob", date(2026, 1, 2), 6)]
+    found = select_rows(returns.views[0].statement, {"visits": visits}, AS_OF)
+    rows = {row["visitor"]: row for row in found}
     same = {"as_of": AS_OF}
     assert rows["ann"] == same | {
         "visitor": "ann", "recency_days": 0, "visits_7d": 1, "visits_28d": 2, "mean_pages": 3.0
@@ -53,7 +41,8 @@ def test_features_count_visits_within_their_windows(spark: Any) -> None:
     }  # fmt: skip
 
 
-def test_the_label_is_one_for_visitors_who_came_back(spark: Any) -> None:
-    entities = spark.createDataFrame([("ann", AS_OF), ("bob", AS_OF)], "visitor string, as_of date")
-    after = visits(spark, ("ann", date(2026, 2, 3), 1), ("ann", date(2026, 2, 5), 1))
-    assert {row["visitor"]: row["returned"] for row in returned(entities, after).collect()} == {"ann": 1.0, "bob": 0.0}
+def test_the_label_is_one_for_visitors_who_came_back() -> None:
+    after = [visit("ann", date(2026, 2, 3), 1), visit("ann", date(2026, 2, 5), 1)]
+    rows = {"entities": [{"visitor": "ann"}, {"visitor": "bob"}], "visits": after}
+    found = select_rows(returns.label_statement, rows, AS_OF)
+    assert {row["visitor"]: row["returned"] for row in found} == {"ann": 1.0, "bob": 0.0}

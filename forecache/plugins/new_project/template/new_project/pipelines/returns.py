@@ -1,6 +1,5 @@
 """Returns: the probability that a visitor comes back within seven days. Edit this file."""
 
-from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -34,26 +33,25 @@ VISITS = Source(
 )
 
 
-def visit_features(events: Mapping[str, Any]) -> Any:
-    """One row for each visitor and as-of date. The events of an as-of date are those up to that date."""
-    from pyspark.sql import functions as F
+VISIT_SQL = """
+    select
+        visitor,
+        as_of,
+        date_diff('day', max(event_day), as_of) as recency_days,
+        count(*) filter (where event_day > as_of - interval 7 days) as visits_7d,
+        count(*) filter (where event_day > as_of - interval 28 days) as visits_28d,
+        avg(pages) as mean_pages
+    from visits
+    group by visitor, as_of
+"""
+"""One row for each visitor and as-of date, from the visits up to that date."""
 
-    visits = events["visits"].withColumn("age", F.datediff("as_of", "event_day"))
-    return visits.groupBy("visitor", "as_of").agg(
-        F.min("age").alias("recency_days"),
-        F.sum(F.when(F.col("age") < 7, 1).otherwise(0)).alias("visits_7d"),
-        F.sum(F.when(F.col("age") < 28, 1).otherwise(0)).alias("visits_28d"),
-        F.avg("pages").alias("mean_pages"),
-    )
-
-
-def returned(entities: Any, events: Mapping[str, Any]) -> Any:
-    """1.0 if the visitor came in the seven days after the as-of date; `events` has only these days."""
-    from pyspark.sql import functions as F
-
-    came = events["visits"].select("visitor", "as_of").distinct().withColumn("came", F.lit(1.0))
-    labelled = entities.join(came, ["visitor", "as_of"], "left")
-    return labelled.select("visitor", "as_of", F.coalesce("came", F.lit(0.0)).alias("returned"))
+RETURNED_SQL = """
+    select visitor, as_of, count(v.day) > 0 as returned
+    from entities left join visits v using (visitor, as_of)
+    group by visitor, as_of
+"""
+"""Whether the visitor came in the seven days after the as-of date: `visits` has only these days."""
 
 
 def logistic_regression() -> Any:
@@ -70,7 +68,7 @@ returns = Pipeline(
     key=("visitor",),
     sources=(VISITS,),
     features=Features(
-        compute=visit_features,
+        sql=VISIT_SQL,
         columns=(
             Feature("recency_days", "Days since the last visit."),
             Feature("visits_7d", "Visits in the last 7 days."),
@@ -79,7 +77,7 @@ returns = Pipeline(
         ),
         expectations=(expect("expect_column_values_to_be_between", column="recency_days", min_value=0),),
     ),
-    label=Label(name="returned", kind="binary", horizon_days=7, compute=returned),
+    label=Label(name="returned", kind="binary", horizon_days=7, sql=RETURNED_SQL),
     model=EstimatorModel(build=logistic_regression),
     training=Training(num_as_of=2, every_days=7),
     outputs=(Output("return_probability", minimum=0.0, maximum=1.0),),
