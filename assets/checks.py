@@ -10,12 +10,10 @@ import dagster as dg
 
 from assets.views import report_view
 from forecache.base.errors import CheckError
+from forecache.lake.quality.expectations import EXPECTATIONS, WARNINGS
 from forecache.lake.quality.validate import CheckReport
 from resources.dagster_internals import AssetCheckEvaluationTargetMaterializationData as Target
 from resources.session import current_session
-
-EXPECTATIONS = "meets_expectations"
-WARNINGS = "has_no_warnings"
 
 
 @dataclass(frozen=True)

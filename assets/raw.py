@@ -17,6 +17,7 @@ from assets.partitions import raw_freshness, source_partitions
 from assets.stage import RunStep, explain_errors
 from forecache.base.results import StageResult
 from forecache.declare import AnySource, Source
+from forecache.lake.quality.expectations import EXPECTATIONS, READ, RECONCILES
 from resources.settings_resource import SettingsResource
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from forecache.lake.quality.raw_days import DayCounts
 
 _EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
-RECONCILES = "adds_up_to_what_landed"
-READ = "files_are_read"
-BLOCKING = (checks.EXPECTATIONS, RECONCILES)
+BLOCKING = (EXPECTATIONS, RECONCILES)
 
 
 def build_raw(source: Source) -> dg.AssetsDefinition:
@@ -180,12 +179,13 @@ def _materialize_days(
 
 def day_verdicts(found: "RawChecks", files: Sequence["IngestedFile"]) -> dict[str, dict[date, checks.CheckVerdict]]:
     """Verdicts by check and day, for days that have a file; expectations cover only days with a file that was read."""
+    from forecache.lake.quality.pending_files import unread_reason
+
     read = {}
     for day in found.sums:
-        names = [f"{file.file}: {file.error}" for file in files if file.error is not None and file.event_day == day]
+        reason = unread_reason(files, day)
         severity = dg.AssetCheckSeverity.WARN if day in found.reports else dg.AssetCheckSeverity.ERROR
-        reason = f"{len(names)} in quarantine: {'; '.join(names)}." if names else "Every landing file was read."
-        read[day] = checks.CheckVerdict(not names, reason, severity=severity)
+        read[day] = checks.CheckVerdict(not reason, reason or "Every landing file was read.", severity=severity)
     return {
         **checks.expectation_verdicts(found.reports),
         RECONCILES: {day: checks.CheckVerdict(each.success, each.sentence) for day, each in found.sums.items()},

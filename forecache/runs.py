@@ -24,6 +24,7 @@ from forecache.declare.as_of import ScheduledDeclaration, as_of_range, newest_as
 from forecache.declare.loading import load_nightly, read_project
 from forecache.declare.project import Nightly
 from forecache.declare.served import NightlyDeclaration
+from forecache.kit.process.child import interrupt_at_sigterm
 from forecache.lake.engine import find_spark_functions
 from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ingest.ingested_files import day_ranges, ingested_files, pending_days, pending_files
@@ -90,14 +91,17 @@ class ProcessExecutor:
         correctable = some if source.extract else raw_verdicts(settings, source).refused_days
         run.run_stage(ingest, settings, source, days=some, correctable=correctable)
         run.report_progress(f"checking {source.raw_table}")
-        found = check_raw_days(run, source, some, ingested_files(settings, source))
+        files = ingested_files(settings, source)
+        found = check_raw_days(run, source, some, files)
+        run.note_raw_checks(source, found, files)
         for day, reason in sorted(found.refusals.items()):
             raise CheckError(reason, remedy=f"Correct the landing files of {day}, and run again.")
 
     def _carry_out(self, job_name: str, nights: Nights, work: Callable[[], None]) -> None:
         """Do the work, again after an error that may be over after a while, and report how the run ended."""
         run = self._run
-        run.run_id, run.job_name, run.nights, run.objections = str(uuid.uuid4()), job_name, nights, []
+        run.run_id, run.job_name, run.nights = str(uuid.uuid4()), job_name, nights
+        run.objections, run.checks = [], {}
         try:
             for pause_s in () if is_looking() else RETRY_AFTER_S:
                 try:
@@ -117,8 +121,8 @@ class ProcessExecutor:
 
     def _report(self, error: Exception | None) -> None:
         run = self._run
-        for report_run in () if is_looking() else find_hooks("report_run"):
-            report_run(run.settings, run.job_name, run.nights, run.run_id, error)
+        for report_run in () if error is not None and is_looking() else find_hooks("report_run"):
+            report_run(run.settings, run.job_name, run.nights, run.run_id, run.checks, error)
 
 
 def reason_without_orchestrator(settings: Settings, request: RunRequest) -> str:
@@ -174,7 +178,8 @@ def run_in_process(
 ) -> list[StageResult]:
     """Run what is asked for without an orchestrator; raises as `run_jobs`."""
     run = ProcessRun(settings, progress, on_stage=on_stage)
-    run_jobs(settings, request, lambda: nullcontext(ProcessExecutor(run)))
+    with interrupt_at_sigterm():
+        run_jobs(settings, request, lambda: nullcontext(ProcessExecutor(run)))
     return run.results
 
 

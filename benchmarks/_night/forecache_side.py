@@ -49,7 +49,7 @@ def main() -> None:
             stages.end("model")
             for day in DAYS[:-1]:
                 ingest_pending(run, PURCHASES, last=day)
-        run_declaration(run, PURCHASE, NIGHT if what == "night" else NIGHT - timedelta(days=1))
+        run_declaration(run, PURCHASE, [NIGHT if what == "night" else NIGHT - timedelta(days=1)])
         run.end_checks()
     rows = {result.stage: result.rows for result in run.results}
     engines = {result.stage: result.details["engine"] for result in run.results if "engine" in result.details}

@@ -76,7 +76,7 @@ PLUGINS = {
             "open_watch": "live_counts:open_watch",
             "add_live_drift": "live_metrics:add_live_drift",
             "live_drift_of": "live_metrics:drift_of",
-            "check_scores": "prediction_drift:check_drift",
+            "check_scores": "prediction_drift:require_no_drift",
             "report_scores": "sampled_report:report_scores",
             "asks_for_training": "retraining:asks_for_training",
             "output_bins": "bins:output_bins",

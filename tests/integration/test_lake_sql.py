@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -266,6 +267,28 @@ def compare_table(settings: Settings, spark: Any, source: TableSource, nights: l
     later = require_equal(label_frame(spark, settings, pipeline, frame, nights), labels)
     assert found.num_rows
     return [found, later]
+
+
+@pytest.mark.parametrize("time", ["events", "static"])
+def test_decimals_and_nanoseconds_of_parquet_are_the_same_values_in_both_engines(
+    settings: Settings, spark: Any, tmp_path: Path, time: str
+) -> None:
+    keys = [f"k{number:03}" for number in range(300)]
+    amounts = [Decimal(1_000_000 + number * 3_331) / 1_000_000 for number in range(300)]
+    moments = [1_767_225_600_000_000_000 + number * 1_001 for number in range(299)] + [-1]
+    rows = {"a": keys, "amount": pa.array(amounts, pa.decimal128(18, 6)), "at": pa.array(moments, pa.timestamp("ns"))}
+    (tmp_path / "t").mkdir()
+    pq.write_table(pa.table({**rows, "day": [date(2026, 1, 1)] * 300}), tmp_path / "t" / "a.parquet")
+    columns = (Column("a", "string"), Column("amount", "double"), Column("at", "timestamp"), Column("day", "date"))
+    known: dict[str, Any] = {"events": {"event_time": "day"}, "static": {"time": Static(), "key": ("a",)}}[time]
+    source = TableSource("t", str(tmp_path / "t"), columns, format="parquet", start=DAYS[0], **known)
+    # All bits of a double between 1 and 2, and all microseconds.
+    sql = "select a, as_of, cast(amount * 4503599627370496 as bigint) as bits, epoch_us(at) as micros from t"
+    features = Features((Feature("bits", type="integer"), Feature("micros", type="integer")), sql=sql)
+    view = FeatureView("exact", ("a",), (source,), features)
+    found = require_equal(view_frame(spark, settings, view, DAYS[:1]), view_rows(settings, view, DAYS[:1])).sort_by("a")
+    assert found["bits"].to_pylist() == [int(float(amount) * 2**52) for amount in amounts]
+    assert found["micros"].to_pylist() == [moment // 1_000 for moment in moments]
 
 
 def test_states_that_are_versions_give_the_rows_of_the_night_in_both_engines(

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +19,20 @@ from shelf_lake import LAST, landing_of, rows_of
 from shelf_project.pipelines.shelf import PURCHASES
 from till_project.pipelines.till import till
 
-from forecache import runs
+from forecache import night, runs
+from forecache.base.alert import Alert, Subject
 from forecache.base.errors import CheckError, ConflictError, ForecacheError, UnavailableError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
+from forecache.base.steps import WorkNeeded, only_look
 from forecache.cli.main import main
-from forecache.runs import RunRequest, reason_without_orchestrator, run_in_process
+from forecache.lake.quality.expectations import DRIFT, EXPECTATIONS, READ
+from forecache.lake.quality.pending_files import ProcessRun
+from forecache.models.tracking.client import connect_mlflow
+from forecache.plugins.alerts.journal import JOURNAL_FILE, read_journal
+from forecache.plugins.alerts.notify import notify
+from forecache.plugins.drift import prediction_drift
+from forecache.runs import RunRequest, look_for_work, reason_without_orchestrator, run_in_process
 
 pytestmark = pytest.mark.slow
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -158,6 +170,141 @@ def test_a_failed_run_is_told_at_once_and_its_end_after_a_run_of_its_dates(shelf
         file.write_bytes(kept)
         run_in_process(settings, request)
         assert "nightly_offers" in json.dumps([each.content for each in told.posted[sent:]])
+
+
+def open_alerts(settings: Settings) -> dict[Subject, Alert]:
+    return {alert.subject: alert for alert in read_journal(settings).open_alerts}
+
+
+def test_a_run_ends_alerts_of_runs_by_dagster_also_if_it_has_nothing_else_to_do(shelf: Settings) -> None:
+    with receiver() as told:
+        settings = shelf.model_copy(update={"alert_webhook": f"{told.url}/hook"})
+        run_in_process(settings, RunRequest(["offers"]))
+        assert look_for_work(settings, RunRequest(["offers"])) is not None
+        check, other = f"predictions_offers.{EXPECTATIONS}", LAST - timedelta(days=40)
+        left = [
+            Alert("check_failed", check, "critical", "It failed.", occasion=str(LAST)),
+            Alert("check_failed", check, "critical", "It failed.", occasion=str(other)),
+            Alert("run_failed", "nightly_offers", "critical", "It failed.", {"nights": str(LAST)}, occasion="a run"),
+        ]
+        notify(settings, left)
+        sent = len(told.posted)
+        assert look_for_work(settings, RunRequest(["offers"])) is None
+        assert len(told.posted) == sent
+        assert all(result.skipped for result in run_in_process(settings, RunRequest(["offers"])))
+        assert set(open_alerts(settings)) == {left[1].subject}
+        assert len(told.posted) > sent
+        assert look_for_work(settings, RunRequest(["offers"])) is not None
+
+
+def test_a_check_that_stops_nothing_is_told(shelf: Settings) -> None:
+    with receiver() as told:
+        settings = shelf.model_copy(update={"alert_webhook": f"{told.url}/hook"})
+        (landing_of(settings) / PURCHASES.name / f"{LAST}.2.csv").write_bytes(b"no,header,of,this,source\n1\n")
+        run_in_process(settings, RunRequest(["offers"]))
+        subject = Subject("check_failed", f"{PURCHASES.raw_table}.{READ}", str(LAST))
+        alert = open_alerts(settings)[subject]
+        assert alert.severity == "info"
+        assert f"{LAST}.2.csv" in alert.summary
+        assert "in quarantine" in json.dumps([each.content for each in told.posted])
+
+
+@pytest.mark.parametrize(
+    ("level", "blocks", "severity"),
+    [("none", False, None), ("small", False, "info"), ("large", False, "warning"), ("large", True, "critical")],
+)
+def test_drift_is_told_by_its_size(
+    shelf: Settings, monkeypatch: pytest.MonkeyPatch, level: str, blocks: bool, severity: str | None
+) -> None:
+    report = prediction_drift.DriftReport.__new__(prediction_drift.DriftReport)
+    for name, value in (("level", level), ("blocks", blocks), ("sentence", "It moved.")):
+        monkeypatch.setattr(prediction_drift.DriftReport, name, value)
+    monkeypatch.setattr(prediction_drift, "check_drift", lambda *_, **__: {LAST: report})
+    run: Any = ProcessRun(shelf)
+    pipeline: Any = SimpleNamespace(prediction_table="predictions_offers")
+    if blocks:
+        with pytest.raises(CheckError, match="It moved"):
+            prediction_drift.require_no_drift(run, pipeline, [LAST])
+    else:
+        prediction_drift.require_no_drift(run, pipeline, [LAST])
+    [(subject, alert)] = run.checks.items()
+    assert subject == Subject("check_failed", f"predictions_offers.{DRIFT}", str(LAST))
+    assert (alert and alert.severity) == severity
+
+
+def test_a_failed_check_is_one_alert_and_an_unknown_error_is_told_in_a_line(
+    shelf: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: ProcessRun, *_: Any, **__: Any) -> None:
+        run.note_check("predictions_offers", EXPECTATIONS, LAST, "A key is there twice.", "critical")
+        raise CheckError("A key is there twice.")
+
+    def break_(*_: Any, **__: Any) -> None:
+        raise ValueError("first line\nsecond line")
+
+    with receiver() as told:
+        settings = shelf.model_copy(update={"alert_webhook": f"{told.url}/hook"})
+        for stage, error in ((fail, CheckError), (break_, ValueError)):
+            monkeypatch.setattr(runs, "run_declaration", stage)
+            with pytest.raises(error):
+                run_in_process(settings, RunRequest(["offers"]))
+        failed, broken = (each.summary for each in open_alerts(settings).values())
+        assert "A key is there twice" in failed
+        assert "ValueError: first line." in broken
+        assert "second" not in broken
+
+
+def test_a_damaged_journal_of_alerts_fails_no_run(shelf: Settings) -> None:
+    with receiver() as told:
+        settings = shelf.model_copy(update={"alert_webhook": f"{told.url}/hook"})
+        journal = Path(settings.lake_uri) / ".state" / JOURNAL_FILE
+        journal.parent.mkdir(parents=True)
+        journal.write_text("{")
+        assert run_in_process(settings, RunRequest(["offers"]))
+
+
+def test_sigterm_interrupts_a_run_which_then_goes_on(shelf: Settings) -> None:
+    script = """
+import sys, time
+from forecache.base.steps import lake_step
+from forecache.cli.main import main
+
+def stand_still(step):
+    print(step, flush=True)
+    while True:
+        time.sleep(0.1)
+
+lake_step.on_step = stand_still
+sys.exit(main(["run", "offers"]))
+"""
+    environment = {"FORECACHE_HOME": str(shelf.home_path), "FORECACHE_PROJECT": "shelf_project"}
+    paths = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "file written"
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Interrupted" in said
+    assert list((shelf.home_path / "ingest").iterdir()) == []
+    assert run_in_process(shelf, RunRequest(["offers"]))
+    assert len(contents(shelf)[0]) > 100
+
+
+def test_a_look_neither_creates_the_registry_nor_trains(shelf: Settings) -> None:
+    with only_look() as has_work:
+        with pytest.raises(WorkNeeded):
+            connect_mlflow(shelf)
+        assert has_work()
+    assert not (shelf.home_path / "mlflow").exists()
+    with only_look(), pytest.raises(WorkNeeded, match="training till"):
+        night.train_model(ProcessRun(shelf), till, date(2026, 1, 5), is_wanted=True)
 
 
 def test_dagster_shows_what_such_runs_have_built_once_and_not_its_own(shelf: Settings) -> None:

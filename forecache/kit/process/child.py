@@ -55,6 +55,23 @@ def shorten_waits() -> None:
     _set_process_option(_SET_TIMER_SLACK, 1)
 
 
+@contextmanager
+def interrupt_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM interrupt the block as Ctrl-C does, so that what it holds is freed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def reset_sigterm() -> None:
     """Restore SIGTERM's default action, because a parent that ignores or blocks the signal passes that on."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

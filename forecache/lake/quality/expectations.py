@@ -14,6 +14,11 @@ from forecache.declare import (
 )
 from forecache.declare.served import PluginTable
 
+EXPECTATIONS, WARNINGS = "meets_expectations", "has_no_warnings"
+"""The names of the checks of a table in Dagster and in alerts; below those of raw tables, and of predictions."""
+RECONCILES, READ = "adds_up_to_what_landed", "files_are_read"
+DRIFT = "has_not_drifted"
+
 
 def raw_expectations(source: Source) -> tuple[Expectation, ...]:
     """For a raw table: the guarantees of ingestion about each column, and the source's own expectations."""

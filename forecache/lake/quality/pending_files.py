@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
+from forecache.base.alert import Alert, Severity, Subject
 from forecache.base.errors import CheckError
 from forecache.base.plugins import find_hooks, load_hook
 from forecache.base.results import Progress, StageResult, no_progress
@@ -22,7 +23,7 @@ from forecache.lake.ingest.ingested_files import (
     pending_days,
 )
 from forecache.lake.ingest.landing import list_landing
-from forecache.lake.quality.expectations import raw_expectations
+from forecache.lake.quality.expectations import EXPECTATIONS, READ, RECONCILES, WARNINGS, raw_expectations
 from forecache.lake.quality.raw_days import Reconciliation, day_counts, raw_verdicts, reconcile_days, row_states
 from forecache.lake.quality.validate import CheckReport
 from forecache.lake.quality.verdicts import check_nights
@@ -55,6 +56,7 @@ class ProcessRun(Run):
         self.settings, self.run_id, self.rebuild = settings, str(uuid.uuid4()), rebuild
         self.job_name, self.nights = "", tuple[date, ...]()  # of the job under way, with its first and last date
         self.objections: list[str] = []  # reasons of verdicts that did not fail their stage, such as the gate's
+        self.checks: dict[Subject, Alert | None] = {}  # of the job under way; None: the check passed
         self.results: list[StageResult] = []
         self._progress, self._on_stage = progress, on_stage
 
@@ -76,6 +78,34 @@ class ProcessRun(Run):
 
     def add_objection(self, reason: str) -> None:
         self.objections.append(reason)
+
+    def note_check(self, table: str, check: str, night: date, reason: str, severity: Severity) -> None:
+        """Keep the outcome of a check of a date, by the name that it has in Dagster; no reason: it passed."""
+        name = f"{table}.{check}"
+        details = {"asset": table, "check": check, "run_id": self.run_id}
+        failed = Alert("check_failed", name, severity, f"{name} for {night}: {reason}", details, occasion=str(night))
+        self.checks[failed.subject] = failed if reason else None
+
+    def note_reports(self, table: str, reports: Mapping[date, CheckReport]) -> Mapping[date, CheckReport]:
+        """Keep the outcomes of expectations."""
+        for night, report in reports.items():
+            self.note_check(table, EXPECTATIONS, night, "" if report.success else report.sentence, "critical")
+            self.note_check(table, WARNINGS, night, " ".join(each.sentence for each in report.warnings), "info")
+        return reports
+
+    def note_raw_checks(self, source: Source, found: "RawChecks", files: Sequence[IngestedFile]) -> None:
+        """Keep the outcomes of checks of days of a raw table."""
+        self.note_reports(source.raw_table, found.reports)
+        for day, each in found.sums.items():
+            self.note_check(source.raw_table, RECONCILES, day, "" if each.success else each.sentence, "critical")
+            severity: Severity = "info" if day in found.reports else "warning"
+            self.note_check(source.raw_table, READ, day, unread_reason(files, day), severity)
+
+
+def unread_reason(files: Sequence[IngestedFile], day: date) -> str:
+    """The landing files of a day that are in quarantine whole, with the reasons; "" if there is none."""
+    names = [f"{file.file}: {file.error}" for file in files if file.error is not None and file.event_day == day]
+    return f"{len(names)} in quarantine: {'; '.join(names)}." if names else ""
 
 
 @dataclass(frozen=True)

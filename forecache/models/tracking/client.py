@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from forecache.base.files import lock
 from forecache.base.settings import PROJECT_ROOT, Settings
+from forecache.base.steps import begin_work
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,6 +69,7 @@ def prepare_database(path: Path, uri: str, root: str) -> None:
     """
     if is_database_ready(path, root):
         return
+    begin_work(f"creating {path}")
     ready = _ready_file(path)
     with lock(path.with_name(f"{path.name}.lock")):
         if not is_database_ready(path, root):

@@ -9,9 +9,10 @@ from traceback import format_tb
 from urllib.parse import quote
 
 from forecache.base.alert import Alert, Kind, Subject
-from forecache.base.errors import ConflictError
+from forecache.base.errors import CheckError, ConflictError, ForecacheError
 from forecache.base.settings import Settings
-from forecache.base.steps import Steps
+from forecache.base.steps import Steps, begin_work, is_looking
+from forecache.kit.explain_errors import explain_error
 from forecache.kit.installation import hold_exclusively
 from forecache.plugins.alerts.journal import (
     AlertJournal,
@@ -74,23 +75,46 @@ def notify(
         return [NotifyResult("", reason=str(error))]
 
 
-def report_run(settings: Settings, job_name: str, nights: Sequence[date], run_id: str, error: Exception | None) -> None:
-    """Notify receivers of a run without an orchestrator that failed, or that earlier failures are made up for."""
+def report_run(
+    settings: Settings,
+    job_name: str,
+    nights: Sequence[date],
+    run_id: str,
+    checks: Mapping[Subject, Alert | None],
+    error: Exception | None,
+) -> None:
+    """Notify receivers of what failed in a run without an orchestrator, and of earlier failures that are made up for.
+
+    A failed check that ends the run is one alert. A process that only looks has work if there is news.
+
+    Args:
+        checks: The alert of each check; None: it passed.
+    """
     if not has_alert_receivers(settings):
         return
-    text = "..".join(dict.fromkeys(map(str, nights)))
-    if error is not None:
-        said = f"{job_name}{f' for {text}' if text else ''} failed: {error}"
+    try:
+        known = {alert.subject: alert for alert in read_journal(settings).open_alerts}
+    except ForecacheError as damage:  # the run has done its work
+        _log.warning("The journal of alerts cannot be read: %s", damage)
+        known = {}
+    alerts = [alert for alert in checks.values() if alert is not None]
+    well = [subject for subject, alert in checks.items() if alert is None and subject in known]
+    dates = list(map(str, nights))
+    if error is None:
+        failed = (each for each in known.values() if (each.kind, each.name) == ("run_failed", job_name))
+        well += [alert.subject for alert in failed if covers_nights(dates, alert.details)]
+    elif not (isinstance(error, CheckError) and any(alert.severity == "critical" for alert in alerts)):
+        text = "..".join(dict.fromkeys(dates))
+        reason = error if isinstance(error, ForecacheError) else explain_error(error)
+        said = f"{job_name}{f' for {text}' if text else ''} failed: {reason}"
         details = {"run_id": run_id, "nights": text, "failed_steps": 1}
-        notify(
-            settings,
-            [Alert("run_failed", job_name, "critical", said, details, occasion=f"{text} run {run_id[:8]}".strip())],
-        )
-        return
-    of_job = [each for each in read_journal(settings).open_alerts if (each.kind, each.name) == ("run_failed", job_name)]
-    done = [alert.subject for alert in of_job if covers_nights(list(map(str, nights)), alert.details)]
-    if done:
-        notify(settings, well=done)
+        occasion = f"{text} run {run_id[:8]}".strip()
+        alerts.append(Alert("run_failed", job_name, "critical", said, details, occasion=occasion))
+    if is_looking():
+        if well or any(alert.subject not in known for alert in alerts):
+            begin_work("notifying receivers of alerts")
+    elif alerts or well:
+        notify(settings, alerts, well)
 
 
 def covers_nights(done: Sequence[str], failed: Mapping[str, str]) -> bool:

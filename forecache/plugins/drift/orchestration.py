@@ -18,6 +18,7 @@ from forecache.base.settings import Settings
 from forecache.declare import Pipeline, Realtime, Retraining
 from forecache.declare.project import Project
 from forecache.kit.process.wakes import RETRAINING
+from forecache.lake.quality.expectations import DRIFT
 from jobs.schedules import build_asset_job, build_cron_schedule, build_newest_night_schedule
 from jobs.training import full_job_name, training_job_name
 from resources.dagster_internals import NOT_FINISHED_STATUSES, RUN_KEY_TAG
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from forecache.plugins.drift.measurements import Measurement
     from forecache.plugins.drift.prediction_drift import DriftReport
 
-DRIFT = "has_not_drifted"
 EXPECTED = "expected_performance"
 CLOSE = "close_to_training"
 SHIFT = 0.25

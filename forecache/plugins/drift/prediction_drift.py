@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from forecache.base.alert import Severity
 from forecache.base.output_kinds import JUDGED
 from forecache.base.settings import Settings
 from forecache.base.statistics import Distance, distance, merge_bins, quantile_edges
@@ -18,6 +19,9 @@ from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
 from forecache.lake.contracts import class_order
 from forecache.lake.ledger import StageRecord, last_records
+from forecache.lake.quality.expectations import DRIFT
+from forecache.lake.quality.pending_files import ProcessRun
+from forecache.lake.quality.stage_checks import require_success
 from forecache.lake.quality.verdicts import DRIFT_STAGE
 from forecache.lake.stage_runner import Stage, StageOutcome
 from forecache.models.registry.model_versions import ModelVersion, list_models
@@ -80,6 +84,11 @@ class DriftReport:
     @property
     def success(self) -> bool:
         return not self.blocks
+
+    @property
+    def severity(self) -> Severity:
+        """The severity of an alert of the effect."""
+        return "critical" if self.blocks else "warning" if self.level == "large" else "info"
 
     @property
     def sentence(self) -> str:
@@ -176,6 +185,15 @@ def prediction_drift(settings: Settings, pipeline: Pipeline, night: date, *, las
         NotFoundError: The date has no predictions.
     """
     return measure_drift(settings, pipeline, [night], last=last)[night]
+
+
+def require_no_drift(run: ProcessRun, pipeline: Pipeline, nights: Sequence[date]) -> None:
+    """Check the drift of as-of dates in a run without an orchestrator; CheckError if one blocks."""
+    reports = check_drift(run.settings, pipeline, nights, run_id=run.run_id)
+    for night, report in reports.items():
+        reason = "" if report.level == "none" else report.sentence
+        run.note_check(pipeline.prediction_table, DRIFT, night, reason, report.severity)
+    require_success(reports)
 
 
 def check_drift(

@@ -1,5 +1,6 @@
 """The rows of existing tables at as-of dates, read at the pinned state: by Spark, or by Arrow for one day."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from forecache.base.errors import InputError, UnavailableError
-from forecache.declare import AS_OF, Static
+from forecache.declare import AS_OF, Column, Static
 from forecache.kit.delta.dataset import open_dataset, open_native
 from forecache.kit.delta.errors import as_missing_file_error
 from forecache.kit.spark.session import spark_path
@@ -237,7 +238,8 @@ def existing_table_rows(pinned: PinnedTable, day: date, columns: Sequence[str]) 
 def _read(pinned: PinnedTable, version: int | None, columns: list[str]) -> pa.Table:
     uri = pinned.place.uri
     try:
-        return _dataset(pinned, version).to_table(columns)
+        rows = _dataset(pinned, version).to_table(columns)
+        return _as_declared(pinned, rows) if version is None else rows
     except FileNotFoundError as error:
         raise source_error(
             pinned.source, f"a file of {uri} was removed since the run began: {error}", "Run again."
@@ -249,10 +251,22 @@ def _read(pinned: PinnedTable, version: int | None, columns: list[str]) -> pa.Ta
         ) from error
 
 
+def _as_declared(pinned: PinnedTable, rows: pa.Table) -> pa.Table:
+    """Decimals of Parquet as the nearest doubles, and times of it in whole microseconds, as Spark reads them."""
+    for place, name in enumerate(rows.column_names):
+        values, kind = rows[name], rows.schema.field(name).type
+        if pa.types.is_decimal(kind):  # Arrow's own cast is not to the nearest
+            rows = rows.set_column(place, name, values.cast(pa.string()).cast(pa.float64()))
+        elif pa.types.is_timestamp(kind):
+            rows = rows.set_column(place, name, pc.floor_temporal(values, unit="microsecond").cast(pa.timestamp("us")))
+    return rows
+
+
 def _dataset(pinned: PinnedTable, version: int | None) -> Any:
+    """Rows to scan; of Parquet, decimals and nanoseconds as they are, which only DuckDB casts as Spark does."""
     source, place = pinned.source, pinned.place
     if version is None:
-        schema = pa.schema([(column.name, _ARROW[column.type]) for column in source.columns])
+        schema = pa.schema([(column.name, _type_to_read(pinned, column)) for column in source.columns])
         paths = [file.path for file in pinned.files]
         parts = ds.partitioning(schema, flavor="hive")
         filesystem = open_native(place.uri, place.options) or place.open()
@@ -266,6 +280,16 @@ def _dataset(pinned: PinnedTable, version: int | None) -> Any:
     except DeltaError as error:
         what = f"version {version} of {place.uri} can be read by Spark only: {str(error).splitlines()[0]}"
         raise source_error(source, what, "Rewrite it without deletion vectors and column mapping.") from error
+
+
+def _type_to_read(pinned: PinnedTable, column: Column) -> pa.DataType:
+    kind = pinned.read_types.get(column.name, "")
+    if column.type == "timestamp" and kind == NANOSECONDS:
+        return pa.timestamp("ns")
+    if column.type == "double" and kind:
+        precision, scale = map(int, re.findall(r"\d+", kind))
+        return pa.decimal128(precision, scale)
+    return _ARROW[column.type]
 
 
 def _require_arrow_keys(pinned: PinnedTable, rows: pa.Table, what: str) -> None:
