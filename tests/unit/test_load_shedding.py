@@ -233,7 +233,10 @@ def test_a_request_of_the_client_for_python_is_refused_unparsed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=lambda: sent.append(_first_request(server)))
         thread.start()
-        with ReaderClient(f"http://127.0.0.1:{server.getsockname()[1]}", retries=0) as client, suppress(UnavailableError):
+        with (
+            ReaderClient(f"http://127.0.0.1:{server.getsockname()[1]}", retries=0) as client,
+            suppress(UnavailableError),
+        ):
             client.ask("m", {"user": 1})
         thread.join()
     assert read_head(sent[0], 5) == 5
