@@ -49,7 +49,7 @@ def by_model(sent: list[Sent], client: int = 0) -> int:
 
 
 def refused(sent: list[Sent], client: int = 0) -> int:
-    return sum(each.status == 503 for each in sent if each.client == client)
+    return sum(each.status == 429 for each in sent if each.client == client)
 
 
 @pytest.mark.parametrize("is_stamped", [False, True])
@@ -59,7 +59,7 @@ def test_of_many_times_the_best_rate_what_is_accepted_is_in_time_and_every_other
 ) -> None:
     client = Client(worker, times * BEST_RATE, 1024, is_stamped=is_stamped)
     sent = run(worker, client, seconds=1.0)
-    assert {each.status for each in sent} <= {200, 503}
+    assert {each.status for each in sent} <= {200, 429}
     assert len(sent) > 0.95 * client.count, "a refusal costs so little that none is left unanswered"
     assert not late(sent)
     assert by_model(sent) >= goodput * BEST_RATE
@@ -174,7 +174,7 @@ def _is_whole(answers: bytes) -> bool:
 def test_the_refusal_is_a_problem_that_says_when_to_ask_again() -> None:
     head, _, body = BUSY_RESPONSE.partition(b"\r\n\r\n")
     fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    assert head.startswith(b"HTTP/1.1 503 ")
+    assert head.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
     assert fields[b"retry-after"] == b"1"
     assert int(fields[b"content-length"]) == len(body)
     assert json.loads(body)["type"] == "urn:forecache:problem:busy"

@@ -6,6 +6,7 @@ constant response, chosen by the bytes of its head and the time of its arrival.
 """
 
 import re
+from http import HTTPStatus
 from time import time
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,11 +22,16 @@ def _busy_response() -> bytes:
     problem = busy_problem()
     fields = "".join(f"{name}: {value}\r\n" for name, value in problem.header_list())
     body = problem.body()
-    return b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-length: %d\r\n\r\n%b" % (fields.encode(), len(body), body)
+    start = f"HTTP/1.1 {BUSY.status} {HTTPStatus(BUSY.status).phrase}\r\n{fields}content-length: {len(body)}\r\n\r\n"
+    return start.encode() + body
 
 
 BUSY_RESPONSE = _busy_response()
-"""The response to a request that is refused; the connection stays open."""
+"""The response to a request that is refused; the connection stays open.
+
+Its status is not 503: balancers take a server that answers so for unable to serve, ask another one, which is as busy,
+and send it nothing for a while.
+"""
 
 _VALUES = (b"GET /v1/", b"POST /v1/", b"POST /get-online-features ")
 """Requests for values. Probes, scrapes and documents are never refused."""

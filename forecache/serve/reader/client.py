@@ -65,8 +65,8 @@ class ClientBase:
             deadline_s: Longest wait for a call with all its attempts.
             retries: Attempts after the first, on transport errors and on 429, 502, 503 and 504.
             backoff_s: Longest pause before the second attempt; it doubles with each further attempt, and the client
-                waits a random part of it. A Retry-After is obeyed if the deadline allows it: the client waits for once to
-                twice its time.
+                waits a random part of it. A Retry-After is obeyed if the deadline allows it: the client waits
+                for once to twice its time.
             batch: Most keys in one request of `get_many`, at most the reader's `reader_max_keys`.
         """
         self._options: dict[str, Any] = {
