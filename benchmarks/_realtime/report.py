@@ -145,9 +145,9 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
 
 def _refusal_rows(at: str, run: dict[str, Any]) -> list[Row]:
     none = Asked(0, at_least=False, of_ratio=False)
-    refused, answered = (run["statuses"].get(status, 0) for status in ("503", "200"))
+    refused, answered = (run["statuses"].get(status, 0) for status in ("429", "200"))
     return [
-        Row(f"{at}: requests refused (503)", Value.of([refused])),
+        Row(f"{at}: requests refused (429)", Value.of([refused])),
         Row(f"{at}: requests accepted and answered late", Value.of([run["late"]]), asked=none),
         Row(
             f"{at}: requests neither answered nor refused", Value.of([run["requests"] - refused - answered]), asked=none

@@ -23,6 +23,7 @@ from release_support import a_request, make_release
 from waiting import eventually
 
 from forecache.base.settings import Settings, load_settings
+from forecache.kit.http.load_shedding import busy_problem
 
 pytestmark = pytest.mark.faults
 RATE = 300
@@ -144,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         elif self.server.answer == "hangs":
             time.sleep(3)
+        elif self.server.answer == "busy" and len(self.server.seen) % 2:
+            self._send(busy_problem().kind.status)
         else:
             self._send(503 if self.server.answer == "unready" else 200)
 
@@ -191,6 +194,17 @@ def test_a_post_is_asked_again_elsewhere_whole_and_with_its_first_arrival(
     assert len({arrival(each) for each in answered}) == sent  # one that this process answered too late is asked again
     assert all(each[2] == body for each in broken.seen + answered)
     assert {arrival(each) for each in broken.seen} <= {arrival(each) for each in answered}
+
+
+def test_what_a_busy_reader_refuses_is_asked_nowhere_else_and_no_reader_is_left_alone_for_it(
+    balancer: Balancer, tmp_path: Path
+) -> None:
+    """All readers are as busy: a refusal that is repeated would multiply the overload that it is for."""
+    with upstreams(balancer, tmp_path, "busy", "busy", "busy") as (servers, url), httpx.Client() as client:
+        statuses = [client.post(f"{url}/v1/churn", content=b"{}").status_code for _ in range(60)]
+    assert set(statuses) == {200, busy_problem().kind.status}
+    assert sum(len(server.seen) for server in servers) == len(statuses)
+    assert all(len(server.seen) > 3 for server in servers)
 
 
 def test_a_body_that_arrives_in_pieces_is_asked_again_whole(balancer: Balancer, tmp_path: Path) -> None:

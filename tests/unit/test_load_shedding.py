@@ -2,7 +2,9 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from time import perf_counter_ns
 
 import pytest
@@ -24,8 +26,10 @@ from simulated_worker import (
     value_request,
 )
 
-from forecache.kit.http.load_shedding import BUSY_RESPONSE, LoadShedder, RouteLimit, read_head
+from forecache.base.errors import UnavailableError
+from forecache.kit.http.load_shedding import BUSY_RESPONSE, ConnectionShare, LoadShedder, RouteLimit, read_head
 from forecache.realtime.request.request_answer import MODEL
+from forecache.serve.reader.client import Client as ReaderClient
 
 BEST_VALUES = 1e6 / (READ_US + VALUE_US + WRITE_US)
 
@@ -45,7 +49,7 @@ def by_model(sent: list[Sent], client: int = 0) -> int:
 
 
 def refused(sent: list[Sent], client: int = 0) -> int:
-    return sum(each.status == 503 for each in sent if each.client == client)
+    return sum(each.status == 429 for each in sent if each.client == client)
 
 
 @pytest.mark.parametrize("is_stamped", [False, True])
@@ -55,7 +59,7 @@ def test_of_many_times_the_best_rate_what_is_accepted_is_in_time_and_every_other
 ) -> None:
     client = Client(worker, times * BEST_RATE, 1024, is_stamped=is_stamped)
     sent = run(worker, client, seconds=1.0)
-    assert {each.status for each in sent} <= {200, 503}
+    assert {each.status for each in sent} <= {200, 429}
     assert len(sent) > 0.95 * client.count, "a refusal costs so little that none is left unanswered"
     assert not late(sent)
     assert by_model(sent) >= goodput * BEST_RATE
@@ -170,7 +174,7 @@ def _is_whole(answers: bytes) -> bool:
 def test_the_refusal_is_a_problem_that_says_when_to_ask_again() -> None:
     head, _, body = BUSY_RESPONSE.partition(b"\r\n\r\n")
     fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    assert head.startswith(b"HTTP/1.1 503 ")
+    assert head.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
     assert fields[b"retry-after"] == b"1"
     assert int(fields[b"content-length"]) == len(body)
     assert json.loads(body)["type"] == "urn:forecache:problem:busy"
@@ -185,6 +189,9 @@ HEAD = b"POST /v1/m HTTP/1.1\r\nHost: h\r\n"
         (HEAD + b"Content-Length: 2\r\n\r\n{}", True),
         (HEAD + b"content-length:2\r\nX: y\r\n\r\n{}", True),
         (HEAD + b"\r\n", True),
+        (HEAD + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\n{}", True),
+        (HEAD + b"Connection: keep-alive, upgrade\r\n\r\n", False),
+        (HEAD + b"A: b\rContent-Length: 2\r\n\r\n", False),
         (HEAD + b"Content-Length: 0\r\n\r\n", True),
         (HEAD + b"Content-Length: 3\r\n\r\n{}", False),
         (HEAD + b"Content-Length: 2\r\n\r\n{}G", False),
@@ -215,3 +222,52 @@ def test_the_age_of_a_request_is_what_its_balancer_says(worker: SimulatedWorker)
     for stamp in (b"t=%d" % ((now + MS) // US), b"nan", b"inf", b"1e9", b"t="):
         head = HEAD + b"x-request-start: %b\r\n\r\n" % stamp
         assert read_head(head, 7) == 7
+    # Of several times, the first counts, as for a request that is parsed.
+    twice = b"".join(b"x-request-start: t=%d\r\n" % ((now - ago * MS) // US) for ago in (30, 0))
+    assert read_head(HEAD + twice + b"\r\n", 7) == pytest.approx(30 * MS, abs=US)
+
+
+def test_a_request_of_the_client_for_python_is_refused_unparsed() -> None:
+    """Else what it sends under overload would be parsed, and not be held to its part."""
+    sent = list[bytes]()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: sent.append(_first_request(server)))
+        thread.start()
+        with (
+            ReaderClient(f"http://127.0.0.1:{server.getsockname()[1]}", retries=0) as client,
+            suppress(UnavailableError),
+        ):
+            client.ask("m", {"user": 1})
+        thread.join()
+    assert read_head(sent[0], 5) == 5
+
+
+def _first_request(server: socket.socket) -> bytes:
+    connection, _ = server.accept()
+    with connection:
+        data = b""
+        while not data.partition(b"\r\n\r\n")[2]:
+            data += connection.recv(1 << 16)
+        connection.sendall(BUSY_RESPONSE)
+    return data
+
+
+class OpenQueue(FullQueue):
+    def __init__(self) -> None:
+        self.asked_ns = set[float]()
+
+    def is_full(self, deadline_ns: float) -> bool:
+        self.asked_ns.add(deadline_ns)
+        return False
+
+
+def test_the_first_part_of_a_connection_after_a_long_quiet_time_is_not_of_that_time() -> None:
+    shedder, share, queue = LoadShedder(), ConnectionShare(), OpenQueue()
+    shedder.limits[b"POST /v1/m"] = RouteLimit(queue, 50 * MS)
+    now = 3600 * 1000 * MS
+    for began in (now, 2 * now):
+        for millisecond in range(300):
+            at = began + millisecond * MS
+            assert shedder.judge(HEAD + b"\r\n", at, share, waited_ns=0, is_behind=False) == "accept"
+        # It asks alone, so it is held to its part only if that is of the wrong time.
+    assert queue.asked_ns == {50 * MS}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reader_support import write_version
 
 from forecache.kit.http.problems import Problem
+from forecache.plugins.protocols import feast
 from forecache.plugins.protocols.feast import answer_request
 from forecache.serve.reader.versions.answers import VersionAnswers
 from forecache.serve.store import Field, KeyColumn, KeySchema, Store
@@ -105,3 +106,17 @@ def test_a_new_version_is_answered_by_and_an_old_one_refused_each_time(served: d
     for _ in range(2):
         with pytest.raises(Problem, match="older than"):
             answer_request(asked, lambda _: newer, max_keys=1)
+
+
+@pytest.mark.parametrize("more", [{"features": ["m@" + "x" * 100_000 + ":a"]}, {"entities": {"x" * 100_000: ["k1"]}}])
+def test_requests_with_long_names_are_answered_and_take_no_memory(
+    served: dict[str, VersionAnswers], more: dict[str, Any]
+) -> None:
+    feast._shapes.clear()
+    asked: dict[str, Any] = {"features": ["m:a"], "entities": {"customer_id": ["k1"]}}
+    entities = {**asked["entities"], **more.get("entities", {})}
+    body = json.dumps({**asked, **more, "entities": entities}).encode()
+    for _ in range(2):
+        _, found, _ = answer_request(body, served.__getitem__, max_keys=10)
+        assert json.loads(found) == key_by_key(asked, served)
+    assert not feast._shapes

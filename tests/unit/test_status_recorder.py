@@ -104,6 +104,19 @@ def test_requests_of_people_and_probes_are_no_traffic(made: ReaderSharedMemory, 
     assert History(made.history).recent_traffic(60)[1].requests == 1
 
 
+def test_requests_that_a_busy_reader_refuses_are_its_errors_and_not_those_of_clients(
+    made: ReaderSharedMemory, clock: Clock
+) -> None:
+    worker = Worker(made)
+    worker.turn()
+    worker.metrics.observe(ROUTE["one"], 404, 1000)
+    worker.metrics.count_refused(ROUTE["realtime"], 3)
+    clock.now += STEP_S
+    worker.turn()
+    traffic = History(made.history).recent_traffic(60)[1]
+    assert (traffic.client_errors, traffic.server_errors) == (1, 3)
+
+
 def test_a_part_of_the_status_that_cannot_be_made_hides_no_other(
     made: ReaderSharedMemory, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ constant response, chosen by the bytes of its head and the time of its arrival.
 """
 
 import re
+from http import HTTPStatus
 from time import time
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,18 +22,23 @@ def _busy_response() -> bytes:
     problem = busy_problem()
     fields = "".join(f"{name}: {value}\r\n" for name, value in problem.header_list())
     body = problem.body()
-    return b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-length: %d\r\n\r\n%b" % (fields.encode(), len(body), body)
+    start = f"HTTP/1.1 {BUSY.status} {HTTPStatus(BUSY.status).phrase}\r\n{fields}content-length: {len(body)}\r\n\r\n"
+    return start.encode() + body
 
 
 BUSY_RESPONSE = _busy_response()
-"""The response to a request that is refused; the connection stays open."""
+"""The response to a request that is refused; the connection stays open.
+
+Its status is not 503: balancers take a server that answers so for unable to serve, ask another one, which is as busy,
+and send it nothing for a while.
+"""
 
 _VALUES = (b"GET /v1/", b"POST /v1/", b"POST /get-online-features ")
 """Requests for values. Probes, scrapes and documents are never refused."""
 _HEAD_END = b"\r\n\r\n"
 _FIELDS = re.compile(
     rb"\n(?:content-length: *(\d{1,9})(?=\r)|x-request-start: *(?:t=)?([\d.]{1,31})(?=\r)"
-    rb"|(content-length|transfer-encoding|connection|expect|upgrade)\b)",
+    rb"|connection: *keep-alive *(?=\r)|(content-length|transfer-encoding|connection|expect|upgrade)\b)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d{1,20}(\.\d{1,9})?")
@@ -139,8 +145,10 @@ class LoadShedder:
         return "refuse"
 
     def _begin_period(self, now: int) -> None:
-        self._fair_ns = self._num_asking * (now - self._began) // max(1, self._num_accepted) if self._began else 0
-        self._fair_ns = min(self._fair_ns, _LONGEST_NS)
+        lasted_ns = now - self._began
+        fair_ns = self._num_asking * lasted_ns // max(1, self._num_accepted)
+        # A period in which nothing was judged for long says nothing about the next one.
+        self._fair_ns = min(fair_ns, _LONGEST_NS) if lasted_ns < 2 * _PERIOD_NS else 0
         self._began, self._period = now, self._period + 1
         self._num_asking = self._num_accepted = 0
 
@@ -153,16 +161,20 @@ def read_head(data: bytes, otherwise: int) -> int | None:
     """
     end = data.find(_HEAD_END)
     line = data.find(b"\r")
-    if end < 0 or data[line - 9 : line] != b" HTTP/1.1" or data.count(b"\n", 0, end) != data.count(b"\r\n", 0, end):
+    if end < 0 or data[line - 9 : line] != b" HTTP/1.1":
         return None
-    length, age_ns = -1, otherwise
+    num_lines = data.count(b"\r\n", 0, end)
+    if data.count(b"\n", 0, end) != num_lines or data.count(b"\r", 0, end) != num_lines:
+        return None  # readers of such lines differ about where they end
+    length, age_ns = -1, -1
     for size, stamp, other in _FIELDS.findall(data, line, end + 1):
         if other or (size and length >= 0):
             return None
         if size:
             length = int(size)
-        else:
+        elif stamp and age_ns < 0:
             age_ns = stamp_age_ns(stamp.decode(), otherwise)
+    age_ns = otherwise if age_ns < 0 else age_ns
     return age_ns if len(data) == end + len(_HEAD_END) + max(length, 0) else None
 
 

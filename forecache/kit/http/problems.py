@@ -41,7 +41,7 @@ NOT_READY = ProblemKind(503, "not-ready", "The reader is not ready")
 NOT_PUBLISHED = ProblemKind(503, "not-published", "The pipeline has no published version")
 UNREADABLE = ProblemKind(503, "not-readable", "The published version cannot be read")
 OVERLOADED = ProblemKind(503, "overloaded", "The reader has no memory left for request bodies")
-BUSY = ProblemKind(503, "busy", "The reader has more requests than it can answer in time")
+BUSY = ProblemKind(429, "busy", "The reader has more requests than it can answer in time")
 STALE = ProblemKind(503, "stale", "The published version is older than the pipeline allows")
 DEADLINE_PASSED = ProblemKind(504, "deadline-passed", "The deadline had passed before the request arrived")
 

@@ -38,7 +38,8 @@ class _Shape(NamedTuple):
 
 
 _shapes: dict[tuple[Any, ...], _Shape] = {}
-_MOST_SHAPES = 256
+_MOST_SHAPES, _LONGEST_NAMES = 256, 1 << 14
+"""Shapes that are kept, and characters of the names in each: a client may send names as long as a body."""
 
 
 def answer_request(
@@ -137,7 +138,7 @@ def _find_shape(
         orjson.Fragment(orjson.dumps(metadata)),
         [f"{each.pipeline}={each.version}" for each in manifests],
     )
-    if asked is not None:
+    if asked is not None and sum(map(len, (*features, *entities))) <= _LONGEST_NAMES:
         if len(_shapes) >= _MOST_SHAPES:
             _shapes.clear()
         _shapes[asked] = shape

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from forecache.kit.http.problems import BUSY
 from forecache.serve.reader.shared_memory import NAME_BYTES, NameTable
 from forecache.serve.reader.worker_metrics import BUCKETS, WorkerMetrics
 
@@ -246,7 +247,7 @@ def traffic_of(workers: Iterable[WorkerMetrics], routes: Collection[str]) -> Rea
     outcomes, buckets = [0, 0, 0], [0] * BUCKETS
     for route, status, counts, _ in (outcome for worker in workers for outcome in worker.durations()):
         if route in routes:
-            outcomes[0 if status < 400 else 1 if status < 500 else 2] += sum(counts)
+            outcomes[2 if status >= 500 or status == BUSY.status else status >= 400] += sum(counts)
             buckets = list(map(int.__add__, buckets, counts))
     ok, client_errors, server_errors = outcomes
     return ReaderTraffic(ok, client_errors, server_errors, buckets)

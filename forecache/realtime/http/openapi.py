@@ -25,7 +25,7 @@ def _path(release: Release) -> Schema:
         "parameters": _SCHEMAS["headers"],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _request(release)}}},
     }
-    failures = (408, 413, 415, 422, 504, *_READ)
+    failures = (408, 413, 415, 422, 429, 504, *_READ)
     return {
         "get": _operation(f"What answers for {name}", f"describe_{name}", {"type": "object"}, _READ),
         "post": _operation(release.description or f"Ask {name}", f"ask_{name}", _answer(release), failures) | asking,

@@ -65,7 +65,8 @@ class ClientBase:
             deadline_s: Longest wait for a call with all its attempts.
             retries: Attempts after the first, on transport errors and on 429, 502, 503 and 504.
             backoff_s: Longest pause before the second attempt; it doubles with each further attempt, and the client
-                waits a random part of it. A longer Retry-After is obeyed if the deadline allows it.
+                waits a random part of it. A Retry-After is obeyed if the deadline allows it: the client waits
+                for once to twice its time.
             batch: Most keys in one request of `get_many`, at most the reader's `reader_max_keys`.
         """
         self._options: dict[str, Any] = {
@@ -119,8 +120,10 @@ class ClientBase:
     def _next_pause(self, attempt: int, outcome: CallOutcome, deadline: float) -> float:
         """Seconds before the next attempt; raises the failure if there is none, or the deadline comes first."""
         assert outcome.failure is not None
-        pause = max(outcome.retry_after_s, random.uniform(0, self._backoff.pause_s(attempt + 1)))
-        if not outcome.again or attempt >= self._retries or time.monotonic() + pause > deadline:
+        least_s, left_s = outcome.retry_after_s, deadline - time.monotonic()
+        # Many are refused at one moment; if each waited exactly as long as it is told, all would come back at once.
+        pause = least_s + random.uniform(0, max(self._backoff.pause_s(attempt + 1), min(least_s, left_s - least_s)))
+        if not outcome.again or attempt >= self._retries or pause > left_s:
             raise outcome.failure
         return pause
 
