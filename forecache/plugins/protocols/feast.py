@@ -138,7 +138,7 @@ def _find_shape(
         orjson.Fragment(orjson.dumps(metadata)),
         [f"{each.pipeline}={each.version}" for each in manifests],
     )
-    if asked is not None and sum(len(name) for name in (*features, *entities)) <= _LONGEST_NAMES:
+    if asked is not None and sum(len(str(part)) for part in asked) <= _LONGEST_NAMES:
         if len(_shapes) >= _MOST_SHAPES:
             _shapes.clear()
         _shapes[asked] = shape
