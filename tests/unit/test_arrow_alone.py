@@ -12,7 +12,7 @@ def _run(code: str) -> str:
 def test_pandas_is_not_imported_until_it_is_asked_for() -> None:
     assert _run(
         "import sys\n"
-        "from forecache.cli.commands.stream import hide_pandas_from_arrow\n"
+        "from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow\n"
         "hide_pandas_from_arrow()\n"
         "import forecache.stream.engine.arrow_engine, forecache.stream.tail.tailer\n"
         "import pyarrow as pa\n"
@@ -28,7 +28,7 @@ def test_pandas_is_not_imported_until_it_is_asked_for() -> None:
 def test_engine_and_tailer_import_nothing_heavy_that_they_do_not_use() -> None:
     loaded = _run(
         "import sys\n"
-        "from forecache.cli.commands.stream import hide_pandas_from_arrow\n"
+        "from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow\n"
         "hide_pandas_from_arrow()\n"
         "import forecache.stream.engine.arrow_engine, forecache.stream.tail.tailer\n"
         "import forecache.stream.step, forecache.plugins.stream_answers.release_answerer\n"
@@ -43,10 +43,24 @@ def test_a_process_that_has_pandas_keeps_it() -> None:
     assert (
         _run(
             "import pandas as pd\n"
-            "from forecache.cli.commands.stream import hide_pandas_from_arrow\n"
+            "from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow\n"
             "hide_pandas_from_arrow()\n"
             "import pyarrow as pa\n"
             "print(pa.array(pd.Series([1.0, float('nan')])).null_count)\n"
         )
         == "1"
+    )
+
+
+def test_pandas_objects_are_known_from_the_import_of_pandas_on() -> None:
+    assert (
+        _run(
+            "from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow\n"
+            "hide_pandas_from_arrow()\n"
+            "import pyarrow as pa\n"
+            "import numpy as np\n"
+            "import pandas.api.types\n"
+            "print(pa.array(pandas.Series([1.0, float('nan')])).null_count, pa.array(np.array([np.nan])).null_count)\n"
+        )
+        == "1 0"
     )

@@ -1,6 +1,5 @@
 """Streams: `stream NAME` runs one, `stream tail` fills live layers, `streams` lists them."""
 
-import sys
 from datetime import date
 
 import click
@@ -8,6 +7,7 @@ import click
 from forecache.base.plugins import load_hook
 from forecache.cli.base import DateParam, DefaultGroup, command, settings
 from forecache.cli.output import print_json, wants_json
+from forecache.kit.process.hidden_pandas import hide_pandas_from_arrow
 
 _HERE = "forecache.cli.commands"
 _CREATE_TIMEOUT_S = 30.0
@@ -159,30 +159,3 @@ def tail(names: tuple[str, ...], until_input_ends: bool) -> None:
         stop=stop_event(until_input_ends=until_input_ends),
         waiting=lambda name: click.echo(f"Another process follows for the live layer of {name}.", err=True),
     )
-
-
-class _PandasBlocker:
-    """Import finder that reports pandas as not installed."""
-
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("pandas is not looked for now", name=name)
-
-
-def hide_pandas_from_arrow() -> None:
-    """Let pyarrow look for pandas now and not find it, unless this process has imported pandas.
-
-    If pandas is installed, pyarrow imports it at the first array, to check if the array is made from a pandas object:
-    0.3 s and 35 MB for each process of a stream. It tries only once; `to_pandas` still imports pandas later. Call it
-    before other threads run, in a process that gives pyarrow no pandas objects.
-    """
-    if "pandas" in sys.modules:
-        return
-    sys.meta_path.insert(0, _PandasBlocker)
-    try:
-        import pyarrow as pa
-
-        pa.array([0])
-    finally:
-        sys.meta_path.remove(_PandasBlocker)

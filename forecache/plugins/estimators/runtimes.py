@@ -14,6 +14,7 @@ from forecache.models.inference.runtimes.runtime import (
     estimator_kernel,
     new_spec,
 )
+from forecache.plugins.estimators.native_booster import load_booster
 from forecache.plugins.estimators.skops_files import SAFE_TYPES, SKLEARN, SKOPS, load_skops
 from forecache.plugins.estimators.tree_tables import TreeTables, tree_tables
 
@@ -30,14 +31,12 @@ def _pack_lightgbm(model: StoredModel) -> "PackedModel | str":
     return PackedModel(
         new_spec("lightgbm", signature, "float32" if all_float else "float64", {}),
         file.read_bytes(),
-        "the model is a LightGBM Booster; workers import LightGBM only, one thread each",
+        "the model is a LightGBM Booster; workers load LightGBM's library only, one thread each",
     )
 
 
 def load_lightgbm(payload: bytes) -> Predict:
-    import lightgbm
-
-    return _Booster(lightgbm.Booster(model_str=payload.decode()))
+    return _Booster(load_booster(payload))
 
 
 class _Booster:
