@@ -43,7 +43,7 @@ dev: setup ## Open the Dagster UI on the same state
 test: setup ## All that CI checks: lint, formatting, types, import contracts, every test
 	@$(MAKE) lint types imports
 	@$(MAKE) services
-	@$(PYTEST) tests -n 2 --dist loadfile --no-loadscope-reorder --only-allowed-skips $(PYTEST_ARGS)
+	@$(PYTEST) tests -n 3 --dist loadfile --no-loadscope-reorder --only-allowed-skips $(PYTEST_ARGS)
 
 services: setup-s3 ## Install the real services that tests run against (Redis, an object store, Kafka, PostgreSQL, nginx, BentoML, a browser, ...)
 	@bash scripts/install_test_services.sh

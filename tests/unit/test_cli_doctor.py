@@ -44,6 +44,7 @@ def test_missing_java_fails_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORECACHE_JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("FORECACHE_ENGINE", "spark")
     assert main(["doctor", "--json"]) == 1
     java = findings(capsys)["java"]
     assert java["state"] == "fail"
@@ -82,6 +83,7 @@ def test_missing_jars_fail_with_make_setup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORECACHE_SPARK_JARS", str(tmp_path))
+    monkeypatch.setenv("FORECACHE_ENGINE", "spark")
     assert main(["doctor", "--json"]) == 1
     assert "make setup" in findings(capsys)["spark jars"]["remedy"]
 

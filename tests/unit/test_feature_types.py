@@ -178,7 +178,7 @@ def test_a_feature_may_not_be_named_like_a_column_of_a_vector(settings: Settings
     assert isinstance(view, FeatureView)
     two = (Feature("v", type="vector", size=2), Feature("v_1"))
     with pytest.raises(SettingsError, match="declares the feature 'v_1' twice"):
-        replace(view, features=replace(view.features, columns=two))
+        replace(view, features=replace(view.features, columns=two, sql="", compute=dict))
 
 
 def test_a_network_over_categories_takes_them_and_a_baseline_is_a_number(settings: Settings) -> None:
