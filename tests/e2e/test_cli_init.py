@@ -28,7 +28,5 @@ def test_a_new_project_passes_its_tests_serves_its_demo_and_is_loaded_by_dagster
     demo = run("make", "demo")
     assert "returns 1 (champion) passed the gate" in demo
     assert json.loads(demo.partition("GET /v1/returns/")[2].splitlines()[1])["source"] == "precomputed"
-    workspace = folder / ".forecache" / "dagster" / "workspace.yaml"
-    assert "jobs.definitions" in workspace.read_text()
-    told = run(BIN / "dagster", "definitions", "validate", "-w", workspace)
+    told = run(BIN / "dagster", "definitions", "validate", "-m", "jobs.definitions")
     assert "All code locations passed validation" in told

@@ -260,7 +260,7 @@ def _print_next_steps(
             for each in pipelines[:1]
         ),
         ("forecache serve", "start the reader again"),
-        ("forecache dev", "the orchestrator's UI: the run of this demo is in it"),
+        ("forecache dev", "the orchestrator's UI, with the tables that this demo has built"),
         (f"less {settings.project.replace('.', '/')}/pipelines/*.py", "the declarations; copy one to add a pipeline"),
     ]
     width = max(len(what) for what, _ in steps)
