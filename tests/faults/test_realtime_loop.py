@@ -123,8 +123,9 @@ def test_many_times_what_the_model_can_do_is_answered_in_time_and_the_model_goes
     def ask_for_a_while(rate: int) -> None:
         with OpenLoop(reader.port, lambda _: sent, rate) as load:
             time.sleep(2)
-        assert not load.lost()
-        answers = [json.loads(one.body) for one in load.asked]
+        # What there is no time for is refused at once, and everything else has an answer.
+        assert {one.status for one in load.lost()} <= {429}
+        answers = [json.loads(one.body) for one in load.asked if one.status == 200]
         # It knows when it cannot answer by the model: at once, and not only when the deadline has come.
         assert {answer.get("why") for answer in answers} <= {None, "overload", "deadline"}
         by_model[rate] = max(by_model[rate], sum(each["rung"] == "model" for each in answers) / load.asked[-1].due_s)
