@@ -74,7 +74,7 @@ def write_history(settings: Settings, *, users: int = 600) -> None:
         }
     )
     uri = settings.table_uri(source.raw_table)
-    write_deltalake(uri, table, mode="append", schema_mode="merge")
+    write_deltalake(uri, table, mode="append", schema_mode="merge", partition_by=["event_day"])
     version, now = DeltaTable(uri).version(), datetime.now(timezone.utc)
     rows = np.bincount(when, minlength=days)
     record_files(
@@ -133,4 +133,7 @@ def _write_visits(settings: Settings, visits: list[tuple[pa.ChunkedArray, date]]
         for users, day in visits
     ]
     table = pa.concat_tables(parts)
-    write_deltalake(settings.table_uri("raw_visits"), table.append_column("event_day", table["day"]))
+    # Of no landing file's lines, so that they are not counted with those of `write_history`.
+    table = table.append_column("event_day", table["day"]).append_column("source_file", pa.array([""] * len(table)))
+    table = table.append_column("source_line", pa.array([0] * len(table), pa.int64()))
+    write_deltalake(settings.table_uri("raw_visits"), table, partition_by=["event_day"])
