@@ -35,22 +35,33 @@ def build_elsewhere_sensor() -> dg.SensorDefinition:
             rows = records_since(current, datetime.now(timezone.utc) - _FIRST_LOOK)
         if not rows:
             return dg.SkipReason("The ledger has no new rows.")
-        last = rows[:_MOST][-1].commit_version  # the rows of a commit are reported together
-        events = list(_report_rows(context.instance, [row for row in rows if row.commit_version <= last]))
+        assert context.repository_def is not None, "a sensor is evaluated with the definitions that it is among"
+        # Tables of intermediate results, such as the tiles of windows, are no assets.
+        defined = context.repository_def.asset_graph.get_all_asset_keys()
+        built = [row for row in rows if _asset_of(row) in defined]
+        last = (built[:_MOST] if len(built) > _MOST else rows)[-1].commit_version
+        # The rows of a commit are reported together.
+        events = list(_report_rows(context.instance, [row for row in built if row.commit_version <= last]))
         return dg.SensorResult(asset_events=events, cursor=str(last))
 
     return report_stages
 
 
+def _asset_of(row: StageRecord) -> dg.AssetKey | None:
+    """The asset that a row of the ledger is about; None for a row about none, such as that of a check."""
+    if row.night is not None and row.delta_version >= 0:
+        return dg.AssetKey(row.table)
+    return dg.AssetKey(f"{_WITHOUT_DATES[row.stage]}_{row.subject}") if row.stage in _WITHOUT_DATES else None
+
+
 def _report_rows(instance: dg.DagsterInstance, rows: Sequence[StageRecord]) -> Iterator[dg.AssetMaterialization]:
-    """Yield a materialization for each date of a table that was built, and each version and release."""
+    """Yield a materialization for each date of a table, version and release that a run without Dagster has built."""
     of_dagster = {run_id: instance.has_run(run_id) for run_id in {row.run_id for row in rows} if run_id}
     for row in rows:
-        has_partition = row.night is not None and row.delta_version >= 0
-        if of_dagster.get(row.run_id, True) or not (has_partition or row.stage in _WITHOUT_DATES):
-            continue
-        yield dg.AssetMaterialization(
-            row.table if has_partition else f"{_WITHOUT_DATES[row.stage]}_{row.subject}",
-            partition=str(row.night) if has_partition else None,
-            metadata={"dagster/row_count": row.rows, "run_id": row.run_id, "seconds": row.seconds},
-        )
+        asset = _asset_of(row)
+        if asset is not None and not of_dagster.get(row.run_id, True):
+            yield dg.AssetMaterialization(
+                asset,
+                partition=str(row.night) if row.delta_version >= 0 else None,
+                metadata={"dagster/row_count": row.rows, "run_id": row.run_id, "seconds": row.seconds},
+            )
