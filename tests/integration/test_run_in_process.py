@@ -26,6 +26,7 @@ from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import WorkNeeded, only_look
 from forecache.cli.main import main
+from forecache.lake.ledger import StageRecord, append_records
 from forecache.lake.quality.expectations import DRIFT, EXPECTATIONS, READ
 from forecache.lake.quality.pending_files import ProcessRun
 from forecache.models.tracking.client import connect_mlflow
@@ -33,6 +34,8 @@ from forecache.plugins.alerts.journal import JOURNAL_FILE, read_journal
 from forecache.plugins.alerts.notify import notify
 from forecache.plugins.drift import prediction_drift
 from forecache.runs import RunRequest, look_for_work, reason_without_orchestrator, run_in_process
+from forecache.serve.store import open_store
+from forecache.serve.store.read.snapshot import split_entry
 
 pytestmark = pytest.mark.slow
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -297,6 +300,88 @@ sys.exit(main(["run", "offers"]))
     assert len(contents(shelf)[0]) > 100
 
 
+_RUN = """
+import sys
+from dying import dies_at
+from forecache.base import steps
+from forecache.cli.main import main
+
+kind, step, times = sys.argv[1:]
+if kind:
+    getattr(steps, kind).on_step = dies_at(step, int(times))
+sys.exit(main(["run", "offers"]))
+"""
+
+
+def start_run(settings: Settings, kind: str = "", step: str = "", times: int = 1) -> "subprocess.Popen[str]":
+    """A run in a process of its own, which is killed when it has done a step so many times."""
+    environment = {"FORECACHE_HOME": str(settings.home_path), "FORECACHE_PROJECT": "shelf_project"}
+    paths = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-c", _RUN, kind, step, str(times)],
+        env={**os.environ, **environment, "PYTHONPATH": paths},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def lists(settings: Settings) -> list[list[dict[str, Any]]]:
+    """The contents without the Delta version of the raw rows, which is higher after a commit that nobody recorded."""
+    return [[{k: v for k, v in row.items() if k != "feature_version"} for row in rows] for rows in contents(settings)]
+
+
+def served(settings: Settings) -> dict[str, bytes]:
+    """The served values by store and key, without the times of their scoring."""
+    found = {}
+    for name in ("offers", "offers_items"):
+        with open_store(settings, name).snapshot() as snapshot:
+            found |= {f"{name} {key!r}": split_entry(entry)[0] for key, entry in snapshot.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = load_settings(home=tmp_path_factory.mktemp("undisturbed"), project="shelf_project")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(SUPPORT))
+        shelf_project.land(landing_of(settings))
+        run_in_process(settings, RunRequest(["offers"]))
+    return settings
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("kind", "step", "times"),
+    [
+        *(("lake_step", step, 1) for step in ("file written", "decided", "committed")),
+        *(("lake_step", "committed", times) for times in (2, 3, 4, 5, 6)),
+        *(("publish_step", step, 1) for step in ("segments moved", "manifest written", "pointer moved")),
+    ],
+)
+def test_a_run_that_is_killed_at_a_step_is_finished_by_the_next(
+    shelf: Settings, undisturbed: Settings, kind: str, step: str, times: int
+) -> None:
+    with start_run(shelf, kind, step, times) as killed:
+        _, said = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, said
+    assert look_for_work(shelf, RunRequest(["offers"])) is None
+    with start_run(shelf) as process:
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert lists(shelf) == lists(undisturbed)
+    assert served(shelf) == served(undisturbed)
+    assert look_for_work(shelf, RunRequest(["offers"])) is not None
+
+
+@pytest.mark.faults
+def test_two_runs_at_once_end_as_one(shelf: Settings, undisturbed: Settings) -> None:
+    with start_run(shelf) as one, start_run(shelf) as other:
+        failures = [process.communicate()[1] for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), failures
+    assert lists(shelf) == lists(undisturbed)
+    assert served(shelf) == served(undisturbed)
+    assert look_for_work(shelf, RunRequest(["offers"])) is not None
+
+
 def test_a_look_neither_creates_the_registry_nor_trains(shelf: Settings) -> None:
     with only_look() as has_work:
         with pytest.raises(WorkNeeded):
@@ -310,18 +395,20 @@ def test_a_look_neither_creates_the_registry_nor_trains(shelf: Settings) -> None
 def test_dagster_shows_what_such_runs_have_built_once_and_not_its_own(shelf: Settings) -> None:
     import dagster as dg
 
+    from jobs.definitions import build_definitions
     from jobs.elsewhere import build_elsewhere_sensor
     from jobs.runner import run as run_by_dagster
     from resources.instance import runner_instance
     from resources.settings_resource import SettingsResource
 
-    sensor = build_elsewhere_sensor()
+    sensor, definitions = build_elsewhere_sensor(), build_definitions(shelf).get_repository_def()
     resource = SettingsResource(home=str(shelf.home_path), project="shelf_project")
     before = LAST - timedelta(days=1)
 
     def reported(cursor: str | None) -> tuple[str | None, set[tuple[str, str | None]]]:
         with runner_instance(shelf) as instance:
-            found = sensor(dg.build_sensor_context(instance, cursor=cursor, resources={"settings": resource}))
+            given = {"repository_def": definitions, "resources": {"settings": resource}}
+            found = sensor(dg.build_sensor_context(instance, cursor=cursor, **given))
         if isinstance(found, dg.SkipReason):
             return cursor, set()
         assert isinstance(found, dg.SensorResult)
@@ -330,6 +417,9 @@ def test_dagster_shows_what_such_runs_have_built_once_and_not_its_own(shelf: Set
     run_by_dagster(shelf, pipelines=["offers"], nights=(before, before))
     cursor, events = reported(None)
     assert events == set()
+    rows = [StageRecord("tiles", "visits", LAST, "", "tiles_visits", 3, 5, 1.0, run_id="no run of Dagster")]
+    rows += [StageRecord("check", "raw_visits", LAST, "", "raw_visits", -1, 5, 1.0, run_id="no run of Dagster")] * 1_500
+    append_records(shelf, rows)
     run_in_process(shelf, RunRequest(["offers"], nights=(LAST, LAST)))
     cursor, events = reported(cursor)
     built = {("predictions_offers", str(LAST)), ("published_offers", None), ("published_offers_items", None)}
