@@ -135,13 +135,14 @@ def reason_without_orchestrator(settings: Settings, request: RunRequest) -> str:
     nightly, sources = read_project(settings).nightly, {*request.sources}
     of_sources = (each for each in nightly.values() if sources & {source.name for source in each.all_sources})
     chosen = [*(nightly[name] for name in request.pipelines), *of_sources]
-    if settings.engine == "spark" or any(_find_spark_functions(each, request.job) for each in chosen):
+    jobs = ((each, _choose_job(settings, each, request.job)) for each in chosen)
+    if settings.engine == "spark" or any(_find_spark_functions(each, job) for each, job in jobs):
         return ""
     return "no stage needs Spark"
 
 
 def _find_spark_functions(declared: Nightly, job: Job) -> list[str]:
-    """What the stages of a job need Spark for."""
+    """The functions that the stages of a job call on Spark's frames."""
     if isinstance(declared, NightlyDeclaration):
         return []
     functions: list[Any] = []

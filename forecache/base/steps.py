@@ -4,11 +4,19 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-_LOOKS: list[str] = []
-"""What was begun in this process since it only looks, from an empty text on; empty if it works."""
-_FOUND: dict[Hashable, Any] = {}
-"""What was read in the look under way."""
 _T = TypeVar("_T")
+
+
+class _Look:
+    """A look for work: whether there is some, and what was read in it."""
+
+    def __init__(self) -> None:
+        self.has_work = False
+        self.found: dict[Hashable, Any] = {}
+
+
+_look: _Look | None = None
+"""The look under way in this process; None while it works."""
 
 
 class WorkNeeded(BaseException):
@@ -22,34 +30,35 @@ def only_look() -> Iterator[Callable[[], bool]]:
     Locks are not taken, as nothing is changed. Yields a function that tells if anything would have been written, also
     if its `WorkNeeded` was raised in a thread that nobody waits for.
     """
-    assert not _LOOKS, "it only looks already"
-    _LOOKS.append("")
+    global _look
+    assert _look is None, "it only looks already"
+    _look = look = _Look()
     try:
-        yield lambda: len(_LOOKS) > 1
+        yield lambda: look.has_work
     finally:
-        _LOOKS.clear()
-        _FOUND.clear()
+        _look = None
 
 
 def is_looking() -> bool:
     """Tell if this process only looks for work."""
-    return bool(_LOOKS)
+    return _look is not None
 
 
 def look_once(key: Hashable, read: Callable[[], _T]) -> _T:
     """Return what `read` returns; in a process that only looks, what it returned at the look's first call."""
-    if not _LOOKS:
+    if _look is None:
         return read()
-    if key not in _FOUND:
-        _FOUND[key] = read()
-    found: _T = _FOUND[key]
+    known = _look.found
+    if key not in known:
+        known[key] = read()
+    found: _T = known[key]
     return found
 
 
 def begin_work(what: str) -> None:
     """Go on to write something; raises `WorkNeeded` in a process that only looks."""
-    if _LOOKS:
-        _LOOKS.append(what)
+    if _look is not None:
+        _look.has_work = True
         raise WorkNeeded(what)
 
 

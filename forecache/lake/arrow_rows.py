@@ -22,7 +22,7 @@ from forecache.lake.contracts import require_key_types
 from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins
 from forecache.lake.sql_rows import entity_query_rows, label_query_rows, view_query_rows
-from forecache.lake.stored_features import Rows, stored_type
+from forecache.lake.stored_features import RowBatches, stored_type
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -47,32 +47,34 @@ def view_rows(
     pins: Pins | None = None,
     progress: Progress = no_progress,
     asked: pa.Table | None = None,
-) -> Rows:
+) -> RowBatches:
     """Key columns, `as_of` and the features in their stored types, computed from the sources; as `view_frame`."""
     if view.statement is not None:
         return view_query_rows(settings, view, nights, pins=pins)
     window_rows = load_hook("window_features", "window_rows")
-    rows: Rows = window_rows(settings, view, nights, progress=progress, asked=asked)
+    rows: RowBatches = window_rows(settings, view, nights, progress=progress, asked=asked)
     return rows
 
 
 def label_rows(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, entities: pa.Table, pins: Pins | None = None
-) -> Rows:
+) -> RowBatches:
     """Key columns, `as_of`, the label (double, of classes string) and its weight (double) of entities on nights."""
     schema, batches = label_query_rows(settings, pipeline, nights, entities=entities, pins=pins)
     kinds = (pa.string() if pipeline.trained_label.kind == "multiclass" else pa.float64()), pa.float64()
     types = dict(zip(pipeline.trained_label.columns, kinds, strict=False))
     typed = pa.schema([(field.name, types.get(field.name, field.type)) for field in schema])
-    return Rows(typed, (fit_columns(batch, typed) for batch in batches))
+    return RowBatches(typed, (fit_columns(batch, typed) for batch in batches))
 
 
-def entity_rows(settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None) -> Rows:
+def entity_rows(
+    settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None
+) -> RowBatches:
     """Key columns, `as_of` and the further columns of a pipeline's declared entities on nights."""
     return entity_query_rows(settings, pipeline, nights, pins=pins)
 
 
-def view_table_rows(settings: Settings, view: FeatureView, versions: Mapping[date, int]) -> Rows:
+def view_table_rows(settings: Settings, view: FeatureView, versions: Mapping[date, int]) -> RowBatches:
     """The rows of a view's table on nights, each at the Delta version that wrote it; null where a column is missing."""
     filesystem = place_of(settings, view.feature_table).open()
     opened = {each: open_table(settings, view.feature_table, version=each) for each in sorted(set(versions.values()))}
@@ -86,21 +88,24 @@ def view_table_rows(settings: Settings, view: FeatureView, versions: Mapping[dat
             for night in (night for night, wrote in versions.items() if wrote == version):
                 yield from read_file_rows(filesystem, view.feature_table, files.get(night.isoformat(), ()), schema)
 
-    return Rows(schema, read())
+    return RowBatches(schema, read())
 
 
 @contextmanager
 def joined_rows(
     settings: Settings, pipeline: Pipeline, night: date, versions: Mapping[str, int], *, pins: Pins | None = None
-) -> Iterator[Rows]:
+) -> Iterator[RowBatches]:
     """Key columns, `as_of` and the features of all views on a night, from their tables at the given versions."""
     views = {view.name: view_table_rows(settings, view, {night: versions[view.name]}) for view in pipeline.views}
     with join_views(settings, pipeline, [night], views, pins=pins) as join:
-        yield Rows(join.schema, join.batches(join.sql(), join.schema))
+        yield RowBatches(join.schema, join.batches(join.sql(), join.schema))
 
 
 def write_nights(
-    settings: Settings, table: str, nights: Sequence[date], rows_of: Callable[[date], AbstractContextManager[Rows]]
+    settings: Settings,
+    table: str,
+    nights: Sequence[date],
+    rows_of: Callable[[date], AbstractContextManager[RowBatches]],
 ) -> "tuple[Schema, list[DataFile]]":
     """Write the rows of nights, one after the other, as partitions of a table; returns its columns and the files.
 
@@ -122,10 +127,10 @@ def join_views(
     settings: Settings,
     pipeline: Pipeline,
     nights: Sequence[date],
-    views: Mapping[str, Rows],
+    views: Mapping[str, RowBatches],
     *,
     pins: Pins | None = None,
-    extend: Callable[[Rows], Rows] = lambda rows: rows,
+    extend: Callable[[RowBatches], RowBatches] = lambda rows: rows,
 ) -> Iterator["ViewJoin"]:
     """Load the rows of each view, by its name, and the declared entities on nights; `extend` may give the rows that
     have the entities further columns."""
@@ -143,7 +148,7 @@ def join_views(
         yield join
 
 
-def load_table(connection: Any, name: str, rows: Rows) -> None:
+def load_table(connection: Any, name: str, rows: RowBatches) -> None:
     """Make a table of rows, which spills to the disk of a scratch database; raises what reading the rows raises."""
     import duckdb
 
@@ -174,7 +179,7 @@ class ViewJoin:
         self.connection, self._pipeline, self._base = connection, pipeline, base
         self._schemas: dict[str, pa.Schema] = {}
 
-    def load(self, name: str, rows: Rows) -> None:
+    def load(self, name: str, rows: RowBatches) -> None:
         """Make a table of rows."""
         load_table(self.connection, name, rows)
         self._schemas[name] = rows.schema

@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Engine:
-    """What carries out a stage, and why."""
+    """Spark or Arrow, whichever carries out a stage, and the reason for it."""
 
     settings: Settings
     name: EngineName
@@ -115,7 +115,7 @@ def decide_engine(
 
 
 def find_spark_functions(views: Iterable[FeatureView], *functions: Any) -> list[str]:
-    """What needs Spark's frames: the functions by which features of views are computed, and further ones, if not None.
+    """The functions that need Spark's frames: those of features of views, and further ones, if not None.
 
     Features without a function, which are columns of a source as they are, need them too.
     """

@@ -22,7 +22,7 @@ from forecache.lake.feature_rows import join_views, joined_inputs, read_view, vi
 from forecache.lake.ledger import last_records
 from forecache.lake.sources import Pins, count_rows, require_delivered
 from forecache.lake.stage_runner import Stage, hold_table_lock, partition_rows, write_stale_partitions
-from forecache.lake.stored_features import Rows
+from forecache.lake.stored_features import RowBatches
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -125,7 +125,7 @@ def _build_joined(
             engine.report(details, progress, about=f"features of {pipeline.name}")
             if engine.name == "arrow":
 
-                def join(night: date) -> AbstractContextManager[Rows]:
+                def join(night: date) -> AbstractContextManager[RowBatches]:
                     of_night = {name: of_view[night] for name, of_view in of_views.items()}
                     return joined_rows(settings, pipeline, night, of_night, pins=pins)
 

@@ -20,7 +20,7 @@ from forecache.kit.delta.writers import join_to_groups, new_folder
 from forecache.lake.arrow_rows import ViewJoin, join_views, label_rows, view_rows
 from forecache.lake.query import quote_name
 from forecache.lake.sources import Pins
-from forecache.lake.stored_features import Rows
+from forecache.lake.stored_features import RowBatches
 
 if TYPE_CHECKING:
     from deltalake import Schema
@@ -51,7 +51,7 @@ def write_labelled_rows(
     return Schema.from_arrow(schema), files
 
 
-def _add_places(pipeline: Pipeline, dates: Mapping[str, Sequence[date]], rows: Rows) -> Rows:
+def _add_places(pipeline: Pipeline, dates: Mapping[str, Sequence[date]], rows: RowBatches) -> RowBatches:
     """Add the split of each row, and the number of its file."""
 
     def extend() -> Iterator[pa.RecordBatch]:
@@ -61,7 +61,7 @@ def _add_places(pipeline: Pipeline, dates: Mapping[str, Sequence[date]], rows: R
             yield pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema)
 
     schema = pa.schema([*rows.schema, (_SPLIT, pa.string()), (_FILE, pa.int64())])
-    return Rows(schema, extend())
+    return RowBatches(schema, extend())
 
 
 def split_of_rows(pipeline: Pipeline, dates: Mapping[str, Sequence[date]], rows: pa.RecordBatch) -> pa.Array:

@@ -23,9 +23,10 @@ from forecache.declare.sql.statement import ENTITIES, Statement
 from forecache.kit.delta.damage import as_damaged_error
 from forecache.kit.delta.dataset import open_dataset
 from forecache.kit.delta.tables import open_table
+from forecache.lake.ingest.typed_rows import TYPES
 from forecache.lake.query import first_line, quote_name, quote_text, scratch_database
 from forecache.lake.sources import Pins, horizon_rows, known_rows, state_files
-from forecache.lake.stored_features import Rows, TextEmbedding, embed_texts, stored_type
+from forecache.lake.stored_features import RowBatches, TextEmbedding, embed_texts, stored_type
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -41,7 +42,9 @@ class RowsOfSource(NamedTuple):
     day: str
 
 
-def view_query_rows(settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None) -> Rows:
+def view_query_rows(
+    settings: Settings, view: FeatureView, nights: Sequence[date], *, pins: Pins | None = None
+) -> RowBatches:
     """Key columns, `as_of` and the features of a view in their stored types, computed by its SQL on nights."""
     statement = view.statement
     assert statement is not None, f"the features of {view.name!r} are not SQL"
@@ -50,7 +53,7 @@ def view_query_rows(settings: Settings, view: FeatureView, nights: Sequence[date
     texts = {each.name: embed_texts(each, view.name) for each in view.feature_columns if each.type == "text"}
     about = f"The SQL of the features of {view.name!r}"
     batches = _night_batches(settings, statement, view.sources, nights, about, pins=pins)
-    return Rows(columns, (_fit(batch, columns, texts) for batch in batches))
+    return RowBatches(columns, (_fit(batch, columns, texts) for batch in batches))
 
 
 def label_query_rows(
@@ -60,7 +63,7 @@ def label_query_rows(
     *,
     entities: pa.Table | None = None,
     pins: Pins | None = None,
-) -> Rows:
+) -> RowBatches:
     """Key columns, `as_of`, the label (double, of classes string) and its weight (double) by its SQL on nights.
 
     Args:
@@ -74,12 +77,12 @@ def label_query_rows(
     batches = _night_batches(
         settings, statement, pipeline.label_sources, nights, about, pins=pins, horizon_days=days, entities=entities
     )
-    return Rows(columns, (_fit(batch, columns, {}) for batch in batches))
+    return RowBatches(columns, (_fit(batch, columns, {}) for batch in batches))
 
 
 def entity_query_rows(
     settings: Settings, pipeline: Pipeline, nights: Sequence[date], *, pins: Pins | None = None
-) -> Rows:
+) -> RowBatches:
     """Key columns, `as_of` and the further columns of a pipeline's entities by their SQL on nights."""
     statement, declared = pipeline.entities_statement, pipeline.entities
     assert declared is not None, f"the pipeline {pipeline.name!r} has no entities"
@@ -87,7 +90,7 @@ def entity_query_rows(
     columns = _columns(statement, pipeline.key, pipeline.all_sources, {})
     about = f"The SQL of the entities of {pipeline.inline_name}"
     batches = _night_batches(settings, statement, declared.sources, nights, about, pins=pins)
-    return Rows(columns, (_fit(batch, columns, {}) for batch in batches))
+    return RowBatches(columns, (_fit(batch, columns, {}) for batch in batches))
 
 
 def view_query_frame(
@@ -171,22 +174,13 @@ def select_rows(
     with duckdb.connect() as connection:
         for table, columns in statement.tables.items():
             known = [{**row, AS_OF: as_of} for row in rows.get(table, ())]
-            schema = pa.schema([(name, _READ_ARROW[kind]) for name, kind in columns.items()])
+            schema = pa.schema([(name, TYPES[kind]) for name, kind in columns.items()])
             connection.register(table, pa.Table.from_pylist(known, schema))
         names = {table: quote_name(table) for table in statement.tables}
         found = connection.sql(statement.write_query("duckdb", names, as_of.isoformat()))
         return list(found.to_arrow_table().to_pylist())
 
 
-_ARROW = {
-    "bigint": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "string": pa.string(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
-_READ_ARROW = {**_ARROW, "int": pa.int32()}
 _DUCKDB = {
     "string": "VARCHAR",
     "int": "INTEGER",
@@ -202,7 +196,7 @@ def _columns(
 ) -> pa.Schema:
     """The columns of a statement, `as_of` after the key; key columns have their declared type."""
     kinds = {name: value.type for name, value in statement.columns.items()}
-    types = {name: _ARROW.get(kind.name, pa.decimal128(38, kind.scale)) for name, kind in kinds.items()}
+    types = {name: TYPES.get(kind.name, pa.decimal128(38, kind.scale)) for name, kind in kinds.items()}
     types |= {name: pa.int32() for name, kind in key_types(key, sources).items() if kind == "int"} | {**stored}
     others = [(name, kind) for name, kind in types.items() if name not in key]
     return pa.schema([*((name, types[name]) for name in key), (AS_OF, pa.date32()), *others])

@@ -13,7 +13,7 @@ from forecache.lake.contracts import function_name
 TextEmbedding = Callable[[pa.Array], pa.Array]
 
 
-class Rows(NamedTuple):
+class RowBatches(NamedTuple):
     """Rows as they come, with their columns."""
 
     schema: pa.Schema

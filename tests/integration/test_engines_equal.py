@@ -49,7 +49,7 @@ from forecache.lake.ingest.ingest import ingest
 from forecache.lake.ledger import last_records
 from forecache.lake.query import scratch_database
 from forecache.lake.split_rows import split_batches
-from forecache.lake.stored_features import Rows
+from forecache.lake.stored_features import RowBatches
 from forecache.lake.training_set import build_training_set, label_frame
 from forecache.plugins.drift import monitor
 from forecache.plugins.drift.monitor import labelled_predictions
@@ -132,9 +132,9 @@ def shops(settings: Settings, spark: Any) -> Settings:
     return settings
 
 
-def as_rows(frame: Any) -> Rows:
+def as_rows(frame: Any) -> RowBatches:
     table = frame.toArrow()
-    return Rows(table.schema, table.to_batches())
+    return RowBatches(table.schema, table.to_batches())
 
 
 def test_views_are_joined_to_entities_the_same(shops: Settings, spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_views_are_joined_to_entities_the_same(shops: Settings, spark: Any, monk
     people = FeatureView("region", ("region",), (FLOWS,), windows=(Window("people", "sum", 9, "people"),))
     pipeline = dataclasses.replace(WITH_REGION, features=(SHOP, people))
 
-    def entities(settings: Settings, pipeline: Pipeline, nights: Sequence[date], **_: Any) -> Rows:
+    def entities(settings: Settings, pipeline: Pipeline, nights: Sequence[date], **_: Any) -> RowBatches:
         opened = spark.read.format("delta").load(settings.table_uri("raw_opened")).select("shop", "region").distinct()
         of_nights = spark.createDataFrame([(night,) for night in nights], "as_of date")
         return as_rows(opened.crossJoin(of_nights).where("as_of >= date'2026-01-01'"))
@@ -160,7 +160,7 @@ def test_views_are_joined_to_entities_the_same(shops: Settings, spark: Any, monk
     assert_same(*by_both)
 
     numbers = pa.table({"shop": [1], "region": ["a"], "as_of": [nights[0]]})
-    numbered = Rows(numbers.schema, numbers.to_batches())
+    numbered = RowBatches(numbers.schema, numbers.to_batches())
     monkeypatch.setattr(arrow_rows, "entity_rows", lambda *_, **__: numbered)
     with pytest.raises(InputError, match=r"of pipeline 'takings' have 'shop' as bigint, and the view 'shop' as string"):
         build_features(homes["arrow"], pipeline, nights, rebuild=True)
@@ -206,7 +206,7 @@ def test_training_sets_have_the_same_rows_in_the_same_order(
     homes = {name: of_engine(settings, name) for name in ("spark", "arrow")}
     night = days_after(LAST)
 
-    def labels(settings: Settings, pipeline: Pipeline, nights: Sequence[date], **_: Any) -> Rows:
+    def labels(settings: Settings, pipeline: Pipeline, nights: Sequence[date], **_: Any) -> RowBatches:
         entities = view_frame(spark, settings, VIEW, nights).select("shop", "till", "as_of")
         return as_rows(label_frame(spark, settings, pipeline, entities, nights))
 
@@ -355,6 +355,6 @@ def test_error_of_rows_that_are_read_into_a_table_is_raised_as_it_was(settings: 
 
     with scratch_database(settings) as connection:
         with pytest.raises(InputError, match=r"^The file is damaged\.$"):
-            load_table(connection, "rows", Rows(pa.schema([("n", pa.int64())]), damaged()))
-        load_table(connection, "rows", Rows(pa.schema([("n", pa.int64())]), [pa.record_batch({"n": [2]})]))
+            load_table(connection, "rows", RowBatches(pa.schema([("n", pa.int64())]), damaged()))
+        load_table(connection, "rows", RowBatches(pa.schema([("n", pa.int64())]), [pa.record_batch({"n": [2]})]))
         assert connection.sql("SELECT n FROM rows").fetchall() == [(2,)]

@@ -35,7 +35,7 @@ from forecache.lake.arrow_rows import entity_rows, label_rows, view_rows
 from forecache.lake.feature_rows import feature_frame, view_frame
 from forecache.lake.features import build_features, stale_nights
 from forecache.lake.ingest.ingest import ingest
-from forecache.lake.stored_features import Rows
+from forecache.lake.stored_features import RowBatches
 from forecache.lake.training_set import build_training_set, label_frame
 
 SUPPORT = Path(__file__).parent.parent / "support"
@@ -124,7 +124,7 @@ def float32(value: float | None) -> float | None:
     return pa.scalar(value, pa.float64()).cast(pa.float32(), safe=False).as_py()  # type: ignore[no-any-return]
 
 
-def read(rows: Rows) -> pa.Table:
+def read(rows: RowBatches) -> pa.Table:
     return pa.Table.from_batches(rows.batches, rows.schema)
 
 
@@ -132,7 +132,7 @@ def in_order(table: pa.Table) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in table.column_names if not pa.types.is_list(table[name].type)])
 
 
-def require_equal(frame: Any, rows: Rows) -> pa.Table:
+def require_equal(frame: Any, rows: RowBatches) -> pa.Table:
     """The rows that DuckDB gives, which are Spark's to the bit, and of the same types."""
     here, there = in_order(read(rows)), in_order(frame.toArrow())
     kinds = [{(f.name, str(f.type).replace("element", "item")) for f in each.schema} for each in (here, there)]

@@ -158,7 +158,7 @@ class Trainable(Protocol):
 
     @property
     def label_inputs(self) -> Any:
-        """What the label is computed by, for fingerprints: the function, or the canonical text of its SQL."""
+        """The function of the label, or the canonical text of its SQL, for fingerprints."""
         return self.trained_label.computation
 
     @property

@@ -11,7 +11,7 @@ Table = Mapping[str, str]
 
 
 def mark_table(table: str) -> str:
-    """What stands for a table in the text of a query."""
+    """Return the mark of a table in the text of a query, for which its rows are put later."""
     return f"\x01{table}\x01"
 
 
@@ -138,7 +138,7 @@ class Scope:
         return list(dict.fromkeys(name for columns in self.relations.values() for name in columns))
 
     def all_columns(self, table: str | None, node: Any) -> list[tuple[str, Value]]:
-        """What `*` means: each column, that of USING once."""
+        """The columns of `*`; a column of USING is there once."""
         if table is not None:
             self.find(table, next(iter(self.relations[table])) if table in self.relations else "", node)
             return list(self.relations[table].items())

@@ -78,23 +78,13 @@ def write_partition(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, settings: Settings, name: str, partition: Mapping[str, Any]
 ) -> list[DataFile]:
     """Write the rows of a partition as they come, without its columns, in files of some 64 MB; none without rows."""
-    filesystem, folder = place_of(settings, name).open(), new_folder()
-    found, held = list[DataFile](), list[pa.Table]()
-
-    def write() -> None:
-        path = new_path(folder, partition)
-        write_one = partial(write_file, filesystem, path, schema, [pa.concat_tables(held)], group_rows=_GROUP_ROWS)
-        found.append(retry_write(write_one, is_remote=settings.lake_is_remote))
-        held.clear()
-
+    filesystem, folder, found = place_of(settings, name).open(), new_folder(), list[DataFile]()
+    tables = (pa.Table.from_batches([each]).select(schema.names).cast(schema) for each in batches if each.num_rows)
     with translate_errors(partial(as_known_error, name)):
-        for batch in batches:
-            if batch.num_rows:
-                held.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
-            if sum(some.nbytes for some in held) >= _FILE_BYTES:
-                write()
-        if held:
-            write()
+        for rows in join_to_groups(tables, num_bytes=_FILE_BYTES):
+            path = new_path(folder, partition)
+            write_one = partial(write_file, filesystem, path, schema, [rows], group_rows=_GROUP_ROWS)
+            found.append(retry_write(write_one, is_remote=settings.lake_is_remote))
     return found
 
 
@@ -236,14 +226,14 @@ def _split_by_partition(rows: pa.Table, names: Sequence[str]) -> Iterator[tuple[
 _GROUP_BYTES = 32 << 20
 
 
-def join_to_groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join tables to such of the size of a row group."""
-    held, num_bytes = list[pa.Table](), 0
+def join_to_groups(pieces: Iterable[pa.Table], *, num_bytes: int = _GROUP_BYTES) -> Iterator[pa.Table]:
+    """Join tables to such of a size, by default that of a row group."""
+    held, held_bytes = list[pa.Table](), 0
     for piece in pieces:
         held.append(piece)
-        num_bytes += piece.nbytes
-        if num_bytes >= _GROUP_BYTES:
+        held_bytes += piece.nbytes
+        if held_bytes >= num_bytes:
             yield pa.concat_tables(held)
-            held, num_bytes = [], 0
+            held, held_bytes = [], 0
     if held:
         yield pa.concat_tables(held)

@@ -15,7 +15,7 @@ from forecache.declare import Source
 from forecache.kit.delta.dataset import open_dataset, read_few_ahead
 from forecache.kit.delta.tables import open_table
 from forecache.lake.ingest.typed_rows import LINE
-from forecache.lake.query import quote_name, scratch_database
+from forecache.lake.query import quote_name, quote_text, scratch_database
 
 if TYPE_CHECKING:
     import duckdb
@@ -110,9 +110,9 @@ class StagedRows:
             yield connection
 
     def _add_views(self, connection: "duckdb.DuckDBPyConnection", own_files: Collection[str]) -> None:
-        paths = ", ".join(_text_literal(str(file.path)) for file in self._files)
+        paths = ", ".join(quote_text(str(file.path)) for file in self._files)
         named = ", ".join(
-            f"({_text_literal(str(file.path))}, {_text_literal(file.name)}, DATE '{file.day}')" for file in self._files
+            f"({quote_text(str(file.path))}, {quote_text(file.name)}, DATE '{file.day}')" for file in self._files
         )
         connection.execute(
             f"CREATE VIEW good AS SELECT rows.*, files.source_file, files.event_day "
@@ -123,16 +123,12 @@ class StagedRows:
             table = open_table(self._settings, self._source.raw_table, version=self._raw_version)
             columns = self._source.unique or (*self._source.key, "event_day")
             connection.register("raw", read_few_ahead(open_dataset(table), [*columns, "source_file"]))
-            left_out = ", ".join(map(_text_literal, own_files))
+            left_out = ", ".join(map(quote_text, own_files))
             connection.execute(f"CREATE TEMP VIEW others AS SELECT * FROM raw WHERE source_file NOT IN ({left_out})")
 
 
 def _quote_all(names: Sequence[str]) -> str:
     return ", ".join(map(quote_name, names))
-
-
-def _text_literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _text(value: Any) -> str:

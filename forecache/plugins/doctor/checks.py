@@ -51,7 +51,7 @@ _NOT_NEEDED = "none, and nothing that is declared needs Spark"
 
 
 def _find_need_of_spark(settings: Settings) -> str:
-    """What needs Spark: the setting, a function of a declaration, or a module that does not load; "" if nothing."""
+    """The setting, function of a declaration or module that does not load, for which Spark is needed; "" if none."""
     from forecache.declare.loading import read_project
     from forecache.lake.engine import find_spark_functions
 

@@ -28,7 +28,7 @@ from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins, source_states, state_history
 from forecache.lake.split_rows import label_numbers
 from forecache.lake.stage_runner import Stage, StageOutcome, partition_rows
-from forecache.lake.stored_features import Rows
+from forecache.lake.stored_features import RowBatches
 from forecache.lake.training_set import label_frame
 from forecache.models.registry.gate.gate_checks import metric_interval
 from forecache.models.registry.gate.metric_judge import judge_of
@@ -176,7 +176,7 @@ def _join_here(
     names = [f"labels.{quote_name(name)} AS _label_{i}" for i, name in enumerate(pipeline.trained_label.columns)]
     names += [f"predicted.{quote_name(name)} AS _score_{i}" for i, name in enumerate(columns)]
     with scratch_database(settings) as connection:
-        load_table(connection, "predicted", Rows(schema, choose()))
+        load_table(connection, "predicted", RowBatches(schema, choose()))
         keys = ", ".join(map(quote_name, entity))
         entities = connection.sql(f"SELECT {keys} FROM predicted").to_arrow_table()
         load_table(connection, "labels", label_rows(settings, pipeline, as_of, entities=entities))

@@ -16,7 +16,7 @@ from forecache.lake.arrow_rows import load_table, type_names, view_rows, view_ta
 from forecache.lake.contracts import require_key_types
 from forecache.lake.query import quote_name, scratch_database
 from forecache.lake.sources import Pins
-from forecache.lake.stored_features import Rows, stored_type
+from forecache.lake.stored_features import RowBatches, stored_type
 from forecache.plugins.historical_features.historical import OWNER, require_fitting_columns
 from forecache.plugins.historical_features.night_features import find_current_nights
 
@@ -68,7 +68,7 @@ def _join_nights(
     entity = [quote_name(name) for name in (*view.key, AS_OF)]
     names = ", ".join(quote_name(name) for name in view.feature_names)
     with scratch_database(settings) as connection:
-        load_table(connection, "asked", Rows(numbered.schema, numbered.to_batches()))
+        load_table(connection, "asked", RowBatches(numbered.schema, numbered.to_batches()))
         for number, part in enumerate(parts):
             load_table(connection, f"part{number}", part)
         union = " UNION ALL BY NAME ".join(f"FROM part{number}" for number in range(len(parts)))

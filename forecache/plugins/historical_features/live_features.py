@@ -67,7 +67,9 @@ def live_features(
     last = view.end and (view.end - _EPOCH).days
     nights = sorted({_EPOCH + timedelta(days=min(day - 1, last or day)) for day in days})
     nights = [night for night in nights if night >= view.start]
-    seen = F.when(F.col(_DAY) > F.lit(last), F.lit(last)).otherwise(F.col(_DAY) - 1) if last else F.col(_DAY) - 1
+    seen = F.col(_DAY) - 1
+    if last:
+        seen = F.when(seen > F.lit(last), F.lit(last)).otherwise(seen)
     keys = [f"{_KEY}{place}" for place in range(len(view.key))]
     asked = dated.withColumns({key: F.col(f"`{name}`") for name, key in zip(by, keys, strict=True)}).withColumn(
         _SEEN, seen

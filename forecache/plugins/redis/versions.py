@@ -229,7 +229,7 @@ class RedisStore:
                 return self._load(store, snapshot, verify, progress)
 
     def _look(self, store: Store) -> dict[str, Any]:
-        """What `load` returns if Redis has the local store's served version; else there is work."""
+        """Return what `load` returns if Redis has the local store's served version; else there is work."""
         _, state = self._state()
         manifest = store.current()
         assert manifest is not None

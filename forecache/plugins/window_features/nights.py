@@ -27,8 +27,9 @@ from forecache.kit.windows.plan import BaseColumn
 from forecache.kit.windows.states import TOO_LARGE, MeasureState, as_tiles
 from forecache.lake.engine import Engine, map_in_threads
 from forecache.lake.ingest.ingested_files import IngestedFile, ingested_files
+from forecache.lake.ingest.typed_rows import TYPES
 from forecache.lake.stage_runner import Stage, hold_table_lock, write_stale_partitions
-from forecache.lake.stored_features import Rows
+from forecache.lake.stored_features import RowBatches
 from forecache.plugins.window_features.key_hashes import KeyHashesByNight, hash_requested_keys
 from forecache.plugins.window_features.tasks import BUCKET, DAY, NightTask, TileTask, split_buckets
 from forecache.plugins.window_features.tile_merge import TileMerger, WindowFeature
@@ -85,15 +86,6 @@ def widen_schema(schema: pa.Schema, settings: Settings, table: str) -> pa.Schema
 
 STAGE = "tiles"
 _DAYS_AT_ONCE = 366
-_TYPES = {
-    "string": pa.string(),
-    "int": pa.int32(),
-    "bigint": pa.int64(),
-    "double": pa.float64(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-    "boolean": pa.bool_(),
-}
 
 
 def day_states(settings: Settings, view: FeatureView) -> dict[date, str]:
@@ -178,7 +170,7 @@ def _write_tiles(
     if any(state.needs_time for state in states):
         names.append(source.event_time)
     # With its type in the raw table, or its declared type if no file has had it yet.
-    known = (raw.field(n) if n in raw.names else pa.field(n, _TYPES[kinds[n]]) for n in dict.fromkeys(names))
+    known = (raw.field(n) if n in raw.names else pa.field(n, TYPES[kinds[n]]) for n in dict.fromkeys(names))
     read = pa.schema(known)
     empty = as_tiles(read.empty_table(), view.key, states, source.event_time)
     stored = widen_schema(empty.schema.append(pa.field(BUCKET, pa.int32())), settings, view.tile_table)
@@ -287,12 +279,12 @@ def window_rows(
     *,
     progress: Progress = no_progress,
     asked: "pa.Table | None" = None,
-) -> Rows:
+) -> RowBatches:
     """Key columns, `as_of` and the features (float32) of nights, made in this process; otherwise as `window_frame`."""
     tasks = _tasks(Engine(settings, "arrow"), settings, view, nights, "", progress, asked)
     keys = [tasks[0].read.field(name) for name in view.key]
     schema = pa.schema([*keys, (AS_OF, pa.date32()), *((each.name, pa.float32()) for each in view.windows)])
-    return Rows(schema, (fit_columns(batch, schema) for task in tasks for batch in task.rows()))
+    return RowBatches(schema, (fit_columns(batch, schema) for task in tasks for batch in task.rows()))
 
 
 def write_windows(
