@@ -1,6 +1,7 @@
 """`make bench-night`: the whole main job at ten million keys, beside a PySpark script and DuckDB with LightGBM by hand.
 
-python benchmarks/night.py                           1 and 10 million keys
+python benchmarks/night.py                           1 and 10 million keys, and days more of a small project
+python benchmarks/night.py --only next_day           the latter alone: `forecache run` of the demo's churn by LightGBM
 python benchmarks/night.py --keys 300000             a smaller night; its history is ten times the new events
 python benchmarks/night.py --size tiny               try the benchmark itself; its figures mean nothing
 python benchmarks/night.py --report                  measure nothing, print what results/night.json holds
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import command, results
-from _night import report
+from _night import next_days, report
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".forecache" / "bench-night"
@@ -119,8 +120,11 @@ def main() -> int:
     if not arguments.report:
         command.measure_this_tree()
         sizes = arguments.keys or SIZES[arguments.size]
-        measures = {"night": lambda: measure(list(sizes), arguments.beside)}
-        failed = results.measure_sections(["night"], measures, path=path, size=arguments.size)
+        measures = {
+            "next_day": lambda: next_days.measure(WORK / "small", arguments.size),
+            "night": lambda: measure(list(sizes), arguments.beside),
+        }
+        failed = results.measure_sections(command.chosen(arguments, measures), measures, path=path, size=arguments.size)
     found = results.load(path)
     print(results.text(found, report.SECTIONS, report.rows_of))
     return command.exit_code(failed)

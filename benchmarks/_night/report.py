@@ -4,14 +4,35 @@ from typing import Any
 
 from _common.rows import Asked, Row, Value
 
-SECTIONS = {"night": "One day more over ten days of history, published and verified, beside scripts by hand"}
+SECTIONS = {
+    "next_day": "One day more of a small project, 23,570 customers, twelve windows and LightGBM: `forecache run`",
+    "night": "One day more over ten days of history, published and verified, beside scripts by hand",
+}
 PEERS = {"spark": "PySpark by hand", "duckdb": "DuckDB and LightGBM by hand"}
 _MOST = {"spark": 1.2, "duckdb": 2.0}
 _MOST_GB = 6.0
 
 
 def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
-    rows, runs = [], section["runs"]
+    return _rows_of_days(section["days"]) if name == "next_day" else _rows_of_runs(section["runs"])
+
+
+def _rows_of_days(days: list[dict[str, Any]]) -> list[Row]:
+    """Of a day, from the start of the process to its end."""
+    figures = (("seconds", "s", 1.0, None), ("cpu_s", "CPU s", 1.0, 5.0), ("peak_bytes", "MB", 1e-6, 400.0))
+    return [
+        Row(
+            f"a day of {min(day['new_rows'] for day in days)} to {max(day['new_rows'] for day in days)} new rows, {unit}",
+            Value.of([day[figure] * scale for day in days]),
+            unit,
+            asked=None if most is None else Asked(most, at_least=False, of_ratio=False, unit=unit),
+        )
+        for figure, unit, scale, most in figures
+    ]
+
+
+def _rows_of_runs(runs: list[dict[str, Any]]) -> list[Row]:
+    rows = []
     for run in runs:
         about, largest = f"{run['keys']:,} keys, {run['events']:,} new events", run is runs[-1]
         ours = total(run["forecache"])

@@ -46,7 +46,8 @@ def measure(work: Path, sizes: Sizes, model: str = case.NETWORK) -> dict[str, An
 
 def of_values(work: Path, port: int, sizes: Sizes) -> dict[str, Any]:
     """The best rate of reads of one key, and what becomes of twice as many; the generator cannot send more."""
-    requests = load.write_requests(work / "values.requests", [None] * throughput.REQUESTS, "/v1/household/{}")
+    reads = [None] * min(throughput.REQUESTS, sizes.keys)
+    requests = load.write_requests(work / "values.requests", reads, "/v1/household/{}")
     rate = throughput.searched(port, requests, sizes, LIMITS, 5_000.0)["rate"]
     if not rate:
         raise BenchmarkError("The reader held no rate within its limits: measure again on a quieter machine.")

@@ -14,7 +14,6 @@ import httpx
 import psutil
 import pytest
 from faulty_code import transforms
-from log_support import commit_all
 from pool_support import HeldUp
 from reader_support import RunningReader, running_reader
 from realtime_support import write_views
@@ -28,6 +27,7 @@ from forecache.declare.realtime.request import RequestField
 from forecache.kit.versioned.pointer import read_pointer
 from forecache.plugins.rollouts.controller import AdvanceResult, advance_rollout, apply_manual_action
 from forecache.realtime.log.answer_log import BUCKETS, bucket_of
+from forecache.realtime.log.commit_segments import commit_ready
 from forecache.realtime.log.read import read_log
 from forecache.realtime.log.record import ARMS
 from forecache.realtime.release.folder import open_releases
@@ -43,7 +43,7 @@ KEYS = 400
 
 
 class Traffic:
-    """Requests of many keys, one after the other, until it is stopped; every answer is kept."""
+    """Requests of many keys, one after the other with a pause, until it is stopped; every answer is kept."""
 
     def __init__(self, url: str) -> None:
         self._url, self._stop = url, threading.Event()
@@ -76,6 +76,7 @@ class Traffic:
                     self.failures.append(response.text)
                     continue
                 self.answers.append({**response.json(), "household": household})
+                time.sleep(0.003)  # what is logged is read again at each look
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +119,8 @@ def traffic(reader: RunningReader) -> Iterator[Traffic]:
 
 
 def looked(settings: Settings) -> AdvanceResult:
-    """A look at what was logged until now."""
-    commit_all(settings, NAME)
+    """A look at what was logged until now, and not at what comes meanwhile, of which there is always more."""
+    commit_ready(settings, NAME)
     found = advance_rollout(settings, NAME)
     assert found is not None
     return found
@@ -260,7 +261,7 @@ def test_a_canary_is_compared_with_the_current_release_in_processes_and_other_ke
     rows: list[dict[str, Any]] = []
 
     def are_logged() -> bool:
-        commit_all(settings, NAME)
+        commit_ready(settings, NAME)
         rows[:] = [row for batch in read_log(settings, NAME, since=began) for row in batch.to_pylist()]
         return all(sum(row["arm"] == arm for row in rows) > 50 for arm in compared)
 

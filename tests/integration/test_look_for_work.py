@@ -201,7 +201,8 @@ def test_a_challenger_is_looked_at_with_its_champion(tmp_path: Path, monkeypatch
         land(settings, day, *(str(customer + number % 2) for customer in range(40)))
     for night in (DAYS[4], DAYS[5]):
         assert run(settings, RunRequest(["till"], nights=(night, night), job="training")) is not None
-    monkeypatch.setitem(vars(till), "shadow", True)
+    declared = read_project(settings).pipeline("till")  # another object if modules were unloaded since the import
+    monkeypatch.setitem(vars(declared), "shadow", True)
     newest, [other] = RunRequest(["till"]), {1, 2} - {champion(settings, till).version}
     assert compare(settings, newest)
     name_challenger(settings, till, other)

@@ -143,15 +143,12 @@ def test_realised_performance_is_that_of_scikit_learn_on_the_joined_rows(lake: S
 
 def test_labels_after_the_horizon_count_for_nothing(lake: Settings, spark: "SparkSession") -> None:
     import pyarrow as pa
-    from deltalake import write_deltalake
 
     as_of = CALM[0] - HORIZON
     ((before, *_),) = labelled_predictions(lake, monitored, [as_of]).values()
     for day in (as_of, CALM[0] + timedelta(days=1)):
         late = pa.table({"user_id": [f"{as_of}-{i}" for i in range(ROWS)], "amount": [1.0] * ROWS})
-        for name in ("day", "event_day"):
-            late = late.append_column(name, pa.array([day] * ROWS, pa.date32()))
-        write_deltalake(lake.table_uri("raw_visits"), late, mode="append")
+        sample.append_visits(lake, late.append_column("day", pa.array([day] * ROWS, pa.date32())))
     ((after, *_),) = labelled_predictions(lake, monitored, [as_of]).values()
     assert np.array_equal(before, after)
 

@@ -132,8 +132,11 @@ def _write_visits(settings: Settings, visits: list[tuple[pa.ChunkedArray, date]]
         pa.table({"user_id": users, "day": pa.array([day] * len(users), pa.date32()), "amount": [1.0] * len(users)})
         for users, day in visits
     ]
-    table = pa.concat_tables(parts)
-    # Of no landing file's lines, so that they are not counted with those of `write_history`.
+    append_visits(settings, pa.concat_tables(parts))
+
+
+def append_visits(settings: Settings, table: pa.Table) -> None:
+    """Append raw rows that are of no landing file's lines, so that they are not counted with `write_history`'s."""
     table = table.append_column("event_day", table["day"]).append_column("source_file", pa.array([""] * len(table)))
     table = table.append_column("source_line", pa.array([0] * len(table), pa.int64()))
-    write_deltalake(settings.table_uri("raw_visits"), table, partition_by=["event_day"])
+    write_deltalake(settings.table_uri("raw_visits"), table, mode="append", partition_by=["event_day"])

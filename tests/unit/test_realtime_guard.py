@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_a_sleep_is_ended_when_no_time_is_left_and_is_no_spin(guard: CpuGuard) -
     assert guard.used_ns < 10 * MS
 
 
+def test_a_sleep_is_ended_also_if_an_alarm_came_just_before_it_began(guard: CpuGuard) -> None:
+    came: list[int] = []
+
+    def come_too_early(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            guard._ring(number, frame)
+
+    signal.signal(signal.SIGALRM, come_too_early)
+    assert is_ended(guard, lambda: time.sleep(30), cpu_ns=10 * MS, left_ns=50 * MS)
+    assert len(came) > 1
+
+
 def test_a_loop_that_catches_everything_is_ended_all_the_same(guard: CpuGuard) -> None:
     caught = []
 
@@ -79,7 +93,10 @@ def test_the_alarm_of_one_call_serves_those_behind_it_and_none_is_set_without_ca
     monkeypatch.setattr(
         signal,
         "setitimer",
-        lambda kind, after_s, *_, real=signal.setitimer: (sets.append(after_s), real(kind, after_s)),
+        lambda kind, after_s, again_s=0.0, real=signal.setitimer: (
+            sets.append(after_s),
+            real(kind, after_s, again_s),
+        ),
     )
     calls, until = 0, time.monotonic() + 0.1
     while time.monotonic() < until or calls < 1000:

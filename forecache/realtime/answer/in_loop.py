@@ -51,8 +51,9 @@ class CpuBudgetError(BaseException):
 class CpuGuard:
     """Interrupts guarded code that takes too long, on the main thread of a process; on others it does nothing.
 
-    The alarm is not switched off after a call: when it fires, it checks the call that is running then, if any.
-    Setting the alarm costs as much as a look-up, and firing costs more, since it wakes the loop.
+    The alarm is not switched off after a call: when it fires, it checks the call that is running then, if any, and is
+    switched off if there is none. Setting the alarm costs as much as a look-up, and firing costs more, since it wakes
+    the loop. It fires again by itself: a signal that comes just before a system call does not end that call's wait.
 
     CPU time counts, so that code is not blamed for other processes on its core. Code that neither works nor returns is
     interrupted when it has no time left.
@@ -92,12 +93,13 @@ class CpuGuard:
     def _ring_in(self, after_ns: int, now: int) -> None:
         after_ns = max(after_ns, _LEAST_NS)
         self._rings_at = now + after_ns
-        signal.setitimer(signal.ITIMER_REAL, after_ns / 1e9)
+        signal.setitimer(signal.ITIMER_REAL, after_ns / 1e9, _AGAIN_NS / 1e9)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         now = perf_counter_ns()
         self._rings_at = 0
         if not self._is_armed:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             return
         cpu = thread_time_ns()
         if self._cpu_from == _UNKNOWN:

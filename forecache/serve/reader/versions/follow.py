@@ -76,7 +76,7 @@ class Watcher:
         self._parent = os.getppid()
         self._stop = threading.Event()
         self._failures: dict[Callable[[], None], str] = {}
-        self._has_polled, self._polled_s = False, time.monotonic()
+        self._has_polled, self._is_frozen, self._polled_s = False, False, time.monotonic()
         self._thread = threading.Thread(target=self._run, name="forecache-swap", daemon=True)
 
     def start(self) -> None:
@@ -117,8 +117,9 @@ class Watcher:
                 self._has_polled, self._polled_s = True, time.monotonic()
             for each in self._others if self._has_polled else ():
                 self._call_logged(each)
-            if self._has_polled and not gc.get_freeze_count():
+            if self._has_polled and not self._is_frozen:
                 gc.freeze()
+                self._is_frozen = True  # `gc.get_freeze_count()` goes through all objects
             if self._stop.wait(POLL_S):
                 return
             self._call_logged(self._beat)
