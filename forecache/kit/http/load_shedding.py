@@ -118,30 +118,33 @@ class LoadShedder:
         """
         limit = self.limits.get(data[: data.find(b" ", 5)])
         if limit is None:
-            if not is_behind or not data.startswith(_VALUES) or read_head(data, 0) is None:
+            if not is_behind or not data.startswith(_VALUES) or find_stamp(data) is None:
                 return "accept"
             self.num_read += 1
             return "refuse"
-        age_ns = read_head(data, waited_ns)
-        if age_ns is None:
+        stamp = find_stamp(data)
+        if stamp is None:
             return "accept"
         if now - self._began > _PERIOD_NS:
             self._begin_period(now)
         if share.period != self._period:
             share.period = self._period
             self._num_asking += 1
-        left_ns = limit.deadline_ns - age_ns
-        if left_ns > limit.deadline_ns * _LEFT_SHARE:
-            has_had_part = now - share.queued_at < self._fair_ns
-            if not limit.queue.is_full(left_ns * _BUSY_SHARE if has_had_part else left_ns):
-                share.queued_at = now
-                self._num_accepted += 1
-                return "accept"
-            if limit.queue.may_fall_back(now):
-                return "surplus"
+        queue, deadline_ns = limit
+        is_full, may_fall_back = queue.is_full(deadline_ns), queue.may_fall_back(now)
+        if may_fall_back or not is_full:  # else it is refused, however old it is
+            left_ns = deadline_ns - age_ns(stamp, waited_ns)
+            if left_ns > deadline_ns * _LEFT_SHARE:
+                has_had_part = now - share.queued_at < self._fair_ns
+                if not queue.is_full(left_ns * _BUSY_SHARE if has_had_part else left_ns):
+                    share.queued_at = now
+                    self._num_accepted += 1
+                    return "accept"
+                if may_fall_back:
+                    return "surplus"
         self.activate(now)
         self.num_queued += 1
-        limit.queue.spend_beside(_REFUSAL_NS)
+        queue.spend_beside(_REFUSAL_NS)
         return "refuse"
 
     def _begin_period(self, now: int) -> None:
@@ -153,11 +156,10 @@ class LoadShedder:
         self._num_asking = self._num_accepted = 0
 
 
-def read_head(data: bytes, otherwise: int) -> int | None:
-    """Return the age of a request in nanoseconds; None if `data` is not one whole plain request.
+def find_stamp(data: bytes) -> bytes | None:
+    """Return what a request says of its arrival, b"" if nothing; None if `data` is not one whole plain request.
 
-    A request that closes its connection, or may have more bytes to come, is not plain. `otherwise` is the age of one
-    that does not say when it arrived.
+    A request that closes its connection, or may have more bytes to come, is not plain.
     """
     end = data.find(_HEAD_END)
     line = data.find(b"\r")
@@ -166,16 +168,19 @@ def read_head(data: bytes, otherwise: int) -> int | None:
     num_lines = data.count(b"\r\n", 0, end)
     if data.count(b"\n", 0, end) != num_lines or data.count(b"\r", 0, end) != num_lines:
         return None  # readers of such lines differ about where they end
-    length, age_ns = -1, -1
+    length, found = -1, b""
     for size, stamp, other in _FIELDS.findall(data, line, end + 1):
         if other or (size and length >= 0):
             return None
         if size:
             length = int(size)
-        elif stamp and age_ns < 0:
-            age_ns = stamp_age_ns(stamp.decode(), otherwise)
-    age_ns = otherwise if age_ns < 0 else age_ns
-    return age_ns if len(data) == end + len(_HEAD_END) + max(length, 0) else None
+        found = found or stamp
+    return found if len(data) == end + len(_HEAD_END) + max(length, 0) else None
+
+
+def age_ns(stamp: bytes, otherwise: int) -> int:
+    """Return the age of a request in nanoseconds; `otherwise` if it does not say when it arrived."""
+    return stamp_age_ns(stamp.decode(), otherwise) if stamp else otherwise
 
 
 def stamp_age_ns(stamp: str, otherwise: int) -> int:
