@@ -24,7 +24,6 @@ _SAMPLE_S = 0.02
 def measure(home: Path, size: str) -> dict[str, Any]:
     """Land all days but the last ones, train and run; then land and run one after the other."""
     from dagster_project.landing import landing_days
-
     from forecache.base.settings import load_settings
     from forecache.plugins.new_project.demo_data import land_demo_data
 

@@ -20,9 +20,10 @@ def rows_of(name: str, section: dict[str, Any]) -> list[Row]:
 def _rows_of_days(days: list[dict[str, Any]]) -> list[Row]:
     """Of a day, from the start of the process to its end."""
     figures = (("seconds", "s", 1.0, None), ("cpu_s", "CPU s", 1.0, 5.0), ("peak_bytes", "MB", 1e-6, 400.0))
+    rows = [day["new_rows"] for day in days]
     return [
         Row(
-            f"a day of {min(day['new_rows'] for day in days)} to {max(day['new_rows'] for day in days)} new rows, {unit}",
+            f"a day of {min(rows)} to {max(rows)} new rows, {unit}",
             Value.of([day[figure] * scale for day in days]),
             unit,
             asked=None if most is None else Asked(most, at_least=False, of_ratio=False, unit=unit),

@@ -95,7 +95,8 @@ def _rate_rows(name: str, section: dict[str, Any]) -> list[Row]:
     return rows
 
 
-_GOODPUT = {"5": 0.7, "10": 0.5}
+_GOODPUT = {"5": 70.0, "10": 50.0}
+"""Percent of the best rate that the model's answers keep, by how many times as many are asked."""
 
 
 def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
@@ -103,12 +104,10 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
     rows = [Row("Best rate of the model path", Value.of([best]), "/s")]
     held = section["held"]
     if held:
-        rate = Value.of([held["rate"]])
         what = f"Most requests per second of which 999 in 1,000 are answered within {section['within_ms']:g} ms"
         rows += [
-            Row(what, rate, "/s", "the best rate", Value.of([best]), held["rate"] / best),
-            Row("At that rate: answers wholly by the model, in time", Value.of([held["model_per_s"]]), "/s",
-                "the best rate", Value.of([best]), held["model_per_s"] / best),
+            Row(what, Value.of([held["rate"]]), "/s"),
+            Row("At that rate: answers wholly by the model, in time", Value.of([held["model_per_s"]]), "/s"),
             Row("At that rate: the slowest answer", Value.of([held["max_ms"]]), "ms"),
             *(Row(f"At that rate: items by {rung}", Value.of([100 * share]), "%")
               for rung, share in held["rungs"].items()),
@@ -120,10 +119,9 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
         rows.append(
             Row(
                 f"{at}: answers wholly by the model, within {section['within_ms']:g} ms",
-                Value.of([run["model_per_s"]]),
-                "/s", "the best rate", Value.of([section["best_rate"]]),
-                run["model_per_s"] / section["best_rate"] if section["best_rate"] else None,
-                Asked(_GOODPUT[factor]) if factor in _GOODPUT else None,
+                Value.of([100 * run["model_per_s"] / best]),
+                "% of the best rate",
+                asked=Asked(_GOODPUT[factor], of_ratio=False, unit="%") if factor in _GOODPUT else None,
             )
         )  # fmt: skip
         for rung, share in run["rungs"].items():
@@ -131,12 +129,11 @@ def _overload_rows(_: str, section: dict[str, Any]) -> list[Row]:
     if "values" in section:
         run = section["values"]
         at = f"{run['rate']:,.0f} reads of one key a second, twice the best rate"
-        best = Value.of([run["best_rate"]])
+        share = Value.of([100 * run["in_time_per_s"] / run["best_rate"]])
         rows += [
             *_refusal_rows(at, run),
-            Row(f"{at}: answers within {section['within_ms']:g} ms", Value.of([run["in_time_per_s"]]), "/s",
-                "the best rate", best, run["in_time_per_s"] / run["best_rate"]),
-        ]  # fmt: skip
+            Row(f"{at}: answers within {section['within_ms']:g} ms", share, "% of the best rate"),
+        ]
     for alone in section.get("ceiling", ()):
         what = f"The load generator alone, against a server that answers at once, at {alone['rate']:,.0f}/s: p99"
         rows.append(Row(what, Value.of([alone["p99_ms"]]), "ms"))

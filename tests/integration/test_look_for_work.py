@@ -24,6 +24,7 @@ from forecache.base.errors import ForecacheError
 from forecache.base.results import StageResult
 from forecache.base.settings import Settings, load_settings
 from forecache.base.steps import WorkNeeded, begin_work, is_looking, only_look, rollback_step
+from forecache.declare.loading import read_project
 from forecache.kit.delta.tables import open_table
 from forecache.lake.quality.pending_files import ProcessRun
 from forecache.models.registry.model_versions import champion
@@ -201,7 +202,7 @@ def test_a_challenger_is_looked_at_with_its_champion(tmp_path: Path, monkeypatch
         land(settings, day, *(str(customer + number % 2) for customer in range(40)))
     for night in (DAYS[4], DAYS[5]):
         assert run(settings, RunRequest(["till"], nights=(night, night), job="training")) is not None
-    declared = read_project(settings).pipeline("till")  # another object if modules were unloaded since the import
+    declared = read_project(settings).pipelines["till"]  # another object if modules were unloaded since the import
     monkeypatch.setitem(vars(declared), "shadow", True)
     newest, [other] = RunRequest(["till"]), {1, 2} - {champion(settings, till).version}
     assert compare(settings, newest)
