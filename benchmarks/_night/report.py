@@ -44,7 +44,8 @@ def _rows_of_runs(runs: list[dict[str, Any]]) -> list[Row]:
             for figure, unit, scale in (("seconds", "s", 1.0), ("cpu_s", "CPU s", 1.0), ("peak_bytes", "GB", 1e-9)):
                 mine, other = Value.of([ours[figure] * scale]), Value.of([theirs[figure] * scale])
                 asked = Asked(_MOST[peer], at_least=False) if largest and figure == "seconds" else None
-                rows.append(Row(f"{about}, {unit}", mine, unit, title, other, mine / other, asked))
+                key = peer if asked is not None else ""
+                rows.append(Row(f"{about}, {unit}", mine, unit, title, other, mine / other, asked, key))
         if largest:
             asked = Asked(_MOST_GB, at_least=False, of_ratio=False, unit="GB")
             rows.append(Row(f"{about}: largest memory", Value.of([ours["peak_bytes"] / 1e9]), "GB", asked=asked))

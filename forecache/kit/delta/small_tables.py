@@ -41,7 +41,7 @@ SORTED_BY: Mapping[str, tuple[str, ...]] = {
     "mail_ledger": ("mailing", "as_of"),
 }
 """The small tables, and the columns that their compacted files are sorted by."""
-MOST_SMALL_FILES = 200
+MOST_SMALL_FILES = 50
 """An append to a table with at least so many small files merges them."""
 _SMALL_FILE_ROWS = 16_384
 _KEPT_FILE_ROWS = 1_024

@@ -32,7 +32,7 @@ from forecache.models.registry.gate.metric_judge import single_values
 from forecache.models.registry.model_versions import ModelVersion, list_models, verified_folder
 from forecache.models.tracking.client import connect_mlflow
 from forecache.models.tracking.records import find_run_folder
-from forecache.plugins.drift.bins import BINS
+from forecache.plugins.drift.bins import BINS, numbers_of
 from forecache.plugins.drift.prediction_drift import DriftReport, model_of, prediction_drift, previous_dates
 from forecache.scoring.night_inputs import STAGE as SCORE_STAGE
 from forecache.scoring.night_inputs import require_scored
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).with_name("sampled_report.html.j2")
 _BARS = 30
 Floats = NDArray[np.floating[Any]]
+Sample = dict[str, Floats]
+"""Columns of the rows of a sample, float64 [n], NaN where a value is unknown."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,16 @@ class SampledColumnDrift:
 
 
 def sampled_page(
-    pipeline: Pipeline, night: date, current: Any, reference: Any, *, beside: str, report: DriftReport
+    pipeline: Pipeline, night: date, current: Sample, reference: Sample, *, beside: str, report: DriftReport
 ) -> str:
-    """Make the page as HTML from pandas frames of the same numeric columns, each with a known value on both sides.
+    """Make the page as HTML from samples of the same columns, each with a known value on both sides.
 
     `report` has the drift of the date's output on all rows; its figures are shown for the output's column.
     """
-    columns = [
-        column_drift(pipeline, name, *(frame[name].to_numpy(dtype=np.float64) for frame in (current, reference)))
-        for name in current.columns
-    ]
+    columns = [column_drift(pipeline, name, current[name], reference[name]) for name in current]
     columns = [_use_report_figures(column, report) for column in columns]
     columns.sort(key=lambda column: -column.distance.psi)
-    rows = (len(current), len(reference))
+    rows = (_num_rows(current), _num_rows(reference))
     return make_page(_TEMPLATE, pipeline=pipeline, night=night, rows=rows, reference=beside, columns=columns)
 
 
@@ -173,14 +172,15 @@ def write_drift_report(
         else:
             assert before is not None
             reference = _night_sample(settings, pipeline, scored[before])
-        columns = [c for c in reference.columns if reference[c].notna().any() and current[c].notna().any()]
+        known = [name for name in reference if not (np.isnan(reference[name]).all() or np.isnan(current[name]).all())]
         progress(f"writing the drift report of {pipeline.name}", 0.4)
         report = prediction_drift(settings, pipeline, night, last=1)
-        page = sampled_page(pipeline, night, current[columns], reference[columns], beside=name, report=report)
+        sides = [{column: side[column] for column in known} for side in (current, reference)]
+        page = sampled_page(pipeline, night, *sides, beside=name, report=report)
         write_page(path, page)
         _keep_newest(path, pipeline.drift.keep_reports)
         details = {"path": str(path), "mlflow_artifact": _log_to_mlflow(settings, model, path), "reference": name}
-        return StageOutcome(len(current), {**details, "reference_rows": len(reference), "columns": columns})
+        return StageOutcome(_num_rows(current), {**details, "reference_rows": _num_rows(reference), "columns": known})
 
     row, skipped = stage.run_once(inputs, write, night=night, usable=lambda _: name is None or path.is_file())
     return stage.result(row.rows, nights=[night], skipped=skipped, details=row.details)
@@ -191,7 +191,15 @@ def _find_model(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> 
     return known.get(model_of(scored) or -1)
 
 
-def _test_sample(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Any:
+def _num_rows(sample: Sample) -> int:
+    return len(next(iter(sample.values()), ()))
+
+
+def _numbers(rows: "pa.Table", names: Sequence[str]) -> Sample:
+    return {name: numbers_of(rows.column(name).cast("double", safe=False).combine_chunks()) for name in names}
+
+
+def _test_sample(settings: Settings, pipeline: Pipeline, model: ModelVersion) -> Sample:
     """Features and scores of a sample of the model's test split."""
     table, version = model.training_table
     features = [name for name in _shown_features(pipeline) if name in model.features]
@@ -202,12 +210,12 @@ def _test_sample(settings: Settings, pipeline: Pipeline, model: ModelVersion) ->
     columns = [*pipeline.key, *inputs]
     batches = split_batches(settings, table, version=version, split="test", columns=columns)
     drawn = _sample(batches, pipeline, total).select(inputs)
-    frame: Any = drawn.select(features).to_pandas()
+    sample = _numbers(drawn, features)
     if not numbers:
-        return frame
+        return sample
     encoding = loaded.encoding or MatrixEncoding(tuple(FeatureEncoding(name, "number") for name in inputs))
     scores = score_features(loaded, encoding.matrix([drawn.column(name) for name in inputs]))
-    return frame.assign(**{numbers[0]: single_values(pipeline, scores)})
+    return {**sample, numbers[0]: single_values(pipeline, scores).astype(np.float64)}
 
 
 def _shown_features(pipeline: Pipeline) -> list[str]:
@@ -221,7 +229,7 @@ def _score_columns(pipeline: Pipeline) -> list[str]:
     return [spec.judged_column] if spec.numbers else []
 
 
-def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Any:
+def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -> Sample:
     names = [*_shown_features(pipeline), *_score_columns(pipeline)]
     sides = []
     for table, version in (
@@ -233,7 +241,7 @@ def _night_sample(settings: Settings, pipeline: Pipeline, scored: StageRecord) -
         )
         columns = [*pipeline.key, *(name for name in dataset.schema.names if name in names)]
         sides.append(_sample(read_few_ahead(dataset, columns), pipeline, scored.rows))
-    return sides[0].join(sides[1], list(pipeline.key), join_type="inner").select(names).to_pandas()
+    return _numbers(sides[0].join(sides[1], list(pipeline.key), join_type="inner"), names)
 
 
 def _sample(batches: "Iterable[pa.RecordBatch]", pipeline: Pipeline, rows: int) -> "pa.Table":
