@@ -16,14 +16,14 @@ from shop.pipelines.recommended import PURCHASES
 _COLUMNS = [column.name for column in PURCHASES.columns]
 
 
-def landing_days() -> Iterator[tuple[Source, date, list[tuple[object, ...]]]]:
-    """Each day and its rows in the order of the columns of PURCHASES, and the households' addresses on the last day."""
+def landing_days() -> "Iterator[tuple[Source, date, list[tuple[object, ...]] | pa.Table]]":
+    """The households' addresses, on the last day, and the purchases of each day, which land as Parquet."""
     purchases = _purchases()
     yield CONTACTS, CONTACTS.start, _contacts(purchases)
-    days = purchases["day"]
-    for day in pc.unique(days).to_pylist():
-        rows = purchases.filter(pc.equal(days, day)).to_pydict()
-        yield PURCHASES, day, list(zip(*(rows[name] for name in _COLUMNS), strict=True))
+    first = 0
+    for day in pc.value_counts(purchases["day"]).to_pylist():
+        yield PURCHASES, day["values"], purchases.slice(first, day["counts"]).select(_COLUMNS)
+        first += day["counts"]
 
 
 def _contacts(purchases: pa.Table) -> list[tuple[object, ...]]:
@@ -58,7 +58,7 @@ def _purchases() -> pa.Table:
             "price": pc.divide(found["sales_value"], pieces),
             "discount": pc.divide(found["retail_disc"], pieces),
             "bought_on": at.cast(pa.date32()).cast(pa.int32()),
-            "bought_at": pc.strftime(at, format="%Y-%m-%dT%H:%M:%SZ"),
+            "bought_at": at,
             "day": at.cast(pa.date32()),
         }
     )
