@@ -8,7 +8,7 @@ request without a candidate above 0 is NaN: no order of it is better than anothe
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,12 @@ DEFAULT_PLACES = 10  # the number of places by which a ranking is judged by defa
 
 
 def ndcg(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:
-    """Discounted gain of the first places over that of the best order, float64 [requests].
+    """Discounted gain of the first places over that of the best order, float64 [requests]; see `ndcg_at`."""
+    return ndcg_at(label, score, sizes, places=[places])[0]
+
+
+def ndcg_at(label: Array, score: Array, sizes: Sizes, *, places: Sequence[int]) -> list[Array]:
+    """For each number of places, the discounted gain of the first ones over that of the best order.
 
     The candidate at place r, from 1, adds (2^label - 1) / log2(r + 1). Järvelin and Kekäläinen, "Cumulated gain-based
     evaluation of IR techniques" (2002), with the gain and discount of Burges et al., "Learning to rank using gradient
@@ -30,15 +35,16 @@ def ndcg(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:
     """
     gain = np.exp2(label) - 1
     place = np.arange(int(sizes.max(initial=0)))
-    discount = np.where(place < places, 1 / np.log2(place + 2), 0.0)
-    return _ratio(_sum_by_place(gain, score, sizes, discount), _sum_by_place(gain, gain, sizes, discount))
+    discounts = [np.where(place < most, 1 / np.log2(place + 2), 0.0) for most in places]
+    found, best = (_sums_by_place(gain, by, sizes, discounts) for by in (score, gain))
+    return [_ratio(over, under) for over, under in zip(found, best, strict=True)]
 
 
 def recall(label: Array, score: Array, sizes: Sizes, *, places: int) -> Array:
     """Share of a request's candidates above 0 that are in the first places, float64 [requests]."""
     good = (label > 0).astype(np.float64)
     counts = (np.arange(int(sizes.max(initial=0))) < places).astype(np.float64)
-    return _ratio(_sum_by_place(good, score, sizes, counts), _sums(good, sizes))
+    return _ratio(_sums_by_place(good, score, sizes, [counts])[0], _sums(good, sizes))
 
 
 def reciprocal_rank(label: Array, score: Array, sizes: Sizes) -> Array:
@@ -80,13 +86,15 @@ def mark_changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     return differs
 
 
-def _sum_by_place(gain: Array, score: Array, sizes: Sizes, worth: Array) -> Array:
-    """Sum of gain times worth of the place over each request's rows; tied rows share the mean worth of their places."""
+def _sums_by_place(gain: Array, score: Array, sizes: Sizes, worths: Sequence[Array]) -> list[Array]:
+    """For each worth of the places, the sum of gain times worth over each request's rows.
+
+    Tied rows share the mean worth of their places.
+    """
     request, order = _request_of(sizes), _order(score, sizes)
     tied, _ = _ties(score[order], request)
-    of_place = worth[np.arange(len(order)) - _starts(sizes)[request]]
-    shared = (np.bincount(tied, of_place) / np.bincount(tied))[tied]
-    return _sums(gain[order] * shared, sizes)
+    place, in_tie, ordered = np.arange(len(order)) - _starts(sizes)[request], np.bincount(tied), gain[order]
+    return [_sums(ordered * (np.bincount(tied, worth[place]) / in_tie)[tied], sizes) for worth in worths]
 
 
 def _order(score: Array, sizes: Sizes) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecache.base.ranking import mark_changes, mean_of_requests, ndcg, weight_of_requests
+from forecache.base.ranking import mark_changes, mean_of_requests, ndcg_at, weight_of_requests
 from forecache.declare import Trainable
 from forecache.models.registry.gate.examples import CandidateModel, SplitExamples, score_features
 from forecache.models.registry.gate.metric_judge import judge_of, single_values
@@ -56,7 +56,7 @@ def evaluate(
 def ndcg_by_places(examples: SplitExamples, scores: Array) -> list[float]:
     assert examples.sizes is not None
     sizes, weight = examples.sizes, weight_of_requests(examples.weight, examples.sizes)
-    found = (ndcg(examples.label, scores, sizes, places=places) for places in range(1, _MOST_PLACES + 1))
+    found = ndcg_at(examples.label, scores, sizes, places=range(1, _MOST_PLACES + 1))
     return [round(mean_of_requests(values, weight), 6) for values in found]
 
 
