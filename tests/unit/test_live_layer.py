@@ -1,6 +1,7 @@
 """The live layer: what its writer keeps, and what a reader sees of it at each moment."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,7 @@ def test_threads_read_while_another_writes_and_grows_the_map(layout: StoreLayout
                     assert row is not None
                     assert row.position >= newest
                     newest = row.position
+                    time.sleep(1e-4)  # an LMDB write that is given up waits for a moment without any read
             except BaseException as error:  # noqa: BLE001  # told below
                 failures.append(error)
 
