@@ -56,8 +56,8 @@ def surfaces(passes: Passes) -> dict[str, Surface]:
 
 
 FLOORS = {
-    "http-one": {servers.FASTAPI: 1.7, servers.ASGI: 0.6, servers.RSGI: 0.6, "feast": 15.0},
-    "http-many": {"feast": 30.0},
+    "http-one": {servers.FASTAPI: 1.7, servers.ASGI: 0.6, servers.RSGI: 0.6, "feast": 12.0},
+    "http-many": {"feast": 25.0},
 }
 _FEAST = tuple(servers.FEAST_NAMES.values())
 
