@@ -10,7 +10,7 @@ from _realtime import bento_rows, cached_rows, case
 from _realtime.best_rate import LIMITS, OURS
 
 BENTO, CACHED = "bento", "cached"
-WITHOUT_PEERS = (BENTO, CACHED, "swap")
+WITHOUT_PEERS = (BENTO, CACHED, "overload", "swap")
 """Sections that need nothing of what `prepare` installs and loads for peers."""
 SECTIONS = {
     "network": f"Ranking 50 candidates by 32 looked-up features with {case.MODEL_TITLES[case.NETWORK]}, one core",
