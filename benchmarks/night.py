@@ -1,7 +1,7 @@
 """`make bench-night`: the whole main job at ten million keys, beside a PySpark script and DuckDB with LightGBM by hand.
 
 python benchmarks/night.py                           1 and 10 million keys, and days more of a small project
-python benchmarks/night.py --only next_day           the latter alone: `forecache run` of the demo's churn by LightGBM
+python benchmarks/night.py --only next_day           those days alone: `forecache run` of the demo's churn by LightGBM
 python benchmarks/night.py --keys 300000             a smaller night; its history is ten times the new events
 python benchmarks/night.py --size tiny               try the benchmark itself; its figures mean nothing
 python benchmarks/night.py --report                  measure nothing, print what results/night.json holds

@@ -47,9 +47,12 @@ def measure(home: Path, size: str) -> dict[str, Any]:
 
 def run(home: Path, night: date, *more: str) -> dict[str, Any]:
     """`forecache run` of a night: its seconds, CPU seconds and the most memory of all its processes (PSS)."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECACHE_")}
-    environment |= {"FORECACHE_HOME": str(home), "FORECACHE_PROJECT": "_night.small"}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])}
+    environment = {
+        **os.environ,
+        "FORECACHE_HOME": str(home),
+        "FORECACHE_PROJECT": "_night.small",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")]),
+    }
     command = [str(Path(sys.executable).with_name("forecache")), "run", "--night", str(night), "--json", *more]
     peak, names = 0, set[str]()
 

@@ -27,7 +27,14 @@ from simulated_worker import (
 )
 
 from forecache.base.errors import UnavailableError
-from forecache.kit.http.load_shedding import BUSY_RESPONSE, ConnectionShare, LoadShedder, RouteLimit, age_ns, find_stamp
+from forecache.kit.http.load_shedding import (
+    BUSY_RESPONSE,
+    ConnectionShare,
+    LoadShedder,
+    RouteLimit,
+    find_stamp,
+    stamp_age_ns,
+)
 from forecache.realtime.request.request_answer import MODEL
 from forecache.serve.reader.client import Client as ReaderClient
 
@@ -219,7 +226,7 @@ def test_only_one_whole_plain_request_is_refused_unparsed(data: bytes, is_plain:
 def read_age(data: bytes, otherwise: int) -> int:
     stamp = find_stamp(data)
     assert stamp is not None
-    return age_ns(stamp, otherwise)
+    return stamp_age_ns(stamp.decode(), otherwise)
 
 
 def test_the_age_of_a_request_is_what_its_balancer_says(worker: SimulatedWorker) -> None:

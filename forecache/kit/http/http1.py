@@ -193,7 +193,7 @@ class Http1Connection(asyncio.Protocol):
         now = turns.note_read()
         is_behind = turns.is_behind(now)
         judged = "accept"
-        if (is_behind or now < shedder.active_until) and self._begins_request():
+        if (is_behind or now < shedder.active_until) and self._begins_request:
             waited_ns = turns.max_wait_ns(now)
             judged = shedder.judge(data, now, self._share, waited_ns=waited_ns, is_behind=is_behind)
             if judged == "refuse":
@@ -271,12 +271,12 @@ class Http1Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """True if no request has begun to arrive or waits for its answer."""
-        return self._current is None and not self._waiting and not self._requests.head_since
+        return self._current is None and not self._waiting and not self.head_since
 
+    @property
     def _begins_request(self) -> bool:
-        """Return True if what is read next begins a request, which may be refused with the connection left open."""
-        is_idle = self._current is None and not self._waiting and not self._requests.head_since
-        return is_idle and not self._is_full and not self._register.is_ending
+        """True if what is read next begins a request, which may be refused with the connection left open."""
+        return self.is_idle and not self._is_full and not self._register.is_ending
 
     @property
     def is_answering(self) -> bool:

@@ -131,17 +131,17 @@ class LoadShedder:
             share.period = self._period
             self._num_asking += 1
         queue, deadline_ns = limit
-        is_full, may_fall_back = queue.is_full(deadline_ns), queue.may_fall_back(now)
-        if may_fall_back or not is_full:  # else it is refused, however old it is
-            left_ns = deadline_ns - age_ns(stamp, waited_ns)
-            if left_ns > deadline_ns * _LEFT_SHARE:
-                has_had_part = now - share.queued_at < self._fair_ns
-                if not queue.is_full(left_ns * _BUSY_SHARE if has_had_part else left_ns):
-                    share.queued_at = now
-                    self._num_accepted += 1
-                    return "accept"
-                if may_fall_back:
-                    return "surplus"
+        may_fall_back, left_ns = queue.may_fall_back(now), 0
+        if may_fall_back or not queue.is_full(deadline_ns):  # else it is refused, however old it is
+            left_ns = deadline_ns - stamp_age_ns(stamp.decode(), waited_ns)
+        if left_ns > deadline_ns * _LEFT_SHARE:
+            has_had_part = now - share.queued_at < self._fair_ns
+            if not queue.is_full(left_ns * _BUSY_SHARE if has_had_part else left_ns):
+                share.queued_at = now
+                self._num_accepted += 1
+                return "accept"
+            if may_fall_back:
+                return "surplus"
         self.activate(now)
         self.num_queued += 1
         queue.spend_beside(_REFUSAL_NS)
@@ -157,7 +157,8 @@ class LoadShedder:
 
 
 def find_stamp(data: bytes) -> bytes | None:
-    """Return what a request says of its arrival, b"" if nothing; None if `data` is not one whole plain request.
+    """Return the time at which a request says that it arrived, b"" if it does not; None if `data` is not one whole
+    plain request.
 
     A request that closes its connection, or may have more bytes to come, is not plain.
     """
@@ -176,11 +177,6 @@ def find_stamp(data: bytes) -> bytes | None:
             length = int(size)
         found = found or stamp
     return found if len(data) == end + len(_HEAD_END) + max(length, 0) else None
-
-
-def age_ns(stamp: bytes, otherwise: int) -> int:
-    """Return the age of a request in nanoseconds; `otherwise` if it does not say when it arrived."""
-    return stamp_age_ns(stamp.decode(), otherwise) if stamp else otherwise
 
 
 def stamp_age_ns(stamp: str, otherwise: int) -> int:

@@ -21,6 +21,7 @@ from forecache.base.steps import log_step
 from forecache.kit.delta.commit import Change, TableState, Target, commit
 from forecache.kit.delta.files import DataFile, new_path, place_of, retry_write, write_file
 from forecache.kit.delta.log import open_if_exists
+from forecache.kit.delta.stream_tables import STREAM_PROPERTIES
 from forecache.kit.delta.writers import new_folder
 from forecache.realtime.log.record import DAY, TIMES, schema, table_of, unpack_answer
 from forecache.realtime.log.spool_files import (
@@ -118,11 +119,9 @@ BATCH_BYTES = 32 << 20
 """Approximate size of the segments in one commit."""
 TRANSACTIONS_KEPT_DAYS = 60
 """The table forgets streams that were not written for so long; segments are never kept so long."""
-_CONFIGURATION = {
+_CONFIGURATION = {  # it is committed to every few seconds, as a stream's table is
+    **STREAM_PROPERTIES,
     "delta.setTransactionRetentionDuration": f"interval {TRANSACTIONS_KEPT_DAYS} days",
-    # A log that is committed every few seconds has tens of thousands of versions a day.
-    "delta.logRetentionDuration": "interval 1 days",
-    "delta.deletedFileRetentionDuration": "interval 1 days",
 }
 _TRIES = 10
 
