@@ -91,7 +91,10 @@ format: setup ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-demo bench-history bench-night bench-scoring bench-training bench-recommend bench-features bench-store bench-realtime bench-operate bench-stream figures ## Measure everything that is published
+bench: setup ## Measure what every release publishes, in 75 minutes; ARGS=--others: commands of what is measured less often
+	@bash scripts/install_test_services.sh redis wrk kafka
+	@$(BIN)/python benchmarks/hour.py $(ARGS)
+	@$(BIN)/python benchmarks/figures.py
 
 bench-store: setup ## The store and the reader against their peers
 	@bash scripts/install_test_services.sh redis wrk

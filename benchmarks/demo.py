@@ -4,7 +4,6 @@ python benchmarks/demo.py              run it twice, about four minutes on two c
 python benchmarks/demo.py --report     measure nothing, print what results/demo.json holds
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -26,11 +25,7 @@ _SAMPLE_S = 0.25
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=results.SIZES, default="full", help="tiny: not for the published results")
-    parser.add_argument("--results", type=Path, help="folder of demo.json (default: results/)")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
-    arguments = parser.parse_args()
+    arguments = command.options(__doc__, "demo", SECTIONS).parse_args()
     path = results.folder_of(arguments.size, ROOT / ".forecache" / "bench-demo", arguments.results) / "demo.json"
     failed = []
     if not arguments.report:

@@ -5,7 +5,6 @@ python benchmarks/history.py --home DIR    begin from the home of a demo instead
 python benchmarks/history.py --report      measure nothing, print what results/history.json holds
 """
 
-import argparse
 import json
 import os
 import resource
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import results
-from _common.command import exit_code
+from _common.command import exit_code, options
 from _common.rows import Asked, Row, Value
 from _history.write import described, write_history
 
@@ -55,11 +54,8 @@ _LONG = {"maintained": "three years", "never maintained": "three years, never ma
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=results.SIZES, default="full", help="tiny: not for the published results")
+    parser = options(__doc__, "history", SECTIONS)
     parser.add_argument("--home", type=Path, help="home of a demo, which is copied")
-    parser.add_argument("--results", type=Path, help="folder of history.json (default: results/)")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     work = ROOT / ".forecache" / "bench-history"
     path = results.folder_of(arguments.size, work, arguments.results) / "history.json"

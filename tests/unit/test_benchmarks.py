@@ -24,6 +24,7 @@ if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
 import figures  # noqa: E402  # the benchmarks are no package
+import hour  # noqa: E402
 from _common import machine, results  # noqa: E402
 from _common.rows import Asked, Row, Value  # noqa: E402
 from _recommend import report as recommend  # noqa: E402
@@ -348,3 +349,12 @@ def test_the_features_of_every_hundredth_key_differ_on_the_second_night() -> Non
     index = np.arange(200)
     changed = (lookups.matrix(index, 0) != lookups.matrix(index, 1)).any(axis=1)
     assert np.flatnonzero(changed).tolist() == [0, 100]
+
+
+def test_the_readme_has_figures_of_the_sections_that_every_release_measures() -> None:
+    for name, sections in hour.SECTIONS.items():
+        assert set(sections) <= set(figures.BENCHMARKS[name][1])
+    for figure in figures.README_FIGURES:
+        assert figure.section in hour.SECTIONS[figure.benchmark]
+    measured = {name: {*sections, *hour.SECTIONS.get(name, ())} for name, sections in hour.other_sections().items()}
+    assert measured == {name: set(sections) for name, (_, sections, _) in figures.BENCHMARKS.items()}
